@@ -1,0 +1,103 @@
+//! How fast the journal is: `cargo bench --bench journal [DIRECTORY]`, on the disk that the directory is on.
+//!
+//! A million records of 230 octets over 250,000 keys, as many as 250,000 subscriptions refreshed a few times make. Strict
+//! is measured at several windows (appends that wait at the same time), since a lone one pays a whole fdatasync; each
+//! window runs for a few seconds at most. Reopening reads what the relaxed run left, first as log, then as snapshot.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use lamplighter::journal::{Durability, Journal, Key, Record, WriteFailed};
+
+const RECORDS: u64 = 1_000_000;
+const KEYS: u64 = 250_000;
+const AT_MOST: Duration = Duration::from_secs(4);
+
+fn record(n: u64, value: &Bytes) -> Vec<Record> {
+    vec![Record { key: Key(n % KEYS, 0), value: Some(value.clone()) }]
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // cargo bench passes --bench.
+    let base = std::env::args().skip(1).find(|a| !a.starts_with('-')).map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir = base.join(format!("lamplighter-journal-bench-{}", std::process::id()));
+    let done = run(&dir);
+    std::fs::remove_dir_all(&dir)?;
+    done
+}
+
+fn run(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let value = Bytes::from(vec![0x5a; 230]);
+    for window in [1, 256, 16_384] {
+        let (journal, _) = Journal::open(&dir.join(format!("strict-{window}")), Durability::Strict)?;
+        let began = Instant::now();
+        let (tell, told) = mpsc::channel();
+        let (mut sent, mut kept) = (0, 0);
+        while kept < RECORDS && began.elapsed() < AT_MOST {
+            while sent < RECORDS && sent - kept < window {
+                let tell = tell.clone();
+                journal.append(record(sent, &value), move |fate| drop(tell.send(fate)));
+                sent += 1;
+            }
+            told.recv()??;
+            kept += 1;
+        }
+        let took = began.elapsed();
+        let stats = journal.stats();
+        println!(
+            "strict, window {window:>6}: {:>9.0} records/s, {:>6.0} commits/s, last commit {:?}",
+            kept as f64 / took.as_secs_f64(),
+            stats.commits as f64 / took.as_secs_f64(),
+            stats.last_commit
+        );
+    }
+
+    let dir = dir.join("relaxed");
+    let (journal, _) = Journal::open(&dir, Durability::Relaxed)?;
+    let began = Instant::now();
+    let mut waits = 0u64;
+    for n in 0..RECORDS {
+        loop {
+            let (tell, told) = mpsc::channel();
+            journal.append(record(n, &value), move |fate| tell.send(fate).expect("the bench listens"));
+            match told.recv()? {
+                Ok(()) => break,
+                Err(WriteFailed::Overloaded) => {
+                    waits += 1;
+                    std::thread::yield_now();
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    journal.close();
+    let took = began.elapsed();
+    println!(
+        "relaxed, to the end of close: {:>9.0} records/s, {waits} refusals for a full queue",
+        RECORDS as f64 / took.as_secs_f64()
+    );
+    drop(journal);
+
+    let began = Instant::now();
+    let (journal, recovered) = Journal::open(&dir, Durability::Relaxed)?;
+    println!(
+        "reopen, {} records of log, {} live: {:?}",
+        recovered.report.records,
+        recovered.records.len(),
+        began.elapsed()
+    );
+    let began = Instant::now();
+    let mut snapshot = journal.begin_snapshot()?;
+    snapshot.write(recovered.records)?;
+    snapshot.finish()?;
+    println!("snapshot: {:?}, {} octets on disk", began.elapsed(), journal.stats().on_disk);
+    drop(journal);
+    let began = Instant::now();
+    let (_journal, recovered) = Journal::open(&dir, Durability::Relaxed)?;
+    println!("reopen, snapshot of {}: {:?}", recovered.records.len(), began.elapsed());
+    Ok(())
+}

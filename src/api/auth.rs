@@ -1,0 +1,82 @@
+//! Who asks, and whether he may.
+
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use crate::directory::{AccountNo, Bearer, Directory};
+
+use super::error::Fault;
+use super::fields::Field;
+use super::request::Ask;
+
+/// What a request shows of its sender.
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials {
+    Nothing,
+    Token(String),
+    Basic,
+}
+
+/// 401 unless the request shows a token that is known, in the first of the places where it may stand.
+pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<Bearer, Fault> {
+    let token = match credentials(head, ask) {
+        Credentials::Nothing => return Err(Fault::Unauthenticated { cause: None }),
+        Credentials::Basic => {
+            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as Bearer";
+            return Err(Fault::Unauthenticated { cause: Some(cause) });
+        }
+        Credentials::Token(token) => token,
+    };
+    let bearer = directory.bearer(&token).ok_or(Fault::Unauthenticated { cause: None })?;
+    ask.token = token;
+    Ok(bearer)
+}
+
+/// 403 unless the account is the bearer's own or one below it.
+pub(super) fn authorise(directory: &Directory, bearer: Bearer, account: AccountNo) -> Result<(), Fault> {
+    if directory.may_see(&bearer, account) { Ok(()) } else { Err(Fault::Forbidden) }
+}
+
+fn credentials(head: &Parts, ask: &Ask) -> Credentials {
+    // A value that is no text is no token, and must not make us look elsewhere.
+    let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
+    if let Some(token) = header("x-auth-token") {
+        return Credentials::Token(token);
+    }
+    match ask.parameter("auth_token") {
+        Some(Field::Text(token)) => return Credentials::Token(token),
+        Some(_) => return Credentials::Token(String::new()),
+        None => {}
+    }
+    let parameter = || match ask.parameter("authorization") {
+        Some(Field::Text(text)) => Some(text),
+        _ => None,
+    };
+    header(AUTHORIZATION.as_str()).or_else(parameter).map_or(Credentials::Nothing, |text| from_authorization(&text))
+}
+
+fn from_authorization(text: &str) -> Credentials {
+    let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        Credentials::Basic
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        Credentials::Token(rest.trim().to_owned())
+    } else {
+        Credentials::Token(String::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorization_has_a_scheme() {
+        let token = |text: &str| Credentials::Token(text.to_owned());
+        assert_eq!(from_authorization("Bearer abc"), token("abc"));
+        assert_eq!(from_authorization("bearer   abc "), token("abc"));
+        assert_eq!(from_authorization("BASIC YTpi"), Credentials::Basic);
+        assert_eq!(from_authorization("abc"), token(""));
+        assert_eq!(from_authorization("Digest abc"), token(""));
+    }
+}

@@ -1,0 +1,137 @@
+//! The form of every answer: Kazoo's envelope and the headers around it.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::Fault;
+use super::listing::Listing;
+use super::request::Ask;
+use super::{ApiState, cors};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Kazoo's way of saying that an answer may not be kept.
+const LONG_AGO: &str = "Fri, 01 Jan 1999 00:00:00 GMT";
+
+/// An answer that is no fault.
+pub(super) enum Reply {
+    /// 200 without a body.
+    Empty,
+    /// 200 to a probe, which expects no envelope.
+    Healthy,
+    /// 200 with `data`.
+    Data(Data),
+}
+
+/// What stands under `data`.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Data {
+    /// What has been done.
+    Text(String),
+    /// Who watches.
+    Listing(Listing),
+}
+
+#[derive(Serialize)]
+struct Success<'a> {
+    auth_token: &'a str,
+    data: &'a Data,
+    request_id: &'a str,
+    /// There are no revisions where the configuration is the source; upstream says so in this word.
+    revision: &'static str,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    auth_token: &'a str,
+    data: Value,
+    /// A string, always.
+    error: String,
+    message: &'a str,
+    request_id: &'a str,
+    status: &'static str,
+}
+
+/// Puts an outcome into its form.
+pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
+    let mut response = match &outcome {
+        Ok(Reply::Empty) => Response::new(Body::empty()),
+        Ok(Reply::Healthy) => with_body(ask, StatusCode::OK, &json!({"status": "ok"})),
+        Ok(Reply::Data(data)) => {
+            let success =
+                Success { auth_token: &ask.token, data, request_id: &ask.id, revision: "undefined", status: "success" };
+            with_body(ask, StatusCode::OK, &success)
+        }
+        Err(fault) => failure(state, ask, fault),
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(&ask.id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if ask.verb.reads() {
+        headers.insert(EXPIRES, HeaderValue::from_static(LONG_AGO));
+    }
+    if ask.cors || outcome.is_err() {
+        cors::decorate(headers, ask);
+    }
+    response
+}
+
+fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
+    let shape = fault.shape(state.strict_compat, ask.version_1);
+    tracing::debug!(request_id = ask.id, status = shape.status.as_u16(), fault = ?fault, "API request refused");
+    let mut response = if shape.empty {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = shape.status;
+        response
+    } else {
+        let failure = Failure {
+            auth_token: &ask.token,
+            data: shape.data,
+            error: shape.status.as_u16().to_string(),
+            message: shape.message,
+            request_id: &ask.id,
+            status: "error",
+        };
+        with_body(ask, shape.status, &failure)
+    };
+    let headers = response.headers_mut();
+    if shape.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lamplighter\""));
+    }
+    if let Fault::MethodNotAllowed { allow, .. } = fault {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if let Some(seconds) = fault.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if fault.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Response {
+    let written = if ask.pretty { serde_json::to_vec_pretty(content) } else { serde_json::to_vec(content) };
+    // Our own types have string keys and finite numbers, which is all that can go wrong here.
+    let mut body = written.unwrap_or_default();
+    let mut content_type = "application/json";
+    if let Some(callback) = &ask.jsonp {
+        body.splice(..0, callback.bytes().chain([b'(']));
+        body.extend_from_slice(b");");
+        content_type = "application/javascript";
+    }
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Some of the content is a stranger's: no browser may take it for anything else.
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,19 @@
+//! `/healthz`: the process answers. `/readyz`: it takes work, which it does not while it starts or drains.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::envelope::Reply;
+use super::error::Fault;
+use super::request::Verb;
+use super::route::Probe;
+
+/// Answers a probe; no token is needed and nothing is told.
+pub(super) fn answer(probe: Probe, ready: &AtomicBool, verb: Verb) -> Result<Reply, Fault> {
+    if !verb.reads() {
+        return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });
+    }
+    match probe {
+        Probe::Ready if !ready.load(Ordering::Acquire) => Err(Fault::NotReady),
+        Probe::Ready | Probe::Live => Ok(Reply::Healthy),
+    }
+}

@@ -1,0 +1,115 @@
+//! The HTTP API, in the dialect of Kazoo 3.22's Crossbar: who watches whom, reset, set, and the server's health.
+//!
+//! In flow HTTP requests; out flow calls of [`Control`] and answers in Kazoo's envelope, faults too. It knows the
+//! directory and the notifier's words for subscriptions and publications; nothing of SIP messages, sockets or
+//! dialogs. The order of checks is part of the contract, so `handle` does not leave it to a router: it is one
+//! function that reads from top to bottom. Whatever a client sends is bounded before it is kept.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::response::Response;
+use tokio::sync::Semaphore;
+
+use crate::directory::Directory;
+use crate::notifier::control::Control;
+
+mod auth;
+mod body;
+mod cors;
+mod envelope;
+mod error;
+mod fields;
+mod health;
+mod listen;
+mod listing;
+mod presence;
+mod request;
+mod route;
+
+pub use listen::serve;
+
+use envelope::Reply;
+use error::Fault;
+use request::{Ask, Verb};
+use route::Target;
+
+/// What the API stands on.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Accounts, users, devices, tokens.
+    pub directory: Arc<Directory>,
+    /// The notifier.
+    pub control: Arc<dyn Control>,
+    /// Upstream's empty bodies for a bad body, and its 500 for a missing `reset`.
+    pub strict_compat: bool,
+    /// False while the server starts or drains; `/readyz` tells.
+    pub ready: Arc<AtomicBool>,
+    /// The name of this server in listings.
+    pub node: String,
+}
+
+/// The state of all requests together.
+struct Api {
+    state: ApiState,
+    /// Room for the bodies that are being received, in bytes.
+    bodies: Semaphore,
+}
+
+/// The API as a service, for [`serve`].
+pub fn router(state: ApiState) -> Router {
+    let api = Api { state, bodies: Semaphore::new(body::MAX_TOGETHER) };
+    Router::new().fallback(answer).with_state(Arc::new(api))
+}
+
+/// Answers one request, whatever it is.
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let mut ask = Ask::new(&head);
+    let outcome = handle(&api, &head, body, &mut ask).await;
+    envelope::response(&api.state, &ask, outcome)
+}
+
+/// The life of a request: each check in the order that clients of Kazoo know, then the work.
+///
+/// What is learnt of the request goes into `ask`, for a fault must be answered in the right form as well.
+async fn handle(api: &Api, head: &Parts, body: Body, ask: &mut Ask) -> Result<Reply, Fault> {
+    request::well_formed(head)?;
+    ask.read_query(head)?;
+    ask.verb = Verb::known(head.method.as_str())?;
+    let path = request::path(head.uri.path())?;
+    let target = Target::of(&path, ask)?;
+    if let Target::Health(probe) = target {
+        return health::answer(probe, &api.state.ready, ask.verb);
+    }
+
+    // The token and the method may stand in the body, so it comes before them; what is wrong with it or with the token
+    // is told in its turn.
+    let body = body::receive(head, body, &api.bodies).await?;
+    let malformed = ask.read_body(head, &body);
+    drop(body);
+    let caller = auth::identify(head, ask, &api.state.directory);
+    ask.apply_tunnelled_verb()?;
+    ask.allow = target.allow();
+    if ask.verb == Verb::Options {
+        return cors::preflight(ask, &target);
+    }
+    target.check_method(ask.verb)?;
+
+    let account = target.account(&api.state.directory)?;
+    let bearer = caller?;
+    let account = target.known(account)?;
+    auth::authorise(&api.state.directory, bearer, account)?;
+
+    request::check_content_type(head, ask.verb)?;
+    request::check_accept(head, ask)?;
+    malformed?;
+
+    let place = presence::resolve(&api.state.directory, account, &target, ask)?;
+    let command = presence::validate(place, ask)?;
+    presence::execute(&api.state, account, command, ask)
+}

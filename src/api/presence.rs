@@ -1,0 +1,169 @@
+//! The work itself: the listing, the reset, the set.
+
+use crate::directory::{AccountNo, Directory, Member};
+use crate::package;
+use crate::presence::facts::CallState;
+
+use super::ApiState;
+use super::envelope::{Data, Reply};
+use super::error::Fault;
+use super::fields::Field;
+use super::listing::Listing;
+use super::request::Ask;
+use super::route::{Scope, Target};
+
+/// The longest extension, in bytes.
+const MAX_EXTENSION: usize = 128;
+const ACTIONS: &[&str] = &["set", "reset"];
+const STATES: &[&str] = &["early", "confirmed", "terminated"];
+/// How much of a wrong value is repeated to whoever sent it.
+const MAX_ECHO: usize = 128;
+
+/// What a request is about, once it is known to exist.
+pub(super) enum Place {
+    /// The account as a whole.
+    Everybody,
+    /// An extension, as it was typed.
+    Extension(String),
+    /// The extensions of a device or a user.
+    Member(Vec<String>),
+}
+
+/// What is to be done.
+pub(super) enum Command {
+    List { only: Only, with_publications: bool },
+    Change { place: Place, change: Change },
+}
+
+/// What is listed.
+pub(super) enum Only {
+    All,
+    Package(package::PackageId),
+    /// A package that does not exist has no subscriptions.
+    Nothing,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    Reset,
+    Set(CallState),
+}
+
+/// Finds what the path names: 404 if it is not there.
+pub(super) fn resolve(directory: &Directory, account: AccountNo, target: &Target, ask: &Ask) -> Result<Place, Fault> {
+    let Target::Presence { of, .. } = target else { return Err(Fault::NotFound) };
+    let member = |found: Option<&Member>, id: &str| {
+        found.map(|m| Place::Member(m.addresses.clone())).ok_or_else(|| Fault::BadIdentifier(id.to_owned()))
+    };
+    match of {
+        // To list, upstream does not look at which device or user the path names.
+        _ if ask.verb.reads() => Ok(Place::Everybody),
+        Scope::Account => Err(Fault::FaultyRequest),
+        Scope::Device(id) => member(directory.device(account, id), id),
+        Scope::User(id) => member(directory.user(account, id), id),
+        Scope::Extension(name) => Ok(Place::Extension(name.clone())),
+    }
+}
+
+/// Reads what is asked for: 400 naming the field that does not say it.
+pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
+    if matches!(place, Place::Everybody) {
+        let only = match ask.query("event") {
+            None => Only::All,
+            Some(name) => package::by_name(name).map_or(Only::Nothing, Only::Package),
+        };
+        return Ok(Command::List { only, with_publications: ask.query("include_presentity") == Some("true") });
+    }
+    if let Place::Extension(name) = &place
+        && (name.is_empty() || name.len() > MAX_EXTENSION || name.chars().any(char::is_control))
+    {
+        return Err(Fault::BadExtension);
+    }
+    let change = match ask.parameter("action") {
+        Some(action) => match text(&action) {
+            Some("set") => Change::Set(state(ask)?),
+            Some("reset") => Change::Reset,
+            _ => return Err(not_allowed("action", ACTIONS, action)),
+        },
+        None if matches!(place, Place::Extension(_)) => Change::Reset,
+        None => match ask.parameter("reset") {
+            Some(Field::Bool(true)) => Change::Reset,
+            Some(Field::Text(yes)) if yes == "true" => Change::Reset,
+            _ => return Err(Fault::ResetRequired),
+        },
+    };
+    Ok(Command::Change { place, change })
+}
+
+fn state(ask: &Ask) -> Result<CallState, Fault> {
+    let Some(state) = ask.parameter("state") else { return Err(Fault::Required { field: "state", allowed: STATES }) };
+    match text(&state) {
+        Some("early") => Ok(CallState::Early),
+        Some("confirmed") => Ok(CallState::Confirmed),
+        Some("terminated") => Ok(CallState::Terminated),
+        _ => Err(not_allowed("state", STATES, state)),
+    }
+}
+
+fn text(field: &Field) -> Option<&str> {
+    match field {
+        Field::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn not_allowed(field: &'static str, allowed: &'static [&'static str], value: Field) -> Fault {
+    let value = match value {
+        Field::Text(text) => text.chars().take(MAX_ECHO).collect::<String>().into(),
+        Field::Bool(value) => value.into(),
+        Field::Null => serde_json::Value::Null,
+        Field::Other(kind) => format!("({kind})").into(),
+    };
+    Fault::NotAllowed { field, allowed, value }
+}
+
+/// Does it.
+pub(super) fn execute(state: &ApiState, account: AccountNo, command: Command, ask: &Ask) -> Result<Reply, Fault> {
+    let data = match command {
+        Command::List { only, with_publications } => Data::Listing(list(state, account, &only, with_publications)),
+        Command::Change { place, change } => Data::Text(apply(state, account, place, change, ask)?),
+    };
+    Ok(Reply::Data(data))
+}
+
+fn list(state: &ApiState, account: AccountNo, only: &Only, with_publications: bool) -> Listing {
+    let package = match only {
+        Only::All => None,
+        Only::Package(id) => Some(*id),
+        Only::Nothing => return Listing::new(&state.node, Vec::new(), with_publications.then(Vec::new)),
+    };
+    let publications = with_publications.then(|| state.control.publications(account, package));
+    Listing::new(&state.node, state.control.subscriptions(account, package), publications)
+}
+
+/// Resets or sets, and says so in upstream's words.
+fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask: &Ask) -> Result<String, Fault> {
+    let verb = match change {
+        Change::Reset => "reset",
+        Change::Set(_) => "set",
+    };
+    let (users, done) = match place {
+        // Matching is without regard to case; the answer repeats what was typed.
+        Place::Extension(name) => {
+            (vec![name.to_ascii_lowercase()], format!("{verb} command sent for extension {name}"))
+        }
+        Place::Member(users) => (users, format!("{verb} commands sent")),
+        Place::Everybody => (Vec::new(), String::new()),
+    };
+    if users.is_empty() {
+        return Ok(format!("nothing to {verb}"));
+    }
+    match change {
+        Change::Reset => state.control.reset(account, &users),
+        Change::Set(to) => state.control.set(account, &users, to),
+    }
+    .map_err(Fault::Refused)?;
+    let account = state.directory.account_id(account);
+    tracing::info!(request_id = ask.id, account, ?users, "presence {verb} by the API");
+    Ok(done)
+}

@@ -1,0 +1,296 @@
+//! A request as the checks see it: its path in decoded parts, its parameters wherever they stand, its form.
+
+use std::fmt::Write as _;
+
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Version};
+
+use super::cors;
+use super::error::Fault;
+use super::fields::{Envelope, Field};
+
+/// The longest request target; clients of this API need a few hundred bytes.
+const MAX_TARGET: usize = 8 * 1024;
+/// All header fields together.
+const MAX_HEADERS: usize = 32 * 1024;
+/// The longest request id that is taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+/// The longest name of a JSONP callback.
+const MAX_CALLBACK: usize = 128;
+
+/// The methods of HTTP that Kazoo knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Verb {
+    const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
+
+    /// 501 for a method that nobody knows.
+    pub(super) fn known(name: &str) -> Result<Self, Fault> {
+        Self::ALL.into_iter().find(|verb| verb.name() == name).ok_or(Fault::UnknownMethod)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+
+    /// Whether it only reads.
+    pub(super) fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::Head)
+    }
+}
+
+/// What has been learnt of a request so far; enough at any moment to answer it in the right form.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// The client's id of the request, else one of ours.
+    pub(super) id: String,
+    /// The method, tunnelled ones included.
+    pub(super) verb: Verb,
+    /// Below `/v1`, where validation errors have a simpler form.
+    pub(super) version_1: bool,
+    /// Methods of the resource, for CORS; empty until it is known.
+    pub(super) allow: &'static str,
+    /// The token, once it is known to be one; envelopes repeat it.
+    pub(super) token: String,
+    /// The function that the answer is wrapped in.
+    pub(super) jsonp: Option<String>,
+    /// Indented answers are wished for.
+    pub(super) pretty: bool,
+    /// The request has headers of CORS.
+    pub(super) cors: bool,
+    query: Vec<(String, String)>,
+    envelope: Envelope,
+}
+
+impl Ask {
+    pub(super) fn new(head: &Parts) -> Self {
+        Self {
+            id: request_id(&head.headers),
+            verb: Verb::Get,
+            version_1: false,
+            allow: "",
+            token: String::new(),
+            jsonp: None,
+            pretty: head.headers.get("x-pretty-print").is_some_and(|value| value == "true"),
+            cors: cors::applies(&head.headers),
+            query: Vec::new(),
+            envelope: Envelope::default(),
+        }
+    }
+
+    /// Reads the query string, and the parameters of it that shape the answer.
+    pub(super) fn read_query(&mut self, head: &Parts) -> Result<(), Fault> {
+        for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text| decode(text).ok_or_else(|| Fault::malformed("query", "is not UTF-8 in %XX escapes"));
+            self.query.push((decode(name)?, decode(value)?));
+        }
+        self.pretty |= self.query("pretty_print") == Some("true");
+        if let Some(name) = self.query("jsonp") {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+            if name.is_empty() || name.len() > MAX_CALLBACK || !name.bytes().all(plain) {
+                return Err(Fault::malformed("jsonp", "must be 1 to 128 letters, digits, \"_\", \".\" and \"$\""));
+            }
+            self.jsonp = Some(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Reads the body where its type is one that is read; the rest is refused for its type later.
+    pub(super) fn read_body(&mut self, head: &Parts, body: &[u8]) -> Result<(), Fault> {
+        if has_readable_type(&head.headers) {
+            self.envelope = Envelope::read(body)?;
+        }
+        Ok(())
+    }
+
+    /// POST with `verb` is another method.
+    pub(super) fn apply_tunnelled_verb(&mut self) -> Result<(), Fault> {
+        if self.verb == Verb::Post
+            && let Some(verb) = self.query("verb").or_else(|| self.envelope.top.text("verb"))
+        {
+            self.verb = Verb::known(&verb.to_ascii_uppercase())?;
+        }
+        Ok(())
+    }
+
+    /// A parameter of the query string; the first of its name.
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter wherever it may stand: in `data`, else in the query string, else beside `data`.
+    pub(super) fn parameter(&self, name: &str) -> Option<Field> {
+        let query = || self.query(name).map(|value| Field::Text(value.to_owned()));
+        self.envelope.data.get(name).cloned().or_else(query).or_else(|| self.envelope.top.get(name).cloned())
+    }
+}
+
+/// The client's own id if it is sane enough to be repeated in a header and in logs, else 32 hex digits.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=MAX_REQUEST_ID).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@".contains(&b))
+    };
+    if let Some(id) = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(sane) {
+        return id.to_owned();
+    }
+    let mut random = [0u8; 16];
+    // Without randomness the id is merely not unique; no reason to refuse anybody.
+    let _ = getrandom::fill(&mut random);
+    random.iter().fold(String::with_capacity(32), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
+/// What HTTP itself demands and the HTTP library lets pass.
+pub(super) fn well_formed(head: &Parts) -> Result<(), Fault> {
+    if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
+        return Err(Fault::malformed("host", "must be there exactly once"));
+    }
+    let target = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    if target > MAX_TARGET {
+        return Err(Fault::TargetTooLong { limit: MAX_TARGET });
+    }
+    if head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > MAX_HEADERS {
+        return Err(Fault::HeadersTooLarge { limit: MAX_HEADERS });
+    }
+    Ok(())
+}
+
+/// Splits and decodes a path; one slash at its end does not count.
+pub(super) fn path(path: &str) -> Result<Vec<String>, Fault> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    // Split before decoding: an encoded slash belongs to its part.
+    let part = |part| decode(part).ok_or_else(|| Fault::malformed("path", "is not UTF-8 in %XX escapes"));
+    path.split('/').map(part).collect()
+}
+
+/// Decodes `%XX`; a raw `+` is a space, in the path too (as in Kazoo 3.22).
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// JSON, or what `curl -d` calls its JSON, or nothing said.
+fn has_readable_type(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return true };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/x-json", "application/x-www-form-urlencoded"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// 415 for a body of a type that is not read.
+pub(super) fn check_content_type(head: &Parts, verb: Verb) -> Result<(), Fault> {
+    if verb.reads() || has_readable_type(&head.headers) { Ok(()) } else { Err(Fault::UnsupportedType) }
+}
+
+/// 406 for a client that takes nothing we have.
+pub(super) fn check_accept(head: &Parts, ask: &Ask) -> Result<(), Fault> {
+    let wanted = match ask.parameter("accept") {
+        Some(Field::Text(wanted)) => wanted,
+        _ => {
+            let values: Vec<&str> = head.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+            values.join(",")
+        }
+    };
+    if accepts(&wanted, ask.jsonp.is_some()) { Ok(()) } else { Err(Fault::NotAcceptable) }
+}
+
+/// RFC 9110 section 12.5.1: the most specific range that covers a type of ours decides.
+fn accepts(wanted: &str, script: bool) -> bool {
+    let ours = if script { "application/javascript" } else { "application/json" };
+    let mut decided = None;
+    for range in wanted.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+        let rank = match parts.next().unwrap_or_default().as_str() {
+            "*/*" | "*" => 1,
+            "application/*" => 2,
+            name if name == ours || (name == "application/x-json" && !script) => 3,
+            _ => 0,
+        };
+        let refused = parts.any(|part| part.strip_prefix("q=").and_then(|q| q.trim().parse().ok()) == Some(0.0f32));
+        if decided.is_none_or(|(best, _)| rank > best) {
+            decided = Some((rank, rank > 0 && !refused));
+        }
+    }
+    decided.is_none_or(|(_, accepted)| accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_before_they_are_decoded() {
+        let parts = |text: &str| path(text).unwrap();
+        assert_eq!(parts("/v2/accounts/a/presence/"), ["v2", "accounts", "a", "presence"]);
+        assert_eq!(parts("/a%2Fb/%2a3101/%C3%BC"), ["a/b", "*3101", "ü"]);
+        assert_eq!(parts("/a//b//"), ["a", "", "b", ""]);
+        assert_eq!(parts("/+1555/%2B1555"), [" 1555", "+1555"]);
+        for broken in ["/%", "/%2", "/%zz", "/%ff", "/%+1"] {
+            assert!(path(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn accept_is_decided_by_the_most_specific_range() {
+        for yes in ["", "*/*", "text/html, */*;q=0.1", "application/*", "Application/JSON; q=0.5", "application/x-json"]
+        {
+            assert!(accepts(yes, false), "{yes}");
+        }
+        for no in ["text/xml", "application/json;q=0, */*", "*/*;q=0", "application/javascript", "application/*;q=0.0"]
+        {
+            assert!(!accepts(no, false), "{no}");
+        }
+        assert!(accepts("application/javascript", true));
+        assert!(accepts("*/*;q=0, application/json", false));
+    }
+
+    #[test]
+    fn only_sane_request_ids_are_taken_over() {
+        let id = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", value.parse().unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(id("abc-1.2:3"), "abc-1.2:3");
+        for odd in ["", "a b", "a\"b", "<x>", &"a".repeat(129)] {
+            let given = id(odd);
+            assert!(given.len() == 32 && given.bytes().all(|b| b.is_ascii_hexdigit()), "{odd}: {given}");
+        }
+        assert_ne!(id(""), id(""));
+    }
+}

@@ -1,0 +1,314 @@
+//! From the shapes of the file to a checked [`Config`]: everything that serde cannot see.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::error::{ConfigError, Source};
+use super::{
+    Access, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log, Presence, Profile,
+    Sip, people, raw,
+};
+use crate::package;
+
+/// Checks a whole file, section by section in the order of the documentation.
+pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigError> {
+    let sip = sip(source, &raw.sip, &raw.access)?;
+    let http = http(source, &raw.http)?;
+    let presence = presence(source, &raw.presence)?;
+    let limits = limits(source, &raw.limits)?;
+    let data = data(source, raw.data)?;
+    let access = access(source, &raw.access)?;
+    let api = api(source, &raw.api)?;
+    let log = log(source, raw.log)?;
+    let accounts = people::accounts(source, &raw.account)?;
+    let tokens = people::tokens(source, &raw.token, &accounts)?;
+    Ok(Config { sip, http, presence, limits, data, access, api, log, tokens, accounts })
+}
+
+fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
+    let advertise = raw.advertise.as_ref().map(|host| advertise(source, host)).transpose()?;
+    let Some(list) = &raw.listen else {
+        let here = SocketAddr::from(([127, 0, 0, 1], 5060));
+        let listen = [ListenTransport::Udp, ListenTransport::Tcp].map(|transport| Listen { transport, address: here });
+        return Ok(Sip { listen: listen.to_vec(), advertise });
+    };
+    if list.get_ref().is_empty() {
+        return Err(source.fault(
+            list.span(),
+            "sip.listen",
+            "names no address; at least one is needed, such as \"udp://127.0.0.1:5060\"",
+        ));
+    }
+    let mut listen = Vec::new();
+    for (i, written) in list.get_ref().iter().enumerate() {
+        let fault = |problem: String| source.fault(written.span(), format!("sip.listen[{i}]"), problem);
+        let one = listen_address(written.get_ref()).map_err(fault)?;
+        if one.address.ip().is_unspecified() && advertise.is_none() {
+            return Err(fault(format!(
+                "{} is a wildcard, which no peer can send to; set sip.advertise to the host name or address that \
+                 goes into Via and Contact",
+                one.address.ip()
+            )));
+        }
+        if !one.address.ip().is_loopback() && !access.open_to_the_world {
+            return Err(fault(format!(
+                "{one} is reachable from beyond this machine while access.authenticate is \"off\", so anybody could \
+                 watch and publish; listen on a loopback address, or say access.open_to_the_world = true if something \
+                 else keeps strangers out"
+            )));
+        }
+        if listen.contains(&one) {
+            return Err(fault(format!("{one} is listed twice")));
+        }
+        listen.push(one);
+    }
+    Ok(Sip { listen, advertise })
+}
+
+fn listen_address(written: &str) -> Result<Listen, String> {
+    const ALLOWED: &str = "allowed: \"udp://ADDRESS:PORT\" and \"tcp://ADDRESS:PORT\", an IPv6 address in brackets";
+    let Some((scheme, rest)) = written.split_once("://") else {
+        return Err(format!("\"{written}\" has no transport before \"://\"; {ALLOWED}"));
+    };
+    let transport = match scheme {
+        "udp" => ListenTransport::Udp,
+        "tcp" => ListenTransport::Tcp,
+        "tls" | "ws" | "wss" => return Err(format!("\"{scheme}://\" is not available yet; {ALLOWED}")),
+        _ => return Err(format!("\"{scheme}\" is no transport; {ALLOWED}")),
+    };
+    let address = rest.parse().map_err(|_| format!("\"{rest}\" is not an IP address and a port; {ALLOWED}"))?;
+    Ok(Listen { transport, address })
+}
+
+fn advertise(source: Source<'_>, written: &Spanned<String>) -> Result<String, ConfigError> {
+    let fault = |problem: String| source.fault(written.span(), "sip.advertise", problem);
+    let host = written.get_ref().as_str();
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => {
+            Err(fault(format!("{ip} is a wildcard; name an address that peers can send to")))
+        }
+        Ok(IpAddr::V6(ip)) => Ok(format!("[{ip}]")),
+        Ok(IpAddr::V4(ip)) if bare == host => Ok(ip.to_string()),
+        _ if is_host_name(host) => Ok(host.to_owned()),
+        _ => Err(fault(format!("\"{host}\" is neither an IP address nor a host name (and takes no port)"))),
+    }
+}
+
+/// RFC 3261 section 25.1 `hostname`, near enough: labels of letters, digits and inner hyphens, the last not a number.
+fn is_host_name(host: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.len() <= 253 && host.split('.').all(label) && last.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+fn http(source: Source<'_>, raw: &raw::Http) -> Result<Http, ConfigError> {
+    let listen = match &raw.listen {
+        None => SocketAddr::from(([127, 0, 0, 1], 8000)),
+        Some(written) => written.get_ref().parse().map_err(|_| {
+            let problem = format!(
+                "\"{}\" is not an IP address and a port, such as \"127.0.0.1:8000\" or \"[::1]:8000\"",
+                written.get_ref()
+            );
+            source.fault(written.span(), "http.listen", problem)
+        })?,
+    };
+    Ok(Http { listen })
+}
+
+fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigError> {
+    // RFC 6665 section 4.2.1.1: only a duration below an hour may be refused as too short.
+    let min_expires = number(source, "presence.min_expires", &raw.min_expires, 60, 1..=3_600)?;
+    let max_expires = number(source, "presence.max_expires", &raw.max_expires, 3_600, 1..=604_800)?;
+    if min_expires > max_expires {
+        let written = raw.max_expires.as_ref().or(raw.min_expires.as_ref());
+        let span = written.map(Spanned::span).unwrap_or_default();
+        let key = if raw.max_expires.is_some() { "presence.max_expires" } else { "presence.min_expires" };
+        return Err(source.fault(
+            span,
+            key,
+            format!("min_expires ({min_expires}) is above max_expires ({max_expires})"),
+        ));
+    }
+    let packages = match &raw.packages {
+        None => (0..package::REGISTRY.len()).map(|i| package::PackageId(i as u8)).collect(),
+        Some(list) => packages(source, list)?,
+    };
+    Ok(Presence { min_expires, max_expires, packages })
+}
+
+fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<package::PackageId>, ConfigError> {
+    if list.get_ref().is_empty() {
+        return Err(source.fault(list.span(), "presence.packages", "names no event package; at least one is needed"));
+    }
+    let mut ids = Vec::new();
+    for (i, name) in list.get_ref().iter().enumerate() {
+        let fault = |problem: String| source.fault(name.span(), format!("presence.packages[{i}]"), problem);
+        let Some(id) = package::by_name(name.get_ref()) else {
+            let known: Vec<String> = package::REGISTRY.iter().map(|p| format!("\"{}\"", p.name())).collect();
+            return Err(fault(format!("\"{}\" is no event package; allowed: {}", name.get_ref(), known.join(", "))));
+        };
+        if ids.contains(&id) {
+            return Err(fault(format!("\"{}\" is listed twice", name.get_ref())));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> {
+    // The largest is far beyond what fits into a machine; it keeps sums of limits from overflowing.
+    const COUNT: RangeInclusive<i64> = 1..=100_000_000;
+    let default = Limits::default();
+    let count = |key: &str, written, default: usize| number(source, &format!("limits.{key}"), written, default, COUNT);
+    Ok(Limits {
+        subscriptions: count("subscriptions", &raw.subscriptions, default.subscriptions)?,
+        subscriptions_per_account: count(
+            "subscriptions_per_account",
+            &raw.subscriptions_per_account,
+            default.subscriptions_per_account,
+        )?,
+        watchers_per_presentity: count(
+            "watchers_per_presentity",
+            &raw.watchers_per_presentity,
+            default.watchers_per_presentity,
+        )?,
+        publications_per_presentity: count(
+            "publications_per_presentity",
+            &raw.publications_per_presentity,
+            default.publications_per_presentity,
+        )?,
+        presentities_per_account: count(
+            "presentities_per_account",
+            &raw.presentities_per_account,
+            default.presentities_per_account,
+        )?,
+        tcp_connections: count("tcp_connections", &raw.tcp_connections, default.tcp_connections)?,
+        tcp_idle_seconds: number(
+            source,
+            "limits.tcp_idle_seconds",
+            &raw.tcp_idle_seconds,
+            default.tcp_idle_seconds,
+            1..=604_800,
+        )?,
+        http_connections: count("http_connections", &raw.http_connections, default.http_connections)?,
+    })
+}
+
+fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
+    let dir = match raw.dir {
+        None => "lamplighter-data".into(),
+        Some(dir) if dir.get_ref().as_os_str().is_empty() => {
+            return Err(source.fault(dir.span(), "data.dir", "is empty; name a directory"));
+        }
+        Some(dir) => dir.into_inner(),
+    };
+    let durability = match &raw.durability {
+        None => Durability::Strict,
+        Some(written) => match written.get_ref().as_str() {
+            "strict" => Durability::Strict,
+            "relaxed" => Durability::Relaxed,
+            "memory" => Durability::Memory,
+            other => {
+                let problem = format!("\"{other}\" is no durability; allowed: \"strict\", \"relaxed\", \"memory\"");
+                return Err(source.fault(written.span(), "data.durability", problem));
+            }
+        },
+    };
+    Ok(Data { dir, durability })
+}
+
+fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
+    if let Some(written) = &raw.authenticate {
+        let problem = match written.get_ref().as_str() {
+            "off" => None,
+            "digest" => Some("\"digest\" is not available yet; allowed: \"off\"".to_owned()),
+            other => Some(format!("\"{other}\" is no way to authenticate; allowed: \"off\"")),
+        };
+        if let Some(problem) = problem {
+            return Err(source.fault(written.span(), "access.authenticate", problem));
+        }
+    }
+    let trusted = match &raw.trusted {
+        // The embedded default trusts this machine only, as the example file does.
+        None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
+        Some(list) => {
+            let network = |(i, written): (usize, &Spanned<String>)| {
+                let text = written.get_ref();
+                text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                    let problem = format!("\"{text}\" is neither a network such as \"10.0.0.0/8\" nor an IP address");
+                    source.fault(written.span(), format!("access.trusted[{i}]"), problem)
+                })
+            };
+            list.iter().enumerate().map(network).collect::<Result<_, _>>()?
+        }
+    };
+    Ok(Access { authenticate: Authenticate::Off, trusted, open_to_the_world: raw.open_to_the_world })
+}
+
+fn api(source: Source<'_>, raw: &raw::Api) -> Result<Api, ConfigError> {
+    if let Some(written) = &raw.profile {
+        let problem = match written.get_ref().as_str() {
+            "3.22" => None,
+            known @ ("4.3" | "5.x") => Some(format!("\"{known}\" is not available yet; allowed: \"3.22\"")),
+            other => Some(format!("\"{other}\" is no profile; allowed: \"3.22\"")),
+        };
+        if let Some(problem) = problem {
+            return Err(source.fault(written.span(), "api.profile", problem));
+        }
+    }
+    Ok(Api { profile: Profile::V3_22, strict_compat: raw.strict_compat })
+}
+
+fn log(source: Source<'_>, raw: raw::Log) -> Result<Log, ConfigError> {
+    let Some(written) = raw.level else { return Ok(Log { level: "info".to_owned() }) };
+    if let Err(error) = crate::telemetry::check(written.get_ref()) {
+        let problem = format!(
+            "\"{}\" is no filter ({error}); allowed: \"error\", \"warn\", \"info\", \"debug\", \"trace\", or \
+             \"info,lamplighter::api=debug\" and the like",
+            written.get_ref()
+        );
+        return Err(source.fault(written.span(), "log.level", problem));
+    }
+    Ok(Log { level: written.into_inner() })
+}
+
+/// A number within its range, or its default.
+fn number<T: TryFrom<i64>>(
+    source: Source<'_>,
+    key: &str,
+    written: &Option<Spanned<i64>>,
+    default: T,
+    allowed: RangeInclusive<i64>,
+) -> Result<T, ConfigError> {
+    let Some(written) = written else { return Ok(default) };
+    let value = *written.get_ref();
+    let in_range = allowed.contains(&value).then_some(value).and_then(|value| T::try_from(value).ok());
+    in_range.ok_or_else(|| {
+        let problem = format!("{value} is out of range; allowed: {} to {}", allowed.start(), allowed.end());
+        source.fault(written.span(), key, problem)
+    })
+}
+
+/// Remembers what has been seen, to name what comes twice.
+pub(super) struct Unique(HashSet<String>);
+
+impl Unique {
+    pub(super) fn new() -> Self {
+        Self(HashSet::new())
+    }
+
+    /// False if `text` has been here before.
+    pub(super) fn first(&mut self, text: &str) -> bool {
+        self.0.insert(text.to_owned())
+    }
+}

@@ -1,0 +1,123 @@
+//! What is wrong with a configuration, said so that the person who wrote it can mend it without asking.
+
+use std::fmt;
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+/// A configuration that is refused: where, which key, what is wrong and what would be right.
+///
+/// It never carries a value that may be a secret, nor the line it stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as it was named to us.
+    pub file: String,
+    /// Line and column, from 1; none where the fault is of the whole file.
+    pub place: Option<(usize, usize)>,
+    /// The key with the tables around it, as in `account[0].realm`; empty where there is none.
+    pub key: String,
+    /// What is wrong and, where that can be listed, what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The text under scrutiny: turns a byte range of it into a place and a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// A fault at `span`.
+    pub(super) fn fault(&self, span: Range<usize>, key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+        ConfigError {
+            file: self.file.to_owned(),
+            place: Some(self.place(span.start)),
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// A fault of the whole file.
+    pub(super) fn whole(&self, problem: impl Into<String>) -> ConfigError {
+        ConfigError { file: self.file.to_owned(), place: None, key: String::new(), problem: problem.into() }
+    }
+
+    /// What the TOML reader complains of. Its message alone: its `Display` quotes the line, which may hold a password.
+    pub(super) fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
+        let problem = error.message().replace(['\n', '\r'], " ");
+        match error.span() {
+            Some(span) => self.fault(span.clone(), self.key_at(&span), problem),
+            None => self.whole(problem),
+        }
+    }
+
+    fn place(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset.min(self.text.len())).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// The path of the key whose name or value covers `span` most narrowly; of equals, the deepest.
+    fn key_at(&self, span: &Range<usize>) -> String {
+        let mut best = Best { span: span.clone(), width: usize::MAX, key: String::new() };
+        if let Ok(root) = DeTable::parse(self.text) {
+            best.look_into(root.get_ref(), "");
+        }
+        best.key
+    }
+}
+
+/// The narrowest cover found so far.
+struct Best {
+    span: Range<usize>,
+    width: usize,
+    key: String,
+}
+
+impl Best {
+    fn offer(&mut self, at: Range<usize>, key: &str) {
+        if at.start <= self.span.start && self.span.end <= at.end && at.len() <= self.width {
+            self.width = at.len();
+            key.clone_into(&mut self.key);
+        }
+    }
+
+    fn look_into(&mut self, table: &DeTable<'_>, path: &str) {
+        for (name, value) in table.iter() {
+            let key = if path.is_empty() { name.get_ref().to_string() } else { format!("{path}.{}", name.get_ref()) };
+            self.offer(name.span(), &key);
+            self.offer(value.span(), &key);
+            self.look_at(value.get_ref(), &key);
+        }
+    }
+
+    fn look_at(&mut self, value: &DeValue<'_>, key: &str) {
+        match value {
+            DeValue::Table(table) => self.look_into(table, key),
+            DeValue::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    let key = format!("{key}[{i}]");
+                    self.offer(item.span(), &key);
+                    self.look_at(item.get_ref(), &key);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The configuration: what `lamplighter.toml` may say, checked, in types that the other rooms build upon.
+//!
+//! In flows the text of one TOML file; out flow a [`Config`] that cannot be wrong in itself, or a [`ConfigError`] with
+//! file, line, key and what is allowed. Every key has a default that serves; an unknown key is an error, for a
+//! misspelt limit that silently keeps its default is worse than a server that does not start. Knows no sockets: that
+//! an address is free, a directory writable, is found out by whoever uses it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use crate::package::PackageId;
+
+mod check;
+mod error;
+mod people;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+pub use error::ConfigError;
+
+/// The configuration of [`Config::demo`], which is also the shortest example of one.
+const DEMO: &str = include_str!("demo.toml");
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[sip]`
+    pub sip: Sip,
+    /// `[http]`
+    pub http: Http,
+    /// `[presence]`
+    pub presence: Presence,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[data]`
+    pub data: Data,
+    /// `[access]`
+    pub access: Access,
+    /// `[api]`
+    pub api: Api,
+    /// `[log]`
+    pub log: Log,
+    /// Every `[[token]]`.
+    pub tokens: Vec<Token>,
+    /// Every `[[account]]`.
+    pub accounts: Vec<Account>,
+}
+
+/// Where SIP is spoken.
+#[derive(Clone, Debug)]
+pub struct Sip {
+    /// At least one.
+    pub listen: Vec<Listen>,
+    /// Host for Via and Contact, ready to be written (an IPv6 address is in brackets); set if any of `listen` is a
+    /// wildcard.
+    pub advertise: Option<String>,
+}
+
+/// One address that SIP listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// The transport.
+    pub transport: ListenTransport,
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.transport.scheme(), self.address)
+    }
+}
+
+/// The transports that can be listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenTransport {
+    /// `udp://`
+    Udp,
+    /// `tcp://`
+    Tcp,
+}
+
+impl ListenTransport {
+    /// How it is written before `://`.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Where HTTP is spoken.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Address and port of the API.
+    pub listen: SocketAddr,
+}
+
+/// What subscribers may ask for.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    /// Seconds; less is answered 423.
+    pub min_expires: u32,
+    /// Seconds; more is shortened.
+    pub max_expires: u32,
+    /// The event packages that are served.
+    pub packages: Vec<PackageId>,
+}
+
+/// Bounds of every table, each with a default that a large installation does not reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Subscriptions of all accounts together.
+    pub subscriptions: usize,
+    /// Subscriptions of one account.
+    pub subscriptions_per_account: usize,
+    /// Subscriptions to one presentity.
+    pub watchers_per_presentity: usize,
+    /// Publications of one presentity.
+    pub publications_per_presentity: usize,
+    /// Presentities of one account of which anything is kept.
+    pub presentities_per_account: usize,
+    /// SIP connections over TCP at once.
+    pub tcp_connections: usize,
+    /// A TCP connection that carries nothing for so long is closed.
+    pub tcp_idle_seconds: u64,
+    /// HTTP connections at once.
+    pub http_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            subscriptions: 1_000_000,
+            subscriptions_per_account: 200_000,
+            watchers_per_presentity: 50_000,
+            publications_per_presentity: 64,
+            presentities_per_account: 200_000,
+            tcp_connections: 20_000,
+            // Longer than the default max_expires: a phone that only refreshes keeps its connection.
+            tcp_idle_seconds: 3_900,
+            http_connections: 1_024,
+        }
+    }
+}
+
+/// What is kept on disk.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// Where the journal lives.
+    pub dir: PathBuf,
+    /// How surely.
+    pub durability: Durability,
+}
+
+/// When a change counts as kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Answered only once on disk.
+    Strict,
+    /// Answered at once, on disk within a second.
+    Relaxed,
+    /// Nothing is kept.
+    Memory,
+}
+
+/// Who may speak SIP to us.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Whether requests are challenged.
+    pub authenticate: Authenticate,
+    /// Sources whose word on the sender is taken.
+    pub trusted: Vec<IpNet>,
+    /// May listen beyond loopback without authentication.
+    pub open_to_the_world: bool,
+}
+
+/// How SUBSCRIBE and PUBLISH are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authenticate {
+    /// Not at all.
+    Off,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The dialect.
+    pub profile: Profile,
+    /// Upstream's empty error bodies and its 500 for a missing `reset`.
+    pub strict_compat: bool,
+}
+
+/// The dialects of the Kazoo-compatible API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Kazoo 3.22 and 4.0.
+    V3_22,
+}
+
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A level or a filter of `tracing-subscriber`; the environment's RUST_LOG goes before it.
+    pub level: String,
+}
+
+/// A bearer token of the API.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// What the client shows.
+    pub value: Secret,
+    /// What it opens.
+    pub grants: Grants,
+}
+
+/// What a token opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grants {
+    /// The account with this id and its descendants.
+    Account(String),
+    /// Everything.
+    Superuser,
+}
+
+/// A tenant.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// As it stands in the paths of the API.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// In lower case.
+    pub realm: String,
+    /// Id of the account above, which may manage this one.
+    pub parent: Option<String>,
+    /// Its users.
+    pub users: Vec<User>,
+    /// Its devices.
+    pub devices: Vec<Device>,
+}
+
+/// A person of an account.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// As it stands in the paths of the API.
+    pub id: String,
+    /// Login name, for people.
+    pub username: Option<String>,
+    /// The extension whose lamp is his.
+    pub presence_id: Option<String>,
+}
+
+/// A phone of an account.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// As it stands in the paths of the API.
+    pub id: String,
+    /// Id of the user it belongs to.
+    pub owner_id: Option<String>,
+    /// How it registers.
+    pub sip: Option<DeviceSip>,
+    /// The extension whose lamp is its own, where that is not the SIP user name.
+    pub presence_id: Option<String>,
+}
+
+/// How a device registers.
+#[derive(Clone, Debug)]
+pub struct DeviceSip {
+    /// Its SIP user name.
+    pub username: String,
+    /// For digest authentication.
+    pub password: Option<Secret>,
+}
+
+/// A text that must not leak: neither `Debug` nor `Display` nor an error shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; every caller of this is a place to review.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let whole = |problem: String| ConfigError { file: name.clone(), place: None, key: String::new(), problem };
+        let bytes = std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            whole(format!("line {line} is not UTF-8, which TOML files are written in"))
+        })?;
+        Self::parse(&text, &name)
+    }
+
+    /// Checks a text; `file` is the name that errors give it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let source = error::Source { file, text };
+        let raw: raw::File = toml::from_str(text).map_err(|error| source.unreadable(&error))?;
+        check::file(source, raw)
+    }
+
+    /// What the server runs with when it is given no file: one account to play with, on loopback, kept in memory.
+    ///
+    /// `token` opens that account. It is not put through TOML, so any text will do.
+    ///
+    /// # Panics
+    /// If the embedded file is wrong, which a test rules out.
+    pub fn demo(token: &str) -> Self {
+        let mut config = Self::parse(DEMO, "demo.toml").unwrap_or_else(|error| unreachable!("embedded {error}"));
+        let account = config.accounts.first().map(|account| account.id.clone());
+        let grants = account.map_or(Grants::Superuser, Grants::Account);
+        config.tokens.push(Token { value: Secret::new(token), grants });
+        config
+    }
+}

@@ -1,0 +1,170 @@
+//! The directory: which accounts, users, devices and tokens there are, and who may see what.
+//!
+//! In flows the validated configuration; out flow answers to "whose realm is this", "who bears this token", "may he
+//! see that account". It knows nothing of SIP messages, HTTP or presence state. Built once and never changed, so it
+//! is shared without locks. Tokens and passwords never leave this room, nor do they appear in its `Debug` output.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::config::{self, Config};
+
+mod tokens;
+
+use tokens::Tokens;
+
+pub use crate::presence::AccountNo;
+
+/// Whom a token speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// An account: sees itself and its descendants.
+    Account(AccountNo),
+    /// The operator: sees everything.
+    Superuser,
+}
+
+/// A user or a device, as far as its lamp is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The extensions that a reset of it reaches, in lower case, each once; none where it has no address.
+    pub addresses: Vec<String>,
+}
+
+/// Who is who.
+#[derive(Debug)]
+pub struct Directory {
+    accounts: Vec<Account>,
+    by_realm: HashMap<Box<str>, AccountNo>,
+    by_id: HashMap<Box<str>, AccountNo>,
+    tokens: Tokens,
+}
+
+#[derive(Debug)]
+struct Account {
+    id: Box<str>,
+    realm: Box<str>,
+    parent: Option<AccountNo>,
+    users: HashMap<Box<str>, Member>,
+    devices: HashMap<Box<str>, Member>,
+}
+
+impl Directory {
+    /// Builds the directory of a checked configuration.
+    pub fn new(config: &Config) -> Self {
+        let numbered = || config.accounts.iter().zip(0..).map(|(account, i)| (account, AccountNo(i)));
+        let by_id: HashMap<Box<str>, AccountNo> =
+            numbered().map(|(account, no)| (account.id.as_str().into(), no)).collect();
+        let by_realm = numbered().map(|(account, no)| (account.realm.to_ascii_lowercase().into(), no)).collect();
+        let accounts = config.accounts.iter().map(|account| Account::new(account, &by_id)).collect();
+        let tokens = Tokens::new(config.tokens.iter().filter_map(|token| {
+            let bearer = match &token.grants {
+                config::Grants::Superuser => Bearer::Superuser,
+                config::Grants::Account(id) => Bearer::Account(*by_id.get(id.as_str())?),
+            };
+            Some((token.value.clone(), bearer))
+        }));
+        Self { accounts, by_realm, by_id, tokens }
+    }
+
+    /// Every account there is.
+    pub fn accounts(&self) -> impl ExactSizeIterator<Item = AccountNo> + use<> {
+        (0..self.accounts.len() as u32).map(AccountNo)
+    }
+
+    /// Whose realm this is; case does not matter.
+    pub fn account_by_realm(&self, realm: &str) -> Option<AccountNo> {
+        // Nearly every realm of the wire is in lower case already, and this runs for every request.
+        let key: Cow<'_, str> = if realm.bytes().any(|b| b.is_ascii_uppercase()) {
+            realm.to_ascii_lowercase().into()
+        } else {
+            realm.into()
+        };
+        self.by_realm.get(&*key).copied()
+    }
+
+    /// The account with this id, byte by byte.
+    pub fn account_by_id(&self, id: &str) -> Option<AccountNo> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The realm of an account, in lower case; empty for a number that this directory did not give out.
+    pub fn realm(&self, account: AccountNo) -> &str {
+        self.account(account).map_or("", |account| &account.realm)
+    }
+
+    /// The id of an account; empty for a number that this directory did not give out.
+    pub fn account_id(&self, account: AccountNo) -> &str {
+        self.account(account).map_or("", |account| &account.id)
+    }
+
+    /// Whom this token speaks for. How long the answer takes tells nothing of the tokens there are.
+    pub fn bearer(&self, token: &str) -> Option<Bearer> {
+        self.tokens.bearer(token)
+    }
+
+    /// Whether `bearer` may see and manage `account`: his own, one below it, or any for the superuser.
+    pub fn may_see(&self, bearer: &Bearer, account: AccountNo) -> bool {
+        match bearer {
+            Bearer::Superuser => true,
+            Bearer::Account(own) => {
+                std::iter::successors(Some(account), |at| self.account(*at)?.parent).any(|at| at == *own)
+            }
+        }
+    }
+
+    /// The device of an account with this id.
+    pub fn device(&self, account: AccountNo, id: &str) -> Option<&Member> {
+        self.account(account)?.devices.get(id)
+    }
+
+    /// The user of an account with this id.
+    pub fn user(&self, account: AccountNo, id: &str) -> Option<&Member> {
+        self.account(account)?.users.get(id)
+    }
+
+    fn account(&self, account: AccountNo) -> Option<&Account> {
+        self.accounts.get(account.0 as usize)
+    }
+}
+
+impl Account {
+    fn new(account: &config::Account, by_id: &HashMap<Box<str>, AccountNo>) -> Self {
+        let device = |device: &config::Device| {
+            (device.id.as_str().into(), Member { addresses: own(device).into_iter().collect() })
+        };
+        let user = |user: &config::User| {
+            let mut addresses = Vec::new();
+            match &user.presence_id {
+                // That one and only that one, whatever presence ids his devices have.
+                Some(id) => addresses.push(id.to_ascii_lowercase()),
+                None => {
+                    let owned = account.devices.iter().filter(|device| device.owner_id.as_ref() == Some(&user.id));
+                    for address in owned.filter_map(own) {
+                        // Two devices may share an extension, and a reset reaches each watcher once.
+                        if !addresses.contains(&address) {
+                            addresses.push(address);
+                        }
+                    }
+                }
+            }
+            (user.id.as_str().into(), Member { addresses })
+        };
+        Self {
+            id: account.id.as_str().into(),
+            realm: account.realm.to_ascii_lowercase().into(),
+            parent: account.parent.as_ref().and_then(|parent| by_id.get(parent.as_str()).copied()),
+            users: account.users.iter().map(user).collect(),
+            devices: account.devices.iter().map(device).collect(),
+        }
+    }
+}
+
+/// The extension of a device: its presence id, else its SIP user name.
+fn own(device: &config::Device) -> Option<String> {
+    let sip = device.sip.as_ref().map(|sip| &sip.username);
+    device.presence_id.as_ref().or(sip).map(|address| address.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests;

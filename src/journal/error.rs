@@ -1,0 +1,116 @@
+//! What can go wrong, in words for the one who has to mend it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Why the journal could not be opened or its image not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Another process has it.
+    #[error("{path}: another server uses this data directory; stop it, or give this one a data.dir of its own")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It has files, and not ours.
+    #[error(
+        "{path}: not empty and no data directory of Lamplighter's (it holds {found:?}); \
+         point data.dir at an empty or a new directory"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files in it.
+        found: String,
+    },
+    /// Written by a later Lamplighter.
+    #[error(
+        "{path}: written in format {found}, this version reads up to {known}; start the newer Lamplighter again, or \
+         point data.dir at a new directory"
+    )]
+    Newer {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// What no crash of ours can leave: the medium or somebody changed what was already kept.
+    #[error(
+        "{path}: damaged at octet {offset} ({what}), before records that were acknowledged; restore the directory from \
+         a copy, or move it away to start empty: phones then come back with their next refresh"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where its first bad octet may be.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// A file that must be there is not.
+    #[error(
+        "{path}: missing, and with it records that were acknowledged; restore the directory from a copy, or move it \
+         away to start empty: phones then come back with their next refresh"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{path}: cannot {what} it: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// One image at a time.
+    #[error("a snapshot is already being written")]
+    SnapshotRunning,
+    /// The journal is closed, or its disk fails.
+    #[error("no snapshot can be begun: {0}")]
+    NotNow(#[from] WriteFailed),
+}
+
+impl JournalError {
+    pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { what, path: path.into(), source }
+    }
+
+    /// For `map_err`: the same for a file by its name.
+    pub(super) fn on(what: &'static str, dir: &Path, name: &str) -> impl FnOnce(io::Error) -> Self {
+        let path = dir.join(name);
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+/// Why an append was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteFailed {
+    /// The disk does not keep up; later there is room again.
+    #[error("the journal's queue is full")]
+    Overloaded,
+    /// More than one append may ever hold.
+    #[error("{octets} octets in one append, and {most} are the most")]
+    TooLarge {
+        /// What was asked.
+        octets: usize,
+        /// What there is.
+        most: usize,
+    },
+    /// The disk refused.
+    #[error("the journal cannot be written: {0}")]
+    Disk(Arc<str>),
+    /// [`Journal::close`](super::Journal::close) came first.
+    #[error("the journal is closed")]
+    Closed,
+}

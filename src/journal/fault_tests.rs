@@ -1,0 +1,261 @@
+//! Disks that fill up and fail, queues that fill, logs that grow.
+
+use std::sync::mpsc;
+
+use super::{
+    disk::Disk as _,
+    mem_disk::{Leaves, MemDisk},
+    tests::{is, keep, live, pairs},
+    *,
+};
+
+const QUICK: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn limits() -> Limits {
+    Limits { probe_every: QUICK, within: QUICK, probe: 1000, ..Limits::default() }
+}
+
+fn open(disk: &MemDisk, durability: Durability, limits: Limits) -> (Journal, Recovered) {
+    Journal::open_on(Arc::new(disk.clone()), None, durability, limits).unwrap()
+}
+
+fn reopen(disk: &MemDisk) -> Vec<(u64, String)> {
+    live(&open(disk, Durability::Strict, Limits::default()).1)
+}
+
+/// Waits for what another thread brings about and nobody announces.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn failed(journal: &Journal) -> bool {
+    matches!(journal.health(), Health::Failed { .. })
+}
+
+#[test]
+fn a_full_disk_refuses_keeps_what_it_had_and_recovers_by_itself() {
+    for room in (0..200).step_by(7) {
+        let disk = MemDisk::default();
+        let (journal, _) = open(&disk, Durability::Strict, limits());
+        keep(&journal, vec![is(0, "before")]).unwrap();
+        disk.world().room = Some(room);
+        let mut kept = pairs(&[(0, "before")]);
+        let refused = loop {
+            let n = kept.len() as u64;
+            match keep(&journal, vec![is(n, "little")]) {
+                Ok(()) => kept.push((n, "little".into())),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(matches!(refused, WriteFailed::Disk(_)), "{refused}");
+        assert!(failed(&journal));
+        assert!(matches!(keep(&journal, vec![is(99, "at once")]), Err(WriteFailed::Disk(_))));
+        assert!(!journal.wants_compaction() && journal.begin_snapshot().is_err());
+        journal.append_lazily(vec![is(500, "waits for room")]).unwrap();
+        // What was acknowledged is there at any time, and what was refused is not.
+        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept);
+        disk.world().room = None;
+        until("recovery", || !failed(&journal));
+        keep(&journal, vec![is(600, "after")]).unwrap();
+        kept.extend(pairs(&[(500, "waits for room"), (600, "after")]));
+        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept);
+    }
+}
+
+#[test]
+fn a_failed_sync_is_not_believed_the_next_time() {
+    for durability in [Durability::Strict, Durability::Relaxed] {
+        let disk = MemDisk::default();
+        let (journal, _) = open(&disk, durability, limits());
+        keep(&journal, vec![is(1, "before")]).unwrap();
+        until("the first sync", || journal.shared.queue.lock().held == 0);
+        disk.world().bad_syncs = 3;
+        let fate = keep(&journal, vec![is(2, "unlucky")]);
+        assert_eq!(fate.is_ok(), durability == Durability::Relaxed);
+        // All the bad syncs used up, one good probe.
+        until("recovery", || disk.world().bad_syncs == 0 && !failed(&journal) && journal.shared.queue.lock().held == 0);
+        let expected: &[(u64, &str)] = if fate.is_ok() { &[(1, "before"), (2, "unlucky")] } else { &[(1, "before")] };
+        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(expected), "{durability:?}");
+    }
+}
+
+#[test]
+fn refusals_come_in_order_and_spare_what_was_promised() {
+    let disk = MemDisk::default();
+    let slow = Limits { probe_every: PATIENCE, ..limits() };
+    let (journal, _) = open(&disk, Durability::Strict, slow);
+    let (go, gone) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    journal.append(vec![is(0, "first")], move |_| {
+        begun.send(()).unwrap();
+        gone.recv().unwrap();
+    });
+    has_begun.recv().unwrap();
+    for n in 1..=10 {
+        let tell = tell.clone();
+        journal.append(vec![is(n, "refused")], move |fate| tell.send((n, fate.is_err())).unwrap());
+        journal.append_lazily(vec![is(100 + n, "promised")]).unwrap();
+    }
+    disk.world().room = Some(130);
+    go.send(()).unwrap();
+    assert_eq!(
+        (1..=10).map(|_| told.recv().unwrap()).collect::<Vec<_>>(),
+        (1..=10).map(|n| (n, true)).collect::<Vec<_>>()
+    );
+    // What was refused does not come back, though some of it had been written.
+    assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), pairs(&[(0, "first")]));
+    disk.world().room = None;
+    // Closing does not wait for the next probe but makes one.
+    journal.close();
+    let mut expected = pairs(&[(0, "first")]);
+    expected.extend((101..=110).map(|n| (n, "promised".into())));
+    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), expected);
+}
+
+#[test]
+fn relaxed_and_lazy_records_are_synced_within_the_time() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Relaxed, limits());
+    keep(&journal, vec![is(1, "relaxed")]).unwrap();
+    until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed")]));
+    journal.append_lazily(vec![is(2, "lazy")]).unwrap();
+    until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_what_it_holds_is_kept() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits { queue: 1000, ..limits() });
+    let (go, gone) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    journal.append(vec![is(0, "first")], move |_| {
+        begun.send(()).unwrap();
+        gone.recv().unwrap();
+    });
+    has_begun.recv().unwrap();
+    let (tell, told) = mpsc::channel();
+    let mut queued = 0;
+    loop {
+        let tell = tell.clone();
+        journal.append(vec![is(queued + 1, "x")], move |fate| tell.send(fate).unwrap());
+        match told.try_recv() {
+            Ok(fate) => break assert_eq!(fate, Err(WriteFailed::Overloaded)),
+            Err(_) => queued += 1,
+        }
+        assert!(queued < 1000);
+    }
+    assert_eq!(journal.append_lazily(vec![is(1, "x")]), Err(WriteFailed::Overloaded));
+    assert!(queued > 20);
+    go.send(()).unwrap();
+    for _ in 0..queued {
+        assert_eq!(told.recv().unwrap(), Ok(()));
+    }
+    keep(&journal, vec![is(5000, "room again")]).unwrap();
+    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)).len() as u64, queued + 2);
+}
+
+#[test]
+fn compaction_bounds_the_disk_by_the_live_state() {
+    let disk = MemDisk::default();
+    let limits = Limits { compact_from: 2000, ..limits() };
+    let (journal, _) = open(&disk, Durability::Strict, limits);
+    let (mut most, mut snapshots) = (0, 0);
+    for round in 0..2000u64 {
+        keep(&journal, vec![is(round % 10, &format!("{round:050}"))]).unwrap();
+        most = most.max(journal.stats().on_disk);
+        if journal.wants_compaction() {
+            let mut snapshot = journal.begin_snapshot().unwrap();
+            assert!(!journal.wants_compaction());
+            let from = round.saturating_sub(9);
+            snapshot.write((from..=round).map(|r| (Key(r % 10, 7), Bytes::from(format!("{r:050}"))))).unwrap();
+            snapshot.finish().unwrap();
+            snapshots += 1;
+            let files: u64 = disk.list().unwrap().iter().filter(|f| f.0 != "format").map(|f| f.1).sum();
+            assert_eq!(journal.stats().on_disk, files);
+        }
+    }
+    // Ten records of 66 octets are 700; four times that and one image: an uncompacted log would be 148,000.
+    assert!(most < 6000 && snapshots > 20, "{most} octets, {snapshots} snapshots");
+    assert_eq!(reopen(&disk).len(), 10);
+}
+
+#[test]
+fn a_snapshot_that_fails_leaves_the_journal_well_and_is_not_tried_at_once() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits { compact_from: 1, ..limits() });
+    keep(&journal, vec![is(1, "a")]).unwrap();
+    assert!(journal.wants_compaction());
+    let mut snapshot = journal.begin_snapshot().unwrap();
+    disk.world().room = Some(0);
+    snapshot.write([(Key(1, 7), "a".into())]).unwrap();
+    assert!(matches!(snapshot.finish(), Err(JournalError::Io { .. })));
+    disk.world().room = None;
+    assert!(!journal.wants_compaction());
+    assert!(disk.names().iter().all(|n| !n.ends_with(".tmp")), "{:?}", disk.names());
+    keep(&journal, vec![is(2, "b")]).unwrap();
+    // An empty segment is not followed by another.
+    let segments = |n: &MemDisk| n.names().iter().filter(|n| n.starts_with("log-")).count();
+    journal.begin_snapshot().unwrap();
+    let before = segments(&disk);
+    journal.begin_snapshot().unwrap();
+    assert_eq!(segments(&disk), before);
+    drop(journal);
+    assert_eq!(reopen(&disk), pairs(&[(1, "a"), (2, "b")]));
+}
+
+#[test]
+fn a_segment_that_cannot_be_begun_is_a_failure_that_passes() {
+    for room in 0..60 {
+        let disk = MemDisk::default();
+        let (journal, _) = open(&disk, Durability::Strict, limits());
+        keep(&journal, vec![is(1, "a")]).unwrap();
+        disk.world().room = Some(room);
+        let begun = journal.begin_snapshot();
+        if begun.is_ok() {
+            // An end and a header.
+            assert!(room >= 48, "{room}");
+            continue;
+        }
+        assert!(failed(&journal));
+        for leaves in mem_disk::ALL_LEAVES {
+            assert_eq!(reopen(&disk.after_crash(leaves)), pairs(&[(1, "a")]), "{room}, {leaves:?}");
+        }
+        disk.world().room = None;
+        until("recovery", || !failed(&journal));
+        keep(&journal, vec![is(2, "b")]).unwrap();
+        for leaves in mem_disk::ALL_LEAVES {
+            assert_eq!(reopen(&disk.after_crash(leaves)), pairs(&[(1, "a"), (2, "b")]), "{room}, {leaves:?}");
+        }
+        journal.begin_snapshot().unwrap();
+    }
+}
+
+#[test]
+fn a_segment_begun_in_vain_that_stays_behind_does_no_harm() {
+    // Room for an end, and for a part or all of a header.
+    for room in [30, 100] {
+        let disk = MemDisk::default();
+        let (journal, _) = open(&disk, Durability::Strict, limits());
+        keep(&journal, vec![is(1, "a")]).unwrap();
+        disk.world().room = Some(room);
+        disk.world().no_removes = true;
+        disk.world().bad_name_syncs = u32::from(room == 100);
+        assert!(journal.begin_snapshot().is_err());
+        disk.world().room = None;
+        until("recovery", || !failed(&journal));
+        keep(&journal, vec![is(2, "b")]).unwrap();
+        assert!(disk.names().contains(&"log-2".into()), "{room}");
+        let after = disk.after_crash(Leaves::Everything);
+        let (journal, recovered) = open(&after, Durability::Strict, limits());
+        assert_eq!(live(&recovered), pairs(&[(1, "a"), (2, "b")]));
+        keep(&journal, vec![is(3, "c")]).unwrap();
+        drop(journal);
+        assert_eq!(reopen(&after), pairs(&[(1, "a"), (2, "b"), (3, "c")]), "{room}");
+    }
+}

@@ -1,0 +1,275 @@
+//! How the files look. All numbers are little-endian.
+//!
+//! ```text
+//! file    = header *frame
+//! header  = "LAMPJRN" kind version:u32 number:u64 crc:u32     kind: L log, S snapshot; this shape holds in all versions
+//! frame   = length:u32 crc:u32 1*record                       length of the records; crc over length and records
+//! record  = octets:u32 key:u64 key:u32 value                  octets of the value, or one of:
+//!           GONE                                              the key has no value any more
+//!           END                                               the file is complete; the first key is this frame's offset
+//! ```
+//!
+//! A frame is what one append made, and the unit that is whole or not there: one crc for its records. The length is in
+//! the crc, so that a stretch of zeros, which is what a crash may leave, is no frame. A complete file ends with END:
+//! without it a file that lost its last frames would look whole.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+
+use super::{Key, Record};
+
+/// The version written, and the last one understood.
+pub(super) const VERSION: u32 = 1;
+/// Octets of a file's header.
+pub(super) const HEADER: usize = 24;
+/// Most octets of records in a frame: no more is allocated on the word of a damaged length.
+pub(super) const FRAME_MAX: usize = 8 << 20;
+
+const FRAME_HEAD: usize = 8;
+const RECORD_HEAD: usize = 16;
+const MAGIC: &[u8; 7] = b"LAMPJRN";
+const GONE: u32 = u32::MAX;
+const END: u32 = u32::MAX - 1;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Log,
+    Snapshot,
+}
+
+impl Kind {
+    fn letter(self) -> u8 {
+        match self {
+            Self::Log => b'L',
+            Self::Snapshot => b'S',
+        }
+    }
+
+    /// The name of such a file.
+    pub(super) fn name(self, number: u64) -> String {
+        match self {
+            Self::Log => format!("log-{number}"),
+            Self::Snapshot => format!("snapshot-{number}"),
+        }
+    }
+
+    /// The kind and number that a name says, if it is one that [`Kind::name`] makes.
+    pub(super) fn parse(name: &str) -> Option<(Self, u64)> {
+        let number = name.split_once('-')?.1.parse().ok()?;
+        let kind = [Self::Log, Self::Snapshot].into_iter().find(|k| k.name(number) == name)?;
+        Some((kind, number))
+    }
+}
+
+/// The header of a file.
+pub(super) fn header(kind: Kind, number: u64) -> [u8; HEADER] {
+    header_of_version(kind, number, VERSION)
+}
+
+pub(super) fn header_of_version(kind: Kind, number: u64, version: u32) -> [u8; HEADER] {
+    let mut head = [0; HEADER];
+    head[..7].copy_from_slice(MAGIC);
+    head[7] = kind.letter();
+    head[8..12].copy_from_slice(&version.to_le_bytes());
+    head[12..20].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32fast::hash(&head[..20]);
+    head[20..].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+/// What a header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// It is ours to read.
+    Good,
+    /// It is of this later version.
+    Newer(u32),
+    /// It is not whole, or not of this file.
+    Bad,
+}
+
+/// Judges the first octets of a file.
+pub(super) fn judge(head: &[u8], kind: Kind, number: u64) -> Head {
+    let version = word(head, 8);
+    if head != header_of_version(kind, number, version) {
+        Head::Bad
+    } else if version > VERSION {
+        Head::Newer(version)
+    } else {
+        Head::Good
+    }
+}
+
+fn word(octets: &[u8], at: usize) -> u32 {
+    octets.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |four| u32::from_le_bytes(*four))
+}
+
+fn long(octets: &[u8], at: usize) -> u64 {
+    octets.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |eight| u64::from_le_bytes(*eight))
+}
+
+/// Octets of the records of a frame.
+pub(super) fn size(records: &[Record]) -> usize {
+    records.iter().map(|r| RECORD_HEAD + r.value.as_ref().map_or(0, Bytes::len)).sum()
+}
+
+/// Appends a frame of what `fill` puts to `out`; none if it puts nothing.
+pub(super) fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEAD]);
+    fill(out);
+    let length = out.len() - start - FRAME_HEAD;
+    debug_assert!(length <= FRAME_MAX);
+    if length == 0 {
+        return out.truncate(start);
+    }
+    // Fits: FRAME_MAX is far below 2^32.
+    let length = (length as u32).to_le_bytes();
+    let crc = checksum(length, &out[start + FRAME_HEAD..]);
+    out[start..start + 4].copy_from_slice(&length);
+    out[start + 4..start + FRAME_HEAD].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn checksum(length: [u8; 4], records: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&length);
+    crc.update(records);
+    crc.finalize()
+}
+
+/// Puts one record into a frame.
+pub(super) fn put(out: &mut Vec<u8>, key: Key, value: Option<&[u8]>) {
+    debug_assert!(value.is_none_or(|v| v.len() <= FRAME_MAX));
+    put_head(out, value.map_or(GONE, |v| v.len() as u32), key);
+    out.extend_from_slice(value.unwrap_or_default());
+}
+
+fn put_head(out: &mut Vec<u8>, octets: u32, key: Key) {
+    out.extend_from_slice(&octets.to_le_bytes());
+    out.extend_from_slice(&key.0.to_le_bytes());
+    out.extend_from_slice(&key.1.to_le_bytes());
+}
+
+/// The frame that ends a file of which `offset` octets precede it.
+pub(super) fn end(out: &mut Vec<u8>, offset: u64) {
+    frame(out, |out| put_head(out, END, Key(offset, 0)));
+}
+
+/// What a file was found to hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Octets up to the end of the last good frame; END is not counted.
+    pub(super) good: u64,
+    /// Records read.
+    pub(super) records: u64,
+    /// Whether END was found.
+    pub(super) complete: bool,
+    /// What is wrong with what follows `good`.
+    pub(super) fault: Option<&'static str>,
+}
+
+/// Reads the frames after the header, giving each good one's records to `take`, up to the first that is not good.
+pub(super) fn scan(file: &mut dyn Read, mut take: impl FnMut(Key, Option<Bytes>)) -> io::Result<Scan> {
+    let mut scan = Scan { good: HEADER as u64, records: 0, complete: false, fault: None };
+    let mut body = Vec::new();
+    let mut found = Vec::new();
+    loop {
+        let mut head = [0; FRAME_HEAD];
+        let got = read_up_to(file, &mut head)?;
+        if got == 0 {
+            return Ok(scan);
+        }
+        let fault = if scan.complete {
+            Some("goes on after its end")
+        } else if got < FRAME_HEAD {
+            Some("cut short")
+        } else {
+            read_frame(file, &head, &mut body, &mut found)?
+        };
+        if fault.is_some() {
+            scan.fault = fault;
+            return Ok(scan);
+        }
+        if let Some((Key(offset, _), Word::End)) = found.first() {
+            if found.len() > 1 || *offset != scan.good {
+                scan.fault = Some("an end in the wrong place");
+                return Ok(scan);
+            }
+            scan.complete = true;
+            continue;
+        }
+        scan.good += (FRAME_HEAD + body.len()) as u64;
+        scan.records += found.len() as u64;
+        for (key, word) in found.drain(..) {
+            match word {
+                Word::Is(at, len) => take(key, Some(Bytes::copy_from_slice(&body[at..at + len]))),
+                Word::Gone | Word::End => take(key, None),
+            }
+        }
+    }
+}
+
+enum Word {
+    Is(usize, usize),
+    Gone,
+    End,
+}
+
+/// Reads what follows a frame's head, and says what is wrong with it.
+fn read_frame(
+    file: &mut dyn Read,
+    head: &[u8; FRAME_HEAD],
+    body: &mut Vec<u8>,
+    found: &mut Vec<(Key, Word)>,
+) -> io::Result<Option<&'static str>> {
+    let length = word(head, 0) as usize;
+    if !(RECORD_HEAD..=FRAME_MAX).contains(&length) {
+        return Ok(Some("a length that cannot be"));
+    }
+    body.resize(length, 0);
+    if read_up_to(file, body)? < length {
+        return Ok(Some("cut short"));
+    }
+    if checksum((length as u32).to_le_bytes(), body) != word(head, 4) {
+        return Ok(Some("a wrong checksum"));
+    }
+    found.clear();
+    let mut at = 0;
+    while at < length {
+        if length - at < RECORD_HEAD {
+            return Ok(Some("a record that does not fit its frame"));
+        }
+        let key = Key(long(body, at + 4), word(body, at + 12));
+        let octets = word(body, at);
+        at += RECORD_HEAD;
+        match octets {
+            GONE => found.push((key, Word::Gone)),
+            END => found.push((key, Word::End)),
+            octets if octets as usize <= length - at => {
+                found.push((key, Word::Is(at, octets as usize)));
+                at += octets as usize;
+            }
+            _ => return Ok(Some("a record that does not fit its frame")),
+        }
+    }
+    if found.iter().skip(1).any(|(_, word)| matches!(word, Word::End)) {
+        return Ok(Some("an end in the wrong place"));
+    }
+    Ok(None)
+}
+
+/// Fills `into` as far as the file goes.
+pub(super) fn read_up_to(file: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while got < into.len() {
+        match file.read(&mut into[got..]) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(got)
+}

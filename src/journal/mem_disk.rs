@@ -1,0 +1,298 @@
+//! A disk in memory that fills up, fails, dies at any operation, and forgets what was not synced.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::disk::{Disk, DiskFile};
+
+#[derive(Clone, Default)]
+struct Inode {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+    dirty: Vec<Range<usize>>,
+}
+
+/// A step on the names since they were last synced.
+#[derive(Clone)]
+enum Step {
+    Link(String, usize),
+    Rename(String, String, usize),
+    Unlink(String),
+}
+
+#[derive(Clone, Default)]
+pub(super) struct World {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    synced_names: BTreeMap<String, usize>,
+    steps: Vec<Step>,
+    /// Operations until the machine dies; a write that dies has put half of its octets.
+    pub(super) life: Option<u64>,
+    /// Octets that can still be written.
+    pub(super) room: Option<usize>,
+    /// How many of the next syncs fail.
+    pub(super) bad_syncs: u32,
+    /// How many of the next syncs of names fail.
+    pub(super) bad_name_syncs: u32,
+    /// Whether files cannot be removed.
+    pub(super) no_removes: bool,
+    pub(super) operations: u64,
+}
+
+/// What a crash leaves of what was not synced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Leaves {
+    /// All: the process died, not the machine.
+    Everything,
+    /// Nothing.
+    Nothing,
+    /// The names, and of the octets none.
+    Names,
+    /// The octets, and of the names none.
+    Octets,
+    /// The first half of the steps on names, and half of the octets with zeros for the rest.
+    Half,
+    /// The octets, and of the steps on names only the last: nothing orders them but a sync.
+    LastStep,
+}
+
+pub(super) const ALL_LEAVES: [Leaves; 6] =
+    [Leaves::Everything, Leaves::Nothing, Leaves::Names, Leaves::Octets, Leaves::Half, Leaves::LastStep];
+
+#[derive(Clone, Default)]
+pub(super) struct MemDisk(Arc<Mutex<World>>);
+
+impl World {
+    fn operate(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        match &mut self.life {
+            Some(0) => Err(io::Error::other("dead")),
+            Some(life) => {
+                *life -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        apply(&mut self.names, &step);
+        self.steps.push(step);
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, usize>, step: &Step) {
+    match step {
+        Step::Rename(from, to, inode) => {
+            names.remove(from);
+            names.insert(to.clone(), *inode)
+        }
+        Step::Link(name, inode) => names.insert(name.clone(), *inode),
+        Step::Unlink(name) => names.remove(name),
+    };
+}
+
+impl MemDisk {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// The disk as the next start finds it.
+    pub(super) fn after_crash(&self, leaves: Leaves) -> Self {
+        let world = self.world().clone();
+        let mut names = world.synced_names.clone();
+        let all = world.steps.len();
+        let steps = match leaves {
+            Leaves::Everything | Leaves::Names => 0..all,
+            Leaves::Nothing | Leaves::Octets => 0..0,
+            Leaves::Half => 0..all / 2,
+            Leaves::LastStep => all.saturating_sub(1)..all,
+        };
+        world.steps[steps].iter().for_each(|step| apply(&mut names, step));
+        let inodes = world.inodes.iter().map(|inode| {
+            let octets = match leaves {
+                Leaves::Everything | Leaves::Octets | Leaves::LastStep => inode.seen.clone(),
+                Leaves::Nothing | Leaves::Names => inode.synced.clone(),
+                Leaves::Half => {
+                    let mut octets = inode.synced.clone();
+                    octets.resize(inode.seen.len().max(octets.len()), 0);
+                    for dirty in &inode.dirty {
+                        let half = dirty.start..dirty.start + dirty.len() / 2;
+                        if let Some(new) = inode.seen.get(half.clone()) {
+                            octets[half].copy_from_slice(new);
+                        }
+                    }
+                    octets
+                }
+            };
+            Inode { synced: octets.clone(), seen: octets, dirty: Vec::new() }
+        });
+        let inodes = inodes.collect();
+        Self(Arc::new(Mutex::new(World { inodes, synced_names: names.clone(), names, ..World::default() })))
+    }
+
+    pub(super) fn octets(&self, name: &str) -> Vec<u8> {
+        let world = self.world();
+        world.inodes[world.find(name).unwrap()].seen.clone()
+    }
+
+    pub(super) fn set(&self, name: &str, octets: &[u8]) {
+        let mut world = self.world();
+        world.inodes.push(Inode { seen: octets.to_vec(), synced: octets.to_vec(), dirty: Vec::new() });
+        let inode = world.inodes.len() - 1;
+        world.names.insert(name.into(), inode);
+        world.synced_names.insert(name.into(), inode);
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.world().names.keys().cloned().collect()
+    }
+
+    fn file(&self, inode: usize) -> Box<dyn DiskFile> {
+        Box::new(MemFile { disk: self.clone(), inode })
+    }
+}
+
+impl Disk for MemDisk {
+    fn dir(&self) -> &Path {
+        Path::new("/mem")
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let world = self.world();
+        Ok(world.names.iter().map(|(name, inode)| (name.clone(), world.inodes[*inode].seen.len() as u64)).collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read>> {
+        self.world().find(name)?;
+        Ok(Box::new(io::Cursor::new(self.octets(name))))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut world = self.world();
+        world.operate()?;
+        let inode = match world.find(name) {
+            Ok(inode) => {
+                world.inodes[inode].seen.clear();
+                inode
+            }
+            Err(_) => {
+                world.inodes.push(Inode::default());
+                let inode = world.inodes.len() - 1;
+                world.step(Step::Link(name.into(), inode));
+                inode
+            }
+        };
+        drop(world);
+        Ok(self.file(inode))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let inode = self.world().find(name)?;
+        Ok(self.file(inode))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.operate()?;
+        let inode = world.find(from)?;
+        world.step(Step::Rename(from.into(), to.into(), inode));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.operate()?;
+        world.find(name)?;
+        if world.no_removes {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        world.step(Step::Unlink(name.into()));
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut world = self.world();
+        world.operate()?;
+        if world.bad_name_syncs > 0 {
+            world.bad_name_syncs -= 1;
+            return Err(io::Error::other("medium error"));
+        }
+        world.synced_names = world.names.clone();
+        world.steps.clear();
+        Ok(())
+    }
+}
+
+struct MemFile {
+    disk: MemDisk,
+    inode: usize,
+}
+
+impl DiskFile for MemFile {
+    fn write_at(&mut self, octets: &[u8], at: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.operate()?;
+        // The operation that uses up the last of the life is done by half.
+        let dies = world.life == Some(0);
+        let at = at as usize;
+        let more = (at + octets.len()).saturating_sub(world.inodes[self.inode].seen.len());
+        let over = more.saturating_sub(world.room.unwrap_or(usize::MAX));
+        let put = if dies { octets.len() / 2 } else { octets.len() - over };
+        let inode = &mut world.inodes[self.inode];
+        let grown = (at + put).saturating_sub(inode.seen.len());
+        if inode.seen.len() < at + put {
+            inode.seen.resize(at + put, 0);
+        }
+        inode.seen[at..at + put].copy_from_slice(&octets[..put]);
+        inode.dirty.push(at..at + put);
+        if let Some(room) = &mut world.room {
+            *room = room.saturating_sub(grown);
+        }
+        match (dies, over) {
+            (true, _) => Err(io::Error::other("dead")),
+            (_, 0) => Ok(()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.operate()?;
+        let inode = &mut world.inodes[self.inode];
+        let freed = inode.seen.len().saturating_sub(len as usize);
+        inode.seen.resize(len as usize, 0);
+        if let Some(room) = &mut world.room {
+            *room += freed;
+        }
+        Ok(())
+    }
+
+    /// As the kernel does it: octets whose sync failed count as clean ever after, until they are written again.
+    fn sync(&mut self) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.operate()?;
+        let bad = world.bad_syncs > 0;
+        world.bad_syncs = world.bad_syncs.saturating_sub(1);
+        let inode = &mut world.inodes[self.inode];
+        let dirty = std::mem::take(&mut inode.dirty);
+        if bad {
+            return Err(io::Error::other("medium error"));
+        }
+        inode.synced.resize(inode.seen.len(), 0);
+        for range in dirty {
+            let range = range.start.min(inode.seen.len())..range.end.min(inode.seen.len());
+            inode.synced[range.clone()].copy_from_slice(&inode.seen[range]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! Opening a directory: telling ours from others', and reading what any crash may have left of it.
+//!
+//! The order of every step that changes the directory is such that a crash between two of them leaves one of the
+//! states which `open` knows:
+//! - A new directory gets `log-1`, then `format`. So with `format` there, a missing log is a loss, never a beginning.
+//! - A segment is completed and synced before the next is created, and that one synced before anything is put into it.
+//!   So only the last one can have a torn tail.
+//! - A snapshot gets its name once it is complete and synced; what it replaces is removed once its name lasts.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use std::collections::HashMap;
+
+use super::{
+    JournalError, Key, Recovered,
+    disk::{Disk, DiskFile, RealDisk, sync_dir},
+    format::{self, Head, Kind, Scan},
+};
+
+const LOCK: &str = "lock";
+const MARKER: &str = "format";
+const MARKER_TMP: &str = "format.tmp";
+const MARKER_WORDS: &str = "lamplighter journal ";
+pub(super) const TMP: &str = ".tmp";
+
+/// What was found, for a log line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Whether the directory was new.
+    pub new: bool,
+    /// Records read, older words and deletions among them.
+    pub records: u64,
+    /// Octets read.
+    pub octets: u64,
+    /// What was cut off the end of the log: the rest of a write that a crash interrupted, which nobody was told is kept.
+    pub cut: Option<Cut>,
+}
+
+/// A tail that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Of which file.
+    pub path: PathBuf,
+    /// Where it is cut.
+    pub offset: u64,
+    /// How much was cut off.
+    pub octets: u64,
+    /// What was wrong there.
+    pub what: &'static str,
+}
+
+/// Where the writer goes on.
+pub(super) struct Opened {
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) number: u64,
+    pub(super) at: u64,
+    pub(super) older_segments: u64,
+    pub(super) snapshot: u64,
+}
+
+/// Creates the directory if need be, and refuses one that is not ours before leaving anything in it.
+pub(super) fn prepare(dir: &Path) -> Result<(), JournalError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    for new in missing.into_iter().rev() {
+        match fs::create_dir(new) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(JournalError::io("create", new, e));
+            }
+            _ => {}
+        }
+        let parent = new.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_dir(parent).map_err(|e| JournalError::io("sync", parent, e))?;
+    }
+    let disk = RealDisk::new(dir);
+    let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;
+    refuse_foreign(dir, &names)
+}
+
+/// Locks the directory for as long as the file is held; the kernel lets go of it however the process ends.
+pub(super) fn lock(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join(LOCK);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| JournalError::io("open", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Locked { path: dir.to_owned() }),
+        Err(TryLockError::Error(e)) => Err(JournalError::io("lock", path, e)),
+    }
+}
+
+fn refuse_foreign(dir: &Path, names: &[(String, u64)]) -> Result<(), JournalError> {
+    if names.iter().any(|(name, _)| name == MARKER) {
+        return Ok(());
+    }
+    // What a first start may leave that did not get as far as the marker; and what a file system puts at its root.
+    let harmless = |(name, len): &&(String, u64)| match name.as_str() {
+        LOCK => *len == 0,
+        MARKER_TMP | "lost+found" => true,
+        name => Kind::parse(name) == Some((Kind::Log, 1)) && *len <= format::HEADER as u64,
+    };
+    match names.iter().find(|entry| !harmless(entry)) {
+        Some((found, _)) => Err(JournalError::Foreign { path: dir.to_owned(), found: found.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Reads the directory, mends what a crash left, and says where to go on writing.
+pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError> {
+    let dir = disk.dir();
+    let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;
+    refuse_foreign(dir, &names)?;
+    if !names.iter().any(|(name, _)| name == MARKER) {
+        let file = create_log(disk, 1)?;
+        mark(disk)?;
+        let opened = Opened { file, number: 1, at: format::HEADER as u64, older_segments: 0, snapshot: 0 };
+        let report = Report { new: true, ..Report::default() };
+        return Ok((opened, Recovered { records: Vec::new(), report }));
+    }
+    check_marker(disk)?;
+    let numbers = |kind| {
+        let mut numbers: Vec<u64> =
+            names.iter().filter_map(|(name, _)| Kind::parse(name)).filter(|f| f.0 == kind).map(|f| f.1).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let snapshot = numbers(Kind::Snapshot).last().copied();
+    let first = snapshot.unwrap_or(1);
+    let logs: Vec<u64> = numbers(Kind::Log).into_iter().filter(|n| *n >= first).collect();
+    let mut reader = Reader { disk, names: &names, live: HashMap::new(), report: Report::default() };
+    let snapshot_octets = match snapshot {
+        Some(number) => reader.complete(Kind::Snapshot, number)?,
+        None => 0,
+    };
+    let mut opened = reader.logs(first, &logs)?;
+    opened.snapshot = snapshot_octets;
+
+    // Only now that all is read: the leftovers are worth nothing.
+    let stale = |name: &str| {
+        Kind::parse(name).is_some_and(|(_, number)| number < first)
+            || name.strip_suffix(TMP).is_some_and(|n| n == MARKER || Kind::parse(n).is_some())
+    };
+    for (name, _) in names.iter().filter(|(name, _)| stale(name)) {
+        disk.remove(name).map_err(JournalError::on("remove", dir, name))?;
+    }
+    let Reader { live, report, .. } = reader;
+    let mut records: Vec<_> = live.into_iter().collect();
+    // A fixed order, so that what is built from it is the same in every run.
+    records.sort_unstable_by_key(|(key, _)| *key);
+    Ok((opened, Recovered { records, report }))
+}
+
+struct Reader<'a> {
+    disk: &'a dyn Disk,
+    names: &'a [(String, u64)],
+    live: HashMap<Key, Bytes>,
+    report: Report,
+}
+
+impl Reader<'_> {
+    fn len(&self, name: &str) -> Option<u64> {
+        self.names.iter().find(|(n, _)| n == name).map(|(_, len)| *len)
+    }
+
+    /// Reads a file; none if its header is not whole or not its own.
+    fn scan(&mut self, kind: Kind, number: u64) -> Result<Option<Scan>, JournalError> {
+        let name = kind.name(number);
+        let unreadable = |e| JournalError::io("read", self.disk.dir().join(&name), e);
+        let mut file = self.disk.read(&name).map_err(unreadable)?;
+        let mut head = [0; format::HEADER];
+        format::read_up_to(&mut *file, &mut head).map_err(unreadable)?;
+        match format::judge(&head, kind, number) {
+            Head::Good => {}
+            Head::Bad => return Ok(None),
+            Head::Newer(found) => {
+                let path = self.disk.dir().join(&name);
+                return Err(JournalError::Newer { path, found, known: format::VERSION });
+            }
+        }
+        let live = &mut self.live;
+        let scan = format::scan(&mut *file, |key, value| {
+            match value {
+                Some(value) => live.insert(key, value),
+                None => live.remove(&key),
+            };
+        })
+        .map_err(unreadable)?;
+        self.report.records += scan.records;
+        self.report.octets += scan.good;
+        Ok(Some(scan))
+    }
+
+    /// Reads a file that was finished, and says how long it is.
+    fn complete(&mut self, kind: Kind, number: u64) -> Result<u64, JournalError> {
+        let path = self.disk.dir().join(kind.name(number));
+        let damaged = |offset, what| JournalError::Damaged { path: path.clone(), offset, what };
+        let scan = self.scan(kind, number)?.ok_or_else(|| damaged(0, "its header"))?;
+        match scan.fault {
+            Some(what) => Err(damaged(scan.good, what)),
+            None if !scan.complete => Err(damaged(scan.good, "no end")),
+            None => Ok(self.len(&kind.name(number)).unwrap_or(scan.good)),
+        }
+    }
+
+    /// Reads the segments from `first` on, of which `found` are there.
+    fn logs(&mut self, first: u64, found: &[u64]) -> Result<Opened, JournalError> {
+        let (disk, dir) = (self.disk, self.disk.dir());
+        if let Some(missing) = (first..).zip(found.iter().chain([&0])).find(|(want, is)| want != *is).map(|(w, _)| w)
+            && (found.is_empty() || found.last().is_some_and(|last| missing < *last))
+        {
+            return Err(JournalError::Missing { path: dir.join(Kind::Log.name(missing)) });
+        }
+        let Some((last, older)) = found.split_last() else {
+            return Err(JournalError::Missing { path: dir.join(Kind::Log.name(first)) });
+        };
+        let mut older_segments = 0;
+        let empty = self.len(&Kind::Log.name(*last)).is_none_or(|len| len <= format::HEADER as u64);
+        for number in older {
+            if empty && number + 1 == *last {
+                // A segment whose beginning failed may have stayed behind while its predecessor was written on.
+                let Some(scan) = self.scan(Kind::Log, *number)? else {
+                    return Err(self.bad_header(*number));
+                };
+                if !scan.complete {
+                    let name = Kind::Log.name(*last);
+                    disk.remove(&name).map_err(JournalError::on("remove", dir, &name))?;
+                    disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))?;
+                    return self.go_on(*number, &scan, older_segments);
+                }
+                if let Some(what) = scan.fault {
+                    let path = dir.join(Kind::Log.name(*number));
+                    return Err(JournalError::Damaged { path, offset: scan.good, what });
+                }
+                older_segments += self.len(&Kind::Log.name(*number)).unwrap_or(scan.good);
+            } else {
+                older_segments += self.complete(Kind::Log, *number)?;
+            }
+        }
+        match self.scan(Kind::Log, *last)? {
+            Some(scan) => self.go_on(*last, &scan, older_segments),
+            // Its header is synced before anything follows it: this is a beginning that a crash interrupted.
+            None if empty => {
+                let file = create_log(disk, *last)?;
+                Ok(Opened { file, number: *last, at: format::HEADER as u64, older_segments, snapshot: 0 })
+            }
+            None => Err(self.bad_header(*last)),
+        }
+    }
+
+    fn bad_header(&self, number: u64) -> JournalError {
+        let path = self.disk.dir().join(Kind::Log.name(number));
+        JournalError::Damaged { path, offset: 0, what: "its header" }
+    }
+
+    /// Cuts the last segment after its last good frame, and goes on there, or in the next one if it is complete.
+    fn go_on(&mut self, number: u64, scan: &Scan, older_segments: u64) -> Result<Opened, JournalError> {
+        let (disk, dir) = (self.disk, self.disk.dir());
+        let name = Kind::Log.name(number);
+        let len = self.len(&name).unwrap_or(scan.good);
+        if scan.complete && scan.fault.is_none() {
+            let file = create_log(disk, number + 1)?;
+            let at = format::HEADER as u64;
+            return Ok(Opened { file, number: number + 1, at, older_segments: older_segments + len, snapshot: 0 });
+        }
+        let mut file = disk.open(&name).map_err(JournalError::on("open", dir, &name))?;
+        if len > scan.good {
+            file.set_len(scan.good).map_err(JournalError::on("cut", dir, &name))?;
+            file.sync().map_err(JournalError::on("sync", dir, &name))?;
+            let what = scan.fault.unwrap_or("an end in the wrong place");
+            let (path, octets) = (dir.join(&name), len - scan.good);
+            self.report.cut = Some(Cut { path, offset: scan.good, octets, what });
+        }
+        Ok(Opened { file, number, at: scan.good, older_segments, snapshot: 0 })
+    }
+}
+
+/// Begins a segment: its header and its name last when this returns.
+pub(super) fn create_log(disk: &dyn Disk, number: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+    let (dir, name) = (disk.dir(), Kind::Log.name(number));
+    let mut file = disk.create(&name).map_err(JournalError::on("create", dir, &name))?;
+    file.write_at(&format::header(Kind::Log, number), 0).map_err(JournalError::on("write", dir, &name))?;
+    file.sync().map_err(JournalError::on("sync", dir, &name))?;
+    disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))?;
+    Ok(file)
+}
+
+/// Marks the directory as ours.
+fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
+    let dir = disk.dir();
+    let words = format!("{MARKER_WORDS}{}\n", format::VERSION);
+    let mut file = disk.create(MARKER_TMP).map_err(JournalError::on("create", dir, MARKER_TMP))?;
+    file.write_at(words.as_bytes(), 0).map_err(JournalError::on("write", dir, MARKER_TMP))?;
+    file.sync().map_err(JournalError::on("sync", dir, MARKER_TMP))?;
+    disk.rename(MARKER_TMP, MARKER).map_err(JournalError::on("rename", dir, MARKER_TMP))?;
+    disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))
+}
+
+fn check_marker(disk: &dyn Disk) -> Result<(), JournalError> {
+    let path = || disk.dir().join(MARKER);
+    let unreadable = |e| JournalError::io("read", path(), e);
+    // Longer than any marker: a foreign `format` may be a large file.
+    let mut words = [0; 64];
+    let got = format::read_up_to(&mut *disk.read(MARKER).map_err(unreadable)?, &mut words).map_err(unreadable)?;
+    let version = std::str::from_utf8(&words[..got])
+        .ok()
+        .and_then(|words| words.strip_prefix(MARKER_WORDS)?.trim_end().parse::<u32>().ok());
+    match version {
+        None => Err(JournalError::Foreign { path: disk.dir().to_owned(), found: MARKER.into() }),
+        Some(found) if found > format::VERSION => {
+            Err(JournalError::Newer { path: path(), found, known: format::VERSION })
+        }
+        Some(_) => Ok(()),
+    }
+}

@@ -1,0 +1,22 @@
+//! Lamplighter: a SIP presence server whose lamps are always right.
+//!
+//! The rooms, lower floors first; a room knows nothing of those after it:
+//! [`sip`] (the language), [`transport`] (sockets), [`presence`] (the domain), [`directory`] (who is who),
+//! [`package`] (the event packages), [`notifier`] (the application), [`api`] (HTTP), [`server`] (all of it, running).
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod directory;
+pub mod greeting;
+pub mod health;
+pub mod journal;
+pub mod notifier;
+pub mod package;
+pub mod presence;
+pub mod server;
+pub mod simulator;
+pub mod sip;
+pub mod telemetry;
+pub mod transport;
+pub mod watch;

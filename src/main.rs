@@ -1,0 +1,99 @@
+//! The `lamplighter` command.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lamplighter::cli::{Cli, Command};
+use lamplighter::config::Config;
+use lamplighter::server::Server;
+use lamplighter::{greeting, health, notifier, telemetry, watch};
+
+/// The command line or the configuration is wrong.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let by_default = || Command::Serve { config: std::env::var_os("LAMPLIGHTER_CONFIG").map(Into::into) };
+    match Cli::parse().command.unwrap_or_else(by_default) {
+        Command::Serve { config } => serve(config.as_deref()),
+        Command::Check { config } => check(&config),
+        Command::Watch(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(watch::run(&args)));
+            let misused = matches!(outcome, Err(watch::WatchError::Target(_)));
+            let code = report(outcome);
+            if misused { ExitCode::from(MISUSE) } else { code }
+        }
+        Command::Health { url } => report(health::ask(&url)),
+    }
+}
+
+fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lamplighter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => {
+            println!("{}: ok, {} account(s), {} token(s)", file.display(), config.accounts.len(), config.tokens.len());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("lamplighter: {error}");
+            ExitCode::from(MISUSE)
+        }
+    }
+}
+
+fn serve(file: Option<&Path>) -> ExitCode {
+    let demo_token = format!("{:032x}", u128::from_ne_bytes(notifier::new_secret()));
+    let config = match file.map_or_else(|| Ok(Config::demo(&demo_token)), Config::load) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("lamplighter: {error}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    telemetry::init(&config.log.level);
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let mut signals = runtime.block_on(async { Signals::listen() })?;
+        // The server has threads and runtimes of its own; this one only waits for the signals.
+        let server = Server::start(&config).map_err(std::io::Error::other)?;
+        greeting::print(&config, &server, file.is_none().then_some(&*demo_token));
+        runtime.block_on(signals.any());
+        tracing::info!("stopping");
+        server.stop();
+        Ok(())
+    });
+    let code = report(outcome);
+    // What was said last has to be seen.
+    let _ = std::io::stdout().flush();
+    code
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

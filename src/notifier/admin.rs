@@ -1,0 +1,95 @@
+//! Listing, reset and set: what the API asks for (the trait [`super::control::Control`] without clock and sockets).
+
+use super::control::{LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use super::{Notifier, Outbox};
+use crate::directory::AccountNo;
+use crate::package::{self, PackageId};
+use crate::presence::facts::CallState;
+use crate::presence::subscription::{Answered, Subscription};
+use crate::presence::{Aor, Tick};
+use crate::sip::headers::NameAddr;
+
+impl Notifier {
+    /// The subscriptions of an account, ordered by user.
+    pub fn list_subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
+        let mut records = Vec::new();
+        for presentity in self.table.of_account(account) {
+            let state = presentity.lock();
+            let wanted = |s: &&Subscription| !s.ended && package.is_none_or(|id| id == s.package);
+            records.extend(state.watchers.iter().filter(wanted).map(|s| self.record(&presentity.aor, s)));
+        }
+        records
+    }
+
+    fn record(&self, aor: &Aor, s: &Subscription) -> SubscriptionRecord {
+        let from = NameAddr::read(&s.dialog.remote).map_or("", |remote| remote.uri);
+        let from = from.split_once(':').map_or(from, |(_, rest)| rest);
+        SubscriptionRecord {
+            user: aor.user.to_string(),
+            package: s.package,
+            call_id: s.dialog.call_id.to_string(),
+            from: from.split(';').next().unwrap_or(from).to_string(),
+            expires: s.granted,
+            subscribed_at: s.subscribed_at.0 / 1_000,
+            last: s.last.as_ref().map(|last| last_notify(s, last)),
+            user_agent: s.user_agent.as_deref().map(String::from),
+            proxy_route: s.dialog.first_route().map(String::from),
+        }
+    }
+
+    /// The publications of an account, ordered by user.
+    pub fn list_publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
+        let mut records = Vec::new();
+        for presentity in self.table.of_account(account) {
+            let state = presentity.lock();
+            for publication in state.publications.iter().filter(|p| package.is_none_or(|id| id == p.package)) {
+                let format = package::get(publication.package);
+                let (mut tail, mut body) = (String::new(), String::new());
+                format.write_tail(&state.picture(&presentity.uri), &mut tail);
+                format.write(0, &presentity.uri, &tail, &mut body);
+                let (user, package) = (presentity.aor.user.to_string(), publication.package);
+                records.push(PublicationRecord { user, package, etag: publication.etag.to_string(), body });
+            }
+        }
+        records
+    }
+
+    /// Removes all calls and the manual state of a presentity; each of its watchers is sent one fresh NOTIFY.
+    pub fn reset(&self, now: Tick, account: AccountNo, user: &str, out: &mut Outbox) {
+        let Some(aor) = Aor::of(account, user) else { return };
+        self.table.with(&aor, |presentity, state| {
+            tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
+            state.reset();
+            self.compose(presentity, state, true);
+            self.keep_state(presentity, state, out);
+            self.fan_out(now, presentity, state, out);
+        });
+    }
+
+    /// Sets the manual state of a presentity, which holds until it is set anew or reset; `Terminated` removes it.
+    pub fn set(
+        &self,
+        now: Tick,
+        account: AccountNo,
+        user: &str,
+        manual: CallState,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        let Some(aor) = Aor::of(account, user) else { return Ok(()) };
+        let limit = self.settings.limits.presentities_per_account;
+        self.table
+            .obtain(&aor, self.settings.directory.realm(account), |presentity, state| {
+                tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
+                state.manual = (manual != CallState::Terminated).then_some(manual);
+                self.spread_news(now, presentity, state, out);
+            })
+            .map_err(|_| Refusal::LimitReached { key: "limits.presentities_per_account", limit })
+    }
+}
+
+/// The body is not kept but put together again from what it was made of.
+fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
+    let mut body = String::with_capacity(last.tail.len() + 256);
+    package::get(s.package).write(last.version, &s.entity, &last.tail, &mut body);
+    LastNotify { cseq: last.cseq, reply: last.reply, body }
+}

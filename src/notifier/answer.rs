@@ -1,0 +1,60 @@
+//! Answers to requests, before they are bytes.
+
+use std::borrow::Cow;
+
+use crate::sip::StatusCode;
+
+/// An answer: status, reason phrase, and the headers that make it more than that.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) reason: Cow<'static, str>,
+    pub(super) headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The To tag of a dialog that this answer makes.
+    pub(super) to_tag: Option<String>,
+    /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
+    pub(super) record_route: bool,
+}
+
+impl Answer {
+    /// An answer whose reason phrase says to a person what was wrong.
+    pub(super) fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Answer {
+        Answer { status, reason: reason.into(), headers: Vec::new(), to_tag: None, record_route: false }
+    }
+
+    /// 200.
+    pub(super) fn ok() -> Answer {
+        Answer::new(StatusCode::OK, "OK")
+    }
+
+    /// 400 and what is wrong.
+    pub(super) fn bad_request(reason: impl Into<Cow<'static, str>>) -> Answer {
+        Answer::new(StatusCode::BadRequest, reason)
+    }
+
+    /// 481: there is no such subscription here (RFC 6665 section 4.2.1).
+    pub(super) fn no_subscription() -> Answer {
+        Answer::new(StatusCode::CallTransactionDoesNotExist, "Subscription Does Not Exist")
+    }
+
+    /// The limit of one account or address: 480, so that a proxy in between does not take the whole server for
+    /// overloaded (law 7).
+    pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Answer {
+        Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached")
+            .with("Retry-After", retry_after.to_string())
+            .with("Warning", format!("399 lamplighter \"The limit {key} is reached\""))
+    }
+
+    /// The limit of the whole server: 503.
+    pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Answer {
+        Answer::new(StatusCode::ServiceUnavailable, "Server Full")
+            .with("Retry-After", retry_after.to_string())
+            .with("Warning", format!("399 lamplighter \"The limit {key} is reached\""))
+    }
+
+    /// Adds a header.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
+        self.headers.push((name, value.into()));
+        self
+    }
+}

@@ -1,0 +1,80 @@
+//! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
+
+use crate::directory::AccountNo;
+use crate::package::PackageId;
+use crate::presence::facts::CallState;
+
+/// One subscription as the listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRecord {
+    /// User part of the presentity, lower case.
+    pub user: String,
+    /// Event package.
+    pub package: PackageId,
+    /// Call-ID of the dialog.
+    pub call_id: String,
+    /// `user@realm` of the watcher as he wrote it, without scheme.
+    pub from: String,
+    /// Granted by the latest SUBSCRIBE, seconds.
+    pub expires: u32,
+    /// When the latest SUBSCRIBE came, Unix seconds.
+    pub subscribed_at: u64,
+    /// The last NOTIFY that was answered; none before the first answer.
+    pub last: Option<LastNotify>,
+    /// User-Agent of the latest SUBSCRIBE that had one.
+    pub user_agent: Option<String>,
+    /// First Route that our NOTIFYs take, if any.
+    pub proxy_route: Option<String>,
+}
+
+/// The last answered NOTIFY of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastNotify {
+    /// Its CSeq.
+    pub cseq: u32,
+    /// Status of the final reply; 408 where none came in time.
+    pub reply: u16,
+    /// Its body.
+    pub body: String,
+}
+
+/// One publication as the listing shows it (`include_presentity`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicationRecord {
+    /// User part of the presentity, lower case.
+    pub user: String,
+    /// Event package.
+    pub package: PackageId,
+    /// Its entity-tag.
+    pub etag: String,
+    /// The presentity's present document of that package, as a watcher would get it with version 0.
+    pub body: String,
+}
+
+/// Why a change by the API was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A configured limit is reached; nothing was changed.
+    #[error("the limit of {limit} ({key}) is reached")]
+    LimitReached {
+        /// The limit's key in the configuration.
+        key: &'static str,
+        /// Its value.
+        limit: usize,
+    },
+    /// The journal could not keep the change: the disk is full or broken.
+    #[error("the change could not be written to disk, so it may not survive a restart; nothing was acknowledged")]
+    NotKept,
+}
+
+/// The notifier as the API sees it. Every call is quick and may be made from any thread.
+pub trait Control: Send + Sync + 'static {
+    /// The subscriptions of an account, of one package or of all, ordered by user.
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord>;
+    /// The publications of an account, of one package or of all, ordered by user.
+    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord>;
+    /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY.
+    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal>;
+    /// Sets the manual state of each presentity; `Terminated` removes it.
+    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal>;
+}

@@ -1,0 +1,94 @@
+//! What the passing of time does.
+
+use super::wheel::{Entry, Watch};
+use super::{Notifier, Outbox};
+use crate::presence::Tick;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::PublicationNo;
+use crate::presence::subscription::Delivery;
+
+impl Notifier {
+    /// Looks at what a timer came up for. Whoever has moved on since is not concerned.
+    pub(super) fn look_at(&self, now: Tick, entry: Entry, out: &mut Outbox) {
+        self.table.with_number(entry.presentity, |presentity, state| match entry.watch {
+            Watch::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
+            Watch::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
+            Watch::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
+            Watch::Tombstones => {
+                if state.tombstone_timer == Some(entry.at) {
+                    state.tombstone_timer = None;
+                    state.calls.forget_ended(now);
+                    self.watch_tombstones(now, presentity, state);
+                    self.keep_state(presentity, state, out);
+                }
+            }
+        });
+    }
+
+    /// Has ended calls forgotten in time: an otherwise idle presentity stays for them only.
+    pub(super) fn watch_tombstones(&self, now: Tick, presentity: &Presentity, state: &mut State) {
+        if let (None, Some(until)) = (state.tombstone_timer, state.calls.remembered_until()) {
+            state.tombstone_timer = Some(self.wheel.file(now, until, presentity.number, Watch::Tombstones));
+        }
+    }
+
+    /// A subscription that is not refreshed ends with a NOTIFY that says so (RFC 6665 section 4.2.1.4); one whose
+    /// phone has fallen silent ends without.
+    fn look_at_expiry(
+        &self,
+        now: Tick,
+        at: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        if subscription.expiry_timer != at || subscription.ended {
+            return;
+        }
+        if subscription.expires_at > now {
+            let deadline = subscription.expires_at;
+            subscription.expiry_timer = self.wheel.file(now, deadline, presentity.number, Watch::Expiry(slot));
+        } else if is_silent(&subscription.delivery) {
+            self.remove(presentity, state, slot, "expired while the phone was silent", out);
+        } else {
+            subscription.ended = true;
+            self.drop_subscription(presentity, slot, out);
+            // With a NOTIFY under way, the last one waits for its answer or for its repetition to come due (law 2).
+            if !matches!(subscription.delivery, Delivery::InFlight(_)) {
+                self.notify(now, presentity, state, slot, out);
+            }
+        }
+    }
+
+    /// A publication that is not refreshed is gone, with all that only it said (RFC 3903 section 6).
+    fn look_at_publication(
+        &self,
+        now: Tick,
+        at: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        number: PublicationNo,
+        out: &mut Outbox,
+    ) {
+        let Some(publication) = state.publication_mut(number).filter(|p| p.timer_at == at) else { return };
+        if publication.expires_at > now {
+            let deadline = publication.expires_at;
+            publication.timer_at = self.wheel.file(now, deadline, presentity.number, Watch::Publication(number));
+            return;
+        }
+        tracing::debug!(presentity = &*presentity.uri, etag = %publication.etag, "publication expired");
+        self.forget_publication(presentity, state, number);
+        self.spread_news(now, presentity, state, out);
+    }
+}
+
+/// Whether the phone has not answered for longer than a transaction lasts.
+fn is_silent(delivery: &Delivery) -> bool {
+    match delivery {
+        Delivery::Idle => false,
+        Delivery::InFlight(flight) => flight.failures > 0,
+        Delivery::Suspended { silent, .. } => *silent,
+    }
+}

@@ -1,0 +1,199 @@
+//! The application: it takes requests, decides, composes and sends. The only room that sees all those below.
+//!
+//! In flow messages from the network with where they came from, the passing of time, and what the API wants changed;
+//! out flows an [`Outbox`] of messages in the order in which they have to leave. Nothing here waits, holds a socket or
+//! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
+//! be called from any thread; what happens to one presentity happens under its lock, in one order.
+//!
+//! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
+//! `notify` (composing, sending, replies and failures), `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use siphasher::sip::SipHasher24;
+
+use crate::config::{Limits, Presence};
+use crate::directory::Directory;
+use crate::presence::Tick;
+use crate::presence::publication::PublicationNo;
+use crate::presence::table::Table;
+use crate::sip::transaction::ServerTransactions;
+use crate::sip::wire::{self, Fault};
+use crate::transport::Source;
+
+mod admin;
+mod answer;
+pub mod control;
+mod expire;
+mod fan_out;
+mod notify;
+mod outbox;
+mod persist;
+mod publish;
+mod request;
+pub mod route;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+pub use outbox::Outbox;
+pub use persist::Restored;
+pub use route::Routing;
+
+/// What the notifier is told once, at the start.
+#[derive(Debug)]
+pub struct Settings {
+    /// `[presence]` of the configuration.
+    pub presence: Presence,
+    /// `[limits]` of the configuration.
+    pub limits: Limits,
+    /// Who is who.
+    pub directory: Arc<Directory>,
+    /// Our addresses, and whose word is taken for others.
+    pub routing: Routing,
+    /// Whether changes leave as records for a journal.
+    pub journal: bool,
+    /// Key of all that has to be unguessable: tags, branches, entity-tags. New for every start.
+    pub secret: [u8; 16],
+}
+
+/// The notifier.
+#[derive(Debug)]
+pub struct Notifier {
+    settings: Settings,
+    table: Table,
+    transactions: ServerTransactions,
+    wheel: wheel::Wheel,
+    /// Counts whatever needs a number of its own: publications, nonces.
+    counter: AtomicU64,
+    /// False while the journal cannot keep anything: then nothing new is taken on.
+    keeping: AtomicBool,
+    /// Messages whose handling panicked. A bug, contained to the message that found it.
+    panics: AtomicU64,
+}
+
+/// How many answers are remembered for repetitions of their requests, at most.
+const MOST_TRANSACTIONS: usize = 400_000;
+
+impl Notifier {
+    /// A notifier that knows nobody yet.
+    pub fn new(settings: Settings) -> Notifier {
+        let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account);
+        let transactions = ServerTransactions::new(settings.secret, MOST_TRANSACTIONS);
+        Notifier {
+            settings,
+            table,
+            transactions,
+            wheel: wheel::Wheel::default(),
+            counter: AtomicU64::new(1),
+            keeping: AtomicBool::new(true),
+            panics: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes one datagram, or one message from a stream.
+    pub fn receive(&self, now: Tick, source: Source, bytes: &[u8], out: &mut Outbox) {
+        self.contained(out, |out| match wire::read(bytes) {
+            Ok(None) => {}
+            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, out),
+            Ok(Some(message)) => self.take_request(now, &message, source, out),
+            Err(refused) => self.refuse(&refused, source, out),
+        });
+    }
+
+    /// Answers what a stream could not be cut into messages for; the connection is closed after that.
+    pub fn receive_broken(&self, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
+        self.contained(out, |out| {
+            let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
+            self.refuse(&wire::Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
+        });
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
+        for entry in self.wheel.take_due(now) {
+            self.contained(out, |out| self.look_at(now, entry, out));
+        }
+    }
+
+    /// When [`Notifier::pass_time`] has something to do next; none while there is nothing to wait for.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.wheel.next()
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscriptions(&self) -> usize {
+        self.table.subscriptions()
+    }
+
+    /// Says whether the journal can keep changes. While it cannot, SUBSCRIBE and PUBLISH get 503, and everything that
+    /// was taken on before is served from memory.
+    pub fn set_keeping(&self, keeping: bool) {
+        if self.keeping.swap(keeping, Ordering::Relaxed) != keeping {
+            match keeping {
+                true => tracing::info!("the journal keeps changes again"),
+                false => tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503"),
+            }
+        }
+    }
+
+    /// How many messages met a bug of ours so far.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// A panic is a bug, and harms no more than the message that found it. No lock is poisoned by it, and what was to
+    /// be sent because of it is not.
+    fn contained(&self, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
+        let before = out.messages.len();
+        if catch_unwind(AssertUnwindSafe(|| f(out))).is_err() {
+            out.messages.truncate(before);
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a message was dropped because handling it panicked; this is a bug, please report it");
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn next_publication(&self) -> PublicationNo {
+        PublicationNo(self.next_number())
+    }
+
+    /// A To tag for an answer that makes no dialog.
+    fn stateless_tag(&self, call_id: &str, cseq: &str) -> String {
+        let mut hasher = SipHasher24::new_with_key(&self.settings.secret);
+        hasher.write(call_id.as_bytes());
+        hasher.write(cseq.as_bytes());
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// A number that nobody without our secret can guess, another one at every call.
+    fn nonce(&self) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.settings.secret);
+        hasher.write_u64(self.next_number());
+        hasher.finish()
+    }
+
+    /// A wait between `from` and twice that, in seconds: who is sent away must not come back with all the others.
+    fn spread(&self, from: u32) -> u32 {
+        from + (self.nonce() % u64::from(from.max(1))) as u32
+    }
+}
+
+/// A secret from the system's random source; should that fail, from the standard library's own random keys.
+pub fn new_secret() -> [u8; 16] {
+    let mut secret = [0; 16];
+    if getrandom::fill(&mut secret).is_err() {
+        for (i, half) in secret.chunks_exact_mut(8).enumerate() {
+            half.copy_from_slice(&RandomState::new().hash_one(i).to_ne_bytes());
+        }
+    }
+    secret
+}

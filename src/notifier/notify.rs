@@ -1,0 +1,353 @@
+//! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
+
+use super::outbox::NotifyRef;
+use super::persist::{Known, RESERVE};
+use super::wheel::Watch;
+use super::{Notifier, Outbox};
+use crate::package;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::{MAX_PACKAGES, Tick};
+use crate::sip::Transport;
+use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
+use crate::sip::transaction::{ClientTransaction, Due};
+use crate::sip::uri::Uri;
+use crate::sip::wire::{Message, Name};
+use crate::transport::{Destination, ListenerNo, Ticket};
+
+/// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
+const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
+/// The first wait after a failed NOTIFY (ms); it doubles with every failure in a row, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: u64 = 5_000;
+/// The longest wait between two tries (ms).
+const LONGEST_WAIT: u64 = 300_000;
+/// The longest Retry-After of a phone that is respected (seconds).
+const LONGEST_RETRY_AFTER: u32 = 3_600;
+/// What a missing answer counts as (RFC 3261 section 8.1.3.1).
+const NO_ANSWER: u16 = 408;
+
+impl Notifier {
+    /// Makes a NOTIFY with the state of the moment and sends it. Whatever was under way before is superseded: no more
+    /// copies of it leave, and its reply, should one come, does not count for this one.
+    pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
+        let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
+        let Some((package, acknowledged)) = known else { return };
+        if state.views[package.0 as usize].tail.is_none() {
+            self.compose_one(presentity, state, package);
+            self.keep_state(presentity, state, out);
+        }
+        let view = &state.views[package.0 as usize];
+        let (revision, fingerprint) = (view.revision, view.fingerprint);
+        let tail = view.tail_for(acknowledged).cloned().unwrap_or_default();
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let version = subscription.documents;
+        subscription.documents = subscription.documents.wrapping_add(1);
+        subscription.dialog.local_cseq += 1;
+        if subscription.documents > subscription.reserved && !subscription.ended {
+            subscription.reserved = subscription.documents + RESERVE;
+            self.keep_subscription(presentity, subscription, out);
+        }
+        let cseq = subscription.dialog.local_cseq;
+        let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
+        let bytes: bytes::Bytes = self.write_notify(now, subscription, version, &tail, &to).into();
+        let fresh = ClientTransaction::start(now.0, to.is_reliable());
+        let (transaction, failures) = match &mut subscription.delivery {
+            Delivery::Idle => (fresh, 0),
+            Delivery::Suspended { failures, .. } => (fresh, *failures),
+            Delivery::InFlight(flight) => {
+                flight.transaction.replace(now.0);
+                (flight.transaction, flight.failures)
+            }
+        };
+        let notify = NotifyRef { place: subscription.place, cseq };
+        out.send(to, bytes.clone(), Some(notify));
+        let last = subscription.ended;
+        let flight = InFlight { cseq, revision, version, tail, fingerprint, bytes, to, transaction, failures, last };
+        subscription.delivery = Delivery::InFlight(Box::new(flight));
+        self.watch_delivery(now, subscription, Tick(transaction.deadline()));
+    }
+
+    fn write_notify(
+        &self,
+        now: Tick,
+        subscription: &Subscription,
+        version: u32,
+        tail: &str,
+        to: &Destination,
+    ) -> Vec<u8> {
+        let package = package::get(subscription.package);
+        let mut body = String::with_capacity(tail.len() + 256);
+        package.write(version, &subscription.entity, tail, &mut body);
+        let no = listener_of(to, subscription.source.listener);
+        let listener = self.settings.routing.listener(no);
+        let transport = if to.is_reliable() { "TCP" } else { "UDP" };
+        let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
+        let mut out = Vec::with_capacity(body.len() + 768);
+        let mut writer = subscription.dialog.request(
+            &mut out,
+            "NOTIFY",
+            format_args!("SIP/2.0/{transport} {};branch={branch};rport", listener.sent_by),
+        );
+        let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
+        writer.header("Contact", self.contact(user, no));
+        match &subscription.event_id {
+            Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
+            None => writer.header("Event", package.name()),
+        };
+        match subscription.ended {
+            true => writer.header("Subscription-State", "terminated;reason=timeout"),
+            false => {
+                writer.header("Subscription-State", format_args!("active;expires={}", subscription.remaining(now)))
+            }
+        };
+        writer.body(package.content_type(), body.as_bytes());
+        out
+    }
+
+    /// Our Contact for a dialog: it leads back to this instance and says whom it is about.
+    pub(super) fn contact(&self, user: &str, listener: ListenerNo) -> String {
+        let listener = self.settings.routing.listener(listener);
+        let transport = if listener.transport == Transport::Tcp { ";transport=tcp" } else { "" };
+        format!("<sip:{user}@{}{transport}>", listener.sent_by)
+    }
+
+    /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
+    /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
+    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, out: &mut Outbox) {
+        let Some(status) = reply.status() else { return };
+        let found = reply.via.branch().and_then(|branch| {
+            let (place, cseq) = branch.strip_prefix(MAGIC_COOKIE)?.rsplit_once('.')?;
+            Some((Place::read(place)?, u32::from_str_radix(cseq, 16).ok()?))
+        });
+        let ours =
+            |sent_by: &str| self.settings.routing.listeners.iter().any(|l| l.sent_by.eq_ignore_ascii_case(sent_by));
+        let only_one = reply.all(Name::Via).flat_map(list).count() == 1;
+        let Some((place, cseq)) = found else { return };
+        if !only_one || !ours(reply.via.sent_by) || reply.cseq.method != "NOTIFY" || reply.cseq.number != cseq {
+            return;
+        }
+        let retry_after = reply.first(Name::RetryAfter).and_then(retry_after);
+        self.table.with_number(place.presentity, |presentity, state| {
+            let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
+            if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
+                self.conclude(now, presentity, state, place.slot, cseq, status, retry_after, out);
+            }
+        });
+    }
+
+    /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.
+    pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
+        let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
+        self.contained(out, |out| {
+            self.table.with_number(presentity, |presentity, state| {
+                if state.watchers.get_mut(slot).is_some_and(|s| s.place.nonce as u32 == nonce) {
+                    self.conclude(now, presentity, state, slot, cseq, NO_ANSWER, None, out);
+                }
+            });
+        });
+    }
+
+    /// What the fate of a NOTIFY means for its subscription.
+    #[allow(clippy::too_many_arguments)]
+    fn conclude(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        cseq: u32,
+        status: u16,
+        retry_after: Option<u32>,
+        out: &mut Outbox,
+    ) {
+        let current = state.views.each_ref().map(|view| view.revision);
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let flight = match &mut subscription.delivery {
+            Delivery::InFlight(flight) if flight.cseq == cseq => flight,
+            _ => return self.conclude_late(now, presentity, state, slot, cseq, status, out),
+        };
+        if status < 200 {
+            return flight.transaction.proceed(now.0);
+        }
+        let known = Known(flight.revision.0, flight.fingerprint);
+        let (version, tail, revision, failures, last) =
+            (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
+        subscription.last = Some(Answered { cseq, reply: status, version, tail });
+        if last || (subscription.ended && status == NO_ANSWER) {
+            return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
+        }
+        if DIALOG_ENDING.contains(&status) {
+            return self.remove(presentity, state, slot, "the phone ended the dialog", out);
+        }
+        if subscription.ended {
+            // It expired while this one was under way.
+            subscription.delivery = Delivery::Idle;
+            return self.notify(now, presentity, state, slot, out);
+        }
+        if status < 300 {
+            subscription.proven = cseq;
+            subscription.delivery = Delivery::Idle;
+            subscription.acknowledged = revision;
+            self.remark_acknowledged(presentity, slot, known, out);
+        } else {
+            suspend(subscription, now, failures, status, retry_after);
+            if let Delivery::Suspended { until, .. } = subscription.delivery {
+                self.watch_delivery(now, subscription, until);
+            }
+            tracing::debug!(
+                watcher = &*subscription.dialog.remote,
+                presentity = &*presentity.uri,
+                status,
+                failures = failures + 1,
+                "a NOTIFY failed; the subscription is kept and tried again"
+            );
+        }
+        // What changed meanwhile goes out now; what has just failed waits.
+        let moved_on = revision != current[subscription.package.0 as usize];
+        let silent = matches!(subscription.delivery, Delivery::Suspended { silent: true, .. });
+        if moved_on && !silent {
+            self.notify(now, presentity, state, slot, out);
+        }
+    }
+
+    /// A reply to a NOTIFY that is not under way any more. It acknowledges nothing of what came after it, but that there
+    /// is no such dialog is news unless the phone has proven the opposite since; and an answer from one that was taken
+    /// for silent is a sign of life (law 6).
+    #[allow(clippy::too_many_arguments)]
+    fn conclude_late(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        cseq: u32,
+        status: u16,
+        out: &mut Outbox,
+    ) {
+        let current = state.views.each_ref().map(|view| view.revision);
+        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| cseq > s.proven) else { return };
+        if DIALOG_ENDING.contains(&status) {
+            return self.remove(presentity, state, slot, "a late answer ended the dialog", out);
+        }
+        if !(200..300).contains(&status) {
+            return;
+        }
+        subscription.proven = cseq;
+        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
+        if unanswered && matches!(subscription.delivery, Delivery::Suspended { .. }) {
+            subscription.delivery = Delivery::Idle;
+            if subscription.is_behind(current[subscription.package.0 as usize]) {
+                self.notify(now, presentity, state, slot, out);
+            }
+        }
+    }
+
+    /// The delivery timer of a subscription came up.
+    pub(super) fn look_at_delivery(
+        &self,
+        now: Tick,
+        at: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
+        let current: [Revision; MAX_PACKAGES] = state.views.each_ref().map(|view| view.revision);
+        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == Some(at)) else { return };
+        subscription.delivery_timer = None;
+        let current = current[subscription.package.0 as usize];
+        match &mut subscription.delivery {
+            Delivery::Idle => {}
+            Delivery::Suspended { until, .. } => {
+                let until = *until;
+                if now < until {
+                    self.watch_delivery(now, subscription, until);
+                } else if subscription.is_behind(current) {
+                    self.notify(now, presentity, state, slot, out);
+                } else {
+                    subscription.delivery = Delivery::Idle;
+                }
+            }
+            Delivery::InFlight(flight) => match flight.transaction.due(now.0) {
+                Due::Timeout => {
+                    let cseq = flight.cseq;
+                    self.conclude(now, presentity, state, slot, cseq, NO_ANSWER, None, out);
+                }
+                // The state has moved on, or it has ended: that goes out instead of another copy of the old.
+                Due::Retransmission
+                    if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
+                {
+                    self.notify(now, presentity, state, slot, out);
+                }
+                due => {
+                    let deadline = Tick(flight.transaction.deadline());
+                    if due == Due::Retransmission {
+                        let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
+                        out.send(flight.to, flight.bytes.clone(), Some(notify));
+                    }
+                    self.watch_delivery(now, subscription, deadline);
+                }
+            },
+        }
+    }
+
+    /// Has the subscription looked at by `deadline`, unless it will be anyway.
+    pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
+        if subscription.delivery_timer.is_none_or(|at| at > deadline) {
+            let Place { presentity, slot, .. } = subscription.place;
+            if let Some(at) = subscription.delivery_timer {
+                self.wheel.cancel(at, presentity, Watch::Delivery(slot));
+            }
+            subscription.delivery_timer = Some(self.wheel.file(now, deadline, presentity, Watch::Delivery(slot)));
+        }
+    }
+
+    /// Takes a subscription out for good.
+    pub(super) fn remove(
+        &self,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        why: &'static str,
+        out: &mut Outbox,
+    ) {
+        let Some(subscription) = state.watchers.remove(slot) else { return };
+        if !subscription.ended {
+            self.drop_subscription(presentity, slot, out);
+        }
+        if state.watchers.is_empty() {
+            self.keep_state(presentity, state, out);
+        }
+        self.table.discount_subscription(presentity.aor.account);
+        self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
+        if let Some(at) = subscription.delivery_timer {
+            self.wheel.cancel(at, presentity.number, Watch::Delivery(slot));
+        }
+        tracing::debug!(
+            watcher = &*subscription.dialog.remote,
+            presentity = &*presentity.uri,
+            call_id = &*subscription.dialog.call_id,
+            why,
+            "subscription gone"
+        );
+    }
+}
+
+/// A failure that does not end the subscription (law 6): back off, longer each time.
+fn suspend(subscription: &mut Subscription, now: Tick, failures: u32, status: u16, retry_after: Option<u32>) {
+    let failures = failures + 1;
+    let wait = match retry_after {
+        Some(seconds) => u64::from(seconds.min(LONGEST_RETRY_AFTER)) * 1_000,
+        None => (FIRST_WAIT << (failures - 1).min(16)).min(LONGEST_WAIT),
+    };
+    let silent = status == NO_ANSWER || retry_after.is_some();
+    subscription.delivery = Delivery::Suspended { until: now.after(wait), failures, silent };
+}
+
+/// The listener whose name a message goes by.
+fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
+    match to {
+        Destination::Datagram { listener, .. } | Destination::Connection { listener, .. } => *listener,
+        Destination::Flow { .. } => source,
+    }
+}

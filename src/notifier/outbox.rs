@@ -1,0 +1,47 @@
+//! What the notifier wants sent, in the order in which it has to leave.
+
+use bytes::Bytes;
+
+use crate::journal::Record;
+use crate::presence::subscription::Place;
+use crate::transport::{Destination, Packet, Ticket};
+
+/// Names one NOTIFY; as a ticket it travels with the packet and comes back if that cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotifyRef {
+    pub(super) place: Place,
+    pub(super) cseq: u32,
+}
+
+impl From<NotifyRef> for Ticket {
+    fn from(NotifyRef { place, cseq }: NotifyRef) -> Ticket {
+        let [presentity, slot, cseq] = [place.presentity, place.slot, cseq].map(u128::from);
+        // A CSeq number has 31 bits and the low half of the nonce tells a slot's old tenant from its new one.
+        Ticket(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
+    }
+}
+
+/// Collects what is to be sent.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Messages, in order.
+    pub messages: Vec<Packet>,
+    /// What the journal has to keep before any of the messages may leave (law 5).
+    pub records: Vec<Record>,
+    /// What the journal should keep, but nobody waits for: who has acknowledged what.
+    pub remarks: Vec<Record>,
+    /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
+    /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
+    pub unfinished: Vec<u32>,
+}
+
+impl Outbox {
+    pub(super) fn send(&mut self, to: Destination, bytes: Bytes, notify: Option<NotifyRef>) {
+        self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
+    }
+
+    /// True if there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.records.is_empty() && self.remarks.is_empty() && self.unfinished.is_empty()
+    }
+}

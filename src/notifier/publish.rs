@@ -1,0 +1,164 @@
+//! PUBLISH (RFC 3903 section 6).
+
+use super::answer::Answer;
+use super::wheel::Watch;
+use super::{Notifier, Outbox};
+use crate::package::{self, BodyError, PackageId};
+use crate::presence::facts::Report;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::{Content, EntityTag, Publication, PublicationNo};
+use crate::presence::{Aor, Tick};
+use crate::sip::StatusCode;
+use crate::sip::headers::media_type;
+use crate::sip::uri::Uri;
+use crate::sip::wire::{Message, Name};
+
+/// The briefest lifetime of a publication in seconds, where subscriptions must be longer. Kamailio's pua_dialoginfo
+/// ends a call with an Expires of 11 and refreshes with whatever is left of it, and gives up for good on a 423: the
+/// lamp would stay lit. What lives less than this could not be refreshed in time.
+const LEAST_EXPIRES: u32 = 5;
+
+/// What a PUBLISH asks for, once it has been found to be in order.
+struct Wish {
+    package: PackageId,
+    /// The publication to change; none for a new one.
+    etag: Option<EntityTag>,
+    /// Seconds; 0 withdraws.
+    granted: u32,
+    /// What it says; none for a mere refresh or withdrawal.
+    report: Option<Report>,
+}
+
+impl Notifier {
+    /// The life of a PUBLISH: what it says is checked in the order of RFC 3903, read, taken over in one step, and the
+    /// watchers for whom something has changed are told behind the answer.
+    pub(super) fn publish(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        out: &mut Outbox,
+    ) -> Result<Answer, Answer> {
+        let account = self.account_of(uri)?;
+        let (package, _) = self.event_of(request)?;
+        let aor = self.presentity_of(account, uri)?;
+        let etag = self.condition_of(now, request, &aor, package)?;
+        let granted = self.grant(request, self.settings.presence.min_expires.min(LEAST_EXPIRES))?;
+        let report = self.report_of(request, package, etag.is_some())?;
+        let wish = Wish { package, etag, granted, report };
+        let realm = self.settings.directory.realm(account);
+        let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
+        self.table
+            .obtain(&aor, realm, |presentity, state| {
+                let etag = self.take_over(now, presentity, state, wish)?;
+                self.watch_tombstones(now, presentity, state);
+                self.spread_news(now, presentity, state, out);
+                Ok(Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string()))
+            })
+            .map_err(|_| full())?
+    }
+
+    /// The publication that SIP-If-Match names; it has to be there (step 3).
+    fn condition_of(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        aor: &Aor,
+        package: PackageId,
+    ) -> Result<Option<EntityTag>, Answer> {
+        let Some(value) = request.first(Name::SipIfMatch) else { return Ok(None) };
+        if value.is_empty() || value.contains([',', ' ', '\t', '\r']) {
+            return Err(Answer::bad_request("SIP-If-Match Takes One Entity-Tag"));
+        }
+        let etag = EntityTag::read(value).ok_or_else(failed)?;
+        let there = self.table.with(aor, |_, state| is_current(state, now, &etag, package));
+        if there == Some(true) { Ok(Some(etag)) } else { Err(failed()) }
+    }
+
+    /// What the body says (steps 5 and 6).
+    fn report_of(&self, request: &Message<'_>, package: PackageId, has_tag: bool) -> Result<Option<Report>, Answer> {
+        let package = package::get(package);
+        if request.body.is_empty() {
+            // Only something that was published before can be refreshed.
+            return if has_tag { Ok(None) } else { Err(Answer::bad_request("Missing Body")) };
+        }
+        self.check_encoding(request)?;
+        if request.first(Name::ContentType).map(media_type).as_deref() != Some(package.content_type()) {
+            return Err(Answer::new(StatusCode::UnsupportedMediaType, "Unsupported Media Type")
+                .with("Accept", package.content_type()));
+        }
+        package.read(request.body).map(Some).map_err(|error| match error {
+            BodyError::TooMuch { .. } => Answer::new(StatusCode::RequestEntityTooLarge, error.to_string()),
+            BodyError::Malformed { .. } => Answer::bad_request(error.to_string()),
+        })
+    }
+
+    /// Makes, changes, refreshes or withdraws a publication. A refused request has changed nothing.
+    fn take_over(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        wish: Wish,
+    ) -> Result<EntityTag, Answer> {
+        let etag = match wish.etag {
+            Some(old) if is_current(state, now, &old, wish.package) => {
+                EntityTag { number: old.number, generation: old.generation.wrapping_add(1), nonce: self.nonce() }
+            }
+            // Another request was quicker.
+            Some(_) => return Err(failed()),
+            None if state.publications.len() >= self.settings.limits.publications_per_presentity => {
+                return Err(Answer::limit_of_one("limits.publications_per_presentity", self.spread(30)));
+            }
+            None => EntityTag { number: self.next_publication(), generation: 0, nonce: self.nonce() },
+        };
+        if wish.granted == 0 {
+            // Without a tag there is nothing to withdraw, and nothing is kept either.
+            self.forget_publication(presentity, state, etag.number);
+            return Ok(etag);
+        }
+        let content = wish.report.map(|report| state.take_report(now, etag.number, report));
+        let expires_at = now.after(u64::from(wish.granted) * 1_000);
+        let watch = |timer_at: &mut Tick| {
+            if expires_at < *timer_at {
+                self.wheel.cancel(*timer_at, presentity.number, Watch::Publication(etag.number));
+                *timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
+            }
+        };
+        match state.publication_mut(etag.number) {
+            Some(publication) => {
+                publication.etag = etag;
+                publication.expires_at = expires_at;
+                watch(&mut publication.timer_at);
+                if let Some(content) = content {
+                    publication.content = content;
+                }
+            }
+            None => {
+                let mut timer_at = Tick(u64::MAX);
+                watch(&mut timer_at);
+                let content = content.unwrap_or(Content::Calls);
+                let package = wish.package;
+                state.publications.push(Publication { etag, package, expires_at, timer_at, content });
+            }
+        }
+        Ok(etag)
+    }
+
+    /// Takes a publication out, with all that only it said.
+    pub(super) fn forget_publication(&self, presentity: &Presentity, state: &mut State, number: PublicationNo) {
+        if let Some(publication) = state.publication_mut(number) {
+            self.wheel.cancel(publication.timer_at, presentity.number, Watch::Publication(number));
+        }
+        state.remove_publication(number);
+    }
+}
+
+fn is_current(state: &State, now: Tick, etag: &EntityTag, package: PackageId) -> bool {
+    state.publications.iter().any(|p| p.etag == *etag && p.package == package && p.expires_at > now)
+}
+
+/// 412 (RFC 3903 section 11.2.1).
+fn failed() -> Answer {
+    Answer::new(StatusCode::ConditionalRequestFailed, "Conditional Request Failed")
+}

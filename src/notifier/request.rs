@@ -1,0 +1,293 @@
+//! What every request goes through, whatever its method (RFC 3261 section 8.2), and the answering of it.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::answer::Answer;
+use super::{Notifier, Outbox};
+use crate::directory::AccountNo;
+use crate::package::{self, PackageId};
+use crate::presence::subscription::Place;
+use crate::presence::{Aor, Tick};
+use crate::sip::headers::{self, Event, Via, items};
+use crate::sip::transaction::Seen;
+use crate::sip::uri::{Host, Scheme, Uri};
+use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
+use crate::sip::{Method, StatusCode};
+use crate::transport::{Destination, Source};
+
+/// The methods that we serve.
+const ALLOW: &str = "OPTIONS, SUBSCRIBE, PUBLISH";
+
+impl Notifier {
+    /// The life of a request: repeated ones get the answer that they had, new ones are decided, and whatever the
+    /// decision wants sent leaves after the answer.
+    pub(super) fn take_request(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
+        let Some((verb, uri)) = request.request() else { return };
+        match verb {
+            // An ACK belongs to an answer that we have already forgotten; it is never answered (section 17.1.1.3).
+            Verb::Known(Method::Ack) => return,
+            Verb::Known(Method::Cancel) => {
+                let answer = self.cancel(request);
+                return self.send_answer(&answer, request, source, out);
+            }
+            _ => {}
+        }
+        let key = match self.transactions.look_up(now.0, request) {
+            Seen::New(key) => key,
+            Seen::Answered(bytes) => return out.send(reply_address(&request.via, source), bytes, None),
+            Seen::InProgress => return,
+            Seen::Merged => {
+                let answer = Answer::new(StatusCode::LoopDetected, "Merged Request");
+                return self.send_answer(&answer, request, source, out);
+            }
+        };
+        let mut after = Outbox::default();
+        let answer = self
+            .inspect(verb, uri, request)
+            .and_then(|inspected| self.can_keep(inspected))
+            .and_then(|(method, uri)| match method {
+                Method::Subscribe => self.subscribe(now, request, &uri, source, &mut after),
+                Method::Publish => self.publish(now, request, &uri, &mut after),
+                _ => self.options(request),
+            })
+            .unwrap_or_else(|refusal| refusal);
+        tracing::debug!(
+            peer = %source.peer, method = request.cseq.method, uri, call_id = request.call_id,
+            status = answer.status.code(), reason = &*answer.reason, "request answered"
+        );
+        let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
+        self.transactions.answered(key, bytes.clone());
+        out.send(reply_address(&request.via, source), bytes, None);
+        out.messages.append(&mut after.messages);
+        out.records.append(&mut after.records);
+        out.remarks.append(&mut after.remarks);
+        out.unfinished.append(&mut after.unfinished);
+    }
+
+    /// What cannot be kept is not taken on (law 5).
+    fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Answer> {
+        let changes = matches!(inspected.0, Method::Subscribe | Method::Publish);
+        if changes && !self.keeping.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(self.not_kept());
+        }
+        Ok(inspected)
+    }
+
+    fn not_kept(&self) -> Answer {
+        Answer::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
+            .with("Retry-After", self.spread(30).to_string())
+            .with("Warning", "399 lamplighter \"The journal cannot be written\"")
+    }
+
+    /// The journal could not keep what these messages acknowledge: whoever asked is told 503 instead of 200.
+    pub fn refuse_unkept(&self, out: &mut Outbox) {
+        for packet in &mut out.messages {
+            let bytes = packet.bytes.clone();
+            let Ok(Some(message)) = wire::read(&bytes) else { continue };
+            if message.status().is_none_or(|status| status >= 300) {
+                continue;
+            }
+            let answer = self.not_kept();
+            let mut out = Vec::with_capacity(512);
+            let mut writer = wire::Writer::response(&mut out, &answer.status, &answer.reason);
+            for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {
+                for value in message.all(name) {
+                    writer.header(name.text(), value);
+                }
+            }
+            for (name, value) in &answer.headers {
+                writer.header(name, value);
+            }
+            writer.end();
+            packet.bytes = out.into();
+            self.transactions.answered_anew(&message, packet.bytes.clone());
+        }
+    }
+
+    /// The checks of RFC 3261 section 8.2, in its order.
+    fn inspect<'a>(&self, verb: Verb<'_>, uri: &'a str, request: &Message<'_>) -> Result<(Method, Uri<'a>), Answer> {
+        let method = match verb {
+            Verb::Known(method @ (Method::Subscribe | Method::Publish | Method::Options)) => method,
+            Verb::Known(_) => {
+                return Err(Answer::new(StatusCode::MethodNotAllowed, "Method Not Allowed").with("Allow", ALLOW));
+            }
+            Verb::Unknown(_) => {
+                return Err(Answer::new(StatusCode::NotImplemented, "Not Implemented").with("Allow", ALLOW));
+            }
+        };
+        let unsupported = |reason| Answer::new(StatusCode::UnsupportedUriScheme, reason);
+        let uri = Uri::read(uri).ok_or_else(|| Answer::bad_request(Fault::RequestUri.to_string()))?;
+        match uri.scheme {
+            Scheme::Sip => {}
+            Scheme::Sips => return Err(unsupported("sips Is Not Available Here")),
+            Scheme::Other(_) => return Err(unsupported("Unsupported URI Scheme")),
+        }
+        let required = items(request, Name::Require);
+        if !required.is_empty() {
+            return Err(Answer::new(StatusCode::BadExtension, "Bad Extension").with("Unsupported", required.join(", ")));
+        }
+        Ok((method, uri))
+    }
+
+    /// OPTIONS tells what we can do (RFC 3261 section 11); inside a dialog, that the dialog is there.
+    fn options(&self, request: &Message<'_>) -> Result<Answer, Answer> {
+        if let Some(tag) = request.to.tag() {
+            let alive = Place::read(tag).is_some_and(|place| {
+                self.table.with_number(place.presentity, |_, state| {
+                    let found = state.watchers.get_mut(place.slot);
+                    found.is_some_and(|s| s.place == place && !s.ended && s.dialog.is_of(request))
+                }) == Some(true)
+            });
+            if !alive {
+                return Err(Answer::no_subscription());
+            }
+        }
+        let accept: Vec<_> =
+            self.settings.presence.packages.iter().map(|id| package::get(*id).content_type()).collect();
+        Ok(Answer::ok()
+            .with("Allow", ALLOW)
+            .with("Allow-Events", self.allow_events())
+            .with("Accept", accept.join(", "))
+            .with("Accept-Encoding", "identity")
+            .with("Accept-Language", "en")
+            .with("Supported", ""))
+    }
+
+    /// CANCEL has no effect on requests that are answered at once (RFC 6665 section 4.6); it is told whether there
+    /// was one, with the To tag that this one got.
+    fn cancel(&self, request: &Message<'_>) -> Answer {
+        const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "INVITE"];
+        let Some(earlier) = METHODS.iter().find_map(|method| self.transactions.answer_to(request, method)) else {
+            return Answer::new(StatusCode::CallTransactionDoesNotExist, "Transaction Does Not Exist");
+        };
+        let mut answer = Answer::ok();
+        if let Ok(Some(earlier)) = wire::read(&earlier) {
+            answer.to_tag = earlier.to.tag().map(String::from);
+        }
+        answer
+    }
+
+    /// Answers what cannot be read as well as it can be answered; noise and broken answers get silence.
+    pub(super) fn refuse(&self, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
+        let Some(head) = &refused.head else { return };
+        let answerable = matches!(head.start, StartLine::Request { method, .. } if method != "ACK");
+        if !answerable || head.first(Name::Via).is_none() {
+            return;
+        }
+        let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
+        tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
+        let bytes = self.write_answer(&answer, head, source, head.first(Name::CallId).unwrap_or_default());
+        let to = match head.first(Name::Via).and_then(Via::first_of) {
+            Some(via) => reply_address(&via, source),
+            None => back(source),
+        };
+        out.send(to, bytes, None);
+    }
+
+    fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
+        let bytes = self.write_answer(answer, &request.head, source, request.call_id);
+        out.send(reply_address(&request.via, source), bytes, None);
+    }
+
+    fn write_answer(&self, answer: &Answer, request: &Head<'_>, source: Source, call_id: &str) -> Bytes {
+        // Without a dialog the tag only has to be the same for repetitions of the request (section 8.2.6.2).
+        let tag = match &answer.to_tag {
+            Some(tag) => tag.clone(),
+            None => self.stateless_tag(call_id, request.first(Name::CSeq).unwrap_or_default()),
+        };
+        let mut out = Vec::with_capacity(768);
+        let mut writer = wire::reply(&mut out, &answer.status, &answer.reason, request, source.peer, &tag);
+        if answer.record_route {
+            for value in request.all(Name::RecordRoute) {
+                writer.header("Record-Route", value);
+            }
+        }
+        for (name, value) in &answer.headers {
+            writer.header(name, value);
+        }
+        writer.end();
+        out.into()
+    }
+
+    /// The account whose realm a URI is in (RFC 3261 section 8.2.2.1).
+    pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
+        let realm = match uri.host {
+            Host::Name(name) => self.settings.directory.account_by_realm(name.trim_end_matches('.')),
+            Host::Ip(ip) => self.settings.directory.account_by_realm(&ip.to_string()),
+        };
+        realm.ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
+    }
+
+    /// The presentity that a Request-URI names.
+    pub(super) fn presentity_of(&self, account: AccountNo, uri: &Uri<'_>) -> Result<Aor, Answer> {
+        let user = uri.user.ok_or_else(|| Answer::bad_request("Missing User In Request-URI"))?;
+        Aor::of_escaped(account, user).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Such User"))
+    }
+
+    /// The event package of a SUBSCRIBE or PUBLISH.
+    pub(super) fn event_of<'a>(&self, request: &Message<'a>) -> Result<(PackageId, Event<'a>), Answer> {
+        let refuse = |reason| Answer::new(StatusCode::BadEvent, reason).with("Allow-Events", self.allow_events());
+        let value = request.first(Name::Event).ok_or_else(|| refuse("Missing Event Header"))?;
+        let event = Event::read(value).ok_or_else(|| Answer::bad_request("Malformed Event header"))?;
+        package::by_name(event.package)
+            .filter(|id| self.settings.presence.packages.contains(id))
+            .map(|id| (id, event))
+            .ok_or_else(|| refuse("Bad Event"))
+    }
+
+    /// The lifetime to grant: what was asked for, shortened to our maximum; our default where nothing was asked for.
+    ///
+    /// Less than `least` is refused, but never an hour or more (RFC 6665 section 4.2.1.1).
+    pub(super) fn grant(&self, request: &Message<'_>, least: u32) -> Result<u32, Answer> {
+        let asked = match request.first(Name::Expires) {
+            Some(value) => headers::seconds(value).ok_or_else(|| Answer::bad_request("Malformed Expires header"))?,
+            None => DEFAULT_EXPIRES,
+        };
+        if asked > 0 && asked < least.min(DEFAULT_EXPIRES) {
+            return Err(
+                Answer::new(StatusCode::IntervalTooBrief, "Interval Too Brief").with("Min-Expires", least.to_string())
+            );
+        }
+        Ok(asked.min(self.settings.presence.max_expires))
+    }
+
+    /// A body in a coding that we do not know cannot be read (RFC 3261 section 8.2.3).
+    pub(super) fn check_encoding(&self, request: &Message<'_>) -> Result<(), Answer> {
+        let plain = |coding: &&str| coding.eq_ignore_ascii_case("identity");
+        match items(request, Name::ContentEncoding).iter().all(plain) {
+            true => Ok(()),
+            false => Err(Answer::new(StatusCode::UnsupportedMediaType, "Unsupported Content-Encoding")
+                .with("Accept-Encoding", "identity")),
+        }
+    }
+
+    pub(super) fn allow_events(&self) -> String {
+        let names: Vec<_> = self.settings.presence.packages.iter().map(|id| package::get(*id).name()).collect();
+        names.join(", ")
+    }
+}
+
+/// Default lifetime of all our packages in seconds (RFC 4235 section 3.4, RFC 3856 section 6.4, RFC 3842 section 3.4).
+const DEFAULT_EXPIRES: u32 = 3600;
+
+/// Where the answer to a request goes (RFC 3261 section 18.2.2, RFC 3581 section 4): on a stream back on it, else to
+/// the source address, at its port if `rport` asks for that, else at the port of sent-by. `maddr` is not followed: it
+/// would let anybody have our answers sent to anybody else.
+fn reply_address(via: &Via<'_>, source: Source) -> Destination {
+    if source.flow.is_some() || via.wants_rport() {
+        return back(source);
+    }
+    match SocketAddr::new(source.peer.ip(), via.port.unwrap_or(5060)) {
+        peer if peer.port() == 0 => back(source),
+        peer => Destination::Datagram { listener: source.listener, peer },
+    }
+}
+
+fn back(source: Source) -> Destination {
+    match source.flow {
+        Some(flow) => Destination::Flow { flow, otherwise: None },
+        None => Destination::Datagram { listener: source.listener, peer: source.peer },
+    }
+}

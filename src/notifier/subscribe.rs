@@ -1,0 +1,277 @@
+//! SUBSCRIBE (RFC 6665 section 4.2.1).
+
+use std::sync::Arc;
+
+use super::answer::Answer;
+use super::persist::RESERVE;
+use super::wheel::Watch;
+use super::{Notifier, Outbox};
+use crate::package;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
+use crate::presence::{AccountNo, PackageId, Tick};
+use crate::sip::StatusCode;
+use crate::sip::dialog::Dialog;
+use crate::sip::headers::{Event, NameAddr, accepts, list};
+use crate::sip::uri::{Scheme, Uri};
+use crate::sip::wire::{Message, Name};
+use crate::transport::Source;
+
+/// What a SUBSCRIBE asks for, once it has been found to be in order.
+struct Wish<'a> {
+    package: PackageId,
+    event: Event<'a>,
+    /// Seconds; 0 ends a subscription, or only fetches the state.
+    granted: u32,
+    /// The Contact; a refresh may leave it out.
+    contact: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    source: Source,
+}
+
+impl Notifier {
+    /// The life of a SUBSCRIBE: what it asks for is checked, the subscription made or found and changed, and the
+    /// NOTIFY with the full current state goes out right behind the answer.
+    pub(super) fn subscribe(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        source: Source,
+        out: &mut Outbox,
+    ) -> Result<Answer, Answer> {
+        match request.to.tag() {
+            None => self.open(now, request, uri, source, out),
+            Some(tag) => self.change(now, request, tag, source, out),
+        }
+    }
+
+    /// Outside a dialog: a new subscription, or with Expires 0 a mere look at the state (section 4.4.3).
+    fn open(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        source: Source,
+        out: &mut Outbox,
+    ) -> Result<Answer, Answer> {
+        let account = self.account_of(uri)?;
+        let aor = self.presentity_of(account, uri)?;
+        watcher_of(request)?;
+        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source)?;
+        let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
+        self.admit(account)?;
+        let realm = self.settings.directory.realm(account);
+        let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
+        self.table
+            .obtain(&aor, realm, |presentity, state| {
+                if state.watchers.len() >= self.settings.limits.watchers_per_presentity {
+                    return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
+                }
+                let slot = state.watchers.vacant();
+                let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
+                let dialog = Dialog::of(request, target, &place.to_string());
+                let entity = entity_of(uri, presentity);
+                self.table.count_subscription(account);
+                state.watchers.insert(self.new_subscription(now, place, dialog, entity, &wish));
+                self.grant_to(now, presentity, state, slot, &wish, out);
+                Ok(self.accept(uri, &wish, Some(place)))
+            })
+            .map_err(|_| full())?
+    }
+
+    /// Inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is found by what our own tag
+    /// says, whatever the Request-URI and wherever the request came from.
+    fn change(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        tag: &str,
+        source: Source,
+        out: &mut Outbox,
+    ) -> Result<Answer, Answer> {
+        let place = Place::read(tag).ok_or_else(Answer::no_subscription)?;
+        self.table
+            .with_number(place.presentity, |presentity, state| {
+                let subscription = state
+                    .watchers
+                    .get_mut(place.slot)
+                    .filter(|s| s.place == place && !s.ended && s.dialog.is_of(request))
+                    .ok_or_else(Answer::no_subscription)?;
+                if request.cseq.number <= subscription.dialog.remote_cseq {
+                    // RFC 3261 section 12.2.2: out of order is the server's error, and changes nothing.
+                    return Err(Answer::new(StatusCode::ServerInternalError, "CSeq Is Not Higher Than The Last"));
+                }
+                // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
+                subscription.dialog.remote_cseq = request.cseq.number;
+                let routed = !subscription.dialog.route_set.is_empty();
+                let wish = self.wish_of(request, routed, source)?;
+                if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
+                    return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
+                }
+                if let Some(contact) = wish.contact {
+                    subscription.dialog.target = contact.into();
+                }
+                let entity = Arc::clone(&subscription.entity);
+                self.grant_to(now, presentity, state, place.slot, &wish, out);
+                let uri = Uri::read(&entity).ok_or_else(Answer::no_subscription)?;
+                Ok(self.accept(&uri, &wish, None))
+            })
+            .unwrap_or_else(|| Err(Answer::no_subscription()))
+    }
+
+    /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone.
+    fn wish_of<'a>(&self, request: &Message<'a>, routed: bool, source: Source) -> Result<Wish<'a>, Answer> {
+        let (package, event) = self.event_of(request)?;
+        let content_type = package::get(package).content_type();
+        if !accepts(request.all(Name::Accept), content_type) {
+            return Err(Answer::new(StatusCode::NotAcceptable, "Not Acceptable").with("Accept", content_type));
+        }
+        let granted = self.grant(request, self.settings.presence.min_expires)?;
+        self.check_encoding(request)?;
+        if !request.body.is_empty() {
+            // A filter or a list of recipients; neither is known here (RFC 6665 section 4.2.2, RFC 4660).
+            return Err(Answer::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
+                .with("Accept", content_type));
+        }
+        let contact = contact_of(request, routed)?;
+        let user_agent = request.first(Name::UserAgent);
+        Ok(Wish { package, event, granted, contact, user_agent, source })
+    }
+
+    /// Whether there is room for another subscription (law 7).
+    fn admit(&self, account: AccountNo) -> Result<(), Answer> {
+        let limits = &self.settings.limits;
+        if self.table.subscriptions() >= limits.subscriptions {
+            return Err(Answer::limit_of_all("limits.subscriptions", self.spread(30)));
+        }
+        if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
+            return Err(Answer::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
+        }
+        Ok(())
+    }
+
+    fn new_subscription(
+        &self,
+        now: Tick,
+        place: Place,
+        dialog: Dialog,
+        entity: Arc<str>,
+        wish: &Wish<'_>,
+    ) -> Subscription {
+        Subscription {
+            place,
+            package: wish.package,
+            event_id: wish.event.id.map(Into::into),
+            dialog,
+            entity,
+            user_agent: None,
+            source: wish.source,
+            subscribed_at: now,
+            granted: 0,
+            expires_at: now,
+            ended: false,
+            acknowledged: Revision::default(),
+            documents: 0,
+            reserved: 0,
+            proven: 0,
+            delivery: Delivery::Idle,
+            last: None,
+            expiry_timer: Tick(u64::MAX),
+            delivery_timer: None,
+        }
+    }
+
+    /// Gives a subscription its new lifetime, or its end, and has the state sent. A SUBSCRIBE is a sign of life, so a
+    /// suspended subscription resumes here.
+    fn grant_to(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        wish: &Wish<'_>,
+        out: &mut Outbox,
+    ) {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        subscription.source = wish.source;
+        subscription.subscribed_at = now;
+        subscription.granted = wish.granted;
+        subscription.expires_at = now.after(u64::from(wish.granted) * 1_000);
+        if let Some(user_agent) = wish.user_agent {
+            subscription.user_agent = Some(user_agent.chars().take(MAX_USER_AGENT).collect::<String>().into());
+        }
+        subscription.delivery = Delivery::Idle;
+        subscription.proven = subscription.dialog.local_cseq;
+        subscription.ended = wish.granted == 0;
+        if !subscription.ended && subscription.expires_at < subscription.expiry_timer {
+            self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
+            let at = self.wheel.file(now, subscription.expires_at, presentity.number, Watch::Expiry(slot));
+            subscription.expiry_timer = at;
+        }
+        let (ended, kept) = (subscription.ended, subscription.reserved > 0);
+        if !ended {
+            // Room for the NOTIFY that follows and many more, so that they need no record of their own.
+            subscription.reserved = subscription.documents + RESERVE;
+            self.keep_subscription(presentity, subscription, out);
+        } else if kept {
+            self.drop_subscription(presentity, slot, out);
+        }
+        self.notify(now, presentity, state, slot, out);
+    }
+
+    /// The 200 to a SUBSCRIBE.
+    fn accept(&self, entity: &Uri<'_>, wish: &Wish<'_>, new: Option<Place>) -> Answer {
+        let mut answer = Answer::ok()
+            .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener))
+            .with("Expires", wish.granted.to_string())
+            .with("Allow-Events", self.allow_events());
+        answer.to_tag = new.map(|place| place.to_string());
+        answer.record_route = new.is_some();
+        answer
+    }
+}
+
+/// The longest User-Agent kept (characters).
+const MAX_USER_AGENT: usize = 128;
+
+/// The URI to put into documents for this watcher: as he wrote it, since phones compare it with what they asked for.
+/// Watchers who wrote it alike share one copy.
+fn entity_of(uri: &Uri<'_>, presentity: &Presentity) -> Arc<str> {
+    match uri.address() {
+        same if *same == *presentity.uri => Arc::clone(&presentity.uri),
+        other => other.into(),
+    }
+}
+
+/// A watcher without a user part cannot be shown to anybody (kazoo.md check 42).
+fn watcher_of(request: &Message<'_>) -> Result<(), Answer> {
+    let anonymous = Uri::read(request.from.uri)
+        .is_none_or(|from| matches!(from.scheme, Scheme::Sip | Scheme::Sips) && from.user.is_none());
+    match anonymous {
+        true => Err(Answer::bad_request("Missing User In From")),
+        false => Ok(()),
+    }
+}
+
+/// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
+///
+/// A sips Contact may only be reached over TLS, which a proxy in between can do for us.
+fn contact_of<'a>(request: &Message<'a>, routed: bool) -> Result<Option<&'a str>, Answer> {
+    let mut all = request.all(Name::Contact).flat_map(list);
+    let Some(first) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err(Answer::bad_request("More Than One Contact"));
+    }
+    let malformed = || Answer::bad_request("Malformed Contact header");
+    let contact = NameAddr::read(first).ok_or_else(malformed)?;
+    let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
+    match uri.scheme {
+        // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).
+        Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Answer::bad_request("Headers In Contact URI")),
+        Scheme::Sip => Ok(Some(contact.uri)),
+        Scheme::Sips if routed => Ok(Some(contact.uri)),
+        Scheme::Sips => Err(Answer::new(StatusCode::UnsupportedUriScheme, "sips Is Not Available Here")),
+        Scheme::Other(_) => Err(Answer::bad_request("Contact Is No SIP URI")),
+    }
+}

@@ -1,0 +1,143 @@
+//! The timers: what has to be looked at when.
+//!
+//! Lazy: whoever is watched keeps its true deadline itself. Putting a deadline off costs nothing here; when the entry
+//! comes up early, its owner files it again. Whoever goes takes his entries out, so that phones that come and go by
+//! the thousand leave nothing behind.
+
+use std::collections::{BTreeMap, HashSet};
+
+use parking_lot::Mutex;
+
+use crate::presence::Tick;
+use crate::presence::publication::PublicationNo;
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Watch {
+    /// The expiry of the subscription in this slot.
+    Expiry(u32),
+    /// The NOTIFY of the subscription in this slot.
+    Delivery(u32),
+    /// The expiry of a publication.
+    Publication(PublicationNo),
+    /// Whether ended calls can be forgotten.
+    Tombstones,
+}
+
+/// One thing to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When.
+    pub(super) at: Tick,
+    /// The presentity's number.
+    pub(super) presentity: u32,
+    /// What about it.
+    pub(super) watch: Watch,
+}
+
+/// All timers, in shards by presentity so that threads do not wait for each other.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// By time: whose, and what about it.
+type Shard = BTreeMap<u64, HashSet<(u32, Watch)>>;
+
+const SHARDS: usize = 16;
+/// Deadlines are rounded up to this (ms), so that many share one bucket ...
+const FINE: u64 = 10;
+/// ... and to this where they are further away than [`FAR`].
+const COARSE: u64 = 250;
+const FAR: u64 = 10_000;
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Wheel { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Wheel {
+    /// Files an entry and says for when: at its deadline or a little later, never sooner.
+    pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
+        let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
+        let at = Tick(deadline.0.div_ceil(grain) * grain);
+        self.shard(presentity).lock().entry(at.0).or_default().insert((presentity, watch));
+        at
+    }
+
+    /// Takes an entry out that was filed for `at`; nothing happens if it has come up already.
+    pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
+        let mut shard = self.shard(presentity).lock();
+        if let Some(bucket) = shard.get_mut(&at.0) {
+            bucket.remove(&(presentity, watch));
+            if bucket.is_empty() {
+                shard.remove(&at.0);
+            }
+        }
+    }
+
+    fn shard(&self, presentity: u32) -> &Mutex<Shard> {
+        &self.shards[presentity as usize % SHARDS]
+    }
+
+    /// Takes out everything due at `now`.
+    pub(super) fn take_due(&self, now: Tick) -> Vec<Entry> {
+        let mut due = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            while let Some(bucket) = shard.first_entry() {
+                if *bucket.key() > now.0 {
+                    break;
+                }
+                let at = Tick(*bucket.key());
+                // In an order of their own, so that a simulation can be replayed.
+                let mut entries: Vec<_> = bucket.remove().into_iter().collect();
+                entries.sort_unstable();
+                due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
+            }
+        }
+        due
+    }
+
+    /// How many entries are filed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().values().map(HashSet::len).sum::<usize>()).sum()
+    }
+
+    /// When something is due next; none while nothing is filed.
+    pub(super) fn next(&self) -> Option<Tick> {
+        self.shards.iter().filter_map(|shard| shard.lock().first_key_value().map(|(at, _)| Tick(*at))).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_up_at_their_deadline_or_just_after() {
+        let wheel = Wheel::default();
+        let near = wheel.file(Tick(0), Tick(501), 1, Watch::Delivery(0));
+        let far = wheel.file(Tick(0), Tick(3_600_001), 2, Watch::Expiry(0));
+        assert_eq!((near, far), (Tick(510), Tick(3_600_250)));
+        assert_eq!(wheel.next(), Some(near));
+        assert_eq!(wheel.take_due(Tick(509)), []);
+        assert_eq!(wheel.take_due(Tick(510)), [Entry { at: near, presentity: 1, watch: Watch::Delivery(0) }]);
+        assert_eq!(wheel.take_due(Tick(4_000_000)).len(), 1);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn an_entry_that_is_taken_out_does_not_come_up() {
+        let wheel = Wheel::default();
+        let at = wheel.file(Tick(0), Tick(100), 1, Watch::Expiry(0));
+        let other = wheel.file(Tick(0), Tick(100), 1, Watch::Delivery(0));
+        wheel.cancel(at, 1, Watch::Expiry(0));
+        wheel.cancel(at, 1, Watch::Expiry(7));
+        assert_eq!(wheel.take_due(Tick(200)), [Entry { at: other, presentity: 1, watch: Watch::Delivery(0) }]);
+        wheel.cancel(other, 1, Watch::Delivery(0));
+        assert_eq!(wheel.next(), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! The presence package (RFC 3856): whether a person can be reached and what keeps them, as PIDF documents (RFC 3863)
+//! with the person of the data model (RFC 4479) and the activities of RPID (RFC 4480).
+//!
+//! A client that watches presence sees the calls, too: while there is one, it opens the basic status, speaks in the
+//! note of the tuple and comes first among the activities. Watchers match prefixes as text (baresip by regular
+//! expression), so ours are exactly `dm` and `rpid`, and nothing stands between a tag of `basic` and its word.
+
+use super::xml::{self, Document, Element, Vocabulary};
+use super::{BodyError, EventPackage};
+use crate::presence::facts::{Basic, CallReport, CallState, Direction, Person, Picture, Report};
+
+/// How many activities of a person are kept: RFC 4480 defines 26, and nobody does more than half of them at a time.
+pub const MAX_ACTIVITIES: usize = 16;
+/// No activity has a longer name (octets); the longest of RFC 4480 has 17.
+const MAX_ACTIVITY_NAME: usize = 32;
+
+const WHAT: &str = "PIDF document";
+
+/// The presence package.
+#[derive(Debug)]
+pub struct Pidf;
+
+impl EventPackage for Pidf {
+    fn name(&self) -> &'static str {
+        "presence"
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/pidf+xml"
+    }
+
+    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
+        let document = Document::read(body, WHAT)?;
+        read_person(document.root()).map(Report::Person)
+    }
+
+    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+        let call = Call::of(picture);
+        let person = &picture.person;
+        let open = call.is_some() || person.basic != Some(Basic::Closed);
+        let note = match (call, &person.note) {
+            (Some(call), _) => call.note(),
+            (None, Some(published)) => published,
+            (None, None) if open => "Available",
+            (None, None) => "Offline",
+        };
+        tail.push_str("\n<tuple id=\"t1\"><status><basic>");
+        tail.push_str(if open { "open" } else { "closed" });
+        tail.push_str("</basic></status><contact>");
+        xml::escape(picture.uri, tail);
+        tail.push_str("</contact><note>");
+        xml::escape(note, tail);
+        tail.push_str("</note></tuple>\n<dm:person id=\"p1\">");
+        write_activities(call, &person.activities, tail);
+        if let Some(note) = &person.note {
+            tail.push_str("<dm:note>");
+            xml::escape(note, tail);
+            tail.push_str("</dm:note>");
+        }
+        tail.push_str("</dm:person>\n</presence>\n");
+    }
+
+    fn write(&self, _: u32, entity: &str, tail: &str, body: &mut String) {
+        body.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence");
+        xml::attribute("xmlns", xml::PIDF_NS, body);
+        xml::attribute("xmlns:dm", xml::DATA_MODEL_NS, body);
+        xml::attribute("xmlns:rpid", xml::RPID_NS, body);
+        xml::attribute("entity", entity, body);
+        body.push('>');
+        body.push_str(tail);
+    }
+}
+
+fn malformed(why: &'static str) -> BodyError {
+    BodyError::Malformed { what: WHAT, why }
+}
+
+fn read_person(root: Element<'_>) -> Result<Person, BodyError> {
+    if !root.is(Vocabulary::Pidf, "presence") {
+        return Err(malformed("its root element is not presence in the namespace of RFC 3863"));
+    }
+    let mut person = Person::default();
+    let (mut tuple_note, mut document_note) = (None, None);
+    for element in root.children() {
+        if element.is(Vocabulary::Pidf, "tuple") {
+            if let Some(basic) = read_basic(element)? {
+                // Open wherever the person can be reached at all.
+                person.basic = if person.basic == Some(Basic::Open) { person.basic } else { Some(basic) };
+            }
+            if tuple_note.is_none() {
+                tuple_note = first_note(element)?;
+            }
+        } else if element.is(Vocabulary::DataModel, "person") && is_understood(element)? {
+            if person.note.is_none() {
+                person.note = first_note(element)?;
+            }
+        } else if element.is(Vocabulary::Pidf, "note") && document_note.is_none() {
+            document_note = element.text()?;
+        }
+    }
+    read_activities(root, &mut person.activities)?;
+    person.note = person.note.or(tuple_note).or(document_note);
+    Ok(person)
+}
+
+fn read_basic(tuple: Element<'_>) -> Result<Option<Basic>, BodyError> {
+    let Some(status) = tuple.child(Vocabulary::Pidf, "status") else { return Ok(None) };
+    let Some(basic) = status.child(Vocabulary::Pidf, "basic") else { return Ok(None) };
+    match basic.text()? {
+        None => Ok(None),
+        Some(word) if word.eq_ignore_ascii_case("open") => Ok(Some(Basic::Open)),
+        Some(word) if word.eq_ignore_ascii_case("closed") => Ok(Some(Basic::Closed)),
+        Some(_) => Err(malformed("a basic status is neither open nor closed")),
+    }
+}
+
+fn first_note(element: Element<'_>) -> Result<Option<Box<str>>, BodyError> {
+    for child in element.children() {
+        let ours = matches!(child.vocabulary(), Vocabulary::Pidf | Vocabulary::DataModel);
+        if ours
+            && child.name() == "note"
+            && let Some(note) = child.text()?
+        {
+            return Ok(Some(note));
+        }
+    }
+    Ok(None)
+}
+
+/// Collects the activities wherever publishers put them: in the person, in a tuple or in its status.
+///
+/// The recursion is as deep as the document, which has a limit.
+fn read_activities(element: Element<'_>, activities: &mut Vec<Box<str>>) -> Result<(), BodyError> {
+    for child in element.children() {
+        if child.vocabulary() == Vocabulary::Foreign || !is_understood(child)? {
+            continue;
+        }
+        if !child.is(Vocabulary::Rpid, "activities") {
+            read_activities(child, activities)?;
+            continue;
+        }
+        for activity in child.children().filter(|activity| activity.vocabulary() == Vocabulary::Rpid) {
+            let name = activity.name();
+            let new = is_activity(name) && activities.iter().all(|known| **known != *name);
+            if new && activities.len() < MAX_ACTIVITIES {
+                activities.push(name.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// False for an extension with a part that must be understood and is not: then it does not count as a whole
+/// (RFC 3863 section 4.2). PIDF's own elements are no extensions.
+fn is_understood(element: Element<'_>) -> Result<bool, BodyError> {
+    if element.vocabulary() == Vocabulary::Pidf {
+        return Ok(true);
+    }
+    for child in element.children().filter(|child| child.vocabulary() == Vocabulary::Foreign) {
+        if matches!(child.attribute_of(Vocabulary::Pidf, "mustUnderstand")?.as_deref(), Some("1" | "true")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether this can be the name of an activity: those of RFC 4480 section 3.2 are made of small letters and hyphens.
+fn is_activity(name: &str) -> bool {
+    name.len() <= MAX_ACTIVITY_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+        && name != "note"
+}
+
+/// What calls and manual state make of a person.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    Dialling,
+    Ringing,
+    Talking,
+}
+
+impl Call {
+    /// Talking wins over ringing here: presence says what the person does, and it has no pickup. Whoever dials is on
+    /// the phone as well; only a call that comes in rings.
+    fn of(picture: &Picture<'_>) -> Option<Self> {
+        let of_call = |call: &CallReport| match (call.state, call.direction) {
+            (CallState::Terminated, _) => None,
+            (CallState::Confirmed, _) => Some(Self::Talking),
+            (CallState::Early, Some(Direction::Recipient) | None) => Some(Self::Ringing),
+            _ => Some(Self::Dialling),
+        };
+        let manual = picture.manual.map(|state| match state {
+            CallState::Confirmed => Self::Talking,
+            CallState::Early => Self::Ringing,
+            _ => Self::Dialling,
+        });
+        picture.calls.iter().filter_map(|call| of_call(call)).chain(manual).max()
+    }
+
+    fn note(self) -> &'static str {
+        match self {
+            Self::Talking | Self::Dialling => "On the phone",
+            Self::Ringing => "Ringing",
+        }
+    }
+
+    fn activity(self) -> &'static str {
+        match self {
+            Self::Talking | Self::Dialling => "on-the-phone",
+            Self::Ringing => "busy",
+        }
+    }
+}
+
+fn write_activities(call: Option<Call>, published: &[Box<str>], out: &mut String) {
+    let call = call.map(Call::activity);
+    let mut names: Vec<&str> = call.into_iter().collect();
+    for name in published {
+        if is_activity(name) && !names.contains(&&**name) {
+            names.push(name);
+        }
+    }
+    // The schema has `unknown` only alone, and beside anything known it says nothing.
+    if names.len() > 1 {
+        names.retain(|&name| name != "unknown");
+    }
+    if names.is_empty() {
+        return;
+    }
+    out.push_str("<rpid:activities>");
+    for name in names {
+        out.push_str("<rpid:");
+        out.push_str(name);
+        out.push_str("/>");
+    }
+    out.push_str("</rpid:activities>");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Addresses of record: whom a presentity stands for.
+
+use crate::sip::uri::percent_decode;
+
+/// Names an account: an index into the directory. Its realm is a wall that nothing here crosses (law 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountNo(pub u32);
+
+/// The longest user part of an address (octets).
+pub const MAX_USER: usize = 128;
+
+/// The address of a presentity: an account and a user in it.
+///
+/// Users compare without case and with escapes resolved, as Kazoo and Kamailio have it (kazoo.md checks 9 and 58);
+/// RFC 3261 section 19.1.4 would tell `sip:Bob@` from `sip:bob@`, and an office would wonder why its lamp is dark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Aor {
+    /// The account.
+    pub account: AccountNo,
+    /// The user part, decoded and in lower case.
+    pub user: Box<str>,
+}
+
+impl Aor {
+    /// The address of a user as a URI or an operator writes him, escapes resolved. None if that is empty, longer than
+    /// [`MAX_USER`] or holds control characters.
+    pub fn of(account: AccountNo, user: &str) -> Option<Aor> {
+        let sound = !user.is_empty() && user.len() <= MAX_USER && !user.contains(char::is_control);
+        sound.then(|| Aor { account, user: user.to_lowercase().into() })
+    }
+
+    /// The same for a user part with escapes, as it stands in a SIP URI.
+    pub fn of_escaped(account: AccountNo, user: &str) -> Option<Aor> {
+        Aor::of(account, &percent_decode(user))
+    }
+
+    /// `sip:user@realm`, the user escaped where a URI needs it.
+    pub fn uri(&self, realm: &str) -> String {
+        use std::fmt::Write as _;
+        let mut uri = String::with_capacity(self.user.len() + realm.len() + 8);
+        uri.push_str("sip:");
+        for c in self.user.bytes() {
+            if c.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&c) {
+                uri.push(c as char);
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(uri, "%{c:02X}");
+            }
+        }
+        uri.push('@');
+        uri.push_str(realm);
+        uri
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: AccountNo = AccountNo(0);
+
+    #[test]
+    fn case_and_escapes_make_no_difference() {
+        assert_eq!(Aor::of_escaped(A, "%2A3101"), Aor::of(A, "*3101"));
+        assert_eq!(Aor::of(A, "ABC"), Aor::of_escaped(A, "%61bc"));
+        assert_ne!(Aor::of(A, "1001"), Aor::of(AccountNo(1), "1001"));
+    }
+
+    #[test]
+    fn unsound_users_have_no_address() {
+        assert_eq!((Aor::of(A, ""), Aor::of_escaped(A, "x%00"), Aor::of(A, &"x".repeat(129))), (None, None, None));
+    }
+
+    #[test]
+    fn the_uri_escapes_what_it_must() {
+        assert_eq!(Aor::of(A, "*3101").map(|a| a.uri("acme.test")), Some("sip:*3101@acme.test".into()));
+        assert_eq!(Aor::of(A, "a b@c").map(|a| a.uri("x")), Some("sip:a%20b%40c@x".into()));
+    }
+}

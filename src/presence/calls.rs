@@ -1,0 +1,375 @@
+//! The calls of a presentity as state machines (law 4).
+//!
+//! A call is known by its Call-ID and tags, whoever reports it and under whatever entity-tag. Its state only moves up;
+//! once terminated it is gone and leaves a *tombstone*, so that a late or overtaken report cannot revive it. A live
+//! call has a *holder* for every publication that reports it; when the last of them is gone, so is the call.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::Tick;
+use super::facts::{CallReport, CallState, CallsReport, Party, RESERVED_IDS};
+use super::publication::PublicationNo;
+
+/// The most live calls of one presentity; more are not shown. Kazoo stops at 20.
+const MAX_CALLS: usize = 64;
+/// The most tombstones of one presentity; beyond that the oldest goes.
+const MAX_TOMBSTONES: usize = 64;
+/// The most calls whose end is shown in one document.
+const MAX_PARTING: usize = 8;
+/// How long a call stays dead (ms). Long enough for every retransmission and overtaken update, and for a publisher
+/// that republishes a moment too late.
+const TOMBSTONE_LASTS: u64 = 300_000;
+
+/// All calls of a presentity.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Calls {
+    live: Vec<Call>,
+    ended: VecDeque<Tombstone>,
+    /// Calls that were live when documents were last composed, and are not any more.
+    #[serde(skip)]
+    parting: Vec<CallReport>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Call {
+    report: CallReport,
+    /// The id as published; `report.id` may differ to be unique.
+    published_id: Box<str>,
+    holders: Vec<PublicationNo>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Tombstone {
+    report: CallReport,
+    until: Tick,
+}
+
+/// Two descriptions of the same thing agree when neither says what the other denies.
+fn agree<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
+    a.is_none() || b.is_none() || a == b
+}
+
+/// Whether two reports that both name a Call-ID are about the same call. Publishers leave tags out as they please
+/// (Kamailio sends them while it rings only), and a forked call differs in its remote tag.
+fn same_call(a: &CallReport, b: &CallReport) -> bool {
+    a.call_id.is_some()
+        && a.call_id == b.call_id
+        && agree(&a.local_tag, &b.local_tag)
+        && agree(&a.remote_tag, &b.remote_tag)
+        && agree(&a.direction, &b.direction)
+}
+
+impl Call {
+    fn is(&self, report: &CallReport, publication: PublicationNo) -> bool {
+        match (&self.report.call_id, &report.call_id) {
+            (Some(_), Some(_)) => same_call(&self.report, report),
+            // Without a Call-ID only the publication that named it can mean it.
+            (None, None) => self.published_id == report.id && self.holders.contains(&publication),
+            _ => false,
+        }
+    }
+
+    /// Takes over what a report says; what it leaves out is as it was.
+    fn merge(&mut self, new: &CallReport) {
+        fn party(old: &mut Party, new: &Party) {
+            for (old, new) in
+                [(&mut old.identity, &new.identity), (&mut old.display, &new.display), (&mut old.target, &new.target)]
+            {
+                if new.is_some() {
+                    old.clone_from(new);
+                }
+            }
+        }
+        let old = &mut self.report;
+        // Without a Call-ID it is no call but the state of an extension (Asterisk), which goes up and down.
+        if new.state > old.state || old.call_id.is_none() {
+            old.state = new.state;
+        }
+        party(&mut old.local, &new.local);
+        party(&mut old.remote, &new.remote);
+        for (old, new) in [(&mut old.local_tag, &new.local_tag), (&mut old.remote_tag, &new.remote_tag)] {
+            if new.is_some() {
+                old.clone_from(new);
+            }
+        }
+        old.direction = new.direction.or(old.direction);
+        old.held = new.held;
+    }
+}
+
+/// Notes a call that is no longer live, so that its end is shown; false, for the call is not to be kept.
+fn part(parting: &mut Vec<CallReport>, call: &Call) -> bool {
+    if parting.len() < MAX_PARTING && parting.iter().all(|gone| gone.id != call.report.id) {
+        parting.push(CallReport { state: CallState::Terminated, held: false, ..call.report.clone() });
+    }
+    false
+}
+
+impl Calls {
+    /// Applies what a publication reports of calls.
+    pub fn apply(&mut self, now: Tick, publication: PublicationNo, report: &CallsReport) {
+        self.forget_ended(now);
+        for call in &report.calls {
+            match call.state {
+                CallState::Terminated => self.end(now, publication, call),
+                _ => self.update(publication, call),
+            }
+        }
+        if report.full {
+            let listed = |call: &Call| report.calls.iter().any(|r| call.is(r, publication));
+            self.release_if(publication, |call| !listed(call));
+        }
+    }
+
+    /// A publication is gone, and with it every call that only it reported.
+    pub fn release(&mut self, publication: PublicationNo) {
+        self.release_if(publication, |_| true);
+    }
+
+    /// Forgets every call, the ended ones too, so that the next report of a live call counts again.
+    pub fn reset(&mut self) {
+        *self = Calls::default();
+    }
+
+    /// The live calls, the one that matters most to a lamp first: what rings can be answered, what talks is busy.
+    pub fn ranked(&self) -> Vec<&CallReport> {
+        let mut calls: Vec<_> = self.live.iter().map(|call| &call.report).collect();
+        calls.sort_by_key(|call| match call.state {
+            CallState::Early => 0,
+            CallState::Confirmed => 1,
+            CallState::Proceeding => 2,
+            CallState::Trying => 3,
+            CallState::Terminated => 4,
+        });
+        calls
+    }
+
+    /// The calls whose end watchers are still to be shown, once (RFC 4235 section 3.7.1).
+    pub fn parting(&self) -> impl Iterator<Item = &CallReport> {
+        self.parting.iter().filter(|gone| self.live.iter().all(|call| call.report.id != gone.id))
+    }
+
+    /// The end of those calls has been put into documents.
+    pub fn parted(&mut self) {
+        self.parting.clear();
+    }
+
+    /// True if no call is live.
+    pub fn is_quiet(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// When the last tombstone can be forgotten; none if there is none.
+    pub fn remembered_until(&self) -> Option<Tick> {
+        self.ended.back().map(|t| t.until)
+    }
+
+    /// Forgets the calls that ended long enough ago.
+    pub fn forget_ended(&mut self, now: Tick) {
+        while self.ended.front().is_some_and(|dead| dead.until <= now) {
+            self.ended.pop_front();
+        }
+    }
+
+    fn update(&mut self, publication: PublicationNo, report: &CallReport) {
+        if self.ended.iter().any(|dead| same_call(&dead.report, report)) {
+            return;
+        }
+        if let Some(call) = self.live.iter_mut().find(|call| call.is(report, publication)) {
+            call.merge(report);
+            if !call.holders.contains(&publication) {
+                call.holders.push(publication);
+            }
+        } else if self.live.len() < MAX_CALLS {
+            let mut shown = report.clone();
+            shown.id = self.unique_id(&report.id);
+            self.live.push(Call { report: shown, published_id: report.id.clone(), holders: vec![publication] });
+        }
+    }
+
+    fn end(&mut self, now: Tick, publication: PublicationNo, report: &CallReport) {
+        let parting = &mut self.parting;
+        self.live.retain(|call| !call.is(report, publication) || part(parting, call));
+        if report.call_id.is_none() || self.ended.iter().any(|dead| dead.report == *report) {
+            return;
+        }
+        if self.ended.len() == MAX_TOMBSTONES {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Tombstone { report: report.clone(), until: Tick(now.0 + TOMBSTONE_LASTS) });
+    }
+
+    fn release_if(&mut self, publication: PublicationNo, gone: impl Fn(&Call) -> bool) {
+        let parting = &mut self.parting;
+        self.live.retain_mut(|call| {
+            if call.holders.contains(&publication) && gone(call) {
+                call.holders.retain(|holder| *holder != publication);
+            }
+            !call.holders.is_empty() || part(parting, call)
+        });
+    }
+
+    /// Two publishers may use one id for two calls; what we show must tell them apart (RFC 4235 section 4.1.1).
+    fn unique_id(&self, wanted: &str) -> Box<str> {
+        let taken = |id: &str| RESERVED_IDS.contains(&id) || self.live.iter().any(|call| *call.report.id == *id);
+        if !taken(wanted) {
+            return wanted.into();
+        }
+        // At most MAX_CALLS ids are taken, so one of these is free.
+        (2..=MAX_CALLS + 2).map(|n| format!("{wanted}-{n}")).find(|id| !taken(id)).unwrap_or_default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::facts::Direction;
+
+    const P1: PublicationNo = PublicationNo(1);
+    const P2: PublicationNo = PublicationNo(2);
+
+    fn call(id: &str, tags: (&str, &str), state: CallState) -> CallReport {
+        let some = |text: &str| (!text.is_empty()).then(|| text.into());
+        CallReport {
+            id: id.into(),
+            call_id: some(id.strip_prefix("noid").map_or(id, |_| "")),
+            local_tag: some(tags.0),
+            remote_tag: some(tags.1),
+            direction: Some(Direction::Recipient),
+            state,
+            local: Party::default(),
+            remote: Party::default(),
+            held: false,
+        }
+    }
+
+    fn full(calls: &[CallReport]) -> CallsReport {
+        CallsReport { full: true, calls: calls.to_vec() }
+    }
+
+    fn states(calls: &Calls) -> Vec<(&str, CallState)> {
+        calls.ranked().iter().map(|c| (&*c.id, c.state)).collect()
+    }
+
+    use CallState::*;
+
+    #[test]
+    fn a_late_early_does_not_revive_a_terminated_call() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Early)]));
+        calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Terminated)]));
+        assert!(calls.is_quiet());
+        calls.apply(Tick(60_000), P2, &full(&[call("c", ("a", "b"), Early)]));
+        assert!(calls.is_quiet());
+        calls.apply(Tick(1 + TOMBSTONE_LASTS), P2, &full(&[call("c", ("a", "b"), Early)]));
+        assert_eq!(states(&calls), [("c", Early)]);
+    }
+
+    #[test]
+    fn a_call_does_not_go_back() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Confirmed)]));
+        calls.apply(Tick(1), P2, &full(&[call("c", ("a", "b"), Early)]));
+        assert_eq!(states(&calls), [("c", Confirmed)]);
+    }
+
+    #[test]
+    fn a_call_lives_while_any_publication_holds_it_and_ends_when_one_says_so() {
+        let mut calls = Calls::default();
+        for p in [P1, P2] {
+            calls.apply(Tick(0), p, &full(&[call("c", ("a", "b"), Confirmed)]));
+        }
+        calls.release(P1);
+        assert_eq!(states(&calls), [("c", Confirmed)]);
+        calls.apply(Tick(1), P1, &full(&[call("c", ("a", "b"), Terminated)]));
+        assert!(calls.is_quiet());
+    }
+
+    #[test]
+    fn a_full_report_drops_what_it_does_not_list_and_a_partial_one_keeps_it() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c1", ("a", "b"), Confirmed)]));
+        calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call("c2", ("a", "b"), Early)] });
+        assert_eq!(states(&calls), [("c2", Early), ("c1", Confirmed)]);
+        calls.apply(Tick(0), P1, &full(&[call("c2", ("a", "b"), Confirmed)]));
+        assert_eq!(states(&calls), [("c2", Confirmed)]);
+        calls.apply(Tick(0), P1, &full(&[]));
+        assert!(calls.is_quiet());
+    }
+
+    #[test]
+    fn the_branches_of_a_forked_call_end_apart() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early), call("c", ("a", "y"), Early)]));
+        assert_eq!(states(&calls), [("c", Early), ("c-2", Early)]);
+        calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call("c", ("a", "x"), Terminated)] });
+        assert_eq!(states(&calls), [("c-2", Early)]);
+    }
+
+    #[test]
+    fn asterisk_s_dialog_without_call_id_goes_up_and_down_on_one_entity_tag() {
+        let mut calls = Calls::default();
+        for (state, shown) in [(Early, 1), (Terminated, 0), (Early, 1), (Confirmed, 1), (Early, 1), (Terminated, 0)] {
+            calls.apply(Tick(0), P1, &full(&[call("noid-1001", ("", ""), state)]));
+            assert_eq!(calls.ranked().len(), shown);
+            assert!(calls.ranked().iter().all(|c| c.state == state));
+        }
+    }
+
+    #[test]
+    fn what_a_report_leaves_out_stays_as_it_was() {
+        let mut calls = Calls::default();
+        let mut early = call("c", ("a", "b"), Early);
+        early.remote.identity = Some("sip:bob@acme.test".into());
+        calls.apply(Tick(0), P1, &full(&[early]));
+        calls.apply(Tick(0), P1, &full(&[call("c", ("", ""), Confirmed)]));
+        let shown = calls.ranked()[0].clone();
+        assert_eq!((shown.state, shown.remote_tag.as_deref()), (Confirmed, Some("b")));
+        assert_eq!(shown.remote.identity.as_deref(), Some("sip:bob@acme.test"));
+    }
+
+    #[test]
+    fn the_end_of_a_live_call_is_shown_once_and_that_of_an_unknown_one_never() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Early)]));
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Terminated), call("d", ("a", "b"), Terminated)]));
+        let parting: Vec<_> = calls.parting().map(|c| (&*c.id, c.state)).collect();
+        assert_eq!(parting, [("c", Terminated)]);
+        calls.parted();
+        assert_eq!(calls.parting().count(), 0);
+        calls.apply(Tick(0), P1, &full(&[call("e", ("a", "b"), Early)]));
+        calls.release(P1);
+        assert_eq!(calls.parting().count(), 1);
+        calls.reset();
+        assert_eq!(calls.parting().count(), 0);
+    }
+
+    #[test]
+    fn the_ids_of_what_is_no_call_are_not_given_to_calls() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("manual", ("a", "b"), Early)]));
+        assert_eq!(states(&calls), [("manual-2", Early)]);
+    }
+
+    #[test]
+    fn a_reset_leaves_no_tombstones() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Terminated)]));
+        calls.reset();
+        calls.apply(Tick(1), P1, &full(&[call("c", ("a", "b"), Confirmed)]));
+        assert_eq!(states(&calls), [("c", Confirmed)]);
+    }
+
+    #[test]
+    fn tombstones_and_calls_are_bounded() {
+        let mut calls = Calls::default();
+        for i in 0..1_000 {
+            let id = format!("c{i}");
+            calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call(&id, ("a", "b"), Early)] });
+            calls.apply(Tick(0), P2, &full(&[call(&format!("d{i}"), ("a", "b"), Terminated)]));
+        }
+        assert_eq!((calls.live.len(), calls.ended.len()), (MAX_CALLS, MAX_TOMBSTONES));
+    }
+}

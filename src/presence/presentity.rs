@@ -1,0 +1,267 @@
+//! A presentity: everything about one address that must change together, under one lock (law 3).
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use siphasher::sip::SipHasher13;
+
+use super::calls::Calls;
+use super::facts::{CallReport, CallState, Picture, Report};
+use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
+use super::subscription::{Revision, Subscription};
+use super::{Aor, MAX_PACKAGES, PackageId, Tick};
+
+/// One address that is watched or published for.
+#[derive(Debug)]
+pub struct Presentity {
+    /// Its number, which our tags carry.
+    pub number: u32,
+    /// Its address.
+    pub aor: Aor,
+    /// `sip:user@realm`, canonical.
+    pub uri: Arc<str>,
+    state: Mutex<State>,
+}
+
+/// All that changes about a presentity.
+#[derive(Debug, Default)]
+pub struct State {
+    /// It has been taken out of the table; whoever still holds it has to look it up anew.
+    pub retired: bool,
+    /// Its calls.
+    pub calls: Calls,
+    /// Its publications, oldest first.
+    pub publications: Vec<Publication>,
+    /// State set by the API; never `Terminated`.
+    pub manual: Option<CallState>,
+    /// The subscriptions of its watchers, by slot.
+    pub watchers: Watchers,
+    /// What watchers of each package are told.
+    pub views: [View; MAX_PACKAGES],
+    /// The walk over the watchers that are behind.
+    pub fan_out: FanOut,
+    /// When the timer that forgets ended calls will look next.
+    pub tombstone_timer: Option<Tick>,
+}
+
+/// What the watchers of one package are told: the part of the document that they share.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Counts its changes.
+    pub revision: Revision,
+    /// The shared part of the document that tells of the latest change; none before anybody watched.
+    pub tail: Option<Arc<str>>,
+    /// The same for who knows of that change, or comes later: calls that ended with it are gone from it.
+    pub settled: Option<Arc<str>>,
+    /// Tells settled documents apart, also across restarts.
+    pub fingerprint: u64,
+}
+
+/// A number that tells documents apart; the same in every run.
+fn fingerprint(text: &str) -> u64 {
+    SipHasher13::new().hash(text.as_bytes())
+}
+
+impl View {
+    /// Takes over a newly composed document, and what it will be once it has been told; true if it says something new.
+    pub fn update(&mut self, tail: &str, settled: Option<&str>) -> bool {
+        if self.settled.as_deref() == Some(tail) {
+            return false;
+        }
+        let tail: Arc<str> = tail.into();
+        let settled = settled.map_or_else(|| Arc::clone(&tail), Arc::from);
+        self.fingerprint = fingerprint(&settled);
+        self.settled = Some(settled);
+        self.tail = Some(tail);
+        self.revision.0 += 1;
+        true
+    }
+
+    /// The document for a watcher that has acknowledged a revision: the news if he is behind, else what holds now.
+    pub fn tail_for(&self, acknowledged: Revision) -> Option<&Arc<str>> {
+        let knows = acknowledged == self.revision || acknowledged == Revision::default();
+        if knows { self.settled.as_ref() } else { self.tail.as_ref() }
+    }
+
+    /// Forgets the document; the next one counts as new.
+    pub fn clear(&mut self) {
+        (self.tail, self.settled) = (None, None);
+    }
+}
+
+/// A walk over all slots in bounded slices. A change during the walk lets it go once more around from where it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FanOut {
+    /// The slot to look at next.
+    pub next: usize,
+    /// How many slots are left to look at.
+    pub left: usize,
+    /// Somebody is walking.
+    pub walking: bool,
+}
+
+/// Subscriptions by slot; a slot that became free is used again.
+#[derive(Debug, Default)]
+pub struct Watchers {
+    slots: Vec<Option<Box<Subscription>>>,
+    free: Vec<u32>,
+    of_package: [u32; MAX_PACKAGES],
+}
+
+impl Watchers {
+    /// The slot that the next subscription will get.
+    pub fn vacant(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.slots.len() as u32)
+    }
+
+    /// Puts a subscription into the vacant slot.
+    pub fn insert(&mut self, subscription: Subscription) -> &mut Subscription {
+        self.of_package[subscription.package.0 as usize] += 1;
+        let slot = match self.free.pop() {
+            Some(slot) => slot as usize,
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        self.slots[slot].insert(Box::new(subscription))
+    }
+
+    /// Puts a subscription back into the slot that it had before a restart. False if the slot is taken.
+    pub fn restore(&mut self, slot: u32, subscription: Subscription) -> bool {
+        while self.slots.len() <= slot as usize {
+            self.free.push(self.slots.len() as u32);
+            self.slots.push(None);
+        }
+        let Some(place) = self.free.iter().position(|free| *free == slot) else { return false };
+        self.free.swap_remove(place);
+        self.of_package[subscription.package.0 as usize] += 1;
+        self.slots[slot as usize] = Some(Box::new(subscription));
+        true
+    }
+
+    /// The subscription in a slot.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Subscription> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Takes a subscription out.
+    pub fn remove(&mut self, slot: u32) -> Option<Box<Subscription>> {
+        let taken = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        self.of_package[taken.package.0 as usize] -= 1;
+        if self.is_empty() {
+            *self = Watchers::default();
+        }
+        Some(taken)
+    }
+
+    /// All subscriptions, in order of slot.
+    pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.slots.iter().filter_map(|s| s.as_deref())
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many slots there are, used or free.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True if somebody watches this package.
+    pub fn any_of(&self, package: PackageId) -> bool {
+        self.of_package[package.0 as usize] > 0
+    }
+}
+
+impl Presentity {
+    /// A presentity of which nothing is known yet.
+    pub fn new(number: u32, aor: Aor, realm: &str) -> Presentity {
+        let uri = aor.uri(realm).into();
+        Presentity { number, aor, uri, state: Mutex::default() }
+    }
+
+    /// Takes the lock. It is held for one decision and never across anything that waits.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    /// All that holds now, put together for composing documents.
+    pub fn picture<'a>(&'a self, uri: &'a str) -> Picture<'a> {
+        self.compose(uri, self.calls.ranked())
+    }
+
+    /// The same with the calls that have just ended.
+    pub fn news<'a>(&'a self, uri: &'a str) -> Picture<'a> {
+        let mut calls = self.calls.ranked();
+        calls.extend(self.calls.parting());
+        self.compose(uri, calls)
+    }
+
+    fn compose<'a>(&'a self, uri: &'a str, calls: Vec<&'a CallReport>) -> Picture<'a> {
+        let persons = self.publications.iter().filter_map(|p| match &p.content {
+            Content::Person(person) => Some(person),
+            _ => None,
+        });
+        let mailboxes = self.publications.iter().filter_map(|p| match &p.content {
+            Content::Mailbox(mailbox) => Some(mailbox),
+            _ => None,
+        });
+        Picture {
+            uri,
+            calls,
+            manual: self.manual,
+            person: compose_person(persons),
+            mailbox: compose_mailbox(mailboxes),
+        }
+    }
+
+    /// What a new report of publication `number` means: calls are applied, other content is handed back to be kept
+    /// with the publication.
+    pub fn take_report(&mut self, now: Tick, number: PublicationNo, report: Report) -> Content {
+        match report {
+            Report::Calls(calls) => {
+                self.calls.apply(now, number, &calls);
+                Content::Calls
+            }
+            Report::Person(person) => Content::Person(person),
+            Report::Mailbox(mailbox) => Content::Mailbox(mailbox),
+        }
+    }
+
+    /// The publication with this number.
+    pub fn publication_mut(&mut self, number: PublicationNo) -> Option<&mut Publication> {
+        self.publications.iter_mut().find(|p| p.etag.number == number)
+    }
+
+    /// Takes a publication out, with all that only it said.
+    pub fn remove_publication(&mut self, number: PublicationNo) {
+        self.publications.retain(|p| p.etag.number != number);
+        self.calls.release(number);
+    }
+
+    /// Forgets every call and the manual state. Message counts and notes stay, and so do the entity-tags: a refresh
+    /// without body is good, and revives nothing.
+    pub fn reset(&mut self) {
+        self.calls.reset();
+        self.manual = None;
+        for publication in &mut self.publications {
+            publication.content.reset();
+        }
+    }
+
+    /// True if nobody watches and nothing is known, apart from calls that ended.
+    pub fn is_idle(&self) -> bool {
+        self.watchers.is_empty() && self.publications.is_empty() && self.manual.is_none()
+    }
+}

@@ -1,0 +1,172 @@
+//! Publications: what a publisher has said and may still change, under an entity-tag, until it expires (RFC 3903).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Basic, Mailbox, MessageClass, Person};
+use super::{PackageId, Tick};
+
+/// Names a publication within the server; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublicationNo(pub u64);
+
+/// The entity-tag of a publication: its number, how often it was changed, and a nonce that cannot be guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntityTag {
+    /// The publication.
+    pub number: PublicationNo,
+    /// Counts the successful requests on it.
+    pub generation: u32,
+    /// Unguessable.
+    pub nonce: u64,
+}
+
+impl fmt::Display for EntityTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}.{:016x}", self.number.0, self.generation, self.nonce)
+    }
+}
+
+impl EntityTag {
+    /// Reads what [`EntityTag`] prints; none for anything else, which is the tag of nothing here.
+    pub fn read(text: &str) -> Option<EntityTag> {
+        let mut parts = text.split('.');
+        let number = PublicationNo(u64::from_str_radix(parts.next()?, 16).ok()?);
+        let generation = u32::from_str_radix(parts.next()?, 16).ok()?;
+        let nonce = parts.next().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())?;
+        let tag = EntityTag { number, generation, nonce };
+        // Only the one spelling that we gave out is ours.
+        (parts.next().is_none() && tag.to_string() == text).then_some(tag)
+    }
+}
+
+/// One publication.
+#[derive(Debug)]
+pub struct Publication {
+    /// The tag that the next request on it has to name.
+    pub etag: EntityTag,
+    /// Its event package.
+    pub package: PackageId,
+    /// When it ends unless refreshed.
+    pub expires_at: Tick,
+    /// When the timer that watches over it will look next.
+    pub timer_at: Tick,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a publication says, apart from calls, which are kept by call.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Content {
+    /// It holds calls, or nothing since a reset.
+    Calls,
+    /// Of a person.
+    Person(Person),
+    /// Of a mailbox.
+    Mailbox(Mailbox),
+}
+
+/// Activities that speak of calls, which a reset takes away with the calls.
+const OF_CALLS: [&str; 2] = ["on-the-phone", "busy"];
+
+impl Content {
+    /// Takes away what a reset takes away: all that speaks of calls. Notes, other activities and counts stay.
+    pub fn reset(&mut self) {
+        if let Content::Person(person) = self {
+            person.basic = person.basic.map(|_| Basic::Open);
+            person.activities.retain(|activity| !OF_CALLS.contains(&&**activity));
+        }
+    }
+}
+
+/// Puts together what several publications say of a person, oldest first: open if any is open; note and activities
+/// are those of the newest that has any, since a person is in one mood at a time.
+pub fn compose_person<'a>(all: impl Iterator<Item = &'a Person>) -> Person {
+    let mut whole = Person::default();
+    for person in all {
+        whole.basic = match (whole.basic, person.basic) {
+            (Some(Basic::Open), _) | (_, Some(Basic::Open)) => Some(Basic::Open),
+            (old, new) => new.or(old),
+        };
+        if person.note.is_some() {
+            whole.note.clone_from(&person.note);
+        }
+        if !person.activities.is_empty() {
+            whole.activities.clone_from(&person.activities);
+        }
+    }
+    whole
+}
+
+/// Puts together what several publications say of a mailbox, oldest first: of each class the newest count holds, so
+/// that a publisher that starts anew is not counted twice.
+pub fn compose_mailbox<'a>(all: impl Iterator<Item = &'a Mailbox>) -> Mailbox {
+    let mut whole = Mailbox::default();
+    let mut sources = 0;
+    for mailbox in all {
+        sources += 1;
+        whole.waiting = mailbox.waiting.or(whole.waiting);
+        if mailbox.account.is_some() {
+            whole.account.clone_from(&mailbox.account);
+        }
+        for (i, _) in MessageClass::ALL.iter().enumerate() {
+            whole.counts[i] = mailbox.counts[i].or(whole.counts[i]);
+        }
+    }
+    // One source is taken at its word; of several, each knows of its own messages only.
+    if sources > 1 && whole.counts.iter().any(Option::is_some) {
+        whole.waiting = Some(whole.counts.iter().flatten().any(|c| c.new > 0));
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::facts::MessageCounts;
+
+    #[test]
+    fn an_entity_tag_is_a_token_and_has_one_spelling() {
+        let tag = EntityTag { number: PublicationNo(31), generation: 2, nonce: 5 };
+        assert_eq!(tag.to_string(), "1f.2.0000000000000005");
+        assert_eq!(EntityTag::read("1f.2.0000000000000005"), Some(tag));
+        for other in ["1F.2.0000000000000005", "01f.2.0000000000000005", "1f.2.5", "*", "", "1f.2.0000000000000005.1"] {
+            assert_eq!(EntityTag::read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_open_if_any_publication_is_and_has_the_newest_note() {
+        let one = Person { basic: Some(Basic::Open), note: Some("old".into()), activities: vec!["away".into()] };
+        let two = Person { basic: Some(Basic::Closed), note: Some("new".into()), activities: vec![] };
+        let whole = compose_person([&one, &two].into_iter());
+        assert_eq!((whole.basic, whole.note.as_deref()), (Some(Basic::Open), Some("new")));
+        assert_eq!(whole.activities, [Box::from("away")]);
+        assert_eq!(compose_person([&two].into_iter()).basic, Some(Basic::Closed));
+    }
+
+    #[test]
+    fn of_each_class_the_newest_count_holds() {
+        let count = |new| Some(MessageCounts { new, old: 0, urgent: None });
+        let mut old = Mailbox { waiting: Some(true), ..Mailbox::default() };
+        (old.counts[0], old.counts[1]) = (count(3), count(1));
+        let mut new = Mailbox { waiting: Some(false), ..Mailbox::default() };
+        new.counts[0] = count(0);
+        let whole = compose_mailbox([&old, &new].into_iter());
+        assert_eq!((whole.waiting, whole.counts[0], whole.counts[1]), (Some(true), count(0), count(1)));
+    }
+
+    #[test]
+    fn a_reset_takes_what_speaks_of_calls_and_leaves_notes() {
+        let mut content = Content::Person(Person {
+            basic: Some(Basic::Closed),
+            note: Some("in the lab".into()),
+            activities: vec!["on-the-phone".into(), "meeting".into()],
+        });
+        content.reset();
+        let left =
+            Person { basic: Some(Basic::Open), note: Some("in the lab".into()), activities: vec!["meeting".into()] };
+        assert_eq!(content, Content::Person(left));
+    }
+}

@@ -1,0 +1,184 @@
+//! Subscriptions: one watcher's view of one package of a presentity, and what has come of our NOTIFYs to it.
+//!
+//! The notifier is level-triggered (law 1): a subscription knows the revision that its phone has acknowledged, and
+//! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{PackageId, Tick};
+use crate::sip::dialog::Dialog;
+use crate::sip::transaction::ClientTransaction;
+use crate::transport::{Destination, Source};
+
+/// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
+/// finds its subscription without a table of dialogs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The presentity's number.
+    pub presentity: u32,
+    /// The subscription's slot there.
+    pub slot: u32,
+    /// Unguessable, and another one for each subscription that ever had the slot.
+    pub nonce: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}.{:016x}", self.presentity, self.slot, self.nonce)
+    }
+}
+
+impl Place {
+    /// Reads what [`Place`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
+    pub fn read(text: &str) -> Option<Place> {
+        let mut parts = text.split('.');
+        let place = Place {
+            presentity: u32::from_str_radix(parts.next()?, 16).ok()?,
+            slot: u32::from_str_radix(parts.next()?, 16).ok()?,
+            nonce: parts.next().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())?,
+        };
+        parts.next().is_none().then_some(place)
+    }
+}
+
+/// Counts the changes of what the watchers of one package are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Where it lives.
+    pub place: Place,
+    /// Its event package.
+    pub package: PackageId,
+    /// The `id` of its Event, given back in every NOTIFY.
+    pub event_id: Option<Box<str>>,
+    /// The dialog that it lives in.
+    pub dialog: Dialog,
+    /// The URI that was subscribed to, as the phone wrote it, without parameters.
+    pub entity: Arc<str>,
+    /// User-Agent of the latest SUBSCRIBE that had one.
+    pub user_agent: Option<Box<str>>,
+    /// The way that the latest SUBSCRIBE came.
+    pub source: Source,
+    /// When the latest SUBSCRIBE came.
+    pub subscribed_at: Tick,
+    /// Granted then, in seconds.
+    pub granted: u32,
+    /// When it ends unless refreshed.
+    pub expires_at: Tick,
+    /// It has ended; what is left to do is to say so. Not listed, and unknown to a refresh.
+    pub ended: bool,
+    /// The revision that the phone has acknowledged.
+    pub acknowledged: Revision,
+    /// How many documents have been made for it: the `version` of the next one (RFC 4235 section 4.1).
+    pub documents: u32,
+    /// How many documents the journal accounts for: after a crash counting goes on from there, so that no CSeq and no
+    /// version is used twice (law 2).
+    pub reserved: u32,
+    /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
+    /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
+    pub proven: u32,
+    /// What has become of the latest NOTIFY.
+    pub delivery: Delivery,
+    /// The latest NOTIFY that was answered.
+    pub last: Option<Answered>,
+    /// When the timer that watches over its expiry will look next.
+    pub expiry_timer: Tick,
+    /// When the timer that watches over its NOTIFY will look next.
+    pub delivery_timer: Option<Tick>,
+}
+
+/// What has become of the latest NOTIFY of a subscription.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Nothing is under way.
+    Idle,
+    /// A NOTIFY waits for its answer.
+    InFlight(Box<InFlight>),
+    /// The latest NOTIFY failed, but that does not end the subscription (law 6): another try is made at `until`.
+    Suspended {
+        /// When to try again.
+        until: Tick,
+        /// Failures in a row.
+        failures: u32,
+        /// The phone is silent or has asked to be left alone: changes wait as well. Else only the failed one does.
+        silent: bool,
+    },
+}
+
+/// A NOTIFY that waits for its answer.
+#[derive(Debug)]
+pub struct InFlight {
+    /// Its CSeq number.
+    pub cseq: u32,
+    /// The revision that it tells of.
+    pub revision: Revision,
+    /// The version of its document.
+    pub version: u32,
+    /// The shared part of its document.
+    pub tail: Arc<str>,
+    /// Tells what the phone knows once it has answered.
+    pub fingerprint: u64,
+    /// The message, for repeating it.
+    pub bytes: Bytes,
+    /// Where it went.
+    pub to: Destination,
+    /// Its transaction.
+    pub transaction: ClientTransaction,
+    /// Failures in a row before it.
+    pub failures: u32,
+    /// It says that the subscription has ended.
+    pub last: bool,
+}
+
+/// A NOTIFY that was answered, or to which no answer came in time.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its CSeq number.
+    pub cseq: u32,
+    /// Status of the final answer; 408 for none.
+    pub reply: u16,
+    /// The version of its document.
+    pub version: u32,
+    /// The shared part of its document, from which it is put together again when somebody asks.
+    pub tail: Arc<str>,
+}
+
+impl Subscription {
+    /// Whether the phone does not know the state of the moment, the presentity being at `current`.
+    pub fn is_behind(&self, current: Revision) -> bool {
+        !self.ended && self.acknowledged != current
+    }
+
+    /// The seconds left at `now`, rounded up.
+    pub fn remaining(&self, now: Tick) -> u32 {
+        self.expires_at.0.saturating_sub(now.0).div_ceil(1_000) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_back_from_a_tag_in_either_case() {
+        let place = Place { presentity: 0x1f, slot: 3, nonce: 0x9c2e };
+        assert_eq!(place.to_string(), "1f.3.0000000000009c2e");
+        assert_eq!(Place::read("1F.3.0000000000009C2E"), Some(place));
+        for bad in [
+            "",
+            "1f.3",
+            "1f.3.9c2e",
+            "1f.3.0000000000009c2e.1",
+            "1f.3.000000000000zzzz",
+            "100000000.0.0000000000000000",
+        ] {
+            assert_eq!(Place::read(bad), None, "{bad}");
+        }
+    }
+}

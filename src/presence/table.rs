@@ -1,0 +1,241 @@
+//! The subscription table: every presentity there is, and the ways to find one.
+//!
+//! One DashMap entry is one presentity, which owns all that must change together; its guard lives only long enough
+//! to clone an `Arc`. Two indices lead to the same values: by number, for the tags and branches that we gave out, and
+//! by account, ordered by user, for listings. They change only when a presentity comes or goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::presentity::{Presentity, State};
+use super::{AccountNo, Aor};
+
+/// All presentities.
+#[derive(Debug)]
+pub struct Table {
+    by_aor: DashMap<Aor, Arc<Presentity>>,
+    by_number: DashMap<u32, Arc<Presentity>>,
+    accounts: Box<[Account]>,
+    next_number: AtomicU32,
+    subscriptions: AtomicUsize,
+    presentities_per_account: usize,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    presentities: Mutex<BTreeMap<Box<str>, Arc<Presentity>>>,
+    subscriptions: AtomicUsize,
+}
+
+/// No further presentity can be made in this account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountFull;
+
+impl Table {
+    /// An empty table for so many accounts.
+    pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
+        Table {
+            by_aor: DashMap::new(),
+            by_number: DashMap::new(),
+            accounts: (0..accounts).map(|_| Account::default()).collect(),
+            next_number: AtomicU32::new(1),
+            subscriptions: AtomicUsize::new(0),
+            presentities_per_account,
+        }
+    }
+
+    /// Does something with a presentity if it exists.
+    pub fn with<T>(&self, aor: &Aor, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
+        let presentity = self.by_aor.get(aor).map(|entry| Arc::clone(&entry))?;
+        self.locked(&presentity, f)
+    }
+
+    /// Does something with the presentity of this number if it still exists.
+    pub fn with_number<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
+        let presentity = self.by_number.get(&number).map(|entry| Arc::clone(&entry))?;
+        self.locked(&presentity, f)
+    }
+
+    /// Does something with a presentity, which is made if it does not exist.
+    pub fn obtain<T>(
+        &self,
+        aor: &Aor,
+        realm: &str,
+        f: impl FnOnce(&Arc<Presentity>, &mut State) -> T,
+    ) -> Result<T, AccountFull> {
+        // A presentity found here may be retired before we have its lock; then there is room for a new one.
+        loop {
+            let found = self.by_aor.get(aor).map(|entry| Arc::clone(&entry));
+            let presentity = match found {
+                Some(presentity) => presentity,
+                None => self.create(aor, realm)?,
+            };
+            let mut state = presentity.lock();
+            if !state.retired {
+                let result = f(&presentity, &mut state);
+                self.retire_if_idle(&presentity, state);
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Puts a presentity back under the number that it had before a restart.
+    pub fn restore(&self, number: u32, aor: &Aor, realm: &str) -> Arc<Presentity> {
+        let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
+        if let Some(known) = of_account.get(&aor.user) {
+            return Arc::clone(known);
+        }
+        self.next_number.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+        self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm))
+    }
+
+    /// Every presentity, in no order.
+    pub fn all(&self) -> Vec<Arc<Presentity>> {
+        self.by_aor.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    /// The presentities of an account, ordered by user.
+    pub fn of_account(&self, account: AccountNo) -> Vec<Arc<Presentity>> {
+        self.accounts[account.0 as usize].presentities.lock().values().cloned().collect()
+    }
+
+    /// How many subscriptions there are in all.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// How many subscriptions an account has.
+    pub fn subscriptions_of(&self, account: AccountNo) -> usize {
+        self.accounts[account.0 as usize].subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// A subscription was made.
+    pub fn count_subscription(&self, account: AccountNo) {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.accounts[account.0 as usize].subscriptions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A subscription has gone.
+    pub fn discount_subscription(&self, account: AccountNo) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.accounts[account.0 as usize].subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many presentities there are.
+    pub fn len(&self) -> usize {
+        self.by_aor.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_aor.is_empty()
+    }
+
+    fn locked<T>(&self, presentity: &Arc<Presentity>, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
+        let mut state = presentity.lock();
+        if state.retired {
+            return None;
+        }
+        let result = f(presentity, &mut state);
+        self.retire_if_idle(presentity, state);
+        Some(result)
+    }
+
+    fn create(&self, aor: &Aor, realm: &str) -> Result<Arc<Presentity>, AccountFull> {
+        // The account's lock makes the three entries appear together for every other maker.
+        let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
+        if let Some(presentity) = of_account.get(&aor.user) {
+            return Ok(Arc::clone(presentity));
+        }
+        if of_account.len() >= self.presentities_per_account {
+            return Err(AccountFull);
+        }
+        let number = loop {
+            let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+            if !self.by_number.contains_key(&number) {
+                break number;
+            }
+        };
+        Ok(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
+    }
+
+    fn enter(&self, of_account: &mut BTreeMap<Box<str>, Arc<Presentity>>, presentity: Presentity) -> Arc<Presentity> {
+        let presentity = Arc::new(presentity);
+        of_account.insert(presentity.aor.user.clone(), Arc::clone(&presentity));
+        self.by_number.insert(presentity.number, Arc::clone(&presentity));
+        self.by_aor.insert(presentity.aor.clone(), Arc::clone(&presentity));
+        presentity
+    }
+
+    /// Takes a presentity out of the table when nothing about it is worth keeping. Tombstones of ended calls are.
+    fn retire_if_idle(&self, presentity: &Arc<Presentity>, mut state: MutexGuard<'_, State>) {
+        if !state.is_idle() || state.calls.remembered_until().is_some() {
+            return;
+        }
+        state.retired = true;
+        drop(state);
+        let aor = &presentity.aor;
+        let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
+        of_account.remove(&aor.user);
+        self.by_number.remove(&presentity.number);
+        self.by_aor.remove(aor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::facts::CallState;
+
+    const A: AccountNo = AccountNo(0);
+
+    fn aor(user: &str) -> Aor {
+        Aor::of(A, user).unwrap()
+    }
+
+    #[test]
+    fn a_presentity_is_found_by_address_number_and_account_until_it_is_idle() {
+        let table = Table::new(2, 10);
+        let number = table
+            .obtain(&aor("1001"), "acme.test", |p, state| {
+                state.manual = Some(CallState::Early);
+                p.number
+            })
+            .unwrap();
+        assert_eq!(table.with(&aor("1001"), |p, _| p.number), Some(number));
+        assert_eq!(table.with_number(number, |p, _| p.uri.to_string()), Some("sip:1001@acme.test".into()));
+        assert_eq!((table.of_account(A).len(), table.of_account(AccountNo(1)).len()), (1, 0));
+        table.with(&aor("1001"), |_, state| state.manual = None);
+        assert_eq!((table.len(), table.with_number(number, |_, _| ()), table.of_account(A).len()), (0, None, 0));
+    }
+
+    #[test]
+    fn an_account_has_a_limit() {
+        let table = Table::new(1, 1);
+        let keep = |_: &Arc<Presentity>, state: &mut State| state.manual = Some(CallState::Early);
+        assert_eq!(table.obtain(&aor("1"), "r", keep), Ok(()));
+        assert_eq!(table.obtain(&aor("2"), "r", keep), Err(AccountFull));
+        assert_eq!(table.obtain(&aor("1"), "r", keep), Ok(()));
+    }
+
+    #[test]
+    fn makers_and_leavers_on_many_threads_never_lose_a_presentity() {
+        let table = Table::new(1, 10);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in 0..2_000 {
+                        let set = (i % 2 == 0).then_some(CallState::Early);
+                        table.obtain(&aor("x"), "r", |_, state| state.manual = set).unwrap();
+                    }
+                });
+            }
+        });
+        table.obtain(&aor("x"), "r", |_, state| state.manual = Some(CallState::Early)).unwrap();
+        assert_eq!((table.len(), table.of_account(A).len(), table.by_number.len()), (1, 1, 1));
+    }
+}

@@ -1,0 +1,83 @@
+//! The desk where the API's wishes reach the notifier: it adds the time, and has somebody send what comes of them.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use crate::directory::AccountNo;
+use crate::journal::Journal;
+use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use crate::notifier::{Notifier, Outbox};
+use crate::package::PackageId;
+use crate::presence::facts::CallState;
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    notifier: Arc<Notifier>,
+    clock: Clock,
+    /// To the thread that sends. Each API call adds at most one slice of a fan-out, and they are limited in number.
+    errands: mpsc::UnboundedSender<Outbox>,
+    journal: Option<Arc<Journal>>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        notifier: Arc<Notifier>,
+        clock: Clock,
+        journal: Option<Arc<Journal>>,
+        errands: mpsc::UnboundedSender<Outbox>,
+    ) -> Desk {
+        Desk { notifier, clock, errands, journal }
+    }
+
+    /// Has everything sent, once the journal has kept what has to be kept (law 5).
+    fn hand_over(&self, mut out: Outbox) -> Result<(), Refusal> {
+        let mut result = Ok(());
+        let records = std::mem::take(&mut out.records);
+        if let (Some(journal), false) = (&self.journal, records.is_empty()) {
+            let (done, kept) = std::sync::mpsc::sync_channel(1);
+            journal.append(records, move |result| {
+                // Nobody waits any more only if the request was given up.
+                let _ = done.send(result);
+            });
+            // A commit takes milliseconds; other requests go on meanwhile on other threads.
+            let kept = tokio::task::block_in_place(|| kept.recv());
+            if !matches!(kept, Ok(Ok(()))) {
+                // Sent all the same: it holds in memory, and a fan-out that was begun has to be walked to its end.
+                result = Err(Refusal::NotKept);
+            }
+        }
+        if !out.is_empty() {
+            // The thread is gone only while the server stops.
+            let _ = self.errands.send(out);
+        }
+        result
+    }
+}
+
+impl Control for Desk {
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
+        self.notifier.list_subscriptions(account, package)
+    }
+
+    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
+        self.notifier.list_publications(account, package)
+    }
+
+    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+        users.iter().try_for_each(|user| {
+            let mut out = Outbox::default();
+            self.notifier.reset(self.clock.now(), account, user, &mut out);
+            self.hand_over(out)
+        })
+    }
+
+    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+        users.iter().try_for_each(|user| {
+            let mut out = Outbox::default();
+            self.notifier.set(self.clock.now(), account, user, state, &mut out)?;
+            self.hand_over(out)
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! The thread of the HTTP API.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::StartError;
+use crate::api;
+
+/// Threads of the HTTP runtime.
+const WORKERS: usize = 2;
+/// How long requests under way may take to finish when the server stops.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
+
+/// Starts the thread; its socket is bound when this returns.
+pub(super) fn spawn(
+    address: SocketAddr,
+    router: Router,
+    connections: usize,
+    mut stopping: watch::Receiver<bool>,
+    ending: Sender<()>,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let listener = runtime
+        .block_on(TcpListener::bind(address))
+        .map_err(|source| StartError::Listen { what: format!("http://{address}"), source })?;
+    let run = move || {
+        runtime.block_on(async {
+            let mut stop = stopping.clone();
+            let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+            let too_late = async {
+                drop(stopping.wait_for(|stop| *stop).await);
+                tokio::time::sleep(FINISH_WITHIN).await;
+            };
+            tokio::select! {
+                () = api::serve(listener, router, connections, stopped) => {}
+                () = too_late => {}
+            }
+        });
+        runtime.shutdown_background();
+        drop(ending);
+    };
+    std::thread::Builder::new().name("http-main".into()).spawn(run).map_err(StartError::Thread)
+}

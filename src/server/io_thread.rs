@@ -1,0 +1,284 @@
+//! An I/O thread: its sockets, its connections, and the way from bytes to the notifier and back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::StartError;
+use super::clock::Clock;
+use crate::journal::{Health, Journal, WriteFailed};
+use crate::notifier::{Notifier, Outbox};
+use crate::sip::Transport;
+use crate::transport::{
+    Acceptor, Arrival, Connection, Datagrams, Destination, Hub, Listener, ListenerNo, Packet, Shared, Ticket,
+};
+
+/// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
+const LONGEST_SLEEP: u64 = 50;
+
+pub(super) struct IoThread {
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) journal: Option<Arc<Journal>>,
+    /// How long a connection may be idle.
+    pub(super) idle: Duration,
+}
+
+/// What only one of the threads does.
+pub(super) struct Chores {
+    /// What the API wants sent.
+    pub(super) errands: mpsc::UnboundedReceiver<Outbox>,
+    /// What could not be sent.
+    pub(super) undeliverable: mpsc::UnboundedReceiver<Ticket>,
+}
+
+/// What every task of the thread shares.
+#[derive(Clone)]
+struct Worker {
+    notifier: Arc<Notifier>,
+    clock: Clock,
+    hub: Hub,
+    idle: Duration,
+    journal: Option<Arc<Journal>>,
+    /// Where the journal's thread puts what it has kept, for this thread to send.
+    kept: mpsc::UnboundedSender<Kept>,
+}
+
+/// Messages that waited for the journal, and whether their records are kept now.
+type Kept = (Outbox, Result<(), WriteFailed>);
+
+impl IoThread {
+    /// Starts the thread; its sockets are bound when this returns.
+    pub(super) fn spawn(
+        self,
+        number: usize,
+        chores: Option<Chores>,
+        mut stopping: watch::Receiver<bool>,
+        ending: Sender<()>,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let entered = runtime.enter();
+        let (connected, connections) = mpsc::unbounded_channel();
+        let mut sockets = Vec::new();
+        let mut acceptors = Vec::new();
+        for (no, listener) in (0..).map(ListenerNo).zip(&self.listeners) {
+            let what = || format!("{}://{}", listener.transport.to_string().to_lowercase(), listener.address);
+            let listen = |source| StartError::Listen { what: what(), source };
+            match listener.transport {
+                Transport::Udp => {
+                    sockets.push(Some(Arc::new(Datagrams::bind(listener.address, no).map_err(listen)?)));
+                }
+                _ => {
+                    sockets.push(None);
+                    let shared = Arc::clone(&self.shared);
+                    acceptors.push(Acceptor::bind(listener.address, no, shared).map_err(listen)?);
+                }
+            }
+        }
+        drop(entered);
+        let run = move || {
+            runtime.block_on(async move {
+                let hub = Hub::new(self.shared, sockets.clone(), connected);
+                // As bounded as the journal's own queue.
+                let (kept, keeping) = mpsc::unbounded_channel();
+                let worker = Worker {
+                    notifier: self.notifier,
+                    clock: self.clock,
+                    hub,
+                    idle: self.idle,
+                    journal: self.journal,
+                    kept,
+                };
+                tokio::spawn(worker.clone().send_kept(keeping));
+                for socket in sockets.into_iter().flatten() {
+                    tokio::spawn(worker.clone().serve_datagrams(socket));
+                }
+                for acceptor in acceptors {
+                    let worker = worker.clone();
+                    tokio::spawn(acceptor.run(move |connection| {
+                        tokio::spawn(worker.clone().serve_connection(connection));
+                    }));
+                }
+                tokio::spawn(worker.clone().serve_opened(connections));
+                if let Some(chores) = chores {
+                    tokio::spawn(worker.clone().run_errands(chores));
+                    tokio::spawn(worker.clone().keep_time());
+                }
+                // The sender is gone only if the server was dropped, which is a way to stop as well.
+                let _ = stopping.wait_for(|stop| *stop).await;
+            });
+            drop(ending);
+        };
+        std::thread::Builder::new().name(format!("io-{number}")).spawn(run).map_err(StartError::Thread)
+    }
+}
+
+impl Worker {
+    /// Takes datagrams for as long as the thread lives.
+    async fn serve_datagrams(self, socket: Arc<Datagrams>) {
+        let mut buffer = Vec::new();
+        loop {
+            let mut out = Outbox::default();
+            // The clock is read when a datagram is there, not when the wait for it began.
+            let received = socket
+                .receive(&mut buffer, |source, bytes| {
+                    self.notifier.receive(self.clock.now(), source, bytes, &mut out);
+                })
+                .await;
+            if let Err(e) = received {
+                tracing::error!(error = %e, "a UDP socket does not work any more");
+                return;
+            }
+            self.send(out).await;
+        }
+    }
+
+    /// Takes messages from one connection until it ends.
+    async fn serve_connection(self, mut connection: Connection) {
+        let source = connection.source();
+        while let Some(arrival) = connection.next(self.idle).await {
+            let mut out = Outbox::default();
+            let now = self.clock.now();
+            match arrival {
+                Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
+                Arrival::Ping => {
+                    if let Some(flow) = source.flow {
+                        let to = Destination::Flow { flow, otherwise: None };
+                        out.messages.push(Packet { to, bytes: Bytes::from_static(b"\r\n"), ticket: None });
+                    }
+                }
+                Arrival::Broken(fault, bytes) => {
+                    self.notifier.receive_broken(source, fault, &bytes, &mut out);
+                    self.send(out).await;
+                    return;
+                }
+            }
+            self.send(out).await;
+        }
+    }
+
+    /// Reads from the connections that the hub opens.
+    async fn serve_opened(self, mut connections: mpsc::UnboundedReceiver<Connection>) {
+        while let Some(connection) = connections.recv().await {
+            tokio::spawn(self.clone().serve_connection(connection));
+        }
+    }
+
+    /// Sends what the API wants sent, and tells the notifier what could not be sent.
+    async fn run_errands(self, mut chores: Chores) {
+        loop {
+            let mut out = Outbox::default();
+            tokio::select! {
+                Some(errand) = chores.errands.recv() => out = errand,
+                Some(ticket) = chores.undeliverable.recv() => {
+                    self.notifier.undeliverable(self.clock.now(), ticket, &mut out);
+                }
+                else => return,
+            }
+            self.send(out).await;
+        }
+    }
+
+    /// Lets time pass for the notifier.
+    async fn keep_time(self) {
+        loop {
+            let mut out = Outbox::default();
+            let now = self.clock.now();
+            if let Some(journal) = &self.journal {
+                self.notifier.set_keeping(journal.health() == Health::Good);
+                if journal.wants_compaction() {
+                    self.compact(journal);
+                }
+            }
+            self.notifier.pass_time(now, &mut out);
+            self.send(out).await;
+            let wait = self.notifier.next_deadline().map_or(LONGEST_SLEEP, |at| at.0.saturating_sub(now.0));
+            tokio::time::sleep(Duration::from_millis(wait.clamp(1, LONGEST_SLEEP))).await;
+        }
+    }
+
+    /// Has the journal replaced by an image of what holds now, on a thread of its own. The journal wants no other
+    /// before this one is done.
+    fn compact(&self, journal: &Arc<Journal>) {
+        let (journal, notifier) = (Arc::clone(journal), Arc::clone(&self.notifier));
+        let mut snapshot = match journal.begin_snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return tracing::warn!(%error, "the journal cannot be compacted now"),
+        };
+        tokio::task::spawn_blocking(move || {
+            let mut written = Ok(());
+            notifier.keep_all(|key, value| {
+                if written.is_ok() {
+                    written = snapshot.write([(key, value)]);
+                }
+            });
+            match written.and_then(|()| snapshot.finish()) {
+                Ok(()) => tracing::info!("the journal was compacted"),
+                Err(error) => tracing::warn!(%error, "the journal could not be compacted; it goes on growing"),
+            }
+        });
+    }
+
+    /// Sends, once the journal has kept what has to be kept before (law 5). Nobody waits here for the disk.
+    async fn send(&self, mut out: Outbox) {
+        if let Some(journal) = &self.journal {
+            if !out.remarks.is_empty() {
+                // Should they be lost, a phone is told after a restart what it knows already.
+                let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
+            }
+            if !out.records.is_empty() {
+                let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
+                return journal.append(records, move |result| {
+                    // The thread is gone only while the server stops.
+                    let _ = kept.send((out, result));
+                });
+            }
+        }
+        self.dispatch(out).await;
+    }
+
+    /// Sends what has waited for the journal.
+    async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
+        while let Some((mut out, result)) = kept.recv().await {
+            if let Err(failure) = result {
+                tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
+                self.notifier.refuse_unkept(&mut out);
+            }
+            self.dispatch(out).await;
+        }
+    }
+
+    /// Sends in order; fan-outs that are not finished go on in tasks of their own, slice by slice, so that answers to
+    /// them are taken meanwhile.
+    async fn dispatch(&self, out: Outbox) {
+        for packet in out.messages {
+            self.hub.send(packet).await;
+        }
+        for presentity in out.unfinished {
+            tokio::spawn(self.clone().finish_fan_out(presentity));
+        }
+    }
+
+    /// Boxed, for a fan-out may be sent by what it has to wait for.
+    fn finish_fan_out(self, presentity: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            loop {
+                let mut out = Outbox::default();
+                self.notifier.continue_fan_out(self.clock.now(), presentity, &mut out);
+                let unfinished = std::mem::take(&mut out.unfinished);
+                self.send(out).await;
+                if unfinished.is_empty() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    }
+}

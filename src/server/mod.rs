@@ -1,0 +1,192 @@
+//! The running server: builds the rooms from the configuration, gives them threads, and stops them.
+//!
+//! One I/O thread per core, each with its own sockets of every listener (the kernel spreads peers over them), its own
+//! connections and its own single-threaded runtime; HTTP has a small runtime of its own, so that it cannot starve SIP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use crate::api::{self, ApiState};
+use crate::config::{Config, Durability, ListenTransport};
+use crate::directory::Directory;
+use crate::journal::{self, Journal, JournalError, Key};
+use crate::notifier::{Notifier, Routing, Settings, new_secret};
+use crate::sip::Transport;
+use crate::transport::{Listener, Shared, is_free};
+
+mod clock;
+mod desk;
+mod http;
+mod io_thread;
+
+use clock::Clock;
+use desk::Desk;
+use io_thread::IoThread;
+
+/// How long the threads may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(4);
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address of the configuration cannot be listened on.
+    #[error("cannot listen on {what}: {source}; is it in use, or not an address of this machine?")]
+    Listen {
+        /// The address as configured.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The journal cannot be used.
+    #[error("data.dir: {0}")]
+    Journal(#[from] JournalError),
+    /// The system gave us no thread or no runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A server that is up. Dropping it stops it, too.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<bool>,
+    ready: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    /// Closed by the threads when they end.
+    ended: std::sync::mpsc::Receiver<()>,
+    addresses: Vec<String>,
+    journal: Option<Arc<Journal>>,
+}
+
+impl Server {
+    /// Starts it: when this returns, every address is listened on.
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        let directory = Arc::new(Directory::new(config));
+        let clock = Clock::start();
+        let listeners = listeners_of(config);
+        for (listen, listener) in config.sip.listen.iter().zip(&listeners) {
+            is_free(listener.address, listener.transport)
+                .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
+        }
+        let (journal, recovered) = match config.data.durability {
+            Durability::Memory => (None, Vec::new()),
+            Durability::Strict => open_journal(config, journal::Durability::Strict)?,
+            Durability::Relaxed => open_journal(config, journal::Durability::Relaxed)?,
+        };
+        let notifier = Arc::new(Notifier::new(Settings {
+            presence: config.presence.clone(),
+            limits: config.limits.clone(),
+            directory: Arc::clone(&directory),
+            routing: Routing { listeners: listeners.clone(), trusted: config.access.trusted.clone() },
+            journal: journal.is_some(),
+            secret: new_secret(),
+        }));
+        if journal.is_some() {
+            let back = notifier.restore(clock.now(), recovered);
+            tracing::info!(
+                subscriptions = back.subscriptions,
+                behind = back.behind,
+                states = back.states,
+                unusable = back.unusable,
+                "back from the journal"
+            );
+        }
+        let (failures, undeliverable) = mpsc::unbounded_channel();
+        let shared = Shared::new(config.limits.tcp_connections, failures);
+        let (stop, stopping) = watch::channel(false);
+        let (ending, ended) = std::sync::mpsc::channel();
+        let (errands, errands_in) = mpsc::unbounded_channel();
+        let mut threads = Vec::new();
+        let count = std::thread::available_parallelism().map_or(1, |n| n.get());
+        // The first thread also sends what comes from the API and from the timers.
+        let mut first = Some(io_thread::Chores { errands: errands_in, undeliverable });
+        for number in 0..count {
+            let thread = IoThread {
+                notifier: Arc::clone(&notifier),
+                clock,
+                shared: Arc::clone(&shared),
+                listeners: listeners.clone(),
+                journal: journal.clone(),
+                idle: Duration::from_secs(config.limits.tcp_idle_seconds),
+            };
+            threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
+        }
+        let ready = Arc::new(AtomicBool::new(true));
+        let state = ApiState {
+            directory,
+            control: Arc::new(Desk::new(notifier, clock, journal.clone(), errands)),
+            strict_compat: config.api.strict_compat,
+            ready: Arc::clone(&ready),
+            node: node_name(),
+        };
+        let router = api::router(state);
+        threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);
+        let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
+        addresses.push(format!("http://{}", config.http.listen));
+        Ok(Server { stop, ready, threads, ended, addresses, journal })
+    }
+
+    /// What it listens on, for people.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Stops it: nothing new is taken, what is queued is sent, and after a few seconds it is over in any case.
+    pub fn stop(mut self) {
+        self.ready.store(false, Ordering::Release);
+        // The threads may be gone already.
+        let _ = self.stop.send(true);
+        // Every thread holds a sender; the wait ends when the last is dropped.
+        let _ = self.ended.recv_timeout(STOP_WITHIN);
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+        for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+type Opened = (Option<Arc<Journal>>, Vec<(Key, Bytes)>);
+
+fn open_journal(config: &Config, durability: journal::Durability) -> Result<Opened, StartError> {
+    let (journal, recovered) = Journal::open(&config.data.dir, durability)?;
+    if let Some(cut) = &recovered.report.cut {
+        tracing::warn!(
+            file = %cut.path.display(), offset = cut.offset, octets = cut.octets, what = cut.what,
+            "the end of the journal was cut off: a write that a crash interrupted, and that nobody was told is kept"
+        );
+    }
+    Ok((Some(Arc::new(journal)), recovered.records))
+}
+
+fn listeners_of(config: &Config) -> Vec<Listener> {
+    let sent_by = |address: SocketAddr| match &config.sip.advertise {
+        Some(host) if host.contains(':') => format!("[{}]:{}", host.trim_matches(['[', ']']), address.port()),
+        Some(host) => format!("{host}:{}", address.port()),
+        None => address.to_string(),
+    };
+    let listener = |listen: &crate::config::Listen| Listener {
+        transport: match listen.transport {
+            ListenTransport::Udp => Transport::Udp,
+            ListenTransport::Tcp => Transport::Tcp,
+        },
+        address: listen.address,
+        sent_by: sent_by(listen.address).into(),
+    };
+    config.sip.listen.iter().map(listener).collect()
+}
+
+/// The name of this machine, which listings show.
+fn node_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "lamplighter".into(),
+        name => name.into(),
+    }
+}

@@ -1,0 +1,124 @@
+//! What phones and publishers write.
+
+use std::fmt::Write as _;
+
+use super::truth::{Said, Statement};
+use crate::presence::facts::{CallState, Direction};
+use crate::sip::wire::{Message, Name};
+
+/// The server's address.
+pub const SERVER: &str = "192.0.2.1:5060";
+
+/// Repeating a request until it is answered (RFC 3261 section 17.1.2.2).
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The request.
+    pub bytes: Vec<u8>,
+    /// Its CSeq number.
+    pub cseq: u32,
+    interval: u64,
+    ends: u64,
+}
+
+impl Pending {
+    /// A request that is sent at `now`; first repeated after 500 ms.
+    pub fn new(now: u64, cseq: u32, bytes: Vec<u8>) -> Pending {
+        Pending { bytes, cseq, interval: 500, ends: now + 32_000 }
+    }
+
+    /// When it was first sent.
+    pub fn sent_at(&self) -> u64 {
+        self.ends - 32_000
+    }
+
+    /// It is due: how long until the next repetition, or none if there was no answer in time.
+    pub fn repeat(&mut self, now: u64) -> Option<u64> {
+        self.interval = (self.interval * 2).min(4_000);
+        (now < self.ends).then_some(self.interval.min(self.ends.saturating_sub(now)))
+    }
+}
+
+/// The answer of a phone to a NOTIFY.
+pub fn answer(request: &Message<'_>, status: u16, retry_after: Option<u32>) -> Vec<u8> {
+    let mut text = format!("SIP/2.0 {status} Simulated\r\n");
+    for via in request.all(Name::Via) {
+        let _ = write!(text, "Via: {via}\r\n");
+    }
+    let (from, to, call_id) = (request.from.text, request.to.text, request.call_id);
+    let _ = write!(
+        text,
+        "From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {} {}\r\n",
+        request.cseq.number, request.cseq.method
+    );
+    if let Some(seconds) = retry_after {
+        let _ = write!(text, "Retry-After: {seconds}\r\n");
+    }
+    text.push_str("Content-Length: 0\r\n\r\n");
+    text.into_bytes()
+}
+
+/// The value of a header that the server itself never reads.
+pub fn header<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (_, rest) = text.split_once(&format!("\r\n{name}: "))?;
+    rest.split("\r\n").next()
+}
+
+/// A PUBLISH of Kamailio's or Asterisk's kind.
+pub fn publish(said: &Said, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
+    let (event, kind, body) = match &said.statement {
+        Statement::Mailbox(new, old) => {
+            let waiting = if *new > 0 { "yes" } else { "no" };
+            let body = format!("Messages-Waiting: {waiting}\r\nVoice-Message: {new}/{old} (0/0)\r\n");
+            ("message-summary", "application/simple-message-summary", body)
+        }
+        Statement::Call { .. } | Statement::Extension(_) => {
+            ("dialog", "application/dialog-info+xml", dialog_info(&said.statement, user, realm))
+        }
+        Statement::Still => ("dialog", "", String::new()),
+    };
+    let mut text = format!(
+        "PUBLISH sip:{user}@{realm} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{call_id};rport\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:{user}@{realm}>;tag={call_id}\r\nTo: <sip:{user}@{realm}>\r\n\
+         Call-ID: {call_id}\r\nCSeq: 10 PUBLISH\r\nEvent: {event}\r\nExpires: {}\r\n",
+        said.expires
+    );
+    if let Some(etag) = &said.if_match {
+        let _ = write!(text, "SIP-If-Match: {etag}\r\n");
+    }
+    if !kind.is_empty() {
+        let _ = write!(text, "Content-Type: {kind}\r\n");
+    }
+    let _ = write!(text, "Content-Length: {}\r\n\r\n{body}", body.len());
+    text.into_bytes()
+}
+
+fn dialog_info(statement: &Statement, user: &str, realm: &str) -> String {
+    let head = format!(
+        "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
+         state=\"full\" entity=\"sip:{user}@{realm}\">\n"
+    );
+    let state_name = |state: CallState| match state {
+        // With a capital T, as Kamailio writes it.
+        CallState::Trying => "Trying",
+        CallState::Proceeding => "proceeding",
+        CallState::Early => "early",
+        CallState::Confirmed => "confirmed",
+        CallState::Terminated => "terminated",
+    };
+    match statement {
+        Statement::Call { call, direction, state } => {
+            let direction = if *direction == Direction::Initiator { "initiator" } else { "recipient" };
+            let tags = if *state == CallState::Early { " local-tag=\"l\" remote-tag=\"r\"" } else { "" };
+            format!(
+                "{head}<dialog id=\"{call}\" call-id=\"{call}\"{tags} direction=\"{direction}\">\
+                 <state>{}</state><remote><identity>sip:9@{realm}</identity></remote></dialog></dialog-info>\n",
+                state_name(*state)
+            )
+        }
+        Statement::Extension(state) => {
+            format!("{head}<dialog id=\"{user}\"><state>{}</state></dialog></dialog-info>\n", state_name(*state))
+        }
+        Statement::Mailbox(..) | Statement::Still => String::new(),
+    }
+}

@@ -1,0 +1,33 @@
+//! What a phone is shown must not go back.
+
+use std::collections::HashMap;
+
+use super::lamp::Lamp;
+use crate::presence::facts::CallState;
+
+/// State and life of each call that was shown in a dialog.
+pub(super) type Shown = HashMap<String, (CallState, u32)>;
+
+/// Compares what a NOTIFY shows with what was shown before in the same dialog, and notes it. Phones show NOTIFYs in this
+/// order, though perhaps not all. A call that was rightly forgotten (its publication expired, an operator reset it)
+/// starts anew; `lives` counts that, as of when the NOTIFY leaves.
+pub(super) fn went_back(shown: &mut Shown, lamp: &Lamp, lives: impl Fn(&str) -> u32) -> Option<String> {
+    let Lamp::Calls(calls) = lamp else { return None };
+    let mut law = None;
+    for (call, state) in calls.iter().filter(|(call, _)| !call.is_empty()) {
+        let life = lives(call);
+        if let Some((old, was)) = shown.get(call)
+            && *was == life
+            && old > state
+        {
+            law = Some(format!("{call} went back from {old:?} to {state:?} on a phone's screen"));
+        }
+        shown.insert(call.clone(), (*state, life));
+    }
+    for (call, known) in shown.iter_mut() {
+        if !calls.iter().any(|(live, _)| live == call) {
+            *known = (CallState::Terminated, known.1);
+        }
+    }
+    law
+}

@@ -1,0 +1,46 @@
+//! The server under test: the real notifier, with everything fixed that a real start would draw.
+
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError};
+use crate::directory::Directory;
+use crate::notifier::{Notifier, Routing, Settings};
+use crate::sip::Transport;
+use crate::transport::Listener;
+
+const CONFIG: &str = r#"
+[limits]
+publications_per_presentity = 1000
+[[account]]
+id = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
+name = "Acme"
+realm = "acme.test"
+[[account]]
+id = "5642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
+name = "Globex"
+realm = "globex.test"
+"#;
+
+/// A server that knows nobody yet.
+pub(super) fn build(seed: u64) -> Notifier {
+    let config = config().unwrap_or_else(|_| Config::demo("simulated"));
+    let listener = |transport| Listener {
+        transport,
+        address: ([192, 0, 2, 1], 5060).into(),
+        sent_by: super::message::SERVER.into(),
+    };
+    let mut secret = *b"simulated secret";
+    secret[..8].copy_from_slice(&seed.to_le_bytes());
+    Notifier::new(Settings {
+        presence: config.presence.clone(),
+        limits: config.limits.clone(),
+        directory: Arc::new(Directory::new(&config)),
+        routing: Routing { listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)], trusted: Vec::new() },
+        secret,
+        journal: false,
+    })
+}
+
+fn config() -> Result<Config, ConfigError> {
+    Config::parse(CONFIG, "simulator.toml")
+}

@@ -1,0 +1,309 @@
+//! The values inside headers (RFC 3261 section 20), read in place when somebody asks.
+//!
+//! A value may be folded, so every reader here takes CR and LF for blanks.
+
+use super::Transport;
+use super::uri::{Host, host_port};
+use super::wire::{Name, is_token};
+
+pub(super) const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
+fn trim(text: &str) -> &str {
+    text.trim_matches(BLANKS)
+}
+
+/// Walks along a value and tells what stands outside quoted strings and angle brackets.
+#[derive(Default)]
+struct Outside {
+    quoted: bool,
+    escaped: bool,
+    bracket: bool,
+}
+
+impl Outside {
+    /// Takes the next octet; true if it means what it says.
+    fn passes(&mut self, c: u8) -> bool {
+        let outside = !self.quoted && !self.bracket;
+        match c {
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.quoted => self.escaped = true,
+            b'"' => self.quoted = !self.quoted,
+            b'<' if !self.quoted => self.bracket = true,
+            b'>' if !self.quoted => self.bracket = false,
+            _ => {}
+        }
+        outside
+    }
+}
+
+/// Where `wanted` first stands outside quoted strings and angle brackets.
+fn find_outside(text: &str, wanted: u8) -> Option<usize> {
+    let mut outside = Outside::default();
+    text.bytes().position(|c| outside.passes(c) && c == wanted)
+}
+
+/// True if every quote and bracket that opens closes, so that what we write behind it means what it says.
+fn closes(text: &str) -> bool {
+    let mut outside = Outside::default();
+    text.bytes().for_each(|c| _ = outside.passes(c));
+    !outside.quoted && !outside.bracket
+}
+
+/// The pieces between separators that stand outside quotes and brackets, as written.
+pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (item, after) = match find_outside(text, separator) {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
+        rest = after;
+        Some(item)
+    })
+}
+
+/// The first item of a comma-separated value as written, and the rest with its comma.
+pub fn split_first(value: &str) -> (&str, &str) {
+    value.split_at(find_outside(value, b',').unwrap_or(value.len()))
+}
+
+/// The items of a comma-separated value, blanks removed; commas inside quotes and brackets do not separate.
+pub fn list(value: &str) -> impl Iterator<Item = &str> {
+    split(value, b',').map(trim)
+}
+
+/// Name and value of a parameter without blanks; a missing value is empty.
+pub(super) fn name_and_value(param: &str) -> (&str, &str) {
+    let (name, value) = param.split_once('=').unwrap_or((param, ""));
+    (trim(name), trim(value))
+}
+
+/// The parameters of a value, `;` between them.
+fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    split(text, b';').map(name_and_value)
+}
+
+/// The first parameter of this name; names compare without case.
+pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    params(text).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// A From, To, Contact, Route or Record-Route item: `"name" <uri>;params` or `uri;params`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameAddr<'a> {
+    /// The item as written.
+    pub text: &'a str,
+    /// The URI, without brackets.
+    pub uri: &'a str,
+    /// The parameters of the header, not of the URI (RFC 3261 section 20.10); without the first `;`.
+    pub params: &'a str,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads one item. Without brackets, all parameters are the header's, and a URI that needs brackets is refused.
+    pub fn read(text: &'a str) -> Option<NameAddr<'a>> {
+        // Separators at the end part nothing, and there we add parameters of our own.
+        let text = trim(text).trim_end_matches([';', ' ', '\t', '\r', '\n']);
+        let (uri, params) = match find_outside(text, b'<') {
+            // An unquoted comma would split the value wherever it is given back (RFC 4475 section 3.1.2.15).
+            Some(open) if find_outside(&text[..open], b',').is_some() => return None,
+            Some(open) => {
+                let (uri, after) = text[open + 1..].split_once('>')?;
+                let after = trim(after);
+                (uri, if after.is_empty() { "" } else { after.strip_prefix(';')? })
+            }
+            None => {
+                let (uri, params) = text.split_once(';').unwrap_or((text, ""));
+                (Some(trim(uri)).filter(|uri| !uri.contains(['?', ',']))?, params)
+            }
+        };
+        let sound = sound_uri(uri) && closes(params) && find_outside(params, b',').is_none() && one_tag(params);
+        sound.then_some(NameAddr { text, uri, params })
+    }
+
+    /// The dialog tag (RFC 3261 section 19.3), if it has one.
+    pub fn tag(&self) -> Option<&'a str> {
+        param(self.params, "tag").filter(|tag| !tag.is_empty())
+    }
+
+    /// True unless there is a tag that is none. Beyond the letter of the grammar, a tag may hold what does no harm.
+    pub(super) fn tag_is_sound(&self) -> bool {
+        let harmful = |c: char| c <= ' ' || c == '\x7f' || matches!(c, '"' | '<' | '>');
+        param(self.params, "tag").is_none_or(|tag| !tag.is_empty() && !tag.contains(harmful))
+    }
+}
+
+/// With two tags, we and a proxy might not mean the same dialog.
+fn one_tag(text: &str) -> bool {
+    params(text).filter(|(name, _)| name.eq_ignore_ascii_case("tag")).count() < 2
+}
+
+fn sound_uri(uri: &str) -> bool {
+    uri.contains(':') && !uri.bytes().any(|c| c <= b' ' || matches!(c, b'"' | b'<' | 0x7f))
+}
+
+/// A CSeq value (RFC 3261 section 8.1.1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CSeq<'a> {
+    /// Below 2^31.
+    pub number: u32,
+    /// The method, as written.
+    pub method: &'a str,
+}
+
+impl<'a> CSeq<'a> {
+    /// Reads `number method`.
+    pub fn read(value: &'a str) -> Option<CSeq<'a>> {
+        let (number, method) = value.split_once(BLANKS)?;
+        let number = digits(number).filter(|n| *n < 1 << 31)?;
+        let method = trim(method);
+        (!method.is_empty() && !method.contains(BLANKS)).then_some(CSeq { number: number as u32, method })
+    }
+}
+
+/// A number made of digits only.
+fn digits(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|c| c.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// The seconds of an Expires or Min-Expires value: none if it is no number below 2^32 (RFC 3261 section 20.19).
+pub fn seconds(value: &str) -> Option<u32> {
+    digits(trim(value)).and_then(|n| u32::try_from(n).ok())
+}
+
+/// The seconds of a Retry-After value, which may go on with a comment and parameters (RFC 3261 section 20.33).
+pub fn retry_after(value: &str) -> Option<u32> {
+    let end = value.bytes().position(|c| !c.is_ascii_digit()).unwrap_or(value.len());
+    seconds(&value[..end])
+}
+
+/// A Via value (RFC 3261 section 20.42).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// The item as written, without what follows a comma.
+    pub text: &'a str,
+    /// The transport, if it is one that we know.
+    pub transport: Option<Transport>,
+    /// Host of sent-by.
+    pub host: Host<'a>,
+    /// Port of sent-by, where given.
+    pub port: Option<u16>,
+    /// Host and port as written.
+    pub sent_by: &'a str,
+    /// The parameters.
+    pub params: &'a str,
+}
+
+/// What an RFC 3261 branch starts with.
+pub const MAGIC_COOKIE: &str = "z9hG4bK";
+
+impl<'a> Via<'a> {
+    /// Reads the first item of a Via header.
+    pub fn first_of(value: &'a str) -> Option<Via<'a>> {
+        Via::read(list(value).next()?)
+    }
+
+    fn read(text: &'a str) -> Option<Via<'a>> {
+        let (name, rest) = text.split_once('/')?;
+        let (version, rest) = rest.split_once('/')?;
+        if !trim(name).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
+            return None;
+        }
+        let rest = rest.trim_start_matches(BLANKS);
+        let (transport, rest) = rest.split_once(BLANKS).filter(|(transport, _)| is_token(transport))?;
+        let (sent_by, params_text) = rest.split_once(';').map_or((rest, None), |(by, rest)| (by, Some(rest)));
+        if params_text.is_some_and(|text| params(text).any(|(name, _)| name.is_empty())) {
+            return None;
+        }
+        let (sent_by, params_text) = (trim(sent_by), params_text.unwrap_or_default());
+        let (host, port) = host_port(sent_by)?;
+        // What the writer would have to change could not be given back as it came.
+        if params_text.contains(|c: char| c.is_control() && !BLANKS.contains(&c)) {
+            return None;
+        }
+        const TRANSPORTS: [(&str, Transport); 6] = [
+            ("UDP", Transport::Udp),
+            ("TCP", Transport::Tcp),
+            ("TLS", Transport::Tls),
+            ("SCTP", Transport::Sctp),
+            ("WS", Transport::Ws),
+            ("WSS", Transport::Wss),
+        ];
+        let transport = TRANSPORTS.iter().find(|(name, _)| transport.eq_ignore_ascii_case(name)).map(|(_, t)| *t);
+        Some(Via { text, transport, host, port, sent_by, params: params_text })
+    }
+
+    /// True if no item of the value is empty and nothing is left open, for then nobody knows where one ends. Lower items
+    /// may name transports and hosts that we cannot read.
+    pub(super) fn list_is_sound(value: &str) -> bool {
+        closes(value) && list(value).all(|item| !item.is_empty())
+    }
+
+    /// The branch, if there is one.
+    pub fn branch(&self) -> Option<&'a str> {
+        param(self.params, "branch").filter(|b| !b.is_empty())
+    }
+
+    /// `rport`: absent, or asked for (RFC 3581).
+    pub fn wants_rport(&self) -> bool {
+        param(self.params, "rport").is_some()
+    }
+}
+
+/// An Event value (RFC 6665 section 8.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Name of the package; compared byte by byte.
+    pub package: &'a str,
+    /// The `id` parameter.
+    pub id: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    /// Reads the value; other parameters than `id` do not count.
+    pub fn read(value: &'a str) -> Option<Event<'a>> {
+        let (package, rest) = value.split_once(';').unwrap_or((value, ""));
+        let package = trim(package);
+        let id = param(rest, "id");
+        let sound = is_token(package) && id.is_none_or(is_token);
+        sound.then_some(Event { package, id })
+    }
+}
+
+/// The media type of a Content-Type or Accept item in lower case, without parameters.
+pub fn media_type(value: &str) -> String {
+    let end = value.find([';', ',']).unwrap_or(value.len());
+    let mut text: String = value[..end].chars().filter(|c| !BLANKS.contains(c)).collect();
+    text.make_ascii_lowercase();
+    text
+}
+
+/// Whether an Accept header with these lines admits a media type; without any line the default is admitted.
+///
+/// An item with `q=0` admits nothing, and an item that names the type outranks all ranges (RFC 3261 section 20.1,
+/// RFC 9110 section 12.5.1).
+pub fn accepts<'a>(lines: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
+    let (mut any, mut admitted) = (false, false);
+    for item in lines.flat_map(list) {
+        any = true;
+        let refused =
+            item.split_once(';').is_some_and(|(_, params)| param(params, "q").is_some_and(|q| q.parse() == Ok(0.0)));
+        match media_type(item) {
+            range if range == wanted => return !refused,
+            range => match range.strip_suffix('*') {
+                Some(kind) if kind == "*/" || (kind.ends_with('/') && wanted.starts_with(kind)) => admitted |= !refused,
+                _ => {}
+            },
+        }
+    }
+    admitted || !any
+}
+
+/// All items of all lines of a list header, empty ones left out.
+pub fn items<'a>(message: &super::wire::Message<'a>, name: Name) -> Vec<&'a str> {
+    message.all(name).flat_map(list).filter(|item| !item.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests;

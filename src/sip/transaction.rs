@@ -1,0 +1,334 @@
+//! Non-INVITE transactions (RFC 3261 sections 17.1.2 and 17.2.2), without sockets and without a clock.
+//!
+//! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hasher;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::headers::MAGIC_COOKIE;
+use super::wire::{Message, StartLine};
+
+/// Round-trip time estimate: the first retransmission interval (ms).
+pub const T1: u64 = 500;
+/// The longest retransmission interval (ms).
+pub const T2: u64 = 4_000;
+/// Timers F and J: how long a transaction can last (ms).
+pub const TIMEOUT: u64 = 64 * T1;
+
+/// A non-INVITE client transaction, as far as time is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTransaction {
+    next: u64,
+    interval: u64,
+    ends: u64,
+    reliable: bool,
+}
+
+/// What a client transaction wants at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// Timer E: the request is to be repeated, or replaced by a newer one.
+    Retransmission,
+    /// Timer F: no answer came.
+    Timeout,
+}
+
+impl ClientTransaction {
+    /// A request is sent at `now` (ms). On reliable transports nothing is repeated.
+    pub fn start(now: u64, reliable: bool) -> ClientTransaction {
+        let ends = now + TIMEOUT;
+        ClientTransaction { next: if reliable { ends } else { now + T1 }, interval: T1, ends, reliable }
+    }
+
+    /// The request is replaced by a newer one at `now` (ms), the peer having been silent so far: the wait for a sign of
+    /// life goes on as it was. On reliable transports that is until the end: the newer one is not repeated either.
+    pub fn replace(&mut self, now: u64) {
+        if !self.reliable {
+            self.next = (now + self.interval).min(self.ends);
+        }
+    }
+
+    /// When [`ClientTransaction::due`] wants to be asked next (ms).
+    pub fn deadline(&self) -> u64 {
+        self.next.min(self.ends)
+    }
+
+    /// What is due at `now` (ms); a retransmission that is due is taken to be made.
+    pub fn due(&mut self, now: u64) -> Due {
+        if now >= self.ends {
+            return Due::Timeout;
+        }
+        if self.reliable || now < self.next {
+            return Due::Nothing;
+        }
+        self.interval = (self.interval * 2).min(T2);
+        self.next = now + self.interval;
+        Due::Retransmission
+    }
+
+    /// A provisional answer came: from now on repetitions are T2 apart (RFC 3261 section 17.1.2.2).
+    pub fn proceed(&mut self, now: u64) {
+        if !self.reliable && self.interval < T2 {
+            self.interval = T2;
+            self.next = now + T2;
+        }
+    }
+}
+
+/// What is known of a request that has just come in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is new, and is remembered from now on; its answer is to be given to [`ServerTransactions::answered`].
+    New(Key),
+    /// It was answered before; this is the answer.
+    Answered(Bytes),
+    /// It is being worked on.
+    InProgress,
+    /// The same request came by another way (RFC 3261 section 8.2.2.2) and was taken; this one is to be refused.
+    Merged,
+}
+
+/// Names a server transaction: a keyed hash, so that strangers cannot make two requests look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u128);
+
+/// The answers given in the last 32 seconds (Timer J), to be repeated when a request is.
+#[derive(Debug)]
+pub struct ServerTransactions {
+    secret: [u8; 16],
+    shards: Box<[Mutex<Shard>]>,
+    most_per_shard: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    answers: HashMap<Key, Stage>,
+    /// In the order in which they end.
+    ends: VecDeque<(u64, Key)>,
+}
+
+/// How far a remembered request has come.
+#[derive(Clone, Debug)]
+enum Stage {
+    Working,
+    Answered(Bytes),
+    Merged,
+}
+
+const SHARDS: usize = 64;
+
+impl ServerTransactions {
+    /// Remembers at most `most` requests; beyond that the oldest are forgotten early, which costs no more than that a
+    /// late repetition of them is taken for new.
+    pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        ServerTransactions { secret, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
+    }
+
+    /// Looks a request up and remembers it if it is new. `now` in ms.
+    pub fn look_up(&self, now: u64, request: &Message<'_>) -> Seen {
+        let key = self.key(request);
+        let outside_dialog = request.to.tag().is_none();
+        match self.remember(now, key) {
+            Ok(()) => {}
+            Err(Stage::Answered(answer)) => return Seen::Answered(answer),
+            Err(Stage::Working) => return Seen::InProgress,
+            Err(Stage::Merged) => return Seen::Merged,
+        }
+        // A merged request has the same From tag, Call-ID and CSeq, but another branch.
+        let fingerprint = self.hash(|h| {
+            h.write_u8(b'M');
+            for part in [request.from.tag().unwrap_or_default(), request.call_id, request.cseq.method] {
+                h.write(part.as_bytes());
+                h.write_u8(0xff);
+            }
+            h.write_u32(request.cseq.number);
+        });
+        if outside_dialog && self.remember(now, fingerprint).is_err() {
+            // Its repetitions are refused again, should the refusal be lost.
+            self.advance(key, Stage::Merged);
+            return Seen::Merged;
+        }
+        Seen::New(key)
+    }
+
+    /// Keeps the answer to a request for its repetitions.
+    pub fn answered(&self, key: Key, answer: Bytes) {
+        self.advance(key, Stage::Answered(answer));
+    }
+
+    fn advance(&self, key: Key, stage: Stage) {
+        if let Some(slot) = self.shard(key).lock().answers.get_mut(&key) {
+            *slot = stage;
+        }
+    }
+
+    /// Replaces the answer to a request, found by an answer to it.
+    pub fn answered_anew(&self, answer: &Message<'_>, bytes: Bytes) {
+        self.answered(self.key_for(answer, answer.cseq.method), bytes);
+    }
+
+    /// The answer given to a request of this method with the branch and sent-by of the given one: what a CANCEL is
+    /// about (RFC 3261 section 9.2).
+    pub fn answer_to(&self, cancel: &Message<'_>, method: &str) -> Option<Bytes> {
+        let key = self.key_for(cancel, method);
+        match self.shard(key).lock().answers.get(&key) {
+            Some(Stage::Answered(answer)) => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
+    /// How many requests are remembered.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().answers.len()).sum()
+    }
+
+    /// True if none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, key: Key) -> &Mutex<Shard> {
+        &self.shards[(key.0 as usize) % SHARDS]
+    }
+
+    fn remember(&self, now: u64, key: Key) -> Result<(), Stage> {
+        let mut shard = self.shard(key).lock();
+        while let Some((ends, old)) = shard.ends.front().copied() {
+            if ends > now && shard.answers.len() < self.most_per_shard {
+                break;
+            }
+            shard.ends.pop_front();
+            shard.answers.remove(&old);
+        }
+        if let Some(stage) = shard.answers.get(&key) {
+            return Err(stage.clone());
+        }
+        shard.answers.insert(key, Stage::Working);
+        shard.ends.push_back((now + TIMEOUT, key));
+        Ok(())
+    }
+
+    fn hash(&self, feed: impl FnOnce(&mut SipHasher13)) -> Key {
+        let mut hasher = SipHasher13::new_with_key(&self.secret);
+        feed(&mut hasher);
+        Key(hasher.finish128().as_u128())
+    }
+
+    fn key(&self, request: &Message<'_>) -> Key {
+        self.key_for(request, request.cseq.method)
+    }
+
+    fn key_for(&self, request: &Message<'_>, method: &str) -> Key {
+        self.hash(|h| {
+            let mut feed = |part: &str| {
+                h.write(part.as_bytes());
+                h.write_u8(0xff);
+            };
+            feed(method);
+            match request.via.branch() {
+                Some(branch) if branch.len() > MAGIC_COOKIE.len() && branch.starts_with(MAGIC_COOKIE) => {
+                    feed(branch);
+                    feed(request.via.sent_by);
+                }
+                // A peer of RFC 2543 gives no branch to go by (RFC 3261 section 17.2.3).
+                _ => {
+                    let uri = match request.head.start {
+                        StartLine::Request { uri, .. } => uri,
+                        StartLine::Response { .. } => "",
+                    };
+                    for part in [uri, request.to.text, request.from.text, request.call_id, request.via.text] {
+                        feed(part);
+                    }
+                    h.write_u32(request.cseq.number);
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::wire;
+
+    #[test]
+    fn timer_e_doubles_up_to_t2_and_timer_f_ends_it() {
+        let mut t = ClientTransaction::start(0, false);
+        let mut sent = Vec::new();
+        loop {
+            let now = t.deadline();
+            match t.due(now) {
+                Due::Retransmission => sent.push(now),
+                Due::Timeout => break assert_eq!(now, 32_000),
+                Due::Nothing => panic!("asked at its own deadline"),
+            }
+        }
+        assert_eq!(sent, [500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
+    }
+
+    #[test]
+    fn nothing_is_repeated_on_streams_and_a_provisional_answer_slows_down() {
+        let mut t = ClientTransaction::start(7, true);
+        assert_eq!((t.deadline(), t.due(8_000), t.due(32_007)), (32_007, Due::Nothing, Due::Timeout));
+        let mut t = ClientTransaction::start(0, false);
+        t.proceed(100);
+        assert_eq!((t.due(500), t.deadline()), (Due::Nothing, 4_100));
+    }
+
+    fn request(branch: &str, sent_by: &str, cseq: u32) -> String {
+        format!(
+            "PUBLISH sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP {sent_by};branch={branch}\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:a@b>\r\nCall-ID: c\r\nCSeq: {cseq} PUBLISH\r\n\r\n"
+        )
+    }
+
+    fn look(t: &ServerTransactions, now: u64, text: &str) -> Seen {
+        t.look_up(now, &wire::read(text.as_bytes()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_repeated_request_gets_the_same_answer_for_32_seconds() {
+        let t = ServerTransactions::new([1; 16], 100);
+        let first = request("z9hG4bK1", "h:1", 1);
+        let Seen::New(key) = look(&t, 0, &first) else { panic!("new") };
+        assert_eq!(look(&t, 1, &first), Seen::InProgress);
+        t.answered(key, Bytes::from_static(b"ok"));
+        assert_eq!(look(&t, 31_999, &first), Seen::Answered(Bytes::from_static(b"ok")));
+        assert!(matches!(look(&t, 40_000, &first), Seen::New(_)));
+    }
+
+    #[test]
+    fn sent_by_and_branch_tell_requests_apart_and_a_merged_one_is_noticed() {
+        let t = ServerTransactions::new([1; 16], 100);
+        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:1", 1)), Seen::New(_)));
+        for repeated in 0..3 {
+            assert_eq!(look(&t, repeated, &request("z9hG4bK2", "h:1", 1)), Seen::Merged);
+        }
+        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:2", 2)), Seen::New(_)));
+    }
+
+    #[test]
+    fn without_the_cookie_the_whole_request_counts() {
+        let t = ServerTransactions::new([1; 16], 100);
+        assert!(matches!(look(&t, 0, &request("1", "h:1", 1)), Seen::New(_)));
+        assert_eq!(look(&t, 0, &request("1", "h:1", 1)), Seen::InProgress);
+        assert!(matches!(look(&t, 0, &request("1", "h:1", 2)), Seen::New(_)));
+        assert!(matches!(look(&t, 0, &request("z9hG4bK", "h:1", 3)), Seen::New(_)));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let t = ServerTransactions::new([1; 16], 64);
+        for i in 0..10_000 {
+            look(&t, 0, &request(&format!("z9hG4bK{i}"), "h", i));
+        }
+        assert!(t.len() <= 64, "{}", t.len());
+    }
+}

@@ -1,0 +1,253 @@
+//! SIP and SIPS URIs (RFC 3261 section 19.1), read in place.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The scheme of a URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme<'a> {
+    /// `sip`
+    Sip,
+    /// `sips`
+    Sips,
+    /// Any other, as written.
+    Other(&'a str),
+}
+
+/// The host of a SIP URI or of a Via.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// A domain name, as written.
+    Name(&'a str),
+    /// An address; IPv6 stood in brackets.
+    Ip(IpAddr),
+}
+
+impl<'a> Host<'a> {
+    /// Reads `host` or `[v6]`.
+    pub fn read(text: &'a str) -> Option<Host<'a>> {
+        if let Some(inside) = text.strip_prefix('[') {
+            return inside.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|a| Host::Ip(IpAddr::V6(a)));
+        }
+        if let Ok(v4) = text.parse() {
+            return Some(Host::Ip(IpAddr::V4(v4)));
+        }
+        let sound = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
+        (!text.is_empty() && text.len() <= 255 && text.bytes().all(sound)).then_some(Host::Name(text))
+    }
+
+    /// The address, if it is one. An IPv4 address in IPv6 clothes counts as IPv4 (RFC 5118 section 4.9).
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Host::Ip(ip) => Some(ip.to_canonical()),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+/// Reads `host[:port]` with blanks allowed round the colon.
+pub(super) fn host_port(text: &str) -> Option<(Host<'_>, Option<u16>)> {
+    let text = text.trim_matches(crate::sip::headers::BLANKS);
+    let (host, port) = match text.rfind(':') {
+        Some(at) if !text[at..].contains(']') => (&text[..at], Some(&text[at + 1..])),
+        _ => (text, None),
+    };
+    let port = match port.map(|p| p.trim_matches(crate::sip::headers::BLANKS)) {
+        None => None,
+        Some(p) if !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()) => Some(p.parse().ok()?),
+        Some(_) => return None,
+    };
+    Some((Host::read(host.trim_end_matches(crate::sip::headers::BLANKS))?, port))
+}
+
+/// A URI, its parts as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// The whole of it.
+    pub text: &'a str,
+    /// Its scheme.
+    pub scheme: Scheme<'a>,
+    /// The user part with its escapes, without password. May hold `;` and `=`.
+    pub user: Option<&'a str>,
+    /// The host. Of a URI that is not SIP or SIPS, everything after the scheme, unchecked.
+    pub host: Host<'a>,
+    /// The port, where given.
+    pub port: Option<u16>,
+    /// Everything from the first `;` after the host up to the `?`.
+    pub params: &'a str,
+    /// Everything after the `?`.
+    pub headers: &'a str,
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a URI. Of schemes other than sip and sips only the scheme is looked at.
+    pub fn read(text: &'a str) -> Option<Uri<'a>> {
+        let (scheme, rest) = text.split_once(':')?;
+        let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
+        if scheme.is_empty() || !scheme.as_bytes()[0].is_ascii_alphabetic() || !scheme.bytes().all(token) {
+            return None;
+        }
+        if rest.is_empty() || rest.bytes().any(|c| c <= b' ' || matches!(c, b'<' | b'>' | b'"' | 0x7f)) {
+            return None;
+        }
+        let scheme = match scheme {
+            s if s.eq_ignore_ascii_case("sip") => Scheme::Sip,
+            s if s.eq_ignore_ascii_case("sips") => Scheme::Sips,
+            other => {
+                let (scheme, host) = (Scheme::Other(other), Host::Name(rest));
+                return Some(Uri { text, scheme, user: None, host, port: None, params: "", headers: "" });
+            }
+        };
+        // The user part may hold ';', '?' and '/', so the '@' comes first (RFC 4475 section 3.1.1.9).
+        let (user, rest) = match rest.split_once('@') {
+            Some((userinfo, rest)) => (Some(userinfo.split(':').next().unwrap_or(userinfo)), rest),
+            None => (None, rest),
+        };
+        if user == Some("") || rest.contains('@') {
+            return None;
+        }
+        let (rest, headers) = rest.split_once('?').unwrap_or((rest, ""));
+        let (host, params) = rest.split_once(';').map_or((rest, ""), |(host, _)| (host, &rest[host.len() + 1..]));
+        if host.contains(char::is_whitespace) {
+            return None;
+        }
+        let (host, port) = host_port(host)?;
+        Some(Uri { text, scheme, user, host, port, params, headers })
+    }
+
+    /// A URI parameter: none if absent, `Some("")` if it has no value. Names compare without case.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        self.params.split(';').find_map(|p| {
+            let (key, value) = p.split_once('=').unwrap_or((p, ""));
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The user with its escapes resolved (RFC 3261 section 19.1.4). What is no valid escape stays as it is.
+    pub fn decoded_user(&self) -> Option<Cow<'a, str>> {
+        self.user.map(percent_decode)
+    }
+
+    /// Everything before parameters and headers: `scheme:user@host:port` as written.
+    pub fn address(&self) -> &'a str {
+        let tail = self.params.len() + self.headers.len();
+        if tail == 0 {
+            return self.text.trim_end_matches([';', '?']);
+        }
+        // Both parts are slices of `text` at its end, with one separator before each that is there.
+        let separators = usize::from(!self.params.is_empty()) + usize::from(!self.headers.is_empty());
+        let end = self.text.len().saturating_sub(tail + separators);
+        self.text.get(..end).unwrap_or(self.text).trim_end_matches([';', '?'])
+    }
+}
+
+/// Resolves `%HH`; a `%` that starts no escape, or an escape that makes no UTF-8, stays as written.
+pub fn percent_decode(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    let digit = |i: usize| bytes.get(i).and_then(|c| (*c as char).to_digit(16));
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (c, ..) => {
+                out.push(c);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::read(text).unwrap_or_else(|| panic!("{text} should be a URI"))
+    }
+
+    #[test]
+    fn the_parts_of_a_uri_are_found_where_the_grammar_puts_them() {
+        let u = uri("sip:john.doe:secret@[2001:db8::7]:5070;transport=tcp;lr?Subject=x");
+        assert_eq!((u.scheme, u.user, u.port), (Scheme::Sip, Some("john.doe"), Some(5070)));
+        assert_eq!(u.host.ip(), Some("2001:db8::7".parse().unwrap()));
+        assert_eq!((u.param("TRANSPORT"), u.param("lr"), u.param("ob")), (Some("tcp"), Some(""), None));
+        assert_eq!(u.headers, "Subject=x");
+        assert_eq!(u.address(), "sip:john.doe:secret@[2001:db8::7]:5070");
+    }
+
+    #[test]
+    fn a_user_may_hold_semicolons_and_question_marks() {
+        let u = uri("sip:user;par=u%40example.net@example.com");
+        assert_eq!(u.decoded_user().as_deref(), Some("user;par=u@example.net"));
+        assert_eq!((u.params, u.address()), ("", u.text));
+        assert_eq!(uri("sip:a?b@example.com;x").user, Some("a?b"));
+    }
+
+    #[test]
+    fn an_address_without_port_is_not_taken_for_one_with() {
+        assert_eq!(uri("sip:[2001:db8::10:5070]").port, None);
+        assert_eq!(uri("sip:[2001:db8::10]:5070").port, Some(5070));
+        assert_eq!(uri("sip:w@[::ffff:192.0.2.10]").host.ip(), Some("192.0.2.10".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_uri_is_refused() {
+        for bad in [
+            "",
+            "sip",
+            ":x",
+            "sip:",
+            "sip:@host",
+            "sip:a@",
+            "sip:a@b@c",
+            "sip:a b@c",
+            "sip:2001:db8::10",
+            "sip:a@b:99999",
+            "sip:a@b:",
+            "sip:a@b:5x",
+            "sip:[2001:db8:::192.0.2.1]",
+            "sip:[fe80::1%25eth0]",
+            "<sip:a@b>",
+            "1sip:a",
+            "sip:a@b;\"",
+        ] {
+            assert!(Uri::read(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_named_and_not_looked_into() {
+        assert_eq!(uri("tel:+1555").scheme, Scheme::Other("tel"));
+        assert_eq!(uri("SIPS:a@b").scheme, Scheme::Sips);
+    }
+
+    #[test]
+    fn an_address_is_what_stands_before_parameters() {
+        for (text, address) in [
+            ("sip:a@b", "sip:a@b"),
+            ("sip:a@b;x=1", "sip:a@b"),
+            ("sip:a@b?h=1", "sip:a@b"),
+            ("sip:a@b;x?h=1", "sip:a@b"),
+            ("sip:a@b;", "sip:a@b"),
+        ] {
+            assert_eq!(uri(text).address(), address);
+        }
+    }
+
+    #[test]
+    fn escapes_are_resolved_and_lone_percents_kept() {
+        assert_eq!(percent_decode("%2A3101"), "*3101");
+        assert_eq!(percent_decode("100%"), "100%");
+        assert_eq!(percent_decode("%Z%45"), "%ZE");
+        assert_eq!(percent_decode("null-%00-null"), "null-\0-null");
+        assert_eq!(percent_decode("%ff"), "%ff");
+    }
+}

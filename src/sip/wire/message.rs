@@ -1,0 +1,131 @@
+//! A whole message: its head, what every message must have, and its body.
+
+use super::head::{StartLine, head_end};
+use super::{Fault, Head, MAX_MESSAGE, Name, Verb};
+use crate::sip::headers::{CSeq, NameAddr, Via};
+use crate::sip::uri::Uri;
+
+/// A message with everything in it that RFC 3261 section 8.1.1 demands, borrowed from the bytes it came in.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    /// Start line and header lines.
+    pub head: Head<'a>,
+    /// The topmost Via.
+    pub via: Via<'a>,
+    /// The From value.
+    pub from: NameAddr<'a>,
+    /// The To value.
+    pub to: NameAddr<'a>,
+    /// The Call-ID; compared byte by byte.
+    pub call_id: &'a str,
+    /// The CSeq value.
+    pub cseq: CSeq<'a>,
+    /// The body, as long as Content-Length says.
+    pub body: &'a [u8],
+}
+
+/// A message that cannot be taken.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Its head, if enough could be read to address an answer to it.
+    pub head: Option<Box<Head<'a>>>,
+}
+
+/// Reads one datagram, or one message that a [`super::Framer`] has cut out of a stream.
+///
+/// `Ok(None)` is a keep-alive: nothing but line ends and NULs. In a datagram, bytes after Content-Length are dropped
+/// and a missing Content-Length means all that is there (RFC 3261 section 18.3).
+pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Refused<'_>> {
+    let refuse = |fault| Refused { fault, head: None };
+    let start = bytes.iter().position(|c| !matches!(c, b'\r' | b'\n' | 0)).unwrap_or(bytes.len());
+    let bytes = &bytes[start..];
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if bytes.len() > MAX_MESSAGE {
+        return Err(refuse(Fault::TooLarge));
+    }
+    // Only the head is text; the body may hold anything.
+    let text = match std::str::from_utf8(&bytes[..head_end(bytes, 0).unwrap_or(bytes.len())]) {
+        Ok(text) => text,
+        // The lines up to the bad byte may be enough to answer.
+        Err(e) => {
+            let good = std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default();
+            let head = Head::find(good).ok().map(|(head, _)| Box::new(head));
+            return Err(Refused { fault: Fault::NotUtf8, head });
+        }
+    };
+    let (head, body_at) = Head::find(text).map_err(refuse)?;
+    if let Some(fault) = head.fault {
+        return Err(Refused { fault, head: Some(Box::new(head)) });
+    }
+    match Message::check(&head, &bytes[body_at..]) {
+        Ok((via, from, to, call_id, cseq, body)) => Ok(Some(Message { head, via, from, to, call_id, cseq, body })),
+        Err(fault) => Err(Refused { fault, head: Some(Box::new(head)) }),
+    }
+}
+
+type Parts<'a> = (Via<'a>, NameAddr<'a>, NameAddr<'a>, &'a str, CSeq<'a>, &'a [u8]);
+
+impl<'a> Message<'a> {
+    fn check(head: &Head<'a>, rest: &'a [u8]) -> Result<Parts<'a>, Fault> {
+        let need = |name: Name| head.first(name).ok_or(Fault::Missing(name));
+        let via = Via::first_of(need(Name::Via)?).ok_or(Fault::Invalid(Name::Via))?;
+        for value in head.all(Name::Via) {
+            if !Via::list_is_sound(value) {
+                return Err(Fault::Invalid(Name::Via));
+            }
+        }
+        let party = |name: Name| NameAddr::read(need(name)?).filter(NameAddr::tag_is_sound).ok_or(Fault::Invalid(name));
+        let (from, to) = (party(Name::From)?, party(Name::To)?);
+        let call_id = need(Name::CallId)?;
+        // What the writer would have to change could not be given back as it came.
+        if call_id.is_empty() || call_id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Fault::Invalid(Name::CallId));
+        }
+        let cseq = CSeq::read(need(Name::CSeq)?).ok_or(Fault::Invalid(Name::CSeq))?;
+        let body = match head.first(Name::ContentLength) {
+            None => rest,
+            Some(text) => {
+                let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+                let length = text.parse::<usize>().ok().filter(|_| digits).ok_or(Fault::ContentLength)?;
+                rest.get(..length).ok_or(Fault::ContentLength)?
+            }
+        };
+        if let StartLine::Request { method, uri, .. } = head.start {
+            if cseq.method != method {
+                return Err(Fault::CSeqMethod);
+            }
+            Uri::read(uri).ok_or(Fault::RequestUri)?;
+        }
+        Ok((via, from, to, call_id, cseq, body))
+    }
+
+    /// Method and Request-URI of a request; none for a response.
+    pub fn request(&self) -> Option<(Verb<'a>, &'a str)> {
+        match self.head.start {
+            StartLine::Request { verb, uri, .. } => Some((verb, uri)),
+            StartLine::Response { .. } => None,
+        }
+    }
+
+    /// Status of a response; none for a request.
+    pub fn status(&self) -> Option<u16> {
+        match self.head.start {
+            StartLine::Request { .. } => None,
+            StartLine::Response { status } => Some(status),
+        }
+    }
+
+    /// The value of the first line of this name.
+    pub fn first(&self, name: Name) -> Option<&'a str> {
+        self.head.first(name)
+    }
+
+    /// The values of all lines of this name, in order.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &'a str> {
+        self.head.all(name)
+    }
+}

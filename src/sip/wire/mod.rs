@@ -1,0 +1,26 @@
+//! Messages as bytes (RFC 3261 section 7): reading, cutting streams into messages, writing.
+//!
+//! This is the only code that meets bytes from the network. Every loop here consumes input, every size has a limit,
+//! and what is refused is refused with a [`Fault`] that says in a person's words what was wrong.
+
+mod fault;
+mod frame;
+mod head;
+mod message;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use fault::Fault;
+pub use frame::{Frame, Framer};
+pub(super) use head::is_token;
+pub use head::{Head, Header, Name, StartLine, Verb};
+pub use message::{Message, Refused, read};
+pub use write::{Writer, reply};
+
+/// The largest message taken, head and body (octets): the largest UDP datagram.
+pub const MAX_MESSAGE: usize = 65_535;
+/// The most header lines taken. Phones send 15 to 30; a request through ten proxies some 40.
+pub const MAX_HEADERS: usize = 128;
+/// The longest header value taken, folded lines together (octets).
+pub const MAX_LINE: usize = 8 * 1024;

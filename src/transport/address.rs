@@ -1,0 +1,85 @@
+//! Where messages come from and go to, as plain values.
+
+use std::net::SocketAddr;
+
+use crate::sip::Transport;
+
+/// Names a listener: an index into the configured listen addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerNo(pub u8);
+
+/// Names a connection of a stream transport; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowId(pub u64);
+
+/// The way that a message came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its transport.
+    pub transport: Transport,
+    /// The listener that it came to.
+    pub listener: ListenerNo,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The connection that it came on, where there are connections.
+    pub flow: Option<FlowId>,
+}
+
+/// The way that a message is to go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A datagram from a listener's socket.
+    Datagram {
+        /// The listener.
+        listener: ListenerNo,
+        /// The receiver.
+        peer: SocketAddr,
+    },
+    /// An open connection; when it is gone, a new one to `otherwise`.
+    Flow {
+        /// The connection.
+        flow: FlowId,
+        /// Where to connect to when it is gone, and the listener whose name the new connection goes by.
+        otherwise: Option<(ListenerNo, SocketAddr)>,
+    },
+    /// A TCP connection to be opened, or used again if one is open to the same address.
+    Connection {
+        /// The listener whose name the connection goes by.
+        listener: ListenerNo,
+        /// The receiver.
+        peer: SocketAddr,
+    },
+}
+
+impl Destination {
+    /// Whether what is sent arrives or breaks the connection, so that nothing needs repeating.
+    pub fn is_reliable(&self) -> bool {
+        !matches!(self, Destination::Datagram { .. })
+    }
+}
+
+/// A listener as peers see it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its transport.
+    pub transport: Transport,
+    /// The address that it listens on.
+    pub address: SocketAddr,
+    /// `host:port` for our Via and Contact.
+    pub sent_by: Box<str>,
+}
+
+/// Comes back when a packet could not be sent; what it means is up to whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u128);
+
+/// One message to send.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Where it goes.
+    pub to: Destination,
+    /// The message.
+    pub bytes: bytes::Bytes,
+    /// To be given back if it cannot be sent.
+    pub ticket: Option<Ticket>,
+}

@@ -1,0 +1,269 @@
+//! A small world behind the API: accounts, a notifier that only remembers what it was asked, a client that can be odd.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lamplighter::api::{self, ApiState};
+use lamplighter::config::Config;
+use lamplighter::directory::{AccountNo, Directory};
+use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::package::{self, PackageId};
+use lamplighter::presence::facts::CallState;
+use serde_json::Value;
+
+pub(crate) const A: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
+pub(crate) const CHILD: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
+pub(crate) const SIBLING: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+/// A token of account A.
+pub(crate) const T: &str = "acme-token";
+
+const ACCOUNTS: &str = r#"
+[[token]]
+value = "acme-token"
+account = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
+[[token]]
+value = "child-token"
+account = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1"
+[[token]]
+value = "root-token"
+superuser = true
+[[account]]
+id = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
+realm = "acme.test"
+  [[account.user]]
+  id = "alice"
+  presence_id = "2000"
+  [[account.user]]
+  id = "bob"
+  [[account.user]]
+  id = "nobody"
+  [[account.device]]
+  id = "d1"
+  owner_id = "alice"
+  sip = { username = "1001" }
+  presence_id = "Desk1"
+  [[account.device]]
+  id = "d2"
+  owner_id = "bob"
+  sip = { username = "1002" }
+  [[account.device]]
+  id = "d3"
+  owner_id = "bob"
+  sip = { username = "1003" }
+[[account]]
+id = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1"
+realm = "child.test"
+parent = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
+[[account]]
+id = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"
+realm = "umbrella.test"
+"#;
+
+/// What the notifier was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Reset(String, Vec<String>),
+    Set(String, Vec<String>, CallState),
+}
+
+/// A reset, or a set to a state.
+type Asked = (AccountNo, Vec<String>, Option<CallState>);
+
+/// A notifier that has what it is given and remembers what it is asked.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) subscriptions: Mutex<Vec<(AccountNo, SubscriptionRecord)>>,
+    pub(crate) publications: Mutex<Vec<(AccountNo, PublicationRecord)>>,
+    changes: Mutex<Vec<Asked>>,
+    pub(crate) full: AtomicBool,
+}
+
+impl Control for Notes {
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
+        let all = self.subscriptions.lock().unwrap();
+        let mine = all.iter().filter(|(a, s)| *a == account && package.is_none_or(|p| p == s.package));
+        mine.map(|(_, s)| s.clone()).collect()
+    }
+    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
+        let all = self.publications.lock().unwrap();
+        let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
+        mine.map(|(_, p)| p.clone()).collect()
+    }
+    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+        self.changes.lock().unwrap().push((account, users.to_vec(), None));
+        Ok(())
+    }
+    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit: 7 });
+        }
+        self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
+        Ok(())
+    }
+}
+
+/// A server on a loopback port of its own.
+pub(crate) struct World {
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) directory: Arc<Directory>,
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with_strict_compat(false)
+    }
+
+    pub(crate) fn with_strict_compat(strict_compat: bool) -> Self {
+        let directory = Arc::new(Directory::new(&Config::parse(ACCOUNTS, "accounts.toml").unwrap()));
+        let notes = Arc::new(Notes::default());
+        let ready = Arc::new(AtomicBool::new(true));
+        let state = ApiState {
+            directory: directory.clone(),
+            control: notes.clone(),
+            strict_compat,
+            ready: ready.clone(),
+            node: "pres1".into(),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(api::serve(listener, api::router(state), 64, std::future::pending()));
+        Self { notes, ready, directory, address, _runtime: runtime }
+    }
+
+    /// A subscription of account A, before its first NOTIFY was answered.
+    pub(crate) fn subscribe(&self, user: &str, event: &str, call_id: &str, expires: u32) {
+        self.subscribe_in(A, user, event, call_id, expires);
+    }
+
+    pub(crate) fn subscribe_in(&self, account: &str, user: &str, event: &str, call_id: &str, expires: u32) {
+        let record = SubscriptionRecord {
+            user: user.into(),
+            package: package::by_name(event).unwrap(),
+            call_id: call_id.into(),
+            from: "Carol@acme.test".into(),
+            expires,
+            subscribed_at: 1_438_981_899,
+            last: None,
+            user_agent: None,
+            proxy_route: None,
+        };
+        let account = self.directory.account_by_id(account).unwrap();
+        self.notes.subscriptions.lock().unwrap().push((account, record));
+    }
+
+    /// The NOTIFY of the latest subscription is answered.
+    pub(crate) fn answered(&self, cseq: u32, reply: u16, body: &str) {
+        let mut all = self.notes.subscriptions.lock().unwrap();
+        all.last_mut().unwrap().1.last = Some(LastNotify { cseq, reply, body: body.into() });
+    }
+
+    /// What the notifier was asked since the last look.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let taken = std::mem::take(&mut *self.notes.changes.lock().unwrap());
+        let name = |account| self.directory.realm(account).to_owned();
+        taken
+            .into_iter()
+            .map(|(account, users, state)| match state {
+                None => Change::Reset(name(account), users),
+                Some(state) => Change::Set(name(account), users, state),
+            })
+            .collect()
+    }
+
+    /// Sends bytes as they are and reads until the server closes.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        Answer::read(stream)
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// A request with these header lines; a body brings its Content-Length.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        for header in headers {
+            text += &format!("{header}\r\n");
+        }
+        if !body.is_empty() {
+            text += &format!("Content-Length: {}\r\n", body.len());
+        }
+        self.raw(format!("{text}\r\n{body}").as_bytes())
+    }
+
+    /// GET below account A, with its token.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send("GET", &format!("/v2/accounts/{A}/{path}"), &["X-Auth-Token: acme-token"], "")
+    }
+
+    /// POST of JSON below account A, with its token.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        let headers = ["X-Auth-Token: acme-token", "Content-Type: application/json"];
+        self.send("POST", &format!("/v2/accounts/{A}/{path}"), &headers, body)
+    }
+}
+
+/// An answer of the server.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn read(mut stream: TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        Self { status, headers: lines.map(header).collect(), body: body.to_owned() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The data of a success.
+    pub(crate) fn data(&self) -> Value {
+        let json = self.json();
+        assert_eq!((self.status, &json["status"]), (200, &Value::from("success")), "{self:?}");
+        json["data"].clone()
+    }
+
+    /// Demands an error envelope that agrees with its status, and returns its data.
+    pub(crate) fn fault(&self, status: u16, message: &str) -> Value {
+        let json = self.json();
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(json["status"], "error");
+        assert_eq!(json["error"], Value::from(status.to_string()), "a string, and the status");
+        assert_eq!(json["message"], message);
+        assert_eq!(json["request_id"].as_str(), self.header("x-request-id"));
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("access-control-allow-origin"), Some("*"));
+        assert!(json["auth_token"].is_string());
+        json["data"].clone()
+    }
+}

@@ -1,0 +1,53 @@
+//! baresip, a softphone that we did not write, shows a lamp of its own: what it prints is what its user sees.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::harness::{Lines, Process, Server, Settings, skip_without};
+
+/// Where Debian puts baresip's modules.
+fn modules() -> Option<PathBuf> {
+    ["/usr/lib/baresip/modules", "/usr/lib/x86_64-linux-gnu/baresip/modules", "/usr/local/lib/baresip/modules"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|folder| folder.join("presence.so").is_file())
+}
+
+/// A baresip of 1002 that watches 1001, without registrar, sound card or terminal.
+fn configure(folder: &Path, modules: &Path, server: u16) {
+    let write = |file: &str, text: String| std::fs::write(folder.join(file), text).expect("a file of baresip's");
+    let names = ["uuid", "account", "contact", "menu", "presence"];
+    let loaded: String = names.iter().map(|name| format!("module {name}.so\n")).collect();
+    write("config", format!("sip_listen 127.0.0.1:0\nmodule_path {}\n{loaded}", modules.display()));
+    write(
+        "accounts",
+        format!("<sip:1002@acme.test;transport=udp>;outbound=\"sip:127.0.0.1:{server};transport=udp\";regint=0\n"),
+    );
+    write("contacts", "\"Watched\" <sip:1001@acme.test>;presence=p2p\n".to_string());
+}
+
+#[test]
+fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
+    if skip_without("baresip") || skip_without("curl") || skip_without("stdbuf") {
+        return;
+    }
+    let modules = modules().expect("baresip is installed with its presence module");
+    let server = Server::start("baresip", &Settings::default());
+    configure(server.folder(), &modules, server.sip_port());
+    // Line by line, or what it prints stays in its buffer until it ends.
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", "baresip", "-f"]).arg(server.folder());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("baresip starts");
+    let lines = Lines::of(child.stdout.take().expect("its output is piped"));
+    let _ended_with_the_test = Process::adopt("baresip", child);
+
+    server.until_answered(1, "1001", "presence", "<basic>open");
+    server.post("1001", r#"{"data":{"action":"set","state":"early"}}"#);
+    lines.next_with("busy contact", |line| line.contains("changed status") && line.contains("Busy"));
+    server.post("1001", r#"{"data":{"reset":true}}"#);
+    let free = |line: &str| {
+        line.contains("changed status") && line.rsplit(" to ").next().is_some_and(|to| to.contains("Online"))
+    };
+    lines.next_with("contact that is online again", free);
+}

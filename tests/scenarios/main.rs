@@ -1,0 +1,12 @@
+//! The core in virtual time: phones, publishers and operators around a real notifier, without sockets and without
+//! waiting. Each file reads like the specification that it checks.
+
+#![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
+
+mod office;
+
+mod delivery;
+mod publications;
+mod reset_and_set;
+mod restart;
+mod subscriptions;

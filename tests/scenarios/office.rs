@@ -1,0 +1,314 @@
+//! An office: one notifier, a clock that the test moves, and whoever talks to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lamplighter::config::Config;
+use lamplighter::directory::{AccountNo, Directory};
+use lamplighter::journal::Key;
+use lamplighter::notifier::control::SubscriptionRecord;
+use lamplighter::notifier::{Notifier, Outbox, Restored, Routing, Settings};
+use lamplighter::presence::Tick;
+use lamplighter::presence::facts::CallState;
+use lamplighter::sip::Transport;
+use lamplighter::sip::headers::param;
+use lamplighter::sip::wire::{self, Message, Name};
+use lamplighter::transport::{Destination, Listener, ListenerNo, Source};
+
+pub(crate) const ACME: AccountNo = AccountNo(0);
+
+/// One message that the server sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sent {
+    pub(crate) text: String,
+    pub(crate) to: Destination,
+}
+
+impl Sent {
+    pub(crate) fn message(&self) -> Message<'_> {
+        wire::read(self.text.as_bytes()).expect("readable").expect("a message")
+    }
+
+    /// The status of an answer; 0 for a NOTIFY.
+    pub(crate) fn status(&self) -> u16 {
+        self.message().status().unwrap_or_default()
+    }
+
+    pub(crate) fn is_notify(&self) -> bool {
+        self.text.starts_with("NOTIFY ")
+    }
+
+    pub(crate) fn cseq(&self) -> u32 {
+        self.message().cseq.number
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.text))
+    }
+
+    pub(crate) fn body(&self) -> &str {
+        self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+    }
+
+    /// The version of a dialog-info document.
+    pub(crate) fn version(&self) -> u32 {
+        let (_, root) = self.body().split_once("<dialog-info").expect("a dialog-info document");
+        attribute(root, "version").parse().expect("a version")
+    }
+
+    /// Id and state of each dialog of a dialog-info document.
+    pub(crate) fn dialogs(&self) -> Vec<(String, String)> {
+        let state = |d: &str| d.split("<state>").nth(1).unwrap().split('<').next().unwrap().to_string();
+        self.body().split("<dialog ").skip(1).map(|d| (attribute(d, "id").to_string(), state(d))).collect()
+    }
+
+    /// The states alone.
+    pub(crate) fn states(&self) -> Vec<String> {
+        self.dialogs().into_iter().map(|(_, state)| state).collect()
+    }
+}
+
+fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
+    let start = text.find(&format!(" {name}=\"")).or_else(|| text.starts_with(&format!("{name}=\"")).then_some(0));
+    let rest = &text[start.unwrap_or_else(|| panic!("no {name} in {text}"))..];
+    rest.split('"').nth(1).expect("a value")
+}
+
+/// A notifier as the server would make it.
+fn notifier(config: &str, secret: [u8; 16]) -> Notifier {
+    let config = Config::parse(config, "office.toml").unwrap();
+    let listener = |transport| Listener {
+        transport,
+        address: "192.0.2.1:5060".parse().unwrap(),
+        sent_by: "192.0.2.1:5060".into(),
+    };
+    Notifier::new(Settings {
+        presence: config.presence.clone(),
+        limits: config.limits.clone(),
+        directory: Arc::new(Directory::new(&config)),
+        routing: Routing { listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)], trusted: Vec::new() },
+        secret,
+        journal: true,
+    })
+}
+
+pub(crate) struct Office {
+    pub(crate) notifier: Notifier,
+    pub(crate) now: u64,
+    /// What a journal would hold.
+    pub(crate) disk: BTreeMap<Key, Bytes>,
+    config: String,
+    next: u32,
+}
+
+impl Office {
+    pub(crate) fn open() -> Office {
+        Office::with("")
+    }
+
+    /// With more in the configuration.
+    pub(crate) fn with(more: &str) -> Office {
+        let config = format!(
+            "{more}\n[[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n\
+             [[account]]\nid = \"umbrella\"\nname = \"Umbrella\"\nrealm = \"umbrella.test\"\n"
+        );
+        Office { notifier: notifier(&config, [7; 16]), now: 1_000_000, disk: BTreeMap::new(), config, next: 0 }
+    }
+
+    /// The server is killed and started again, with another secret, from what the journal holds.
+    pub(crate) fn crash(&mut self) -> Restored {
+        self.notifier = notifier(&self.config, [8; 16]);
+        self.notifier.restore(Tick(self.now), self.disk.clone())
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn sent(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Vec<Sent> {
+        let mut out = Outbox::default();
+        f(&self.notifier, Tick(self.now), &mut out);
+        while let Some(number) = out.unfinished.pop() {
+            self.notifier.continue_fan_out(Tick(self.now), number, &mut out);
+        }
+        for record in out.records.drain(..).chain(out.remarks.drain(..)) {
+            match record.value {
+                Some(value) => self.disk.insert(record.key, value),
+                None => self.disk.remove(&record.key),
+            };
+        }
+        assert_eq!(self.notifier.panics(), 0);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to }).collect()
+    }
+
+    /// Delivers a message.
+    pub(crate) fn receive(&mut self, source: Source, text: &str) -> Vec<Sent> {
+        self.sent(|notifier, now, out| notifier.receive(now, source, text.as_bytes(), out))
+    }
+
+    /// Lets time pass, and gives what was sent meanwhile with the moment of each.
+    pub(crate) fn pass(&mut self, ms: u64) -> Vec<(u64, Sent)> {
+        let (start, end) = (self.now, self.now + ms);
+        let mut all = Vec::new();
+        while let Some(Tick(at)) = self.notifier.next_deadline().filter(|at| at.0 <= end) {
+            self.now = at.max(self.now);
+            let sent = self.sent(|notifier, now, out| notifier.pass_time(now, out));
+            all.extend(sent.into_iter().map(|sent| (self.now - start, sent)));
+        }
+        self.now = end;
+        all
+    }
+
+    /// The same without the moments.
+    pub(crate) fn pass_quietly(&mut self, ms: u64) -> Vec<Sent> {
+        self.pass(ms).into_iter().map(|(_, sent)| sent).collect()
+    }
+
+    pub(crate) fn reset(&mut self, user: &str) -> Vec<Sent> {
+        self.sent(|notifier, now, out| notifier.reset(now, ACME, user, out))
+    }
+
+    pub(crate) fn set(&mut self, user: &str, state: CallState) -> Vec<Sent> {
+        self.sent(|notifier, now, out| notifier.set(now, ACME, user, state, out).unwrap())
+    }
+
+    pub(crate) fn list(&self) -> Vec<SubscriptionRecord> {
+        self.notifier.list_subscriptions(ACME, None)
+    }
+
+    /// A new phone that watches `target`, and what came of its SUBSCRIBE.
+    pub(crate) fn watch(&mut self, target: &str, event: &str) -> (Phone, Vec<Sent>) {
+        let mut phone = self.phone(target, event);
+        let sent = phone.subscribe(self, 600);
+        (phone, sent)
+    }
+
+    /// A new phone whose subscription is up and whose first NOTIFY is answered.
+    pub(crate) fn settled(&mut self, target: &str, event: &str) -> Phone {
+        let (phone, sent) = self.watch(target, event);
+        assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
+        assert_eq!(phone.answer(self, &sent[1], 200), []);
+        phone
+    }
+
+    pub(crate) fn phone(&mut self, target: &str, event: &str) -> Phone {
+        let n = self.number();
+        let target = if target.contains('@') { format!("sip:{target}") } else { format!("sip:{target}@acme.test") };
+        Phone {
+            source: udp(&format!("198.51.100.{}:5060", n % 250 + 1)),
+            target,
+            event: event.into(),
+            call_id: format!("call{n}"),
+            tag: format!("tag{n}"),
+            to_tag: None,
+            cseq: 0,
+            more: String::new(),
+        }
+    }
+
+    /// Publishes a dialog-info document with these dialogs.
+    pub(crate) fn publish(&mut self, user: &str, etag: Option<&str>, dialogs: &str) -> Vec<Sent> {
+        let body = format!(
+            "<?xml version=\"1.0\"?><dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
+             state=\"full\" entity=\"sip:{user}@acme.test\">{dialogs}</dialog-info>"
+        );
+        self.publish_body(user, etag, 3600, "dialog", "application/dialog-info+xml", &body)
+    }
+
+    pub(crate) fn publish_body(
+        &mut self,
+        user: &str,
+        etag: Option<&str>,
+        expires: u32,
+        event: &str,
+        content_type: &str,
+        body: &str,
+    ) -> Vec<Sent> {
+        let n = self.number();
+        let condition = etag.map(|etag| format!("SIP-If-Match: {etag}\r\n")).unwrap_or_default();
+        let content = if body.is_empty() { String::new() } else { format!("Content-Type: {content_type}\r\n") };
+        let request = format!(
+            "PUBLISH sip:{user}@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9:5060;branch=z9hG4bKp{n}\r\n\
+             From: <sip:{user}@acme.test>;tag=p{n}\r\nTo: <sip:{user}@acme.test>\r\nCall-ID: p{n}\r\nCSeq: 1 PUBLISH\r\n\
+             Event: {event}\r\nExpires: {expires}\r\n{condition}{content}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.receive(udp("203.0.113.9:5060"), &request)
+    }
+}
+
+/// One dialog element.
+pub(crate) fn dialog(call_id: &str, state: &str) -> String {
+    format!(
+        "<dialog id=\"{call_id}\" call-id=\"{call_id}\" direction=\"recipient\"><state>{state}</state>\
+         <remote><identity>sip:bob@acme.test</identity></remote></dialog>"
+    )
+}
+
+pub(crate) fn udp(peer: &str) -> Source {
+    Source { transport: Transport::Udp, listener: ListenerNo(0), peer: peer.parse().unwrap(), flow: None }
+}
+
+/// A phone with one subscription.
+#[derive(Clone)]
+pub(crate) struct Phone {
+    pub(crate) source: Source,
+    pub(crate) target: String,
+    pub(crate) event: String,
+    pub(crate) call_id: String,
+    pub(crate) tag: String,
+    pub(crate) to_tag: Option<String>,
+    pub(crate) cseq: u32,
+    /// Further header lines.
+    pub(crate) more: String,
+}
+
+impl Phone {
+    pub(crate) fn request(&self, expires: u32) -> String {
+        let to_tag = self.to_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
+        format!(
+            "SUBSCRIBE {target} SIP/2.0\r\nVia: SIP/2.0/UDP {peer};branch=z9hG4bK{call_id}x{cseq}\r\n{more}\
+             From: <sip:1002@acme.test>;tag={tag}\r\nTo: <{target}>{to_tag}\r\nCall-ID: {call_id}\r\n\
+             CSeq: {cseq} SUBSCRIBE\r\nContact: <sip:1002@{peer}>\r\nEvent: {event}\r\nExpires: {expires}\r\n\
+             Content-Length: 0\r\n\r\n",
+            target = self.target,
+            peer = self.source.peer,
+            call_id = self.call_id,
+            cseq = self.cseq,
+            more = self.more,
+            tag = self.tag,
+            event = self.event,
+        )
+    }
+
+    /// Subscribes, refreshes, or with 0 ends or fetches.
+    pub(crate) fn subscribe(&mut self, office: &mut Office, expires: u32) -> Vec<Sent> {
+        self.cseq += 1;
+        let sent = office.receive(self.source, &self.request(expires));
+        if let Some(answer) = sent.first().filter(|sent| sent.status() == 200) {
+            self.to_tag = param(answer.message().to.params, "tag").map(String::from);
+        }
+        sent
+    }
+
+    /// Answers a NOTIFY, and gives what the server sends because of it.
+    pub(crate) fn answer(&self, office: &mut Office, notify: &Sent, status: u16) -> Vec<Sent> {
+        self.answer_with(office, notify, status, "")
+    }
+
+    pub(crate) fn answer_with(&self, office: &mut Office, notify: &Sent, status: u16, more: &str) -> Vec<Sent> {
+        let message = notify.message();
+        let mut answer = format!("SIP/2.0 {status} X\r\n{more}");
+        for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {
+            for value in message.all(name) {
+                answer += &format!("{}: {value}\r\n", name.text());
+            }
+        }
+        answer += "Content-Length: 0\r\n\r\n";
+        office.receive(self.source, &answer)
+    }
+}

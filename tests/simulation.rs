@@ -1,0 +1,73 @@
+//! Storms in the simulator: many short ones, the seeds that once found a bug, and proof that broken laws are noticed.
+
+use lamplighter::simulator::{self, Options, Sabotage};
+
+/// A storm that is over quickly, also in a debug build.
+fn short() -> Options {
+    Options { phones: 10, minutes: 1, ..Options::default() }
+}
+
+fn runs_clean(seed: u64, options: &Options) {
+    if let Some((fault, ladder)) = simulator::run(seed, options).failure {
+        panic!("seed {seed}, {} ms, step {}: {}\n{ladder}", fault.at, fault.step, fault.law);
+    }
+}
+
+#[test]
+fn short_storms_run_clean() {
+    for seed in 0..SHORT_STORMS {
+        runs_clean(seed, &short());
+    }
+}
+
+/// A debug build takes a third of a second for each; a release build runs a few hundred in the same time.
+const SHORT_STORMS: u64 = if cfg!(debug_assertions) { 40 } else { 400 };
+
+#[test]
+fn a_storm_is_replayed_from_its_seed() {
+    let tallies = [(); 2].map(|()| simulator::run(7, &short()).tally);
+    assert_eq!(format!("{:?}", tallies[0]), format!("{:?}", tallies[1]));
+    assert_ne!(format!("{:?}", tallies[0]), format!("{:?}", simulator::run(8, &short()).tally));
+}
+
+/// A subscription on TCP expired while its NOTIFY waited for an answer: the timer of the final NOTIFY came up at once,
+/// again and again, until Timer F.
+#[test]
+fn time_goes_on_after_the_final_notify_on_a_stream() {
+    runs_clean(4, &Options { phones: 30, minutes: 3, ..Options::default() });
+}
+
+/// Runs storms until the sabotage is noticed, and says what was.
+fn noticed(sabotage: Sabotage) -> String {
+    let options = Options { sabotage: Some(sabotage), ..short() };
+    let fault = (0..10).find_map(|seed| simulator::run(seed, &options).failure);
+    fault.unwrap_or_else(|| panic!("{sabotage:?} went unnoticed")).0.law
+}
+
+#[test]
+fn a_lost_change_is_noticed_when_all_is_calm() {
+    let law = noticed(Sabotage::LostChange);
+    assert!(law.contains("after the storm"), "{law}");
+}
+
+#[test]
+fn stale_bodies_and_revived_calls_are_noticed_as_they_leave() {
+    for sabotage in [Sabotage::StaleBody, Sabotage::Revival] {
+        let law = noticed(sabotage);
+        assert!(law.contains("is true") || law.contains("went back"), "{sabotage:?}: {law}");
+    }
+}
+
+#[test]
+fn notifies_out_of_turn_are_noticed() {
+    let law = noticed(Sabotage::Impatience);
+    assert!(law.contains("a second NOTIFY"), "{law}");
+    let law = noticed(Sabotage::Overtaken);
+    assert!(law.contains("CSeq"), "{law}");
+}
+
+#[test]
+fn another_tenant_s_call_is_noticed() {
+    let law = noticed(Sabotage::Leak);
+    assert!(law.contains("acme.test"), "{law}");
+}

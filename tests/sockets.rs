@@ -1,0 +1,323 @@
+//! The server on real sockets of loopback: what only sockets can show (RFC 3261 section 18, RFC 3581, RFC 5626).
+//!
+//! What the protocol demands is tested without sockets, beside the notifier. Ports are free ones; every wait has a
+//! deadline and no test sleeps.
+
+#![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lamplighter::config::Config;
+use lamplighter::server::Server;
+use lamplighter::sip::wire::{self, Frame, Framer, Name};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server of the test's own, on both transports of one address family.
+struct Office {
+    address: SocketAddr,
+    http: SocketAddr,
+    server: Option<Server>,
+}
+
+impl Office {
+    fn open(ip: &str, more: &str) -> Office {
+        // One at a time, or two servers of this process might be given the same free port.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let ip: IpAddr = ip.parse().unwrap();
+        // Another process may take a port between here and the server's bind; then it is tried with others.
+        for _ in 0..10 {
+            let port = |_| TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
+            let (address, http) = (port(0), port(1));
+            let config = format!(
+                "[sip]\nlisten = [\"udp://{address}\", \"tcp://{address}\"]\n[http]\nlisten = \"{http}\"\n\
+                 [data]\ndurability = \"memory\"\n{more}\n[[token]]\nvalue = \"t\"\nsuperuser = true\n\
+                 [[account]]\nid = \"a1\"\nname = \"Acme\"\nrealm = \"acme.test\"\n"
+            );
+            if let Ok(server) = Server::start(&Config::parse(&config, "office.toml").unwrap()) {
+                return Office { address, http, server: Some(server) };
+            }
+        }
+        panic!("no free ports");
+    }
+
+    fn connect(&self) -> Line {
+        Line::of(TcpStream::connect(self.address).unwrap())
+    }
+
+    /// Sets the manual state of 1001, over HTTP as an operator would.
+    fn set(&self, state: &str) {
+        let body = format!("{{\"data\":{{\"action\":\"set\",\"state\":\"{state}\"}}}}");
+        let mut http = TcpStream::connect(self.http).unwrap();
+        write!(
+            http,
+            "POST /v2/accounts/a1/presence/1001 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: t\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        http.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+    }
+}
+
+/// A TCP connection that reads messages.
+struct Line {
+    stream: TcpStream,
+    framer: Framer,
+}
+
+impl Line {
+    fn of(stream: TcpStream) -> Line {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Line { stream, framer: Framer::default() }
+    }
+
+    fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next message; none when the peer has closed.
+    fn receive(&mut self) -> Option<String> {
+        loop {
+            if let Some(Frame::Message(bytes)) = self.framer.next_frame().unwrap() {
+                return Some(String::from_utf8(bytes.to_vec()).unwrap());
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk).expect("something within the deadline") {
+                0 => return None,
+                length => self.framer.buffer().extend_from_slice(&chunk[..length]),
+            }
+        }
+    }
+
+    fn receive_start(&mut self, start: &str) -> String {
+        let message = self.receive().expect("a message");
+        assert!(message.starts_with(start), "expected {start}, got {message}");
+        message
+    }
+}
+
+fn phone(ip: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn hear(socket: &UdpSocket) -> (String, SocketAddr) {
+    let mut buffer = [0; 65_536];
+    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram within the deadline");
+    (String::from_utf8(buffer[..length].to_vec()).unwrap(), from)
+}
+
+fn options(via: &str, n: u32) -> String {
+    format!(
+        "OPTIONS sip:acme.test SIP/2.0\r\nVia: {via};branch=z9hG4bKo{n}\r\nFrom: <sip:p@acme.test>;tag=1\r\n\
+         To: <sip:acme.test>\r\nCall-ID: o{n}\r\nCSeq: {n} OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn subscribe(transport: &str, local: SocketAddr, contact: SocketAddr) -> String {
+    let parameter = if transport == "TCP" { ";transport=tcp" } else { "" };
+    format!(
+        "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch=z9hG4bKs;rport\r\n\
+         From: <sip:1002@acme.test>;tag=p\r\nTo: <sip:1001@acme.test>\r\nCall-ID: s@{local}\r\nCSeq: 1 SUBSCRIBE\r\n\
+         Contact: <sip:1002@{contact}{parameter}>\r\nEvent: dialog\r\nExpires: 600\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+/// The 200 to a NOTIFY.
+fn ok(notify: &str) -> String {
+    let message = wire::read(notify.as_bytes()).unwrap().unwrap();
+    assert!(message.first(Name::SubscriptionState).is_some(), "{notify}");
+    let mut answer = b"SIP/2.0 200 OK\r\n".to_vec();
+    for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {
+        for value in message.all(name) {
+            answer.extend_from_slice(format!("{}: {value}\r\n", name.text()).as_bytes());
+        }
+    }
+    answer.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn an_answer_goes_to_the_source_port_with_rport_and_to_the_sent_by_port_without() {
+    let office = Office::open("127.0.0.1", "");
+    let (sender, other) = (phone(office.address.ip()), phone(office.address.ip()));
+    let other_port = other.local_addr().unwrap().port();
+    sender
+        .send_to(options(&format!("SIP/2.0/UDP h.invalid:{other_port};rport"), 1).as_bytes(), office.address)
+        .unwrap();
+    let (answer, from) = hear(&sender);
+    assert_eq!(from, office.address);
+    let port = sender.local_addr().unwrap().port();
+    assert!(answer.contains(&format!(";received=127.0.0.1;rport={port}")), "{answer}");
+    sender.send_to(options(&format!("SIP/2.0/UDP h.invalid:{other_port}"), 2).as_bytes(), office.address).unwrap();
+    assert!(hear(&other).0.contains("CSeq: 2 OPTIONS"));
+}
+
+#[test]
+fn a_stream_may_bring_many_messages_at_once_or_one_octet_at_a_time() {
+    let office = Office::open("127.0.0.1", "");
+    let mut line = office.connect();
+    let both = options("SIP/2.0/TCP h.invalid", 1) + &options("SIP/2.0/TCP h.invalid", 2);
+    line.send(&both);
+    assert!(line.receive_start("SIP/2.0 200").contains("CSeq: 1 "));
+    assert!(line.receive_start("SIP/2.0 200").contains("CSeq: 2 "));
+    for octet in options("SIP/2.0/TCP h.invalid", 3).bytes() {
+        line.stream.write_all(&[octet]).unwrap();
+    }
+    assert!(line.receive_start("SIP/2.0 200").contains("CSeq: 3 "));
+}
+
+#[test]
+fn a_double_crlf_is_answered_with_a_single_one() {
+    let office = Office::open("127.0.0.1", "");
+    let mut line = office.connect();
+    line.send("\r\n\r\n");
+    let mut pong = [0; 2];
+    line.stream.read_exact(&mut pong).unwrap();
+    assert_eq!(&pong, b"\r\n");
+}
+
+#[test]
+fn a_stream_that_cannot_be_cut_into_messages_is_answered_and_closed() {
+    let office = Office::open("127.0.0.1", "");
+    let mut line = office.connect();
+    line.send(&options("SIP/2.0/TCP h.invalid", 1).replace("Content-Length: 0\r\n", ""));
+    line.receive_start("SIP/2.0 400 Missing Content-Length header");
+    assert_eq!(line.receive(), None);
+}
+
+#[test]
+fn notifies_come_on_the_connection_of_the_subscribe_and_on_a_new_one_when_it_is_gone() {
+    let office = Office::open("127.0.0.1", "");
+    let contact = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut line = office.connect();
+    let local = line.stream.local_addr().unwrap();
+    line.send(&subscribe("TCP", local, contact.local_addr().unwrap()));
+    line.receive_start("SIP/2.0 200");
+    let notify = line.receive_start("NOTIFY ");
+    line.send(&ok(&notify));
+    office.set("early");
+    let notify = line.receive_start("NOTIFY ");
+    assert!(notify.contains("<state>early</state>"), "{notify}");
+    line.send(&ok(&notify));
+    // The connection's end has to have reached the server before the next change: it closes its side, too.
+    line.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(line.receive(), None);
+    office.set("confirmed");
+    let mut new = Line::of(contact.accept().unwrap().0);
+    let notify = new.receive_start("NOTIFY ");
+    assert!(notify.contains("<state>confirmed</state>"), "{notify}");
+    new.send(&ok(&notify));
+    // The new connection is used again, and a reply on it is as good as on the first.
+    office.set("terminated");
+    let notify = new.receive_start("NOTIFY ");
+    assert!(notify.contains("CSeq: 4 NOTIFY"), "{notify}");
+}
+
+#[test]
+fn a_watcher_whose_connection_cannot_be_opened_harms_nobody() {
+    let office = Office::open("127.0.0.1", "");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut line = office.connect();
+    line.send(&subscribe("TCP", line.stream.local_addr().unwrap(), nobody));
+    line.receive_start("SIP/2.0 200");
+    line.receive_start("NOTIFY ");
+    drop(line);
+    let watcher = phone(office.address.ip());
+    let local = watcher.local_addr().unwrap();
+    watcher.send_to(subscribe("UDP", local, local).as_bytes(), office.address).unwrap();
+    assert!(hear(&watcher).0.starts_with("SIP/2.0 200"));
+    let notify = hear(&watcher).0;
+    watcher.send_to(ok(&notify).as_bytes(), office.address).unwrap();
+    office.set("early");
+    assert!(hear(&watcher).0.contains("<state>early</state>"));
+}
+
+#[test]
+fn ipv6_serves_as_well_as_ipv4() {
+    let office = Office::open("::1", "");
+    let watcher = phone(office.address.ip());
+    let local = watcher.local_addr().unwrap();
+    watcher.send_to(subscribe("UDP", local, local).as_bytes(), office.address).unwrap();
+    let answer = hear(&watcher).0;
+    assert!(answer.contains(&format!("Contact: <sip:1001@{}>", office.address)), "{answer}");
+    let notify = hear(&watcher).0;
+    assert!(
+        notify.starts_with(&format!("NOTIFY sip:1002@{local} SIP/2.0\r\nVia: SIP/2.0/UDP {}", office.address)),
+        "{notify}"
+    );
+    let mut line = office.connect();
+    line.send(&options("SIP/2.0/TCP [::1]", 1));
+    line.receive_start("SIP/2.0 200");
+}
+
+#[test]
+fn a_lifetime_counts_from_when_its_request_came_however_quiet_it_was_before() {
+    let office = Office::open("127.0.0.1", "[presence]\nmin_expires = 1");
+    let watcher = phone(office.address.ip());
+    let local = watcher.local_addr().unwrap();
+    // Wakes the socket once, then leaves it alone for longer than the subscription will last.
+    watcher.send_to(options(&format!("SIP/2.0/UDP {local};rport"), 1).as_bytes(), office.address).unwrap();
+    hear(&watcher);
+    watcher.set_read_timeout(Some(Duration::from_millis(1_500))).unwrap();
+    assert!(watcher.recv_from(&mut [0; 1]).is_err(), "nothing comes unasked");
+    watcher.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = subscribe("UDP", local, local).replace("Expires: 600", "Expires: 1");
+    watcher.send_to(request.as_bytes(), office.address).unwrap();
+    assert!(hear(&watcher).0.starts_with("SIP/2.0 200"));
+    let granted = Instant::now();
+    let first = hear(&watcher).0;
+    watcher.send_to(ok(&first).as_bytes(), office.address).unwrap();
+    assert!(hear(&watcher).0.contains("Subscription-State: terminated;reason=timeout"));
+    assert!(granted.elapsed() > Duration::from_millis(900), "{:?}", granted.elapsed());
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once() {
+    let office = Office::open("127.0.0.1", "[limits]\ntcp_connections = 2");
+    let mut lines = [office.connect(), office.connect()];
+    for (n, line) in (1..).zip(&mut lines) {
+        line.send(&options("SIP/2.0/TCP h.invalid", n));
+        line.receive_start("SIP/2.0 200");
+    }
+    assert_eq!(office.connect().receive(), None);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let office = Office::open("127.0.0.1", "[limits]\ntcp_idle_seconds = 1");
+    assert_eq!(office.connect().receive(), None);
+}
+
+#[test]
+fn a_second_server_does_not_share_the_ports_of_the_first() {
+    let office = Office::open("127.0.0.1", "");
+    let config = format!("[sip]\nlisten = [\"udp://{}\"]\n[http]\nlisten = \"127.0.0.1:0\"\n", office.address);
+    let error = Server::start(&Config::parse(&config, "x.toml").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("cannot listen on udp://"), "{error}");
+}
+
+#[test]
+fn an_address_in_use_is_named_when_the_server_cannot_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = format!("[sip]\nlisten = [\"tcp://{address}\"]\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    let error = Server::start(&Config::parse(&config, "x.toml").unwrap()).unwrap_err().to_string();
+    assert!(error.contains(&format!("cannot listen on tcp://{address}")), "{error}");
+}

@@ -1,0 +1,18 @@
+//! The torture messages of RFC 4475 and RFC 5118, as this server has to take them (groups T and V of the
+//! conformance list). The messages are our own: each keeps the point of its case and not the RFC's words. Every one
+//! goes through a real notifier, sockets left out.
+
+#[path = "torture/bench.rs"]
+mod bench;
+#[path = "torture/ipv6.rs"]
+mod ipv6;
+#[path = "torture/notifier.rs"]
+mod notifier;
+#[path = "torture/request.rs"]
+mod request;
+#[path = "torture/rfc4475.rs"]
+mod rfc4475;
+#[path = "torture/streams.rs"]
+mod streams;
+#[path = "torture/valid.rs"]
+mod valid;

@@ -1,0 +1,144 @@
+//! A notifier without sockets, and the question what it answered.
+
+use std::net::SocketAddr;
+
+use lamplighter::notifier::{Notifier, Outbox};
+use lamplighter::presence::Tick;
+use lamplighter::sip::wire::{Frame, Framer, Head, Name, StartLine};
+use lamplighter::transport::{Destination, Source};
+
+use crate::notifier::{notifier, tcp_source, udp_source};
+
+/// A notifier and its clock.
+pub(crate) struct Bench {
+    pub(crate) notifier: Notifier,
+    now: u64,
+}
+
+/// One message that left.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) text: String,
+    pub(crate) to: Destination,
+}
+
+impl Sent {
+    fn head(&self) -> Head<'_> {
+        Head::find(&self.text).unwrap_or_else(|fault| panic!("{fault}: we sent {}", self.text)).0
+    }
+
+    /// The status of an answer; 0 of a request.
+    pub(crate) fn status(&self) -> u16 {
+        match self.head().start {
+            StartLine::Response { status } => status,
+            StartLine::Request { .. } => 0,
+        }
+    }
+
+    /// The Request-URI of a NOTIFY.
+    pub(crate) fn request_uri(&self) -> &str {
+        match self.head().start {
+            StartLine::Request { uri, .. } => uri,
+            StartLine::Response { .. } => panic!("no request: {}", self.text),
+        }
+    }
+
+    /// The values of a header.
+    pub(crate) fn all(&self, name: Name) -> Vec<&str> {
+        self.head().all(name).collect()
+    }
+
+    /// The value of any header by its written name; panics if it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.text))
+    }
+
+    /// The peer of a datagram.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        match self.to {
+            Destination::Datagram { peer, .. } => peer,
+            other => panic!("{other:?} is no datagram"),
+        }
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Bench {
+        let notifier = notifier();
+        Bench { notifier, now: 0 }
+    }
+
+    pub(crate) fn send_from(&self, source: Source, bytes: &[u8]) -> Vec<Sent> {
+        let mut out = Outbox::default();
+        self.notifier.receive(Tick(self.now), source, bytes, &mut out);
+        self.collect(out)
+    }
+
+    fn collect(&self, out: Outbox) -> Vec<Sent> {
+        assert_eq!(self.notifier.panics(), 0, "handling a message panicked");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("we write UTF-8");
+        out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to }).collect()
+    }
+
+    /// A datagram from a phone that is taken at its word.
+    pub(crate) fn udp(&self, bytes: impl AsRef<[u8]>) -> Vec<Sent> {
+        self.send_from(udp_source("192.0.2.99:5070"), bytes.as_ref())
+    }
+
+    /// A stream, cut into messages as a connection would; true if it has to be closed.
+    pub(crate) fn tcp(&self, bytes: impl AsRef<[u8]>) -> (Vec<Sent>, bool) {
+        let source = tcp_source("192.0.2.99:40000");
+        let mut framer = Framer::default();
+        framer.buffer().extend_from_slice(bytes.as_ref());
+        let mut out = Outbox::default();
+        let closed = loop {
+            match framer.next_frame() {
+                Ok(None) => break false,
+                Ok(Some(Frame::Ping)) => {}
+                Ok(Some(Frame::Message(message))) => {
+                    self.notifier.receive(Tick(self.now), source, &message, &mut out);
+                }
+                Err((fault, head)) => {
+                    self.notifier.receive_broken(source, fault, &head, &mut out);
+                    break true;
+                }
+            }
+        };
+        (self.collect(out), closed)
+    }
+
+    /// Lets time pass; what is due leaves.
+    pub(crate) fn wait(&mut self, ms: u64) -> Vec<Sent> {
+        self.now += ms;
+        let mut out = Outbox::default();
+        self.notifier.pass_time(Tick(self.now), &mut out);
+        self.collect(out)
+    }
+}
+
+/// What is expected of one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// No word.
+    Silence,
+    /// One answer of one of these statuses.
+    Answer(&'static [u16]),
+    /// 200 and a NOTIFY behind it.
+    Subscribed,
+}
+
+/// Compares what was sent with what is expected of a case.
+pub(crate) fn compare(case: &str, sent: &[Sent], expected: Expected) {
+    let statuses: Vec<u16> = sent.iter().map(Sent::status).collect();
+    let texts = || sent.iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join("\n");
+    let good = match expected {
+        Expected::Silence => statuses.is_empty(),
+        Expected::Answer(allowed) => matches!(*statuses, [status] if allowed.contains(&status)),
+        Expected::Subscribed => statuses == [200, 0],
+    };
+    assert!(good, "{case}: expected {expected:?}, sent {statuses:?}\n{}", texts());
+    if sent.iter().any(|s| s.status() == 405) {
+        assert!(texts().contains("\r\nAllow: OPTIONS, SUBSCRIBE, PUBLISH\r\n"), "{case}: a 405 lists what is served");
+    }
+}

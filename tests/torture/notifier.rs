@@ -1,0 +1,53 @@
+//! A real notifier, its sockets left out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lamplighter::config::Config;
+use lamplighter::directory::Directory;
+use lamplighter::notifier::{Notifier, Routing, Settings};
+use lamplighter::sip::Transport;
+use lamplighter::transport::{FlowId, Listener, ListenerNo, Source};
+
+const CONFIG: &str = r#"
+[sip]
+listen = ["udp://127.0.0.1:5060"]
+[[account]]
+id = "acc00000000000000000000000000001"
+name = "Acme"
+realm = "acme.test"
+"#;
+
+/// One that serves one account without any user list, so every extension of acme.test is somebody.
+pub(crate) fn notifier() -> Notifier {
+    let config = Config::parse(CONFIG, "torture.toml").expect("a sound configuration");
+    let listener = |transport, address: &str| Listener {
+        transport,
+        address: address.parse().expect("an address"),
+        sent_by: address.into(),
+    };
+    let listeners = vec![
+        listener(Transport::Udp, "192.0.2.1:5060"),
+        listener(Transport::Tcp, "192.0.2.1:5060"),
+        listener(Transport::Udp, "[2001:db8::1]:5060"),
+    ];
+    Notifier::new(Settings {
+        presence: config.presence.clone(),
+        limits: config.limits.clone(),
+        directory: Arc::new(Directory::new(&config)),
+        routing: Routing { listeners, trusted: vec!["192.0.2.0/24".parse().expect("a net")] },
+        secret: [7; 16],
+        journal: false,
+    })
+}
+
+pub(crate) fn udp_source(peer: &str) -> Source {
+    let peer: SocketAddr = peer.parse().expect("an address");
+    let listener = ListenerNo(if peer.is_ipv6() { 2 } else { 0 });
+    Source { transport: Transport::Udp, listener, peer, flow: None }
+}
+
+pub(crate) fn tcp_source(peer: &str) -> Source {
+    let peer = peer.parse().expect("an address");
+    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)) }
+}

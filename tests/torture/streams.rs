@@ -1,0 +1,60 @@
+//! The cases of group T that are about where a message ends, on streams.
+
+use crate::bench::Bench;
+use crate::request::Request;
+
+const URI: &str = "sip:1001@acme.test";
+
+fn over_tcp(request: Request) -> Request {
+    request.put("Via: SIP/2.0/TCP 192.0.2.99:5070;branch=z9hG4bKstream")
+}
+
+/// T-015, T-016, T-042, A-041, A-053: the answer, then the end of the connection, and nothing behind it is read.
+#[test]
+fn a_stream_whose_messages_cannot_be_told_apart_is_answered_and_closed() {
+    let request = over_tcp(Request::subscribe(URI));
+    let half_line_ends = String::from_utf8(request.bytes()).expect("text").replace("\r\n", "\n").into_bytes();
+    for (row, bytes) in [
+        ("T-016 ncl", request.clone().put("Content-Length: -999").bytes()),
+        ("A-051 no number", request.clone().put("Content-Length: five").bytes()),
+        ("T-042 mcl01", request.clone().add("Content-Length: 0").bytes()),
+        ("T-042 mcl01, behind another fault", request.clone().add("no colon").add("Content-Length: 0").bytes()),
+        ("A-053 no Content-Length", request.clone().without("Content-Length").bytes()),
+        ("A-041 LF only", half_line_ends),
+        ("A-041 LF on one line", request.clone().put("Max-Forwards: 70\nX: y").bytes()),
+    ] {
+        let stream = [bytes, over_tcp(Request::new("OPTIONS", URI)).bytes()].concat();
+        let (sent, closed) = Bench::new().tcp(&stream);
+        let statuses: Vec<_> = sent.iter().map(|s| s.status()).collect();
+        assert_eq!((statuses, closed), (vec![400], true), "{row}");
+    }
+}
+
+#[test]
+fn a_message_above_64_kilobytes_is_answered_513_and_the_connection_closed() {
+    for length in ["65536", "4294967295", "18446744073709551615"] {
+        let request = over_tcp(Request::subscribe(URI)).put(&format!("Content-Length: {length}"));
+        let (sent, closed) = Bench::new().tcp(request.bytes());
+        assert_eq!((sent.len(), sent[0].status(), closed), (1, 513, true), "{length}");
+    }
+}
+
+/// T-015: what is announced may still come; giving up is the connection's business.
+#[test]
+fn a_stream_waits_for_what_content_length_announces() {
+    let (sent, closed) = Bench::new().tcp(over_tcp(Request::new("OPTIONS", URI)).put("Content-Length: 9999").bytes());
+    assert_eq!((sent.len(), closed), (0, false));
+}
+
+/// D-010, D-011, B-047: one after the other, and what is wrong with one costs nobody else.
+#[test]
+fn pipelined_messages_are_answered_one_by_one() {
+    let bad = over_tcp(Request::new("OPTIONS", URI)).put("CSeq: 5 INVITE").put("Call-ID: bad");
+    let inner = over_tcp(Request::new("INVITE", URI)).bytes();
+    let with_body = over_tcp(Request::new("MESSAGE", URI)).put("Call-ID: body").body("message/sip", inner);
+    let last = over_tcp(Request::new("OPTIONS", URI)).put("Via: SIP/2.0/TCP h;branch=z9hG4bKlast").put("Call-ID: last");
+    let stream = [b"\r\n\r\n".to_vec(), bad.bytes(), with_body.bytes(), b"\r\n".to_vec(), last.bytes()].concat();
+    let (sent, closed) = Bench::new().tcp(&stream);
+    let statuses: Vec<_> = sent.iter().map(|s| s.status()).collect();
+    assert_eq!((statuses, closed), (vec![400, 405, 200], false));
+}
