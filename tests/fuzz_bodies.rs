@@ -1,10 +1,14 @@
 //! Bodies from strangers cannot make us panic, and what we take from them we can write and read again.
 //!
-//! These run as plain tests with bolero's random inputs; `cargo bolero test -T ...` turns the same targets over to a
-//! coverage-guided fuzzer.
+//! As plain tests these get the same inputs every time; docs/fuzzing.md tells how to run them on new ones, longer and
+//! led by coverage.
+
+#[path = "torture/inputs.rs"]
+mod inputs;
 
 use std::borrow::Cow;
 
+use inputs::fuzz;
 use lamplighter::package::{EventPackage, MAX_BODY, PackageId, REGISTRY, by_name, get};
 use lamplighter::presence::facts::{
     Basic, CallReport, CallState, CallsReport, Direction, Mailbox, MessageCounts, Party, Person, Picture, Report,
@@ -186,7 +190,7 @@ fn there_and_back(package: PackageId, body: &[u8]) {
 
 fn arbitrary(name: &str) {
     let package = by_name(name).expect("a package in the registry");
-    bolero::check!().with_type::<Vec<u8>>().for_each(|body| there_and_back(package, body));
+    fuzz!(Vec<u8>, |body| there_and_back(package, body));
 }
 
 fn mutated(name: &str) {
@@ -195,7 +199,7 @@ fn mutated(name: &str) {
     for seed in &seeds {
         assert!(get(package).read(seed.as_bytes()).is_ok(), "{seed}");
     }
-    bolero::check!().with_type::<(u8, Vec<Change>)>().for_each(|(seed, changes)| {
+    fuzz!((u8, Vec<Change>), |(seed, changes)| {
         let seed = seeds[usize::from(*seed) % seeds.len()];
         let few = &changes[..changes.len().min(4)];
         there_and_back(package, &mutate(seed, few));
@@ -258,7 +262,7 @@ fn no_package_reads_more_than_the_limit() {
 fn pictures_of_arbitrary_text_give_documents_that_can_be_read() {
     const STATES: [CallState; 4] = [CallState::Trying, CallState::Proceeding, CallState::Early, CallState::Confirmed];
     type Input = (Vec<Vec<u8>>, u8, u8, bool);
-    bolero::check!().with_type::<Input>().for_each(|(texts, state, manual, flag)| {
+    fuzz!(Input, |(texts, state, manual, flag)| {
         let texts: Vec<Cow<'_, str>> = texts.iter().take(8).map(|text| String::from_utf8_lossy(text)).collect();
         let short = |n: usize| -> Option<Box<str>> {
             texts.get(n).map(|text| text.chars().take(200).collect::<String>().into_boxed_str())

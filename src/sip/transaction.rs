@@ -232,6 +232,10 @@ impl ServerTransactions {
                 h.write_u8(0xff);
             };
             feed(method);
+            // Beyond section 17.2.3: a phone that draws the same branches after every reboot makes new requests all the
+            // same, and a repetition differs in none of these.
+            feed(request.call_id);
+            feed(request.from.tag().unwrap_or_default());
             match request.via.branch() {
                 Some(branch) if branch.len() > MAGIC_COOKIE.len() && branch.starts_with(MAGIC_COOKIE) => {
                     feed(branch);
@@ -243,12 +247,12 @@ impl ServerTransactions {
                         StartLine::Request { uri, .. } => uri,
                         StartLine::Response { .. } => "",
                     };
-                    for part in [uri, request.to.text, request.from.text, request.call_id, request.via.text] {
+                    for part in [uri, request.to.text, request.from.text, request.via.text] {
                         feed(part);
                     }
-                    h.write_u32(request.cseq.number);
                 }
             }
+            h.write_u32(request.cseq.number);
         })
     }
 }
@@ -312,6 +316,16 @@ mod tests {
             assert_eq!(look(&t, repeated, &request("z9hG4bK2", "h:1", 1)), Seen::Merged);
         }
         assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:2", 2)), Seen::New(_)));
+    }
+
+    #[test]
+    fn a_phone_that_draws_the_same_branch_after_a_reboot_makes_a_new_request() {
+        let t = ServerTransactions::new([1; 16], 100);
+        let first = request("z9hG4bK1", "h:1", 1);
+        assert!(matches!(look(&t, 0, &first), Seen::New(_)));
+        for reboot in [("Call-ID: c", "Call-ID: d"), ("tag=1", "tag=2"), ("CSeq: 1", "CSeq: 2")] {
+            assert!(matches!(look(&t, 0, &first.replace(reboot.0, reboot.1)), Seen::New(_)), "{reboot:?}");
+        }
     }
 
     #[test]

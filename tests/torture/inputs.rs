@@ -1,0 +1,58 @@
+//! Where the inputs of a fuzz target come from.
+
+use std::fmt::Debug;
+
+use bolero::generator::TypeGenerator;
+use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
+
+/// How many inputs a target gets in a plain `cargo test`.
+const INPUTS: u64 = 3_000;
+/// The octets that one of them is made from, at most.
+const LONGEST: u64 = 4_096;
+
+/// Runs a target. A plain `cargo test` gives it the same inputs everywhere and every time, so that a change is never
+/// refused for what chance finds; `cargo bolero` and the `BOLERO_RANDOM_...` variables give it new ones (docs/fuzzing.md).
+macro_rules! fuzz {
+    ($input:ty, $target:expr) => {
+        if cfg!(fuzzing) || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("BOLERO_RANDOM")) {
+            bolero::check!().with_type::<$input>().for_each($target)
+        } else {
+            crate::inputs::same_every_time::<$input>($target)
+        }
+    };
+}
+pub(crate) use fuzz;
+
+/// Gives a target the inputs of a plain test; a failure names the number of the one that did it, and shows it.
+pub(crate) fn same_every_time<T: TypeGenerator + Debug>(mut target: impl FnMut(&T)) {
+    let mut chance = 0;
+    for number in 0..INPUTS {
+        let length = next(&mut chance) % (LONGEST + 1);
+        let octets: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next(&mut chance).to_le_bytes()).collect();
+        let mut driver = ByteSliceDriver::new(&octets, &Options::default());
+        let Some(input) = T::generate(&mut driver) else { continue };
+        let told = Told { number, input: &input };
+        target(&input);
+        std::mem::forget(told);
+    }
+}
+
+/// Says which input it was should the target panic.
+struct Told<'a, T: Debug> {
+    number: u64,
+    input: &'a T,
+}
+
+impl<T: Debug> Drop for Told<'_, T> {
+    fn drop(&mut self) {
+        println!("input {} did it: {:?}", self.number, self.input);
+    }
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
