@@ -18,8 +18,9 @@ pub(super) const MAX: usize = 8_000_000;
 pub(super) const MAX_TOGETHER: usize = 8 * MAX;
 /// A client that needs longer for a body is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What is read and thrown away of a body that is refused, so that the client gets to reading our answer.
-const DISCARDED: usize = MAX;
+/// What is read and thrown away of a body that is refused, so that the client gets to reading our answer: who is a
+/// little over the limit can send it all; who is far over it may find the connection reset.
+const DISCARDED: usize = 2 * MAX;
 /// How long that may take.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 

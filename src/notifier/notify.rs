@@ -282,6 +282,7 @@ impl Notifier {
                 due => {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
+                        out.repeats = true;
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
                         out.send(flight.to, flight.bytes.clone(), Some(notify));
                     }

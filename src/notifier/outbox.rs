@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::journal::Record;
 use crate::presence::subscription::Place;
+use crate::sip::transaction::Key;
 use crate::transport::{Destination, Packet, Ticket};
 
 /// Names one NOTIFY; as a ticket it travels with the packet and comes back if that cannot be sent.
@@ -30,6 +31,11 @@ pub struct Outbox {
     pub records: Vec<Record>,
     /// What the journal should keep, but nobody waits for: who has acknowledged what.
     pub remarks: Vec<Record>,
+    /// Answers among the messages that wait for the journal. Until [`super::Notifier::kept`] has heard that they may
+    /// leave, a repetition of their request gets nothing, rather than the promise before it can be made.
+    pub answers: Vec<(Key, Bytes)>,
+    /// Something here was sent before, by an outbox that may still wait for the journal; it must not overtake that.
+    pub repeats: bool,
     /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
     pub unfinished: Vec<u32>,
@@ -38,6 +44,16 @@ pub struct Outbox {
 impl Outbox {
     pub(super) fn send(&mut self, to: Destination, bytes: Bytes, notify: Option<NotifyRef>) {
         self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
+    }
+
+    /// Puts all of another one behind what is here.
+    pub(super) fn append(&mut self, mut other: Outbox) {
+        self.messages.append(&mut other.messages);
+        self.records.append(&mut other.records);
+        self.remarks.append(&mut other.remarks);
+        self.answers.append(&mut other.answers);
+        self.repeats |= other.repeats;
+        self.unfinished.append(&mut other.unfinished);
     }
 
     /// True if there is nothing to do.

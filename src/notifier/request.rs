@@ -58,12 +58,19 @@ impl Notifier {
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
-        self.transactions.answered(key, bytes.clone());
+        match after.records.is_empty() {
+            true => self.transactions.answered(key, bytes.clone()),
+            false => after.answers.push((key, bytes.clone())),
+        }
         out.send(reply_address(&request.via, source), bytes, None);
-        out.messages.append(&mut after.messages);
-        out.records.append(&mut after.records);
-        out.remarks.append(&mut after.remarks);
-        out.unfinished.append(&mut after.unfinished);
+        out.append(after);
+    }
+
+    /// The journal has kept what these messages acknowledge: they leave now, and repeated requests get them again.
+    pub fn kept(&self, out: &mut Outbox) {
+        for (key, answer) in out.answers.drain(..) {
+            self.transactions.answered(key, answer);
+        }
     }
 
     /// What cannot be kept is not taken on (law 5).
@@ -83,10 +90,12 @@ impl Notifier {
 
     /// The journal could not keep what these messages acknowledge: whoever asked is told 503 instead of 200.
     pub fn refuse_unkept(&self, out: &mut Outbox) {
+        let promises = std::mem::take(&mut out.answers);
         for packet in &mut out.messages {
-            let bytes = packet.bytes.clone();
-            let Ok(Some(message)) = wire::read(&bytes) else { continue };
+            let Some((key, bytes)) = promises.iter().find(|(_, bytes)| *bytes == packet.bytes) else { continue };
+            let Ok(Some(message)) = wire::read(bytes) else { continue };
             if message.status().is_none_or(|status| status >= 300) {
+                self.transactions.answered(*key, bytes.clone());
                 continue;
             }
             let answer = self.not_kept();
@@ -102,7 +111,7 @@ impl Notifier {
             }
             writer.end();
             packet.bytes = out.into();
-            self.transactions.answered_anew(&message, packet.bytes.clone());
+            self.transactions.answered(*key, packet.bytes.clone());
         }
     }
 

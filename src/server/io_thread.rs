@@ -233,7 +233,8 @@ impl Worker {
                 // Should they be lost, a phone is told after a restart what it knows already.
                 let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
             }
-            if !out.records.is_empty() {
+            if out.repeats || !out.records.is_empty() {
+                // Without records it is a barrier: what is repeated waits for its first copy.
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
@@ -247,9 +248,14 @@ impl Worker {
     /// Sends what has waited for the journal.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
         while let Some((mut out, result)) = kept.recv().await {
-            if let Err(failure) = result {
-                tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
-                self.notifier.refuse_unkept(&mut out);
+            match result {
+                Ok(()) => self.notifier.kept(&mut out),
+                Err(failure) => {
+                    if !out.answers.is_empty() {
+                        tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
+                    }
+                    self.notifier.refuse_unkept(&mut out);
+                }
             }
             self.dispatch(out).await;
         }

@@ -169,11 +169,6 @@ impl ServerTransactions {
         }
     }
 
-    /// Replaces the answer to a request, found by an answer to it.
-    pub fn answered_anew(&self, answer: &Message<'_>, bytes: Bytes) {
-        self.answered(self.key_for(answer, answer.cseq.method), bytes);
-    }
-
     /// The answer given to a request of this method with the branch and sent-by of the given one: what a CANCEL is
     /// about (RFC 3261 section 9.2).
     pub fn answer_to(&self, cancel: &Message<'_>, method: &str) -> Option<Bytes> {

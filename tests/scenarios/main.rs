@@ -6,6 +6,7 @@
 mod office;
 
 mod delivery;
+mod keeping;
 mod publications;
 mod reset_and_set;
 mod restart;

@@ -1,0 +1,54 @@
+//! While the journal has not kept a change, nobody hears that it has (law 5).
+
+use lamplighter::notifier::Outbox;
+use lamplighter::presence::Tick;
+use lamplighter::sip::wire;
+
+use crate::office::{Office, Phone};
+
+/// A SUBSCRIBE has been decided, and its records are with the journal.
+fn undecided() -> (Office, Phone, Outbox) {
+    let mut office = Office::open();
+    let mut phone = office.phone("1001", "dialog");
+    phone.cseq = 1;
+    let out = take(&office, &phone);
+    assert!(!out.records.is_empty());
+    (office, phone, out)
+}
+
+fn take(office: &Office, phone: &Phone) -> Outbox {
+    let mut out = Outbox::default();
+    office.notifier.receive(Tick(office.now), phone.source, phone.request(600).as_bytes(), &mut out);
+    out
+}
+
+fn statuses(out: &Outbox) -> Vec<Option<u16>> {
+    out.messages.iter().map(|packet| wire::read(&packet.bytes).unwrap().unwrap().status()).collect()
+}
+
+#[test]
+fn a_repeated_request_gets_nothing_before_its_change_is_kept_and_then_the_same_answer() {
+    let (office, phone, mut out) = undecided();
+    assert!(take(&office, &phone).is_empty());
+    let answer = out.messages[0].bytes.clone();
+    office.notifier.kept(&mut out);
+    assert_eq!(take(&office, &phone).messages[0].bytes, answer);
+}
+
+#[test]
+fn a_request_whose_change_cannot_be_kept_is_told_503_every_time() {
+    let (office, phone, mut out) = undecided();
+    office.notifier.refuse_unkept(&mut out);
+    assert_eq!(statuses(&out), [Some(503), None]);
+    assert_eq!(statuses(&take(&office, &phone)), [Some(503)]);
+}
+
+#[test]
+fn the_copy_of_a_notify_says_that_it_must_not_overtake_the_first() {
+    let (office, _, first) = undecided();
+    assert!(!first.repeats);
+    let mut copy = Outbox::default();
+    office.notifier.pass_time(Tick(office.now + 510), &mut copy);
+    assert!(copy.repeats);
+    assert_eq!(copy.messages[0].bytes, first.messages[1].bytes);
+}
