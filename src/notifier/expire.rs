@@ -13,6 +13,7 @@ impl Notifier {
         self.table.with_number(entry.presentity, |presentity, state| match entry.watch {
             Watch::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
             Watch::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
+            Watch::Awakening(slot) => self.awaken(now, presentity, state, slot, out),
             Watch::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
             Watch::Tombstones => {
                 if state.tombstone_timer == Some(entry.at) {
@@ -88,6 +89,7 @@ impl Notifier {
 fn is_silent(delivery: &Delivery) -> bool {
     match delivery {
         Delivery::Idle => false,
+        Delivery::Paced { failures, .. } => *failures > 0,
         Delivery::InFlight(flight) => flight.failures > 0,
         Delivery::Suspended { silent, .. } => *silent,
     }

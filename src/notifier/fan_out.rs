@@ -83,10 +83,12 @@ impl Notifier {
                 Delivery::Idle => false,
                 // Its answer, or its repetition coming due, brings the new state (law 2).
                 Delivery::InFlight(_) => true,
+                // And so does its turn.
+                Delivery::Paced { .. } => true,
                 Delivery::Suspended { silent, .. } => silent,
             };
             if !waits && subscription.is_behind(current[subscription.package.0 as usize]) {
-                self.notify(now, presentity, state, slot as u32, out);
+                self.notify_in_turn(now, presentity, state, slot as u32, out);
             }
         }
         if state.fan_out.left > 0 {

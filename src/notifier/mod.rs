@@ -6,7 +6,7 @@
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
 //! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
-//! `notify` (composing, sending, replies and failures), `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+//! `notify` (composing, sending, replies and failures), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -19,6 +19,7 @@ use siphasher::sip::SipHasher24;
 use crate::config::{Limits, Presence};
 use crate::directory::Directory;
 use crate::presence::Tick;
+use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
 use crate::presence::table::Table;
 use crate::sip::transaction::ServerTransactions;
@@ -32,6 +33,7 @@ mod expire;
 mod fan_out;
 mod notify;
 mod outbox;
+mod pace;
 mod persist;
 mod publish;
 mod request;
@@ -67,6 +69,7 @@ pub struct Settings {
 pub struct Notifier {
     settings: Settings,
     table: Table,
+    phones: Phones,
     transactions: ServerTransactions,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
@@ -88,6 +91,7 @@ impl Notifier {
         Notifier {
             settings,
             table,
+            phones: Phones::default(),
             transactions,
             wheel: wheel::Wheel::default(),
             counter: AtomicU64::new(1),

@@ -1,6 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
 use super::outbox::NotifyRef;
+use super::pace::follow;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
@@ -24,7 +25,22 @@ const LONGEST_WAIT: u64 = 300_000;
 /// The longest Retry-After of a phone that is respected (seconds).
 const LONGEST_RETRY_AFTER: u32 = 3_600;
 /// What a missing answer counts as (RFC 3261 section 8.1.3.1).
-const NO_ANSWER: u16 = 408;
+pub(super) const NO_ANSWER: u16 = 408;
+
+/// What has become of a NOTIFY.
+#[derive(Clone, Copy)]
+struct Fate {
+    cseq: u32,
+    status: u16,
+    /// Seconds.
+    retry_after: Option<u32>,
+}
+
+impl Fate {
+    fn no_answer(cseq: u32) -> Fate {
+        Fate { cseq, status: NO_ANSWER, retry_after: None }
+    }
+}
 
 impl Notifier {
     /// Makes a NOTIFY with the state of the moment and sends it. Whatever was under way before is superseded: no more
@@ -48,12 +64,16 @@ impl Notifier {
             self.keep_subscription(presentity, subscription, out);
         }
         let cseq = subscription.dialog.local_cseq;
+        if subscription.source.flow.is_none() {
+            // After a restart: the phone may have come back by a new connection in another dialog.
+            follow(subscription);
+        }
         let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
         let bytes: bytes::Bytes = self.write_notify(now, subscription, version, &tail, &to).into();
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures) = match &mut subscription.delivery {
             Delivery::Idle => (fresh, 0),
-            Delivery::Suspended { failures, .. } => (fresh, *failures),
+            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures),
             Delivery::InFlight(flight) => {
                 flight.transaction.replace(now.0);
                 (flight.transaction, flight.failures)
@@ -62,7 +82,9 @@ impl Notifier {
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
         let last = subscription.ended;
-        let flight = InFlight { cseq, revision, version, tail, fingerprint, bytes, to, transaction, failures, last };
+        let sent_at = now;
+        let flight =
+            InFlight { cseq, revision, version, tail, fingerprint, bytes, to, sent_at, transaction, failures, last };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
     }
@@ -130,7 +152,8 @@ impl Notifier {
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
-                self.conclude(now, presentity, state, place.slot, cseq, status, retry_after, out);
+                let fate = Fate { cseq, status, retry_after };
+                self.conclude(now, presentity, state, place.slot, fate, out);
             }
         });
     }
@@ -140,36 +163,36 @@ impl Notifier {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
         self.contained(out, |out| {
             self.table.with_number(presentity, |presentity, state| {
-                if state.watchers.get_mut(slot).is_some_and(|s| s.place.nonce as u32 == nonce) {
-                    self.conclude(now, presentity, state, slot, cseq, NO_ANSWER, None, out);
+                let Some(s) = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce) else { return };
+                let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
+                if waited_for && follow(s) {
+                    // It has come back by another connection meanwhile.
+                    s.delivery = Delivery::Idle;
+                    self.notify(now, presentity, state, slot, out);
+                } else {
+                    self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
                 }
             });
         });
     }
 
     /// What the fate of a NOTIFY means for its subscription.
-    #[allow(clippy::too_many_arguments)]
-    fn conclude(
-        &self,
-        now: Tick,
-        presentity: &Presentity,
-        state: &mut State,
-        slot: u32,
-        cseq: u32,
-        status: u16,
-        retry_after: Option<u32>,
-        out: &mut Outbox,
-    ) {
+    fn conclude(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, fate: Fate, out: &mut Outbox) {
+        let Fate { cseq, status, retry_after } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
-            _ => return self.conclude_late(now, presentity, state, slot, cseq, status, out),
+            _ => return self.conclude_late(now, presentity, state, slot, fate, out),
         };
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
         let known = Known(flight.revision.0, flight.fingerprint);
+        if status != NO_ANSWER {
+            let asleep = subscription.phone.answered(now, flight.sent_at);
+            self.wake(now, &subscription.phone, asleep);
+        }
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
         subscription.last = Some(Answered { cseq, reply: status, version, tail });
@@ -178,6 +201,9 @@ impl Notifier {
         }
         if DIALOG_ENDING.contains(&status) {
             return self.remove(presentity, state, slot, "the phone ended the dialog", out);
+        }
+        if subscription.doubted && status == NO_ANSWER {
+            return self.remove(presentity, state, slot, "its phone has another and does not answer in this one", out);
         }
         if subscription.ended {
             // It expired while this one was under way.
@@ -188,9 +214,13 @@ impl Notifier {
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
             subscription.acknowledged = revision;
+            subscription.doubted = false;
             self.remark_acknowledged(presentity, slot, known, out);
         } else {
             suspend(subscription, now, failures, status, retry_after);
+            if status == NO_ANSWER {
+                subscription.phone.sleeps(presentity.number, slot);
+            }
             if let Delivery::Suspended { until, .. } = subscription.delivery {
                 self.watch_delivery(now, subscription, until);
             }
@@ -206,25 +236,22 @@ impl Notifier {
         let moved_on = revision != current[subscription.package.0 as usize];
         let silent = matches!(subscription.delivery, Delivery::Suspended { silent: true, .. });
         if moved_on && !silent {
-            self.notify(now, presentity, state, slot, out);
+            self.notify_in_turn(now, presentity, state, slot, out);
         }
     }
 
     /// A reply to a NOTIFY that is not under way any more. It acknowledges nothing of what came after it, but that there
     /// is no such dialog is news unless the phone has proven the opposite since; and an answer from one that was taken
     /// for silent is a sign of life (law 6).
-    #[allow(clippy::too_many_arguments)]
     fn conclude_late(
         &self,
         now: Tick,
         presentity: &Presentity,
         state: &mut State,
         slot: u32,
-        cseq: u32,
-        status: u16,
+        Fate { cseq, status, .. }: Fate,
         out: &mut Outbox,
     ) {
-        let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot).filter(|s| cseq > s.proven) else { return };
         if DIALOG_ENDING.contains(&status) {
             return self.remove(presentity, state, slot, "a late answer ended the dialog", out);
@@ -233,13 +260,10 @@ impl Notifier {
             return;
         }
         subscription.proven = cseq;
-        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
-        if unanswered && matches!(subscription.delivery, Delivery::Suspended { .. }) {
-            subscription.delivery = Delivery::Idle;
-            if subscription.is_behind(current[subscription.package.0 as usize]) {
-                self.notify(now, presentity, state, slot, out);
-            }
-        }
+        subscription.doubted = false;
+        let asleep = subscription.phone.shown();
+        self.wake(now, &subscription.phone, asleep);
+        self.awaken(now, presentity, state, slot, out);
     }
 
     /// The delivery timer of a subscription came up.
@@ -256,33 +280,33 @@ impl Notifier {
         let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == Some(at)) else { return };
         subscription.delivery_timer = None;
         let current = current[subscription.package.0 as usize];
+        let behind = subscription.is_behind(current);
         match &mut subscription.delivery {
             Delivery::Idle => {}
-            Delivery::Suspended { until, .. } => {
+            Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } if now < *until => {
                 let until = *until;
-                if now < until {
-                    self.watch_delivery(now, subscription, until);
-                } else if subscription.is_behind(current) {
-                    self.notify(now, presentity, state, slot, out);
-                } else {
-                    subscription.delivery = Delivery::Idle;
-                }
+                self.watch_delivery(now, subscription, until);
             }
+            Delivery::Paced { .. } if behind => self.notify(now, presentity, state, slot, out),
+            Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
+            Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,
             Delivery::InFlight(flight) => match flight.transaction.due(now.0) {
                 Due::Timeout => {
                     let cseq = flight.cseq;
-                    self.conclude(now, presentity, state, slot, cseq, NO_ANSWER, None, out);
+                    self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
                 }
                 // The state has moved on, or it has ended: that goes out instead of another copy of the old.
                 Due::Retransmission
                     if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
                 {
+                    subscription.phone.kept_waiting();
                     self.notify(now, presentity, state, slot, out);
                 }
                 due => {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
                         out.repeats = true;
+                        subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
                         out.send(flight.to, flight.bytes.clone(), Some(notify));
                     }
@@ -312,7 +336,7 @@ impl Notifier {
         why: &'static str,
         out: &mut Outbox,
     ) {
-        let Some(subscription) = state.watchers.remove(slot) else { return };
+        let Some(subscription) = state.watchers.remove(slot).map(|s| *s) else { return };
         if !subscription.ended {
             self.drop_subscription(presentity, slot, out);
         }
@@ -331,6 +355,7 @@ impl Notifier {
             why,
             "subscription gone"
         );
+        self.phones.release(subscription.phone, presentity.number, slot);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
+use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
 use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
@@ -31,7 +32,8 @@ pub(super) const RESERVE: u32 = 64;
 const STATE: u32 = u32::MAX;
 /// Set in the first half of the key of what a phone has acknowledged.
 const ACKNOWLEDGED: u64 = 1 << 32;
-/// How far apart the NOTIFYs leave that a restart makes necessary (ms): 500 in a second, whoever they go to.
+/// How far apart the NOTIFYs leave that a restart makes necessary (ms): 500 in a second, whoever they go to, and to no
+/// phone more than it takes.
 const RESTART_PACE: u64 = 2;
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +43,7 @@ struct KeptSubscription {
     package: String,
     nonce: u64,
     event_id: Option<Box<str>>,
+    phone: PhoneId,
     dialog: Dialog,
     entity: String,
     user_agent: Option<Box<str>>,
@@ -138,6 +141,7 @@ impl Notifier {
             package: package::get(s.package).name().into(),
             nonce: s.place.nonce,
             event_id: s.event_id.clone(),
+            phone: s.phone.id(),
             // Counting goes on where the reservation ends.
             dialog: Dialog { local_cseq: s.reserved, ..s.dialog.clone() },
             entity: s.entity.to_string(),
@@ -262,6 +266,8 @@ impl Notifier {
             place: Place { presentity: number, slot, nonce: kept.nonce },
             package,
             event_id: kept.event_id,
+            phone: self.phones.obtain(kept.phone),
+            doubted: false,
             dialog: kept.dialog,
             entity: kept.entity.into(),
             user_agent: kept.user_agent,
@@ -305,8 +311,8 @@ impl Notifier {
                     continue;
                 }
                 behind += 1;
-                let until = now.after(behind as u64 * RESTART_PACE);
-                s.delivery = Delivery::Suspended { until, failures: 0, silent: true };
+                let until = now.after(behind as u64 * RESTART_PACE).max(s.phone.take_turn(now));
+                s.delivery = Delivery::Paced { until, failures: 0 };
                 self.watch_delivery(now, s, until);
             }
         }

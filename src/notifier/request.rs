@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
-use crate::presence::subscription::Place;
+use crate::presence::subscription::{Place, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
 use crate::sip::transaction::Seen;
@@ -50,7 +50,7 @@ impl Notifier {
             .and_then(|(method, uri)| match method {
                 Method::Subscribe => self.subscribe(now, request, &uri, source, &mut after),
                 Method::Publish => self.publish(now, request, &uri, &mut after),
-                _ => self.options(request),
+                _ => self.options(now, request, &mut after),
             })
             .unwrap_or_else(|refusal| refusal);
         tracing::debug!(
@@ -140,13 +140,18 @@ impl Notifier {
         Ok((method, uri))
     }
 
-    /// OPTIONS tells what we can do (RFC 3261 section 11); inside a dialog, that the dialog is there.
-    fn options(&self, request: &Message<'_>) -> Result<Answer, Answer> {
+    /// OPTIONS tells what we can do (RFC 3261 section 11); inside a dialog, that the dialog is there, and it is a sign of
+    /// life from the phone.
+    fn options(&self, now: Tick, request: &Message<'_>, out: &mut Outbox) -> Result<Answer, Answer> {
         if let Some(tag) = request.to.tag() {
             let alive = Place::read(tag).is_some_and(|place| {
-                self.table.with_number(place.presentity, |_, state| {
-                    let found = state.watchers.get_mut(place.slot);
-                    found.is_some_and(|s| s.place == place && !s.ended && s.dialog.is_of(request))
+                self.table.with_number(place.presentity, |presentity, state| {
+                    let ours = |s: &&mut Subscription| s.place == place && !s.ended && s.dialog.is_of(request);
+                    let Some(subscription) = state.watchers.get_mut(place.slot).filter(ours) else { return false };
+                    let asleep = subscription.phone.shown();
+                    self.wake(now, &subscription.phone, asleep);
+                    self.awaken(now, presentity, state, place.slot, out);
+                    true
                 }) == Some(true)
             });
             if !alive {

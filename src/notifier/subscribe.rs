@@ -7,12 +7,13 @@ use super::persist::RESERVE;
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package;
+use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::Dialog;
-use crate::sip::headers::{Event, NameAddr, accepts, list};
+use crate::sip::headers::{Event, NameAddr, Via, accepts, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
@@ -60,11 +61,15 @@ impl Notifier {
         watcher_of(request)?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
-        self.admit(account)?;
+        let (phone, certain) = phone_of(request, source);
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, |presentity, state| {
+                if wish.granted > 0 {
+                    self.doubt_earlier(presentity, state, phone, certain, &wish, out);
+                }
+                self.admit(account)?;
                 if state.watchers.len() >= self.settings.limits.watchers_per_presentity {
                     return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
                 }
@@ -73,11 +78,32 @@ impl Notifier {
                 let dialog = Dialog::of(request, target, &place.to_string());
                 let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
-                state.watchers.insert(self.new_subscription(now, place, dialog, entity, &wish));
+                let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
+                state.watchers.insert(subscription, wish.granted > 0);
                 self.grant_to(now, presentity, state, slot, &wish, out);
                 Ok(self.accept(uri, &wish, Some(place)))
             })
             .map_err(|_| full())?
+    }
+
+    /// A phone that has lost its dialogs, as by a reboot, subscribes anew. The subscription that it had is replaced if it
+    /// says for certain which phone it is, else only doubted: two phones may look alike from here, and neither is to lose
+    /// its lamp to the other.
+    fn doubt_earlier(
+        &self,
+        presentity: &Presentity,
+        state: &mut State,
+        phone: PhoneId,
+        certain: bool,
+        wish: &Wish<'_>,
+        out: &mut Outbox,
+    ) {
+        let Some(slot) = state.watchers.latest_of(phone, wish.package, wish.event.id) else { return };
+        if certain {
+            self.remove(presentity, state, slot, "its phone has subscribed anew", out);
+        } else if let Some(earlier) = state.watchers.get_mut(slot) {
+            earlier.doubted = true;
+        }
     }
 
     /// Inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is found by what our own tag
@@ -155,6 +181,7 @@ impl Notifier {
         &self,
         now: Tick,
         place: Place,
+        phone: PhoneId,
         dialog: Dialog,
         entity: Arc<str>,
         wish: &Wish<'_>,
@@ -163,6 +190,8 @@ impl Notifier {
             place,
             package: wish.package,
             event_id: wish.event.id.map(Into::into),
+            phone: self.phones.obtain(phone),
+            doubted: false,
             dialog,
             entity,
             user_agent: None,
@@ -203,6 +232,11 @@ impl Notifier {
         }
         subscription.delivery = Delivery::Idle;
         subscription.proven = subscription.dialog.local_cseq;
+        subscription.doubted = false;
+        subscription.phone.came_by(wish.source);
+        subscription.phone.jump_queue(now);
+        let asleep = subscription.phone.shown();
+        self.wake(now, &subscription.phone, asleep);
         subscription.ended = wish.granted == 0;
         if !subscription.ended && subscription.expires_at < subscription.expiry_timer {
             self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
@@ -242,6 +276,24 @@ fn entity_of(uri: &Uri<'_>, presentity: &Presentity) -> Arc<str> {
         same if *same == *presentity.uri => Arc::clone(&presentity.uri),
         other => other.into(),
     }
+}
+
+/// Which phone a SUBSCRIBE outside a dialog comes from, and whether that is certain: by the instance that its Contact
+/// names (RFC 5626 section 4.1), else by its Contact and the address that it has in front of any proxy, which two phones
+/// of one user can have in common.
+fn phone_of(request: &Message<'_>, source: Source) -> (PhoneId, bool) {
+    let user = Uri::read(request.from.uri).map_or(request.from.uri, |from| from.address());
+    let contact = request.all(Name::Contact).flat_map(list).next().and_then(NameAddr::read);
+    let instance = contact.as_ref().and_then(|contact| param(contact.params, "+sip.instance"));
+    if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
+        return (PhoneId::of(&[user, "instance", instance]), true);
+    }
+    let first_via = request.all(Name::Via).flat_map(list).last().and_then(Via::first_of);
+    let seen_by_proxy = first_via.filter(|_| request.all(Name::Via).flat_map(list).nth(1).is_some());
+    let own = source.peer.ip().to_string();
+    let address =
+        seen_by_proxy.as_ref().map_or(own.as_str(), |via| param(via.params, "received").unwrap_or(via.sent_by));
+    (PhoneId::of(&[user, "contact", contact.map_or("", |contact| contact.uri), address]), false)
 }
 
 /// A watcher without a user part cannot be shown to anybody (kazoo.md check 42).

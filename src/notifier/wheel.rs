@@ -18,6 +18,8 @@ pub(super) enum Watch {
     Expiry(u32),
     /// The NOTIFY of the subscription in this slot.
     Delivery(u32),
+    /// The subscription in this slot, which was asleep: its phone has shown itself.
+    Awakening(u32),
     /// The expiry of a publication.
     Publication(PublicationNo),
     /// Whether ended calls can be forgotten.

@@ -1,5 +1,7 @@
 //! A presentity: everything about one address that must change together, under one lock (law 3).
 
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -7,6 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::calls::Calls;
 use super::facts::{CallReport, CallState, Picture, Report};
+use super::phone::PhoneId;
 use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
@@ -106,6 +109,15 @@ pub struct Watchers {
     slots: Vec<Option<Box<Subscription>>>,
     free: Vec<u32>,
     of_package: [u32; MAX_PACKAGES],
+    /// The latest subscription of each phone for each event.
+    of_phone: HashMap<u64, u32>,
+}
+
+/// What a phone can have one subscription of.
+fn wish_of(phone: PhoneId, package: PackageId, event_id: Option<&str>) -> u64 {
+    let mut hasher = SipHasher13::new();
+    (phone, package, event_id).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Watchers {
@@ -114,8 +126,15 @@ impl Watchers {
         self.free.last().copied().unwrap_or(self.slots.len() as u32)
     }
 
-    /// Puts a subscription into the vacant slot.
-    pub fn insert(&mut self, subscription: Subscription) -> &mut Subscription {
+    /// The latest subscription of a phone for the same event.
+    pub fn latest_of(&self, phone: PhoneId, package: PackageId, event_id: Option<&str>) -> Option<u32> {
+        let slot = *self.of_phone.get(&wish_of(phone, package, event_id))?;
+        let s = self.slots.get(slot as usize)?.as_deref()?;
+        (s.phone.id() == phone && s.package == package && s.event_id.as_deref() == event_id).then_some(slot)
+    }
+
+    /// Puts a subscription into the vacant slot; `lasting` unless it is a mere look at the state.
+    pub fn insert(&mut self, subscription: Subscription, lasting: bool) {
         self.of_package[subscription.package.0 as usize] += 1;
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
@@ -124,7 +143,10 @@ impl Watchers {
                 self.slots.len() - 1
             }
         };
-        self.slots[slot].insert(Box::new(subscription))
+        if lasting {
+            self.index(slot as u32, &subscription);
+        }
+        self.slots[slot] = Some(Box::new(subscription));
     }
 
     /// Puts a subscription back into the slot that it had before a restart. False if the slot is taken.
@@ -136,8 +158,13 @@ impl Watchers {
         let Some(place) = self.free.iter().position(|free| *free == slot) else { return false };
         self.free.swap_remove(place);
         self.of_package[subscription.package.0 as usize] += 1;
+        self.index(slot, &subscription);
         self.slots[slot as usize] = Some(Box::new(subscription));
         true
+    }
+
+    fn index(&mut self, slot: u32, s: &Subscription) {
+        self.of_phone.insert(wish_of(s.phone.id(), s.package, s.event_id.as_deref()), slot);
     }
 
     /// The subscription in a slot.
@@ -150,6 +177,10 @@ impl Watchers {
         let taken = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
         self.of_package[taken.package.0 as usize] -= 1;
+        let wish = wish_of(taken.phone.id(), taken.package, taken.event_id.as_deref());
+        if self.of_phone.get(&wish) == Some(&slot) {
+            self.of_phone.remove(&wish);
+        }
         if self.is_empty() {
             *self = Watchers::default();
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::phone::Phone;
 use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::ClientTransaction;
@@ -57,6 +58,11 @@ pub struct Subscription {
     pub package: PackageId,
     /// The `id` of its Event, given back in every NOTIFY.
     pub event_id: Option<Box<str>>,
+    /// The phone that it is for.
+    pub phone: Arc<Phone>,
+    /// The same phone, by all that can be told, has subscribed to the same again in another dialog. Should it not know
+    /// this one any more, it will not answer, and then this one is forgotten.
+    pub doubted: bool,
     /// The dialog that it lives in.
     pub dialog: Dialog,
     /// The URI that was subscribed to, as the phone wrote it, without parameters.
@@ -98,6 +104,13 @@ pub struct Subscription {
 pub enum Delivery {
     /// Nothing is under way.
     Idle,
+    /// The phone has had enough for the moment: at `until` it is told what holds then.
+    Paced {
+        /// When its turn comes.
+        until: Tick,
+        /// Failures in a row before.
+        failures: u32,
+    },
     /// A NOTIFY waits for its answer.
     InFlight(Box<InFlight>),
     /// The latest NOTIFY failed, but that does not end the subscription (law 6): another try is made at `until`.
@@ -128,6 +141,8 @@ pub struct InFlight {
     pub bytes: Bytes,
     /// Where it went.
     pub to: Destination,
+    /// When it first left.
+    pub sent_at: Tick,
     /// Its transaction.
     pub transaction: ClientTransaction,
     /// Failures in a row before it.

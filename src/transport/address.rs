@@ -25,6 +25,13 @@ pub struct Source {
     pub flow: Option<FlowId>,
 }
 
+impl Source {
+    /// Whether it came on a connection.
+    pub fn is_stream(&self) -> bool {
+        self.transport != Transport::Udp
+    }
+}
+
 /// The way that a message is to go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {

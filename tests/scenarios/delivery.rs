@@ -143,7 +143,7 @@ fn an_answer_has_to_fit_in_every_respect() {
     let mut office = Office::open();
     let (phone, sent) = office.watch("1001", "dialog");
     let notify = &sent[1];
-    let bend = |from: &str, to: &str| Sent { text: notify.text.replace(from, to), to: notify.to };
+    let bend = |from: &str, to: &str| Sent { text: notify.text.replace(from, to), ..notify.clone() };
     for wrong in [
         bend("CSeq: 1 NOTIFY", "CSeq: 2 NOTIFY"),
         bend("CSeq: 1 NOTIFY", "CSeq: 1 SUBSCRIBE"),
@@ -154,7 +154,7 @@ fn an_answer_has_to_fit_in_every_respect() {
     ] {
         // The text of the request is bent so that the answer made from it is.
         let message = wrong.text.replacen("NOTIFY sip", "X sip", 1).replacen("X sip", "NOTIFY sip", 1);
-        let bent = Sent { text: message, to: wrong.to };
+        let bent = Sent { text: message, ..wrong.clone() };
         if lamplighter::sip::wire::read(bent.text.as_bytes()).is_ok() {
             phone.answer(&mut office, &bent, 481);
         }

@@ -7,6 +7,7 @@ mod office;
 
 mod delivery;
 mod keeping;
+mod phones;
 mod publications;
 mod reset_and_set;
 mod restart;

@@ -14,7 +14,7 @@ use lamplighter::presence::facts::CallState;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Message, Name};
-use lamplighter::transport::{Destination, Listener, ListenerNo, Source};
+use lamplighter::transport::{Destination, Listener, ListenerNo, Source, Ticket};
 
 pub(crate) const ACME: AccountNo = AccountNo(0);
 
@@ -23,6 +23,7 @@ pub(crate) const ACME: AccountNo = AccountNo(0);
 pub(crate) struct Sent {
     pub(crate) text: String,
     pub(crate) to: Destination,
+    pub(crate) ticket: Option<Ticket>,
 }
 
 impl Sent {
@@ -143,12 +144,21 @@ impl Office {
         self.notifier.kept(&mut out);
         assert_eq!(self.notifier.panics(), 0);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to }).collect()
+        out.messages
+            .iter()
+            .map(|packet| Sent { text: text(&packet.bytes), to: packet.to, ticket: packet.ticket })
+            .collect()
     }
 
     /// Delivers a message.
     pub(crate) fn receive(&mut self, source: Source, text: &str) -> Vec<Sent> {
         self.sent(|notifier, now, out| notifier.receive(now, source, text.as_bytes(), out))
+    }
+
+    /// A message could not be sent.
+    pub(crate) fn undeliverable(&mut self, sent: &Sent) -> Vec<Sent> {
+        let ticket = sent.ticket.expect("a NOTIFY");
+        self.sent(|notifier, now, out| notifier.undeliverable(now, ticket, out))
     }
 
     /// Lets time pass, and gives what was sent meanwhile with the moment of each.
@@ -200,7 +210,7 @@ impl Office {
         let n = self.number();
         let target = if target.contains('@') { format!("sip:{target}") } else { format!("sip:{target}@acme.test") };
         Phone {
-            source: udp(&format!("198.51.100.{}:5060", n % 250 + 1)),
+            source: udp(&format!("198.51.{}.{}:5060", 100 + n / 250, n % 250 + 1)),
             target,
             event: event.into(),
             call_id: format!("call{n}"),
@@ -208,6 +218,7 @@ impl Office {
             to_tag: None,
             cseq: 0,
             more: String::new(),
+            instance: String::new(),
         }
     }
 
@@ -266,6 +277,8 @@ pub(crate) struct Phone {
     pub(crate) cseq: u32,
     /// Further header lines.
     pub(crate) more: String,
+    /// Further parameters of its Contact.
+    pub(crate) instance: String,
 }
 
 impl Phone {
@@ -274,13 +287,14 @@ impl Phone {
         format!(
             "SUBSCRIBE {target} SIP/2.0\r\nVia: SIP/2.0/UDP {peer};branch=z9hG4bK{call_id}x{cseq}\r\n{more}\
              From: <sip:1002@acme.test>;tag={tag}\r\nTo: <{target}>{to_tag}\r\nCall-ID: {call_id}\r\n\
-             CSeq: {cseq} SUBSCRIBE\r\nContact: <sip:1002@{peer}>\r\nEvent: {event}\r\nExpires: {expires}\r\n\
+             CSeq: {cseq} SUBSCRIBE\r\nContact: <sip:1002@{peer}>{instance}\r\nEvent: {event}\r\nExpires: {expires}\r\n\
              Content-Length: 0\r\n\r\n",
             target = self.target,
             peer = self.source.peer,
             call_id = self.call_id,
             cseq = self.cseq,
             more = self.more,
+            instance = self.instance,
             tag = self.tag,
             event = self.event,
         )

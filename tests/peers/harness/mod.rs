@@ -20,8 +20,8 @@ pub(crate) use trace::Notify;
 
 use std::time::{Duration, Instant};
 
-/// How long any one awaited event may take. Generous: two busy cores, debug build; never a measure of speed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long any one awaited event may take. Generous: two busy cores that others want, too, debug build; never a measure of speed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Asks until there is an answer; fails the test, naming what was awaited, when there is none in time.
 pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

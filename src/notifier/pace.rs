@@ -1,0 +1,75 @@
+//! Not faster than a phone can take it, and no longer silent than it is (laws 6 and 7).
+//!
+//! NOTIFYs that a phone did not just ask for take turns, across all of its subscriptions. Whoever waits for his turn is
+//! told what holds when it comes, so a burst of changes costs a slow phone no more than it can take. And when a phone
+//! that was taken for silent shows itself in one of its dialogs, the others do not wait out their back-off.
+
+use super::notify::NO_ANSWER;
+use super::wheel::Watch;
+use super::{Notifier, Outbox};
+use crate::presence::Tick;
+use crate::presence::phone::Phone;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::subscription::{Delivery, Subscription};
+
+impl Notifier {
+    /// Makes a NOTIFY once it is this phone's turn; mostly that is now.
+    pub(super) fn notify_in_turn(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let until = subscription.phone.take_turn(now);
+        if until <= now {
+            return self.notify(now, presentity, state, slot, out);
+        }
+        let failures = match &subscription.delivery {
+            Delivery::Idle => 0,
+            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => *failures,
+            Delivery::InFlight(flight) => flight.failures,
+        };
+        subscription.delivery = Delivery::Paced { until, failures };
+        self.watch_delivery(now, subscription, until);
+    }
+
+    /// Has the subscriptions looked at that have waited for a sign of life from their phone, in turn.
+    pub(super) fn wake(&self, now: Tick, phone: &Phone, asleep: Vec<(u32, u32)>) {
+        for (presentity, slot) in asleep {
+            let turn = phone.take_turn(now);
+            self.wheel.file(now, turn, presentity, Watch::Awakening(slot));
+        }
+    }
+
+    /// The phone of this subscription has shown itself, and its turn has come.
+    pub(super) fn awaken(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
+        let current = state.views.each_ref().map(|view| view.revision);
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
+        if !unanswered || !matches!(subscription.delivery, Delivery::Suspended { .. }) {
+            return;
+        }
+        follow(subscription);
+        subscription.delivery = Delivery::Idle;
+        if subscription.is_behind(current[subscription.package.0 as usize]) {
+            self.notify(now, presentity, state, slot, out);
+        }
+    }
+}
+
+/// Takes the connection that the phone last came by in place of one that is gone; true if there is another.
+pub(super) fn follow(subscription: &mut Subscription) -> bool {
+    if !subscription.source.is_stream() {
+        return false;
+    }
+    match subscription.phone.way() {
+        Some(way) if way.flow != subscription.source.flow => {
+            subscription.source = way;
+            true
+        }
+        _ => false,
+    }
+}

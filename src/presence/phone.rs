@@ -1,0 +1,244 @@
+//! Phones: the devices behind watchers, across all their subscriptions.
+//!
+//! What concerns a device as a whole is kept here: how fast it takes NOTIFYs, which of its subscriptions wait for it to
+//! show up again, and the connection that it last came by. Subscriptions to different presentities share it, so it
+//! has a lock of its own, held for a few instructions and never while another is taken.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Tick;
+use crate::transport::Source;
+
+/// Names a phone, in every run alike: a digest of whose it is and which of his devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PhoneId([u8; 16]);
+
+impl PhoneId {
+    /// The phone that these words describe: its user's address first, then what tells it from his other devices.
+    pub fn of(words: &[&str]) -> PhoneId {
+        let mut digest = Sha256::new();
+        for word in words {
+            digest.update((word.len() as u64).to_le_bytes());
+            digest.update(word.as_bytes());
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.finalize()[..16]);
+        PhoneId(id)
+    }
+}
+
+/// So many NOTIFYs may leave at once to a phone that was left alone for a while: the keys of a desk phone and its first
+/// extension module.
+const BURST: u64 = 20 * TURN;
+/// One turn, in the unit that they are counted in.
+const TURN: u64 = 1_000;
+/// Between the NOTIFYs to a phone of which nothing is known, or that has shown to be slow (ms). There are models that
+/// manage ten in a second and throw away what is more (reference: peers.md, Auerswald).
+const SLOWEST: u32 = 100;
+/// Between the NOTIFYs to a phone that answers quickly (ms).
+const QUICKEST: u32 = 1;
+/// An answer that comes within this is a quick one (ms).
+const QUICK: u64 = 250;
+
+/// One phone.
+#[derive(Debug)]
+pub struct Phone {
+    id: PhoneId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Turns taken and not yet worn off, in thousandths, at the tick beside it. One wears off per interval.
+    taken: u64,
+    taken_at: Tick,
+    /// Milliseconds between turns.
+    interval: u32,
+    /// Subscriptions, by presentity and slot, that wait for a sign of life.
+    asleep: Vec<(u32, u32)>,
+    /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
+    way: Option<Box<Source>>,
+}
+
+impl Phone {
+    fn new(id: PhoneId) -> Phone {
+        let state = State { taken: 0, taken_at: Tick(0), interval: SLOWEST, asleep: Vec::new(), way: None };
+        Phone { id, state: Mutex::new(state) }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> PhoneId {
+        self.id
+    }
+
+    /// Takes the next turn: when a NOTIFY to this phone may leave; not before `now`.
+    pub fn take_turn(&self, now: Tick) -> Tick {
+        let mut state = self.state.lock();
+        state.wear_off(now);
+        state.taken += TURN;
+        now.after(state.taken.saturating_sub(BURST) * u64::from(state.interval) / TURN)
+    }
+
+    /// A NOTIFY leaves without waiting for a turn, because the phone asked for it. Others wait the longer, but never for
+    /// more than a burst: it has itself to thank.
+    pub fn jump_queue(&self, now: Tick) {
+        let mut state = self.state.lock();
+        state.wear_off(now);
+        state.taken = state.taken.max((state.taken + TURN).min(BURST));
+    }
+
+    /// It has answered a NOTIFY that left at `sent`. Gives the subscriptions that have waited for a sign of life.
+    #[must_use]
+    pub fn answered(&self, now: Tick, sent: Tick) -> Vec<(u32, u32)> {
+        let mut state = self.state.lock();
+        if now.0.saturating_sub(sent.0) <= QUICK {
+            state.interval = (state.interval * 7 / 8).max(QUICKEST);
+        }
+        std::mem::take(&mut state.asleep)
+    }
+
+    /// It lets a NOTIFY wait for so long that it has to be repeated.
+    pub fn kept_waiting(&self) {
+        let mut state = self.state.lock();
+        state.interval = (state.interval * 2).clamp(SLOWEST / 10, SLOWEST);
+    }
+
+    /// It has shown itself. Gives the subscriptions that have waited for that.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.state.lock().asleep)
+    }
+
+    /// A SUBSCRIBE came from it this way.
+    pub fn came_by(&self, source: Source) {
+        self.state.lock().way = source.flow.map(|_| Box::new(source));
+    }
+
+    /// The stream that it last came by, if it did.
+    pub fn way(&self) -> Option<Source> {
+        self.state.lock().way.as_deref().copied()
+    }
+
+    /// It is silent to this subscription, which is to be tried again once it shows itself.
+    pub fn sleeps(&self, presentity: u32, slot: u32) {
+        let mut state = self.state.lock();
+        if !state.asleep.contains(&(presentity, slot)) {
+            state.asleep.push((presentity, slot));
+        }
+    }
+}
+
+impl State {
+    fn wear_off(&mut self, now: Tick) {
+        let worn_off = now.0.saturating_sub(self.taken_at.0) * TURN / u64::from(self.interval);
+        self.taken = self.taken.saturating_sub(worn_off);
+        self.taken_at = now;
+    }
+}
+
+/// All phones that have a subscription.
+#[derive(Debug, Default)]
+pub struct Phones {
+    by_id: DashMap<PhoneId, Arc<Phone>>,
+}
+
+impl Phones {
+    /// The phone of this name.
+    pub fn obtain(&self, id: PhoneId) -> Arc<Phone> {
+        Arc::clone(&self.by_id.entry(id).or_insert_with(|| Arc::new(Phone::new(id))))
+    }
+
+    /// One of its subscriptions has gone; with the last, the phone is forgotten.
+    pub fn release(&self, phone: Arc<Phone>, presentity: u32, slot: u32) {
+        phone.state.lock().asleep.retain(|place| *place != (presentity, slot));
+        // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
+        self.by_id.remove_if(&phone.id, |_, known| Arc::strong_count(known) <= 2);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phone() -> Arc<Phone> {
+        Phones::default().obtain(PhoneId::of(&["sip:1002@acme.test", "desk"]))
+    }
+
+    fn turns(phone: &Phone, now: u64, count: usize) -> Vec<u64> {
+        (0..count).map(|_| phone.take_turn(Tick(now)).0).collect()
+    }
+
+    #[test]
+    fn a_name_keeps_its_words_apart() {
+        assert_eq!(PhoneId::of(&["ab", "c"]), PhoneId::of(&["ab", "c"]));
+        assert_ne!(PhoneId::of(&["ab", "c"]), PhoneId::of(&["a", "bc"]));
+    }
+
+    #[test]
+    fn a_phone_of_which_nothing_is_known_gets_a_burst_and_then_ten_in_a_second() {
+        let phone = phone();
+        assert_eq!(turns(&phone, 1_000, 23), [&[1_000; 20][..], &[1_100, 1_200, 1_300]].concat());
+        assert_eq!(turns(&phone, 10_000, 20), [10_000; 20], "left alone for a while");
+    }
+
+    #[test]
+    fn a_phone_that_answers_quickly_gets_a_thousand_in_a_second() {
+        let phone = phone();
+        for _ in 0..40 {
+            assert_eq!(phone.answered(Tick(1_020), Tick(1_000)), []);
+        }
+        assert_eq!(turns(&phone, 2_000, 22), [&[2_000; 20][..], &[2_001, 2_002]].concat());
+        for _ in 0..4 {
+            phone.kept_waiting();
+        }
+        assert_eq!(turns(&phone, 9_000, 21)[20], 9_080);
+        assert_eq!(phone.answered(Tick(20_000), Tick(19_000)), [], "a slow answer changes nothing");
+        assert_eq!(turns(&phone, 30_000, 21)[20], 30_080);
+    }
+
+    #[test]
+    fn what_a_phone_asks_for_itself_delays_the_others_by_no_more_than_a_burst() {
+        let phone = phone();
+        for _ in 0..1_000 {
+            phone.jump_queue(Tick(1_000));
+        }
+        assert_eq!(turns(&phone, 1_000, 2), [1_100, 1_200]);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_sign_of_life_is_named_once() {
+        let phone = phone();
+        phone.sleeps(1, 2);
+        phone.sleeps(1, 2);
+        phone.sleeps(3, 0);
+        assert_eq!(phone.shown(), [(1, 2), (3, 0)]);
+        assert_eq!(phone.shown(), []);
+    }
+
+    #[test]
+    fn a_phone_is_forgotten_with_its_last_subscription() {
+        let phones = Phones::default();
+        let id = PhoneId::of(&["a"]);
+        let (one, two) = (phones.obtain(id), phones.obtain(id));
+        one.sleeps(1, 0);
+        phones.release(one, 1, 0);
+        assert_eq!((phones.len(), two.shown()), (1, vec![]));
+        phones.release(two, 2, 0);
+        assert!(phones.is_empty());
+    }
+}
