@@ -8,6 +8,8 @@ use clap::Parser as _;
 use lamplighter::cli::{Cli, Command};
 use lamplighter::config::Config;
 use lamplighter::server::Server;
+use sd_notify::NotifyState;
+
 use lamplighter::{greeting, health, notifier, telemetry, watch};
 
 /// The command line or the configuration is wrong.
@@ -67,8 +69,10 @@ fn serve(file: Option<&Path>) -> ExitCode {
         // The server has threads and runtimes of its own; this one only waits for the signals.
         let server = Server::start(&config).map_err(std::io::Error::other)?;
         greeting::print(&config, &server, file.is_none().then_some(&*demo_token));
+        tell_service_manager(&[NotifyState::Ready]);
         runtime.block_on(signals.any());
-        tracing::info!("stopping");
+        tracing::info!("stopping: new subscriptions are sent away, what is under way is finished");
+        tell_service_manager(&[NotifyState::Stopping]);
         server.stop();
         Ok(())
     });
@@ -76,6 +80,13 @@ fn serve(file: Option<&Path>) -> ExitCode {
     // What was said last has to be seen.
     let _ = std::io::stdout().flush();
     code
+}
+
+/// Tells systemd, or whoever else has set NOTIFY_SOCKET, how it stands (sd_notify(3)).
+fn tell_service_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told");
+    }
 }
 
 /// SIGINT and SIGTERM.

@@ -21,6 +21,7 @@ use crate::directory::Directory;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
+use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire::{self, Fault};
@@ -76,6 +77,8 @@ pub struct Notifier {
     counter: AtomicU64,
     /// False while the journal cannot keep anything: then nothing new is taken on.
     keeping: AtomicBool,
+    /// True once the server is about to stop: then no new subscription is taken on.
+    draining: AtomicBool,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -96,6 +99,7 @@ impl Notifier {
             wheel: wheel::Wheel::default(),
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             panics: AtomicU64::new(0),
         }
     }
@@ -144,6 +148,19 @@ impl Notifier {
                 false => tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503"),
             }
         }
+    }
+
+    /// From now on new subscriptions are sent away, to come back when the next server is up. Refreshes, publications and
+    /// answers are taken until the end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a phone that is known to answer still owes us the answer to a NOTIFY. Looks at everything: for the end of
+    /// the server only.
+    pub fn awaits_answers(&self) -> bool {
+        let awaited = |s: &Subscription| matches!(&s.delivery, Delivery::InFlight(flight) if flight.failures == 0);
+        self.table.all().iter().any(|presentity| presentity.lock().watchers.iter().any(awaited))
     }
 
     /// How many messages met a bug of ours so far.

@@ -1,6 +1,7 @@
 //! SUBSCRIBE (RFC 6665 section 4.2.1).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::answer::Answer;
 use super::persist::RESERVE;
@@ -167,6 +168,10 @@ impl Notifier {
 
     /// Whether there is room for another subscription (law 7).
     fn admit(&self, account: AccountNo) -> Result<(), Answer> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Answer::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
+                .with("Retry-After", self.spread(RESTART_WITHIN).to_string()));
+        }
         let limits = &self.settings.limits;
         if self.table.subscriptions() >= limits.subscriptions {
             return Err(Answer::limit_of_all("limits.subscriptions", self.spread(30)));
@@ -266,6 +271,8 @@ impl Notifier {
     }
 }
 
+/// Who is sent away because the server stops comes back after so many seconds, or up to twice that.
+const RESTART_WITHIN: u32 = 10;
 /// The longest User-Agent kept (characters).
 const MAX_USER_AGENT: usize = 128;
 

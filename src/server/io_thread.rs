@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
 use super::clock::Clock;
@@ -18,6 +19,8 @@ use crate::transport::{
     Acceptor, Arrival, Connection, Datagrams, Destination, Hub, Listener, ListenerNo, Packet, Shared, Ticket,
 };
 
+/// How long the journal may take at the end for what waits for it.
+const KEEP_WITHIN: Duration = Duration::from_secs(1);
 /// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
 const LONGEST_SLEEP: u64 = 50;
 
@@ -49,6 +52,15 @@ struct Worker {
     journal: Option<Arc<Journal>>,
     /// Where the journal's thread puts what it has kept, for this thread to send.
     kept: mpsc::UnboundedSender<Kept>,
+    waiting: Arc<Waiting>,
+}
+
+/// Outboxes of one thread that wait for the journal.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: AtomicUsize,
+    /// One has left.
+    left: Notify,
 }
 
 /// Messages that waited for the journal, and whether their records are kept now.
@@ -95,6 +107,7 @@ impl IoThread {
                     idle: self.idle,
                     journal: self.journal,
                     kept,
+                    waiting: Arc::default(),
                 };
                 tokio::spawn(worker.clone().send_kept(keeping));
                 for socket in sockets.into_iter().flatten() {
@@ -113,6 +126,8 @@ impl IoThread {
                 }
                 // The sender is gone only if the server was dropped, which is a way to stop as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
+                // Should the disk take longer, whoever waits asks again, and finds out from the next server.
+                let _ = tokio::time::timeout(KEEP_WITHIN, worker.send_what_waits()).await;
             });
             drop(ending);
         };
@@ -236,6 +251,7 @@ impl Worker {
             if out.repeats || !out.records.is_empty() {
                 // Without records it is a barrier: what is repeated waits for its first copy.
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
+                self.waiting.count.fetch_add(1, Ordering::Relaxed);
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
                     let _ = kept.send((out, result));
@@ -258,6 +274,15 @@ impl Worker {
                 }
             }
             self.dispatch(out).await;
+            self.waiting.count.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.left.notify_one();
+        }
+    }
+
+    /// Returns once nothing waits for the journal any more.
+    async fn send_what_waits(&self) {
+        while self.waiting.count.load(Ordering::Relaxed) > 0 {
+            self.waiting.left.notified().await;
         }
     }
 

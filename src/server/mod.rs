@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -29,8 +29,12 @@ use clock::Clock;
 use desk::Desk;
 use io_thread::IoThread;
 
-/// How long the threads may take to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(4);
+/// How long phones have to answer what is under way when the server is to stop.
+const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often it is looked whether they have.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the threads may take to stop after that.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,7 @@ pub enum StartError {
 /// A server that is up. Dropping it stops it, too.
 #[derive(Debug)]
 pub struct Server {
+    notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
     ready: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -119,7 +124,7 @@ impl Server {
         let ready = Arc::new(AtomicBool::new(true));
         let state = ApiState {
             directory,
-            control: Arc::new(Desk::new(notifier, clock, journal.clone(), errands)),
+            control: Arc::new(Desk::new(Arc::clone(&notifier), clock, journal.clone(), errands)),
             strict_compat: config.api.strict_compat,
             ready: Arc::clone(&ready),
             node: node_name(),
@@ -128,7 +133,7 @@ impl Server {
         threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
-        Ok(Server { stop, ready, threads, ended, addresses, journal })
+        Ok(Server { notifier, stop, ready, threads, ended, addresses, journal })
     }
 
     /// What it listens on, for people.
@@ -136,15 +141,23 @@ impl Server {
         &self.addresses
     }
 
-    /// Stops it: nothing new is taken, what is queued is sent, and after a few seconds it is over in any case.
+    /// Stops it. New subscriptions are sent away and `/readyz` says so, what is under way is finished and what was
+    /// acknowledged is on disk; after a few seconds it is over in any case. What phones then still owe an answer to,
+    /// they are told again by the next server.
     pub fn stop(mut self) {
         self.ready.store(false, Ordering::Release);
+        self.notifier.drain();
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        while self.notifier.awaits_answers() && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_LOOK);
+        }
         // The threads may be gone already.
         let _ = self.stop.send(true);
         // Every thread holds a sender; the wait ends when the last is dropped.
         let _ = self.ended.recv_timeout(STOP_WITHIN);
         if let Some(journal) = &self.journal {
             journal.close();
+            tracing::info!("the journal is closed");
         }
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             let _ = thread.join();

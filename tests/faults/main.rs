@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
 mod office;
+#[allow(dead_code)] // tests/lifecycle.rs uses the rest
 mod server;
 
 use std::time::{Duration, Instant};

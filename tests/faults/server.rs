@@ -1,8 +1,9 @@
 //! The server under test, as a process of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Server {
@@ -14,16 +15,23 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Server {
-        let folder = std::env::temp_dir().join(format!("lamplighter-faults-{}", std::process::id()));
+        Server::start_by(|program| program)
+    }
+
+    /// Started by the command that is made of the plain one.
+    pub(crate) fn start_by(change: impl FnOnce(Command) -> Command) -> Server {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("lamplighter-faults-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (sip, http) = (free(), free());
         let config = format!(
             "[sip]\nlisten = [\"udp://{sip}\"]\n[http]\nlisten = \"{http}\"\n[data]\ndir = \"data\"\n\
-             durability = \"strict\"\n[[account]]\nid = \"a\"\nname = \"Acme\"\nrealm = \"acme.test\"\n"
+             durability = \"strict\"\n[[token]]\nvalue = \"t\"\nsuperuser = true\n[[account]]\nid = \"a\"\nname = \"Acme\"\nrealm = \"acme.test\"\n"
         );
         std::fs::write(folder.join("lamplighter.toml"), config).unwrap();
-        let child = run(&folder);
+        let child = change(program(&folder)).spawn().unwrap();
         let server = Server { folder, sip, http, child };
         server.wait_until_ready();
         server
@@ -33,6 +41,30 @@ impl Server {
         self.sip
     }
 
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; how it ended, and how long that took.
+    pub(crate) fn ended(&mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        (self.child.wait().unwrap(), began.elapsed())
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -40,7 +72,7 @@ impl Server {
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.child = run(&self.folder);
+        self.child = program(&self.folder).spawn().unwrap();
         self.wait_until_ready();
     }
 
@@ -57,16 +89,13 @@ impl Server {
     }
 }
 
-fn run(folder: &PathBuf) -> Child {
+/// The command that serves what is in this folder.
+pub(crate) fn program(folder: &Path) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_lamplighter"))
-        .args(["serve", "--config", "lamplighter.toml"])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lamplighter"));
+    command.args(["serve", "--config", "lamplighter.toml"]).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
 }
 
 impl Drop for Server {
