@@ -57,12 +57,14 @@ impl Notifier {
     /// Removes all calls and the manual state of a presentity; each of its watchers is sent one fresh NOTIFY.
     pub fn reset(&self, now: Tick, account: AccountNo, user: &str, out: &mut Outbox) {
         let Some(aor) = Aor::of(account, user) else { return };
-        self.table.with(&aor, |presentity, state| {
-            tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
-            state.reset();
-            self.compose(presentity, state, true);
-            self.keep_state(presentity, state, out);
-            self.fan_out(now, presentity, state, out);
+        self.contained(out, |out| {
+            self.table.with(&aor, |presentity, state| {
+                tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
+                state.reset();
+                self.compose(presentity, state, true);
+                self.keep_state(presentity, state, out);
+                self.fan_out(now, presentity, state, out);
+            });
         });
     }
 
@@ -77,13 +79,20 @@ impl Notifier {
     ) -> Result<(), Refusal> {
         let Some(aor) = Aor::of(account, user) else { return Ok(()) };
         let limit = self.settings.limits.presentities_per_account;
-        self.table
-            .obtain(&aor, self.settings.directory.realm(account), |presentity, state| {
+        let realm = self.settings.directory.realm(account);
+        let mut full = false;
+        self.contained(out, |out| {
+            let made = self.table.obtain(&aor, realm, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
                 state.manual = (manual != CallState::Terminated).then_some(manual);
                 self.spread_news(now, presentity, state, out);
-            })
-            .map_err(|_| Refusal::LimitReached { key: "limits.presentities_per_account", limit })
+            });
+            full = made.is_err();
+        });
+        match full {
+            true => Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit }),
+            false => Ok(()),
+        }
     }
 }
 

@@ -46,16 +46,6 @@ impl Outbox {
         self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
     }
 
-    /// Puts all of another one behind what is here.
-    pub(super) fn append(&mut self, mut other: Outbox) {
-        self.messages.append(&mut other.messages);
-        self.records.append(&mut other.records);
-        self.remarks.append(&mut other.remarks);
-        self.answers.append(&mut other.answers);
-        self.repeats |= other.repeats;
-        self.unfinished.append(&mut other.unfinished);
-    }
-
     /// True if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.records.is_empty() && self.remarks.is_empty() && self.unfinished.is_empty()

@@ -15,7 +15,7 @@ use crate::sip::transaction::Seen;
 use crate::sip::uri::{Host, Scheme, Uri};
 use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
 use crate::sip::{Method, StatusCode};
-use crate::transport::{Destination, Source};
+use crate::transport::{Destination, Packet, Source};
 
 /// The methods that we serve.
 const ALLOW: &str = "OPTIONS, SUBSCRIBE, PUBLISH";
@@ -43,14 +43,15 @@ impl Notifier {
                 return self.send_answer(&answer, request, source, out);
             }
         };
-        let mut after = Outbox::default();
+        // The answer goes in front of whatever the decision wants sent.
+        let (place, kept) = (out.messages.len(), out.records.len());
         let answer = self
             .inspect(verb, uri, request)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
-                Method::Subscribe => self.subscribe(now, request, &uri, source, &mut after),
-                Method::Publish => self.publish(now, request, &uri, &mut after),
-                _ => self.options(now, request, &mut after),
+                Method::Subscribe => self.subscribe(now, request, &uri, source, out),
+                Method::Publish => self.publish(now, request, &uri, out),
+                _ => self.options(now, request, out),
             })
             .unwrap_or_else(|refusal| refusal);
         tracing::debug!(
@@ -58,12 +59,11 @@ impl Notifier {
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
-        match after.records.is_empty() {
+        match out.records.len() == kept {
             true => self.transactions.answered(key, bytes.clone()),
-            false => after.answers.push((key, bytes.clone())),
+            false => out.answers.push((key, bytes.clone())),
         }
-        out.send(reply_address(&request.via, source), bytes, None);
-        out.append(after);
+        out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
     }
 
     /// The journal has kept what these messages acknowledge: they leave now, and repeated requests get them again.
