@@ -15,21 +15,33 @@ impl Notifier {
             Watch::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
             Watch::Awakening(slot) => self.awaken(now, presentity, state, slot, out),
             Watch::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
-            Watch::Tombstones => {
-                if state.tombstone_timer == Some(entry.at) {
-                    state.tombstone_timer = None;
-                    state.calls.forget_ended(now);
-                    self.watch_tombstones(now, presentity, state);
-                    self.keep_state(presentity, state, out);
-                }
-            }
+            Watch::Calls => self.look_at_calls(now, entry.at, presentity, state, out),
         });
     }
 
-    /// Has ended calls forgotten in time: an otherwise idle presentity stays for them only.
-    pub(super) fn watch_tombstones(&self, now: Tick, presentity: &Presentity, state: &mut State) {
-        if let (None, Some(until)) = (state.tombstone_timer, state.calls.remembered_until()) {
-            state.tombstone_timer = Some(self.wheel.file(now, until, presentity.number, Watch::Tombstones));
+    /// Has the calls looked at in time: one may ring for too long, and for the sake of ended ones alone an idle
+    /// presentity stays.
+    pub(super) fn watch_calls(&self, now: Tick, presentity: &Presentity, state: &mut State) {
+        let Some(deadline) = state.calls.next_deadline() else { return };
+        // A second late harms nobody here, and spares most changes of a call the way to the timers.
+        if state.calls_timer.is_none_or(|at| at > deadline.after(1_000)) {
+            if let Some(at) = state.calls_timer {
+                self.wheel.cancel(at, presentity.number, Watch::Calls);
+            }
+            state.calls_timer = Some(self.wheel.file(now, deadline, presentity.number, Watch::Calls));
+        }
+    }
+
+    fn look_at_calls(&self, now: Tick, at: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
+        if state.calls_timer != Some(at) {
+            return;
+        }
+        state.calls_timer = None;
+        let lapsed = state.calls.pass_time(now);
+        self.watch_calls(now, presentity, state);
+        match lapsed {
+            true => self.spread_news(now, presentity, state, out),
+            false => self.keep_state(presentity, state, out),
         }
     }
 

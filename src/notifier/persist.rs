@@ -157,7 +157,7 @@ impl Notifier {
     }
 
     fn state_value(&self, presentity: &Presentity, state: &State) -> Option<Bytes> {
-        let calls = !state.calls.is_quiet() || state.calls.remembered_until().is_some();
+        let calls = !state.calls.is_quiet() || state.calls.remembers();
         if !calls && state.is_idle() {
             return None;
         }
@@ -245,7 +245,7 @@ impl Notifier {
             self.counter.fetch_max(etag.number.0 + 1, Ordering::Relaxed);
             state.publications.push(Publication { etag, package, expires_at, timer_at, content });
         }
-        self.watch_tombstones(now, &presentity, &mut state);
+        self.watch_calls(now, &presentity, &mut state);
         Some(())
     }
 

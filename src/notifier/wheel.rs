@@ -22,8 +22,8 @@ pub(super) enum Watch {
     Awakening(u32),
     /// The expiry of a publication.
     Publication(PublicationNo),
-    /// Whether ended calls can be forgotten.
-    Tombstones,
+    /// The calls: whether ended ones can be forgotten, and whether one has rung for too long.
+    Calls,
 }
 
 /// One thing to look at.

@@ -2,7 +2,8 @@
 //!
 //! A call is known by its Call-ID and tags, whoever reports it and under whatever entity-tag. Its state only moves up;
 //! once terminated it is gone and leaves a *tombstone*, so that a late or overtaken report cannot revive it. A live
-//! call has a *holder* for every publication that reports it; when the last of them is gone, so is the call.
+//! call has a *holder* for every publication that reports it; when the last of them is gone, so is the call. And what
+//! only rings has a *lease* of its own, for a publication may be refreshed by the hour without a word about the call.
 
 use std::collections::VecDeque;
 
@@ -22,6 +23,10 @@ const MAX_PARTING: usize = 8;
 /// that republishes a moment too late.
 const TOMBSTONE_LASTS: u64 = 300_000;
 
+/// How long a call may be trying or ringing without anybody saying so again (ms). Timer C ends the patience of a proxy
+/// after three minutes (RFC 3261 section 16.6); what is silent for much longer has been forgotten by its publisher.
+const RINGING_LASTS: u64 = 600_000;
+
 /// All calls of a presentity.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Calls {
@@ -38,6 +43,8 @@ struct Call {
     /// The id as published; `report.id` may differ to be unique.
     published_id: Box<str>,
     holders: Vec<PublicationNo>,
+    /// When it was last spoken of.
+    said: Tick,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,6 +69,12 @@ fn same_call(a: &CallReport, b: &CallReport) -> bool {
 }
 
 impl Call {
+    /// When its lease ends, if it has one: what talks may talk for days, and what has no Call-ID is no call.
+    fn lapses(&self) -> Option<Tick> {
+        let rings = self.report.state < CallState::Confirmed && self.report.call_id.is_some();
+        rings.then(|| self.said.after(RINGING_LASTS))
+    }
+
     fn is(&self, report: &CallReport, publication: PublicationNo) -> bool {
         match (&self.report.call_id, &report.call_id) {
             (Some(_), Some(_)) => same_call(&self.report, report),
@@ -114,7 +127,7 @@ impl Calls {
         for call in &report.calls {
             match call.state {
                 CallState::Terminated => self.end(now, publication, call),
-                _ => self.update(publication, call),
+                _ => self.update(now, publication, call),
             }
         }
         if report.full {
@@ -161,31 +174,48 @@ impl Calls {
         self.live.is_empty()
     }
 
-    /// When the last tombstone can be forgotten; none if there is none.
-    pub fn remembered_until(&self) -> Option<Tick> {
-        self.ended.back().map(|t| t.until)
+    /// True if calls that ended are remembered.
+    pub fn remembers(&self) -> bool {
+        !self.ended.is_empty()
     }
 
-    /// Forgets the calls that ended long enough ago.
-    pub fn forget_ended(&mut self, now: Tick) {
+    /// When [`Calls::pass_time`] has something to do next: a ringing call lapses, or the last tombstone can go.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        let lapse = self.live.iter().filter_map(Call::lapses).min();
+        let forgotten = self.ended.back().map(|dead| dead.until);
+        [lapse, forgotten].into_iter().flatten().min()
+    }
+
+    /// Forgets the calls that ended long enough ago, and lets go of those that have rung for too long. Should one of
+    /// these be spoken of again, it is there again. True if a call went.
+    pub fn pass_time(&mut self, now: Tick) -> bool {
+        self.forget_ended(now);
+        let (parting, before) = (&mut self.parting, self.live.len());
+        self.live.retain(|call| call.lapses().is_none_or(|at| at > now) || part(parting, call));
+        self.live.len() < before
+    }
+
+    fn forget_ended(&mut self, now: Tick) {
         while self.ended.front().is_some_and(|dead| dead.until <= now) {
             self.ended.pop_front();
         }
     }
 
-    fn update(&mut self, publication: PublicationNo, report: &CallReport) {
+    fn update(&mut self, now: Tick, publication: PublicationNo, report: &CallReport) {
         if self.ended.iter().any(|dead| same_call(&dead.report, report)) {
             return;
         }
         if let Some(call) = self.live.iter_mut().find(|call| call.is(report, publication)) {
             call.merge(report);
+            call.said = now;
             if !call.holders.contains(&publication) {
                 call.holders.push(publication);
             }
         } else if self.live.len() < MAX_CALLS {
             let mut shown = report.clone();
             shown.id = self.unique_id(&report.id);
-            self.live.push(Call { report: shown, published_id: report.id.clone(), holders: vec![publication] });
+            let published_id = report.id.clone();
+            self.live.push(Call { report: shown, published_id, holders: vec![publication], said: now });
         }
     }
 
@@ -351,6 +381,23 @@ mod tests {
         let mut calls = Calls::default();
         calls.apply(Tick(0), P1, &full(&[call("manual", ("a", "b"), Early)]));
         assert_eq!(states(&calls), [("manual-2", Early)]);
+    }
+
+    #[test]
+    fn a_call_that_rings_for_too_long_is_let_go_and_one_that_talks_is_not() {
+        let mut calls = Calls::default();
+        calls.apply(Tick(0), P1, &full(&[call("r", ("a", "b"), Early), call("t", ("c", "d"), Confirmed)]));
+        assert_eq!(calls.next_deadline(), Some(Tick(600_000)));
+        assert!(!calls.pass_time(Tick(599_999)));
+        let partial = CallsReport { full: false, calls: vec![call("r", ("a", "b"), Early)] };
+        calls.apply(Tick(599_999), P1, &partial);
+        assert!(!calls.pass_time(Tick(1_199_998)), "it was spoken of again");
+        assert!(calls.pass_time(Tick(1_199_999)));
+        assert_eq!(states(&calls), [("t", Confirmed)]);
+        assert_eq!(calls.next_deadline(), None);
+        let partial = CallsReport { full: false, calls: vec![call("r", ("a", "b"), Confirmed)] };
+        calls.apply(Tick(2_000_000), P1, &partial);
+        assert_eq!(states(&calls).len(), 2, "it was answered after all");
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub struct State {
     pub views: [View; MAX_PACKAGES],
     /// The walk over the watchers that are behind.
     pub fan_out: FanOut,
-    /// When the timer that forgets ended calls will look next.
-    pub tombstone_timer: Option<Tick>,
+    /// When the timer that watches over calls, ringing or ended, will look next.
+    pub calls_timer: Option<Tick>,
 }
 
 /// What the watchers of one package are told: the part of the document that they share.

@@ -173,7 +173,7 @@ impl Table {
 
     /// Takes a presentity out of the table when nothing about it is worth keeping. Tombstones of ended calls are.
     fn retire_if_idle(&self, presentity: &Arc<Presentity>, mut state: MutexGuard<'_, State>) {
-        if !state.is_idle() || state.calls.remembered_until().is_some() {
+        if !state.is_idle() || state.calls.remembers() {
             return;
         }
         state.retired = true;

@@ -174,3 +174,29 @@ fn publications_are_capped_and_a_presentity_that_nobody_uses_is_forgotten() {
     office.pass(3_600_000);
     assert_eq!(office.notifier.next_deadline(), None, "ended calls are forgotten, too");
 }
+
+#[test]
+fn a_ringing_call_whose_end_was_lost_goes_dark_after_ten_minutes_though_its_publication_is_refreshed() {
+    let mut office = Office::open();
+    let phone = office.settled("1001", "dialog");
+    let sent = office.publish("1001", None, &dialog("c1", "early"));
+    phone.answer(&mut office, &sent[1], 200);
+    office.pass(300_000);
+    let sent = office.publish_body("1001", Some(&etag(&sent)), 3600, "dialog", "", "");
+    assert_eq!(sent.len(), 1, "a refresh says nothing new");
+    assert_eq!(office.pass_quietly(295_000), []);
+    let sent = office.pass_quietly(10_000);
+    assert_eq!(sent[0].dialogs(), [("c1".to_string(), "terminated".to_string())]);
+}
+
+#[test]
+fn a_lease_counts_on_over_a_restart() {
+    let mut office = Office::open();
+    let phone = office.settled("1001", "dialog");
+    let sent = office.publish("1001", None, &dialog("c1", "early"));
+    phone.answer(&mut office, &sent[1], 200);
+    office.pass(200_000);
+    assert_eq!(office.crash().behind, 0);
+    assert_eq!(office.pass_quietly(395_000), []);
+    assert_eq!(office.pass_quietly(10_000)[0].states(), ["terminated"]);
+}

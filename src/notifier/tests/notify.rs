@@ -198,7 +198,7 @@ fn every_other_failure_is_that_notify_s_alone() {
 fn what_failed_is_tried_again_after_ever_longer_waits_until_it_arrives() {
     // law 6
     let (mut office, phone, mut publisher) = pair();
-    office.report(&mut publisher, &[("c1", "early")]);
+    office.report(&mut publisher, &[("c1", "confirmed")]);
     let mut last = office.only(&phone);
     for wait in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000] {
         office.answer(&last, 500);
@@ -206,17 +206,17 @@ fn what_failed_is_tried_again_after_ever_longer_waits_until_it_arrives() {
         assert!(office.heard(&phone).is_empty(), "{wait}");
         office.pass(260);
         last = office.only(&phone);
-        assert_eq!(last.lamp(), "early");
+        assert_eq!(last.lamp(), "confirmed");
     }
     office.answer(&last, 200);
     office.pass(600_000);
     assert!(office.heard(&phone).is_empty());
     // The next failure begins anew.
-    office.report(&mut publisher, &[("c1", "confirmed")]);
+    office.report(&mut publisher, &[("c1", "terminated")]);
     let failed = office.only(&phone);
     office.answer(&failed, 500);
     office.pass(5_010);
-    assert_eq!(office.accept(&phone).lamp(), "confirmed");
+    assert_eq!(office.accept(&phone).lamp(), "terminated");
 }
 
 #[test]
@@ -256,11 +256,11 @@ fn a_silent_phone_is_suspended_probed_and_resumed() {
 fn a_refresh_of_a_suspended_subscription_brings_the_state_at_once() {
     // law 6
     let (mut office, mut phone, mut publisher) = pair();
-    office.report(&mut publisher, &[("c1", "early")]);
+    office.report(&mut publisher, &[("c1", "confirmed")]);
     office.pass(32_100);
     office.heard(&phone);
     assert_eq!(office.subscribe(&mut phone, 3600).status, 200);
-    assert_eq!(office.accept(&phone).lamp(), "early");
+    assert_eq!(office.accept(&phone).lamp(), "confirmed");
     office.pass(600_000);
     assert!(office.heard(&phone).is_empty());
 }
