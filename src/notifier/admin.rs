@@ -61,6 +61,7 @@ impl Notifier {
             self.table.with(&aor, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
                 state.reset();
+                self.watch_calls(now, presentity, state);
                 self.compose(presentity, state, true);
                 self.keep_state(presentity, state, out);
                 self.fan_out(now, presentity, state, out);

@@ -22,14 +22,17 @@ impl Notifier {
     /// Has the calls looked at in time: one may ring for too long, and for the sake of ended ones alone an idle
     /// presentity stays.
     pub(super) fn watch_calls(&self, now: Tick, presentity: &Presentity, state: &mut State) {
-        let Some(deadline) = state.calls.next_deadline() else { return };
+        let deadline = state.calls.next_deadline();
         // A second late harms nobody here, and spares most changes of a call the way to the timers.
-        if state.calls_timer.is_none_or(|at| at > deadline.after(1_000)) {
-            if let Some(at) = state.calls_timer {
-                self.wheel.cancel(at, presentity.number, Watch::Calls);
-            }
-            state.calls_timer = Some(self.wheel.file(now, deadline, presentity.number, Watch::Calls));
+        if let (Some(at), Some(deadline)) = (state.calls_timer, deadline)
+            && at <= deadline.after(1_000)
+        {
+            return;
         }
+        if let Some(at) = state.calls_timer {
+            self.wheel.cancel(at, presentity.number, Watch::Calls);
+        }
+        state.calls_timer = deadline.map(|deadline| self.wheel.file(now, deadline, presentity.number, Watch::Calls));
     }
 
     fn look_at_calls(&self, now: Tick, at: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
@@ -37,12 +40,9 @@ impl Notifier {
             return;
         }
         state.calls_timer = None;
-        let lapsed = state.calls.pass_time(now);
-        self.watch_calls(now, presentity, state);
-        match lapsed {
-            true => self.spread_news(now, presentity, state, out),
-            false => self.keep_state(presentity, state, out),
-        }
+        // Forgetting what has ended is news to nobody, and then nobody is told.
+        state.calls.pass_time(now);
+        self.spread_news(now, presentity, state, out);
     }
 
     /// A subscription that is not refreshed ends with a NOTIFY that says so (RFC 6665 section 4.2.1.4); one whose

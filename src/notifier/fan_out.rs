@@ -45,6 +45,7 @@ impl Notifier {
 
     /// Composes anew after a change, has it kept, and tells those for whom it is one.
     pub(super) fn spread_news(&self, now: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
+        self.watch_calls(now, presentity, state);
         let news = self.compose(presentity, state, false);
         self.keep_state(presentity, state, out);
         if news {

@@ -51,7 +51,6 @@ impl Notifier {
         self.table
             .obtain(&aor, realm, |presentity, state| {
                 let etag = self.take_over(now, presentity, state, wish)?;
-                self.watch_calls(now, presentity, state);
                 self.spread_news(now, presentity, state, out);
                 Ok(Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string()))
             })

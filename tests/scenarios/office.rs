@@ -310,6 +310,13 @@ impl Phone {
         sent
     }
 
+    /// Refreshes, and answers the NOTIFY.
+    pub(crate) fn refresh(&mut self, office: &mut Office) {
+        let sent = self.subscribe(office, 600);
+        assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
+        assert_eq!(self.answer(office, &sent[1], 200), []);
+    }
+
     /// Answers a NOTIFY, and gives what the server sends because of it.
     pub(crate) fn answer(&self, office: &mut Office, notify: &Sent, status: u16) -> Vec<Sent> {
         self.answer_with(office, notify, status, "")

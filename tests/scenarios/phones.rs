@@ -25,12 +25,6 @@ impl Phone {
         let (target, call_id) = (format!("sip:{target}@acme.test"), format!("{}{target}{event}", self.call_id));
         Phone { target, event: event.into(), call_id, to_tag: None, cseq: 0, ..self.clone() }
     }
-
-    fn settle(&mut self, office: &mut Office) {
-        let sent = self.subscribe(office, 600);
-        assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
-        assert_eq!(self.answer(office, &sent[1], 200), []);
-    }
 }
 
 fn dialogs(sent: &[Sent]) -> Vec<&str> {
@@ -47,9 +41,9 @@ fn listed(office: &Office) -> Vec<String> {
 fn a_rebooted_phone_that_names_its_instance_gets_one_subscription_for_its_old() {
     let mut office = Office::open();
     let mut before = office.phone("1001", "dialog").named(DESK);
-    before.settle(&mut office);
+    before.refresh(&mut office);
     let mut after = before.rebooted();
-    after.settle(&mut office);
+    after.refresh(&mut office);
     assert_eq!(listed(&office), [after.call_id.clone()]);
     assert_eq!(dialogs(&office.set("1001", Early)), [&after.call_id]);
     assert_eq!(before.subscribe(&mut office, 600)[0].status(), 481);
@@ -61,10 +55,10 @@ fn a_rebooted_phone_that_names_its_instance_gets_one_subscription_for_its_old() 
 fn phones_that_share_an_account_keep_their_lamps() {
     let mut office = Office::open();
     let mut desk = office.phone("1001", "dialog").named(DESK);
-    desk.settle(&mut office);
+    desk.refresh(&mut office);
     // From behind the same address, with the same Contact.
     let mut kitchen = desk.rebooted().named(KITCHEN);
-    kitchen.settle(&mut office);
+    kitchen.refresh(&mut office);
     assert_eq!(office.set("1001", Early).len(), 2);
 }
 
@@ -72,9 +66,9 @@ fn phones_that_share_an_account_keep_their_lamps() {
 fn a_phone_has_one_subscription_for_each_target_event_and_id() {
     let mut office = Office::open();
     let mut first = office.phone("1001", "dialog").named(DESK);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     for (target, event) in [("1002", "dialog"), ("1001", "presence"), ("1001", "dialog;id=7")] {
-        first.for_another(target, event).settle(&mut office);
+        first.for_another(target, event).refresh(&mut office);
     }
     assert_eq!(office.list().len(), 4);
     assert_eq!(first.rebooted().subscribe(&mut office, 0)[0].status(), 200, "a mere look");
@@ -85,8 +79,8 @@ fn a_phone_has_one_subscription_for_each_target_event_and_id() {
 fn a_rebooted_phone_finds_its_place_where_all_are_taken() {
     let mut office = Office::with("[limits]\nwatchers_per_presentity = 1\n");
     let mut desk = office.phone("1001", "dialog").named(DESK);
-    desk.settle(&mut office);
-    desk.rebooted().settle(&mut office);
+    desk.refresh(&mut office);
+    desk.rebooted().refresh(&mut office);
     assert_eq!(office.phone("1001", "dialog").named(KITCHEN).subscribe(&mut office, 600)[0].status(), 480);
 }
 
@@ -95,7 +89,7 @@ fn a_phone_that_names_no_instance_loses_only_the_dialog_that_it_does_not_answer_
     let mut office = Office::open();
     let mut before = office.settled("1001", "dialog");
     let mut after = before.rebooted();
-    after.settle(&mut office);
+    after.refresh(&mut office);
     assert_eq!(office.list().len(), 2, "two phones may look alike from here");
     let sent = office.set("1001", Early);
     for notify in &sent {
@@ -103,7 +97,7 @@ fn a_phone_that_names_no_instance_loses_only_the_dialog_that_it_does_not_answer_
     }
     office.pass(40_000);
     assert_eq!(office.list().len(), 2, "both have answered");
-    after.rebooted().settle(&mut office);
+    after.rebooted().refresh(&mut office);
     let sent = office.set("1001", Confirmed);
     for notify in sent.iter().filter(|notify| notify.message().call_id != after.call_id) {
         before.answer(&mut office, notify, 200);
@@ -117,7 +111,7 @@ fn a_phone_that_names_no_instance_loses_only_the_dialog_that_it_does_not_answer_
 fn a_slow_phone_gets_twenty_at_once_and_ten_in_a_second_and_a_quick_one_all() {
     let (mut office, users) = (Office::open(), 100..160);
     let mut key = office.phone("100", "dialog").named(DESK);
-    key.settle(&mut office);
+    key.refresh(&mut office);
     for user in users.clone().skip(1) {
         let mut other = key.for_another(&user.to_string(), "dialog");
         let sent = other.subscribe(&mut office, 600);
@@ -160,10 +154,10 @@ fn a_slow_phone_gets_twenty_at_once_and_ten_in_a_second_and_a_quick_one_all() {
 /// A phone with three keys, all of which it has left unanswered.
 fn silent(office: &mut Office) -> [Phone; 3] {
     let mut first = office.phone("1001", "dialog");
-    first.settle(office);
+    first.refresh(office);
     let mut keys = [first.clone(), first.for_another("1002", "dialog"), first.for_another("1003", "dialog")];
     for key in &mut keys[1..] {
-        key.settle(office);
+        key.refresh(office);
     }
     for user in ["1001", "1002", "1003"] {
         assert_eq!(office.set(user, Early).len(), 1);
@@ -208,7 +202,7 @@ fn a_phone_that_asked_to_be_left_alone_is_not_woken() {
     let mut office = Office::open();
     let mut first = office.settled("1001", "dialog");
     let mut second = first.for_another("1002", "dialog");
-    second.settle(&mut office);
+    second.refresh(&mut office);
     let sent = office.set("1002", Early);
     second.answer_with(&mut office, &sent[0], 503, "Retry-After: 100\r\n");
     first.subscribe(&mut office, 600);
@@ -232,13 +226,13 @@ fn after_a_restart_the_other_keys_of_a_phone_follow_it_to_its_new_connection() {
     let mut office = Office::open();
     let mut first = office.phone("1001", "dialog").named(DESK);
     first.source = stream(1);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     let mut second = first.for_another("1002", "dialog");
-    second.settle(&mut office);
+    second.refresh(&mut office);
     assert_eq!(office.crash().behind, 0);
     assert_eq!(office.pass_quietly(1_000), [], "dormant");
     first.source = stream(2);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     assert_eq!(office.set("1002", Early).iter().map(flow_of).collect::<Vec<_>>(), [Some(2)]);
 }
 
@@ -247,18 +241,18 @@ fn a_key_whose_connection_is_gone_follows_to_the_one_that_the_phone_has_now() {
     let mut office = Office::open();
     let mut first = office.phone("1001", "dialog").named(DESK);
     first.source = stream(1);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     let mut second = first.for_another("1002", "dialog");
-    second.settle(&mut office);
+    second.refresh(&mut office);
     first.source = stream(2);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     let lost = office.set("1002", Early);
     assert_eq!(flow_of(&lost[0]), Some(1));
     let again = office.undeliverable(&lost[0]);
     assert_eq!((flow_of(&again[0]), again[0].states()), (Some(2), vec!["early".to_string()]));
     assert_eq!(office.undeliverable(&again[0]), [], "gone as well: it waits for the phone");
     first.source = stream(3);
-    first.settle(&mut office);
+    first.refresh(&mut office);
     let woken = office.pass_quietly(50);
     assert_eq!((flow_of(&woken[0]), dialogs(&woken)), (Some(3), vec![&*second.call_id]));
 }

@@ -178,10 +178,11 @@ fn publications_are_capped_and_a_presentity_that_nobody_uses_is_forgotten() {
 #[test]
 fn a_ringing_call_whose_end_was_lost_goes_dark_after_ten_minutes_though_its_publication_is_refreshed() {
     let mut office = Office::open();
-    let phone = office.settled("1001", "dialog");
+    let mut phone = office.settled("1001", "dialog");
     let sent = office.publish("1001", None, &dialog("c1", "early"));
     phone.answer(&mut office, &sent[1], 200);
     office.pass(300_000);
+    phone.refresh(&mut office);
     let sent = office.publish_body("1001", Some(&etag(&sent)), 3600, "dialog", "", "");
     assert_eq!(sent.len(), 1, "a refresh says nothing new");
     assert_eq!(office.pass_quietly(295_000), []);
@@ -192,10 +193,11 @@ fn a_ringing_call_whose_end_was_lost_goes_dark_after_ten_minutes_though_its_publ
 #[test]
 fn a_lease_counts_on_over_a_restart() {
     let mut office = Office::open();
-    let phone = office.settled("1001", "dialog");
+    let mut phone = office.settled("1001", "dialog");
     let sent = office.publish("1001", None, &dialog("c1", "early"));
     phone.answer(&mut office, &sent[1], 200);
     office.pass(200_000);
+    phone.refresh(&mut office);
     assert_eq!(office.crash().behind, 0);
     assert_eq!(office.pass_quietly(395_000), []);
     assert_eq!(office.pass_quietly(10_000)[0].states(), ["terminated"]);
