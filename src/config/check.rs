@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::{
-    Access, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log, Presence, Profile,
-    Sip, people, raw,
+    Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
+    Presence, Profile, Sip, people, raw,
 };
 use crate::package;
 
@@ -230,6 +230,7 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
 
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
     let authenticate = authenticate(source, raw)?;
+    let algorithms = algorithms(source, raw)?;
     let trusted = match &raw.trusted {
         // The embedded default trusts this machine only, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
@@ -252,7 +253,27 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
             return Err(source.fault(written.span(), "access.identity_header", problem));
         }
     };
-    Ok(Access { authenticate, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+    Ok(Access { authenticate, algorithms, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+}
+
+fn algorithms(source: Source<'_>, raw: &raw::Access) -> Result<Vec<Algorithm>, ConfigError> {
+    let Some(list) = &raw.algorithms else { return Ok(Algorithm::ALL.to_vec()) };
+    if list.get_ref().is_empty() {
+        let problem = "names no algorithm; allowed: \"SHA-256\", \"MD5\"";
+        return Err(source.fault(list.span(), "access.algorithms", problem));
+    }
+    let mut chosen = Vec::new();
+    for (i, written) in list.get_ref().iter().enumerate() {
+        let fault = |problem: String| source.fault(written.span(), format!("access.algorithms[{i}]"), problem);
+        let name = written.get_ref();
+        let known = Algorithm::ALL.into_iter().find(|known| known.name() == name);
+        let known = known.ok_or_else(|| fault(format!("\"{name}\" is not known; allowed: \"SHA-256\", \"MD5\"")))?;
+        if chosen.contains(&known) {
+            return Err(fault(format!("{name} is listed twice")));
+        }
+        chosen.push(known);
+    }
+    Ok(chosen)
 }
 
 fn authenticate(source: Source<'_>, raw: &raw::Access) -> Result<Authenticate, ConfigError> {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use crate::sip::digest::Algorithm;
+
 use crate::package::PackageId;
 
 mod check;
@@ -174,6 +176,8 @@ pub enum Durability {
 pub struct Access {
     /// Whether requests are challenged.
     pub authenticate: Authenticate,
+    /// What proofs are offered, in this order; never empty.
+    pub algorithms: Vec<Algorithm>,
     /// Sources whose word on the sender is taken.
     pub trusted: Vec<IpNet>,
     /// The header in which they give it.

@@ -71,6 +71,7 @@ pub(super) struct Data {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Access {
     pub(super) authenticate: Option<Spanned<String>>,
+    pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) trusted: Option<Vec<Spanned<String>>>,
     pub(super) identity_header: Option<Spanned<String>>,
     pub(super) open_to_the_world: bool,

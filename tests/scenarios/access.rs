@@ -101,6 +101,29 @@ fn a_stranger_is_challenged_by_the_better_algorithm_first_and_nothing_is_kept_of
 }
 
 #[test]
+fn a_phone_that_gives_up_over_what_it_does_not_know_is_offered_md5_alone() {
+    let mut office = guarded();
+    let mut phone = office.phone("1001", "dialog");
+    phone.more = "User-Agent: baresip v1.0.0 (x86_64/linux)\r\n".into();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!(sent[0].text.matches("WWW-Authenticate").count(), 1);
+    assert!(sent[0].header("WWW-Authenticate").contains("algorithm=MD5"), "{}", sent[0].text);
+}
+
+#[test]
+fn what_is_not_offered_is_not_taken() {
+    let more = "[access]\nauthenticate = \"digest\"\ntrusted = []\nalgorithms = [\"SHA-256\"]\n";
+    let mut office = Office::with_people(more, PEOPLE);
+    let mut phone = office.phone("1001", "dialog");
+    phone.more = "User-Agent: baresip v1.0.0\r\n".into();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!(sent[0].text.matches("algorithm=SHA-256").count(), 1, "a challenge there has to be");
+    let nonce = nonce(&sent[0]);
+    assert_eq!(subscribe_with(&mut office, &mut phone, &Proof { algorithm: "MD5", ..BOB }, &nonce)[0].status(), 401);
+    assert_eq!(subscribe_with(&mut office, &mut phone, &BOB, &nonce)[0].status(), 200);
+}
+
+#[test]
 fn a_password_opens_with_either_algorithm_and_one_nonce_serves_every_refresh() {
     // L-004, L-008, L-014
     for algorithm in ["SHA-256", "MD5"] {
