@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
-    Presence, Profile, Sip, people, raw,
+    Presence, Profile, Rates, Sip, people, raw,
 };
 use crate::package;
 
@@ -20,13 +20,14 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
+    let rates = rates(source, &raw.rates)?;
     let data = data(source, raw.data)?;
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, http, presence, limits, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, http, presence, limits, rates, data, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
@@ -202,6 +203,19 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
             1..=604_800,
         )?,
         http_connections: count("http_connections", &raw.http_connections, default.http_connections)?,
+    })
+}
+
+fn rates(source: Source<'_>, raw: &raw::Rates) -> Result<Rates, ConfigError> {
+    let default = Rates::default();
+    let rate = |key: &str, written, default: u32| {
+        number(source, &format!("rates.{key}"), written, default, 0..=i64::from(Rates::MOST))
+    };
+    Ok(Rates {
+        known: rate("known", &raw.known, default.known)?,
+        stranger: rate("stranger", &raw.stranger, default.stranger)?,
+        address: rate("address", &raw.address, default.address)?,
+        strangers: rate("strangers", &raw.strangers, default.strangers)?,
     })
 }
 

@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) http: Http,
     pub(super) presence: Presence,
     pub(super) limits: Limits,
+    pub(super) rates: Rates,
     pub(super) data: Data,
     pub(super) access: Access,
     pub(super) api: Api,
@@ -58,6 +59,15 @@ pub(super) struct Limits {
     pub(super) tcp_connections: Option<Spanned<i64>>,
     pub(super) tcp_idle_seconds: Option<Spanned<i64>>,
     pub(super) http_connections: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Rates {
+    pub(super) known: Option<Spanned<i64>>,
+    pub(super) stranger: Option<Spanned<i64>>,
+    pub(super) address: Option<Spanned<i64>>,
+    pub(super) strangers: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -312,3 +312,35 @@ fn who_has_answered_a_challenge_has_shown_that_he_receives() {
     subscribe_with(&mut office, &mut phone, &BOB, &nonce);
     assert!(office.pass_quietly(31_900).len() > 8);
 }
+
+#[test]
+fn a_flood_of_strangers_leaves_the_phones_that_are_here_alone_and_takes_no_memory() {
+    // L-024
+    let mut office = Office::with("[rates]\nstrangers = 100\nstranger = 10\naddress = 20\n");
+    let mut phone = office.settled("1001", "dialog");
+    let mut answered = 0;
+    for n in 0..5_000u32 {
+        let mut forged = office.phone("1001", "dialog");
+        forged.source = udp(&format!("203.{}.{}.7:5060", n / 250, n % 250));
+        answered += usize::from(!forged.subscribe(&mut office, 600).is_empty());
+    }
+    assert!((400..=510).contains(&answered), "five seconds' worth of a hundred: {answered}");
+    assert!(office.notifier.turned_away() > 4_000);
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!((sent[0].status(), sent.len()), (200, 2));
+    phone.answer(&mut office, &sent[1], 200);
+    assert!(office.set("1001", Early).iter().any(|notify| notify.message().call_id == phone.call_id));
+}
+
+#[test]
+fn who_says_too_much_is_told_so_now_and_then_with_a_time_to_come_back() {
+    let mut office = Office::with("[rates]\nknown = 10\n");
+    let mut phone = office.settled("1001", "dialog");
+    let statuses: Vec<_> =
+        (0..1_000).filter_map(|_| phone.subscribe(&mut office, 600).first().map(Sent::status)).collect();
+    let count = |status| statuses.iter().filter(|s| **s == status).count();
+    assert!((45..=51).contains(&count(200)), "{}", count(200));
+    assert_eq!(count(480), 10);
+    office.pass(5_000);
+    assert_eq!(phone.subscribe(&mut office, 600)[0].status(), 200);
+}
