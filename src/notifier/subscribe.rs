@@ -15,7 +15,7 @@ use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::Dialog;
-use crate::sip::headers::{Event, NameAddr, Via, accepts, list, param};
+use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
@@ -337,7 +337,7 @@ fn contact_of<'a>(request: &Message<'a>, routed: bool) -> Result<Option<&'a str>
         return Err(Answer::bad_request("More Than One Contact"));
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
-    let contact = NameAddr::read(first).ok_or_else(malformed)?;
+    let contact = NameAddr::read(first).filter(|_| !has_stray_separators(first)).ok_or_else(malformed)?;
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).
