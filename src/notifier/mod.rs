@@ -179,7 +179,7 @@ impl Notifier {
         self.gate.dropped()
     }
 
-    /// Answers what a stream could not be cut into messages for; the connection is closed after that.
+    /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
     pub fn receive_broken(&self, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
         self.contained(out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());

@@ -15,6 +15,7 @@ use super::clock::Clock;
 use crate::journal::{Health, Journal, WriteFailed};
 use crate::notifier::{Notifier, Outbox};
 use crate::sip::Transport;
+use crate::sip::wire::Fault;
 use crate::transport::{
     Acceptor, Arrival, Connection, Datagrams, Destination, Hub, Listener, ListenerNo, Packet, Shared, Ticket,
 };
@@ -163,6 +164,7 @@ impl Worker {
             let now = self.clock.now();
             match arrival {
                 Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
+                Arrival::TooLarge(head) => self.notifier.receive_broken(source, Fault::TooLarge, &head, &mut out),
                 Arrival::Ping => {
                     if let Some(flow) = source.flow {
                         let to = Destination::Flow { flow, otherwise: None };

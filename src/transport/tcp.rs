@@ -38,6 +38,8 @@ pub struct Connection {
 pub enum Arrival {
     /// A whole message.
     Message(Bytes),
+    /// The head of a message that is too large to be taken.
+    TooLarge(Bytes),
     /// A keep-alive, to be answered with a CRLF (RFC 5626 section 4.4.1).
     Ping,
     /// Something that is no message; nothing after it can be trusted.
@@ -69,6 +71,7 @@ impl Connection {
                     self.whole_by = None;
                     return Some(Arrival::Message(bytes));
                 }
+                Ok(Some(Frame::TooLarge(head))) => return Some(Arrival::TooLarge(head)),
                 Ok(Some(Frame::Ping)) => return Some(Arrival::Ping),
                 Ok(None) => {}
                 Err((fault, bytes)) => return Some(Arrival::Broken(fault, bytes)),
@@ -76,7 +79,10 @@ impl Connection {
             let now = Instant::now();
             let until = match self.framer.in_message() {
                 true => *self.whole_by.get_or_insert(now + HALF_MESSAGE.min(idle)),
-                false => now + idle,
+                false => {
+                    self.whole_by = None;
+                    now + idle
+                }
             };
             let buffer = self.framer.buffer();
             buffer.reserve(8 * 1024);

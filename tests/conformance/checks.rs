@@ -12,7 +12,8 @@ use crate::{URI, answered, options, publish, say, subscribe, subscribed};
 #[test]
 fn an_answer_copies_what_tells_whose_it_is() {
     // B-001, B-003, B-005
-    let vias = ["SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bKcopy;x=1", "SIP/2.0/TCP second.example", "SIP/2.0/UDP third"];
+    let vias =
+        ["SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bKcopy;x=1", "SIP/2.0/TCP second.example", "SIP/2.0/UDP third"];
     for method in ["OPTIONS", "SUBSCRIBE", "PUBLISH", "INVITE", "CANCEL", "FROBNICATE"] {
         let request = Request::new(method, URI).put("Event: dialog").put(&format!("Via: {}", vias[0]));
         let request = vias[1..].iter().fold(request, |request, via| request.add(&format!("Via: {via}")));
@@ -30,7 +31,8 @@ fn an_answer_copies_what_tells_whose_it_is() {
 #[test]
 fn an_answer_has_a_to_tag_and_its_repetition_the_same() {
     // B-002
-    for (n, request) in [subscribe(), publish("early"), options(), Request::new("INVITE", URI)].into_iter().enumerate() {
+    for (n, request) in [subscribe(), publish("early"), options(), Request::new("INVITE", URI)].into_iter().enumerate()
+    {
         let bench = Bench::new();
         let first = bench.udp(request.bytes());
         let again = bench.udp(request.bytes());
@@ -96,7 +98,8 @@ fn the_request_uri_says_who_is_watched_and_the_to_does_not() {
     // B-016, B-017
     let bench = Bench::new();
     compare("B-016", &bench.udp(publish("confirmed").bytes()), Answer(&[200]));
-    for (n, to) in ["<sip:1003@acme.test>", "<sip:x@elsewhere.example>", "<tel:+1555>", "<urn:x:y>"].iter().enumerate() {
+    for (n, to) in ["<sip:1003@acme.test>", "<sip:x@elsewhere.example>", "<tel:+1555>", "<urn:x:y>"].iter().enumerate()
+    {
         let request = subscribe().put(&format!("To: {to}")).put(&format!("Call-ID: {n}"));
         let sent = bench.udp(request.bytes());
         compare(to, &sent, Subscribed);
@@ -151,7 +154,8 @@ fn what_ack_and_cancel_require_does_not_count() {
 fn a_body_that_cannot_be_read_is_refused_with_what_can() {
     // B-026, B-027, B-028, B-029
     let accept = "application/dialog-info+xml";
-    let multipart = "--b\r\nContent-Type: application/x\r\nContent-Disposition: x;handling=optional\r\n\r\nx\r\n--b--\r\n";
+    let multipart =
+        "--b\r\nContent-Type: application/x\r\nContent-Disposition: x;handling=optional\r\n\r\nx\r\n--b--\r\n";
     for (row, request) in [
         ("B-026", publish("early").put("Content-Type: application/unknown")),
         ("B-028", publish("early").body("multipart/mixed;boundary=b", multipart)),
@@ -227,10 +231,12 @@ fn a_cancel_comes_too_late_and_is_told_so_kindly() {
     for request in [subscribe(), publish("early")] {
         let bench = Bench::new();
         let first = bench.udp(request.bytes());
-        let cancel = String::from_utf8(request.clone().without("Content-Type").put("Content-Length: 0").bytes()).unwrap();
+        let cancel =
+            String::from_utf8(request.clone().without("Content-Type").put("Content-Length: 0").bytes()).unwrap();
         let head = cancel.split_once("\r\n\r\n").unwrap().0;
         let method = head.split(' ').next().unwrap();
-        let cancel = format!("{}\r\n\r\n", head.replace(&format!(" {method}"), " CANCEL").replacen(method, "CANCEL", 1));
+        let cancel =
+            format!("{}\r\n\r\n", head.replace(&format!(" {method}"), " CANCEL").replacen(method, "CANCEL", 1));
         let sent = bench.udp(cancel);
         compare("B-042", &sent, Answer(&[200]));
         assert_eq!((sent[0].header("To"), sent[0].header("CSeq")), (first[0].header("To"), "1 CANCEL"));
