@@ -49,7 +49,7 @@ mod subscribe;
 mod tests;
 mod wheel;
 
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Promise};
 pub use persist::Restored;
 pub use route::Routing;
 

@@ -267,12 +267,12 @@ impl Worker {
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
         while let Some((mut out, result)) = kept.recv().await {
             match result {
-                Ok(()) => self.notifier.kept(&mut out),
+                Ok(()) => self.notifier.kept(self.clock.now(), &mut out),
                 Err(failure) => {
                     if !out.answers.is_empty() {
                         tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
                     }
-                    self.notifier.refuse_unkept(&mut out);
+                    self.notifier.refuse_unkept(self.clock.now(), &mut out);
                 }
             }
             self.dispatch(out).await;

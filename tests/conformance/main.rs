@@ -16,6 +16,7 @@ mod request;
 
 mod checks;
 mod syntax;
+mod transactions;
 
 use bench::Expected::{Answer, Subscribed};
 use bench::{Bench, Sent, compare};
