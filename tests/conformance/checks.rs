@@ -4,7 +4,6 @@ use lamplighter::sip::wire::{self, Name};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
 use crate::bench::{Bench, compare};
-use crate::notifier::udp_source;
 use crate::office::{Office, udp};
 use crate::request::Request;
 use crate::{URI, answered, options, publish, say, subscribe, subscribed};
@@ -265,12 +264,4 @@ fn who_cannot_be_taken_on_is_told_when_to_come_back() {
     known.refresh(&mut office);
     let options = String::from_utf8(options().bytes()).unwrap();
     assert_eq!(office.receive(udp("192.0.2.99:5070"), &options)[0].status(), 200);
-}
-
-#[test]
-fn an_answer_without_a_port_to_go_to_goes_to_5060() {
-    // D-003
-    let request = options().put("Via: SIP/2.0/UDP client.invalid;branch=z9hG4bKname");
-    let sent = Bench::new().send_from(udp_source("192.0.2.99:5070"), &request.bytes());
-    assert_eq!(sent[0].peer(), "192.0.2.99:5060".parse().unwrap());
 }

@@ -6,6 +6,9 @@
 #[allow(dead_code)] // the torture tests use the rest
 #[path = "../torture/bench.rs"]
 mod bench;
+#[allow(dead_code)] // the tests on sockets use the rest
+#[path = "../sockets/office.rs"]
+mod loopback;
 #[path = "../torture/notifier.rs"]
 mod notifier;
 #[allow(dead_code)] // the scenarios use the rest
@@ -17,6 +20,7 @@ mod request;
 mod checks;
 mod syntax;
 mod transactions;
+mod transports;
 
 use bench::Expected::{Answer, Subscribed};
 use bench::{Bench, Sent, compare};
