@@ -121,6 +121,7 @@ fn a_display_name_comes_back_to_the_octet_and_hides_what_is_in_it() {
     for (from, tag) in [
         ("\"Jo \\\"x\\\" \\\\\" <sip:1002@acme.test>;tag=1", "1"),
         ("\"a;tag=evil, <sip:e@x>\" <sip:1002@acme.test>;tag=ok", "ok"),
+        ("\"a\\\", <sip:e@x>;tag=evil\" <sip:1002@acme.test>;tag=ok", "ok"),
         ("caller<sip:1002@acme.test>;tag=2", "2"),
         ("\"J\u{f6}rg \u{65e5}\u{672c}\" <sip:1002@acme.test>;tag=3", "3"),
     ] {
