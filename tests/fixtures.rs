@@ -110,9 +110,11 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
         match framer.next_frame() {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
-            Ok(Some(Frame::TooLarge(head))) => notifier.receive_broken(source, Fault::TooLarge, &head, out),
+            Ok(Some(Frame::TooLarge(head))) => {
+                notifier.receive_broken(Tick(1_000), source, Fault::TooLarge, &head, out)
+            }
             Ok(None) => return,
-            Err((fault, rest)) => return notifier.receive_broken(source, fault, &rest, out),
+            Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),
         }
     }
 }

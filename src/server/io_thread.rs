@@ -164,7 +164,7 @@ impl Worker {
             let now = self.clock.now();
             match arrival {
                 Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
-                Arrival::TooLarge(head) => self.notifier.receive_broken(source, Fault::TooLarge, &head, &mut out),
+                Arrival::TooLarge(head) => self.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out),
                 Arrival::Ping => {
                     if let Some(flow) = source.flow {
                         let to = Destination::Flow { flow, otherwise: None };
@@ -172,7 +172,7 @@ impl Worker {
                     }
                 }
                 Arrival::Broken(fault, bytes) => {
-                    self.notifier.receive_broken(source, fault, &bytes, &mut out);
+                    self.notifier.receive_broken(now, source, fault, &bytes, &mut out);
                     self.send(out).await;
                     return;
                 }

@@ -226,7 +226,7 @@ fn an_options_inside_a_dialog_changes_nothing_in_it() {
 
 #[test]
 fn a_cancel_comes_too_late_and_is_told_so_kindly() {
-    // B-041 (nothing is challenged yet), B-042
+    // B-042
     for request in [subscribe(), publish("early")] {
         let bench = Bench::new();
         let first = bench.udp(request.bytes());
@@ -241,6 +241,21 @@ fn a_cancel_comes_too_late_and_is_told_so_kindly() {
         assert_eq!((sent[0].header("To"), sent[0].header("CSeq")), (first[0].header("To"), "1 CANCEL"));
         assert_eq!(bench.udp(request.bytes())[0].text, first[0].text, "it stands");
     }
+}
+
+#[test]
+fn a_stranger_is_challenged_but_not_for_his_ack_or_cancel() {
+    // B-041, T-040: not even by a scheme that nobody knows does he get past.
+    let mut office = Office::with("[access]\nauthenticate = \"digest\"\n");
+    let mut ask = |request: &Request| {
+        let sent = office.receive(udp("203.0.113.7:5070"), &String::from_utf8(request.bytes()).unwrap());
+        sent.iter().map(|sent| (sent.status(), sent.text.contains("WWW-Authenticate: Digest "))).collect::<Vec<_>>()
+    };
+    let unknown_scheme = subscribe().add("Authorization: NoOneKnowsThisScheme opaque-data=here");
+    assert_eq!(ask(&unknown_scheme), [(401, true)]);
+    assert_eq!(ask(&Request::new("CANCEL", URI).put("Via: SIP/2.0/UDP h;branch=z9hG4bKnone")), [(481, false)]);
+    assert_eq!(ask(&Request::new("CANCEL", URI)), [(200, false)], "of the SUBSCRIBE that was refused");
+    assert_eq!(ask(&Request::new("ACK", URI)), []);
 }
 
 #[test]

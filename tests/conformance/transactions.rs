@@ -161,11 +161,12 @@ fn an_answer_that_comes_too_late_is_not_given() {
 fn a_notify_without_an_answer_leaves_eleven_times_in_32_seconds() {
     // C-011, C-012, C-014 (the subscription is suspended and not removed: law 6, a listed deviation)
     let mut office = Office::open();
-    let (_, sent) = office.watch("1001", "dialog");
+    office.settled("1001", "dialog");
+    let sent = office.set("1001", Early);
     let copies = office.pass(36_000);
     let at: Vec<_> = copies.iter().map(|(at, _)| *at).collect();
     assert_eq!(at, [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]);
-    assert!(copies.iter().all(|(_, copy)| copy.text == sent[1].text), "the same branch, CSeq and octets");
+    assert!(copies.iter().all(|(_, copy)| copy.text == sent[0].text), "the same branch, CSeq and octets");
     assert_eq!(office.list()[0].last.as_ref().unwrap().reply, 408);
 }
 
@@ -173,8 +174,9 @@ fn a_notify_without_an_answer_leaves_eleven_times_in_32_seconds() {
 fn after_a_100_copies_leave_every_four_seconds_until_timer_f() {
     // C-012
     let mut office = Office::open();
-    let (phone, sent) = office.watch("1001", "dialog");
-    phone.answer(&mut office, &sent[1], 100);
+    let phone = office.settled("1001", "dialog");
+    let sent = office.set("1001", Early);
+    phone.answer(&mut office, &sent[0], 100);
     let at: Vec<_> = office.pass(36_000).iter().map(|(at, _)| *at).collect();
     assert_eq!(at, [4_000, 8_000, 12_000, 16_000, 20_000, 24_000, 28_000]);
 }

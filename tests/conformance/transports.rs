@@ -5,10 +5,12 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use lamplighter::config::Config;
+use lamplighter::notifier::Outbox;
+use lamplighter::presence::Tick;
 use lamplighter::server::Server;
 use lamplighter::sip::headers::NameAddr;
 use lamplighter::sip::uri::Uri;
-use lamplighter::sip::wire::{self, Name};
+use lamplighter::sip::wire::{self, Fault, Name};
 use lamplighter::transport::{Destination, FlowId};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
@@ -245,6 +247,18 @@ fn a_watcher_behind_a_connection_hears_on_it_whatever_its_contact_says() {
     let request = request.put("Via: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bKnat;rport");
     let sent = Bench::new().send_from(udp_source("203.0.113.9:40000"), &request.bytes());
     assert_eq!(sent[1].peer(), peer("203.0.113.9:40000"));
+}
+
+#[test]
+fn what_is_too_large_counts_at_the_gate_like_anything_else() {
+    // B-047: the connection stays, and so does its rate (law 7).
+    let bench = Bench::new();
+    let head = options().put("Via: SIP/2.0/TCP h.invalid;branch=z9hG4bKlarge").put("Content-Length: 90000").bytes();
+    let mut out = Outbox::default();
+    for _ in 0..12_000 {
+        bench.notifier.receive_broken(Tick(0), tcp_source("203.0.113.9:40000"), Fault::TooLarge, &head, &mut out);
+    }
+    assert!((1..=10_000).contains(&out.messages.len()), "{} answers", out.messages.len());
 }
 
 #[test]
