@@ -76,6 +76,7 @@ impl Notifier {
         );
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
         match out.records.len() == kept {
+            true if answer.status == StatusCode::Unauthorized => self.transactions.forget(request),
             true => self.transactions.answered(key, bytes.clone()),
             false => out.answers.push(Promise { key, answer: bytes.clone(), until: now.after(TIMEOUT) }),
         }

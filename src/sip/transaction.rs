@@ -148,21 +148,32 @@ impl ServerTransactions {
             Err(Stage::Working(_)) => return Seen::InProgress,
             Err(Stage::Merged) => return Seen::Merged,
         }
-        // A merged request has the same From tag, Call-ID and CSeq, but another branch.
-        let fingerprint = self.hash(|h| {
+        if outside_dialog && self.remember(now, self.fingerprint(request)).is_err() {
+            // Its repetitions are refused again, should the refusal be lost.
+            self.advance(key, Stage::Merged);
+            return Seen::Merged;
+        }
+        Seen::New(key)
+    }
+
+    /// What merged requests have in common: From tag, Call-ID and CSeq, but not the branch.
+    fn fingerprint(&self, request: &Message<'_>) -> Key {
+        self.hash(|h| {
             h.write_u8(b'M');
             for part in [request.from.tag().unwrap_or_default(), request.call_id, request.cseq.method] {
                 h.write(part.as_bytes());
                 h.write_u8(0xff);
             }
             h.write_u32(request.cseq.number);
-        });
-        if outside_dialog && self.remember(now, fingerprint).is_err() {
-            // Its repetitions are refused again, should the refusal be lost.
-            self.advance(key, Stage::Merged);
-            return Seen::Merged;
+        })
+    }
+
+    /// Forgets a request that was answered without keeping anything of it: its repetition is answered anew. So a flood
+    /// of strangers who are asked who they are takes no memory (RFC 3261 section 8.2.7).
+    pub fn forget(&self, request: &Message<'_>) {
+        for key in [self.key(request), self.fingerprint(request)] {
+            self.shard(key).lock().answers.remove(&key);
         }
-        Seen::New(key)
     }
 
     /// Keeps the answer to a request for its repetitions.
@@ -203,7 +214,7 @@ impl ServerTransactions {
     fn remember(&self, now: u64, key: Key) -> Result<(), Stage> {
         let mut shard = self.shard(key).lock();
         while let Some((ends, old)) = shard.ends.front().copied() {
-            if ends > now && shard.answers.len() < self.most_per_shard {
+            if ends > now && shard.answers.len() < self.most_per_shard && shard.ends.len() < 2 * self.most_per_shard {
                 break;
             }
             shard.ends.pop_front();

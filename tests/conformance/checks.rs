@@ -254,7 +254,7 @@ fn a_stranger_is_challenged_but_not_for_his_ack_or_cancel() {
     let unknown_scheme = subscribe().add("Authorization: NoOneKnowsThisScheme opaque-data=here");
     assert_eq!(ask(&unknown_scheme), [(401, true)]);
     assert_eq!(ask(&Request::new("CANCEL", URI).put("Via: SIP/2.0/UDP h;branch=z9hG4bKnone")), [(481, false)]);
-    assert_eq!(ask(&Request::new("CANCEL", URI)), [(200, false)], "of the SUBSCRIBE that was refused");
+    assert_eq!(ask(&Request::new("CANCEL", URI)), [(481, false)], "who was challenged is not remembered");
     assert_eq!(ask(&Request::new("ACK", URI)), []);
 }
 

@@ -132,6 +132,16 @@ fn what_is_not_offered_is_not_taken() {
 }
 
 #[test]
+fn a_request_that_was_challenged_is_not_remembered_and_its_repetition_is_challenged_anew() {
+    let mut office = guarded();
+    let mut phone = office.phone("1001", "dialog");
+    let first = phone.subscribe(&mut office, 600);
+    let again = office.receive(phone.source, &phone.request(600));
+    assert_eq!((again.len(), again[0].status()), (1, 401));
+    assert_ne!(nonce(&first[0]), nonce(&again[0]));
+}
+
+#[test]
 fn a_password_opens_with_either_algorithm_and_one_nonce_serves_every_refresh() {
     // L-004, L-008, L-014
     for algorithm in ["SHA-256", "MD5"] {
