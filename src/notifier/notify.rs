@@ -6,7 +6,7 @@ use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package;
-use crate::presence::presentity::{Presentity, State};
+use crate::presence::presentity::{Presentity, State, StateTag};
 use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::Transport;
@@ -48,19 +48,17 @@ impl Notifier {
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
         let Some((package, acknowledged)) = known else { return };
-        if state.views[package.0 as usize].tail.is_none() {
-            self.compose_one(presentity, state, package);
-            self.keep_state(presentity, state, out);
-        }
-        let view = &state.views[package.0 as usize];
-        let (revision, fingerprint) = (view.revision, view.fingerprint);
-        let tail = view.tail_for(acknowledged).cloned().unwrap_or_default();
+        let view = self.composed(presentity, state, package, out);
+        let tag @ StateTag { revision, fingerprint } = view.tag();
+        let tail = view.tail_for(acknowledged).cloned();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let tail = tail.filter(|_| !subscription.suppresses(revision));
         let version = subscription.documents;
-        subscription.documents = subscription.documents.wrapping_add(1);
+        subscription.documents = subscription.documents.wrapping_add(u32::from(tail.is_some()));
         subscription.dialog.local_cseq += 1;
-        if subscription.documents > subscription.reserved && !subscription.ended {
-            subscription.reserved = subscription.documents + RESERVE;
+        // There are never fewer NOTIFYs than documents.
+        if subscription.dialog.local_cseq > subscription.reserved && !subscription.ended {
+            subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         }
         let cseq = subscription.dialog.local_cseq;
@@ -69,7 +67,7 @@ impl Notifier {
             follow(subscription);
         }
         let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
-        let bytes: bytes::Bytes = self.write_notify(now, subscription, version, &tail, &to).into();
+        let bytes: bytes::Bytes = self.write_notify(now, subscription, tag, version, tail.as_deref(), &to).into();
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures) = match &mut subscription.delivery {
             Delivery::Idle => (fresh, 0),
@@ -93,18 +91,17 @@ impl Notifier {
         &self,
         now: Tick,
         subscription: &Subscription,
+        tag: StateTag,
         version: u32,
-        tail: &str,
+        tail: Option<&str>,
         to: &Destination,
     ) -> Vec<u8> {
         let package = package::get(subscription.package);
-        let mut body = String::with_capacity(tail.len() + 256);
-        package.write(version, &subscription.entity, tail, &mut body);
         let no = listener_of(to, subscription.source.listener);
         let listener = self.settings.routing.listener(no);
         let transport = if to.is_reliable() { "TCP" } else { "UDP" };
         let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
-        let mut out = Vec::with_capacity(body.len() + 768);
+        let mut out = Vec::with_capacity(tail.map_or(0, str::len) + 1_024);
         let mut writer = subscription.dialog.request(
             &mut out,
             "NOTIFY",
@@ -122,7 +119,15 @@ impl Notifier {
                 writer.header("Subscription-State", format_args!("active;expires={}", subscription.remaining(now)))
             }
         };
-        writer.body(package.content_type(), body.as_bytes());
+        writer.header("SIP-ETag", tag);
+        match tail {
+            Some(tail) => {
+                let mut body = String::with_capacity(tail.len() + 256);
+                package.write(version, &subscription.entity, tail, &mut body);
+                writer.body(package.content_type(), body.as_bytes());
+            }
+            None => writer.end(),
+        }
         out
     }
 

@@ -20,7 +20,7 @@ use crate::presence::facts::CallState;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
-use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
+use crate::presence::subscription::{Delivery, Place, Revision, Subscription, Suppressed};
 use crate::presence::{Aor, MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
@@ -54,6 +54,8 @@ struct KeptSubscription {
     granted: u32,
     expires_at: Tick,
     reserved: u32,
+    /// Whatever changes, it is not to be told (RFC 5839).
+    suppressed: bool,
 }
 
 #[derive(Serialize)]
@@ -153,6 +155,7 @@ impl Notifier {
             granted: s.granted,
             expires_at: s.expires_at,
             reserved: s.reserved,
+            suppressed: s.suppressed == Suppressed::Everything,
         })
     }
 
@@ -210,7 +213,8 @@ impl Notifier {
                 restored.states += usize::from(back.is_some());
                 back.is_some()
             } else {
-                let kept: Option<KeptSubscription> = decode(&value);
+                // What later versions have added is nothing in the records of earlier ones.
+                let kept: Option<KeptSubscription> = decode(&[&value[..], &[0; 8]].concat());
                 kept.map(|kept| subscriptions.push((presentity, slot, kept))).is_some()
             };
             restored.unusable += usize::from(!used);
@@ -282,6 +286,7 @@ impl Notifier {
             reserved: kept.reserved,
             // What a phone says of NOTIFYs from before the crash is out of date.
             proven: kept.reserved,
+            suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
             delivery: Delivery::Idle,
             last: None,
             expiry_timer,
@@ -308,6 +313,9 @@ impl Notifier {
                 let (revision, fingerprint) = views[s.package.0 as usize];
                 if known.get(&(presentity.number, slot)) == Some(&Known(revision.0, fingerprint)) {
                     s.acknowledged = revision;
+                    continue;
+                }
+                if s.suppresses(revision) {
                     continue;
                 }
                 behind += 1;

@@ -89,6 +89,8 @@ pub struct Subscription {
     /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
     pub proven: u32,
+    /// What the latest SUBSCRIBE asked not to be told.
+    pub suppressed: Suppressed,
     /// What has become of the latest NOTIFY.
     pub delivery: Delivery,
     /// The latest NOTIFY that was answered.
@@ -97,6 +99,17 @@ pub struct Subscription {
     pub expiry_timer: Tick,
     /// When the timer that watches over its NOTIFY will look next.
     pub delivery_timer: Option<Tick>,
+}
+
+/// What a watcher does not want to be told (RFC 5839 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppressed {
+    /// It wants to know all.
+    Nothing,
+    /// The state of this revision, which it has.
+    State(Revision),
+    /// Any state, until it says otherwise.
+    Everything,
 }
 
 /// What has become of the latest NOTIFY of a subscription.
@@ -133,8 +146,8 @@ pub struct InFlight {
     pub revision: Revision,
     /// The version of its document.
     pub version: u32,
-    /// The shared part of its document.
-    pub tail: Arc<str>,
+    /// The shared part of its document; none where it was sent without.
+    pub tail: Option<Arc<str>>,
     /// Tells what the phone knows once it has answered.
     pub fingerprint: u64,
     /// The message, for repeating it.
@@ -160,14 +173,24 @@ pub struct Answered {
     pub reply: u16,
     /// The version of its document.
     pub version: u32,
-    /// The shared part of its document, from which it is put together again when somebody asks.
-    pub tail: Arc<str>,
+    /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
+    /// without.
+    pub tail: Option<Arc<str>>,
 }
 
 impl Subscription {
     /// Whether the phone does not know the state of the moment, the presentity being at `current`.
     pub fn is_behind(&self, current: Revision) -> bool {
-        !self.ended && self.acknowledged != current
+        !self.ended && self.acknowledged != current && !self.suppresses(current)
+    }
+
+    /// Whether the watcher does not want to be told the state of a revision.
+    pub fn suppresses(&self, revision: Revision) -> bool {
+        match self.suppressed {
+            Suppressed::Nothing => false,
+            Suppressed::State(known) => known == revision,
+            Suppressed::Everything => true,
+        }
     }
 
     /// The seconds left at `now`, rounded up.

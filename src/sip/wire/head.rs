@@ -27,6 +27,7 @@ pub enum Name {
     Route,
     SipIfMatch,
     SubscriptionState,
+    SuppressIfMatch,
     To,
     UserAgent,
     Via,
@@ -36,7 +37,7 @@ pub enum Name {
 /// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once.
 type Entry = (&'static str, &'static str, Name, bool);
 
-const NAMES: [Entry; 21] = [
+const NAMES: [Entry; 22] = [
     ("Via", "v", Name::Via, false),
     ("From", "f", Name::From, true),
     ("To", "t", Name::To, true),
@@ -57,6 +58,7 @@ const NAMES: [Entry; 21] = [
     ("Retry-After", "", Name::RetryAfter, false),
     ("SIP-If-Match", "", Name::SipIfMatch, true),
     ("Subscription-State", "", Name::SubscriptionState, true),
+    ("Suppress-If-Match", "", Name::SuppressIfMatch, true),
     ("User-Agent", "", Name::UserAgent, false),
 ];
 
