@@ -7,7 +7,7 @@ use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::subscription::{Answered, Delivery, InFlight, MaxRate, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
@@ -79,6 +79,7 @@ impl Notifier {
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
+        subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
         let flight =
@@ -116,7 +117,14 @@ impl Notifier {
         match subscription.ended {
             true => writer.header("Subscription-State", "terminated;reason=timeout"),
             false => {
-                writer.header("Subscription-State", format_args!("active;expires={}", subscription.remaining(now)))
+                let expires = subscription.remaining(now);
+                match &subscription.max_rate {
+                    Some(MaxRate { written, .. }) => {
+                        let state = format_args!("active;expires={expires};max-rate={written}");
+                        writer.header("Subscription-State", state)
+                    }
+                    None => writer.header("Subscription-State", format_args!("active;expires={expires}")),
+                }
             }
         };
         writer.header("SIP-ETag", tag);
@@ -305,7 +313,7 @@ impl Notifier {
                     if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
                 {
                     subscription.phone.kept_waiting();
-                    self.notify(now, presentity, state, slot, out);
+                    self.notify_if_due(now, presentity, state, slot, out);
                 }
                 due => {
                     let deadline = Tick(flight.transaction.deadline());

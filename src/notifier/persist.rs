@@ -20,7 +20,7 @@ use crate::presence::facts::CallState;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
-use crate::presence::subscription::{Delivery, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{Aor, MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
@@ -56,6 +56,7 @@ struct KeptSubscription {
     reserved: u32,
     /// Whatever changes, it is not to be told (RFC 5839).
     suppressed: bool,
+    max_rate: Option<MaxRate>,
 }
 
 #[derive(Serialize)]
@@ -156,6 +157,7 @@ impl Notifier {
             expires_at: s.expires_at,
             reserved: s.reserved,
             suppressed: s.suppressed == Suppressed::Everything,
+            max_rate: s.max_rate.clone(),
         })
     }
 
@@ -286,6 +288,9 @@ impl Notifier {
             reserved: kept.reserved,
             // What a phone says of NOTIFYs from before the crash is out of date.
             proven: kept.reserved,
+            max_rate: kept.max_rate,
+            // It may have been told something a moment ago.
+            told_at: now,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
             delivery: Delivery::Idle,
             last: None,
@@ -319,7 +324,7 @@ impl Notifier {
                     continue;
                 }
                 behind += 1;
-                let until = now.after(behind as u64 * RESTART_PACE).max(s.phone.take_turn(now));
+                let until = now.after(behind as u64 * RESTART_PACE).max(s.phone.take_turn(now)).max(s.may_be_told());
                 s.delivery = Delivery::Paced { until, failures: 0 };
                 self.watch_delivery(now, s, until);
             }

@@ -10,7 +10,7 @@ use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Delivery, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::Dialog;
@@ -218,6 +218,8 @@ impl Notifier {
             documents: 0,
             reserved: 0,
             proven: 0,
+            max_rate: None,
+            told_at: now,
             suppressed: Suppressed::Nothing,
             delivery: Delivery::Idle,
             last: None,
@@ -239,6 +241,7 @@ impl Notifier {
     ) {
         let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        subscription.max_rate = wish.event.max_rate.and_then(MaxRate::of);
         subscription.suppressed = match wish.unless {
             Some("*") => Suppressed::Everything,
             Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::phone::Phone;
 use super::{PackageId, Tick};
@@ -89,6 +90,10 @@ pub struct Subscription {
     /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
     pub proven: u32,
+    /// How often the latest SUBSCRIBE asked to be told at most.
+    pub max_rate: Option<MaxRate>,
+    /// When the latest NOTIFY was made; repetitions of it do not count.
+    pub told_at: Tick,
     /// What the latest SUBSCRIBE asked not to be told.
     pub suppressed: Suppressed,
     /// What has become of the latest NOTIFY.
@@ -99,6 +104,24 @@ pub struct Subscription {
     pub expiry_timer: Tick,
     /// When the timer that watches over its NOTIFY will look next.
     pub delivery_timer: Option<Tick>,
+}
+
+/// The most NOTIFYs in a second that a watcher wants (RFC 6446 section 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxRate {
+    /// As he wrote it, which is what he is told back.
+    pub written: Box<str>,
+    /// What that leaves between two NOTIFYs (ms).
+    pub gap: u32,
+}
+
+impl MaxRate {
+    /// Of a number of seconds; none if it is no number. A rate of 0 leaves only what SUBSCRIBEs bring.
+    pub fn of(written: &str) -> Option<MaxRate> {
+        let rate: f64 = written.parse().ok()?;
+        // Rounded up, for a little too rarely is allowed; what is too great to be counted becomes the greatest number.
+        Some(MaxRate { written: written.into(), gap: (1_000.0 / rate).ceil() as u32 })
+    }
 }
 
 /// What a watcher does not want to be told (RFC 5839 section 5.2).
@@ -182,6 +205,11 @@ impl Subscription {
     /// Whether the phone does not know the state of the moment, the presentity being at `current`.
     pub fn is_behind(&self, current: Revision) -> bool {
         !self.ended && self.acknowledged != current && !self.suppresses(current)
+    }
+
+    /// When the next NOTIFY may leave that the watcher did not ask for himself.
+    pub fn may_be_told(&self) -> Tick {
+        self.told_at.after(self.max_rate.as_ref().map_or(0, |rate| u64::from(rate.gap)))
     }
 
     /// Whether the watcher does not want to be told the state of a revision.

@@ -258,17 +258,27 @@ pub struct Event<'a> {
     pub package: &'a str,
     /// The `id` parameter.
     pub id: Option<&'a str>,
+    /// The `max-rate` parameter (RFC 6446 section 9.2), if it is a rate.
+    pub max_rate: Option<&'a str>,
 }
 
 impl<'a> Event<'a> {
-    /// Reads the value; other parameters than `id` do not count.
+    /// Reads the value; other parameters do not count.
     pub fn read(value: &'a str) -> Option<Event<'a>> {
         let (package, rest) = value.split_once(';').unwrap_or((value, ""));
         let package = trim(package);
         let id = param(rest, "id");
         let sound = is_token(package) && id.is_none_or(is_token);
-        sound.then_some(Event { package, id })
+        let max_rate = param(rest, "max-rate").filter(|rate| is_rate(rate));
+        sound.then_some(Event { package, id, max_rate })
     }
+}
+
+/// `1*2DIGIT [ "." 1*10DIGIT ]` (RFC 6446 section 9.2).
+fn is_rate(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    digits(whole, 2) && digits(fraction, 10)
 }
 
 /// The media type of a Content-Type or Accept item in lower case, without parameters.

@@ -8,3 +8,4 @@
 mod office;
 
 mod conditions;
+mod rates;
