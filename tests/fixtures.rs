@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use lamplighter::config::Config;
 use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Outbox, Routing, Settings};
+use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
@@ -31,24 +31,15 @@ fn notifier() -> Notifier {
         address: address.parse().expect("an address"),
         sent_by: address.into(),
     };
-    Notifier::new(Settings {
-        presence: config.presence.clone(),
-        limits: config.limits.clone(),
-        directory: Arc::new(Directory::new(&config)),
-        routing: Routing {
-            listeners: vec![
-                listener(Transport::Udp, "192.0.2.1:5060"),
-                listener(Transport::Tcp, "192.0.2.1:5060"),
-                listener(Transport::Udp, "[2001:db8::1]:5060"),
-                listener(Transport::Tcp, "[2001:db8::1]:5060"),
-            ],
-            // The edge that the Kamailio fixtures come from.
-            trusted: vec!["127.0.0.0/8".parse().expect("a network")],
-        },
-        journal: false,
-        // Fixed, so that tags, branches and entity-tags are the same in every run.
-        secret: *b"fixed for tests!",
-    })
+    let listeners = vec![
+        listener(Transport::Udp, "192.0.2.1:5060"),
+        listener(Transport::Tcp, "192.0.2.1:5060"),
+        listener(Transport::Udp, "[2001:db8::1]:5060"),
+        listener(Transport::Tcp, "[2001:db8::1]:5060"),
+    ];
+    // It trusts 127.0.0.0/8, where the edge of the Kamailio fixtures is.
+    let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, *b"fixed for tests!");
+    Notifier::new(Settings { journal: false, ..settings })
 }
 
 fn root() -> PathBuf {

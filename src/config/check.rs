@@ -54,11 +54,12 @@ fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, 
                 one.address.ip()
             )));
         }
-        if !one.address.ip().is_loopback() && !access.open_to_the_world {
+        let open = authenticate(source, access)? == Authenticate::Off && !access.open_to_the_world;
+        if !one.address.ip().is_loopback() && open {
             return Err(fault(format!(
                 "{one} is reachable from beyond this machine while access.authenticate is \"off\", so anybody could \
-                 watch and publish; listen on a loopback address, or say access.open_to_the_world = true if something \
-                 else keeps strangers out"
+                 watch and publish; say access.authenticate = \"digest\", listen on a loopback address, or say \
+                 access.open_to_the_world = true if something else keeps strangers out"
             )));
         }
         if listen.contains(&one) {
@@ -228,16 +229,7 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
 }
 
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
-    if let Some(written) = &raw.authenticate {
-        let problem = match written.get_ref().as_str() {
-            "off" => None,
-            "digest" => Some("\"digest\" is not available yet; allowed: \"off\"".to_owned()),
-            other => Some(format!("\"{other}\" is no way to authenticate; allowed: \"off\"")),
-        };
-        if let Some(problem) = problem {
-            return Err(source.fault(written.span(), "access.authenticate", problem));
-        }
-    }
+    let authenticate = authenticate(source, raw)?;
     let trusted = match &raw.trusted {
         // The embedded default trusts this machine only, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
@@ -252,7 +244,27 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
             list.iter().enumerate().map(network).collect::<Result<_, _>>()?
         }
     };
-    Ok(Access { authenticate: Authenticate::Off, trusted, open_to_the_world: raw.open_to_the_world })
+    let identity_header = match &raw.identity_header {
+        None => "P-Asserted-Identity".to_owned(),
+        Some(written) if crate::sip::wire::is_token(written.get_ref()) => written.get_ref().clone(),
+        Some(written) => {
+            let problem = format!("\"{}\" is no name of a header, such as \"P-Asserted-Identity\"", written.get_ref());
+            return Err(source.fault(written.span(), "access.identity_header", problem));
+        }
+    };
+    Ok(Access { authenticate, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+}
+
+fn authenticate(source: Source<'_>, raw: &raw::Access) -> Result<Authenticate, ConfigError> {
+    let Some(written) = &raw.authenticate else { return Ok(Authenticate::Off) };
+    match written.get_ref().as_str() {
+        "off" => Ok(Authenticate::Off),
+        "digest" => Ok(Authenticate::Digest),
+        other => {
+            let problem = format!("\"{other}\" is no way to authenticate; allowed: \"digest\", \"off\"");
+            Err(source.fault(written.span(), "access.authenticate", problem))
+        }
+    }
 }
 
 fn api(source: Source<'_>, raw: &raw::Api) -> Result<Api, ConfigError> {

@@ -176,6 +176,8 @@ pub struct Access {
     pub authenticate: Authenticate,
     /// Sources whose word on the sender is taken.
     pub trusted: Vec<IpNet>,
+    /// The header in which they give it.
+    pub identity_header: String,
     /// May listen beyond loopback without authentication.
     pub open_to_the_world: bool,
 }
@@ -185,6 +187,8 @@ pub struct Access {
 pub enum Authenticate {
     /// Not at all.
     Off,
+    /// By digest (RFC 7616, RFC 8760), but for trusted sources.
+    Digest,
 }
 
 /// The HTTP API.
@@ -274,8 +278,20 @@ pub struct Device {
 pub struct DeviceSip {
     /// Its SIP user name.
     pub username: String,
-    /// For digest authentication.
+    /// For digest authentication; without it the device cannot prove who it is.
     pub password: Option<Secret>,
+    /// For whom it may publish.
+    pub publishes: Publishes,
+}
+
+/// For whom a device may publish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publishes {
+    /// Its own extensions and those of its owner.
+    #[default]
+    Own,
+    /// Everybody in its account: a PBX.
+    Account,
 }
 
 /// A text that must not leak: neither `Debug` nor `Display` nor an error shows it.

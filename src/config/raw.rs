@@ -72,6 +72,7 @@ pub(super) struct Data {
 pub(super) struct Access {
     pub(super) authenticate: Option<Spanned<String>>,
     pub(super) trusted: Option<Vec<Spanned<String>>>,
+    pub(super) identity_header: Option<Spanned<String>>,
     pub(super) open_to_the_world: bool,
 }
 
@@ -131,6 +132,7 @@ pub(super) struct Device {
 pub(super) struct DeviceSip {
     pub(super) username: Spanned<String>,
     pub(super) password: Option<Secret>,
+    pub(super) publishes: Option<Spanned<String>>,
 }
 
 /// An extension; Kazoo's documents hold both `"1001"` and `1001`, so both are read.

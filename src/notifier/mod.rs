@@ -5,7 +5,7 @@
 //! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
+//! Where to read: `request` (what every request goes through), `access` (who may), `subscribe` and `publish` (the life of each),
 //! `notify` (composing, sending, replies and failures), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
@@ -16,17 +16,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Limits, Presence};
+use crate::config::{Access, Config, Durability, Limits, Presence};
 use crate::directory::Directory;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
+use crate::sip::digest::Verifier;
+use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire::{self, Fault};
-use crate::transport::Source;
+use crate::transport::{Listener, Source};
 
+mod access;
 mod admin;
 mod answer;
 pub mod control;
@@ -53,6 +56,8 @@ pub use route::Routing;
 pub struct Settings {
     /// `[presence]` of the configuration.
     pub presence: Presence,
+    /// `[access]` of the configuration.
+    pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
     /// Who is who.
@@ -65,6 +70,21 @@ pub struct Settings {
     pub secret: [u8; 16],
 }
 
+impl Settings {
+    /// What a configuration says, with our addresses as peers see them.
+    pub fn of(config: &Config, directory: Arc<Directory>, listeners: Vec<Listener>, secret: [u8; 16]) -> Settings {
+        Settings {
+            presence: config.presence.clone(),
+            access: config.access.clone(),
+            limits: config.limits.clone(),
+            directory,
+            routing: Routing { listeners, trusted: config.access.trusted.clone() },
+            journal: config.data.durability != Durability::Memory,
+            secret,
+        }
+    }
+}
+
 /// The notifier.
 #[derive(Debug)]
 pub struct Notifier {
@@ -72,6 +92,9 @@ pub struct Notifier {
     table: Table,
     phones: Phones,
     transactions: ServerTransactions,
+    nonces: Nonces,
+    /// The verifier of a password that nobody has.
+    nobody: Verifier,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
     counter: AtomicU64,
@@ -86,16 +109,27 @@ pub struct Notifier {
 /// How many answers are remembered for repetitions of their requests, at most.
 const MOST_TRANSACTIONS: usize = 400_000;
 
+/// How many nonces are remembered that somebody has proven himself with, at most.
+const MOST_NONCES: usize = 500_000;
+/// A nonce is good for at least so long (ms).
+const LEAST_NONCE_LIFETIME: u64 = 3_600_000;
+
 impl Notifier {
     /// A notifier that knows nobody yet.
     pub fn new(settings: Settings) -> Notifier {
         let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account);
         let transactions = ServerTransactions::new(settings.secret, MOST_TRANSACTIONS);
+        // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
+        let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
+        let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
+        let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         Notifier {
             settings,
             table,
             phones: Phones::default(),
             transactions,
+            nonces,
+            nobody,
             wheel: wheel::Wheel::default(),
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),

@@ -1,7 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
 use super::outbox::NotifyRef;
-use super::pace::follow;
+use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
@@ -69,12 +69,12 @@ impl Notifier {
         let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
         let bytes: bytes::Bytes = self.write_notify(now, subscription, tag, version, tail.as_deref(), &to).into();
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
-        let (transaction, failures) = match &mut subscription.delivery {
-            Delivery::Idle => (fresh, 0),
-            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures),
+        let (transaction, failures, copies) = match &mut subscription.delivery {
+            Delivery::Idle => (fresh, 0, 0),
+            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures, 0),
             Delivery::InFlight(flight) => {
                 flight.transaction.replace(now.0);
-                (flight.transaction, flight.failures)
+                (flight.transaction, flight.failures, flight.copies.saturating_add(1))
             }
         };
         let notify = NotifyRef { place: subscription.place, cseq };
@@ -82,8 +82,20 @@ impl Notifier {
         subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
-        let flight =
-            InFlight { cseq, revision, version, tail, fingerprint, bytes, to, sent_at, transaction, failures, last };
+        let flight = InFlight {
+            cseq,
+            revision,
+            version,
+            tail,
+            fingerprint,
+            bytes,
+            to,
+            copies,
+            sent_at,
+            transaction,
+            failures,
+            last,
+        };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
     }
@@ -203,6 +215,9 @@ impl Notifier {
         }
         let known = Known(flight.revision.0, flight.fingerprint);
         if status != NO_ANSWER {
+            if let Destination::Datagram { peer, .. } = flight.to {
+                subscription.phone.receives_at(peer.ip());
+            }
             let asleep = subscription.phone.answered(now, flight.sent_at);
             self.wake(now, &subscription.phone, asleep);
         }
@@ -230,7 +245,8 @@ impl Notifier {
             subscription.doubted = false;
             self.remark_acknowledged(presentity, slot, known, out);
         } else {
-            suspend(subscription, now, failures, status, retry_after);
+            let proven = self.is_proven(subscription);
+            suspend(subscription, now, failures, status, retry_after, proven);
             if status == NO_ANSWER {
                 subscription.phone.sleeps(presentity.number, slot);
             }
@@ -294,6 +310,7 @@ impl Notifier {
         subscription.delivery_timer = None;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
+        let proven = self.is_proven(subscription);
         match &mut subscription.delivery {
             Delivery::Idle => {}
             Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } if now < *until => {
@@ -304,6 +321,10 @@ impl Notifier {
             Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
             Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,
             Delivery::InFlight(flight) => match flight.transaction.due(now.0) {
+                Due::Retransmission if !proven && flight.copies >= UNPROVEN_COPIES => {
+                    let deadline = Tick(flight.transaction.deadline());
+                    self.watch_delivery(now, subscription, deadline);
+                }
                 Due::Timeout => {
                     let cseq = flight.cseq;
                     self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
@@ -319,6 +340,7 @@ impl Notifier {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
                         out.repeats = true;
+                        flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
                         out.send(flight.to, flight.bytes.clone(), Some(notify));
@@ -373,9 +395,18 @@ impl Notifier {
 }
 
 /// A failure that does not end the subscription (law 6): back off, longer each time.
-fn suspend(subscription: &mut Subscription, now: Tick, failures: u32, status: u16, retry_after: Option<u32>) {
+fn suspend(
+    subscription: &mut Subscription,
+    now: Tick,
+    failures: u32,
+    status: u16,
+    retry_after: Option<u32>,
+    proven: bool,
+) {
     let failures = failures + 1;
     let wait = match retry_after {
+        // Whoever that address belongs to, he is left alone until a phone shows itself there.
+        None if !proven => subscription.expires_at.0.saturating_sub(now.0),
         Some(seconds) => u64::from(seconds.min(LONGEST_RETRY_AFTER)) * 1_000,
         None => (FIRST_WAIT << (failures - 1).min(16)).min(LONGEST_WAIT),
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::access::Sender;
 use super::answer::Answer;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
@@ -12,7 +13,7 @@ use crate::presence::subscription::{Place, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
 use crate::sip::transaction::Seen;
-use crate::sip::uri::{Host, Scheme, Uri};
+use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
@@ -49,7 +50,14 @@ impl Notifier {
             .inspect(verb, uri, request)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
-                Method::Subscribe => self.subscribe(now, request, &uri, source, out),
+                Method::Subscribe | Method::Publish => {
+                    let sender = self.admit_sender(now, method, request, &uri, source)?;
+                    Ok((method, uri, sender))
+                }
+                _ => Ok((method, uri, Sender::Unknown)),
+            })
+            .and_then(|(method, uri, sender)| match method {
+                Method::Subscribe => self.subscribe(now, request, &uri, source, sender, out),
                 Method::Publish => self.publish(now, request, &uri, out),
                 _ => self.options(now, request, out),
             })
@@ -227,11 +235,7 @@ impl Notifier {
 
     /// The account whose realm a URI is in (RFC 3261 section 8.2.2.1).
     pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
-        let realm = match uri.host {
-            Host::Name(name) => self.settings.directory.account_by_realm(name.trim_end_matches('.')),
-            Host::Ip(ip) => self.settings.directory.account_by_realm(&ip.to_string()),
-        };
-        realm.ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
+        self.realm_of(uri).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
     }
 
     /// The presentity that a Request-URI names.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::access::Sender;
 use super::answer::Answer;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
@@ -31,6 +32,7 @@ struct Wish<'a> {
     /// The entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
     unless: Option<&'a str>,
     source: Source,
+    sender: Sender,
 }
 
 impl Notifier {
@@ -42,11 +44,12 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         match request.to.tag() {
-            None => self.open(now, request, uri, source, out),
-            Some(tag) => self.change(now, request, tag, source, out),
+            None => self.open(now, request, uri, source, sender, out),
+            Some(tag) => self.change(now, request, tag, source, sender, out),
         }
     }
 
@@ -57,12 +60,13 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
         watcher_of(request)?;
-        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source)?;
+        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
         let (phone, certain) = phone_of(request, source);
         let realm = self.settings.directory.realm(account);
@@ -118,6 +122,7 @@ impl Notifier {
         request: &Message<'_>,
         tag: &str,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let place = Place::read(tag).ok_or_else(Answer::no_subscription)?;
@@ -135,7 +140,7 @@ impl Notifier {
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
                 let routed = !subscription.dialog.route_set.is_empty();
-                let wish = self.wish_of(request, routed, source)?;
+                let wish = self.wish_of(request, routed, source, sender)?;
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
@@ -156,7 +161,13 @@ impl Notifier {
     }
 
     /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone.
-    fn wish_of<'a>(&self, request: &Message<'a>, routed: bool, source: Source) -> Result<Wish<'a>, Answer> {
+    fn wish_of<'a>(
+        &self,
+        request: &Message<'a>,
+        routed: bool,
+        source: Source,
+        sender: Sender,
+    ) -> Result<Wish<'a>, Answer> {
         let (package, event) = self.event_of(request)?;
         let content_type = package::get(package).content_type();
         if !accepts(request.all(Name::Accept), content_type) {
@@ -172,7 +183,7 @@ impl Notifier {
         let contact = contact_of(request, routed)?;
         let user_agent = request.first(Name::UserAgent);
         let unless = request.first(Name::SuppressIfMatch);
-        Ok(Wish { package, event, granted, contact, user_agent, unless, source })
+        Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
     }
 
     /// Whether there is room for another subscription (law 7).
@@ -258,6 +269,9 @@ impl Notifier {
         subscription.proven = subscription.dialog.local_cseq;
         subscription.doubted = false;
         subscription.phone.came_by(wish.source);
+        if wish.sender == Sender::Known {
+            subscription.phone.receives_at(wish.source.peer.ip());
+        }
         subscription.phone.jump_queue(now);
         let asleep = subscription.phone.shown();
         self.wake(now, &subscription.phone, asleep);

@@ -177,6 +177,8 @@ pub struct InFlight {
     pub bytes: Bytes,
     /// Where it went.
     pub to: Destination,
+    /// How many more copies of it, or NOTIFYs in its place, have left without an answer.
+    pub copies: u8,
     /// When it first left.
     pub sent_at: Tick,
     /// Its transaction.
