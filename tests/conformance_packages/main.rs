@@ -8,4 +8,5 @@
 mod office;
 
 mod conditions;
+mod dialogs;
 mod rates;
