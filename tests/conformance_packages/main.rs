@@ -8,5 +8,7 @@
 mod office;
 
 mod conditions;
+mod dialog_package;
 mod dialogs;
+mod notifier;
 mod rates;
