@@ -27,7 +27,7 @@ impl Notifier {
     ) {
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let turn = subscription.phone.take_turn(now);
-        let until = subscription.may_be_told().max(turn);
+        let until = subscription.may_be_told(self.settings.presence.notify_gap_ms).max(turn);
         self.notify_not_before(until, now, presentity, state, slot, out);
     }
 
@@ -42,7 +42,8 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let until = if subscription.ended { now } else { subscription.may_be_told() };
+        let until =
+            if subscription.ended { now } else { subscription.may_be_told(self.settings.presence.notify_gap_ms) };
         self.notify_not_before(until, now, presentity, state, slot, out);
     }
 

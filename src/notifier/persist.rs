@@ -324,7 +324,10 @@ impl Notifier {
                     continue;
                 }
                 behind += 1;
-                let until = now.after(behind as u64 * RESTART_PACE).max(s.phone.take_turn(now)).max(s.may_be_told());
+                let until = now
+                    .after(behind as u64 * RESTART_PACE)
+                    .max(s.phone.take_turn(now))
+                    .max(s.may_be_told(self.settings.presence.notify_gap_ms));
                 s.delivery = Delivery::Paced { until, failures: 0 };
                 self.watch_delivery(now, s, until);
             }

@@ -209,9 +209,10 @@ impl Subscription {
         !self.ended && self.acknowledged != current && !self.suppresses(current)
     }
 
-    /// When the next NOTIFY may leave that the watcher did not ask for himself.
-    pub fn may_be_told(&self) -> Tick {
-        self.told_at.after(self.max_rate.as_ref().map_or(0, |rate| u64::from(rate.gap)))
+    /// When the next NOTIFY may leave that the watcher did not ask for himself; `gap`: milliseconds between two where he
+    /// has no wish of his own.
+    pub fn may_be_told(&self, gap: u32) -> Tick {
+        self.told_at.after(self.max_rate.as_ref().map_or(gap, |rate| rate.gap).into())
     }
 
     /// Whether the watcher does not want to be told the state of a revision.

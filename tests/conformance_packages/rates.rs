@@ -172,3 +172,24 @@ fn a_rate_outlives_a_restart() {
     assert!((5_000..=5_250).contains(&sent[0].0), "{}", sent[0].0);
     assert!(sent[0].1.header("Subscription-State").ends_with(";max-rate=0.2"));
 }
+
+#[test]
+fn whoever_has_no_rate_of_his_own_has_that_of_the_configuration() {
+    let mut office = Office::with("[presence]\nnotify_gap_ms = 1000\n");
+    let (calm, quick) = (office.settled("1001", "dialog"), office.settled("1001", "dialog;max-rate=99"));
+    office.pass(5_000);
+    let first = office.set("1001", Early);
+    assert_eq!(first.len(), 2, "after a pause at once");
+    calm.answer(&mut office, &first[0], 200);
+    quick.answer(&mut office, &first[1], 200);
+    office.pass(20);
+    let second = office.set("1001", Confirmed);
+    assert_eq!((second.len(), second[0].message().call_id), (1, &*quick.call_id));
+    quick.answer(&mut office, &second[0], 200);
+    let later = office.pass(1_250);
+    assert_eq!(
+        (later.len(), later[0].1.message().call_id, later[0].1.states()),
+        (1, &*calm.call_id, vec!["confirmed".into()])
+    );
+    assert!((980..=1_240).contains(&later[0].0), "{}", later[0].0);
+}
