@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::{
-    Access, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log, Presence, Profile,
-    Sip, people, raw,
+    Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
+    Presence, Profile, Rates, Sip, people, raw,
 };
 use crate::package;
 
@@ -20,13 +20,14 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
+    let rates = rates(source, &raw.rates)?;
     let data = data(source, raw.data)?;
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, http, presence, limits, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, http, presence, limits, rates, data, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
@@ -206,6 +207,19 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
     })
 }
 
+fn rates(source: Source<'_>, raw: &raw::Rates) -> Result<Rates, ConfigError> {
+    let default = Rates::default();
+    let rate = |key: &str, written, default: u32| {
+        number(source, &format!("rates.{key}"), written, default, 0..=i64::from(Rates::MOST))
+    };
+    Ok(Rates {
+        known: rate("known", &raw.known, default.known)?,
+        stranger: rate("stranger", &raw.stranger, default.stranger)?,
+        address: rate("address", &raw.address, default.address)?,
+        strangers: rate("strangers", &raw.strangers, default.strangers)?,
+    })
+}
+
 fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
     let dir = match raw.dir {
         None => "lamplighter-data".into(),
@@ -231,6 +245,7 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
 
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
     let authenticate = authenticate(source, raw)?;
+    let algorithms = algorithms(source, raw)?;
     let trusted = match &raw.trusted {
         // The embedded default trusts this machine only, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
@@ -253,7 +268,27 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
             return Err(source.fault(written.span(), "access.identity_header", problem));
         }
     };
-    Ok(Access { authenticate, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+    Ok(Access { authenticate, algorithms, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+}
+
+fn algorithms(source: Source<'_>, raw: &raw::Access) -> Result<Vec<Algorithm>, ConfigError> {
+    let Some(list) = &raw.algorithms else { return Ok(Algorithm::ALL.to_vec()) };
+    if list.get_ref().is_empty() {
+        let problem = "names no algorithm; allowed: \"SHA-256\", \"MD5\"";
+        return Err(source.fault(list.span(), "access.algorithms", problem));
+    }
+    let mut chosen = Vec::new();
+    for (i, written) in list.get_ref().iter().enumerate() {
+        let fault = |problem: String| source.fault(written.span(), format!("access.algorithms[{i}]"), problem);
+        let name = written.get_ref();
+        let known = Algorithm::ALL.into_iter().find(|known| known.name() == name);
+        let known = known.ok_or_else(|| fault(format!("\"{name}\" is not known; allowed: \"SHA-256\", \"MD5\"")))?;
+        if chosen.contains(&known) {
+            return Err(fault(format!("{name} is listed twice")));
+        }
+        chosen.push(known);
+    }
+    Ok(chosen)
 }
 
 fn authenticate(source: Source<'_>, raw: &raw::Access) -> Result<Authenticate, ConfigError> {

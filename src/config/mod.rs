@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use crate::sip::digest::Algorithm;
+
 use crate::package::PackageId;
 
 mod check;
@@ -36,6 +38,8 @@ pub struct Config {
     pub presence: Presence,
     /// `[limits]`
     pub limits: Limits,
+    /// `[rates]`.
+    pub rates: Rates,
     /// `[data]`
     pub data: Data,
     /// `[access]`
@@ -151,6 +155,32 @@ impl Default for Limits {
     }
 }
 
+/// How many messages somebody may send in a second, where he is not trusted; five seconds' worth may come at once. 0 is
+/// no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// A source that has proven itself, or has answered a NOTIFY: an address and port, or a connection.
+    pub known: u32,
+    /// Any other source.
+    pub stranger: u32,
+    /// All such sources at one address; the /64 of an IPv6 address.
+    pub address: u32,
+    /// All such sources together.
+    pub strangers: u32,
+}
+
+impl Rates {
+    /// The highest: more than that is no limit.
+    pub const MOST: u32 = 1_000_000;
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        // A phone with a hundred keys says two hundred words when it starts, an office behind one address a few thousand.
+        Self { known: 2_000, stranger: 50, address: 500, strangers: 5_000 }
+    }
+}
+
 /// What is kept on disk.
 #[derive(Clone, Debug)]
 pub struct Data {
@@ -176,6 +206,8 @@ pub enum Durability {
 pub struct Access {
     /// Whether requests are challenged.
     pub authenticate: Authenticate,
+    /// What proofs are offered, in this order; never empty.
+    pub algorithms: Vec<Algorithm>,
     /// Sources whose word on the sender is taken.
     pub trusted: Vec<IpNet>,
     /// The header in which they give it.

@@ -199,6 +199,9 @@ fn strangers_are_not_let_in_by_accident() {
     let error = refused("access.authenticate = 'basic'");
     assert_eq!((error.key.as_str(), error.place.is_some()), ("access.authenticate", true));
     assert!(error.problem.contains("allowed: \"digest\", \"off\""), "{error}");
+    for wrong in ["[]", "['sha-256']", "['MD5', 'MD5']"] {
+        assert!(refused(&format!("access.algorithms = {wrong}")).key.starts_with("access.algorithms"), "{wrong}");
+    }
     assert_eq!(refused("access.identity_header = 'X Y'").key, "access.identity_header");
     assert!(Config::parse("http.listen = '192.0.2.1:8000'", "l").is_ok(), "HTTP has its tokens");
     assert_eq!(refused("http.listen = 'localhost:8000'").key, "http.listen");

@@ -10,7 +10,7 @@ use crate::config::Authenticate;
 use crate::directory::{AccountNo, Principal};
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
-use crate::sip::digest::{Credentials, challenges};
+use crate::sip::digest::{Algorithm, Credentials, challenge};
 use crate::sip::headers::{NameAddr, list};
 use crate::sip::uri::{Host, Scheme, Uri};
 use crate::sip::wire::{Message, Name};
@@ -55,11 +55,12 @@ impl Notifier {
             return Err(not_your_realm());
         }
         let user = from.and_then(|from| from.decoded_user()).unwrap_or_default();
-        if !principal.is(&user) && !(method == Method::Publish && principal.may_publish_for(&user)) {
+        let publishes = method == Method::Publish;
+        let speaks_for = |user: &str| if publishes { principal.may_publish_for(user) } else { principal.is(user) };
+        if !speaks_for(&user) {
             return Err(forbidden("From Is Somebody Else"));
         }
-        let wanted = uri.decoded_user().unwrap_or_default();
-        if method == Method::Publish && !principal.may_publish_for(&wanted) {
+        if publishes && !speaks_for(&uri.decoded_user().unwrap_or_default()) {
             return Err(forbidden("Not Yours To Publish For"));
         }
         Ok(Sender::Known)
@@ -100,13 +101,17 @@ impl Notifier {
         let realm = directory.realm(home);
         let claims = request.all(Name::Authorization).filter_map(Credentials::read);
         let mut stale = false;
-        for claim in claims.filter(|claim| claim.realm.eq_ignore_ascii_case(realm)) {
+        let offered = &self.settings.access.algorithms;
+        let answers =
+            |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm) && offered.contains(&claim.algorithm);
+        for claim in claims.filter(answers) {
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
             // Nobody's password takes as long to be wrong as somebody's.
             let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
             let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else { continue };
             if self.nonces.spend(now.0, &claim.nonce, source.peer.ip(), claim.count()) {
+                self.gate.know(now, source.peer);
                 return Ok(principal);
             }
             // He knows the password, only the nonce is no good: his phone answers another without asking him.
@@ -114,8 +119,19 @@ impl Notifier {
         }
         let nonce = self.nonces.make(now.0, self.next_number(), source.peer.ip());
         let unauthorized = Answer::new(StatusCode::Unauthorized, "Unauthorized");
-        Err(challenges(realm, &nonce, stale).fold(unauthorized, |answer, one| answer.with("WWW-Authenticate", one)))
+        let narrow =
+            offered.contains(&Algorithm::Md5) && knows_md5_only(request.first(Name::UserAgent).unwrap_or_default());
+        let offered = offered.iter().filter(|algorithm| !narrow || **algorithm == Algorithm::Md5);
+        Err(offered.fold(unauthorized, |answer, algorithm| {
+            answer.with("WWW-Authenticate", challenge(*algorithm, realm, &nonce, stale))
+        }))
     }
+}
+
+/// Whether a phone gives up when it is offered anything but MD5, even where that is offered, too.
+fn knows_md5_only(user_agent: &str) -> bool {
+    // Seen of 1.0 and 2.x: libre reads every challenge and refuses all of them over one that it does not know.
+    user_agent.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("baresip"))
 }
 
 fn not_your_realm() -> Answer {

@@ -5,7 +5,7 @@
 //! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `request` (what every request goes through), `access` (who may), `subscribe` and `publish` (the life of each),
+//! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and `publish` (the life of each),
 //! `notify` (composing, sending, replies and failures), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Access, Config, Durability, Limits, Presence};
+use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
@@ -28,6 +28,7 @@ use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire::{self, Fault};
 use crate::transport::{Listener, Source};
+use gate::{Gate, Verdict};
 
 mod access;
 mod admin;
@@ -35,6 +36,7 @@ mod answer;
 pub mod control;
 mod expire;
 mod fan_out;
+mod gate;
 mod notify;
 mod outbox;
 mod pace;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
+    /// `[rates]` of the configuration.
+    pub rates: Rates,
     /// Who is who.
     pub directory: Arc<Directory>,
     /// Our addresses, and whose word is taken for others.
@@ -77,6 +81,7 @@ impl Settings {
             presence: config.presence.clone(),
             access: config.access.clone(),
             limits: config.limits.clone(),
+            rates: config.rates,
             directory,
             routing: Routing { listeners, trusted: config.access.trusted.clone() },
             journal: config.data.durability != Durability::Memory,
@@ -92,6 +97,7 @@ pub struct Notifier {
     table: Table,
     phones: Phones,
     transactions: ServerTransactions,
+    gate: Gate,
     nonces: Nonces,
     /// The verifier of a password that nobody has.
     nobody: Verifier,
@@ -122,12 +128,14 @@ impl Notifier {
         // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
+        let gate = Gate::new(settings.rates, settings.secret);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         Notifier {
             settings,
             table,
             phones: Phones::default(),
             transactions,
+            gate,
             nonces,
             nobody,
             wheel: wheel::Wheel::default(),
@@ -140,12 +148,35 @@ impl Notifier {
 
     /// Takes one datagram, or one message from a stream.
     pub fn receive(&self, now: Tick, source: Source, bytes: &[u8], out: &mut Outbox) {
+        let verdict = self.judge(now, source);
+        if verdict == Verdict::Drop {
+            return;
+        }
         self.contained(out, |out| match wire::read(bytes) {
             Ok(None) => {}
-            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, out),
+            Ok(Some(message)) if verdict == Verdict::TellOff => self.tell_off(&message, source, out),
+            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, source, out),
             Ok(Some(message)) => self.take_request(now, &message, source, out),
+            Err(_) if verdict == Verdict::TellOff => {}
             Err(refused) => self.refuse(&refused, source, out),
         });
+    }
+
+    /// Whether what comes from this source is read at all.
+    fn judge(&self, now: Tick, source: Source) -> Verdict {
+        if self.settings.routing.trusts(source.peer.ip()) {
+            return Verdict::Pass;
+        }
+        if source.is_stream() {
+            // A connection shows that somebody is there.
+            self.gate.know(now, source.peer);
+        }
+        self.gate.admit(now, source.peer)
+    }
+
+    /// How many messages were not read because their source said too much.
+    pub fn turned_away(&self) -> u64 {
+        self.gate.dropped()
     }
 
     /// Answers what a stream could not be cut into messages for; the connection is closed after that.
@@ -158,6 +189,7 @@ impl Notifier {
 
     /// Does everything that is due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
+        self.gate.pass_time(now);
         for entry in self.wheel.take_due(now) {
             self.contained(out, |out| self.look_at(now, entry, out));
         }

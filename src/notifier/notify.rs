@@ -14,7 +14,7 @@ use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
 use crate::sip::uri::Uri;
 use crate::sip::wire::{Message, Name};
-use crate::transport::{Destination, ListenerNo, Ticket};
+use crate::transport::{Destination, ListenerNo, Source, Ticket};
 
 /// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -160,7 +160,7 @@ impl Notifier {
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
     /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
-    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, out: &mut Outbox) {
+    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, source: Source, out: &mut Outbox) {
         let Some(status) = reply.status() else { return };
         let found = reply.via.branch().and_then(|branch| {
             let (place, cseq) = branch.strip_prefix(MAGIC_COOKIE)?.rsplit_once('.')?;
@@ -177,6 +177,7 @@ impl Notifier {
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
+                self.gate.know(now, source.peer);
                 let fate = Fate { cseq, status, retry_after };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }

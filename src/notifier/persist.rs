@@ -266,6 +266,7 @@ impl Notifier {
         if presentity.number != number {
             return None;
         }
+        self.gate.know(now, kept.peer);
         let transport = if kept.tcp { Transport::Tcp } else { Transport::Udp };
         let expiry_timer = self.wheel.file(now, kept.expires_at, number, Watch::Expiry(slot));
         let subscription = Subscription {

@@ -208,6 +208,13 @@ impl Notifier {
         out.send(to, bytes, None);
     }
 
+    /// Tells somebody that he says too much; there is a limit to how often.
+    pub(super) fn tell_off(&self, request: &Message<'_>, source: Source, out: &mut Outbox) {
+        if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
+            self.send_answer(&Answer::limit_of_one("rates", self.spread(10)), request, source, out);
+        }
+    }
+
     fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
         let bytes = self.write_answer(answer, &request.head, source, request.call_id);
         out.send(reply_address(&request.via, source), bytes, None);

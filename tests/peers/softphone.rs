@@ -21,18 +21,30 @@ fn configure(folder: &Path, modules: &Path, server: u16) {
     write("config", format!("sip_listen 127.0.0.1:0\nmodule_path {}\n{loaded}", modules.display()));
     write(
         "accounts",
-        format!("<sip:1002@acme.test;transport=udp>;outbound=\"sip:127.0.0.1:{server};transport=udp\";regint=0\n"),
+        format!(
+            "<sip:1002@acme.test;transport=udp>;outbound=\"sip:127.0.0.1:{server};transport=udp\";regint=0;\
+             auth_user=1002;auth_pass=s3cret-1002\n"
+        ),
     );
     write("contacts", "\"Watched\" <sip:1001@acme.test>;presence=p2p\n".to_string());
 }
 
 #[test]
 fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
+    shows_its_contact("baresip", &Settings::default());
+}
+
+#[test]
+fn baresip_proves_who_it_is_and_shows_the_same() {
+    shows_its_contact("baresip-digest", &Settings { guarded: true, ..Settings::default() });
+}
+
+fn shows_its_contact(name: &str, settings: &Settings) {
     if skip_without("baresip") || skip_without("curl") || skip_without("stdbuf") {
         return;
     }
     let modules = modules().expect("baresip is installed with its presence module");
-    let server = Server::start("baresip", &Settings::default());
+    let server = Server::start(name, settings);
     configure(server.folder(), &modules, server.sip_port());
     // Line by line, or what it prints stays in its buffer until it ends.
     let mut command = Command::new("stdbuf");

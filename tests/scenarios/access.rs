@@ -101,6 +101,29 @@ fn a_stranger_is_challenged_by_the_better_algorithm_first_and_nothing_is_kept_of
 }
 
 #[test]
+fn a_phone_that_gives_up_over_what_it_does_not_know_is_offered_md5_alone() {
+    let mut office = guarded();
+    let mut phone = office.phone("1001", "dialog");
+    phone.more = "User-Agent: baresip v1.0.0 (x86_64/linux)\r\n".into();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!(sent[0].text.matches("WWW-Authenticate").count(), 1);
+    assert!(sent[0].header("WWW-Authenticate").contains("algorithm=MD5"), "{}", sent[0].text);
+}
+
+#[test]
+fn what_is_not_offered_is_not_taken() {
+    let more = "[access]\nauthenticate = \"digest\"\ntrusted = []\nalgorithms = [\"SHA-256\"]\n";
+    let mut office = Office::with_people(more, PEOPLE);
+    let mut phone = office.phone("1001", "dialog");
+    phone.more = "User-Agent: baresip v1.0.0\r\n".into();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!(sent[0].text.matches("algorithm=SHA-256").count(), 1, "a challenge there has to be");
+    let nonce = nonce(&sent[0]);
+    assert_eq!(subscribe_with(&mut office, &mut phone, &Proof { algorithm: "MD5", ..BOB }, &nonce)[0].status(), 401);
+    assert_eq!(subscribe_with(&mut office, &mut phone, &BOB, &nonce)[0].status(), 200);
+}
+
+#[test]
 fn a_password_opens_with_either_algorithm_and_one_nonce_serves_every_refresh() {
     // L-004, L-008, L-014
     for algorithm in ["SHA-256", "MD5"] {
@@ -288,4 +311,36 @@ fn who_has_answered_a_challenge_has_shown_that_he_receives() {
     let nonce = challenged(&mut office, &mut phone);
     subscribe_with(&mut office, &mut phone, &BOB, &nonce);
     assert!(office.pass_quietly(31_900).len() > 8);
+}
+
+#[test]
+fn a_flood_of_strangers_leaves_the_phones_that_are_here_alone_and_takes_no_memory() {
+    // L-024
+    let mut office = Office::with("[rates]\nstrangers = 100\nstranger = 10\naddress = 20\n");
+    let mut phone = office.settled("1001", "dialog");
+    let mut answered = 0;
+    for n in 0..5_000u32 {
+        let mut forged = office.phone("1001", "dialog");
+        forged.source = udp(&format!("203.{}.{}.7:5060", n / 250, n % 250));
+        answered += usize::from(!forged.subscribe(&mut office, 600).is_empty());
+    }
+    assert!((400..=510).contains(&answered), "five seconds' worth of a hundred: {answered}");
+    assert!(office.notifier.turned_away() > 4_000);
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!((sent[0].status(), sent.len()), (200, 2));
+    phone.answer(&mut office, &sent[1], 200);
+    assert!(office.set("1001", Early).iter().any(|notify| notify.message().call_id == phone.call_id));
+}
+
+#[test]
+fn who_says_too_much_is_told_so_now_and_then_with_a_time_to_come_back() {
+    let mut office = Office::with("[rates]\nknown = 10\n");
+    let mut phone = office.settled("1001", "dialog");
+    let statuses: Vec<_> =
+        (0..1_000).filter_map(|_| phone.subscribe(&mut office, 600).first().map(Sent::status)).collect();
+    let count = |status| statuses.iter().filter(|s| **s == status).count();
+    assert!((45..=51).contains(&count(200)), "{}", count(200));
+    assert_eq!(count(480), 10);
+    office.pass(5_000);
+    assert_eq!(phone.subscribe(&mut office, 600)[0].status(), 200);
 }

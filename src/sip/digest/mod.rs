@@ -23,7 +23,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them, in the order in which they are offered.
+    /// All of them, in the order in which they are offered unless somebody wants it otherwise.
     pub const ALL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
 
     /// Its name on the wire.
@@ -100,7 +100,8 @@ pub struct Credentials<'a> {
     pub uri: Cow<'a, str>,
     /// The proof.
     response: Cow<'a, str>,
-    algorithm: Algorithm,
+    /// How it was made.
+    pub algorithm: Algorithm,
     /// Client nonce and count, with `qop=auth`; none as in RFC 2069.
     qop: Option<Use<'a>>,
 }
@@ -189,12 +190,10 @@ fn unquoted(value: &str) -> Cow<'_, str> {
     text.into()
 }
 
-/// The challenges to send, one per algorithm (RFC 8760 section 2.4): values of WWW-Authenticate.
-pub fn challenges(realm: &str, nonce: &str, stale: bool) -> impl Iterator<Item = String> {
-    Algorithm::ALL.into_iter().map(move |algorithm| {
-        let stale = if stale { ", stale=true" } else { "" };
-        format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.name())
-    })
+/// A challenge: the value of a WWW-Authenticate header, of which there is one per algorithm (RFC 8760 section 2.4).
+pub fn challenge(algorithm: Algorithm, realm: &str, nonce: &str, stale: bool) -> String {
+    let stale = if stale { ", stale=true" } else { "" };
+    format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.name())
 }
 
 #[cfg(test)]
@@ -268,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn the_better_algorithm_is_offered_first_and_always_with_qop() {
-        let all: Vec<_> = challenges("acme.test", "n", true).collect();
-        assert_eq!(all[0], "Digest realm=\"acme.test\", nonce=\"n\", algorithm=SHA-256, qop=\"auth\", stale=true");
-        assert_eq!(all[1], "Digest realm=\"acme.test\", nonce=\"n\", algorithm=MD5, qop=\"auth\", stale=true");
+    fn a_challenge_always_has_qop() {
+        let fresh = "Digest realm=\"acme.test\", nonce=\"n\", algorithm=SHA-256, qop=\"auth\"";
+        assert_eq!(challenge(Algorithm::Sha256, "acme.test", "n", false), fresh);
+        assert_eq!(challenge(Algorithm::Sha256, "acme.test", "n", true), format!("{fresh}, stale=true"));
     }
 
     #[test]

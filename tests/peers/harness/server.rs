@@ -15,11 +15,13 @@ const TOKEN: &str = "acme-token";
 /// What a test may want otherwise than the example.
 pub(crate) struct Settings {
     pub(crate) min_expires: u32,
+    /// Everybody is a stranger and has to prove himself by digest.
+    pub(crate) guarded: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { min_expires: 60 }
+        Self { min_expires: 60, guarded: false }
     }
 }
 
@@ -105,7 +107,8 @@ impl Drop for Server {
 }
 
 fn configuration(sip: u16, http: u16, settings: &Settings) -> String {
-    let Settings { min_expires } = settings;
+    let Settings { min_expires, guarded } = settings;
+    let access = if *guarded { "[access]\nauthenticate = \"digest\"\ntrusted = []\n" } else { "" };
     format!(
         r#"[sip]
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}"]
@@ -120,6 +123,7 @@ max_expires = 3600
 [data]
 durability = "memory"
 
+{access}
 [[token]]
 value = "{TOKEN}"
 account = "{ACCOUNT}"
@@ -128,6 +132,10 @@ account = "{ACCOUNT}"
 id = "{ACCOUNT}"
 name = "Acme"
 realm = "acme.test"
+
+  [[account.device]]
+  id = "de01ce00000000000000000000000002"
+  sip = {{ username = "1002", password = "s3cret-1002" }}
 "#
     )
 }
