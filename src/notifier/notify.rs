@@ -50,7 +50,8 @@ impl Notifier {
         let Some((package, acknowledged)) = known else { return };
         let view = self.composed(presentity, state, package, out);
         let tag @ StateTag { revision, fingerprint } = view.tag();
-        let tail = view.tail_for(acknowledged).cloned();
+        let shared = view.tail_for(acknowledged).cloned();
+        let tail = self.tail_of_named(presentity, state, slot, out).or(shared);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let tail = tail.filter(|_| !subscription.suppresses(revision));
         let version = subscription.documents;
@@ -127,6 +128,10 @@ impl Notifier {
             None => writer.header("Event", package.name()),
         };
         match subscription.ended {
+            // Before its time, it ends with the dialog that it named.
+            true if subscription.expires_at > now => {
+                writer.header("Subscription-State", "terminated;reason=noresource")
+            }
             true => writer.header("Subscription-State", "terminated;reason=timeout"),
             false => {
                 let expires = subscription.remaining(now);

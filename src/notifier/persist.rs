@@ -17,6 +17,7 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
+use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
@@ -57,6 +58,7 @@ struct KeptSubscription {
     /// Whatever changes, it is not to be told (RFC 5839).
     suppressed: bool,
     max_rate: Option<MaxRate>,
+    named: Option<Box<NamedDialog>>,
 }
 
 #[derive(Serialize)]
@@ -158,6 +160,7 @@ impl Notifier {
             reserved: s.reserved,
             suppressed: s.suppressed == Suppressed::Everything,
             max_rate: s.max_rate.clone(),
+            named: s.named.clone(),
         })
     }
 
@@ -290,6 +293,7 @@ impl Notifier {
             // What a phone says of NOTIFYs from before the crash is out of date.
             proven: kept.reserved,
             max_rate: kept.max_rate,
+            named: kept.named,
             // It may have been told something a moment ago.
             told_at: now,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },

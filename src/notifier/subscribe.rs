@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::access::Sender;
 use super::answer::Answer;
+use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
@@ -229,6 +230,7 @@ impl Notifier {
             documents: 0,
             reserved: 0,
             proven: 0,
+            named: None,
             max_rate: None,
             told_at: now,
             suppressed: Suppressed::Nothing,
@@ -252,6 +254,7 @@ impl Notifier {
     ) {
         let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        subscription.named = named_by(wish.package, &wish.event);
         subscription.max_rate = wish.event.max_rate.and_then(MaxRate::of);
         subscription.suppressed = match wish.unless {
             Some("*") => Suppressed::Everything,

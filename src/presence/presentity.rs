@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use super::calls::Calls;
 use super::facts::{CallReport, CallState, Picture, Report};
+use super::named::NamedDialog;
 use super::phone::PhoneId;
 use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
 use super::subscription::{Revision, Subscription};
@@ -259,6 +260,16 @@ impl State {
         let mut calls = self.calls.ranked();
         calls.extend(self.calls.parting());
         self.compose(uri, calls)
+    }
+
+    /// Of one dialog alone: its live branches, else the last one that is known to have ended.
+    pub fn picture_of<'a>(&'a self, uri: &'a str, named: &NamedDialog) -> Picture<'a> {
+        let mut calls = self.calls.ranked();
+        calls.retain(|call| named.is(call));
+        if calls.is_empty() {
+            calls.extend(self.calls.ended().find(|call| named.is(call)));
+        }
+        Picture { uri, calls, ..Picture::default() }
     }
 
     fn compose<'a>(&'a self, uri: &'a str, calls: Vec<&'a CallReport>) -> Picture<'a> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::named::NamedDialog;
 use super::phone::Phone;
 use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
@@ -90,6 +91,8 @@ pub struct Subscription {
     /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
     pub proven: u32,
+    /// The one dialog that the latest SUBSCRIBE named; none for all.
+    pub named: Option<Box<NamedDialog>>,
     /// How often the latest SUBSCRIBE asked to be told at most.
     pub max_rate: Option<MaxRate>,
     /// When the latest NOTIFY was made; repetitions of it do not count.

@@ -2,6 +2,8 @@
 //!
 //! A value may be folded, so every reader here takes CR and LF for blanks.
 
+use std::borrow::Cow;
+
 use super::Transport;
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
@@ -87,6 +89,20 @@ fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// The first parameter of this name; names compare without case.
 pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     params(text).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// A value without its quotes and escapes.
+pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
+    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.into() };
+    if !inner.contains('\\') {
+        return inner.into();
+    }
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        text.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    text.into()
 }
 
 /// A From, To, Contact, Route or Record-Route item: `"name" <uri>;params` or `uri;params`.
@@ -260,6 +276,8 @@ pub struct Event<'a> {
     pub id: Option<&'a str>,
     /// The `max-rate` parameter (RFC 6446 section 9.2), if it is a rate.
     pub max_rate: Option<&'a str>,
+    /// All parameters, as written.
+    params: &'a str,
 }
 
 impl<'a> Event<'a> {
@@ -270,7 +288,12 @@ impl<'a> Event<'a> {
         let id = param(rest, "id");
         let sound = is_token(package) && id.is_none_or(is_token);
         let max_rate = param(rest, "max-rate").filter(|rate| is_rate(rate));
-        sound.then_some(Event { package, id, max_rate })
+        sound.then_some(Event { package, id, max_rate, params: rest })
+    }
+
+    /// A parameter of the package's own, without quotes and escapes; none where there is no value.
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        param(self.params, name).map(unquoted).filter(|value| !value.is_empty())
     }
 }
 

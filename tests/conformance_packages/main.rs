@@ -12,6 +12,7 @@ mod dialog_package;
 mod dialogs;
 mod extensions;
 mod message_summary;
+mod named;
 mod notifier;
 mod presence;
 mod publish;
