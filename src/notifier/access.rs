@@ -15,7 +15,7 @@ use crate::sip::headers::{NameAddr, list};
 use crate::sip::uri::{Host, Scheme, Uri};
 use crate::sip::wire::{Message, Name};
 use crate::sip::{Method, StatusCode};
-use crate::transport::Source;
+use crate::transport::{Listener, Source};
 
 /// What is known of the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,11 @@ impl Notifier {
         let claims = request.all(Name::Authorization).filter_map(Credentials::read);
         let mut stale = false;
         let offered = &self.settings.access.algorithms;
-        let answers =
-            |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm) && offered.contains(&claim.algorithm);
+        let answers = |claim: &Credentials<'_>| {
+            claim.realm.eq_ignore_ascii_case(realm)
+                && offered.contains(&claim.algorithm)
+                && self.asks_for_us(&claim.uri, request)
+        };
         for claim in claims.filter(answers) {
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
@@ -125,6 +128,22 @@ impl Notifier {
         Err(offered.fold(unauthorized, |answer, algorithm| {
             answer.with("WWW-Authenticate", challenge(*algorithm, realm, &nonce, stale))
         }))
+    }
+}
+
+impl Notifier {
+    /// Whether a proof was made for a request to us. A proxy may have changed the Request-URI since, so another URI will
+    /// do as long as it is one of ours (RFC 3261 section 22.4).
+    fn asks_for_us(&self, proven: &str, request: &Message<'_>) -> bool {
+        if request.request().is_some_and(|(_, uri)| uri == proven) {
+            return true;
+        }
+        let Some(uri) = Uri::read(proven) else { return false };
+        let is_host = |listener: &Listener| match uri.host {
+            Host::Ip(ip) => listener.address.ip() == ip,
+            Host::Name(name) => listener.sent_by.split(':').next().is_some_and(|own| own.eq_ignore_ascii_case(name)),
+        };
+        self.realm_of(&uri).is_some() || self.settings.routing.listeners.iter().any(is_host)
     }
 }
 

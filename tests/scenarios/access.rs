@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::transport::Destination;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
@@ -49,16 +50,23 @@ struct Proof<'a> {
     password: &'a str,
     method: &'a str,
     algorithm: &'a str,
+    uri: &'a str,
     count: u32,
 }
 
-const BOB: Proof<'_> = Proof { user: "1002", password: PASSWORD, method: "SUBSCRIBE", algorithm: "SHA-256", count: 1 };
+const BOB: Proof<'_> = Proof {
+    user: "1002",
+    password: PASSWORD,
+    method: "SUBSCRIBE",
+    algorithm: "SHA-256",
+    uri: "sip:1001@acme.test",
+    count: 1,
+};
 
 impl Proof<'_> {
     /// The header line that answers a challenge of acme.test.
     fn line(&self, nonce: &str) -> String {
-        let Proof { user, password, method, algorithm, count } = self;
-        let uri = "sip:1001@acme.test";
+        let Proof { user, password, method, algorithm, uri, count } = self;
         let a1 = hash(algorithm, &format!("{user}:acme.test:{password}"));
         let a2 = hash(algorithm, &format!("{method}:{uri}"));
         let response = hash(algorithm, &format!("{a1}:{nonce}:{count:08x}:c:auth:{a2}"));
@@ -157,6 +165,7 @@ fn what_proves_nothing_is_challenged_again() {
         Proof { user: "nobody", ..BOB }.line(&nonce),
         Proof { user: "mute", password: "", ..BOB }.line(&nonce),
         Proof { method: "PUBLISH", ..BOB }.line(&nonce),
+        Proof { uri: "sip:1001@elsewhere.invalid", ..BOB }.line(&nonce),
         good.replace("algorithm=SHA-256", "algorithm=FOO"),
         good.replace("realm=\"acme.test\"", "realm=\"umbrella.test\""),
         "Authorization: Basic MTAwMjpodXNo\r\n".into(),
@@ -171,6 +180,86 @@ fn what_proves_nothing_is_challenged_again() {
     assert_eq!(sent[0].status(), 401, "a nonce of his own making");
     phone.more = good;
     assert_eq!(phone.subscribe(&mut office, 600)[0].status(), 200, "and the door is not shut by that");
+}
+
+#[test]
+fn a_proof_for_another_uri_of_ours_will_do_since_a_proxy_may_have_changed_it() {
+    // L-007
+    for uri in ["sip:1001@ACME.test:5080;x=y", "sip:192.0.2.1"] {
+        let mut office = guarded();
+        let mut phone = office.phone("1001", "dialog");
+        let nonce = challenged(&mut office, &mut phone);
+        assert_eq!(subscribe_with(&mut office, &mut phone, &Proof { uri, ..BOB }, &nonce)[0].status(), 200, "{uri}");
+    }
+}
+
+#[test]
+fn names_of_users_may_be_any_text() {
+    // L-012
+    let people = "[[account.device]]\nid = \"d\"\nsip = { username = \"bj\u{f8}rn\", password = \"p\" }\n";
+    let mut office = Office::with_people("[access]\nauthenticate = \"digest\"\ntrusted = []\n", people);
+    let mut phone = office.phone("1001", "dialog");
+    let nonce = challenged(&mut office, &mut phone);
+    phone.cseq += 1;
+    phone.more = Proof { user: "bj\u{f8}rn", password: "p", ..BOB }.line(&nonce);
+    let request = phone.request(600).replace("From: <sip:1002@", "From: <sip:bj%C3%B8rn@");
+    assert_eq!(office.receive(phone.source, &request)[0].status(), 200);
+}
+
+#[test]
+fn a_contact_elsewhere_or_at_our_own_address_has_us_send_to_nobody_but_the_source() {
+    // L-020, L-022
+    for contact in ["203.0.113.200:5060", "192.0.2.1:5060"] {
+        let mut office = Office::open();
+        let mut phone = office.phone("1001", "dialog");
+        phone.cseq = 1;
+        let request = phone
+            .request(600)
+            .replace(&format!("Contact: <sip:1002@{}>", phone.source.peer), &format!("Contact: <sip:1002@{contact}>"));
+        let sent = office.receive(phone.source, &request);
+        assert_eq!(sent[0].status(), 200);
+        let back = Destination::Datagram { listener: phone.source.listener, peer: phone.source.peer };
+        assert_eq!(sent[1].to, back, "{contact}");
+    }
+}
+
+#[test]
+fn who_is_sent_away_comes_back_at_a_time_of_his_own() {
+    // L-027
+    let mut office = Office::with("[limits]\nsubscriptions = 1\n");
+    office.settled("1001", "dialog");
+    let waits: HashSet<String> = (0..50)
+        .map(|_| {
+            let sent = office.watch("1001", "dialog").1;
+            assert_eq!(sent[0].status(), 503);
+            sent[0].header("Retry-After").to_string()
+        })
+        .collect();
+    assert!(waits.len() > 10, "{waits:?}");
+}
+
+#[test]
+fn an_identity_that_is_to_be_kept_private_is_shown_to_nobody() {
+    // L-016
+    let mut office = guarded();
+    let mut phone = office.phone("1001", "dialog");
+    phone.source = udp("10.0.0.7:5060");
+    phone.more = "P-Asserted-Identity: <sip:1002@acme.test>\r\nPrivacy: id\r\n".into();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!(sent.len(), 2);
+    assert!(sent.iter().all(|sent| !sent.text.contains("Asserted")), "{sent:?}");
+}
+
+#[test]
+fn no_answer_says_what_version_we_are() {
+    // L-040
+    let mut office = Office::open();
+    let (phone, sent) = office.watch("1001", "dialog");
+    let options = phone.request(600).replace("SUBSCRIBE", "OPTIONS").replace("branch=z9hG4bK", "branch=z9hG4bKo");
+    let answer = office.receive(phone.source, &options);
+    for text in sent.iter().chain(&answer).map(|sent| &sent.text) {
+        assert!(!text.contains("Server:") && !text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    }
 }
 
 #[test]
