@@ -14,7 +14,7 @@ use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
-use lamplighter::sip::wire::{self, Frame, Framer, Name, StartLine};
+use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
 use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Source};
 
 const CONFIG: &str = r#"
@@ -110,8 +110,11 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
         match framer.next_frame() {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
+            Ok(Some(Frame::TooLarge(head))) => {
+                notifier.receive_broken(Tick(1_000), source, Fault::TooLarge, &head, out)
+            }
             Ok(None) => return,
-            Err((fault, rest)) => return notifier.receive_broken(source, fault, &rest, out),
+            Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),
         }
     }
 }

@@ -50,7 +50,7 @@ mod subscribe;
 mod tests;
 mod wheel;
 
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Promise};
 pub use persist::Restored;
 pub use route::Routing;
 
@@ -180,8 +180,11 @@ impl Notifier {
         self.gate.dropped()
     }
 
-    /// Answers what a stream could not be cut into messages for; the connection is closed after that.
-    pub fn receive_broken(&self, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
+    /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
+    pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
+        if self.judge(now, source) != Verdict::Pass {
+            return;
+        }
         self.contained(out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
             self.refuse(&wire::Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);

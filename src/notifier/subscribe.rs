@@ -15,8 +15,8 @@ use crate::presence::presentity::{Presentity, State, StateTag};
 use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
-use crate::sip::dialog::Dialog;
-use crate::sip::headers::{Event, NameAddr, Via, accepts, list, param};
+use crate::sip::dialog::{self, Dialog};
+use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
@@ -69,6 +69,8 @@ impl Notifier {
         watcher_of(request)?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
+        let dialog = Dialog::of(request, target, "");
+        affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let (phone, certain) = phone_of(request, source);
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
@@ -83,7 +85,7 @@ impl Notifier {
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
-                let dialog = Dialog::of(request, target, &place.to_string());
+                let dialog = Dialog { local_tag: place.to_string().into(), ..dialog };
                 let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
                 let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
@@ -146,6 +148,7 @@ impl Notifier {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
+                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.len())?;
                     subscription.dialog.target = contact.into();
                 }
                 let entity = Arc::clone(&subscription.entity);
@@ -365,6 +368,14 @@ fn watcher_of(request: &Message<'_>) -> Result<(), Answer> {
     }
 }
 
+/// What a subscription would keep of its requests must be no more than it may (law 7).
+fn affordable(octets: usize) -> Result<(), Answer> {
+    match octets > dialog::MAX_TEXT {
+        true => Err(Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")),
+        false => Ok(()),
+    }
+}
+
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
 ///
 /// A sips Contact may only be reached over TLS, which a proxy in between can do for us.
@@ -375,7 +386,7 @@ fn contact_of<'a>(request: &Message<'a>, routed: bool) -> Result<Option<&'a str>
         return Err(Answer::bad_request("More Than One Contact"));
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
-    let contact = NameAddr::read(first).ok_or_else(malformed)?;
+    let contact = NameAddr::read(first).filter(|_| !has_stray_separators(first)).ok_or_else(malformed)?;
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).

@@ -140,7 +140,7 @@ impl Office {
                 None => self.disk.remove(&record.key),
             };
         }
-        self.notifier.kept(&mut out);
+        self.notifier.kept(Tick(self.now), &mut out);
         assert_eq!(self.notifier.panics(), 0);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         out.messages
