@@ -141,11 +141,12 @@ fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigE
             format!("min_expires ({min_expires}) is above max_expires ({max_expires})"),
         ));
     }
+    let notify_gap_ms = number(source, "presence.notify_gap_ms", &raw.notify_gap_ms, 0, 0..=60_000)?;
     let packages = match &raw.packages {
         None => (0..package::REGISTRY.len()).map(|i| package::PackageId(i as u8)).collect(),
         Some(list) => packages(source, list)?,
     };
-    Ok(Presence { min_expires, max_expires, packages })
+    Ok(Presence { min_expires, max_expires, notify_gap_ms, packages })
 }
 
 fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<package::PackageId>, ConfigError> {

@@ -112,6 +112,8 @@ pub struct Presence {
     pub min_expires: u32,
     /// Seconds; more is shortened.
     pub max_expires: u32,
+    /// Milliseconds between two NOTIFYs to a watcher that has not said how many it wants (RFC 6446).
+    pub notify_gap_ms: u32,
     /// The event packages that are served.
     pub packages: Vec<PackageId>,
 }

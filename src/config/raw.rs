@@ -45,6 +45,7 @@ pub(super) struct Http {
 pub(super) struct Presence {
     pub(super) min_expires: Option<Spanned<i64>>,
     pub(super) max_expires: Option<Spanned<i64>>,
+    pub(super) notify_gap_ms: Option<Spanned<i64>>,
     pub(super) packages: Option<Spanned<Vec<Spanned<String>>>>,
 }
 

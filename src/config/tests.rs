@@ -222,6 +222,7 @@ fn expires_and_limits_stay_in_their_ranges() {
         ("presence.min_expires = 3601", "presence.min_expires"),
         ("presence.max_expires = 604801", "presence.max_expires"),
         ("presence.max_expires = 30", "presence.max_expires"),
+        ("presence.notify_gap_ms = 60001", "presence.notify_gap_ms"),
         ("limits.subscriptions = 0", "limits.subscriptions"),
         ("limits.tcp_idle_seconds = -1", "limits.tcp_idle_seconds"),
         ("limits.http_connections = 100000001", "limits.http_connections"),

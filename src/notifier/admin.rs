@@ -99,7 +99,9 @@ impl Notifier {
 
 /// The body is not kept but put together again from what it was made of.
 fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
-    let mut body = String::with_capacity(last.tail.len() + 256);
-    package::get(s.package).write(last.version, &s.entity, &last.tail, &mut body);
+    let mut body = String::new();
+    if let Some(tail) = &last.tail {
+        package::get(s.package).write(last.version, &s.entity, tail, &mut body);
+    }
     LastNotify { cseq: last.cseq, reply: last.reply, body }
 }

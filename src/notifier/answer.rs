@@ -52,6 +52,11 @@ impl Answer {
             .with("Warning", format!("399 lamplighter \"The limit {key} is reached\""))
     }
 
+    /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
+    pub(super) fn no_notification(self) -> Answer {
+        Answer { status: StatusCode::NoNotification, reason: "No Notification".into(), ..self }
+    }
+
     /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
         self.headers.push((name, value.into()));

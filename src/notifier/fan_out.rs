@@ -3,7 +3,7 @@
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
-use crate::presence::presentity::{Presentity, State};
+use crate::presence::presentity::{Presentity, State, View};
 use crate::presence::subscription::Delivery;
 
 /// The most NOTIFYs made in one go while a presentity is locked.
@@ -41,6 +41,21 @@ impl Notifier {
             settled
         });
         state.views[id.0 as usize].update(&tail, settled.as_deref())
+    }
+
+    /// The view of one package, composed now if nobody has watched it before.
+    pub(super) fn composed<'a>(
+        &self,
+        presentity: &Presentity,
+        state: &'a mut State,
+        id: PackageId,
+        out: &mut Outbox,
+    ) -> &'a View {
+        if state.views[id.0 as usize].tail.is_none() {
+            self.compose_one(presentity, state, id);
+            self.keep_state(presentity, state, out);
+        }
+        &state.views[id.0 as usize]
     }
 
     /// Composes anew after a change, has it kept, and tells those for whom it is one.

@@ -37,6 +37,7 @@ pub mod control;
 mod expire;
 mod fan_out;
 mod gate;
+mod named;
 mod notify;
 mod outbox;
 mod pace;

@@ -6,8 +6,8 @@ use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package;
-use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::presentity::{Presentity, State, StateTag};
+use crate::presence::subscription::{Answered, Delivery, InFlight, MaxRate, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
@@ -48,19 +48,18 @@ impl Notifier {
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
         let Some((package, acknowledged)) = known else { return };
-        if state.views[package.0 as usize].tail.is_none() {
-            self.compose_one(presentity, state, package);
-            self.keep_state(presentity, state, out);
-        }
-        let view = &state.views[package.0 as usize];
-        let (revision, fingerprint) = (view.revision, view.fingerprint);
-        let tail = view.tail_for(acknowledged).cloned().unwrap_or_default();
+        let view = self.composed(presentity, state, package, out);
+        let tag @ StateTag { revision, fingerprint } = view.tag();
+        let shared = view.tail_for(acknowledged).cloned();
+        let tail = self.tail_of_named(presentity, state, slot, out).or(shared);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let tail = tail.filter(|_| !subscription.suppresses(revision));
         let version = subscription.documents;
-        subscription.documents = subscription.documents.wrapping_add(1);
+        subscription.documents = subscription.documents.wrapping_add(u32::from(tail.is_some()));
         subscription.dialog.local_cseq += 1;
-        if subscription.documents > subscription.reserved && !subscription.ended {
-            subscription.reserved = subscription.documents + RESERVE;
+        // There are never fewer NOTIFYs than documents.
+        if subscription.dialog.local_cseq > subscription.reserved && !subscription.ended {
+            subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         }
         let cseq = subscription.dialog.local_cseq;
@@ -69,7 +68,7 @@ impl Notifier {
             follow(subscription);
         }
         let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
-        let bytes: bytes::Bytes = self.write_notify(now, subscription, version, &tail, &to).into();
+        let bytes: bytes::Bytes = self.write_notify(now, subscription, tag, version, tail.as_deref(), &to).into();
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::Idle => (fresh, 0, 0),
@@ -81,6 +80,7 @@ impl Notifier {
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
+        subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
         let flight = InFlight {
@@ -105,18 +105,17 @@ impl Notifier {
         &self,
         now: Tick,
         subscription: &Subscription,
+        tag: StateTag,
         version: u32,
-        tail: &str,
+        tail: Option<&str>,
         to: &Destination,
     ) -> Vec<u8> {
         let package = package::get(subscription.package);
-        let mut body = String::with_capacity(tail.len() + 256);
-        package.write(version, &subscription.entity, tail, &mut body);
         let no = listener_of(to, subscription.source.listener);
         let listener = self.settings.routing.listener(no);
         let transport = if to.is_reliable() { "TCP" } else { "UDP" };
         let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
-        let mut out = Vec::with_capacity(body.len() + 768);
+        let mut out = Vec::with_capacity(tail.map_or(0, str::len) + 1_024);
         let mut writer = subscription.dialog.request(
             &mut out,
             "NOTIFY",
@@ -129,12 +128,31 @@ impl Notifier {
             None => writer.header("Event", package.name()),
         };
         match subscription.ended {
+            // Before its time, it ends with the dialog that it named.
+            true if subscription.expires_at > now => {
+                writer.header("Subscription-State", "terminated;reason=noresource")
+            }
             true => writer.header("Subscription-State", "terminated;reason=timeout"),
             false => {
-                writer.header("Subscription-State", format_args!("active;expires={}", subscription.remaining(now)))
+                let expires = subscription.remaining(now);
+                match &subscription.max_rate {
+                    Some(MaxRate { written, .. }) => {
+                        let state = format_args!("active;expires={expires};max-rate={written}");
+                        writer.header("Subscription-State", state)
+                    }
+                    None => writer.header("Subscription-State", format_args!("active;expires={expires}")),
+                }
             }
         };
-        writer.body(package.content_type(), body.as_bytes());
+        writer.header("SIP-ETag", tag);
+        match tail {
+            Some(tail) => {
+                let mut body = String::with_capacity(tail.len() + 256);
+                package.write(version, &subscription.entity, tail, &mut body);
+                writer.body(package.content_type(), body.as_bytes());
+            }
+            None => writer.end(),
+        }
         out
     }
 
@@ -322,7 +340,7 @@ impl Notifier {
                     if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
                 {
                     subscription.phone.kept_waiting();
-                    self.notify(now, presentity, state, slot, out);
+                    self.notify_if_due(now, presentity, state, slot, out);
                 }
                 due => {
                     let deadline = Tick(flight.transaction.deadline());

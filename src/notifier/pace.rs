@@ -26,10 +26,40 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let until = subscription.phone.take_turn(now);
+        let turn = subscription.phone.take_turn(now);
+        let until = subscription.may_be_told(self.settings.presence.notify_gap_ms).max(turn);
+        self.notify_not_before(until, now, presentity, state, slot, out);
+    }
+
+    /// Makes a NOTIFY as soon as the watcher wants one, his turn having come: at once, unless he has asked for fewer (RFC
+    /// 6446 section 5). Till then nothing is under way: what he has not answered by now is out of date.
+    pub(super) fn notify_if_due(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let until =
+            if subscription.ended { now } else { subscription.may_be_told(self.settings.presence.notify_gap_ms) };
+        self.notify_not_before(until, now, presentity, state, slot, out);
+    }
+
+    fn notify_not_before(
+        &self,
+        until: Tick,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
         if until <= now {
             return self.notify(now, presentity, state, slot, out);
         }
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let failures = match &subscription.delivery {
             Delivery::Idle => 0,
             Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => *failures,
@@ -69,7 +99,7 @@ impl Notifier {
         follow(subscription);
         subscription.delivery = Delivery::Idle;
         if subscription.is_behind(current[subscription.package.0 as usize]) {
-            self.notify(now, presentity, state, slot, out);
+            self.notify_if_due(now, presentity, state, slot, out);
         }
     }
 }

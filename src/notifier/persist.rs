@@ -17,10 +17,11 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
+use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
-use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
+use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{Aor, MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
@@ -54,6 +55,10 @@ struct KeptSubscription {
     granted: u32,
     expires_at: Tick,
     reserved: u32,
+    /// Whatever changes, it is not to be told (RFC 5839).
+    suppressed: bool,
+    max_rate: Option<MaxRate>,
+    named: Option<Box<NamedDialog>>,
 }
 
 #[derive(Serialize)]
@@ -153,6 +158,9 @@ impl Notifier {
             granted: s.granted,
             expires_at: s.expires_at,
             reserved: s.reserved,
+            suppressed: s.suppressed == Suppressed::Everything,
+            max_rate: s.max_rate.clone(),
+            named: s.named.clone(),
         })
     }
 
@@ -210,7 +218,8 @@ impl Notifier {
                 restored.states += usize::from(back.is_some());
                 back.is_some()
             } else {
-                let kept: Option<KeptSubscription> = decode(&value);
+                // What later versions have added is nothing in the records of earlier ones.
+                let kept: Option<KeptSubscription> = decode(&[&value[..], &[0; 8]].concat());
                 kept.map(|kept| subscriptions.push((presentity, slot, kept))).is_some()
             };
             restored.unusable += usize::from(!used);
@@ -283,6 +292,11 @@ impl Notifier {
             reserved: kept.reserved,
             // What a phone says of NOTIFYs from before the crash is out of date.
             proven: kept.reserved,
+            max_rate: kept.max_rate,
+            named: kept.named,
+            // It may have been told something a moment ago.
+            told_at: now,
+            suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
             delivery: Delivery::Idle,
             last: None,
             expiry_timer,
@@ -311,8 +325,14 @@ impl Notifier {
                     s.acknowledged = revision;
                     continue;
                 }
+                if s.suppresses(revision) {
+                    continue;
+                }
                 behind += 1;
-                let until = now.after(behind as u64 * RESTART_PACE).max(s.phone.take_turn(now));
+                let until = now
+                    .after(behind as u64 * RESTART_PACE)
+                    .max(s.phone.take_turn(now))
+                    .max(s.may_be_told(self.settings.presence.notify_gap_ms));
                 s.delivery = Delivery::Paced { until, failures: 0 };
                 self.watch_delivery(now, s, until);
             }

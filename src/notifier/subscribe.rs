@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use super::access::Sender;
 use super::answer::Answer;
-use super::persist::RESERVE;
+use super::named::named_by;
+use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
-use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
+use crate::presence::presentity::{Presentity, State, StateTag};
+use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog};
@@ -29,6 +30,8 @@ struct Wish<'a> {
     /// The Contact; a refresh may leave it out.
     contact: Option<&'a str>,
     user_agent: Option<&'a str>,
+    /// The entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
+    unless: Option<&'a str>,
     source: Source,
     sender: Sender,
 }
@@ -88,6 +91,7 @@ impl Notifier {
                 let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
                 state.watchers.insert(subscription, wish.granted > 0);
                 self.grant_to(now, presentity, state, slot, &wish, out);
+                self.notify(now, presentity, state, slot, out);
                 Ok(self.accept(uri, &wish, Some(place)))
             })
             .map_err(|_| full())?
@@ -149,8 +153,13 @@ impl Notifier {
                 }
                 let entity = Arc::clone(&subscription.entity);
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
+                let told = !self.spare(presentity, state, place.slot, out);
+                if told {
+                    self.notify(now, presentity, state, place.slot, out);
+                }
                 let uri = Uri::read(&entity).ok_or_else(Answer::no_subscription)?;
-                Ok(self.accept(&uri, &wish, None))
+                let answer = self.accept(&uri, &wish, None);
+                Ok(if told { answer } else { answer.no_notification() })
             })
             .unwrap_or_else(|| Err(Answer::no_subscription()))
     }
@@ -177,7 +186,8 @@ impl Notifier {
         }
         let contact = contact_of(request, routed)?;
         let user_agent = request.first(Name::UserAgent);
-        Ok(Wish { package, event, granted, contact, user_agent, source, sender })
+        let unless = request.first(Name::SuppressIfMatch);
+        Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
     }
 
     /// Whether there is room for another subscription (law 7).
@@ -223,6 +233,10 @@ impl Notifier {
             documents: 0,
             reserved: 0,
             proven: 0,
+            named: None,
+            max_rate: None,
+            told_at: now,
+            suppressed: Suppressed::Nothing,
             delivery: Delivery::Idle,
             last: None,
             expiry_timer: Tick(u64::MAX),
@@ -230,8 +244,8 @@ impl Notifier {
         }
     }
 
-    /// Gives a subscription its new lifetime, or its end, and has the state sent. A SUBSCRIBE is a sign of life, so a
-    /// suspended subscription resumes here.
+    /// Gives a subscription its new lifetime, or its end. A SUBSCRIBE is a sign of life, so a suspended subscription
+    /// resumes here.
     fn grant_to(
         &self,
         now: Tick,
@@ -241,7 +255,15 @@ impl Notifier {
         wish: &Wish<'_>,
         out: &mut Outbox,
     ) {
+        let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        subscription.named = named_by(wish.package, &wish.event);
+        subscription.max_rate = wish.event.max_rate.and_then(MaxRate::of);
+        subscription.suppressed = match wish.unless {
+            Some("*") => Suppressed::Everything,
+            Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),
+            _ => Suppressed::Nothing,
+        };
         subscription.source = wish.source;
         subscription.subscribed_at = now;
         subscription.granted = wish.granted;
@@ -268,12 +290,28 @@ impl Notifier {
         let (ended, kept) = (subscription.ended, subscription.reserved > 0);
         if !ended {
             // Room for the NOTIFY that follows and many more, so that they need no record of their own.
-            subscription.reserved = subscription.documents + RESERVE;
+            subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         } else if kept {
             self.drop_subscription(presentity, slot, out);
         }
-        self.notify(now, presentity, state, slot, out);
+    }
+
+    /// Spares a watcher in his dialog the NOTIFY that his SUBSCRIBE would bring, if he has asked for that; false if he
+    /// has not. What he says to have counts as acknowledged (RFC 5839 section 5.2).
+    fn spare(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return false };
+        let StateTag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
+        if !subscription.suppresses(revision) {
+            return false;
+        }
+        if subscription.ended {
+            self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
+        } else if subscription.suppressed == Suppressed::State(revision) {
+            subscription.acknowledged = revision;
+            self.remark_acknowledged(presentity, slot, Known(revision.0, fingerprint), out);
+        }
+        true
     }
 
     /// The 200 to a SUBSCRIBE.

@@ -14,6 +14,9 @@ use crate::presence::facts::{CallReport, CallState, CallsReport, Direction, Part
 /// How many dialogs one document may hold; an attendant's phone has a dozen calls at most.
 pub const MAX_DIALOGS: usize = 64;
 
+/// Its name.
+pub const NAME: &str = "dialog";
+
 const WHAT: &str = "dialog-info document";
 const OURS: Vocabulary = Vocabulary::DialogInfo;
 
@@ -23,7 +26,7 @@ pub struct DialogInfo;
 
 impl EventPackage for DialogInfo {
     fn name(&self) -> &'static str {
-        "dialog"
+        NAME
     }
 
     fn content_type(&self) -> &'static str {

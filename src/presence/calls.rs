@@ -164,6 +164,11 @@ impl Calls {
         self.parting.iter().filter(|gone| self.live.iter().all(|call| call.report.id != gone.id))
     }
 
+    /// The calls that are remembered as ended, the latest first.
+    pub fn ended(&self) -> impl Iterator<Item = &CallReport> {
+        self.ended.iter().rev().map(|dead| &dead.report)
+    }
+
     /// The end of those calls has been put into documents.
     pub fn parted(&mut self) {
         self.parting.clear();

@@ -1,6 +1,7 @@
 //! A presentity: everything about one address that must change together, under one lock (law 3).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use super::calls::Calls;
 use super::facts::{CallReport, CallState, Picture, Report};
+use super::named::NamedDialog;
 use super::phone::PhoneId;
 use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
 use super::subscription::{Revision, Subscription};
@@ -60,6 +62,22 @@ pub struct View {
     pub fingerprint: u64,
 }
 
+/// The entity-tag of a view (RFC 5839 section 4): its revision, so that a state that went and came back has another one,
+/// and its document, so that a tag from before a restart means the same or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateTag {
+    /// Of the view.
+    pub revision: Revision,
+    /// Of the settled document.
+    pub fingerprint: u64,
+}
+
+impl fmt::Display for StateTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:016x}", self.revision.0, self.fingerprint)
+    }
+}
+
 /// A number that tells documents apart; the same in every run.
 fn fingerprint(text: &str) -> u64 {
     SipHasher13::new().hash(text.as_bytes())
@@ -84,6 +102,11 @@ impl View {
     pub fn tail_for(&self, acknowledged: Revision) -> Option<&Arc<str>> {
         let knows = acknowledged == self.revision || acknowledged == Revision::default();
         if knows { self.settled.as_ref() } else { self.tail.as_ref() }
+    }
+
+    /// Names what holds now.
+    pub fn tag(&self) -> StateTag {
+        StateTag { revision: self.revision, fingerprint: self.fingerprint }
     }
 
     /// Forgets the document; the next one counts as new.
@@ -237,6 +260,16 @@ impl State {
         let mut calls = self.calls.ranked();
         calls.extend(self.calls.parting());
         self.compose(uri, calls)
+    }
+
+    /// Of one dialog alone: its live branches, else the last one that is known to have ended.
+    pub fn picture_of<'a>(&'a self, uri: &'a str, named: &NamedDialog) -> Picture<'a> {
+        let mut calls = self.calls.ranked();
+        calls.retain(|call| named.is(call));
+        if calls.is_empty() {
+            calls.extend(self.calls.ended().find(|call| named.is(call)));
+        }
+        Picture { uri, calls, ..Picture::default() }
     }
 
     fn compose<'a>(&'a self, uri: &'a str, calls: Vec<&'a CallReport>) -> Picture<'a> {

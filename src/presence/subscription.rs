@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
+use super::named::NamedDialog;
 use super::phone::Phone;
 use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
@@ -89,6 +91,14 @@ pub struct Subscription {
     /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
     pub proven: u32,
+    /// The one dialog that the latest SUBSCRIBE named; none for all.
+    pub named: Option<Box<NamedDialog>>,
+    /// How often the latest SUBSCRIBE asked to be told at most.
+    pub max_rate: Option<MaxRate>,
+    /// When the latest NOTIFY was made; repetitions of it do not count.
+    pub told_at: Tick,
+    /// What the latest SUBSCRIBE asked not to be told.
+    pub suppressed: Suppressed,
     /// What has become of the latest NOTIFY.
     pub delivery: Delivery,
     /// The latest NOTIFY that was answered.
@@ -97,6 +107,35 @@ pub struct Subscription {
     pub expiry_timer: Tick,
     /// When the timer that watches over its NOTIFY will look next.
     pub delivery_timer: Option<Tick>,
+}
+
+/// The most NOTIFYs in a second that a watcher wants (RFC 6446 section 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxRate {
+    /// As he wrote it, which is what he is told back.
+    pub written: Box<str>,
+    /// What that leaves between two NOTIFYs (ms).
+    pub gap: u32,
+}
+
+impl MaxRate {
+    /// Of a number of seconds; none if it is no number. A rate of 0 leaves only what SUBSCRIBEs bring.
+    pub fn of(written: &str) -> Option<MaxRate> {
+        let rate: f64 = written.parse().ok()?;
+        // Rounded up, for a little too rarely is allowed; what is too great to be counted becomes the greatest number.
+        Some(MaxRate { written: written.into(), gap: (1_000.0 / rate).ceil() as u32 })
+    }
+}
+
+/// What a watcher does not want to be told (RFC 5839 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppressed {
+    /// It wants to know all.
+    Nothing,
+    /// The state of this revision, which it has.
+    State(Revision),
+    /// Any state, until it says otherwise.
+    Everything,
 }
 
 /// What has become of the latest NOTIFY of a subscription.
@@ -133,8 +172,8 @@ pub struct InFlight {
     pub revision: Revision,
     /// The version of its document.
     pub version: u32,
-    /// The shared part of its document.
-    pub tail: Arc<str>,
+    /// The shared part of its document; none where it was sent without.
+    pub tail: Option<Arc<str>>,
     /// Tells what the phone knows once it has answered.
     pub fingerprint: u64,
     /// The message, for repeating it.
@@ -162,14 +201,30 @@ pub struct Answered {
     pub reply: u16,
     /// The version of its document.
     pub version: u32,
-    /// The shared part of its document, from which it is put together again when somebody asks.
-    pub tail: Arc<str>,
+    /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
+    /// without.
+    pub tail: Option<Arc<str>>,
 }
 
 impl Subscription {
     /// Whether the phone does not know the state of the moment, the presentity being at `current`.
     pub fn is_behind(&self, current: Revision) -> bool {
-        !self.ended && self.acknowledged != current
+        !self.ended && self.acknowledged != current && !self.suppresses(current)
+    }
+
+    /// When the next NOTIFY may leave that the watcher did not ask for himself; `gap`: milliseconds between two where he
+    /// has no wish of his own.
+    pub fn may_be_told(&self, gap: u32) -> Tick {
+        self.told_at.after(self.max_rate.as_ref().map_or(gap, |rate| rate.gap).into())
+    }
+
+    /// Whether the watcher does not want to be told the state of a revision.
+    pub fn suppresses(&self, revision: Revision) -> bool {
+        match self.suppressed {
+            Suppressed::Nothing => false,
+            Suppressed::State(known) => known == revision,
+            Suppressed::Everything => true,
+        }
     }
 
     /// The seconds left at `now`, rounded up.

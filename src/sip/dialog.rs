@@ -66,7 +66,8 @@ impl Dialog {
     /// (RFC 3261 section 12.2.1.1), with the CSeq that has been counted up for it.
     pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: std::fmt::Arguments<'_>) -> Writer<'b> {
         let strict = self.first_route().filter(|route| Uri::read(route).is_some_and(is_strict));
-        let mut writer = Writer::request(out, method, strict.unwrap_or(&self.target));
+        let aimed_at = strict.and_then(Uri::read).map(|route| route.without_method_and_headers());
+        let mut writer = Writer::request(out, method, aimed_at.as_deref().unwrap_or(&self.target));
         writer.header("Via", via).header("Max-Forwards", 70);
         match strict {
             None if self.route_set.is_empty() => {}

@@ -2,6 +2,8 @@
 //!
 //! A value may be folded, so every reader here takes CR and LF for blanks.
 
+use std::borrow::Cow;
+
 use super::Transport;
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
@@ -87,6 +89,20 @@ fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// The first parameter of this name; names compare without case.
 pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     params(text).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// A value without its quotes and escapes.
+pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
+    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.into() };
+    if !inner.contains('\\') {
+        return inner.into();
+    }
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        text.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    text.into()
 }
 
 /// A From, To, Contact, Route or Record-Route item: `"name" <uri>;params` or `uri;params`.
@@ -269,17 +285,34 @@ pub struct Event<'a> {
     pub package: &'a str,
     /// The `id` parameter.
     pub id: Option<&'a str>,
+    /// The `max-rate` parameter (RFC 6446 section 9.2), if it is a rate.
+    pub max_rate: Option<&'a str>,
+    /// All parameters, as written.
+    params: &'a str,
 }
 
 impl<'a> Event<'a> {
-    /// Reads the value; other parameters than `id` do not count.
+    /// Reads the value; other parameters do not count.
     pub fn read(value: &'a str) -> Option<Event<'a>> {
         let (package, rest) = value.split_once(';').unwrap_or((value, ""));
         let package = trim(package);
         let id = param(rest, "id");
         let sound = is_token(package) && id.is_none_or(is_token) && once(rest, "id");
-        sound.then_some(Event { package, id })
+        let max_rate = param(rest, "max-rate").filter(|rate| is_rate(rate));
+        sound.then_some(Event { package, id, max_rate, params: rest })
     }
+
+    /// A parameter of the package's own, without quotes and escapes; none where there is no value.
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        param(self.params, name).map(unquoted).filter(|value| !value.is_empty())
+    }
+}
+
+/// `1*2DIGIT [ "." 1*10DIGIT ]` (RFC 6446 section 9.2).
+fn is_rate(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    digits(whole, 2) && digits(fraction, 10)
 }
 
 /// The media type of a Content-Type or Accept item in lower case, without parameters.

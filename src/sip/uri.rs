@@ -128,6 +128,16 @@ impl<'a> Uri<'a> {
         self.user.map(percent_decode)
     }
 
+    /// What of it may stand in a Request-URI: all but `method` and headers (RFC 3261 section 19.1.1, table 1).
+    pub fn without_method_and_headers(&self) -> Cow<'a, str> {
+        if self.headers.is_empty() && self.param("method").is_none() {
+            return Cow::Borrowed(self.text.trim_end_matches('?'));
+        }
+        let name = |param: &str| param.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        let kept = self.params.split(';').filter(|param| !param.is_empty() && name(param) != "method");
+        Cow::Owned(kept.fold(self.address().to_string(), |uri, param| uri + ";" + param))
+    }
+
     /// Everything before parameters and headers: `scheme:user@host:port` as written.
     pub fn address(&self) -> &'a str {
         let tail = self.params.len() + self.headers.len();

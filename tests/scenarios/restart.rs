@@ -97,6 +97,19 @@ fn publications_calls_ended_calls_and_manual_states_come_back() {
 }
 
 #[test]
+fn a_subscription_that_an_earlier_version_has_kept_goes_on() {
+    let mut office = Office::open();
+    let mut phone = office.settled("1001", "dialog");
+    let record = office.disk.iter_mut().find(|(key, _)| key.0 >> 32 == 0 && key.1 == 0).unwrap().1;
+    // Conditions, rates and named dialogs stand at the end of the record, and it knew none of them.
+    let without = record.len() - 3;
+    assert_eq!(record[without..], [0; 3]);
+    record.truncate(without);
+    assert_eq!(office.crash().unusable, 0);
+    assert_eq!(phone.subscribe(&mut office, 600)[0].status(), 200);
+}
+
+#[test]
 fn what_has_ended_does_not_come_back() {
     let mut office = Office::open();
     let mut gone = office.settled("1001", "dialog");

@@ -11,7 +11,7 @@ use md5::Md5;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::headers::{BLANKS, name_and_value, split};
+use super::headers::{BLANKS, name_and_value, split, unquoted};
 
 /// The hash functions that are offered, the one to prefer first (RFC 8760 section 2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,20 +174,6 @@ impl<'a> Credentials<'a> {
         let given = self.response.to_ascii_lowercase();
         given.as_bytes().ct_eq(expected.as_bytes()).into()
     }
-}
-
-/// A value without its quotes and escapes.
-fn unquoted(value: &str) -> Cow<'_, str> {
-    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.into() };
-    if !inner.contains('\\') {
-        return inner.into();
-    }
-    let mut text = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        text.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
-    }
-    text.into()
 }
 
 /// A challenge: the value of a WWW-Authenticate header, of which there is one per algorithm (RFC 8760 section 2.4).

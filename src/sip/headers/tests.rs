@@ -109,7 +109,8 @@ fn cseq_numbers_stay_below_two_to_the_31() {
 
 #[test]
 fn an_event_has_a_package_and_perhaps_an_id() {
-    assert_eq!(Event::read("dialog;sla; id=7"), Some(Event { package: "dialog", id: Some("7") }));
+    let event = Event::read("dialog;sla; id=7").unwrap();
+    assert_eq!((event.package, event.id, event.max_rate), ("dialog", Some("7"), None));
     assert_eq!(Event::read("dialog, presence"), None);
     for bad in ["", ";id=7", "dialog;id=", "dialog;id=\"7\"", "dialog;id=a b", "dialog;id=7;id=8"] {
         assert_eq!(Event::read(bad), None, "{bad}");

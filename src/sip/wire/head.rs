@@ -28,6 +28,7 @@ pub enum Name {
     Route,
     SipIfMatch,
     SubscriptionState,
+    SuppressIfMatch,
     To,
     UserAgent,
     Via,
@@ -37,7 +38,7 @@ pub enum Name {
 /// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once.
 type Entry = (&'static str, &'static str, Name, bool);
 
-const NAMES: [Entry; 22] = [
+const NAMES: [Entry; 23] = [
     ("Via", "v", Name::Via, false),
     ("From", "f", Name::From, true),
     ("To", "t", Name::To, true),
@@ -59,6 +60,7 @@ const NAMES: [Entry; 22] = [
     ("Retry-After", "", Name::RetryAfter, false),
     ("SIP-If-Match", "", Name::SipIfMatch, true),
     ("Subscription-State", "", Name::SubscriptionState, true),
+    ("Suppress-If-Match", "", Name::SuppressIfMatch, true),
     ("User-Agent", "", Name::UserAgent, false),
 ];
 

@@ -1,0 +1,50 @@
+//! Watchers of one named dialog (RFC 4235 section 3.2). They have a document of their own where all others share one,
+//! and their subscription ends with the dialog.
+
+use std::sync::Arc;
+
+use super::{Notifier, Outbox};
+use crate::package::{self, PackageId, dialog_info};
+use crate::presence::facts::CallState;
+use crate::presence::named::NamedDialog;
+use crate::presence::presentity::{Presentity, State};
+use crate::sip::headers::Event;
+
+/// The dialog that an Event names, if it does.
+pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<Box<NamedDialog>> {
+    if package::get(package).name() != dialog_info::NAME {
+        return None;
+    }
+    let word = |name| event.param(name).map(Box::from);
+    let call_id = word("call-id")?;
+    Some(Box::new(NamedDialog { call_id, to_tag: word("to-tag"), from_tag: word("from-tag"), seen: false }))
+}
+
+impl Notifier {
+    /// The shared part of the document for a watcher who has named a dialog; none for all others. Once that dialog has
+    /// ended, so has the subscription, and what is made now is its last NOTIFY.
+    pub(super) fn tail_of_named(
+        &self,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) -> Option<Arc<str>> {
+        let subscription = state.watchers.get_mut(slot)?;
+        let (named, package) = (subscription.named.clone()?, subscription.package);
+        let picture = state.picture_of(&presentity.uri, &named);
+        let live = picture.calls.iter().any(|call| call.state != CallState::Terminated);
+        let over = !live && (named.seen || !picture.calls.is_empty());
+        let mut tail = String::with_capacity(512);
+        package::get(package).write_tail(&picture, &mut tail);
+        let subscription = state.watchers.get_mut(slot)?;
+        if over && !subscription.ended {
+            subscription.ended = true;
+            self.drop_subscription(presentity, slot, out);
+        }
+        if let Some(named) = &mut subscription.named {
+            named.seen |= live;
+        }
+        Some(tail.into())
+    }
+}
