@@ -180,6 +180,11 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
             &raw.subscriptions_per_account,
             default.subscriptions_per_account,
         )?,
+        subscriptions_per_phone: count(
+            "subscriptions_per_phone",
+            &raw.subscriptions_per_phone,
+            default.subscriptions_per_phone,
+        )?,
         watchers_per_presentity: count(
             "watchers_per_presentity",
             &raw.watchers_per_presentity,

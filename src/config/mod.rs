@@ -125,6 +125,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Subscriptions of one account.
     pub subscriptions_per_account: usize,
+    /// Subscriptions of one phone.
+    pub subscriptions_per_phone: usize,
     /// Subscriptions to one presentity.
     pub watchers_per_presentity: usize,
     /// Publications of one presentity.
@@ -144,6 +146,8 @@ impl Default for Limits {
         Self {
             subscriptions: 1_000_000,
             subscriptions_per_account: 200_000,
+            // An attendant's console of a large company; or a gateway that subscribes for its phones as one.
+            subscriptions_per_phone: 50_000,
             watchers_per_presentity: 50_000,
             publications_per_presentity: 64,
             presentities_per_account: 200_000,

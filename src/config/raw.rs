@@ -54,6 +54,7 @@ pub(super) struct Presence {
 pub(super) struct Limits {
     pub(super) subscriptions: Option<Spanned<i64>>,
     pub(super) subscriptions_per_account: Option<Spanned<i64>>,
+    pub(super) subscriptions_per_phone: Option<Spanned<i64>>,
     pub(super) watchers_per_presentity: Option<Spanned<i64>>,
     pub(super) publications_per_presentity: Option<Spanned<i64>>,
     pub(super) presentities_per_account: Option<Spanned<i64>>,

@@ -55,6 +55,10 @@ impl Notifier {
     }
 
     /// Outside a dialog: a new subscription, or with Expires 0 a mere look at the state (section 4.4.3).
+    ///
+    /// A phone that has lost its dialogs, as by a reboot, subscribes anew. The subscription that it had is replaced if it
+    /// says for certain which phone it is, else only doubted: two phones may look alike from here, and neither is to lose
+    /// its lamp to the other.
     fn open(
         &self,
         now: Tick,
@@ -76,12 +80,18 @@ impl Notifier {
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, |presentity, state| {
-                if wish.granted > 0 {
-                    self.doubt_earlier(presentity, state, phone, certain, &wish, out);
+                let lasting = wish.granted > 0;
+                let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
+                match earlier {
+                    // It takes the place of its own.
+                    Some(slot) if certain => {
+                        self.take_on()?;
+                        self.remove(presentity, state, slot, "its phone has subscribed anew", out);
+                    }
+                    _ => self.admit(account, phone, state.watchers.len())?,
                 }
-                self.admit(account)?;
-                if state.watchers.len() >= self.settings.limits.watchers_per_presentity {
-                    return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
+                if let Some(earlier) = earlier.and_then(|slot| state.watchers.get_mut(slot)) {
+                    earlier.doubted = true;
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
@@ -95,26 +105,6 @@ impl Notifier {
                 Ok(self.accept(uri, &wish, Some(place)))
             })
             .map_err(|_| full())?
-    }
-
-    /// A phone that has lost its dialogs, as by a reboot, subscribes anew. The subscription that it had is replaced if it
-    /// says for certain which phone it is, else only doubted: two phones may look alike from here, and neither is to lose
-    /// its lamp to the other.
-    fn doubt_earlier(
-        &self,
-        presentity: &Presentity,
-        state: &mut State,
-        phone: PhoneId,
-        certain: bool,
-        wish: &Wish<'_>,
-        out: &mut Outbox,
-    ) {
-        let Some(slot) = state.watchers.latest_of(phone, wish.package, wish.event.id) else { return };
-        if certain {
-            self.remove(presentity, state, slot, "its phone has subscribed anew", out);
-        } else if let Some(earlier) = state.watchers.get_mut(slot) {
-            earlier.doubted = true;
-        }
     }
 
     /// Inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is found by what our own tag
@@ -190,18 +180,30 @@ impl Notifier {
         Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
     }
 
-    /// Whether there is room for another subscription (law 7).
-    fn admit(&self, account: AccountNo) -> Result<(), Answer> {
+    /// Whether anything new is taken on.
+    fn take_on(&self) -> Result<(), Answer> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Answer::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
                 .with("Retry-After", self.spread(RESTART_WITHIN).to_string()));
         }
+        Ok(())
+    }
+
+    /// Whether there is room for another subscription to a presentity that has so many (law 7).
+    fn admit(&self, account: AccountNo, phone: PhoneId, watchers: usize) -> Result<(), Answer> {
+        self.take_on()?;
         let limits = &self.settings.limits;
         if self.table.subscriptions() >= limits.subscriptions {
             return Err(Answer::limit_of_all("limits.subscriptions", self.spread(30)));
         }
         if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
             return Err(Answer::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
+        }
+        if self.phones.subscriptions(phone) >= limits.subscriptions_per_phone {
+            return Err(Answer::limit_of_one("limits.subscriptions_per_phone", self.spread(30)));
+        }
+        if watchers >= limits.watchers_per_presentity {
+            return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
         }
         Ok(())
     }

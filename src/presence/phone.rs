@@ -174,6 +174,12 @@ impl Phones {
         self.by_id.remove_if(&phone.id, |_, known| Arc::strong_count(known) <= 2);
     }
 
+    /// How many subscriptions a phone has.
+    pub fn subscriptions(&self, id: PhoneId) -> usize {
+        // The map has one, and every subscription.
+        self.by_id.get(&id).map_or(0, |phone| Arc::strong_count(&phone) - 1)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
@@ -251,7 +257,7 @@ mod tests {
         let (one, two) = (phones.obtain(id), phones.obtain(id));
         one.sleeps(1, 0);
         phones.release(one, 1, 0);
-        assert_eq!((phones.len(), two.shown()), (1, vec![]));
+        assert_eq!((phones.len(), phones.subscriptions(id), two.shown()), (1, 1, vec![]));
         phones.release(two, 2, 0);
         assert!(phones.is_empty());
     }
