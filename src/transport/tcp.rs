@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
 
 use super::hub::Shared;
 use super::{FlowId, ListenerNo, Source, listening_socket};
 use crate::sip::Transport;
 use crate::sip::wire::{Fault, Frame, Framer};
 
-/// How long half a message may stay half.
+/// How long a message may take from its first octet to its last, however many there are between.
 const HALF_MESSAGE: Duration = Duration::from_secs(20);
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
@@ -27,6 +28,8 @@ pub struct Connection {
     source: Source,
     socket: OwnedReadHalf,
     framer: Framer,
+    /// When the message that has begun has to be whole: an octet now and then does not keep a connection open.
+    whole_by: Option<Instant>,
     shared: Arc<Shared>,
 }
 
@@ -50,7 +53,7 @@ impl Connection {
         shared: Arc<Shared>,
     ) -> Connection {
         let source = Source { transport: Transport::Tcp, listener, peer, flow: Some(flow) };
-        Connection { flow, source, socket, framer: Framer::default(), shared }
+        Connection { flow, source, socket, framer: Framer::default(), whole_by: None, shared }
     }
 
     /// Where its messages come from.
@@ -62,15 +65,22 @@ impl Connection {
     pub async fn next(&mut self, idle: Duration) -> Option<Arrival> {
         loop {
             match self.framer.next_frame() {
-                Ok(Some(Frame::Message(bytes))) => return Some(Arrival::Message(bytes)),
+                Ok(Some(Frame::Message(bytes))) => {
+                    self.whole_by = None;
+                    return Some(Arrival::Message(bytes));
+                }
                 Ok(Some(Frame::Ping)) => return Some(Arrival::Ping),
                 Ok(None) => {}
                 Err((fault, bytes)) => return Some(Arrival::Broken(fault, bytes)),
             }
-            let patience = if self.framer.in_message() { HALF_MESSAGE.min(idle) } else { idle };
+            let now = Instant::now();
+            let until = match self.framer.in_message() {
+                true => *self.whole_by.get_or_insert(now + HALF_MESSAGE.min(idle)),
+                false => now + idle,
+            };
             let buffer = self.framer.buffer();
             buffer.reserve(8 * 1024);
-            match tokio::time::timeout(patience, self.socket.read_buf(buffer)).await {
+            match tokio::time::timeout_at(until, self.socket.read_buf(buffer)).await {
                 Ok(Ok(length)) if length > 0 => {}
                 _ => return None,
             }
