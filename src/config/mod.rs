@@ -19,6 +19,7 @@ mod people;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use error::ConfigError;
 
@@ -30,6 +31,8 @@ const DEMO: &str = include_str!("demo.toml");
 pub struct Config {
     /// `[sip]`
     pub sip: Sip,
+    /// `[tls]`, if there is one.
+    pub tls: Option<Tls>,
     /// `[http]`
     pub http: Http,
     /// `[presence]`
@@ -58,6 +61,8 @@ pub struct Sip {
     /// Host for Via and Contact, ready to be written (an IPv6 address is in brackets); set if any of `listen` is a
     /// wildcard.
     pub advertise: Option<String>,
+    /// Web pages that WebSockets are accepted from, as `scheme://host[:port]`; empty for all.
+    pub ws_origins: Vec<String>,
 }
 
 /// One address that SIP listens on.
@@ -82,6 +87,12 @@ pub enum ListenTransport {
     Udp,
     /// `tcp://`
     Tcp,
+    /// `tls://`
+    Tls,
+    /// `ws://`
+    Ws,
+    /// `wss://`
+    Wss,
 }
 
 impl ListenTransport {
@@ -90,8 +101,31 @@ impl ListenTransport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         }
     }
+
+    /// Whether a certificate is shown there.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+}
+
+/// What is shown to peers over TLS, and who vouches for them. All files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Our certificate, followed by those between it and the root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Roots of peers that connect to us: whoever holds a certificate of theirs is trusted.
+    pub client_ca: Option<PathBuf>,
+    /// Turns away whoever has no such certificate.
+    pub require_client_certificate: bool,
+    /// Roots of peers that we connect to; without them we connect to nobody over TLS.
+    pub server_ca: Option<PathBuf>,
 }
 
 /// Where HTTP is spoken.
@@ -125,9 +159,9 @@ pub struct Limits {
     pub publications_per_presentity: usize,
     /// Presentities of one account of which anything is kept.
     pub presentities_per_account: usize,
-    /// SIP connections over TCP at once.
+    /// SIP connections at once, over TCP, TLS and WebSocket together.
     pub tcp_connections: usize,
-    /// A TCP connection that carries nothing for so long is closed.
+    /// A SIP connection that carries nothing for so long is closed.
     pub tcp_idle_seconds: u64,
     /// HTTP connections at once.
     pub http_connections: usize,

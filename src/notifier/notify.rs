@@ -102,7 +102,7 @@ impl Notifier {
         package.write(version, &subscription.entity, tail, &mut body);
         let no = listener_of(to, subscription.source.listener);
         let listener = self.settings.routing.listener(no);
-        let transport = if to.is_reliable() { "TCP" } else { "UDP" };
+        let transport = listener.transport;
         let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
         let mut out = Vec::with_capacity(body.len() + 768);
         let mut writer = subscription.dialog.request(
@@ -111,7 +111,8 @@ impl Notifier {
             format_args!("SIP/2.0/{transport} {};branch={branch};rport", listener.sent_by),
         );
         let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
-        writer.header("Contact", self.contact(user, no));
+        let sips = is_sips(&subscription.entity) || is_sips(&subscription.dialog.target);
+        writer.header("Contact", self.contact(user, no, sips));
         match &subscription.event_id {
             Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
             None => writer.header("Event", package.name()),
@@ -126,11 +127,20 @@ impl Notifier {
         out
     }
 
-    /// Our Contact for a dialog: it leads back to this instance and says whom it is about.
-    pub(super) fn contact(&self, user: &str, listener: ListenerNo) -> String {
+    /// Our Contact for a dialog: it leads back to this instance and says whom it is about. In a dialog that is all sips, it
+    /// is sips as well where we speak that (RFC 3261 section 12.1.1).
+    pub(super) fn contact(&self, user: &str, listener: ListenerNo, sips: bool) -> String {
         let listener = self.settings.routing.listener(listener);
-        let transport = if listener.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        format!("<sip:{user}@{}{transport}>", listener.sent_by)
+        let (scheme, transport) = match listener.transport {
+            Transport::Tls if sips => ("sips", ""),
+            Transport::Wss if sips => ("sips", ";transport=ws"),
+            Transport::Tls => ("sip", ";transport=tls"),
+            // A URI does not tell secure WebSockets from others (RFC 7118 section 5.2).
+            Transport::Ws | Transport::Wss => ("sip", ";transport=ws"),
+            Transport::Tcp => ("sip", ";transport=tcp"),
+            Transport::Udp | Transport::Sctp | Transport::TlsSctp => ("sip", ""),
+        };
+        format!("<{scheme}:{user}@{}{transport}>", listener.sent_by)
     }
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
@@ -368,6 +378,11 @@ fn suspend(subscription: &mut Subscription, now: Tick, failures: u32, status: u1
     };
     let silent = status == NO_ANSWER || retry_after.is_some();
     subscription.delivery = Delivery::Suspended { until: now.after(wait), failures, silent };
+}
+
+/// Whether a URI is one that only TLS may be used for.
+pub(super) fn is_sips(uri: &str) -> bool {
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
 }
 
 /// The listener whose name a message goes by.

@@ -11,6 +11,7 @@ use crate::presence::Tick;
 use crate::presence::phone::Phone;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
+use crate::transport::Source;
 
 impl Notifier {
     /// Makes a NOTIFY once it is this phone's turn; mostly that is now.
@@ -60,16 +61,21 @@ impl Notifier {
     }
 }
 
-/// Takes the connection that the phone last came by in place of one that is gone; true if there is another.
+/// Takes the connection that the phone last came by in place of one that is gone; true if there is another, and it is
+/// no less safe.
 pub(super) fn follow(subscription: &mut Subscription) -> bool {
     if !subscription.source.is_stream() {
         return false;
     }
     match subscription.phone.way() {
-        Some(way) if way.flow != subscription.source.flow => {
+        Some(way) if way.flow != subscription.source.flow && is_as_safe(&way, &subscription.source) => {
             subscription.source = way;
             true
         }
         _ => false,
     }
+}
+
+fn is_as_safe(way: &Source, than: &Source) -> bool {
+    way.is_secure() >= than.is_secure() && way.certified >= than.certified
 }

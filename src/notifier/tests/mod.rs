@@ -119,7 +119,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 
 fn source(transport: Transport, peer: &str, flow: Option<u64>) -> Source {
     let listener = ListenerNo(u8::from(transport == Transport::Tcp));
-    Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId) }
+    Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId), certified: false }
 }
 
 /// Someone who watches one presentity in one dialog.
