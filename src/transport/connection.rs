@@ -85,7 +85,10 @@ impl Connection {
             let now = Instant::now();
             let until = match self.in_message() {
                 true => *self.whole_by.get_or_insert(now + HALF_MESSAGE.min(idle)),
-                false => now + idle,
+                false => {
+                    self.whole_by = None;
+                    now + idle
+                }
             };
             let look = match &self.cutter {
                 Cutter::Octets(_) => until,

@@ -44,7 +44,7 @@ pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> i
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut builder = http1::Builder::new();
-    builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD);
     builder.serve_connection(TokioIo::new(duplex), service).with_upgrades().await.map_err(io::Error::other)?;
     let upgrade: Option<OnUpgrade> = agreed.into_inner();
     let upgraded = upgrade.ok_or_else(|| io::Error::other("no WebSocket was agreed upon"))?;
@@ -90,6 +90,7 @@ impl Refusal {
         let mut answer = Response::new(format!("{text}\n"));
         *answer.status_mut() = status;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         if let Some((name, value)) = more {
             answer.headers_mut().insert(name, value);
             if status == StatusCode::UPGRADE_REQUIRED {
