@@ -164,7 +164,18 @@ fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigE
         None => (0..package::REGISTRY.len()).map(|i| package::PackageId(i as u8)).collect(),
         Some(list) => packages(source, list)?,
     };
-    Ok(Presence { min_expires, max_expires, packages })
+    let large_over_tcp = match &raw.large_notify {
+        None => true,
+        Some(written) => match written.get_ref().as_str() {
+            "tcp" => true,
+            "udp" => false,
+            other => {
+                let problem = format!("\"{other}\" is no way for large NOTIFYs; allowed: \"tcp\", \"udp\"");
+                return Err(source.fault(written.span(), "presence.large_notify", problem));
+            }
+        },
+    };
+    Ok(Presence { min_expires, max_expires, packages, large_over_tcp })
 }
 
 fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<package::PackageId>, ConfigError> {

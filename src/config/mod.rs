@@ -144,6 +144,8 @@ pub struct Presence {
     pub max_expires: u32,
     /// The event packages that are served.
     pub packages: Vec<PackageId>,
+    /// A NOTIFY that is too large for a datagram may go over TCP instead.
+    pub large_over_tcp: bool,
 }
 
 /// Bounds of every table, each with a default that a large installation does not reach.

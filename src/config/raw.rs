@@ -57,6 +57,7 @@ pub(super) struct Presence {
     pub(super) min_expires: Option<Spanned<i64>>,
     pub(super) max_expires: Option<Spanned<i64>>,
     pub(super) packages: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) large_notify: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]

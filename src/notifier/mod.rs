@@ -6,7 +6,7 @@
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
 //! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
-//! `notify` (composing, sending, replies and failures), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+//! `notify` (sending, replies and failures), `write` (a NOTIFY as text), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -43,10 +43,12 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod wheel;
+mod write;
 
 pub use outbox::Outbox;
 pub use persist::Restored;
 pub use route::Routing;
+pub use write::LargeNotifies;
 
 /// What the notifier is told once, at the start.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ pub struct Notifier {
     keeping: AtomicBool,
     /// True once the server is about to stop: then no new subscription is taken on.
     draining: AtomicBool,
+    large: write::Tally,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -100,6 +103,7 @@ impl Notifier {
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            large: write::Tally::default(),
             panics: AtomicU64::new(0),
         }
     }

@@ -4,17 +4,15 @@ use super::outbox::NotifyRef;
 use super::pace::follow;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
+use super::write::Letter;
 use super::{Notifier, Outbox};
-use crate::package;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
-use crate::sip::Transport;
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
-use crate::sip::uri::Uri;
 use crate::sip::wire::{Message, Name};
-use crate::transport::{Destination, ListenerNo, Ticket};
+use crate::transport::Ticket;
 
 /// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -68,79 +66,37 @@ impl Notifier {
             // After a restart: the phone may have come back by a new connection in another dialog.
             follow(subscription);
         }
-        let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
-        let bytes: bytes::Bytes = self.write_notify(now, subscription, version, &tail, &to).into();
+        let Letter { to, bytes, detour } = self.write_notify(now, subscription, version, &tail);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures) = match &mut subscription.delivery {
             Delivery::Idle => (fresh, 0),
             Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures),
-            Delivery::InFlight(flight) => {
+            Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
                 flight.transaction.replace(now.0);
                 (flight.transaction, flight.failures)
             }
+            Delivery::InFlight(flight) => (fresh, flight.failures),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
         let last = subscription.ended;
         let sent_at = now;
-        let flight =
-            InFlight { cseq, revision, version, tail, fingerprint, bytes, to, sent_at, transaction, failures, last };
+        let flight = InFlight {
+            cseq,
+            revision,
+            version,
+            tail,
+            fingerprint,
+            bytes,
+            to,
+            detour,
+            sent_at,
+            transaction,
+            failures,
+            last,
+        };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
-    }
-
-    fn write_notify(
-        &self,
-        now: Tick,
-        subscription: &Subscription,
-        version: u32,
-        tail: &str,
-        to: &Destination,
-    ) -> Vec<u8> {
-        let package = package::get(subscription.package);
-        let mut body = String::with_capacity(tail.len() + 256);
-        package.write(version, &subscription.entity, tail, &mut body);
-        let no = listener_of(to, subscription.source.listener);
-        let listener = self.settings.routing.listener(no);
-        let transport = listener.transport;
-        let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
-        let mut out = Vec::with_capacity(body.len() + 768);
-        let mut writer = subscription.dialog.request(
-            &mut out,
-            "NOTIFY",
-            format_args!("SIP/2.0/{transport} {};branch={branch};rport", listener.sent_by),
-        );
-        let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
-        let sips = is_sips(&subscription.entity) || is_sips(&subscription.dialog.target);
-        writer.header("Contact", self.contact(user, no, sips));
-        match &subscription.event_id {
-            Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
-            None => writer.header("Event", package.name()),
-        };
-        match subscription.ended {
-            true => writer.header("Subscription-State", "terminated;reason=timeout"),
-            false => {
-                writer.header("Subscription-State", format_args!("active;expires={}", subscription.remaining(now)))
-            }
-        };
-        writer.body(package.content_type(), body.as_bytes());
-        out
-    }
-
-    /// Our Contact for a dialog: it leads back to this instance and says whom it is about. In a dialog that is all sips, it
-    /// is sips as well where we speak that (RFC 3261 section 12.1.1).
-    pub(super) fn contact(&self, user: &str, listener: ListenerNo, sips: bool) -> String {
-        let listener = self.settings.routing.listener(listener);
-        let (scheme, transport) = match listener.transport {
-            Transport::Tls if sips => ("sips", ""),
-            Transport::Wss if sips => ("sips", ";transport=ws"),
-            Transport::Tls => ("sip", ";transport=tls"),
-            // A URI does not tell secure WebSockets from others (RFC 7118 section 5.2).
-            Transport::Ws | Transport::Wss => ("sip", ";transport=ws"),
-            Transport::Tcp => ("sip", ";transport=tcp"),
-            Transport::Udp | Transport::Sctp | Transport::TlsSctp => ("sip", ""),
-        };
-        format!("<{scheme}:{user}@{}{transport}>", listener.sent_by)
     }
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
@@ -197,6 +153,12 @@ impl Notifier {
         };
         if status < 200 {
             return flight.transaction.proceed(now.0);
+        }
+        if status == NO_ANSWER && flight.detour {
+            // The phone takes no connections, it seems: the same news once more, in a datagram however large.
+            subscription.phone.wants_datagrams();
+            subscription.delivery = Delivery::Idle;
+            return self.notify(now, presentity, state, slot, out);
         }
         let known = Known(flight.revision.0, flight.fingerprint);
         if status != NO_ANSWER {
@@ -378,17 +340,4 @@ fn suspend(subscription: &mut Subscription, now: Tick, failures: u32, status: u1
     };
     let silent = status == NO_ANSWER || retry_after.is_some();
     subscription.delivery = Delivery::Suspended { until: now.after(wait), failures, silent };
-}
-
-/// Whether a URI is one that only TLS may be used for.
-pub(super) fn is_sips(uri: &str) -> bool {
-    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
-}
-
-/// The listener whose name a message goes by.
-fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
-    match to {
-        Destination::Datagram { listener, .. } | Destination::Connection { listener, .. } => *listener,
-        Destination::Flow { .. } => source,
-    }
 }

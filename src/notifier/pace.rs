@@ -76,6 +76,7 @@ pub(super) fn follow(subscription: &mut Subscription) -> bool {
     }
 }
 
-fn is_as_safe(way: &Source, than: &Source) -> bool {
+/// Whether what went one way may go another.
+pub(super) fn is_as_safe(way: &Source, than: &Source) -> bool {
     way.is_secure() >= than.is_secure() && way.certified >= than.certified
 }

@@ -53,6 +53,16 @@ impl Routing {
         contact.and_then(|uri| self.towards(&uri, source)).unwrap_or_else(|| self.back_to(source))
     }
 
+    /// A connection to where the next request of a dialog goes by datagram; none if that must not be TCP, because a URI
+    /// says so or nobody asked for more than an answer to where it came from, through NAT.
+    pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source) -> Option<Destination> {
+        let uri = Uri::read(dialog.first_route().unwrap_or(&dialog.target))?;
+        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none();
+        let (listener, peer) =
+            self.connection(&uri, Transport::Tcp, source).filter(|_| open && self.may_name(source, &uri))?;
+        Some(Destination::Connection { listener, peer })
+    }
+
     /// Whether a source may have something sent to the host of a URI: to itself always, elsewhere if it is trusted.
     fn may_name(&self, source: &Source, uri: &Uri<'_>) -> bool {
         uri.host.ip() == Some(source.peer.ip().to_canonical()) || self.trusts(source)

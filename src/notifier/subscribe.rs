@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::answer::Answer;
-use super::notify::is_sips;
 use super::persist::RESERVE;
 use super::wheel::Watch;
+use super::write::is_sips;
 use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;

@@ -141,6 +141,8 @@ pub struct InFlight {
     pub bytes: Bytes,
     /// Where it went.
     pub to: Destination,
+    /// It went over a connection only because it is large.
+    pub detour: bool,
     /// When it first left.
     pub sent_at: Tick,
     /// Its transaction.

@@ -20,8 +20,10 @@ use crate::sip::Transport;
 const QUEUE: usize = 65_536;
 /// The most octets that wait for one connection; a peer that lets more pile up does not read, and is dropped.
 const QUEUE_OCTETS: usize = 64 * 1024 * 1024;
-/// How long a connection may take to open, and a peer to make room for a write.
+/// How long a peer may take to make room for a write.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to open: the first packet may be lost twice. Somebody's lamp is waiting.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// How many handshakes and upgrades may be under way at once. Each may last ten seconds and costs far more than the
 /// connection that it is for, so those who only begin them are kept from taking all the room.
 const PASSING: usize = 1_024;
@@ -241,7 +243,7 @@ impl Hub {
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());
         tokio::spawn(async move {
-            let opened = tokio::time::timeout(PATIENCE, open(transport, peer, shared.tls.as_deref())).await;
+            let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, peer, shared.tls.as_deref())).await;
             match opened.unwrap_or_else(|late| Err(late.into())) {
                 Ok((passage, writing)) => {
                     let connection = Connection::new(id, transport, listener, peer, passage, Arc::clone(&shared));

@@ -16,6 +16,7 @@ use crate::sip::headers::param;
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, FlowId, Listener, ListenerNo, Source, Ticket};
 
+mod large;
 mod notify;
 mod subscribe;
 
