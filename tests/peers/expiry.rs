@@ -7,7 +7,7 @@ fn a_subscription_that_runs_out_ends_with_a_last_notify() {
     if skip_without("sipp") || skip_without("curl") {
         return;
     }
-    let server = Server::start("expiry", &Settings { min_expires: 1 });
+    let server = Server::start("expiry", &Settings { min_expires: 1, ..Settings::default() });
     let (event, transport) = ("dialog", Transport::Udp);
     let phones = Phones { name: "phones", count: 5, watched: "1001", event, transport, notifies: 2 };
     let mut phones = phones.watch_until_expiry(2, server.sip_port(), server.folder());

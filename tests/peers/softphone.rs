@@ -14,26 +14,24 @@ fn modules() -> Option<PathBuf> {
 }
 
 /// A baresip of 1002 that watches 1001, without registrar, sound card or terminal.
-fn configure(folder: &Path, modules: &Path, server: u16) {
+fn configure(folder: &Path, modules: &Path, transport: &str, server: u16) {
     let write = |file: &str, text: String| std::fs::write(folder.join(file), text).expect("a file of baresip's");
     let names = ["uuid", "account", "contact", "menu", "presence"];
     let loaded: String = names.iter().map(|name| format!("module {name}.so\n")).collect();
     write("config", format!("sip_listen 127.0.0.1:0\nmodule_path {}\n{loaded}", modules.display()));
     write(
         "accounts",
-        format!("<sip:1002@acme.test;transport=udp>;outbound=\"sip:127.0.0.1:{server};transport=udp\";regint=0\n"),
+        format!(
+            "<sip:1002@acme.test;transport={transport}>;outbound=\"sip:127.0.0.1:{server};transport={transport}\";regint=0\n"
+        ),
     );
     write("contacts", "\"Watched\" <sip:1001@acme.test>;presence=p2p\n".to_string());
 }
 
-#[test]
-fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
-    if skip_without("baresip") || skip_without("curl") || skip_without("stdbuf") {
-        return;
-    }
+/// Runs it while its contact becomes busy and free again.
+fn shows_its_contact_busy(server: &Server, transport: &str, port: u16) {
     let modules = modules().expect("baresip is installed with its presence module");
-    let server = Server::start("baresip", &Settings::default());
-    configure(server.folder(), &modules, server.sip_port());
+    configure(server.folder(), &modules, transport, port);
     // Line by line, or what it prints stays in its buffer until it ends.
     let mut command = Command::new("stdbuf");
     command.args(["-oL", "baresip", "-f"]).arg(server.folder());
@@ -50,4 +48,28 @@ fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
         line.contains("changed status") && line.rsplit(" to ").next().is_some_and(|to| to.contains("Online"))
     };
     lines.next_with("contact that is online again", free);
+}
+
+fn is_missing() -> bool {
+    skip_without("baresip") || skip_without("curl") || skip_without("stdbuf")
+}
+
+#[test]
+fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
+    if is_missing() {
+        return;
+    }
+    let server = Server::start("baresip", &Settings::default());
+    shows_its_contact_busy(&server, "udp", server.sip_port());
+}
+
+#[test]
+fn baresip_does_so_over_tls_too() {
+    if is_missing() {
+        return;
+    }
+    let settings = Settings { also: Some("tls"), certificate: true, ..Settings::default() };
+    let server = Server::start("baresip-tls", &settings);
+    // This version takes any certificate; others of these tests do not.
+    shows_its_contact_busy(&server, "tls", server.also_port());
 }
