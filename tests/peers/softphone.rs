@@ -1,9 +1,9 @@
-//! baresip, a softphone that we did not write, shows a lamp of its own: what it prints is what its user sees.
+//! Softphones that we did not write, baresip and PJSIP, show lamps of their own: what they print is what their users see.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Lines, Process, Server, Settings, skip_without};
+use crate::harness::{Lines, Process, Server, Settings, skip_without, skip_without_file};
 
 /// Where Debian puts baresip's modules.
 fn modules() -> Option<PathBuf> {
@@ -72,4 +72,29 @@ fn baresip_does_so_over_tls_too() {
     let server = Server::start("baresip-tls", &settings);
     // This version takes any certificate; others of these tests do not.
     shows_its_contact_busy(&server, "tls", server.also_port());
+}
+
+#[test]
+fn pjsip_shows_the_lamp_over_tls_and_checks_our_certificate() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/pjsip");
+    let python = folder.join(".venv/bin/python");
+    let remedy = "(.ci/run makes it from tests/peers/pjsip/requirements.txt)";
+    if skip_without_file(&python, remedy) || skip_without("curl") {
+        return;
+    }
+    let settings = Settings { also: Some("tls"), certificate: true, ..Settings::default() };
+    let server = Server::start("pjsip", &settings);
+    let mut command = Command::new(python);
+    command.arg(folder.join("lamp.py")).arg(server.also_port().to_string()).arg(server.certificate());
+    command.args(["sip:1002@acme.test", "sip:1001@acme.test"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("Python starts");
+    let lines = Lines::of(child.stdout.take().expect("its output is piped"));
+    let _ended_with_the_test = Process::adopt("pjsip", child);
+
+    server.until_answered(1, "1001", "dialog", "terminated");
+    for state in ["early", "confirmed", "terminated"] {
+        server.post("1001", &format!(r#"{{"data":{{"action":"set","state":"{state}"}}}}"#));
+        lines.next_with(&format!("lamp that is {state}"), |line| line == format!("lamp {state}"));
+    }
 }
