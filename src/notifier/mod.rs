@@ -6,7 +6,8 @@
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
 //! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
-//! `notify` (sending, replies and failures), `write` (a NOTIFY as text), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+//! `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it), `pace`, `fan_out`, `admin`
+//! (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

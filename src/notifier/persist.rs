@@ -366,3 +366,30 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_comes_back_and_those_of_older_journals_are_what_they_were() {
+        let all = [
+            (Transport::Udp, false),
+            (Transport::Tcp, false),
+            (Transport::Tls, false),
+            (Transport::Ws, false),
+            (Transport::Wss, false),
+            (Transport::Tls, true),
+            (Transport::Wss, true),
+        ];
+        for (transport, certified) in all {
+            let peer = "192.0.2.7:5060".parse().unwrap();
+            let source = Source { transport, listener: ListenerNo(0), peer, flow: None, certified };
+            let way: Way = decode(&encode(&Way::of(&source))).unwrap();
+            assert_eq!((way.transport(), way.is_certified()), (transport, certified));
+        }
+        for (tcp, transport) in [(false, Transport::Udp), (true, Transport::Tcp)] {
+            assert_eq!(decode::<Way>(&encode(&tcp)).unwrap().transport(), transport);
+        }
+    }
+}

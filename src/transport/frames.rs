@@ -26,7 +26,7 @@ pub(super) struct Frames {
 }
 
 /// What was heard.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// A SIP message.
     Message(Bytes),
@@ -170,4 +170,111 @@ fn format(frame: Frame) -> Bytes {
     // Writing to memory cannot fail, and a server's frames are not masked.
     let _ = frame.format(&mut out);
     out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client puts on the wire for these messages.
+    fn wire(messages: &[Message]) -> Vec<u8> {
+        let mut client = WebSocketContext::new(Role::Client, None);
+        let mut pipe = Pipe::default();
+        for message in messages {
+            client.write(&mut pipe, message.clone()).unwrap();
+        }
+        client.flush(&mut pipe).unwrap();
+        pipe.outgoing
+    }
+
+    /// Everything that is heard when octets come in pieces of this size, and everything that is replied.
+    fn hear(octets: &[u8], size: usize) -> (Vec<Heard>, Vec<u8>) {
+        let mut frames = Frames::after(&[]);
+        let (mut all, mut replies) = (Vec::new(), Vec::new());
+        for piece in octets.chunks(size) {
+            frames.buffer().extend_from_slice(piece);
+            loop {
+                let heard = frames.next();
+                replies.extend(frames.take_replies().unwrap_or_default());
+                match heard {
+                    Heard::Nothing => break,
+                    Heard::End => return (all, replies),
+                    heard => all.push(heard),
+                }
+            }
+        }
+        assert_eq!(frames.pipe.incoming.len(), 0, "all is taken in");
+        (all, replies)
+    }
+
+    #[test]
+    fn messages_are_the_same_however_the_octets_come() {
+        let big = "x".repeat(MAX_MESSAGE);
+        let octets = wire(&[
+            Message::text("OPTIONS sip:a SIP/2.0\r\n\r\n"),
+            Message::Ping("p".into()),
+            Message::binary(big.clone()),
+            Message::text("\r\n\r\n"),
+            Message::text("\r\n"),
+            Message::text(""),
+            Message::Pong(Bytes::new()),
+            Message::text("last"),
+        ]);
+        let expected = vec![
+            Heard::Message("OPTIONS sip:a SIP/2.0\r\n\r\n".into()),
+            Heard::Message(big.into()),
+            Heard::Ping,
+            Heard::Message("last".into()),
+        ];
+        for size in [1, 2, 3, 7, 100, 4_096, octets.len()] {
+            assert_eq!(hear(&octets, size), (expected.clone(), b"\x8a\x01p".to_vec()), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_is_known_to_have_begun() {
+        let octets = wire(&[Message::text("abc")]);
+        let mut frames = Frames::after(&octets[..4]);
+        assert_eq!((frames.in_message(), frames.next(), frames.in_message()), (false, Heard::Nothing, true));
+        frames.buffer().extend_from_slice(&octets[4..]);
+        assert_eq!((frames.next(), frames.in_message()), (Heard::Message("abc".into()), false));
+    }
+
+    #[test]
+    fn goodbye_is_said_once() {
+        let (heard, replies) = hear(&wire(&[Message::Close(None)]), 1);
+        assert_eq!((heard, replies), (vec![], b"\x88\x00".to_vec()));
+        let mut frames = Frames::after(b"\x81\x01x");
+        assert_eq!(frames.next(), Heard::End);
+        assert_eq!(frames.farewell().as_deref(), Some(&b"\x88\x02\x03\xea"[..]), "protocol error");
+        assert_eq!(frames.farewell(), None);
+        assert_eq!(Frames::after(&[]).farewell().as_deref(), Some(&b"\x88\x02\x03\xe9"[..]), "going away");
+    }
+
+    #[test]
+    fn no_octets_make_it_panic() {
+        // A linear congruential generator is random enough here, and the same in every run.
+        let mut seed = 1u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        };
+        for _ in 0..5_000 {
+            let mut octets: Vec<u8> = (0..64).map(|_| random()).collect();
+            // A plausible first frame, most of the time.
+            if random() > 50 {
+                octets[0] &= 0x8f;
+                octets[1] |= 0x80;
+            }
+            let (heard, replies) = hear(&octets, usize::from(random() % 64) + 1);
+            assert!(heard.len() <= octets.len() && replies.len() <= octets.len() * 2);
+        }
+    }
+
+    #[test]
+    fn a_message_is_wrapped_as_text_where_it_is_text() {
+        assert_eq!(Frames::wrap(&Bytes::from_static(b"hi")), &b"\x81\x02hi"[..]);
+        assert_eq!(Frames::wrap(&Bytes::from_static(b"\xff")), &b"\x82\x01\xff"[..]);
+        assert_eq!(Frames::wrap(&Bytes::from(vec![b'x'; 300]))[..4], b"\x81\x7e\x01\x2c"[..]);
+    }
 }

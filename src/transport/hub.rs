@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
@@ -265,11 +266,17 @@ impl Hub {
 
 /// Opens a connection. What was to go over TLS goes over TLS or not at all.
 async fn open(transport: Transport, peer: SocketAddr, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
+    let tls = tls.and_then(Tls::connector);
+    if !matches!((transport, &tls), (Transport::Tcp, _) | (Transport::Tls, Some(_))) {
+        return Err(io::Error::other("no connections of this transport are opened (over TLS: without tls.server_ca)"));
+    }
     let stream = tokio::net::TcpStream::connect(peer).await?;
     stream.set_nodelay(true)?;
-    match (transport, tls) {
-        (Transport::Tcp, _) => Ok(door::plain(stream)),
-        (Transport::Tls, Some(tls)) => Ok(door::sealed(tls.connect(stream, peer.ip()).await?)),
-        _ => Err(io::Error::other("connections of this transport are not opened")),
+    match tls.filter(|_| transport == Transport::Tls) {
+        // The certificate has to name the address.
+        Some(tls) => {
+            Ok(door::sealed(tls.connect(ServerName::IpAddress(peer.ip().to_canonical().into()), stream).await?))
+        }
+        None => Ok(door::plain(stream)),
     }
 }

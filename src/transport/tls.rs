@@ -1,20 +1,19 @@
 //! TLS: certificates, kept fresh while the server runs, and the handshakes (RFC 3261 section 26.2.1, RFC 5922).
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::config;
 
@@ -196,11 +195,8 @@ impl Tls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// The handshake of a connection that we opened to this address, which its certificate has to name.
-    pub(super) async fn connect(&self, stream: TcpStream, to: IpAddr) -> io::Result<client::TlsStream<TcpStream>> {
-        let config = self.current.lock().client.clone();
-        let config =
-            config.ok_or_else(|| io::Error::other("connections over TLS are only opened with tls.server_ca"))?;
-        TlsConnector::from(config).connect(ServerName::IpAddress(to.to_canonical().into()), stream).await
+    /// For connections that we open; none without `server_ca`.
+    pub(super) fn connector(&self) -> Option<TlsConnector> {
+        self.current.lock().client.clone().map(TlsConnector::from)
     }
 }
