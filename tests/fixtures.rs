@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use lamplighter::config::Config;
 use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Outbox, Routing, Settings};
+use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
-use lamplighter::sip::wire::{self, Frame, Framer, Name, StartLine};
+use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
 use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Source};
 
 const CONFIG: &str = r#"
@@ -31,24 +31,15 @@ fn notifier() -> Notifier {
         address: address.parse().expect("an address"),
         sent_by: address.into(),
     };
-    Notifier::new(Settings {
-        presence: config.presence.clone(),
-        limits: config.limits.clone(),
-        directory: Arc::new(Directory::new(&config)),
-        routing: Routing {
-            listeners: vec![
-                listener(Transport::Udp, "192.0.2.1:5060"),
-                listener(Transport::Tcp, "192.0.2.1:5060"),
-                listener(Transport::Udp, "[2001:db8::1]:5060"),
-                listener(Transport::Tcp, "[2001:db8::1]:5060"),
-            ],
-            // The edge that the Kamailio fixtures come from.
-            trusted: vec!["127.0.0.0/8".parse().expect("a network")],
-        },
-        journal: false,
-        // Fixed, so that tags, branches and entity-tags are the same in every run.
-        secret: *b"fixed for tests!",
-    })
+    let listeners = vec![
+        listener(Transport::Udp, "192.0.2.1:5060"),
+        listener(Transport::Tcp, "192.0.2.1:5060"),
+        listener(Transport::Udp, "[2001:db8::1]:5060"),
+        listener(Transport::Tcp, "[2001:db8::1]:5060"),
+    ];
+    // It trusts 127.0.0.0/8, where the edge of the Kamailio fixtures is.
+    let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, *b"fixed for tests!");
+    Notifier::new(Settings { journal: false, ..settings })
 }
 
 fn root() -> PathBuf {
@@ -120,8 +111,11 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
         match framer.next_frame() {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
+            Ok(Some(Frame::TooLarge(head))) => {
+                notifier.receive_broken(Tick(1_000), source, Fault::TooLarge, &head, out)
+            }
             Ok(None) => return,
-            Err((fault, rest)) => return notifier.receive_broken(source, fault, &rest, out),
+            Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),
         }
     }
 }

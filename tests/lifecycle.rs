@@ -10,6 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lamplighter::sip::headers::param;
@@ -31,7 +32,9 @@ impl Phone {
     fn new(server: SocketAddr) -> Phone {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let call_id = format!("c{}", socket.local_addr().unwrap().port());
+        // Ports come round again within the lifetime of a transaction.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let call_id = format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed));
         Phone { socket, server, call_id, to_tag: String::new(), cseq: 0 }
     }
 
@@ -222,6 +225,35 @@ fn while_the_disk_is_full_changes_get_503_and_all_else_is_served_until_there_is_
     let deadline = Instant::now() + PATIENCE;
     while !first.subscribe().starts_with("SIP/2.0 200") {
         assert!(Instant::now() < deadline, "the journal does not recover");
+    }
+}
+
+#[test]
+fn the_log_never_holds_a_proof_a_nonce_or_a_token_however_much_is_logged() {
+    // L-039
+    let server = Server::start_by(|mut program| {
+        program.env("RUST_LOG", "trace");
+        program
+    });
+    let phone = Phone::new(server.address());
+    let local = phone.socket.local_addr().unwrap();
+    let request = format!(
+        "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKl;rport\r\n\
+         Authorization: Digest username=\"1002\", realm=\"acme.test\", nonce=\"a-nonce-of-mine\", uri=\"sip:a@b\", \
+         response=\"a-proof-of-mine\"\r\nFrom: <sip:1002@acme.test>;tag=p\r\nTo: <sip:1001@acme.test>\r\n\
+         Call-ID: logged\r\nCSeq: 1 SUBSCRIBE\r\nContact: <sip:1002@{local}>\r\nEvent: dialog\r\nExpires: 600\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    phone.socket.send_to(request.as_bytes(), server.address()).unwrap();
+    assert!(phone.hear().starts_with("SIP/2.0 200"));
+    let mut stream = TcpStream::connect(server.http()).unwrap();
+    let head = "GET /v2/accounts/a/presence HTTP/1.1\r\nHost: x\r\nX-Auth-Token: a-token-of-mine\r\n";
+    stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    let log = server.log();
+    assert!(log.contains("logged"), "the request was logged: {log}");
+    for secret in ["a-nonce-of-mine", "a-proof-of-mine", "a-token-of-mine"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
 

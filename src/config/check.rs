@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::{
-    Access, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log, Presence, Profile,
-    Sip, people, raw, tls,
+    Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
+    Presence, Profile, Rates, Sip, people, raw, tls,
 };
 use crate::package;
 
@@ -21,13 +21,14 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
+    let rates = rates(source, &raw.rates)?;
     let data = data(source, raw.data)?;
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, tls, http, presence, limits, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, tls, http, presence, limits, rates, data, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
@@ -57,11 +58,12 @@ fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, 
                 one.address.ip()
             )));
         }
-        if !one.address.ip().is_loopback() && !access.open_to_the_world {
+        let open = authenticate(source, access)? == Authenticate::Off && !access.open_to_the_world;
+        if !one.address.ip().is_loopback() && open {
             return Err(fault(format!(
                 "{one} is reachable from beyond this machine while access.authenticate is \"off\", so anybody could \
-                 watch and publish; listen on a loopback address, or say access.open_to_the_world = true if something \
-                 else keeps strangers out"
+                 watch and publish; say access.authenticate = \"digest\", listen on a loopback address, or say \
+                 access.open_to_the_world = true if something else keeps strangers out"
             )));
         }
         if listen.contains(&one) {
@@ -236,6 +238,19 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
     })
 }
 
+fn rates(source: Source<'_>, raw: &raw::Rates) -> Result<Rates, ConfigError> {
+    let default = Rates::default();
+    let rate = |key: &str, written, default: u32| {
+        number(source, &format!("rates.{key}"), written, default, 0..=i64::from(Rates::MOST))
+    };
+    Ok(Rates {
+        known: rate("known", &raw.known, default.known)?,
+        stranger: rate("stranger", &raw.stranger, default.stranger)?,
+        address: rate("address", &raw.address, default.address)?,
+        strangers: rate("strangers", &raw.strangers, default.strangers)?,
+    })
+}
+
 fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
     let dir = match raw.dir {
         None => "lamplighter-data".into(),
@@ -260,16 +275,8 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
 }
 
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
-    if let Some(written) = &raw.authenticate {
-        let problem = match written.get_ref().as_str() {
-            "off" => None,
-            "digest" => Some("\"digest\" is not available yet; allowed: \"off\"".to_owned()),
-            other => Some(format!("\"{other}\" is no way to authenticate; allowed: \"off\"")),
-        };
-        if let Some(problem) = problem {
-            return Err(source.fault(written.span(), "access.authenticate", problem));
-        }
-    }
+    let authenticate = authenticate(source, raw)?;
+    let algorithms = algorithms(source, raw)?;
     let trusted = match &raw.trusted {
         // The embedded default trusts this machine only, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
@@ -284,7 +291,47 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
             list.iter().enumerate().map(network).collect::<Result<_, _>>()?
         }
     };
-    Ok(Access { authenticate: Authenticate::Off, trusted, open_to_the_world: raw.open_to_the_world })
+    let identity_header = match &raw.identity_header {
+        None => "P-Asserted-Identity".to_owned(),
+        Some(written) if crate::sip::wire::is_token(written.get_ref()) => written.get_ref().clone(),
+        Some(written) => {
+            let problem = format!("\"{}\" is no name of a header, such as \"P-Asserted-Identity\"", written.get_ref());
+            return Err(source.fault(written.span(), "access.identity_header", problem));
+        }
+    };
+    Ok(Access { authenticate, algorithms, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+}
+
+fn algorithms(source: Source<'_>, raw: &raw::Access) -> Result<Vec<Algorithm>, ConfigError> {
+    let Some(list) = &raw.algorithms else { return Ok(Algorithm::ALL.to_vec()) };
+    if list.get_ref().is_empty() {
+        let problem = "names no algorithm; allowed: \"SHA-256\", \"MD5\"";
+        return Err(source.fault(list.span(), "access.algorithms", problem));
+    }
+    let mut chosen = Vec::new();
+    for (i, written) in list.get_ref().iter().enumerate() {
+        let fault = |problem: String| source.fault(written.span(), format!("access.algorithms[{i}]"), problem);
+        let name = written.get_ref();
+        let known = Algorithm::ALL.into_iter().find(|known| known.name() == name);
+        let known = known.ok_or_else(|| fault(format!("\"{name}\" is not known; allowed: \"SHA-256\", \"MD5\"")))?;
+        if chosen.contains(&known) {
+            return Err(fault(format!("{name} is listed twice")));
+        }
+        chosen.push(known);
+    }
+    Ok(chosen)
+}
+
+fn authenticate(source: Source<'_>, raw: &raw::Access) -> Result<Authenticate, ConfigError> {
+    let Some(written) = &raw.authenticate else { return Ok(Authenticate::Off) };
+    match written.get_ref().as_str() {
+        "off" => Ok(Authenticate::Off),
+        "digest" => Ok(Authenticate::Digest),
+        other => {
+            let problem = format!("\"{other}\" is no way to authenticate; allowed: \"digest\", \"off\"");
+            Err(source.fault(written.span(), "access.authenticate", problem))
+        }
+    }
 }
 
 fn api(source: Source<'_>, raw: &raw::Api) -> Result<Api, ConfigError> {

@@ -11,17 +11,22 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use crate::sip::digest::Algorithm;
+
 use crate::package::PackageId;
 
 mod check;
 mod error;
 mod people;
 mod raw;
+mod sip;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use error::ConfigError;
+pub use sip::{Listen, ListenTransport, Sip};
+pub use tls::Tls;
 
 /// The configuration of [`Config::demo`], which is also the shortest example of one.
 const DEMO: &str = include_str!("demo.toml");
@@ -39,6 +44,8 @@ pub struct Config {
     pub presence: Presence,
     /// `[limits]`
     pub limits: Limits,
+    /// `[rates]`.
+    pub rates: Rates,
     /// `[data]`
     pub data: Data,
     /// `[access]`
@@ -51,81 +58,6 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Every `[[account]]`.
     pub accounts: Vec<Account>,
-}
-
-/// Where SIP is spoken.
-#[derive(Clone, Debug)]
-pub struct Sip {
-    /// At least one.
-    pub listen: Vec<Listen>,
-    /// Host for Via and Contact, ready to be written (an IPv6 address is in brackets); set if any of `listen` is a
-    /// wildcard.
-    pub advertise: Option<String>,
-    /// Web pages that WebSockets are accepted from, as `scheme://host[:port]`; empty for all.
-    pub ws_origins: Vec<String>,
-}
-
-/// One address that SIP listens on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Listen {
-    /// The transport.
-    pub transport: ListenTransport,
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.transport.scheme(), self.address)
-    }
-}
-
-/// The transports that can be listened on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListenTransport {
-    /// `udp://`
-    Udp,
-    /// `tcp://`
-    Tcp,
-    /// `tls://`
-    Tls,
-    /// `ws://`
-    Ws,
-    /// `wss://`
-    Wss,
-}
-
-impl ListenTransport {
-    /// How it is written before `://`.
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Ws => "ws",
-            Self::Wss => "wss",
-        }
-    }
-
-    /// Whether a certificate is shown there.
-    pub fn is_secure(self) -> bool {
-        matches!(self, Self::Tls | Self::Wss)
-    }
-}
-
-/// What is shown to peers over TLS, and who vouches for them. All files are PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Our certificate, followed by those between it and the root.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Roots of peers that connect to us: whoever holds a certificate of theirs is trusted.
-    pub client_ca: Option<PathBuf>,
-    /// Turns away whoever has no such certificate.
-    pub require_client_certificate: bool,
-    /// Roots of peers that we connect to; without them we connect to nobody over TLS.
-    pub server_ca: Option<PathBuf>,
 }
 
 /// Where HTTP is spoken.
@@ -185,6 +117,32 @@ impl Default for Limits {
     }
 }
 
+/// How many messages somebody may send in a second, where he is not trusted; five seconds' worth may come at once. 0 is
+/// no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// A source that has proven itself, or has answered a NOTIFY: an address and port, or a connection.
+    pub known: u32,
+    /// Any other source.
+    pub stranger: u32,
+    /// All such sources at one address; the /64 of an IPv6 address.
+    pub address: u32,
+    /// All such sources together.
+    pub strangers: u32,
+}
+
+impl Rates {
+    /// The highest: more than that is no limit.
+    pub const MOST: u32 = 1_000_000;
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        // A phone with a hundred keys says two hundred words when it starts, an office behind one address a few thousand.
+        Self { known: 2_000, stranger: 50, address: 500, strangers: 5_000 }
+    }
+}
+
 /// What is kept on disk.
 #[derive(Clone, Debug)]
 pub struct Data {
@@ -210,8 +168,12 @@ pub enum Durability {
 pub struct Access {
     /// Whether requests are challenged.
     pub authenticate: Authenticate,
+    /// What proofs are offered, in this order; never empty.
+    pub algorithms: Vec<Algorithm>,
     /// Sources whose word on the sender is taken.
     pub trusted: Vec<IpNet>,
+    /// The header in which they give it.
+    pub identity_header: String,
     /// May listen beyond loopback without authentication.
     pub open_to_the_world: bool,
 }
@@ -221,6 +183,8 @@ pub struct Access {
 pub enum Authenticate {
     /// Not at all.
     Off,
+    /// By digest (RFC 7616, RFC 8760), but for trusted sources.
+    Digest,
 }
 
 /// The HTTP API.
@@ -310,8 +274,20 @@ pub struct Device {
 pub struct DeviceSip {
     /// Its SIP user name.
     pub username: String,
-    /// For digest authentication.
+    /// For digest authentication; without it the device cannot prove who it is.
     pub password: Option<Secret>,
+    /// For whom it may publish.
+    pub publishes: Publishes,
+}
+
+/// For whom a device may publish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publishes {
+    /// Its own extensions and those of its owner.
+    #[default]
+    Own,
+    /// Everybody in its account: a PBX.
+    Account,
 }
 
 /// A text that must not leak: neither `Debug` nor `Display` nor an error shows it.

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::check::Unique;
 use super::error::{ConfigError, Source};
-use super::{Account, Device, DeviceSip, Grants, Token, User, raw};
+use super::{Account, Device, DeviceSip, Grants, Publishes, Token, User, raw};
 
 /// The longest id; Kazoo's are 32 characters.
 const MAX_ID: usize = 64;
@@ -130,7 +130,18 @@ fn device_sip(
     if !names.first(&username.to_lowercase()) {
         return Err(fault(format!("another device of the account has the SIP user name \"{username}\"")));
     }
-    Ok(DeviceSip { username: username.clone(), password: sip.password.clone() })
+    let publishes = match &sip.publishes {
+        None => Publishes::Own,
+        Some(written) => match written.get_ref().as_str() {
+            "own" => Publishes::Own,
+            "account" => Publishes::Account,
+            other => {
+                let problem = format!("\"{other}\" is nobody to publish for; allowed: \"own\", \"account\"");
+                return Err(source.fault(written.span(), format!("{path}.sip.publishes"), problem));
+            }
+        },
+    };
+    Ok(DeviceSip { username: username.clone(), password: sip.password.clone(), publishes })
 }
 
 fn presence_id(

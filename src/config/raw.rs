@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) http: Http,
     pub(super) presence: Presence,
     pub(super) limits: Limits,
+    pub(super) rates: Rates,
     pub(super) data: Data,
     pub(super) access: Access,
     pub(super) api: Api,
@@ -75,6 +76,15 @@ pub(super) struct Limits {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Rates {
+    pub(super) known: Option<Spanned<i64>>,
+    pub(super) stranger: Option<Spanned<i64>>,
+    pub(super) address: Option<Spanned<i64>>,
+    pub(super) strangers: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Data {
     pub(super) dir: Option<Spanned<PathBuf>>,
     pub(super) durability: Option<Spanned<String>>,
@@ -84,7 +94,9 @@ pub(super) struct Data {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Access {
     pub(super) authenticate: Option<Spanned<String>>,
+    pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) trusted: Option<Vec<Spanned<String>>>,
+    pub(super) identity_header: Option<Spanned<String>>,
     pub(super) open_to_the_world: bool,
 }
 
@@ -144,6 +156,7 @@ pub(super) struct Device {
 pub(super) struct DeviceSip {
     pub(super) username: Spanned<String>,
     pub(super) password: Option<Secret>,
+    pub(super) publishes: Option<Spanned<String>>,
 }
 
 /// An extension; Kazoo's documents hold both `"1001"` and `1001`, so both are read.

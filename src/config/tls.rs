@@ -5,8 +5,23 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Listen, Tls, raw};
+use super::{Listen, raw};
 use crate::transport::{TlsError, TlsFile, TlsIdentity};
+
+/// What is shown to peers over TLS, and who vouches for them. All files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Our certificate, followed by those between it and the root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Roots of peers that connect to us: whoever holds a certificate of theirs is trusted.
+    pub client_ca: Option<PathBuf>,
+    /// Turns away whoever has no such certificate.
+    pub require_client_certificate: bool,
+    /// Roots of peers that we connect to; without them we connect to nobody over TLS.
+    pub server_ca: Option<PathBuf>,
+}
 
 /// Checks `[tls]`, files included, and that it is there where a listener needs it.
 pub(super) fn section(

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Publishes};
+use crate::sip::digest::Verifier;
 
 mod tokens;
 
@@ -31,6 +32,28 @@ pub struct Member {
     pub addresses: Vec<String>,
 }
 
+/// A device as it proves itself over SIP.
+#[derive(Debug)]
+pub struct Principal {
+    /// Checks the proof; none for a device without a password.
+    pub verifier: Option<Verifier>,
+    /// The extensions that are its own: its SIP user name, its presence id and its owner's; in lower case.
+    own: Vec<Box<str>>,
+    publishes: Publishes,
+}
+
+impl Principal {
+    /// Whether this extension is its own; case does not matter.
+    pub fn is(&self, extension: &str) -> bool {
+        self.own.iter().any(|own| own.eq_ignore_ascii_case(extension))
+    }
+
+    /// Whether it may publish for this extension of its account.
+    pub fn may_publish_for(&self, extension: &str) -> bool {
+        self.publishes == Publishes::Account || self.is(extension)
+    }
+}
+
 /// Who is who.
 #[derive(Debug)]
 pub struct Directory {
@@ -47,6 +70,7 @@ struct Account {
     parent: Option<AccountNo>,
     users: HashMap<Box<str>, Member>,
     devices: HashMap<Box<str>, Member>,
+    principals: HashMap<Box<str>, Principal>,
 }
 
 impl Directory {
@@ -123,6 +147,11 @@ impl Directory {
         self.account(account)?.users.get(id)
     }
 
+    /// The device of an account with this SIP user name, as it is written.
+    pub fn principal(&self, account: AccountNo, username: &str) -> Option<&Principal> {
+        self.account(account)?.principals.get(username)
+    }
+
     fn account(&self, account: AccountNo) -> Option<&Account> {
         self.accounts.get(account.0 as usize)
     }
@@ -150,14 +179,28 @@ impl Account {
             }
             (user.id.as_str().into(), Member { addresses })
         };
+        let realm: Box<str> = account.realm.to_ascii_lowercase().into();
+        let principals = account.devices.iter().filter_map(|device| principal(account, device, &realm)).collect();
         Self {
             id: account.id.as_str().into(),
-            realm: account.realm.to_ascii_lowercase().into(),
+            realm,
             parent: account.parent.as_ref().and_then(|parent| by_id.get(parent.as_str()).copied()),
             users: account.users.iter().map(user).collect(),
             devices: account.devices.iter().map(device).collect(),
+            principals,
         }
     }
+}
+
+/// A device with its SIP user name, if it has one.
+fn principal(account: &config::Account, device: &config::Device, realm: &str) -> Option<(Box<str>, Principal)> {
+    let sip = device.sip.as_ref()?;
+    let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
+    let owners = owner.and_then(|user| user.presence_id.as_ref());
+    let own = [Some(&sip.username), device.presence_id.as_ref(), owners].into_iter().flatten();
+    let own = own.map(|extension| extension.to_ascii_lowercase().into()).collect();
+    let verifier = sip.password.as_ref().map(|password| Verifier::new(&sip.username, realm, password.expose()));
+    Some((sip.username.as_str().into(), Principal { verifier, own, publishes: sip.publishes }))
 }
 
 /// The extension of a device: its presence id, else its SIP user name.

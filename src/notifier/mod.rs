@@ -5,9 +5,9 @@
 //! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `request` (what every request goes through), `subscribe` and `publish` (the life of each),
-//! `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it), `pace`, `fan_out`, `admin`
-//! (listing, reset, set), `route`, `wheel`.
+//! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
+//! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -17,22 +17,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Limits, Presence};
+use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
+use crate::sip::digest::Verifier;
+use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire::{self, Fault};
-use crate::transport::Source;
+use crate::transport::{Listener, Source};
+use gate::{Gate, Verdict};
 
+mod access;
 mod admin;
 mod answer;
 pub mod control;
 mod expire;
 mod fan_out;
+mod gate;
 mod notify;
 mod outbox;
 mod pace;
@@ -46,7 +51,7 @@ mod tests;
 mod wheel;
 mod write;
 
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Promise};
 pub use persist::Restored;
 pub use route::Routing;
 pub use write::LargeNotifies;
@@ -56,8 +61,12 @@ pub use write::LargeNotifies;
 pub struct Settings {
     /// `[presence]` of the configuration.
     pub presence: Presence,
+    /// `[access]` of the configuration.
+    pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
+    /// `[rates]` of the configuration.
+    pub rates: Rates,
     /// Who is who.
     pub directory: Arc<Directory>,
     /// Our addresses, and whose word is taken for others.
@@ -68,6 +77,22 @@ pub struct Settings {
     pub secret: [u8; 16],
 }
 
+impl Settings {
+    /// What a configuration says, with our addresses as peers see them.
+    pub fn of(config: &Config, directory: Arc<Directory>, listeners: Vec<Listener>, secret: [u8; 16]) -> Settings {
+        Settings {
+            presence: config.presence.clone(),
+            access: config.access.clone(),
+            limits: config.limits.clone(),
+            rates: config.rates,
+            directory,
+            routing: Routing { listeners, trusted: config.access.trusted.clone() },
+            journal: config.data.durability != Durability::Memory,
+            secret,
+        }
+    }
+}
+
 /// The notifier.
 #[derive(Debug)]
 pub struct Notifier {
@@ -75,6 +100,10 @@ pub struct Notifier {
     table: Table,
     phones: Phones,
     transactions: ServerTransactions,
+    gate: Gate,
+    nonces: Nonces,
+    /// The verifier of a password that nobody has.
+    nobody: Verifier,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
     counter: AtomicU64,
@@ -90,16 +119,29 @@ pub struct Notifier {
 /// How many answers are remembered for repetitions of their requests, at most.
 const MOST_TRANSACTIONS: usize = 400_000;
 
+/// How many nonces are remembered that somebody has proven himself with, at most.
+const MOST_NONCES: usize = 500_000;
+/// A nonce is good for at least so long (ms).
+const LEAST_NONCE_LIFETIME: u64 = 3_600_000;
+
 impl Notifier {
     /// A notifier that knows nobody yet.
     pub fn new(settings: Settings) -> Notifier {
         let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account);
         let transactions = ServerTransactions::new(settings.secret, MOST_TRANSACTIONS);
+        // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
+        let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
+        let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
+        let gate = Gate::new(settings.rates, settings.secret);
+        let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         Notifier {
             settings,
             table,
             phones: Phones::default(),
             transactions,
+            gate,
+            nonces,
+            nobody,
             wheel: wheel::Wheel::default(),
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),
@@ -111,16 +153,42 @@ impl Notifier {
 
     /// Takes one datagram, or one message from a stream.
     pub fn receive(&self, now: Tick, source: Source, bytes: &[u8], out: &mut Outbox) {
+        let verdict = self.judge(now, source);
+        if verdict == Verdict::Drop {
+            return;
+        }
         self.contained(out, |out| match wire::read(bytes) {
             Ok(None) => {}
-            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, out),
+            Ok(Some(message)) if verdict == Verdict::TellOff => self.tell_off(&message, source, out),
+            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, source, out),
             Ok(Some(message)) => self.take_request(now, &message, source, out),
+            Err(_) if verdict == Verdict::TellOff => {}
             Err(refused) => self.refuse(&refused, source, out),
         });
     }
 
-    /// Answers what a stream could not be cut into messages for; the connection is closed after that.
-    pub fn receive_broken(&self, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
+    /// Whether what comes from this source is read at all.
+    fn judge(&self, now: Tick, source: Source) -> Verdict {
+        if self.settings.routing.trusts(&source) {
+            return Verdict::Pass;
+        }
+        if source.is_stream() {
+            // A connection shows that somebody is there.
+            self.gate.know(now, source.peer);
+        }
+        self.gate.admit(now, source.peer)
+    }
+
+    /// How many messages were not read because their source said too much.
+    pub fn turned_away(&self) -> u64 {
+        self.gate.dropped()
+    }
+
+    /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
+    pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
+        if self.judge(now, source) != Verdict::Pass {
+            return;
+        }
         self.contained(out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
             self.refuse(&wire::Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
@@ -129,6 +197,7 @@ impl Notifier {
 
     /// Does everything that is due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
+        self.gate.pass_time(now);
         for entry in self.wheel.take_due(now) {
             self.contained(out, |out| self.look_at(now, entry, out));
         }

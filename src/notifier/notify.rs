@@ -1,7 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
 use super::outbox::NotifyRef;
-use super::pace::follow;
+use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::write::Letter;
@@ -12,7 +12,7 @@ use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
 use crate::sip::wire::{Message, Name};
-use crate::transport::Ticket;
+use crate::transport::{Destination, Source, Ticket};
 
 /// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -68,14 +68,14 @@ impl Notifier {
         }
         let Letter { to, bytes, detour } = self.write_notify(now, subscription, version, &tail);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
-        let (transaction, failures) = match &mut subscription.delivery {
-            Delivery::Idle => (fresh, 0),
-            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures),
+        let (transaction, failures, copies) = match &mut subscription.delivery {
+            Delivery::Idle => (fresh, 0, 0),
+            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures, 0),
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
                 flight.transaction.replace(now.0);
-                (flight.transaction, flight.failures)
+                (flight.transaction, flight.failures, flight.copies.saturating_add(1))
             }
-            Delivery::InFlight(flight) => (fresh, flight.failures),
+            Delivery::InFlight(flight) => (fresh, flight.failures, 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
@@ -90,6 +90,7 @@ impl Notifier {
             bytes,
             to,
             detour,
+            copies,
             sent_at,
             transaction,
             failures,
@@ -101,7 +102,7 @@ impl Notifier {
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
     /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
-    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, out: &mut Outbox) {
+    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, source: Source, out: &mut Outbox) {
         let Some(status) = reply.status() else { return };
         let found = reply.via.branch().and_then(|branch| {
             let (place, cseq) = branch.strip_prefix(MAGIC_COOKIE)?.rsplit_once('.')?;
@@ -118,6 +119,7 @@ impl Notifier {
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
+                self.gate.know(now, source.peer);
                 let fate = Fate { cseq, status, retry_after };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }
@@ -162,6 +164,9 @@ impl Notifier {
         }
         let known = Known(flight.revision.0, flight.fingerprint);
         if status != NO_ANSWER {
+            if let Destination::Datagram { peer, .. } = flight.to {
+                subscription.phone.receives_at(peer.ip());
+            }
             let asleep = subscription.phone.answered(now, flight.sent_at);
             self.wake(now, &subscription.phone, asleep);
         }
@@ -189,7 +194,8 @@ impl Notifier {
             subscription.doubted = false;
             self.remark_acknowledged(presentity, slot, known, out);
         } else {
-            suspend(subscription, now, failures, status, retry_after);
+            let proven = self.is_proven(subscription);
+            suspend(subscription, now, failures, status, retry_after, proven);
             if status == NO_ANSWER {
                 subscription.phone.sleeps(presentity.number, slot);
             }
@@ -253,6 +259,7 @@ impl Notifier {
         subscription.delivery_timer = None;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
+        let proven = self.is_proven(subscription);
         match &mut subscription.delivery {
             Delivery::Idle => {}
             Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } if now < *until => {
@@ -263,6 +270,10 @@ impl Notifier {
             Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
             Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,
             Delivery::InFlight(flight) => match flight.transaction.due(now.0) {
+                Due::Retransmission if !proven && flight.copies >= UNPROVEN_COPIES => {
+                    let deadline = Tick(flight.transaction.deadline());
+                    self.watch_delivery(now, subscription, deadline);
+                }
                 Due::Timeout => {
                     let cseq = flight.cseq;
                     self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
@@ -278,6 +289,7 @@ impl Notifier {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
                         out.repeats = true;
+                        flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
                         out.send(flight.to, flight.bytes.clone(), Some(notify));
@@ -332,9 +344,18 @@ impl Notifier {
 }
 
 /// A failure that does not end the subscription (law 6): back off, longer each time.
-fn suspend(subscription: &mut Subscription, now: Tick, failures: u32, status: u16, retry_after: Option<u32>) {
+fn suspend(
+    subscription: &mut Subscription,
+    now: Tick,
+    failures: u32,
+    status: u16,
+    retry_after: Option<u32>,
+    proven: bool,
+) {
     let failures = failures + 1;
     let wait = match retry_after {
+        // Whoever that address belongs to, he is left alone until a phone shows itself there.
+        None if !proven => subscription.expires_at.0.saturating_sub(now.0),
         Some(seconds) => u64::from(seconds.min(LONGEST_RETRY_AFTER)) * 1_000,
         None => (FIRST_WAIT << (failures - 1).min(16)).min(LONGEST_WAIT),
     };

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::journal::Record;
+use crate::presence::Tick;
 use crate::presence::subscription::Place;
 use crate::sip::transaction::Key;
 use crate::transport::{Destination, Packet, Ticket};
@@ -22,6 +23,15 @@ impl From<NotifyRef> for Ticket {
     }
 }
 
+/// An answer that may not leave yet.
+#[derive(Debug)]
+pub struct Promise {
+    pub(super) key: Key,
+    pub(super) answer: Bytes,
+    /// When it is too late for it: the client has given up then (Timer F), and a proxy would take it for another's.
+    pub(super) until: Tick,
+}
+
 /// Collects what is to be sent.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -33,7 +43,7 @@ pub struct Outbox {
     pub remarks: Vec<Record>,
     /// Answers among the messages that wait for the journal. Until [`super::Notifier::kept`] has heard that they may
     /// leave, a repetition of their request gets nothing, rather than the promise before it can be made.
-    pub answers: Vec<(Key, Bytes)>,
+    pub answers: Vec<Promise>,
     /// Something here was sent before, by an outbox that may still wait for the journal; it must not overtake that.
     pub repeats: bool,
     /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes

@@ -13,6 +13,9 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::transport::Source;
 
+/// How often a NOTIFY is repeated to an address from which nothing has come back yet.
+pub(super) const UNPROVEN_COPIES: u8 = 2;
+
 impl Notifier {
     /// Makes a NOTIFY once it is this phone's turn; mostly that is now.
     pub(super) fn notify_in_turn(
@@ -35,6 +38,17 @@ impl Notifier {
         };
         subscription.delivery = Delivery::Paced { until, failures };
         self.watch_delivery(now, subscription, until);
+    }
+
+    /// Whether what goes to a phone is known to reach it and nobody else. Until it is, a SUBSCRIBE makes us send no more
+    /// than its answer and [`UNPROVEN_COPIES`] and one NOTIFYs: the source of a datagram is easily forged, unless
+    /// something in front of us sees to it that it is not (`access.open_to_the_world`).
+    pub(super) fn is_proven(&self, s: &Subscription) -> bool {
+        let address = s.source.peer.ip();
+        s.source.is_stream()
+            || self.settings.access.open_to_the_world
+            || s.phone.is_proven_at(address)
+            || self.settings.routing.trusts(&s.source)
     }
 
     /// Has the subscriptions looked at that have waited for a sign of life from their phone, in turn.

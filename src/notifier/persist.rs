@@ -299,6 +299,7 @@ impl Notifier {
         if presentity.number != number {
             return None;
         }
+        self.gate.know(now, kept.peer);
         let expiry_timer = self.wheel.file(now, kept.expires_at, number, Watch::Expiry(slot));
         let subscription = Subscription {
             place: Place { presentity: number, slot, nonce: kept.nonce },

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::access::Sender;
 use super::answer::Answer;
+use super::outbox::Promise;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
 use crate::presence::subscription::{Place, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
-use crate::sip::transaction::Seen;
-use crate::sip::uri::{Host, Scheme, Uri};
+use crate::sip::transaction::{Seen, TIMEOUT};
+use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
@@ -38,6 +40,13 @@ impl Notifier {
             Seen::New(key) => key,
             Seen::Answered(bytes) => return out.send(reply_address(&request.via, source), bytes, None),
             Seen::InProgress => return,
+            // On a stream nothing is repeated, and what is there is no sign that the sender wonders.
+            Seen::Stalled if source.is_stream() => return,
+            Seen::Stalled => {
+                // The tag is the final answer's to give.
+                let answer = Answer { to_tag: Some(String::new()), ..Answer::new(StatusCode::Trying, "Trying") };
+                return self.send_answer(&answer, request, source, out);
+            }
             Seen::Merged => {
                 let answer = Answer::new(StatusCode::LoopDetected, "Merged Request");
                 return self.send_answer(&answer, request, source, out);
@@ -49,7 +58,14 @@ impl Notifier {
             .inspect(verb, uri, request, source)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
-                Method::Subscribe => self.subscribe(now, request, &uri, source, out),
+                Method::Subscribe | Method::Publish => {
+                    let sender = self.admit_sender(now, method, request, &uri, source)?;
+                    Ok((method, uri, sender))
+                }
+                _ => Ok((method, uri, Sender::Unknown)),
+            })
+            .and_then(|(method, uri, sender)| match method {
+                Method::Subscribe => self.subscribe(now, request, &uri, source, sender, out),
                 Method::Publish => self.publish(now, request, &uri, out),
                 _ => self.options(now, request, out),
             })
@@ -61,14 +77,14 @@ impl Notifier {
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
         match out.records.len() == kept {
             true => self.transactions.answered(key, bytes.clone()),
-            false => out.answers.push((key, bytes.clone())),
+            false => out.answers.push(Promise { key, answer: bytes.clone(), until: now.after(TIMEOUT) }),
         }
         out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
     }
 
     /// The journal has kept what these messages acknowledge: they leave now, and repeated requests get them again.
-    pub fn kept(&self, out: &mut Outbox) {
-        for (key, answer) in out.answers.drain(..) {
+    pub fn kept(&self, now: Tick, out: &mut Outbox) {
+        for Promise { key, answer, .. } in in_time(now, out) {
             self.transactions.answered(key, answer);
         }
     }
@@ -89,13 +105,15 @@ impl Notifier {
     }
 
     /// The journal could not keep what these messages acknowledge: whoever asked is told 503 instead of 200.
-    pub fn refuse_unkept(&self, out: &mut Outbox) {
-        let promises = std::mem::take(&mut out.answers);
+    pub fn refuse_unkept(&self, now: Tick, out: &mut Outbox) {
+        let promises = in_time(now, out);
         for packet in &mut out.messages {
-            let Some((key, bytes)) = promises.iter().find(|(_, bytes)| *bytes == packet.bytes) else { continue };
-            let Ok(Some(message)) = wire::read(bytes) else { continue };
+            let Some(Promise { key, answer, .. }) = promises.iter().find(|p| p.answer == packet.bytes) else {
+                continue;
+            };
+            let Ok(Some(message)) = wire::read(answer) else { continue };
             if message.status().is_none_or(|status| status >= 300) {
-                self.transactions.answered(*key, bytes.clone());
+                self.transactions.answered(*key, answer.clone());
                 continue;
             }
             let answer = self.not_kept();
@@ -136,8 +154,8 @@ impl Notifier {
         let uri = Uri::read(uri).ok_or_else(|| Answer::bad_request(Fault::RequestUri.to_string()))?;
         match uri.scheme {
             Scheme::Sip => {}
-            // A trusted proxy answers for the way that it came to him.
-            Scheme::Sips if source.is_secure() || self.settings.routing.trusts(&source) => {}
+            // Over TLS, or by a proxy that stays in between and does that for us.
+            Scheme::Sips if source.is_secure() || request.first(Name::RecordRoute).is_some() => {}
             Scheme::Sips => return Err(unsupported("sips Is Not Available Here")),
             Scheme::Other(_) => return Err(unsupported("Unsupported URI Scheme")),
         }
@@ -208,6 +226,13 @@ impl Notifier {
         out.send(to, bytes, None);
     }
 
+    /// Tells somebody that he says too much; there is a limit to how often.
+    pub(super) fn tell_off(&self, request: &Message<'_>, source: Source, out: &mut Outbox) {
+        if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
+            self.send_answer(&Answer::limit_of_one("rates", self.spread(10)), request, source, out);
+        }
+    }
+
     fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
         let bytes = self.write_answer(answer, &request.head, source, request.call_id);
         out.send(reply_address(&request.via, source), bytes, None);
@@ -235,11 +260,7 @@ impl Notifier {
 
     /// The account whose realm a URI is in (RFC 3261 section 8.2.2.1).
     pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
-        let realm = match uri.host {
-            Host::Name(name) => self.settings.directory.account_by_realm(name.trim_end_matches('.')),
-            Host::Ip(ip) => self.settings.directory.account_by_realm(&ip.to_string()),
-        };
-        realm.ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
+        self.realm_of(uri).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
     }
 
     /// The presentity that a Request-URI names.
@@ -289,6 +310,15 @@ impl Notifier {
         let names: Vec<_> = self.settings.presence.packages.iter().map(|id| package::get(*id).name()).collect();
         names.join(", ")
     }
+}
+
+/// The answers that waited and whose clients still wait; those that come too late are taken out (RFC 4320 section 4.3).
+/// What became of the request is told by its NOTIFY, or by the answer to the next one.
+fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
+    let promises = std::mem::take(&mut out.answers);
+    let (late, rest): (Vec<_>, _) = promises.into_iter().partition(|promise| promise.until <= now);
+    out.messages.retain(|packet| late.iter().all(|promise| promise.answer != packet.bytes));
+    rest
 }
 
 /// Default lifetime of all our packages in seconds (RFC 4235 section 3.4, RFC 3856 section 6.4, RFC 3842 section 3.4).

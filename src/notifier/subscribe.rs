@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::access::Sender;
 use super::answer::Answer;
 use super::persist::RESERVE;
 use super::wheel::Watch;
@@ -14,8 +15,8 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Revision, Subscription};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
-use crate::sip::dialog::Dialog;
-use crate::sip::headers::{Event, NameAddr, Via, accepts, list, param};
+use crate::sip::dialog::{self, Dialog};
+use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
@@ -30,6 +31,7 @@ struct Wish<'a> {
     contact: Option<&'a str>,
     user_agent: Option<&'a str>,
     source: Source,
+    sender: Sender,
 }
 
 impl Notifier {
@@ -41,11 +43,12 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         match request.to.tag() {
-            None => self.open(now, request, uri, source, out),
-            Some(tag) => self.change(now, request, tag, source, out),
+            None => self.open(now, request, uri, source, sender, out),
+            Some(tag) => self.change(now, request, tag, source, sender, out),
         }
     }
 
@@ -56,13 +59,16 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
         watcher_of(request)?;
-        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source)?;
+        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
+        let dialog = Dialog::of(request, target, "");
+        affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let (phone, certain) = phone_of(request, source);
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
@@ -77,7 +83,7 @@ impl Notifier {
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
-                let dialog = Dialog::of(request, target, &place.to_string());
+                let dialog = Dialog { local_tag: place.to_string().into(), ..dialog };
                 let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
                 let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
@@ -116,6 +122,7 @@ impl Notifier {
         request: &Message<'_>,
         tag: &str,
         source: Source,
+        sender: Sender,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let place = Place::read(tag).ok_or_else(Answer::no_subscription)?;
@@ -133,11 +140,12 @@ impl Notifier {
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
                 let routed = !subscription.dialog.route_set.is_empty();
-                let wish = self.wish_of(request, routed, source)?;
+                let wish = self.wish_of(request, routed, source, sender)?;
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
+                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.len())?;
                     subscription.dialog.target = contact.into();
                 }
                 let entity = Arc::clone(&subscription.entity);
@@ -149,7 +157,13 @@ impl Notifier {
     }
 
     /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone.
-    fn wish_of<'a>(&self, request: &Message<'a>, routed: bool, source: Source) -> Result<Wish<'a>, Answer> {
+    fn wish_of<'a>(
+        &self,
+        request: &Message<'a>,
+        routed: bool,
+        source: Source,
+        sender: Sender,
+    ) -> Result<Wish<'a>, Answer> {
         let (package, event) = self.event_of(request)?;
         let content_type = package::get(package).content_type();
         if !accepts(request.all(Name::Accept), content_type) {
@@ -164,7 +178,7 @@ impl Notifier {
         }
         let contact = contact_of(request, routed || source.is_secure())?;
         let user_agent = request.first(Name::UserAgent);
-        Ok(Wish { package, event, granted, contact, user_agent, source })
+        Ok(Wish { package, event, granted, contact, user_agent, source, sender })
     }
 
     /// Whether there is room for another subscription (law 7).
@@ -240,6 +254,9 @@ impl Notifier {
         subscription.proven = subscription.dialog.local_cseq;
         subscription.doubted = false;
         subscription.phone.came_by(wish.source);
+        if wish.sender == Sender::Known {
+            subscription.phone.receives_at(wish.source.peer.ip());
+        }
         subscription.phone.jump_queue(now);
         let asleep = subscription.phone.shown();
         self.wake(now, &subscription.phone, asleep);
@@ -315,6 +332,14 @@ fn watcher_of(request: &Message<'_>) -> Result<(), Answer> {
     }
 }
 
+/// What a subscription would keep of its requests must be no more than it may (law 7).
+fn affordable(octets: usize) -> Result<(), Answer> {
+    match octets > dialog::MAX_TEXT {
+        true => Err(Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")),
+        false => Ok(()),
+    }
+}
+
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
 ///
 /// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between.
@@ -325,7 +350,7 @@ fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<&'a str>
         return Err(Answer::bad_request("More Than One Contact"));
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
-    let contact = NameAddr::read(first).ok_or_else(malformed)?;
+    let contact = NameAddr::read(first).filter(|_| !has_stray_separators(first)).ok_or_else(malformed)?;
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).

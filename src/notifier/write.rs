@@ -80,7 +80,7 @@ impl Notifier {
     pub(super) fn write_notify(&self, now: Tick, subscription: &Subscription, version: u32, tail: &str) -> Letter {
         let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
         let no = listener_of(&to, subscription.source.listener);
-        let bytes = self.write_for(now, subscription, version, tail, no);
+        let bytes = self.write_for(now, subscription, version, tail, no, no);
         if to.is_reliable() || bytes.len() <= LARGE {
             return Letter { to, bytes: bytes.into(), detour: false };
         }
@@ -88,8 +88,9 @@ impl Notifier {
         let slim = slim(&bytes);
         let (letter, carried, count) = if slim.len() <= LARGE {
             (Letter { to, bytes: slim.into(), detour: false }, "with short header names", &self.large.slimmed)
-        } else if let Some((to, no)) = self.connection_for(subscription) {
-            let bytes = self.write_for(now, subscription, version, tail, no).into();
+        } else if let Some((to, via)) = self.connection_for(subscription) {
+            // The Contact is that of the dialog, which goes on over UDP.
+            let bytes = self.write_for(now, subscription, version, tail, via, no).into();
             match to {
                 Destination::Flow { .. } => {
                     (Letter { to, bytes, detour: true }, "over a connection of the phone", &self.large.on_flow)
@@ -106,9 +107,13 @@ impl Notifier {
         letter
     }
 
-    /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by.
+    /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by. None to an address that has
+    /// not shown to be the phone's own: whoever forges sources could have us open as many as we may have.
     fn connection_for(&self, subscription: &Subscription) -> Option<(Destination, ListenerNo)> {
-        if !self.settings.presence.large_over_tcp || subscription.phone.takes_datagrams_only() {
+        if !self.settings.presence.large_over_tcp
+            || subscription.phone.takes_datagrams_only()
+            || !self.is_proven(subscription)
+        {
             return None;
         }
         let Subscription { source, dialog, .. } = subscription;
@@ -121,12 +126,20 @@ impl Notifier {
         Some((to, listener_of(&to, source.listener)))
     }
 
-    /// As it is written for one listener, whose name it goes by.
-    fn write_for(&self, now: Tick, subscription: &Subscription, version: u32, tail: &str, no: ListenerNo) -> Vec<u8> {
+    /// As it is written to leave by the name of one listener, while requests of the phone come back to another.
+    fn write_for(
+        &self,
+        now: Tick,
+        subscription: &Subscription,
+        version: u32,
+        tail: &str,
+        via: ListenerNo,
+        contact: ListenerNo,
+    ) -> Vec<u8> {
         let package = package::get(subscription.package);
         let mut body = String::with_capacity(tail.len() + 256);
         package.write(version, &subscription.entity, tail, &mut body);
-        let listener = self.settings.routing.listener(no);
+        let listener = self.settings.routing.listener(via);
         let transport = listener.transport;
         let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
         let mut out = Vec::with_capacity(body.len() + 768);
@@ -137,7 +150,7 @@ impl Notifier {
         );
         let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
         let sips = is_sips(&subscription.entity) || is_sips(&subscription.dialog.target);
-        writer.header("Contact", self.contact(user, no, sips));
+        writer.header("Contact", self.contact(user, contact, sips));
         match &subscription.event_id {
             Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
             None => writer.header("Event", package.name()),

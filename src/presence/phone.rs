@@ -4,6 +4,7 @@
 //! show up again, and the connection that it last came by. Subscriptions to different presentities share it, so it
 //! has a lock of its own, held for a few instructions and never while another is taken.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -61,6 +62,8 @@ struct State {
     interval: u32,
     /// Subscriptions, by presentity and slot, that wait for a sign of life.
     asleep: Vec<(u32, u32)>,
+    /// An address that has been shown to be its own: something that only reached it there has come back.
+    own_address: Option<IpAddr>,
     /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
     way: Option<Box<Source>>,
     /// It did not take a connection when one was tried.
@@ -74,6 +77,7 @@ impl Phone {
             taken_at: Tick(0),
             interval: SLOWEST,
             asleep: Vec::new(),
+            own_address: None,
             way: None,
             datagrams_only: false,
         };
@@ -121,6 +125,16 @@ impl Phone {
     #[must_use]
     pub fn shown(&self) -> Vec<(u32, u32)> {
         std::mem::take(&mut self.state.lock().asleep)
+    }
+
+    /// It has proven that it receives what is sent to this address.
+    pub fn receives_at(&self, address: IpAddr) {
+        self.state.lock().own_address = Some(address.to_canonical());
+    }
+
+    /// Whether it has. Until then, who knows whom we would be sending to.
+    pub fn is_proven_at(&self, address: IpAddr) -> bool {
+        self.state.lock().own_address == Some(address.to_canonical())
     }
 
     /// A SUBSCRIBE came from it this way.

@@ -15,6 +15,7 @@ use super::clock::Clock;
 use crate::journal::{Health, Journal, WriteFailed};
 use crate::notifier::{Notifier, Outbox};
 use crate::sip::Transport;
+use crate::sip::wire::Fault;
 use crate::transport::{
     Acceptor, Arrival, Connection, Datagrams, Destination, Door, Hub, Listener, ListenerNo, Packet, Shared, Ticket, Tls,
 };
@@ -183,6 +184,7 @@ impl Worker {
             let now = self.clock.now();
             match arrival {
                 Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
+                Arrival::TooLarge(head) => self.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out),
                 Arrival::Ping => {
                     if let Some(flow) = source.flow {
                         let to = Destination::Flow { flow, otherwise: None };
@@ -190,7 +192,7 @@ impl Worker {
                     }
                 }
                 Arrival::Broken(fault, bytes) => {
-                    self.notifier.receive_broken(source, fault, &bytes, &mut out);
+                    self.notifier.receive_broken(now, source, fault, &bytes, &mut out);
                     self.send(out).await;
                     return;
                 }
@@ -285,12 +287,12 @@ impl Worker {
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
         while let Some((mut out, result)) = kept.recv().await {
             match result {
-                Ok(()) => self.notifier.kept(&mut out),
+                Ok(()) => self.notifier.kept(self.clock.now(), &mut out),
                 Err(failure) => {
                     if !out.answers.is_empty() {
                         tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
                     }
-                    self.notifier.refuse_unkept(&mut out);
+                    self.notifier.refuse_unkept(self.clock.now(), &mut out);
                 }
             }
             self.dispatch(out).await;

@@ -16,7 +16,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Key};
-use crate::notifier::{Notifier, Routing, Settings, new_secret};
+use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
 use crate::transport::{Listener, Shared, Tls, TlsError, is_free};
 
@@ -88,14 +88,8 @@ impl Server {
             Durability::Strict => open_journal(config, journal::Durability::Strict)?,
             Durability::Relaxed => open_journal(config, journal::Durability::Relaxed)?,
         };
-        let notifier = Arc::new(Notifier::new(Settings {
-            presence: config.presence.clone(),
-            limits: config.limits.clone(),
-            directory: Arc::clone(&directory),
-            routing: Routing { listeners: listeners.clone(), trusted: config.access.trusted.clone() },
-            journal: journal.is_some(),
-            secret: new_secret(),
-        }));
+        let notifier =
+            Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
         if journal.is_some() {
             let back = notifier.restore(clock.now(), recovered);
             tracing::info!(

@@ -4,6 +4,9 @@ use super::headers::{NameAddr, items, list};
 use super::uri::{Scheme, Uri};
 use super::wire::{Message, Name, Writer};
 
+/// The most text that a dialog keeps (octets). Without this limit each could keep as much as the largest message has.
+pub const MAX_TEXT: usize = 8 * 1024;
+
 /// The state of a dialog that a request from a peer made, kept as text that goes back on the wire.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Dialog {
@@ -41,6 +44,11 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: request.cseq.number,
         }
+    }
+
+    /// How much of the peer's text it keeps (octets).
+    pub fn text(&self) -> usize {
+        [&self.call_id, &self.local, &self.remote, &self.route_set, &self.target].iter().map(|part| part.len()).sum()
     }
 
     /// Whether a request with a To tag of ours belongs to this dialog. Tags compare as they are: we gave one and got

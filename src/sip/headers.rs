@@ -118,7 +118,7 @@ impl<'a> NameAddr<'a> {
                 (Some(trim(uri)).filter(|uri| !uri.contains(['?', ',']))?, params)
             }
         };
-        let sound = sound_uri(uri) && closes(params) && find_outside(params, b',').is_none() && one_tag(params);
+        let sound = sound_uri(uri) && closes(params) && find_outside(params, b',').is_none() && once(params, "tag");
         sound.then_some(NameAddr { text, uri, params })
     }
 
@@ -134,9 +134,17 @@ impl<'a> NameAddr<'a> {
     }
 }
 
-/// With two tags, we and a proxy might not mean the same dialog.
-fn one_tag(text: &str) -> bool {
-    params(text).filter(|(name, _)| name.eq_ignore_ascii_case("tag")).count() < 2
+/// Whether a parameter by which something is found stands once at most (RFC 3261 section 7.3.1). With two, we and a proxy
+/// might not mean the same dialog, transaction or subscription.
+fn once(text: &str, wanted: &str) -> bool {
+    params(text).filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).count() < 2
+}
+
+/// Whether separators of an item stand together, as nobody means it (RFC 4475 section 3.1.2.1). One at its end parts
+/// nothing and does no harm.
+pub fn has_stray_separators(item: &str) -> bool {
+    let params = || split(item, b';').skip(1);
+    params().zip(params().skip(1)).any(|(param, _)| trim(param).is_empty())
 }
 
 fn sound_uri(uri: &str) -> bool {
@@ -218,6 +226,9 @@ impl<'a> Via<'a> {
         }
         let (sent_by, params_text) = (trim(sent_by), params_text.unwrap_or_default());
         let (host, port) = host_port(sent_by)?;
+        if !once(params_text, "branch") {
+            return None;
+        }
         // What the writer would have to change could not be given back as it came.
         if params_text.contains(|c: char| c.is_control() && !BLANKS.contains(&c)) {
             return None;
@@ -266,7 +277,7 @@ impl<'a> Event<'a> {
         let (package, rest) = value.split_once(';').unwrap_or((value, ""));
         let package = trim(package);
         let id = param(rest, "id");
-        let sound = is_token(package) && id.is_none_or(is_token);
+        let sound = is_token(package) && id.is_none_or(is_token) && once(rest, "id");
         sound.then_some(Event { package, id })
     }
 }

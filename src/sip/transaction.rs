@@ -18,6 +18,8 @@ pub const T1: u64 = 500;
 pub const T2: u64 = 4_000;
 /// Timers F and J: how long a transaction can last (ms).
 pub const TIMEOUT: u64 = 64 * T1;
+/// When Timer E has come to T2 (ms): after 0.5, 1 and 2 seconds.
+const SLOWED_DOWN: u64 = 7 * T1;
 
 /// A non-INVITE client transaction, as far as time is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +92,9 @@ pub enum Seen {
     Answered(Bytes),
     /// It is being worked on.
     InProgress,
+    /// It has been worked on for so long that its sender's repetitions are [`T2`] apart by now: he may be told that it is
+    /// not lost (RFC 4320 section 4.2).
+    Stalled,
     /// The same request came by another way (RFC 3261 section 8.2.2.2) and was taken; this one is to be refused.
     Merged,
 }
@@ -116,7 +121,8 @@ struct Shard {
 /// How far a remembered request has come.
 #[derive(Clone, Debug)]
 enum Stage {
-    Working,
+    /// Since when (ms).
+    Working(u64),
     Answered(Bytes),
     Merged,
 }
@@ -138,7 +144,8 @@ impl ServerTransactions {
         match self.remember(now, key) {
             Ok(()) => {}
             Err(Stage::Answered(answer)) => return Seen::Answered(answer),
-            Err(Stage::Working) => return Seen::InProgress,
+            Err(Stage::Working(since)) if now >= since + SLOWED_DOWN => return Seen::Stalled,
+            Err(Stage::Working(_)) => return Seen::InProgress,
             Err(Stage::Merged) => return Seen::Merged,
         }
         // A merged request has the same From tag, Call-ID and CSeq, but another branch.
@@ -205,7 +212,7 @@ impl ServerTransactions {
         if let Some(stage) = shard.answers.get(&key) {
             return Err(stage.clone());
         }
-        shard.answers.insert(key, Stage::Working);
+        shard.answers.insert(key, Stage::Working(now));
         shard.ends.push_back((now + TIMEOUT, key));
         Ok(())
     }
@@ -297,7 +304,8 @@ mod tests {
         let t = ServerTransactions::new([1; 16], 100);
         let first = request("z9hG4bK1", "h:1", 1);
         let Seen::New(key) = look(&t, 0, &first) else { panic!("new") };
-        assert_eq!(look(&t, 1, &first), Seen::InProgress);
+        assert_eq!((look(&t, 1, &first), look(&t, 3_499, &first)), (Seen::InProgress, Seen::InProgress));
+        assert_eq!(look(&t, 3_500, &first), Seen::Stalled);
         t.answered(key, Bytes::from_static(b"ok"));
         assert_eq!(look(&t, 31_999, &first), Seen::Answered(Bytes::from_static(b"ok")));
         assert!(matches!(look(&t, 40_000, &first), Seen::New(_)));

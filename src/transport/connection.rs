@@ -45,6 +45,8 @@ enum Cutter {
 pub enum Arrival {
     /// A whole message.
     Message(Bytes),
+    /// The head of a message that is too large to be taken.
+    TooLarge(Bytes),
     /// A keep-alive, to be answered with a CRLF (RFC 5626 section 4.4.1).
     Ping,
     /// Something that is no message; nothing after it can be trusted.
@@ -122,6 +124,7 @@ impl Connection {
         let arrival = match &mut self.cutter {
             Cutter::Octets(framer) => match framer.next_frame() {
                 Ok(Some(Frame::Message(bytes))) => Arrival::Message(bytes),
+                Ok(Some(Frame::TooLarge(head))) => return Cut::Arrival(Arrival::TooLarge(head)),
                 Ok(Some(Frame::Ping)) => return Cut::Arrival(Arrival::Ping),
                 Ok(None) => return Cut::More,
                 Err((fault, bytes)) => Arrival::Broken(fault, bytes),

@@ -161,7 +161,7 @@ impl Phone {
                 loop {
                     match framer.next_frame() {
                         Ok(Some(Frame::Message(bytes))) => return Ok(bytes),
-                        Ok(Some(Frame::Ping)) => {}
+                        Ok(Some(Frame::Ping | Frame::TooLarge(_))) => {}
                         Err((fault, _)) => return Err(io::Error::other(fault)),
                         Ok(None) => {
                             if stream.read_buf(framer.buffer()).await? == 0 {

@@ -22,7 +22,8 @@ fn configure(folder: &Path, modules: &Path, transport: &str, server: u16) {
     write(
         "accounts",
         format!(
-            "<sip:1002@acme.test;transport={transport}>;outbound=\"sip:127.0.0.1:{server};transport={transport}\";regint=0\n"
+            "<sip:1002@acme.test;transport={transport}>;outbound=\"sip:127.0.0.1:{server};transport={transport}\";regint=0;\
+             auth_user=1002;auth_pass=s3cret-1002\n"
         ),
     );
     write("contacts", "\"Watched\" <sip:1001@acme.test>;presence=p2p\n".to_string());
@@ -60,6 +61,15 @@ fn baresip_shows_its_contact_busy_while_it_rings_or_talks() {
         return;
     }
     let server = Server::start("baresip", &Settings::default());
+    shows_its_contact_busy(&server, "udp", server.sip_port());
+}
+
+#[test]
+fn baresip_proves_who_it_is_and_shows_the_same() {
+    if is_missing() {
+        return;
+    }
+    let server = Server::start("baresip-digest", &Settings { guarded: true, ..Settings::default() });
     shows_its_contact_busy(&server, "udp", server.sip_port());
 }
 

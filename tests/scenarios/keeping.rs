@@ -31,14 +31,14 @@ fn a_repeated_request_gets_nothing_before_its_change_is_kept_and_then_the_same_a
     let (office, phone, mut out) = undecided();
     assert!(take(&office, &phone).is_empty());
     let answer = out.messages[0].bytes.clone();
-    office.notifier.kept(&mut out);
+    office.notifier.kept(Tick(office.now), &mut out);
     assert_eq!(take(&office, &phone).messages[0].bytes, answer);
 }
 
 #[test]
 fn a_request_whose_change_cannot_be_kept_is_told_503_every_time() {
     let (office, phone, mut out) = undecided();
-    office.notifier.refuse_unkept(&mut out);
+    office.notifier.refuse_unkept(Tick(office.now), &mut out);
     assert_eq!(statuses(&out), [Some(503), None]);
     assert_eq!(statuses(&take(&office, &phone)), [Some(503)]);
 }

@@ -5,6 +5,7 @@
 
 mod office;
 
+mod access;
 mod delivery;
 mod keeping;
 mod phones;

@@ -8,7 +8,7 @@ use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
-use lamplighter::notifier::{Notifier, Outbox, Restored, Routing, Settings};
+use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::presence::facts::CallState;
 use lamplighter::sip::Transport;
@@ -85,14 +85,8 @@ fn notifier(config: &str, secret: [u8; 16]) -> Notifier {
         address: "192.0.2.1:5060".parse().unwrap(),
         sent_by: "192.0.2.1:5060".into(),
     };
-    Notifier::new(Settings {
-        presence: config.presence.clone(),
-        limits: config.limits.clone(),
-        directory: Arc::new(Directory::new(&config)),
-        routing: Routing { listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)], trusted: Vec::new() },
-        secret,
-        journal: true,
-    })
+    let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
+    Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, secret))
 }
 
 pub(crate) struct Office {
@@ -111,8 +105,13 @@ impl Office {
 
     /// With more in the configuration.
     pub(crate) fn with(more: &str) -> Office {
+        Office::with_people(more, "")
+    }
+
+    /// With users and devices of acme.test.
+    pub(crate) fn with_people(more: &str, people: &str) -> Office {
         let config = format!(
-            "{more}\n[[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n\
+            "{more}\n[[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n{people}\n\
              [[account]]\nid = \"umbrella\"\nname = \"Umbrella\"\nrealm = \"umbrella.test\"\n"
         );
         Office { notifier: notifier(&config, [7; 16]), now: 1_000_000, disk: BTreeMap::new(), config, next: 0 }
@@ -141,7 +140,7 @@ impl Office {
                 None => self.disk.remove(&record.key),
             };
         }
-        self.notifier.kept(&mut out);
+        self.notifier.kept(Tick(self.now), &mut out);
         assert_eq!(self.notifier.panics(), 0);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         out.messages
@@ -229,6 +228,23 @@ impl Office {
              state=\"full\" entity=\"sip:{user}@acme.test\">{dialogs}</dialog-info>"
         );
         self.publish_body(user, etag, 3600, "dialog", "application/dialog-info+xml", &body)
+    }
+
+    /// The same as somebody, with more header lines.
+    pub(crate) fn publish_as(&mut self, from: &str, user: &str, more: &str, dialogs: &str) -> Vec<Sent> {
+        let n = self.number();
+        let body = format!(
+            "<?xml version=\"1.0\"?><dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
+             state=\"full\" entity=\"sip:{user}@acme.test\">{dialogs}</dialog-info>"
+        );
+        let request = format!(
+            "PUBLISH sip:{user}@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9:5060;branch=z9hG4bKq{n}\r\n{more}\
+             From: <sip:{from}@acme.test>;tag=q{n}\r\nTo: <sip:{user}@acme.test>\r\nCall-ID: q{n}\r\nCSeq: 1 PUBLISH\r\n\
+             Event: dialog\r\nExpires: 3600\r\nContent-Type: application/dialog-info+xml\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.receive(udp("203.0.113.9:5060"), &request)
     }
 
     pub(crate) fn publish_body(

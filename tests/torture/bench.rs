@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
-use lamplighter::sip::wire::{Frame, Framer, Head, Name, StartLine};
+use lamplighter::sip::wire::{Fault, Frame, Framer, Head, Name, StartLine};
 use lamplighter::transport::{Destination, Source};
 
 use crate::notifier::{notifier, tcp_source, udp_source};
@@ -96,11 +96,14 @@ impl Bench {
             match framer.next_frame() {
                 Ok(None) => break false,
                 Ok(Some(Frame::Ping)) => {}
+                Ok(Some(Frame::TooLarge(head))) => {
+                    self.notifier.receive_broken(Tick(self.now), source, Fault::TooLarge, &head, &mut out);
+                }
                 Ok(Some(Frame::Message(message))) => {
                     self.notifier.receive(Tick(self.now), source, &message, &mut out);
                 }
                 Err((fault, head)) => {
-                    self.notifier.receive_broken(source, fault, &head, &mut out);
+                    self.notifier.receive_broken(Tick(self.now), source, fault, &head, &mut out);
                     break true;
                 }
             }

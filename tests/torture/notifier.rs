@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use lamplighter::config::Config;
 use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Routing, Settings};
+use lamplighter::notifier::{Notifier, Settings};
 use lamplighter::sip::Transport;
 use lamplighter::transport::{FlowId, Listener, ListenerNo, Source};
 
 const CONFIG: &str = r#"
 [sip]
 listen = ["udp://127.0.0.1:5060"]
+[access]
+trusted = ["192.0.2.0/24"]
 [[account]]
 id = "acc00000000000000000000000000001"
 name = "Acme"
@@ -31,14 +33,8 @@ pub(crate) fn notifier() -> Notifier {
         listener(Transport::Tcp, "192.0.2.1:5060"),
         listener(Transport::Udp, "[2001:db8::1]:5060"),
     ];
-    Notifier::new(Settings {
-        presence: config.presence.clone(),
-        limits: config.limits.clone(),
-        directory: Arc::new(Directory::new(&config)),
-        routing: Routing { listeners, trusted: vec!["192.0.2.0/24".parse().expect("a net")] },
-        secret: [7; 16],
-        journal: false,
-    })
+    let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, [7; 16]);
+    Notifier::new(Settings { journal: false, ..settings })
 }
 
 pub(crate) fn udp_source(peer: &str) -> Source {

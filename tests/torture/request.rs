@@ -25,6 +25,12 @@ impl Request {
         Request { start: format!("{method} {uri} SIP/2.0"), lines, body: Vec::new() }
     }
 
+    /// A request with nothing but its start line.
+    #[allow(dead_code)] // of use to the conformance tests
+    pub(crate) fn bare(line: &str) -> Request {
+        Request { start: line.into(), lines: Vec::new(), body: Vec::new() }
+    }
+
     /// A SUBSCRIBE for the lamp of 1001.
     pub(crate) fn subscribe(uri: &str) -> Request {
         Request::new("SUBSCRIBE", uri).put("Event: dialog").put("Expires: 600")

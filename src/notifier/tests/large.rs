@@ -42,6 +42,7 @@ fn a_large_notify_goes_over_tcp_and_says_so() {
     assert!(large.text.len() > 1_300 && large.states().len() == MANY.len());
     assert_eq!(large.to, connection(&phone));
     assert!(large.text.contains("\r\nVia: SIP/2.0/TCP 127.0.0.1:5060;"), "{}", large.text);
+    assert!(large.text.contains("\r\nContact: <sip:1001@127.0.0.1:5060>\r\n"), "the dialog goes on over UDP");
     office.pass(31_000);
     assert!(office.heard(&phone).is_empty(), "nothing is repeated there");
     office.answer(&large, 200);
@@ -127,6 +128,18 @@ fn no_connection_is_tried_where_that_is_not_meant() {
         assert!(is_datagram(&notify) && notify.text.len() > 1_300, "{}", notify.text);
         assert_eq!(office.notifier.large_notifies(), LargeNotifies { fragmented: 1, ..LargeNotifies::default() });
     }
+}
+
+#[test]
+fn no_connection_is_opened_to_an_address_that_may_be_forged() {
+    let mut office = Office::new();
+    office.report(&mut Publisher::new("1001@acme.test"), &MANY);
+    let mut phone = Phone::new("a", "1001@acme.test");
+    phone.source.peer = "192.0.2.5:4000".parse().unwrap();
+    assert_eq!(office.subscribe(&mut phone, 3600).status, 200);
+    assert!(is_datagram(&office.accept(&phone)), "who knows who that is");
+    assert_eq!(office.subscribe(&mut phone, 3600).status, 200);
+    assert_eq!(office.only(&phone).to, connection(&phone), "the phone has answered there");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Notifier, Outbox, Routing, Settings};
+use super::{Notifier, Outbox, Settings};
 use crate::config::Config;
 use crate::directory::{AccountNo, Directory};
 use crate::package;
@@ -216,17 +216,9 @@ impl Office {
             address: "127.0.0.1:5060".parse().unwrap(),
             sent_by: "127.0.0.1:5060".into(),
         };
-        let notifier = Notifier::new(Settings {
-            presence: config.presence.clone(),
-            limits: config.limits.clone(),
-            directory: Arc::new(Directory::new(&config)),
-            routing: Routing {
-                listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],
-                trusted: vec!["127.0.0.0/8".parse().unwrap()],
-            },
-            secret: [7; 16],
-            journal: true,
-        });
+        let directory = Arc::new(Directory::new(&config));
+        let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
+        let notifier = Notifier::new(Settings::of(&config, directory, listeners, [7; 16]));
         Office {
             notifier,
             now: 1_700_000_001_000,

@@ -417,3 +417,18 @@ fn tenants_never_see_each_other() {
     assert_eq!((office.heard(&acme).len(), office.heard(&umbrella).len()), (1, 0));
     assert_eq!((office.listed(ACME), office.listed(UMBRELLA)), (1, 1));
 }
+
+#[test]
+fn who_has_left_takes_no_memory() {
+    // L-038
+    let mut office = Office::new();
+    for n in 0..2_000 {
+        let mut phone = Phone::new(&format!("p{n}"), "1001@acme.test");
+        assert_eq!(office.subscribe(&mut phone, 600).status, 200);
+        office.accept(&phone);
+        assert_eq!(office.subscribe(&mut phone, 0).status, 200);
+        office.accept(&phone);
+    }
+    let notifier = &office.notifier;
+    assert_eq!((notifier.table.len(), notifier.phones.len(), notifier.wheel.len()), (0, 0, 0));
+}

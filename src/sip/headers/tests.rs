@@ -58,6 +58,16 @@ fn separators_at_the_end_are_no_part_of_the_item() {
 }
 
 #[test]
+fn separators_that_stand_together_are_noticed() {
+    for bad in ["<sip:u@h>;;", "<sip:u@h>;;x", "sip:u@h;x; ;y", "\"a\" <sip:u@h>;;;;"] {
+        assert!(has_stray_separators(bad), "{bad}");
+    }
+    for good in ["<sip:u@h>", "<sip:u@h>;", "<sip:u@h;;>;x=\";;\";y", "sip:u@h;x;y;"] {
+        assert!(!has_stray_separators(good), "{good}");
+    }
+}
+
+#[test]
 fn a_via_may_have_blanks_everywhere() {
     let v = Via::first_of("SIP / 2.0 / UDP [2001:db8::9]:5061 ; branch = z9hG4bKx;rport, SIP/2.0/FOO x").unwrap();
     assert_eq!((v.transport, v.port, v.branch()), (Some(Transport::Udp), Some(5061), Some("z9hG4bKx")));
@@ -75,6 +85,7 @@ fn stray_separators_in_a_via_are_refused() {
         "HTTP/2.0/UDP h",
         "SIP/2.0/UDP h:x",
         "SIP/2.0/UDP h;branch=z9hG4bK1\x0f",
+        "SIP/2.0/UDP h;branch=z9hG4bK1;BRANCH=z9hG4bK2",
     ] {
         assert!(Via::first_of(bad).is_none(), "{bad}");
     }
@@ -100,7 +111,7 @@ fn cseq_numbers_stay_below_two_to_the_31() {
 fn an_event_has_a_package_and_perhaps_an_id() {
     assert_eq!(Event::read("dialog;sla; id=7"), Some(Event { package: "dialog", id: Some("7") }));
     assert_eq!(Event::read("dialog, presence"), None);
-    for bad in ["", ";id=7", "dialog;id=", "dialog;id=\"7\"", "dialog;id=a b"] {
+    for bad in ["", ";id=7", "dialog;id=", "dialog;id=\"7\"", "dialog;id=a b", "dialog;id=7;id=8"] {
         assert_eq!(Event::read(bad), None, "{bad}");
     }
 }

@@ -7,12 +7,17 @@ use super::{Fault, MAX_MESSAGE, Name};
 
 /// The longest head taken from a stream (octets).
 const MAX_HEAD: usize = 32 * 1024;
+/// The longest body that is read past (octets), so that the stream can go on behind a message that is too large: a proxy's
+/// connection carries others' messages too.
+const MAX_SKIPPED: usize = 1024 * 1024;
 
 /// One thing found in a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A whole message, for [`super::read`].
     Message(Bytes),
+    /// The head of one that is too large; its body is passed over.
+    TooLarge(Bytes),
     /// A double CRLF between messages: to be answered with a single one (RFC 5626 section 4.4.1).
     Ping,
 }
@@ -25,6 +30,8 @@ pub struct Framer {
     searched: usize,
     /// Length of the message at the front of the buffer, once its head is complete.
     expected: Option<usize>,
+    /// How much of a body that is passed over is still to come.
+    skip: usize,
     line_ends: usize,
 }
 
@@ -36,12 +43,15 @@ impl Framer {
 
     /// True while a message has begun and not ended.
     pub fn in_message(&self) -> bool {
-        !self.buffer.is_empty()
+        self.skip > 0 || !self.buffer.is_empty()
     }
 
     /// The next thing in the stream; none when more bytes are needed. After a fault the stream cannot be trusted any
     /// more; the head of the message that caused it comes with it, so that it can be answered before closing.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, (Fault, Bytes)> {
+        let passed = self.skip.min(self.buffer.len());
+        self.buffer.advance(passed);
+        self.skip -= passed;
         if self.expected.is_none() {
             while let Some(&c @ (b'\r' | b'\n')) = self.buffer.first() {
                 self.buffer.advance(1);
@@ -71,6 +81,11 @@ impl Framer {
             match content_length(&self.buffer[..end]) {
                 // Subtracted, for the announced length may be as large as a number can be.
                 Ok(length) if length <= MAX_MESSAGE - end => self.expected = Some(end + length),
+                Ok(length) if length <= MAX_SKIPPED => {
+                    self.skip = length;
+                    self.searched = 0;
+                    return Ok(Some(Frame::TooLarge(self.buffer.split_to(end).freeze())));
+                }
                 Ok(_) => return self.give_up(Fault::TooLarge, end),
                 Err(fault) => return self.give_up(fault, end),
             }

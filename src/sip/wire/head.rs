@@ -10,6 +10,7 @@ use crate::sip::Method;
 #[allow(missing_docs)]
 pub enum Name {
     Accept,
+    Authorization,
     CallId,
     Contact,
     ContentEncoding,
@@ -36,7 +37,7 @@ pub enum Name {
 /// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once.
 type Entry = (&'static str, &'static str, Name, bool);
 
-const NAMES: [Entry; 21] = [
+const NAMES: [Entry; 22] = [
     ("Via", "v", Name::Via, false),
     ("From", "f", Name::From, true),
     ("To", "t", Name::To, true),
@@ -46,6 +47,7 @@ const NAMES: [Entry; 21] = [
     ("Event", "o", Name::Event, true),
     ("Expires", "", Name::Expires, true),
     ("Accept", "", Name::Accept, false),
+    ("Authorization", "", Name::Authorization, false),
     ("Content-Length", "l", Name::ContentLength, true),
     ("Content-Type", "c", Name::ContentType, true),
     ("Content-Encoding", "e", Name::ContentEncoding, false),
@@ -132,6 +134,8 @@ pub enum StartLine<'a> {
 pub struct Header<'a> {
     /// Which header it is.
     pub name: Name,
+    /// Its name as written.
+    pub written: &'a str,
     /// Its value without blanks at the ends; folds are still in it.
     pub value: &'a str,
 }
@@ -162,7 +166,8 @@ fn version(text: &str) -> Result<(), Fault> {
     }
 }
 
-pub(in crate::sip) fn is_token(text: &str) -> bool {
+/// Whether a text is a token (RFC 3261 section 25.1).
+pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&c))
 }
 
@@ -236,7 +241,8 @@ impl<'a> Head<'a> {
         let Some((name, value)) = name_and_value.filter(|(name, _)| is_token(name)) else {
             return self.note(Fault::HeaderLine);
         };
-        let (name, once) = Name::of(name);
+        let written = name;
+        let (name, once) = Name::of(written);
         let bit = 1 << name as u32;
         if once && *seen & bit != 0 {
             let fault = Fault::Repeated(name);
@@ -256,7 +262,7 @@ impl<'a> Head<'a> {
                 return;
             }
         }
-        self.headers.push(Header { name, value: value.trim_matches([' ', '\t', '\r', '\n']) });
+        self.headers.push(Header { name, written, value: value.trim_matches([' ', '\t', '\r', '\n']) });
     }
 
     fn note(&mut self, fault: Fault) {

@@ -13,7 +13,7 @@ mod write;
 
 pub use fault::Fault;
 pub use frame::{Frame, Framer};
-pub(super) use head::is_token;
+pub use head::is_token;
 pub use head::{Head, Header, Name, StartLine, Verb};
 pub use message::{Message, Refused, read};
 pub use write::{Writer, reply};

@@ -19,11 +19,13 @@ pub(crate) struct Settings {
     pub(crate) also: Option<&'static str>,
     /// Whether there is a certificate, for 127.0.0.1 and signed by itself: `certificate.pem` and `key.pem` in the folder.
     pub(crate) certificate: bool,
+    /// Everybody is a stranger and has to prove himself by digest.
+    pub(crate) guarded: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { min_expires: 60, also: None, certificate: false }
+        Self { min_expires: 60, also: None, certificate: false, guarded: false }
     }
 }
 
@@ -140,7 +142,8 @@ fn install_certificate(folder: &Path) {
 }
 
 fn configuration(sip: u16, also: u16, http: u16, settings: &Settings) -> String {
-    let Settings { min_expires, .. } = settings;
+    let Settings { min_expires, guarded, .. } = settings;
+    let access = if *guarded { "[access]\nauthenticate = \"digest\"\ntrusted = []\n" } else { "" };
     let third = settings.also.map(|scheme| format!(", \"{scheme}://127.0.0.1:{also}\"")).unwrap_or_default();
     format!(
         r#"[sip]
@@ -156,6 +159,7 @@ max_expires = 3600
 [data]
 durability = "memory"
 
+{access}
 [[token]]
 value = "{TOKEN}"
 account = "{ACCOUNT}"
@@ -164,6 +168,10 @@ account = "{ACCOUNT}"
 id = "{ACCOUNT}"
 name = "Acme"
 realm = "acme.test"
+
+  [[account.device]]
+  id = "de01ce00000000000000000000000002"
+  sip = {{ username = "1002", password = "s3cret-1002" }}
 "#
     )
 }
