@@ -1,6 +1,6 @@
 # The static binary and nothing else: no shell, no libc, no root.
 FROM rust:1.95-slim-bookworm AS build
-# aws-lc and jemalloc, once they are in, are C; the rest needs only the linker.
+# aws-lc is C, and so will be jemalloc; the rest needs only the linker.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make cmake \
     && rm -rf /var/lib/apt/lists/*
@@ -18,7 +18,7 @@ USER 65532:65532
 # The journal, when [data] dir is /data. Relative paths start here too.
 VOLUME /data
 WORKDIR /data
-EXPOSE 5060/udp 5060/tcp 8000/tcp
+EXPOSE 5060/udp 5060/tcp 5061/tcp 8000/tcp
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
     CMD ["/lamplighter", "health", "--url", "http://127.0.0.1:8000/healthz"]
 # docker run -v ./lamplighter.toml:/etc/lamplighter.toml:ro ... ; the embedded demo listens on the container's loopback.

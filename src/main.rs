@@ -70,7 +70,9 @@ fn serve(file: Option<&Path>) -> ExitCode {
         let server = Server::start(&config).map_err(std::io::Error::other)?;
         greeting::print(&config, &server, file.is_none().then_some(&*demo_token));
         tell_service_manager(&[NotifyState::Ready]);
-        runtime.block_on(signals.any());
+        while runtime.block_on(signals.any()) == Signal::Reload {
+            server.reload_certificates();
+        }
         tracing::info!("stopping: new subscriptions are sent away, what is under way is finished");
         tell_service_manager(&[NotifyState::Stopping]);
         server.stop();
@@ -89,22 +91,35 @@ fn tell_service_manager(state: &[NotifyState<'_>]) {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Stop,
+    Reload,
+}
+
+/// SIGINT, SIGTERM and SIGHUP.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn any(&mut self) {
+    async fn any(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hang_up.recv() => Signal::Reload,
         }
     }
 }

@@ -96,6 +96,7 @@ fn source_of(name: &str, bytes: &[u8]) -> Source {
         listener,
         peer: (ip, port.unwrap_or(5060)).into(),
         flow: tcp.then_some(FlowId(7)),
+        certified: false,
     }
 }
 

@@ -10,13 +10,14 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
-    Presence, Profile, Rates, Sip, people, raw,
+    Presence, Profile, Rates, Sip, people, raw, tls,
 };
 use crate::package;
 
 /// Checks a whole file, section by section in the order of the documentation.
 pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigError> {
     let sip = sip(source, &raw.sip, &raw.access)?;
+    let tls = tls::section(source, raw.tls, raw.sip.listen.as_ref(), &sip.listen)?;
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
@@ -27,15 +28,17 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, http, presence, limits, rates, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, tls, http, presence, limits, rates, data, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
     let advertise = raw.advertise.as_ref().map(|host| advertise(source, host)).transpose()?;
+    let ws_origins = raw.ws_origins.iter().enumerate().map(|(i, written)| ws_origin(source, i, written));
+    let ws_origins = ws_origins.collect::<Result<_, _>>()?;
     let Some(list) = &raw.listen else {
         let here = SocketAddr::from(([127, 0, 0, 1], 5060));
         let listen = [ListenTransport::Udp, ListenTransport::Tcp].map(|transport| Listen { transport, address: here });
-        return Ok(Sip { listen: listen.to_vec(), advertise });
+        return Ok(Sip { listen: listen.to_vec(), advertise, ws_origins });
     };
     if list.get_ref().is_empty() {
         return Err(source.fault(
@@ -68,22 +71,40 @@ fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, 
         }
         listen.push(one);
     }
-    Ok(Sip { listen, advertise })
+    Ok(Sip { listen, advertise, ws_origins })
 }
 
 fn listen_address(written: &str) -> Result<Listen, String> {
-    const ALLOWED: &str = "allowed: \"udp://ADDRESS:PORT\" and \"tcp://ADDRESS:PORT\", an IPv6 address in brackets";
+    const ALLOWED: &str =
+        "allowed: \"udp://ADDRESS:PORT\", and the same with tcp, tls, ws and wss; an IPv6 address in brackets";
     let Some((scheme, rest)) = written.split_once("://") else {
         return Err(format!("\"{written}\" has no transport before \"://\"; {ALLOWED}"));
     };
     let transport = match scheme {
         "udp" => ListenTransport::Udp,
         "tcp" => ListenTransport::Tcp,
-        "tls" | "ws" | "wss" => return Err(format!("\"{scheme}://\" is not available yet; {ALLOWED}")),
+        "tls" => ListenTransport::Tls,
+        "ws" => ListenTransport::Ws,
+        "wss" => ListenTransport::Wss,
         _ => return Err(format!("\"{scheme}\" is no transport; {ALLOWED}")),
     };
     let address = rest.parse().map_err(|_| format!("\"{rest}\" is not an IP address and a port; {ALLOWED}"))?;
     Ok(Listen { transport, address })
+}
+
+/// An Origin as browsers send it (RFC 6454 section 6.1): in lower case, without path.
+fn ws_origin(source: Source<'_>, i: usize, written: &Spanned<String>) -> Result<String, ConfigError> {
+    let origin = written.get_ref();
+    match origin.split_once("://") {
+        Some((scheme, host)) if !scheme.is_empty() && !host.is_empty() && !host.contains('/') => {
+            Ok(origin.to_ascii_lowercase())
+        }
+        _ => Err(source.fault(
+            written.span(),
+            format!("sip.ws_origins[{i}]"),
+            format!("\"{origin}\" is no origin of a web page, such as \"https://phone.acme.test\""),
+        )),
+    }
 }
 
 fn advertise(source: Source<'_>, written: &Spanned<String>) -> Result<String, ConfigError> {
@@ -146,7 +167,18 @@ fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigE
         None => (0..package::REGISTRY.len()).map(|i| package::PackageId(i as u8)).collect(),
         Some(list) => packages(source, list)?,
     };
-    Ok(Presence { min_expires, max_expires, notify_gap_ms, packages })
+    let large_over_tcp = match &raw.large_notify {
+        None => true,
+        Some(written) => match written.get_ref().as_str() {
+            "tcp" => true,
+            "udp" => false,
+            other => {
+                let problem = format!("\"{other}\" is no way for large NOTIFYs; allowed: \"tcp\", \"udp\"");
+                return Err(source.fault(written.span(), "presence.large_notify", problem));
+            }
+        },
+    };
+    Ok(Presence { min_expires, max_expires, notify_gap_ms, packages, large_over_tcp })
 }
 
 fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<package::PackageId>, ConfigError> {

@@ -19,10 +19,14 @@ mod check;
 mod error;
 mod people;
 mod raw;
+mod sip;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use error::ConfigError;
+pub use sip::{Listen, ListenTransport, Sip};
+pub use tls::Tls;
 
 /// The configuration of [`Config::demo`], which is also the shortest example of one.
 const DEMO: &str = include_str!("demo.toml");
@@ -32,6 +36,8 @@ const DEMO: &str = include_str!("demo.toml");
 pub struct Config {
     /// `[sip]`
     pub sip: Sip,
+    /// `[tls]`, if there is one.
+    pub tls: Option<Tls>,
     /// `[http]`
     pub http: Http,
     /// `[presence]`
@@ -54,50 +60,6 @@ pub struct Config {
     pub accounts: Vec<Account>,
 }
 
-/// Where SIP is spoken.
-#[derive(Clone, Debug)]
-pub struct Sip {
-    /// At least one.
-    pub listen: Vec<Listen>,
-    /// Host for Via and Contact, ready to be written (an IPv6 address is in brackets); set if any of `listen` is a
-    /// wildcard.
-    pub advertise: Option<String>,
-}
-
-/// One address that SIP listens on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Listen {
-    /// The transport.
-    pub transport: ListenTransport,
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.transport.scheme(), self.address)
-    }
-}
-
-/// The transports that can be listened on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListenTransport {
-    /// `udp://`
-    Udp,
-    /// `tcp://`
-    Tcp,
-}
-
-impl ListenTransport {
-    /// How it is written before `://`.
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
 /// Where HTTP is spoken.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -116,6 +78,8 @@ pub struct Presence {
     pub notify_gap_ms: u32,
     /// The event packages that are served.
     pub packages: Vec<PackageId>,
+    /// A NOTIFY that is too large for a datagram may go over TCP instead.
+    pub large_over_tcp: bool,
 }
 
 /// Bounds of every table, each with a default that a large installation does not reach.
@@ -133,9 +97,9 @@ pub struct Limits {
     pub publications_per_presentity: usize,
     /// Presentities of one account of which anything is kept.
     pub presentities_per_account: usize,
-    /// SIP connections over TCP at once.
+    /// SIP connections at once, over TCP, TLS and WebSocket together.
     pub tcp_connections: usize,
-    /// A TCP connection that carries nothing for so long is closed.
+    /// A SIP connection that carries nothing for so long is closed.
     pub tcp_idle_seconds: u64,
     /// HTTP connections at once.
     pub http_connections: usize,

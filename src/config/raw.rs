@@ -15,6 +15,7 @@ use super::Secret;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     pub(super) sip: Sip,
+    pub(super) tls: Option<Spanned<Tls>>,
     pub(super) http: Http,
     pub(super) presence: Presence,
     pub(super) limits: Limits,
@@ -32,6 +33,17 @@ pub(super) struct File {
 pub(super) struct Sip {
     pub(super) listen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) advertise: Option<Spanned<String>>,
+    pub(super) ws_origins: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+    pub(super) require_client_certificate: Option<Spanned<bool>>,
+    pub(super) server_ca: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -47,6 +59,7 @@ pub(super) struct Presence {
     pub(super) max_expires: Option<Spanned<i64>>,
     pub(super) notify_gap_ms: Option<Spanned<i64>>,
     pub(super) packages: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) large_notify: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]

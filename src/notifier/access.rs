@@ -38,7 +38,7 @@ impl Notifier {
     ) -> Result<Sender, Answer> {
         let access = &self.settings.access;
         let target = self.target_of(request, uri)?;
-        if self.settings.routing.trusts(source.peer.ip()) {
+        if self.settings.routing.trusts(&source) {
             // Without a word of his, a trusted source speaks for itself: a PBX, or a proxy that has checked.
             return match self.asserted(request).is_none_or(|account| account == Some(target)) {
                 true => Ok(Sender::Known),

@@ -5,8 +5,9 @@
 //! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and `publish` (the life of each),
-//! `notify` (composing, sending, replies and failures), `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+//! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
+//! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -49,10 +50,12 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod wheel;
+mod write;
 
 pub use outbox::{Outbox, Promise};
 pub use persist::Restored;
 pub use route::Routing;
+pub use write::LargeNotifies;
 
 /// What the notifier is told once, at the start.
 #[derive(Debug)]
@@ -109,6 +112,7 @@ pub struct Notifier {
     keeping: AtomicBool,
     /// True once the server is about to stop: then no new subscription is taken on.
     draining: AtomicBool,
+    large: write::Tally,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -143,6 +147,7 @@ impl Notifier {
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            large: write::Tally::default(),
             panics: AtomicU64::new(0),
         }
     }
@@ -165,7 +170,7 @@ impl Notifier {
 
     /// Whether what comes from this source is read at all.
     fn judge(&self, now: Tick, source: Source) -> Verdict {
-        if self.settings.routing.trusts(source.peer.ip()) {
+        if self.settings.routing.trusts(&source) {
             return Verdict::Pass;
         }
         if source.is_stream() {

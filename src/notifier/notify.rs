@@ -4,17 +4,15 @@ use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
+use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
-use crate::package;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, MaxRate, Place, Revision, Subscription};
+use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
-use crate::sip::Transport;
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
-use crate::sip::uri::Uri;
 use crate::sip::wire::{Message, Name};
-use crate::transport::{Destination, ListenerNo, Source, Ticket};
+use crate::transport::{Destination, Source, Ticket};
 
 /// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -67,16 +65,17 @@ impl Notifier {
             // After a restart: the phone may have come back by a new connection in another dialog.
             follow(subscription);
         }
-        let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
-        let bytes: bytes::Bytes = self.write_notify(now, subscription, tag, version, tail.as_deref(), &to).into();
+        let document = Document { tag, version, tail: tail.as_deref() };
+        let Letter { to, bytes, detour } = self.write_notify(now, subscription, &document);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::Idle => (fresh, 0, 0),
             Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures, 0),
-            Delivery::InFlight(flight) => {
+            Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
                 flight.transaction.replace(now.0);
                 (flight.transaction, flight.failures, flight.copies.saturating_add(1))
             }
+            Delivery::InFlight(flight) => (fresh, flight.failures, 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
@@ -91,6 +90,7 @@ impl Notifier {
             fingerprint,
             bytes,
             to,
+            detour,
             copies,
             sent_at,
             transaction,
@@ -99,68 +99,6 @@ impl Notifier {
         };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
-    }
-
-    fn write_notify(
-        &self,
-        now: Tick,
-        subscription: &Subscription,
-        tag: StateTag,
-        version: u32,
-        tail: Option<&str>,
-        to: &Destination,
-    ) -> Vec<u8> {
-        let package = package::get(subscription.package);
-        let no = listener_of(to, subscription.source.listener);
-        let listener = self.settings.routing.listener(no);
-        let transport = if to.is_reliable() { "TCP" } else { "UDP" };
-        let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
-        let mut out = Vec::with_capacity(tail.map_or(0, str::len) + 1_024);
-        let mut writer = subscription.dialog.request(
-            &mut out,
-            "NOTIFY",
-            format_args!("SIP/2.0/{transport} {};branch={branch};rport", listener.sent_by),
-        );
-        let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
-        writer.header("Contact", self.contact(user, no));
-        match &subscription.event_id {
-            Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
-            None => writer.header("Event", package.name()),
-        };
-        match subscription.ended {
-            // Before its time, it ends with the dialog that it named.
-            true if subscription.expires_at > now => {
-                writer.header("Subscription-State", "terminated;reason=noresource")
-            }
-            true => writer.header("Subscription-State", "terminated;reason=timeout"),
-            false => {
-                let expires = subscription.remaining(now);
-                match &subscription.max_rate {
-                    Some(MaxRate { written, .. }) => {
-                        let state = format_args!("active;expires={expires};max-rate={written}");
-                        writer.header("Subscription-State", state)
-                    }
-                    None => writer.header("Subscription-State", format_args!("active;expires={expires}")),
-                }
-            }
-        };
-        writer.header("SIP-ETag", tag);
-        match tail {
-            Some(tail) => {
-                let mut body = String::with_capacity(tail.len() + 256);
-                package.write(version, &subscription.entity, tail, &mut body);
-                writer.body(package.content_type(), body.as_bytes());
-            }
-            None => writer.end(),
-        }
-        out
-    }
-
-    /// Our Contact for a dialog: it leads back to this instance and says whom it is about.
-    pub(super) fn contact(&self, user: &str, listener: ListenerNo) -> String {
-        let listener = self.settings.routing.listener(listener);
-        let transport = if listener.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        format!("<sip:{user}@{}{transport}>", listener.sent_by)
     }
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
@@ -218,6 +156,12 @@ impl Notifier {
         };
         if status < 200 {
             return flight.transaction.proceed(now.0);
+        }
+        if status == NO_ANSWER && flight.detour {
+            // The phone takes no connections, it seems: the same news once more, in a datagram however large.
+            subscription.phone.wants_datagrams();
+            subscription.delivery = Delivery::Idle;
+            return self.notify(now, presentity, state, slot, out);
         }
         let known = Known(flight.revision.0, flight.fingerprint);
         if status != NO_ANSWER {
@@ -418,12 +362,4 @@ fn suspend(
     };
     let silent = status == NO_ANSWER || retry_after.is_some();
     subscription.delivery = Delivery::Suspended { until: now.after(wait), failures, silent };
-}
-
-/// The listener whose name a message goes by.
-fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
-    match to {
-        Destination::Datagram { listener, .. } | Destination::Connection { listener, .. } => *listener,
-        Destination::Flow { .. } => source,
-    }
 }

@@ -11,6 +11,7 @@ use crate::presence::Tick;
 use crate::presence::phone::Phone;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
+use crate::transport::Source;
 
 /// How often a NOTIFY is repeated to an address from which nothing has come back yet.
 pub(super) const UNPROVEN_COPIES: u8 = 2;
@@ -77,7 +78,7 @@ impl Notifier {
         s.source.is_stream()
             || self.settings.access.open_to_the_world
             || s.phone.is_proven_at(address)
-            || self.settings.routing.trusts(address)
+            || self.settings.routing.trusts(&s.source)
     }
 
     /// Has the subscriptions looked at that have waited for a sign of life from their phone, in turn.
@@ -104,16 +105,22 @@ impl Notifier {
     }
 }
 
-/// Takes the connection that the phone last came by in place of one that is gone; true if there is another.
+/// Takes the connection that the phone last came by in place of one that is gone; true if there is another, and it is
+/// no less safe.
 pub(super) fn follow(subscription: &mut Subscription) -> bool {
     if !subscription.source.is_stream() {
         return false;
     }
     match subscription.phone.way() {
-        Some(way) if way.flow != subscription.source.flow => {
+        Some(way) if way.flow != subscription.source.flow && is_as_safe(&way, &subscription.source) => {
             subscription.source = way;
             true
         }
         _ => false,
     }
+}
+
+/// Whether what went one way may go another.
+pub(super) fn is_as_safe(way: &Source, than: &Source) -> bool {
+    way.is_secure() >= than.is_secure() && way.certified >= than.certified
 }

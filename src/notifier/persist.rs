@@ -48,7 +48,7 @@ struct KeptSubscription {
     dialog: Dialog,
     entity: String,
     user_agent: Option<Box<str>>,
-    tcp: bool,
+    way: Way,
     listener: u8,
     peer: SocketAddr,
     subscribed_at: Tick,
@@ -59,6 +59,47 @@ struct KeptSubscription {
     suppressed: bool,
     max_rate: Option<MaxRate>,
     named: Option<Box<NamedDialog>>,
+}
+
+/// The way that the latest SUBSCRIBE came. The first two are what was once `tcp: bool`, and read as such.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Way {
+    Udp,
+    Tcp,
+    Tls,
+    Ws,
+    Wss,
+    CertifiedTls,
+    CertifiedWss,
+}
+
+impl Way {
+    fn of(source: &Source) -> Way {
+        match (source.transport, source.certified) {
+            (Transport::Tls, false) => Way::Tls,
+            (Transport::Tls, true) => Way::CertifiedTls,
+            (Transport::Ws, _) => Way::Ws,
+            (Transport::Wss, false) => Way::Wss,
+            (Transport::Wss, true) => Way::CertifiedWss,
+            (Transport::Udp, _) => Way::Udp,
+            // SCTP is not spoken here.
+            (Transport::Tcp | Transport::Sctp | Transport::TlsSctp, _) => Way::Tcp,
+        }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Way::Udp => Transport::Udp,
+            Way::Tcp => Transport::Tcp,
+            Way::Tls | Way::CertifiedTls => Transport::Tls,
+            Way::Ws => Transport::Ws,
+            Way::Wss | Way::CertifiedWss => Transport::Wss,
+        }
+    }
+
+    fn is_certified(self) -> bool {
+        matches!(self, Way::CertifiedTls | Way::CertifiedWss)
+    }
 }
 
 #[derive(Serialize)]
@@ -151,7 +192,7 @@ impl Notifier {
             dialog: Dialog { local_cseq: s.reserved, ..s.dialog.clone() },
             entity: s.entity.to_string(),
             user_agent: s.user_agent.clone(),
-            tcp: s.source.transport == Transport::Tcp,
+            way: Way::of(&s.source),
             listener: s.source.listener.0,
             peer: s.source.peer,
             subscribed_at: s.subscribed_at,
@@ -261,16 +302,13 @@ impl Notifier {
     fn restore_subscription(&self, now: Tick, number: u32, slot: u32, kept: KeptSubscription) -> Option<()> {
         let (aor, realm) = self.aor_of(&kept.account, &kept.user)?;
         let package = package::by_name(&kept.package)?;
-        let listener = ListenerNo(kept.listener);
-        if usize::from(kept.listener) >= self.settings.routing.listeners.len() {
-            return None;
-        }
+        let transport = kept.way.transport();
+        let listener = self.settings.routing.listener_again(transport, ListenerNo(kept.listener), kept.peer)?;
         let presentity = self.table.restore(number, &aor, realm);
         if presentity.number != number {
             return None;
         }
         self.gate.know(now, kept.peer);
-        let transport = if kept.tcp { Transport::Tcp } else { Transport::Udp };
         let expiry_timer = self.wheel.file(now, kept.expires_at, number, Watch::Expiry(slot));
         let subscription = Subscription {
             place: Place { presentity: number, slot, nonce: kept.nonce },
@@ -282,7 +320,7 @@ impl Notifier {
             entity: kept.entity.into(),
             user_agent: kept.user_agent,
             // The connection is gone with the process that had it.
-            source: Source { transport, listener, peer: kept.peer, flow: None },
+            source: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() },
             subscribed_at: kept.subscribed_at,
             granted: kept.granted,
             expires_at: kept.expires_at,
@@ -348,4 +386,31 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_comes_back_and_those_of_older_journals_are_what_they_were() {
+        let all = [
+            (Transport::Udp, false),
+            (Transport::Tcp, false),
+            (Transport::Tls, false),
+            (Transport::Ws, false),
+            (Transport::Wss, false),
+            (Transport::Tls, true),
+            (Transport::Wss, true),
+        ];
+        for (transport, certified) in all {
+            let peer = "192.0.2.7:5060".parse().unwrap();
+            let source = Source { transport, listener: ListenerNo(0), peer, flow: None, certified };
+            let way: Way = decode(&encode(&Way::of(&source))).unwrap();
+            assert_eq!((way.transport(), way.is_certified()), (transport, certified));
+        }
+        for (tcp, transport) in [(false, Transport::Udp), (true, Transport::Tcp)] {
+            assert_eq!(decode::<Way>(&encode(&tcp)).unwrap().transport(), transport);
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Notifier {
         // The answer goes in front of whatever the decision wants sent.
         let (place, kept) = (out.messages.len(), out.records.len());
         let answer = self
-            .inspect(verb, uri, request)
+            .inspect(verb, uri, request, source)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
                 Method::Subscribe | Method::Publish => {
@@ -135,7 +135,13 @@ impl Notifier {
     }
 
     /// The checks of RFC 3261 section 8.2, in its order.
-    fn inspect<'a>(&self, verb: Verb<'_>, uri: &'a str, request: &Message<'_>) -> Result<(Method, Uri<'a>), Answer> {
+    fn inspect<'a>(
+        &self,
+        verb: Verb<'_>,
+        uri: &'a str,
+        request: &Message<'_>,
+        source: Source,
+    ) -> Result<(Method, Uri<'a>), Answer> {
         let method = match verb {
             Verb::Known(method @ (Method::Subscribe | Method::Publish | Method::Options)) => method,
             Verb::Known(_) => {
@@ -149,6 +155,8 @@ impl Notifier {
         let uri = Uri::read(uri).ok_or_else(|| Answer::bad_request(Fault::RequestUri.to_string()))?;
         match uri.scheme {
             Scheme::Sip => {}
+            // Over TLS, or by a proxy that stays in between and does that for us.
+            Scheme::Sips if source.is_secure() || request.first(Name::RecordRoute).is_some() => {}
             Scheme::Sips => return Err(unsupported("sips Is Not Available Here")),
             Scheme::Other(_) => return Err(unsupported("Unsupported URI Scheme")),
         }

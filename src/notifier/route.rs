@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Scheme, Uri};
 use crate::transport::{Destination, Listener, ListenerNo, Source};
 
 /// What routing needs to know of this server.
@@ -29,10 +29,10 @@ impl Routing {
         &self.listeners[no.0 as usize]
     }
 
-    /// True if this source is trusted.
-    pub fn trusts(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.trusted.iter().any(|net| net.contains(&ip))
+    /// True if this source is trusted: by its address, or because it showed a certificate of `tls.client_ca`.
+    pub fn trusts(&self, source: &Source) -> bool {
+        let ip = source.peer.ip().to_canonical();
+        source.certified || self.trusted.iter().any(|net| net.contains(&ip))
     }
 
     /// Where the next request of a dialog goes, whose last request came from `source`.
@@ -46,44 +46,52 @@ impl Routing {
         }
         let contact = Uri::read(&dialog.target).filter(believed);
         if let Some(flow) = source.flow {
-            let otherwise = contact.and_then(|uri| self.connection(&uri, source));
+            // Nobody can be connected to over WebSocket, and what began over TLS goes on over TLS or not at all.
+            let otherwise = contact.and_then(|uri| self.connection(&uri, source.transport, source));
             return Destination::Flow { flow, otherwise };
         }
         contact.and_then(|uri| self.towards(&uri, source)).unwrap_or_else(|| self.back_to(source))
     }
 
+    /// A connection to where the next request of a dialog goes by datagram; none if that must not be TCP, because a URI
+    /// says so or nobody asked for more than an answer to where it came from, through NAT.
+    pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source) -> Option<Destination> {
+        let uri = Uri::read(dialog.first_route().unwrap_or(&dialog.target))?;
+        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none();
+        let (listener, peer) =
+            self.connection(&uri, Transport::Tcp, source).filter(|_| open && self.may_name(source, &uri))?;
+        Some(Destination::Connection { listener, peer })
+    }
+
     /// Whether a source may have something sent to the host of a URI: to itself always, elsewhere if it is trusted.
     fn may_name(&self, source: &Source, uri: &Uri<'_>) -> bool {
-        uri.host.ip() == Some(source.peer.ip().to_canonical()) || self.trusts(source.peer.ip())
+        uri.host.ip() == Some(source.peer.ip().to_canonical()) || self.trusts(source)
     }
 
     /// The way to the host of a URI; none if it is a name, an address that nobody may be sent to, or a transport that
     /// we do not speak.
     fn towards(&self, uri: &Uri<'_>, source: &Source) -> Option<Destination> {
-        match transport_of(uri)? {
-            Transport::Udp => {
-                let peer = address_of(uri)?;
-                let listener = self.listener_for(Transport::Udp, peer, source)?;
-                Some(Destination::Datagram { listener, peer })
+        let transport = transport_of(uri)?;
+        if transport == Transport::Udp {
+            let peer = address_of(uri, transport)?;
+            let listener = self.listener_for(transport, peer, source)?;
+            return Some(Destination::Datagram { listener, peer });
+        }
+        let otherwise = self.connection(uri, transport, source);
+        match (source.flow.filter(|_| source.transport == transport), otherwise) {
+            // The connection that the proxy itself opened is as good as a new one to it.
+            (Some(flow), _) if uri.host.ip().is_none_or(|ip| ip == source.peer.ip().to_canonical()) => {
+                Some(Destination::Flow { flow, otherwise })
             }
-            Transport::Tcp => {
-                let otherwise = self.connection(uri, source);
-                match (source.flow, otherwise) {
-                    // The connection that the proxy itself opened is as good as a new one to it.
-                    (Some(flow), _) if uri.host.ip().is_none_or(|ip| ip == source.peer.ip().to_canonical()) => {
-                        Some(Destination::Flow { flow, otherwise })
-                    }
-                    (_, Some((listener, peer))) => Some(Destination::Connection { listener, peer }),
-                    _ => None,
-                }
-            }
+            (_, Some((listener, peer))) => Some(Destination::Connection { listener, peer }),
             _ => None,
         }
     }
 
-    fn connection(&self, uri: &Uri<'_>, source: &Source) -> Option<(ListenerNo, SocketAddr)> {
-        let peer = address_of(uri)?;
-        Some((self.listener_for(Transport::Tcp, peer, source)?, peer))
+    /// Where to connect to for the host of a URI. A WebSocket is only ever opened from the other side.
+    fn connection(&self, uri: &Uri<'_>, transport: Transport, source: &Source) -> Option<(ListenerNo, SocketAddr)> {
+        let peer = address_of(uri, transport).filter(|_| matches!(transport, Transport::Tcp | Transport::Tls))?;
+        Some((self.listener_for(transport, peer, source)?, peer))
     }
 
     /// The way that the last request came.
@@ -91,6 +99,16 @@ impl Routing {
         match source.flow {
             Some(flow) => Destination::Flow { flow, otherwise: None },
             None => Destination::Datagram { listener: source.listener, peer: source.peer },
+        }
+    }
+
+    /// The listener of a subscription that comes back after a restart: the one that it had, unless the configuration has
+    /// another in its place.
+    pub(super) fn listener_again(&self, transport: Transport, no: ListenerNo, peer: SocketAddr) -> Option<ListenerNo> {
+        let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
+        match self.listeners.get(no.0 as usize) {
+            Some(same) if fits(same) => Some(no),
+            _ => self.listeners.iter().position(fits).map(|i| ListenerNo(i as u8)),
         }
     }
 
@@ -104,20 +122,25 @@ impl Routing {
     }
 }
 
+/// The transport that a URI names (RFC 3263 section 4.1, RFC 7118 section 5.2); none if we do not speak it.
 fn transport_of(uri: &Uri<'_>) -> Option<Transport> {
-    match uri.param("transport") {
-        None => Some(Transport::Udp),
-        Some(t) if t.eq_ignore_ascii_case("udp") => Some(Transport::Udp),
-        Some(t) if t.eq_ignore_ascii_case("tcp") => Some(Transport::Tcp),
-        Some(_) => None,
+    let secure = uri.scheme == Scheme::Sips;
+    let named = uri.param("transport").map(str::to_ascii_lowercase);
+    match (named.as_deref(), secure) {
+        (None | Some("udp"), false) => Some(Transport::Udp),
+        (Some("tcp"), false) => Some(Transport::Tcp),
+        (None | Some("tcp"), true) | (Some("tls"), _) => Some(Transport::Tls),
+        (Some("ws"), false) => Some(Transport::Ws),
+        (Some("ws"), true) | (Some("wss"), _) => Some(Transport::Wss),
+        _ => None,
     }
 }
 
 /// The address that a URI names, if it is one and can belong to a single host (RFC 4475 section 3.3.10).
-fn address_of(uri: &Uri<'_>) -> Option<SocketAddr> {
+fn address_of(uri: &Uri<'_>, transport: Transport) -> Option<SocketAddr> {
     let ip = uri.host.ip()?;
     let everybody = ip.is_multicast() || ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    let port = uri.port.unwrap_or(5060);
+    let port = uri.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
     (!everybody && port != 0).then_some(SocketAddr::new(ip, port))
 }
 
@@ -137,6 +160,8 @@ mod tests {
                 listener(Transport::Udp, "192.0.2.1:5060"),
                 listener(Transport::Tcp, "192.0.2.1:5060"),
                 listener(Transport::Udp, "[2001:db8::1]:5060"),
+                listener(Transport::Tls, "192.0.2.1:5061"),
+                listener(Transport::Wss, "192.0.2.1:443"),
             ],
             trusted: vec!["198.51.100.0/24".parse().unwrap()],
         }
@@ -157,12 +182,22 @@ mod tests {
     }
 
     fn udp(peer: &str) -> Source {
-        Source { transport: Transport::Udp, listener: ListenerNo(0), peer: peer.parse().unwrap(), flow: None }
+        Source {
+            transport: Transport::Udp,
+            listener: ListenerNo(0),
+            peer: peer.parse().unwrap(),
+            flow: None,
+            certified: false,
+        }
     }
 
     fn tcp(peer: &str) -> Source {
         let peer = peer.parse().unwrap();
-        Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(9)) }
+        Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(9)), certified: false }
+    }
+
+    fn stream(transport: Transport, listener: u8, peer: &str) -> Source {
+        Source { transport, listener: ListenerNo(listener), ..tcp(peer) }
     }
 
     fn datagram(listener: u8, peer: &str) -> Destination {
@@ -230,5 +265,51 @@ mod tests {
     fn the_listener_fits_the_address_family() {
         let d = dialog("<sip:[2001:db8::7];lr>", "sip:a@b");
         assert_eq!(routing().next_hop(&d, &udp("198.51.100.3:5060")), datagram(2, "[2001:db8::7]:5060"));
+    }
+
+    #[test]
+    fn what_began_over_tls_never_goes_on_without() {
+        let tls = stream(Transport::Tls, 3, "203.0.113.7:58780");
+        let peer: SocketAddr = "203.0.113.7:5061".parse().unwrap();
+        for contact in ["sips:a@203.0.113.7", "sip:a@203.0.113.7:5061;transport=tcp", "sip:a@203.0.113.7:5061"] {
+            let flow = Destination::Flow { flow: FlowId(9), otherwise: Some((ListenerNo(3), peer)) };
+            assert_eq!(routing().next_hop(&dialog("", contact), &tls), flow, "{contact}");
+        }
+        for route in ["<sips:203.0.113.7;lr>", "<sip:203.0.113.7;transport=tls;lr>"] {
+            // Not down the connection without TLS that the proxy happens to have.
+            let new = Destination::Connection { listener: ListenerNo(3), peer };
+            assert_eq!(routing().next_hop(&dialog(route, "sip:a@b"), &tcp("203.0.113.7:58780")), new, "{route}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_is_used_for_as_long_as_it_is_there_and_never_opened() {
+        let wss = stream(Transport::Wss, 4, "203.0.113.7:58780");
+        let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
+        for contact in ["sip:a@df7jal23ls0d.invalid;transport=ws", "sip:a@203.0.113.7:58780;transport=ws"] {
+            assert_eq!(routing().next_hop(&dialog("", contact), &wss), alone, "{contact}");
+        }
+        let edge = dialog("<sip:203.0.113.7:443;transport=wss;lr>", "sip:a@x.invalid;transport=ws");
+        assert_eq!(routing().next_hop(&edge, &wss), alone);
+        assert_eq!(routing().next_hop(&edge, &udp("203.0.113.7:5060")), datagram(0, "203.0.113.7:5060"));
+    }
+
+    #[test]
+    fn a_certificate_is_as_good_as_a_trusted_address() {
+        let d = dialog("<sip:203.0.113.9;lr>", "sip:a@10.0.0.1");
+        let stranger = stream(Transport::Tls, 3, "203.0.113.7:58780");
+        assert_eq!(routing().next_hop(&d, &stranger), Destination::Flow { flow: FlowId(9), otherwise: None });
+        let edge = Source { certified: true, ..stranger };
+        assert_eq!(routing().next_hop(&d, &edge), datagram(0, "203.0.113.9:5060"));
+    }
+
+    #[test]
+    fn after_a_restart_the_listener_is_found_again_wherever_it_stands_now() {
+        let peer = "203.0.113.7:58780".parse().unwrap();
+        let found = |transport, no| routing().listener_again(transport, ListenerNo(no), peer);
+        assert_eq!(found(Transport::Tls, 3), Some(ListenerNo(3)));
+        assert_eq!(found(Transport::Tls, 1), Some(ListenerNo(3)));
+        assert_eq!(found(Transport::Udp, 9), Some(ListenerNo(0)));
+        assert_eq!(found(Transport::Ws, 0), None);
     }
 }

@@ -8,6 +8,7 @@ use super::answer::Answer;
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
+use super::write::is_sips;
 use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
@@ -174,7 +175,7 @@ impl Notifier {
             return Err(Answer::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
                 .with("Accept", content_type));
         }
-        let contact = contact_of(request, routed)?;
+        let contact = contact_of(request, routed || source.is_secure())?;
         let user_agent = request.first(Name::UserAgent);
         let unless = request.first(Name::SuppressIfMatch);
         Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
@@ -318,8 +319,9 @@ impl Notifier {
 
     /// The 200 to a SUBSCRIBE.
     fn accept(&self, entity: &Uri<'_>, wish: &Wish<'_>, new: Option<Place>) -> Answer {
+        let sips = is_sips(entity.text) || wish.contact.is_some_and(is_sips);
         let mut answer = Answer::ok()
-            .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener))
+            .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener, sips))
             .with("Expires", wish.granted.to_string())
             .with("Allow-Events", self.allow_events());
         answer.to_tag = new.map(|place| place.to_string());
@@ -380,8 +382,8 @@ fn affordable(octets: usize) -> Result<(), Answer> {
 
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
 ///
-/// A sips Contact may only be reached over TLS, which a proxy in between can do for us.
-fn contact_of<'a>(request: &Message<'a>, routed: bool) -> Result<Option<&'a str>, Answer> {
+/// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between.
+fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<&'a str>, Answer> {
     let mut all = request.all(Name::Contact).flat_map(list);
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
@@ -394,7 +396,7 @@ fn contact_of<'a>(request: &Message<'a>, routed: bool) -> Result<Option<&'a str>
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).
         Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Answer::bad_request("Headers In Contact URI")),
         Scheme::Sip => Ok(Some(contact.uri)),
-        Scheme::Sips if routed => Ok(Some(contact.uri)),
+        Scheme::Sips if secure => Ok(Some(contact.uri)),
         Scheme::Sips => Err(Answer::new(StatusCode::UnsupportedUriScheme, "sips Is Not Available Here")),
         Scheme::Other(_) => Err(Answer::bad_request("Contact Is No SIP URI")),
     }

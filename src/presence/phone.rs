@@ -66,12 +66,21 @@ struct State {
     own_address: Option<IpAddr>,
     /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
     way: Option<Box<Source>>,
+    /// It did not take a connection when one was tried.
+    datagrams_only: bool,
 }
 
 impl Phone {
     fn new(id: PhoneId) -> Phone {
-        let state =
-            State { taken: 0, taken_at: Tick(0), interval: SLOWEST, asleep: Vec::new(), own_address: None, way: None };
+        let state = State {
+            taken: 0,
+            taken_at: Tick(0),
+            interval: SLOWEST,
+            asleep: Vec::new(),
+            own_address: None,
+            way: None,
+            datagrams_only: false,
+        };
         Phone { id, state: Mutex::new(state) }
     }
 
@@ -136,6 +145,16 @@ impl Phone {
     /// The stream that it last came by, if it did.
     pub fn way(&self) -> Option<Source> {
         self.state.lock().way.as_deref().copied()
+    }
+
+    /// No connection to it could be made or used: what is large goes in datagrams to it, for as long as it is known.
+    pub fn wants_datagrams(&self) {
+        self.state.lock().datagrams_only = true;
+    }
+
+    /// Whether connections to it have been found to be in vain.
+    pub fn takes_datagrams_only(&self) -> bool {
+        self.state.lock().datagrams_only
     }
 
     /// It is silent to this subscription, which is to be tried again once it shows itself.

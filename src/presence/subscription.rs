@@ -180,6 +180,8 @@ pub struct InFlight {
     pub bytes: Bytes,
     /// Where it went.
     pub to: Destination,
+    /// It went over a connection only because it is large.
+    pub detour: bool,
     /// How many more copies of it, or NOTIFYs in its place, have left without an answer.
     pub copies: u8,
     /// When it first left.

@@ -17,19 +17,24 @@ use crate::notifier::{Notifier, Outbox};
 use crate::sip::Transport;
 use crate::sip::wire::Fault;
 use crate::transport::{
-    Acceptor, Arrival, Connection, Datagrams, Destination, Hub, Listener, ListenerNo, Packet, Shared, Ticket,
+    Acceptor, Arrival, Connection, Datagrams, Destination, Door, Hub, Listener, ListenerNo, Packet, Shared, Ticket, Tls,
 };
 
 /// How long the journal may take at the end for what waits for it.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
 /// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
 const LONGEST_SLEEP: u64 = 50;
+/// How often the files of `[tls]` are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
 pub(super) struct IoThread {
     pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) tls: Option<Arc<Tls>>,
+    /// Web pages that WebSockets are accepted from.
+    pub(super) origins: Arc<[String]>,
     pub(super) journal: Option<Arc<Journal>>,
     /// How long a connection may be idle.
     pub(super) idle: Duration,
@@ -91,14 +96,15 @@ impl IoThread {
                 _ => {
                     sockets.push(None);
                     let shared = Arc::clone(&self.shared);
-                    acceptors.push(Acceptor::bind(listener.address, no, shared).map_err(listen)?);
+                    let door = Door::new(listener.transport, self.tls.clone(), Arc::clone(&self.origins));
+                    acceptors.push(Acceptor::bind(listener.address, no, door, shared).map_err(listen)?);
                 }
             }
         }
         drop(entered);
         let run = move || {
             runtime.block_on(async move {
-                let hub = Hub::new(self.shared, sockets.clone(), connected);
+                let hub = Hub::new(self.shared, sockets.clone(), self.listeners, connected);
                 // As bounded as the journal's own queue.
                 let (kept, keeping) = mpsc::unbounded_channel();
                 let worker = Worker {
@@ -124,6 +130,9 @@ impl IoThread {
                 if let Some(chores) = chores {
                     tokio::spawn(worker.clone().run_errands(chores));
                     tokio::spawn(worker.clone().keep_time());
+                    if let Some(tls) = self.tls {
+                        tokio::spawn(keep_fresh(tls));
+                    }
                 }
                 // The sender is gone only if the server was dropped, which is a way to stop as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
@@ -133,6 +142,17 @@ impl IoThread {
             drop(ending);
         };
         std::thread::Builder::new().name(format!("io-{number}")).spawn(run).map_err(StartError::Thread)
+    }
+}
+
+/// Looks whether the certificate has been renewed, as often as that matters. A file system may not tell of changes by
+/// itself (a mounted secret does not), so it is asked.
+async fn keep_fresh(tls: Arc<Tls>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_LOOK).await;
+        let tls = Arc::clone(&tls);
+        // It panics only if reading files does.
+        let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
     }
 }
 

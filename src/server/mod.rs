@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Key};
 use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
-use crate::transport::{Listener, Shared, is_free};
+use crate::transport::{Listener, Shared, Tls, TlsError, is_free};
 
 mod clock;
 mod desk;
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error("data.dir: {0}")]
     Journal(#[from] JournalError),
+    /// The certificate cannot be used.
+    #[error("[tls]: {0}")]
+    Tls(#[from] TlsError),
     /// The system gave us no thread or no runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -65,6 +68,7 @@ pub struct Server {
     /// Closed by the threads when they end.
     ended: std::sync::mpsc::Receiver<()>,
     addresses: Vec<String>,
+    tls: Option<Arc<Tls>>,
     journal: Option<Arc<Journal>>,
 }
 
@@ -74,6 +78,7 @@ impl Server {
         let directory = Arc::new(Directory::new(config));
         let clock = Clock::start();
         let listeners = listeners_of(config);
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         for (listen, listener) in config.sip.listen.iter().zip(&listeners) {
             is_free(listener.address, listener.transport)
                 .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
@@ -96,7 +101,7 @@ impl Server {
             );
         }
         let (failures, undeliverable) = mpsc::unbounded_channel();
-        let shared = Shared::new(config.limits.tcp_connections, failures);
+        let shared = Shared::new(config.limits.tcp_connections, tls.clone(), failures);
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();
         let (errands, errands_in) = mpsc::unbounded_channel();
@@ -110,6 +115,8 @@ impl Server {
                 clock,
                 shared: Arc::clone(&shared),
                 listeners: listeners.clone(),
+                tls: tls.clone(),
+                origins: config.sip.ws_origins.clone().into(),
                 journal: journal.clone(),
                 idle: Duration::from_secs(config.limits.tcp_idle_seconds),
             };
@@ -127,12 +134,21 @@ impl Server {
         threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
-        Ok(Server { notifier, stop, ready, threads, ended, addresses, journal })
+        Ok(Server { notifier, stop, ready, threads, ended, addresses, tls, journal })
     }
 
     /// What it listens on, for people.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Reads the certificate and its kin again, if there are any. Connections that are open stay as they are.
+    pub fn reload_certificates(&self) {
+        match &self.tls {
+            None => tracing::info!("there are no certificates to read again"),
+            Some(tls) if tls.reload() => {}
+            Some(_) => tracing::info!("the certificate has not changed, or cannot be used"),
+        }
     }
 
     /// Stops it. New subscriptions are sent away and `/readyz` says so, what is under way is finished and what was
@@ -182,6 +198,9 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
         transport: match listen.transport {
             ListenTransport::Udp => Transport::Udp,
             ListenTransport::Tcp => Transport::Tcp,
+            ListenTransport::Tls => Transport::Tls,
+            ListenTransport::Ws => Transport::Ws,
+            ListenTransport::Wss => Transport::Wss,
         },
         address: listen.address,
         sent_by: sent_by(listen.address).into(),

@@ -24,6 +24,8 @@ struct Dialog {
     version: Option<u32>,
     bytes: Vec<u8>,
     sent_at: u64,
+    /// The latest NOTIFY went over a stream; a large one may, in a dialog over UDP.
+    reliable: bool,
     answered: bool,
     /// A SUBSCRIBE came since the last NOTIFY.
     asked: bool,
@@ -60,6 +62,7 @@ impl Laws {
             version: None,
             bytes: Vec::new(),
             sent_at: 0,
+            reliable: false,
             answered: true,
             asked: true,
             last_said: false,
@@ -117,7 +120,7 @@ impl Laws {
         let state = m.first(Name::SubscriptionState).ok_or("a NOTIFY without Subscription-State")?;
         let is_final = state.starts_with("terminated");
         let since = now.saturating_sub(dialog.sent_at);
-        let waited = if reliable { TIMER_F } else { T1 };
+        let waited = if dialog.reliable { TIMER_F } else { T1 };
         if m.cseq.number == dialog.cseq {
             repeated(dialog, bytes, since, reliable)?;
         } else {
@@ -145,6 +148,7 @@ impl Laws {
             }
         }
         (dialog.sent_at, dialog.asked, dialog.last_said) = (now, false, is_final);
+        dialog.reliable = reliable;
         let true_lamp = truth.lamp(presentity, package);
         // The final NOTIFY is repeated as it is: nobody is shown it for long.
         if lamp != true_lamp && !truth.is_uncertain(now, presentity) && !is_final {

@@ -152,7 +152,8 @@ impl World {
             (Sabotage::LostChange, _) => {
                 let answer = super::message::answer(&m, 200, None);
                 let peer = ([192, 0, 2, 1], 9).into();
-                let source = Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None };
+                let source =
+                    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
                 self.in_ms(1, Happening::AtServer(source, answer.into()));
                 let nowhere = Packet {
                     to: crate::transport::Destination::Datagram { listener: ListenerNo(0), peer },

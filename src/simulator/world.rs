@@ -384,7 +384,7 @@ impl World {
         let arrivals = self.arrivals(cut, flow, 0);
         self.draw(true, &bytes, &arrivals);
         for delay in arrivals {
-            let source = Source { transport, listener, peer, flow: flow.map(FlowId) };
+            let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
             self.in_ms(wait + delay, Happening::AtServer(source, bytes.clone()));
         }
     }

@@ -23,12 +23,19 @@ pub struct Source {
     pub peer: SocketAddr,
     /// The connection that it came on, where there are connections.
     pub flow: Option<FlowId>,
+    /// Its connection showed a certificate of `tls.client_ca`.
+    pub certified: bool,
 }
 
 impl Source {
     /// Whether it came on a connection.
     pub fn is_stream(&self) -> bool {
         self.transport != Transport::Udp
+    }
+
+    /// Whether nobody between its last hop and us could read it.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.transport, Transport::Tls | Transport::Wss)
     }
 }
 
@@ -49,9 +56,9 @@ pub enum Destination {
         /// Where to connect to when it is gone, and the listener whose name the new connection goes by.
         otherwise: Option<(ListenerNo, SocketAddr)>,
     },
-    /// A TCP connection to be opened, or used again if one is open to the same address.
+    /// A connection to be opened, or used again if one is open to the same address.
     Connection {
-        /// The listener whose name the connection goes by.
+        /// The listener whose name the connection goes by, and whose transport it has: TCP or TLS.
         listener: ListenerNo,
         /// The receiver.
         peer: SocketAddr,

@@ -8,19 +8,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use super::tcp::Connection;
-use super::{Datagrams, Destination, FlowId, ListenerNo, Packet, Ticket};
+use super::door::{self, Passage, Writing};
+use super::frames::Frames;
+use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Ticket, Tls};
+use crate::sip::Transport;
 
 /// The most messages that wait for one connection. A proxy's connection carries thousands of dialogs.
 const QUEUE: usize = 65_536;
 /// The most octets that wait for one connection; a peer that lets more pile up does not read, and is dropped.
 const QUEUE_OCTETS: usize = 64 * 1024 * 1024;
-/// How long a connection may take to open, and a peer to make room for a write.
+/// How long a peer may take to make room for a write.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to open: the first packet may be lost twice. Somebody's lamp is waiting.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// How many handshakes and upgrades may be under way at once. Each may last ten seconds and costs far more than the
+/// connection that it is for, so those who only begin them are kept from taking all the room.
+const PASSING: usize = 1_024;
 
 /// What all threads share: the connections, and where failures are reported.
 #[derive(Debug)]
@@ -31,6 +38,9 @@ pub struct Shared {
     next_flow: AtomicU64,
     open: AtomicUsize,
     most: usize,
+    passing: Semaphore,
+    /// For the connections over TLS that we open.
+    tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
 }
 
@@ -38,6 +48,8 @@ pub struct Shared {
 struct Flow {
     queue: mpsc::Sender<(Bytes, Option<Ticket>)>,
     octets: Arc<AtomicUsize>,
+    /// A WebSocket: every message goes into a frame.
+    framed: bool,
 }
 
 /// Counts an open connection while it lives.
@@ -53,13 +65,15 @@ impl Drop for Permit {
 impl Shared {
     /// Room for `most` connections; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
     /// subscription is under way, so that channel is as bounded as the table is.
-    pub fn new(most: usize, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
+    pub fn new(most: usize, tls: Option<Arc<Tls>>, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
         Arc::new(Shared {
             flows: DashMap::new(),
             opened: DashMap::new(),
             next_flow: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             most,
+            passing: Semaphore::new(PASSING),
+            tls,
             failures,
         })
     }
@@ -76,6 +90,11 @@ impl Shared {
         (taken < self.most).then_some(permit)
     }
 
+    /// Takes one of the handshakes that there may be at once; none when all are taken.
+    pub(super) fn passing(&self) -> Option<SemaphorePermit<'_>> {
+        self.passing.try_acquire().ok()
+    }
+
     fn report(&self, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket {
             // Nobody listens any more only while the server stops.
@@ -83,12 +102,12 @@ impl Shared {
         }
     }
 
-    /// Makes a flow known; what is queued for it comes out of the receiver.
-    pub(super) fn register(&self) -> (FlowId, Outgoing) {
+    /// Makes a flow known; what is queued for it comes out of the receiver. Messages of a `framed` one go into frames.
+    pub(super) fn register(&self, framed: bool) -> (FlowId, Outgoing) {
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let (sender, queue) = mpsc::channel(QUEUE);
         let octets = Arc::new(AtomicUsize::new(0));
-        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets) });
+        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), framed });
         (id, Outgoing { queue, octets })
     }
 
@@ -100,6 +119,18 @@ impl Shared {
     /// Queues a message for a flow; false if that flow is gone.
     fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };
+        let bytes = if flow.framed { &Frames::wrap(bytes) } else { bytes };
+        self.push(id, &flow, bytes, ticket)
+    }
+
+    /// Queues what is a frame already.
+    pub(super) fn queue_frame(&self, id: FlowId, frame: Bytes) {
+        if let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) {
+            self.push(id, &flow, &frame, None);
+        }
+    }
+
+    fn push(&self, id: FlowId, flow: &Flow, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let waiting = flow.octets.fetch_add(bytes.len(), Ordering::Relaxed);
         if waiting > QUEUE_OCTETS || flow.queue.try_send((bytes.clone(), ticket)).is_err() {
             tracing::warn!(flow = id.0, octets = waiting, "a peer does not read; its connection is closed");
@@ -119,7 +150,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Writes what is queued until the flow is closed or the peer gone; says so for every message that is not written.
-    pub(super) async fn write_to(mut self, shared: &Shared, id: FlowId, mut socket: OwnedWriteHalf) {
+    pub(super) async fn write_to(mut self, shared: &Shared, id: FlowId, mut socket: Writing) {
         let mut chunk = Vec::with_capacity(16 * 1024);
         let mut tickets = Vec::new();
         let mut messages = Vec::new();
@@ -131,7 +162,12 @@ impl Outgoing {
                 tickets.push(ticket);
             }
             self.octets.fetch_sub(chunk.len(), Ordering::Relaxed);
-            let written = tokio::time::timeout(PATIENCE, socket.write_all(&chunk)).await;
+            let write = async {
+                socket.write_all(&chunk).await?;
+                // TLS may still hold some of it.
+                socket.flush().await
+            };
+            let written = tokio::time::timeout(PATIENCE, write).await;
             if !matches!(written, Ok(Ok(()))) {
                 tickets.drain(..).for_each(|ticket| shared.report(ticket));
                 break;
@@ -139,7 +175,7 @@ impl Outgoing {
         }
         shared.close(id);
         // Says goodbye; a peer that is gone already does not mind.
-        let _ = socket.shutdown().await;
+        let _ = tokio::time::timeout(PATIENCE, socket.shutdown()).await;
         self.give_up(shared);
     }
 
@@ -158,6 +194,7 @@ pub struct Hub {
     shared: Arc<Shared>,
     /// This thread's sockets, by listener; none for stream listeners.
     datagrams: Arc<[Option<Arc<Datagrams>>]>,
+    listeners: Arc<[Listener]>,
     /// Where connections that we open are handed to, to be read from.
     connected: mpsc::UnboundedSender<Connection>,
 }
@@ -167,9 +204,10 @@ impl Hub {
     pub fn new(
         shared: Arc<Shared>,
         datagrams: Vec<Option<Arc<Datagrams>>>,
+        listeners: Vec<Listener>,
         connected: mpsc::UnboundedSender<Connection>,
     ) -> Hub {
-        Hub { shared, datagrams: datagrams.into(), connected }
+        Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
     /// Sends a packet, or reports its ticket.
@@ -199,17 +237,19 @@ impl Hub {
         if known.is_some_and(|id| self.shared.queue(id, bytes, ticket)) {
             return;
         }
+        let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
         let Some(permit) = self.shared.permit() else { return self.shared.report(ticket) };
-        let (id, outgoing) = self.shared.register();
+        let (id, outgoing) = self.shared.register(false);
         self.shared.opened.insert(key, id);
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());
         tokio::spawn(async move {
-            match open(peer).await {
-                Ok(stream) => {
-                    let (reading, writing) = stream.into_split();
+            let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, peer, shared.tls.as_deref())).await;
+            match opened.unwrap_or_else(|late| Err(late.into())) {
+                Ok((passage, writing)) => {
+                    let connection = Connection::new(id, transport, listener, peer, passage, Arc::clone(&shared));
                     // The receiver is gone only while the server stops.
-                    let _ = connected.send(Connection::new(id, listener, peer, reading, Arc::clone(&shared)));
+                    let _ = connected.send(connection);
                     outgoing.write_to(&shared, id, writing).await;
                 }
                 Err(e) => {
@@ -224,8 +264,19 @@ impl Hub {
     }
 }
 
-async fn open(peer: SocketAddr) -> io::Result<tokio::net::TcpStream> {
-    let stream = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(peer)).await??;
+/// Opens a connection. What was to go over TLS goes over TLS or not at all.
+async fn open(transport: Transport, peer: SocketAddr, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
+    let tls = tls.and_then(Tls::connector);
+    if !matches!((transport, &tls), (Transport::Tcp, _) | (Transport::Tls, Some(_))) {
+        return Err(io::Error::other("no connections of this transport are opened (over TLS: without tls.server_ca)"));
+    }
+    let stream = tokio::net::TcpStream::connect(peer).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    match tls.filter(|_| transport == Transport::Tls) {
+        // The certificate has to name the address.
+        Some(tls) => {
+            Ok(door::sealed(tls.connect(ServerName::IpAddress(peer.ip().to_canonical().into()), stream).await?))
+        }
+        None => Ok(door::plain(stream)),
+    }
 }

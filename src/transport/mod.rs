@@ -1,17 +1,28 @@
-//! Sockets: datagrams, connections, and the hub that sends over either.
+//! Sockets: datagrams, connections (TCP, TLS, WebSocket), and the hub that sends over either.
 //!
 //! In flow bytes from the network and [`Packet`]s to send; out flow received bytes with their [`Source`], and the
 //! tickets of packets that could not be sent. What the bytes mean is not known here; only where a message ends in a
-//! stream is asked of `sip::wire`. Everything is bounded: connections, queues, the time that half a message may take.
+//! stream is asked of `sip::wire`. Everything is bounded: connections, queues, the time that half a message or a handshake
+//! may take.
+//!
+//! A connection comes in through the [`Door`] of its listener, which leaves two boxed halves; from there on all are alike.
 
+mod accept;
 pub mod address;
+mod connection;
+mod door;
+mod frames;
 mod hub;
-mod tcp;
+mod tls;
 mod udp;
+mod upgrade;
 
+pub use accept::Acceptor;
 pub use address::{Destination, FlowId, Listener, ListenerNo, Packet, Source, Ticket};
+pub use connection::{Arrival, Connection};
+pub use door::Door;
 pub use hub::{Hub, Shared};
-pub use tcp::{Acceptor, Arrival, Connection};
+pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
 pub use udp::Datagrams;
 
 /// Room in the kernel for what arrives while we are busy (octets): a fan-out's worth of answers.

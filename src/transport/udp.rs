@@ -40,7 +40,13 @@ impl Datagrams {
         for _ in 0..BATCH {
             match self.socket.try_recv_from(buffer) {
                 Ok((length, peer)) => {
-                    let source = Source { transport: Transport::Udp, listener: self.listener, peer, flow: None };
+                    let source = Source {
+                        transport: Transport::Udp,
+                        listener: self.listener,
+                        peer,
+                        flow: None,
+                        certified: false,
+                    };
                     each(source, &buffer[..length]);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,

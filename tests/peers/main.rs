@@ -1,5 +1,5 @@
-//! The real binary against real peers: SIPp as phones and PBX, Kamailio as edge proxy and as publisher, the load
-//! generator of the benches.
+//! The real binary against real peers: SIPp as phones and PBX, Kamailio as edge proxy and as publisher, baresip as
+//! softphone, JsSIP and SIP.js as web pages, OpenSSL as judge of our TLS, the load generator of the benches.
 //!
 //! Each test has its own server, ports and folder, so they may run side by side. Nothing waits for "things to settle":
 //! a test waits for an event (a process that ends, a state the API shows) until a deadline.
@@ -17,4 +17,6 @@ mod load;
 mod manual_state;
 mod publisher;
 mod softphone;
+mod tls;
 mod watch_command;
+mod web_page;

@@ -278,7 +278,13 @@ pub(crate) fn dialog(call_id: &str, state: &str) -> String {
 }
 
 pub(crate) fn udp(peer: &str) -> Source {
-    Source { transport: Transport::Udp, listener: ListenerNo(0), peer: peer.parse().unwrap(), flow: None }
+    Source {
+        transport: Transport::Udp,
+        listener: ListenerNo(0),
+        peer: peer.parse().unwrap(),
+        flow: None,
+        certified: false,
+    }
 }
 
 /// A phone with one subscription.

@@ -40,10 +40,10 @@ pub(crate) fn notifier() -> Notifier {
 pub(crate) fn udp_source(peer: &str) -> Source {
     let peer: SocketAddr = peer.parse().expect("an address");
     let listener = ListenerNo(if peer.is_ipv6() { 2 } else { 0 });
-    Source { transport: Transport::Udp, listener, peer, flow: None }
+    Source { transport: Transport::Udp, listener, peer, flow: None, certified: false }
 }
 
 pub(crate) fn tcp_source(peer: &str) -> Source {
     let peer = peer.parse().expect("an address");
-    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)) }
+    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)), certified: false }
 }

@@ -16,6 +16,7 @@ use crate::sip::headers::param;
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, FlowId, Listener, ListenerNo, Source, Ticket};
 
+mod large;
 mod notify;
 mod subscribe;
 
@@ -119,7 +120,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 
 fn source(transport: Transport, peer: &str, flow: Option<u64>) -> Source {
     let listener = ListenerNo(u8::from(transport == Transport::Tcp));
-    Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId) }
+    Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId), certified: false }
 }
 
 /// Someone who watches one presentity in one dialog.

@@ -13,7 +13,7 @@ mod trace;
 pub(crate) use http::Listed;
 pub(crate) use kamailio::{Kamailio, Leg};
 pub(crate) use lines::Lines;
-pub(crate) use process::{Process, skip_without};
+pub(crate) use process::{Process, skip_without, skip_without_file};
 pub(crate) use server::{Server, Settings};
 pub(crate) use sipp::{Phones, Publisher, Sipp, Transport};
 pub(crate) use trace::Notify;

@@ -10,10 +10,19 @@ pub(crate) fn skip_without(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     // Debian keeps daemons where an ordinary user's PATH does not look.
     let installed = installed || Path::new("/usr/sbin").join(program).is_file();
+    skip_unless(installed, program, "")
+}
+
+/// The same for a file; `remedy` says how to get it.
+pub(crate) fn skip_without_file(file: &Path, remedy: &str) -> bool {
+    skip_unless(file.is_file(), &file.display().to_string(), remedy)
+}
+
+fn skip_unless(installed: bool, what: &str, remedy: &str) -> bool {
     if !installed {
         let required = std::env::var("LAMPLIGHTER_REQUIRE_PEERS").is_ok_and(|value| value == "1");
-        assert!(!required, "{program} is not installed, but LAMPLIGHTER_REQUIRE_PEERS=1");
-        eprintln!("skipped: {program} is not installed");
+        assert!(!required, "{what} is not installed, but LAMPLIGHTER_REQUIRE_PEERS=1 {remedy}");
+        eprintln!("skipped: {what} is not installed {remedy}");
     }
     !installed
 }
@@ -52,12 +61,17 @@ impl Process {
         }
     }
 
+    /// Sends a signal, by its name without SIG.
+    pub(crate) fn signal(&self, name: &str) {
+        // The standard library can only kill; asking politely takes the `kill` of the system.
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        sent.expect("`kill` runs");
+    }
+
     /// SIGTERM, then the time it has to leave in good order.
     pub(crate) fn terminate(&mut self, patience: Duration) -> Option<ExitStatus> {
         if self.has_ended().is_none() {
-            // The standard library can only kill; asking politely takes the `kill` of the system.
-            let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-            sent.expect("`kill` runs");
+            self.signal("TERM");
         }
         self.wait(patience)
     }

@@ -15,13 +15,17 @@ const TOKEN: &str = "acme-token";
 /// What a test may want otherwise than the example.
 pub(crate) struct Settings {
     pub(crate) min_expires: u32,
+    /// The scheme of a third listener, beside UDP and TCP.
+    pub(crate) also: Option<&'static str>,
+    /// Whether there is a certificate, for 127.0.0.1 and signed by itself: `certificate.pem` and `key.pem` in the folder.
+    pub(crate) certificate: bool,
     /// Everybody is a stranger and has to prove himself by digest.
     pub(crate) guarded: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { min_expires: 60, guarded: false }
+        Self { min_expires: 60, also: None, certificate: false, guarded: false }
     }
 }
 
@@ -29,6 +33,7 @@ pub(crate) struct Server {
     // Ended before the folder goes: fields are dropped in the order they stand here.
     process: Process,
     sip: u16,
+    also: u16,
     http: u16,
     folder: Folder,
 }
@@ -36,9 +41,14 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(name: &str, settings: &Settings) -> Self {
         let folder = Folder::new(name);
-        let (sip, http) = (ports::free(), ports::free());
+        let (sip, also, http) = (ports::free(), ports::free(), ports::free());
         let file = folder.path().join("lamplighter.toml");
-        std::fs::write(&file, configuration(sip, http, settings)).expect("the configuration can be written");
+        let mut text = configuration(sip, also, http, settings);
+        if settings.certificate {
+            install_certificate(folder.path());
+            text.push_str("[tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n");
+        }
+        std::fs::write(&file, text).expect("the configuration can be written");
         let mut command = Command::new(Self::binary());
         command.args(["serve", "--config"]).arg(&file);
         let mut process = Process::start("lamplighter", &mut command, folder.path());
@@ -50,7 +60,7 @@ impl Server {
             }
             http::request("GET", &ready, "", None).filter(|answer| answer.status == 200)
         });
-        Self { process, sip, http, folder }
+        Self { process, sip, also, http, folder }
     }
 
     /// The program under test.
@@ -61,6 +71,22 @@ impl Server {
     /// The port of SIP, UDP and TCP alike.
     pub(crate) fn sip_port(&self) -> u16 {
         self.sip
+    }
+
+    /// The port of the third listener.
+    pub(crate) fn also_port(&self) -> u16 {
+        self.also
+    }
+
+    /// The certificate, which is its own authority.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    /// A new certificate, and SIGHUP to say so.
+    pub(crate) fn renew_certificate(&self) {
+        install_certificate(self.folder.path());
+        self.process.signal("HUP");
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -106,12 +132,22 @@ impl Drop for Server {
     }
 }
 
-fn configuration(sip: u16, http: u16, settings: &Settings) -> String {
-    let Settings { min_expires, guarded } = settings;
+fn install_certificate(folder: &Path) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(["127.0.0.1".to_string()]).expect("an address is a name");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    for (file, text) in [("certificate.pem", certificate), ("key.pem", key.serialize_pem())] {
+        std::fs::write(folder.join(file), text).expect("a file for the certificate");
+    }
+}
+
+fn configuration(sip: u16, also: u16, http: u16, settings: &Settings) -> String {
+    let Settings { min_expires, guarded, .. } = settings;
     let access = if *guarded { "[access]\nauthenticate = \"digest\"\ntrusted = []\n" } else { "" };
+    let third = settings.also.map(|scheme| format!(", \"{scheme}://127.0.0.1:{also}\"")).unwrap_or_default();
     format!(
         r#"[sip]
-listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}"]
+listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}"{third}]
 
 [http]
 listen = "127.0.0.1:{http}"

@@ -1,0 +1,80 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::door::Door;
+use super::hub::Shared;
+use super::{Connection, ListenerNo, listening_socket};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1_024;
+
+/// One thread's socket of a stream listener.
+#[derive(Debug)]
+pub struct Acceptor {
+    socket: TcpListener,
+    listener: ListenerNo,
+    door: Door,
+    shared: Arc<Shared>,
+}
+
+impl Acceptor {
+    /// Binds a socket; several may share an address. Connections come in through `door`.
+    pub fn bind(address: SocketAddr, listener: ListenerNo, door: Door, shared: Arc<Shared>) -> io::Result<Acceptor> {
+        let socket = listening_socket(address, socket2::Type::STREAM)?;
+        socket.listen(BACKLOG)?;
+        Ok(Acceptor { socket: TcpListener::from_std(socket.into())?, listener, door, shared })
+    }
+
+    /// Hands over every connection once it is through the door. Beyond the limit, connections are closed as soon as
+    /// they open.
+    pub async fn run(self, each: impl Fn(Connection) + Clone + Send + 'static) {
+        loop {
+            let (stream, peer) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // Out of descriptors, most likely; it may get better when connections close.
+                    tracing::warn!(error = %e, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Some(permit) = self.shared.permit() else {
+                tracing::warn!(%peer, "limits.tcp_connections is reached; a connection was closed");
+                continue;
+            };
+            // Without it answers would wait for each other; it fails only for a peer that has gone again.
+            let _ = stream.set_nodelay(true);
+            let admitted =
+                admit(stream, peer, self.listener, self.door.clone(), Arc::clone(&self.shared), each.clone());
+            tokio::spawn(async move {
+                admitted.await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// Sees a connection through the door, hands over its reading side and writes to it until it ends.
+async fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: ListenerNo,
+    door: Door,
+    shared: Arc<Shared>,
+    each: impl Fn(Connection),
+) {
+    let (passage, writing) = match door.pass(stream, &shared).await {
+        Ok(passed) => passed,
+        // Scanners, mostly.
+        Err(error) => return tracing::debug!(%peer, %error, "a connection did not come in"),
+    };
+    let (flow, outgoing) = shared.register(passage.frames.is_some());
+    each(Connection::new(flow, door.transport(), listener, peer, passage, Arc::clone(&shared)));
+    outgoing.write_to(&shared, flow, writing).await;
+}

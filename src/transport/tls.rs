@@ -1,0 +1,202 @@
+//! TLS: certificates, kept fresh while the server runs, and the handshakes (RFC 3261 section 26.2.1, RFC 5922).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, server};
+
+use crate::config;
+
+/// A certificate, its key and the roots, in the form in which handshakes use them.
+#[derive(Clone, Debug)]
+pub struct TlsIdentity {
+    server: Arc<ServerConfig>,
+    /// For connections that we open; none without `server_ca`.
+    client: Option<Arc<ClientConfig>>,
+    /// Tells whether the files have changed since.
+    digest: [u8; 32],
+}
+
+/// What is wrong with a file of `[tls]`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct TlsError {
+    /// Which of them.
+    pub file: TlsFile,
+    /// In a person's words, with the path; nothing of a key.
+    pub problem: String,
+}
+
+/// The files of `[tls]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFile {
+    /// `tls.certificate`
+    Certificate,
+    /// `tls.key`
+    Key,
+    /// `tls.client_ca`
+    ClientCa,
+    /// `tls.server_ca`
+    ServerCa,
+}
+
+/// A file as it was read.
+struct Read<'a> {
+    file: TlsFile,
+    path: &'a Path,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Read<'a> {
+    fn open(file: TlsFile, path: &'a Path) -> Result<Read<'a>, TlsError> {
+        let bytes = std::fs::read(path)
+            .map_err(|error| TlsError { file, problem: format!("{} cannot be read: {error}", path.display()) })?;
+        Ok(Read { file, path, bytes })
+    }
+
+    fn optional(file: TlsFile, path: &'a Option<PathBuf>) -> Result<Option<Read<'a>>, TlsError> {
+        path.as_ref().map(|path| Read::open(file, path)).transpose()
+    }
+
+    fn fault(&self, what: impl std::fmt::Display) -> TlsError {
+        TlsError { file: self.file, problem: format!("{} {what}", self.path.display()) }
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let all: Vec<_> = CertificateDer::pem_slice_iter(&self.bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.fault(format_args!("is no PEM file: {error}")))?;
+        match all.is_empty() {
+            true => Err(self.fault("holds no certificate in PEM")),
+            false => Ok(all),
+        }
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            roots.add(certificate).map_err(|error| self.fault(format_args!("holds an unusable root: {error}")))?;
+        }
+        Ok(Arc::new(roots))
+    }
+}
+
+impl TlsIdentity {
+    /// Reads the files and checks that they go together.
+    pub fn load(files: &config::Tls) -> Result<TlsIdentity, TlsError> {
+        let certificate = Read::open(TlsFile::Certificate, &files.certificate)?;
+        let key = Read::open(TlsFile::Key, &files.key)?;
+        let client_ca = Read::optional(TlsFile::ClientCa, &files.client_ca)?;
+        let server_ca = Read::optional(TlsFile::ServerCa, &files.server_ca)?;
+        let mut digest = Sha256::new();
+        for read in [Some(&certificate), Some(&key), client_ca.as_ref(), server_ca.as_ref()].into_iter().flatten() {
+            digest.update((read.bytes.len() as u64).to_le_bytes());
+            digest.update(&read.bytes);
+        }
+        // Named here, whatever else in the process may use another one.
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let chain = certificate.certificates()?;
+        let private = PrivateKeyDer::from_pem_slice(&key.bytes)
+            .map_err(|error| key.fault(format_args!("holds no private key in PEM: {error}")))?;
+        let signing = provider
+            .key_provider
+            .load_private_key(private.clone_key())
+            .map_err(|error| key.fault(format_args!("is unusable: {error}")))?;
+        CertifiedKey::new(chain.clone(), signing).keys_match().map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                key.fault(format_args!("is not the key of {}", certificate.path.display()))
+            }
+            error => certificate.fault(format_args!("is unusable: {error}")),
+        })?;
+        let unusable = |error: rustls::Error| certificate.fault(format_args!("is unusable: {error}"));
+
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let builder = match &client_ca {
+            None => builder.with_no_client_auth(),
+            Some(ca) => {
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(ca.roots()?, Arc::clone(&provider));
+                if !files.require_client_certificate {
+                    verifier = verifier.allow_unauthenticated();
+                }
+                let verifier = verifier.build().map_err(|error| ca.fault(format_args!("is unusable: {error}")))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let server = builder.with_single_cert(chain.clone(), private.clone_key()).map_err(unusable)?;
+        let client = match &server_ca {
+            None => None,
+            Some(ca) => {
+                let builder = ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .map_err(unusable)?
+                    .with_root_certificates(ca.roots()?);
+                Some(Arc::new(builder.with_client_auth_cert(chain, private).map_err(unusable)?))
+            }
+        };
+        Ok(TlsIdentity { server: Arc::new(server), client, digest: digest.finalize().into() })
+    }
+}
+
+/// The identity of the moment. It changes when the files do; connections that are open keep the one they began with.
+#[derive(Debug)]
+pub struct Tls {
+    files: config::Tls,
+    current: Mutex<TlsIdentity>,
+    /// What was wrong with the files when they were last looked at, so that it is said once.
+    complaint: Mutex<Option<TlsError>>,
+}
+
+impl Tls {
+    /// Starts with the files as they are now.
+    pub fn load(files: &config::Tls) -> Result<Tls, TlsError> {
+        let current = Mutex::new(TlsIdentity::load(files)?);
+        Ok(Tls { files: files.clone(), current, complaint: Mutex::default() })
+    }
+
+    /// Looks at the files again; true if they have changed and are used from now on. Files that do not go together,
+    /// because only one has been replaced so far, change nothing. Reads files, so it must not be called where
+    /// messages are waited for.
+    pub fn reload(&self) -> bool {
+        let fresh = match TlsIdentity::load(&self.files) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                let mut complaint = self.complaint.lock();
+                if complaint.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "the files of [tls] have become unusable; what was read before is kept");
+                }
+                *complaint = Some(error);
+                return false;
+            }
+        };
+        *self.complaint.lock() = None;
+        let mut current = self.current.lock();
+        let changed = current.digest != fresh.digest;
+        if changed {
+            tracing::info!(certificate = %self.files.certificate.display(), "new connections get the new certificate");
+            *current = fresh;
+        }
+        changed
+    }
+
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.current.lock().server);
+        TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// For connections that we open; none without `server_ca`.
+    pub(super) fn connector(&self) -> Option<TlsConnector> {
+        self.current.lock().client.clone().map(TlsConnector::from)
+    }
+}

@@ -1,0 +1,152 @@
+//! The HTTP request that a WebSocket begins with (RFC 6455 section 4.2, RFC 7118 section 4), taken by hyper.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tungstenite::handshake::derive_accept_key;
+
+use super::door::Duplex;
+
+/// Where a SIP WebSocket is to be had; RFC 7118's examples use the first, most servers before us the second.
+const PATHS: [&str; 2] = ["/", "/ws"];
+/// The subprotocol (RFC 7118 section 4.1).
+const SIP: &str = "sip";
+/// Room for the request's head. Browsers send cookies along.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long the head may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// Takes one request; gives the connection as WebSocket and what came right behind the request. Whoever asks for something
+/// else gets an answer that says what is wrong, and the connection ends.
+pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> io::Result<(Box<dyn Duplex>, Bytes)> {
+    let agreed = Mutex::new(None);
+    let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+        let answer = match decide(&request, &origins) {
+            Ok(key) => {
+                *agreed.lock() = Some(hyper::upgrade::on(&mut request));
+                switch(&key)
+            }
+            Err(refusal) => refusal.answer(),
+        };
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD);
+    builder.serve_connection(TokioIo::new(duplex), service).with_upgrades().await.map_err(io::Error::other)?;
+    let upgrade: Option<OnUpgrade> = agreed.into_inner();
+    let upgraded = upgrade.ok_or_else(|| io::Error::other("no WebSocket was agreed upon"))?;
+    let upgraded = upgraded.await.map_err(io::Error::other)?;
+    let parts = upgraded.downcast::<TokioIo<Box<dyn Duplex>>>().map_err(|_| io::Error::other("another connection"))?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Why there is no WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Path,
+    Method,
+    NotAnUpgrade,
+    Version,
+    Key,
+    Subprotocol,
+    Origin,
+}
+
+impl Refusal {
+    fn answer(self) -> Response<String> {
+        let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
+        let (status, text, more) = match self {
+            Refusal::Path => (StatusCode::NOT_FOUND, "SIP over WebSocket is at / and /ws", None),
+            Refusal::Method => {
+                let allow = (ALLOW, HeaderValue::from_static("GET"));
+                (StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET", Some(allow))
+            }
+            Refusal::NotAnUpgrade => {
+                (StatusCode::UPGRADE_REQUIRED, "this is SIP over WebSocket (RFC 7118)", Some(upgrade))
+            }
+            Refusal::Version => {
+                let version = (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                (StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version has to be 13", Some(version))
+            }
+            Refusal::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or malformed", None),
+            Refusal::Subprotocol => {
+                (StatusCode::BAD_REQUEST, "Sec-WebSocket-Protocol has to offer sip (RFC 7118)", None)
+            }
+            Refusal::Origin => (StatusCode::FORBIDDEN, "sip.ws_origins does not name this Origin", None),
+        };
+        let mut answer = Response::new(format!("{text}\n"));
+        *answer.status_mut() = status;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if let Some((name, value)) = more {
+            answer.headers_mut().insert(name, value);
+            if status == StatusCode::UPGRADE_REQUIRED {
+                answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            }
+        }
+        answer
+    }
+}
+
+/// The key of a request for a SIP WebSocket, or what is wrong with it.
+fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, Refusal> {
+    let headers = request.headers();
+    if !PATHS.contains(&request.uri().path()) {
+        return Err(Refusal::Path);
+    }
+    if request.method() != Method::GET {
+        return Err(Refusal::Method);
+    }
+    if !names(headers, &UPGRADE, "websocket") || !names(headers, &CONNECTION, "upgrade") {
+        return Err(Refusal::NotAnUpgrade);
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != b"13") {
+        return Err(Refusal::Version);
+    }
+    // 16 octets in base64 (RFC 6455 section 4.1).
+    let well_formed = |key: &&HeaderValue| key.len() == 24 && key.as_bytes().ends_with(b"==");
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(well_formed).ok_or(Refusal::Key)?;
+    if !names(headers, &SEC_WEBSOCKET_PROTOCOL, SIP) {
+        return Err(Refusal::Subprotocol);
+    }
+    // Whoever is no browser may leave it out, and say what it likes: this keeps out foreign web pages, nobody else.
+    if let Some(origin) = headers.get(ORIGIN).filter(|_| !origins.is_empty()) {
+        let known = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+        if !origins.iter().any(known) {
+            return Err(Refusal::Origin);
+        }
+    }
+    Ok(key.clone())
+}
+
+/// Whether a header that is a list names this, in any case.
+fn names(headers: &HeaderMap, header: &HeaderName, what: &str) -> bool {
+    let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(what))
+}
+
+fn switch(key: &HeaderValue) -> Response<String> {
+    let mut answer = Response::new(String::new());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SIP));
+    answer
+}
