@@ -95,6 +95,8 @@ impl Laws {
     pub fn undeliverable(&mut self, call_id: &str) {
         for (_, dialog) in self.dialogs.iter_mut().filter(|((id, _), _)| id == call_id) {
             dialog.answered = true;
+            // A final one that has not left has not been said.
+            dialog.last_said = false;
         }
     }
 
