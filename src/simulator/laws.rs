@@ -30,6 +30,9 @@ struct Dialog {
     last_said: bool,
     shown: Shown,
     over: Option<&'static str>,
+    /// The last NOTIFY when the phone last proved to have the dialog, by a SUBSCRIBE or a 200: what it says of this one
+    /// and earlier ones is out of date.
+    proven: u32,
 }
 
 /// The watcher of the laws.
@@ -65,8 +68,10 @@ impl Laws {
             last_said: false,
             shown: Shown::new(),
             over: None,
+            proven: 0,
         };
-        self.dialogs.entry((answer.call_id.into(), tag.into())).or_insert_with(fresh).asked = true;
+        let dialog = self.dialogs.entry((answer.call_id.into(), tag.into())).or_insert_with(fresh);
+        (dialog.asked, dialog.proven) = (true, dialog.cseq);
         Ok(())
     }
 
@@ -77,8 +82,11 @@ impl Laws {
         if status < 200 {
             return;
         }
-        if ENDING.contains(&status) {
+        if ENDING.contains(&status) && answer.cseq.number > dialog.proven {
             dialog.over = Some("the phone's 481");
+        }
+        if status < 300 {
+            dialog.proven = dialog.proven.max(answer.cseq.number);
         }
         if answer.cseq.number == dialog.cseq {
             dialog.answered = true;
