@@ -11,17 +11,17 @@
 mod disk;
 mod error;
 mod format;
+mod mem_disk;
 mod queue;
 mod snapshot;
 mod store;
+mod tape;
 mod writer;
 
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
-#[cfg(test)]
-mod mem_disk;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 pub use error::{JournalError, WriteFailed};
 pub use snapshot::Snapshot;
 pub use store::{Cut, Report};
+pub(crate) use tape::Tape;
 
 use disk::{Disk, RealDisk};
 use queue::{Entry, Shared};

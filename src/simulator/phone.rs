@@ -88,6 +88,12 @@ pub struct Phone {
     pub address: String,
     /// What it believes to be its own address.
     pub contact: String,
+    /// Its user; two phones may share one.
+    pub user: String,
+    /// It says in its Contact which phone it is.
+    pub instance: bool,
+    /// The edge that it stands behind.
+    pub edge: Option<usize>,
     /// It speaks TCP.
     pub tcp: bool,
     /// How it feels.
@@ -111,6 +117,9 @@ impl Phone {
             account,
             address: String::new(),
             contact: String::new(),
+            user: format!("phone{number}"),
+            instance: false,
+            edge: None,
             tcp: false,
             mood: Mood::Well,
             watches: watches.iter().map(watch).collect(),
@@ -248,11 +257,15 @@ impl Phone {
         let to = remote_tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
         let uri = target.map_or_else(|| format!("sip:{user}@{realm}"), String::from);
         let (transport, parameter) = if self.tcp { ("TCP", ";transport=tcp") } else { ("UDP", "") };
-        let (number, contact) = (self.number, &self.contact);
+        let (user_of_phone, contact) = (&self.user, &self.contact);
+        let instance = match self.instance {
+            true => format!(";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{:012x}>\"", self.number),
+            false => String::new(),
+        };
         format!(
             "SUBSCRIBE {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {contact};branch=z9hG4bK{call_id}.{cseq};rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:phone{number}@{realm}>;tag={tag}\r\nTo: <sip:{user}@{realm}>{to}\r\n\
-             Call-ID: {call_id}\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <sip:phone{number}@{contact}{parameter}>\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:{user_of_phone}@{realm}>;tag={tag}\r\nTo: <sip:{user}@{realm}>{to}\r\n\
+             Call-ID: {call_id}\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <sip:{user_of_phone}@{contact}{parameter}>{instance}\r\n\
              Event: {}\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n",
             package::get(watch.package).name()
         )
@@ -286,7 +299,12 @@ impl Phone {
         match status {
             200 => {
                 (leg.established, leg.renewed_at) = (true, sent_at);
-                leg.remote_tag = m.to.tag().map(String::from);
+                let tag = m.to.tag().map(String::from);
+                if leg.remote_tag.is_some() && leg.remote_tag != tag {
+                    // Its request has made two dialogs (a crash came between): this is the one that it goes on with.
+                    (leg.heard, leg.version) = (None, None);
+                }
+                leg.remote_tag = tag;
                 let contact = m.first(Name::Contact).and_then(NameAddr::read);
                 leg.remote_target = contact.map(|contact| contact.uri.to_string());
                 if leaving {
@@ -305,8 +323,12 @@ impl Phone {
             }
             _ => {
                 self.start_anew(at, random.between(2_000, 30_000), out);
-                // A repetition that comes after the server has forgotten the transaction is out of order in its dialog.
-                if status == 500 { Ok(()) } else { Err(format!("a SUBSCRIBE in good order was refused with {status}")) }
+                // A repetition that comes after the server has forgotten the transaction is out of order in its dialog;
+                // one that comes by another way is merged.
+                match status {
+                    500 | 482 => Ok(()),
+                    _ => Err(format!("a SUBSCRIBE in good order was refused with {status}")),
+                }
             }
         }
     }

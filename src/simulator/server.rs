@@ -9,6 +9,8 @@ use crate::sip::Transport;
 use crate::transport::Listener;
 
 const CONFIG: &str = r#"
+[access]
+trusted = ["198.18.0.0/15"]
 [limits]
 publications_per_presentity = 1000
 [[account]]
@@ -21,8 +23,8 @@ name = "Globex"
 realm = "globex.test"
 "#;
 
-/// A server that knows nobody yet.
-pub(super) fn build(seed: u64) -> Notifier {
+/// A server that knows nobody yet. `life` counts its starts: each draws another secret.
+pub(super) fn build(seed: u64, life: u64) -> Notifier {
     let config = config().unwrap_or_else(|_| Config::demo("simulated"));
     let listener = |transport| Listener {
         transport,
@@ -31,13 +33,17 @@ pub(super) fn build(seed: u64) -> Notifier {
     };
     let mut secret = *b"simulated secret";
     secret[..8].copy_from_slice(&seed.to_le_bytes());
+    secret[8..].copy_from_slice(&life.to_le_bytes());
     Notifier::new(Settings {
         presence: config.presence.clone(),
         limits: config.limits.clone(),
         directory: Arc::new(Directory::new(&config)),
-        routing: Routing { listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)], trusted: Vec::new() },
+        routing: Routing {
+            listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],
+            trusted: config.access.trusted.clone(),
+        },
         secret,
-        journal: false,
+        journal: true,
     })
 }
 
