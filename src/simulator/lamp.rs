@@ -1,5 +1,7 @@
 //! What a lamp shows, in a form in which truth and screen can be compared.
 
+use std::collections::HashMap;
+
 use crate::package::{self, PackageId};
 use crate::presence::facts::{CallState, Report};
 
@@ -59,6 +61,33 @@ impl Lamp {
                 Lamp::Mailbox(voice.new, voice.old)
             }
         })
+    }
+}
+
+/// Remembers what bodies were read as: many are told the same, but for what stands in the root element.
+#[derive(Debug, Default)]
+pub struct Memo(HashMap<Box<[u8]>, Lamp>);
+
+/// How much is remembered.
+const LONGEST_MEMO: usize = 256;
+
+impl Memo {
+    /// [`Lamp::read`].
+    pub fn read(&mut self, package: PackageId, body: &[u8]) -> Result<Lamp, String> {
+        // The XML declaration is one line, and the root element begins with the next.
+        let root = body.iter().position(|octet| *octet == b'\n').unwrap_or_default();
+        let end = body[root..].iter().position(|octet| *octet == b'>').filter(|_| package.0 < 2);
+        let Some(end) = end else { return Lamp::read(package, body) };
+        let tail = &body[root + end..];
+        if let Some(lamp) = self.0.get(tail) {
+            return Ok(lamp.clone());
+        }
+        let lamp = Lamp::read(package, body)?;
+        if self.0.len() >= LONGEST_MEMO {
+            self.0.clear();
+        }
+        self.0.insert(tail.into(), lamp.clone());
+        Ok(lamp)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::lamp::Lamp;
+use super::lamp::{Lamp, Memo};
 use super::phone::version_of;
 use super::plan::Plan;
 use super::screen::{Shown, went_back};
@@ -91,6 +91,7 @@ pub struct Laws {
     dialogs: HashMap<(String, String), Dialog>,
     /// By which decision a SUBSCRIBE was answered: by Call-ID and CSeq.
     answers: HashMap<(String, u32), u64>,
+    pub(super) memo: Memo,
 }
 
 impl Dialog {
@@ -245,7 +246,7 @@ impl Laws {
         if let Some(why) = dialog.over {
             return Err(format!("a NOTIFY after {why}"));
         }
-        let lamp = Lamp::read(package, m.body).map_err(|why| format!("a NOTIFY that cannot be read: {why}"))?;
+        let lamp = self.memo.read(package, m.body).map_err(|why| format!("a NOTIFY that cannot be read: {why}"))?;
         walls(m, &lamp, plan, presentity)?;
         let state = m.first(Name::SubscriptionState).ok_or("a NOTIFY without Subscription-State")?;
         let is_final = state.starts_with("terminated");

@@ -1,6 +1,6 @@
 //! Phones: they subscribe, refresh, answer NOTIFYs and show what they are told, well or badly.
 
-use super::lamp::Lamp;
+use super::lamp::{Lamp, Memo};
 use super::message::{self, Pending};
 use super::plan::Plan;
 use super::random::Random;
@@ -272,10 +272,17 @@ impl Phone {
     }
 
     /// A message from the server. The error is what no server may send.
-    pub fn receive(&mut self, now: u64, m: &Message<'_>, random: &mut Random, out: &mut Wishes) -> Result<(), String> {
+    pub fn receive(
+        &mut self,
+        now: u64,
+        m: &Message<'_>,
+        memo: &mut Memo,
+        random: &mut Random,
+        out: &mut Wishes,
+    ) -> Result<(), String> {
         match m.status() {
             Some(status) => self.take_answer(now, m, status, random, out),
-            None => self.take_notify(m, random, out),
+            None => self.take_notify(m, memo, random, out),
         }
     }
 
@@ -333,7 +340,7 @@ impl Phone {
         }
     }
 
-    fn take_notify(&mut self, m: &Message<'_>, random: &mut Random, out: &mut Wishes) -> Result<(), String> {
+    fn take_notify(&mut self, m: &Message<'_>, memo: &mut Memo, random: &mut Random, out: &mut Wishes) -> Result<(), String> {
         if self.mood == Mood::Mute {
             return Ok(());
         }
@@ -371,7 +378,7 @@ impl Phone {
             return Err(format!("version {version:?} after {:?} under a higher CSeq", leg.version));
         }
         leg.version = version;
-        leg.screen = Some(Lamp::read(package, m.body)?);
+        leg.screen = Some(memo.read(package, m.body)?);
         out.redrawn.push(at);
         let over = m.first(Name::SubscriptionState).is_some_and(|state| state.starts_with("terminated"));
         if over && leg.leaving {

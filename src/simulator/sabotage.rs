@@ -48,7 +48,7 @@ impl World {
                 let head = head.replace(&format!("Content-Length: {}", m.body.len()), "Content-Length: ");
                 vec![changed(format!("{head}{}\r\n\r\n{body}", body.len()))]
             }
-            (Sabotage::LostChange, _) => {
+            (Sabotage::LostChange, _) if self.laws.expected(m.call_id).is_some_and(|e| self.phones[e.phone].edge.is_none()) => {
                 let answer = message::answer(&m, 200, None);
                 let peer = ([192, 0, 2, 1], 9).into();
                 let source = Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None };

@@ -6,6 +6,7 @@
 //! goes back to what the journal has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use super::lamp::{Lamp, Line};
 use crate::presence::PackageId;
@@ -92,9 +93,10 @@ struct Call {
 struct Person {
     publications: Vec<Publication>,
     calls: BTreeMap<String, Call>,
-    ended: HashMap<String, u64>,
+    /// Shared between the versions of a person, for they grow and change rarely.
+    ended: Rc<HashMap<String, u64>>,
     /// How often each call was rightly forgotten, so that it may start anew.
-    lives: HashMap<String, u32>,
+    lives: Rc<HashMap<String, u32>>,
     manual: Option<CallState>,
     expired_at: Option<u64>,
     /// The last publications that expired, and when.
@@ -114,17 +116,30 @@ struct Story {
 #[derive(Debug, Default)]
 pub struct Truth {
     people: Vec<Story>,
+    /// Nothing expires before this.
+    soonest: u64,
 }
 
 impl Truth {
     /// Nothing is known of so many presentities.
     pub fn new(presentities: usize) -> Truth {
-        Truth { people: (0..presentities).map(|_| Story::default()).collect() }
+        Truth { people: (0..presentities).map(|_| Story::default()).collect(), soonest: 0 }
     }
 
     /// Lets publications expire; true if that changes what is true of this presentity.
     pub fn pass_time(&mut self, now: u64, presentity: usize) -> bool {
         self.people[presentity].now.pass_time(now)
+    }
+
+    /// Whether anything may have expired.
+    pub fn may_expire(&mut self, now: u64) -> bool {
+        let due = now >= self.soonest;
+        if due {
+            let all = self.people.iter().flat_map(|story| &story.now.publications);
+            let later = all.map(|p| p.expires_at).filter(|at| *at > now).min();
+            self.soonest = later.unwrap_or(u64::MAX);
+        }
+        due
     }
 
     /// When the next publication expires, and of whom.
@@ -168,8 +183,9 @@ impl Truth {
 
     /// The server has decided, with this number, to answer a PUBLISH with 200.
     pub fn accepted(&mut self, now: u64, decision: u64, said: &Said, etag: &str) {
-        let person = self.change(now, decision, said.presentity);
         let expires_at = now + u64::from(said.expires) * 1_000;
+        self.soonest = self.soonest.min(expires_at);
+        let person = self.change(now, decision, said.presentity);
         let known = said.if_match.as_ref().and_then(|old| person.publications.iter().position(|p| p.etag == *old));
         let index = known.unwrap_or_else(|| {
             person.numbers += 1;
@@ -200,10 +216,10 @@ impl Truth {
         let person = self.change(now, decision, presentity);
         let forgotten: Vec<_> = person.calls.keys().chain(person.ended.keys()).cloned().collect();
         for call in forgotten {
-            *person.lives.entry(call).or_default() += 1;
+            *Rc::make_mut(&mut person.lives).entry(call).or_default() += 1;
         }
         person.calls.clear();
-        person.ended.clear();
+        person.ended = Rc::default();
         person.manual = None;
         for publication in &mut person.publications {
             publication.extension = CallState::Terminated;
@@ -236,6 +252,7 @@ impl Truth {
 
     /// The server has crashed: of the decisions that were not kept yet, those remain that have survived all the same.
     pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool) {
+        self.soonest = 0;
         for story in &mut self.people {
             let first_lost = story.before.iter().rposition(|(decision, _)| survived(*decision)).map_or(0, |at| at + 1);
             if first_lost < story.before.len() {
@@ -295,7 +312,7 @@ impl Person {
         for said in calls {
             if said.state == CallState::Terminated {
                 self.calls.remove(&said.call);
-                self.ended.entry(said.call.clone()).or_insert(now + STAYS_ENDED);
+                Rc::make_mut(&mut self.ended).entry(said.call.clone()).or_insert(now + STAYS_ENDED);
             } else {
                 self.live(now, number, said);
             }
@@ -309,8 +326,8 @@ impl Person {
         match self.ended.get(&said.call) {
             Some(until) if *until > now => return,
             Some(_) => {
-                self.ended.remove(&said.call);
-                *self.lives.entry(said.call.clone()).or_default() += 1;
+                Rc::make_mut(&mut self.ended).remove(&said.call);
+                *Rc::make_mut(&mut self.lives).entry(said.call.clone()).or_default() += 1;
             }
             None => {}
         }
@@ -331,7 +348,7 @@ impl Person {
                 call.holders.retain(|holder| *holder != number);
             }
             if call.holders.is_empty() {
-                *lives.entry(id.clone()).or_default() += 1;
+                *Rc::make_mut(lives).entry(id.clone()).or_default() += 1;
             }
             !call.holders.is_empty()
         });

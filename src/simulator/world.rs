@@ -382,6 +382,9 @@ impl World {
     }
 
     fn let_expire(&mut self) {
+        if !self.truth.may_expire(self.now) {
+            return;
+        }
         for presentity in 0..self.plan.presentities() {
             if self.truth.next_expiry(presentity).is_some_and(|at| at <= self.now) {
                 self.truth.pass_time(self.now, presentity);
@@ -398,7 +401,7 @@ impl World {
             return Ok(());
         }
         let mut wishes = phone::Wishes::default();
-        let done = self.phones[number].receive(self.now, &m, &mut self.random, &mut wishes);
+        let done = self.phones[number].receive(self.now, &m, &mut self.laws.memo, &mut self.random, &mut wishes);
         done.map_err(|law| self.fault_in(m.call_id, law))?;
         self.grant(number, wishes);
         Ok(())
