@@ -21,7 +21,7 @@ struct Args {
     #[arg(long, default_value_t = 60)]
     phones: usize,
     /// Minutes that a storm lasts.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 5)]
     minutes: u64,
     /// How often the server crashes in a storm, on average; 0 for never.
     #[arg(long, default_value_t = 2.0)]

@@ -51,8 +51,13 @@ struct Worker {
     kept: mpsc::UnboundedSender<Kept>,
 }
 
-/// Messages that waited for the journal, and whether their records are kept now.
-type Kept = (Outbox, Result<(), WriteFailed>);
+/// Messages that waited for the journal.
+struct Kept {
+    out: Outbox,
+    /// Whether they acknowledge something of their own, or only come after what others wait for.
+    own: bool,
+    result: Result<(), WriteFailed>,
+}
 
 impl IoThread {
     /// Starts the thread; its sockets are bound when this returns.
@@ -233,11 +238,14 @@ impl Worker {
                 // Should they be lost, a phone is told after a restart what it knows already.
                 let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
             }
-            if !out.records.is_empty() {
+            // Messages without a record wait as well, for what was decided before them: a repeated 200, a repeated NOTIFY
+            // or one that tells of somebody else's change must not tell of what a crash could still take back.
+            if !out.records.is_empty() || !out.messages.is_empty() {
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
+                let own = !records.is_empty();
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
-                    let _ = kept.send((out, result));
+                    let _ = kept.send(Kept { out, own, result });
                 });
             }
         }
@@ -246,10 +254,15 @@ impl Worker {
 
     /// Sends what has waited for the journal.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
-        while let Some((mut out, result)) = kept.recv().await {
-            if let Err(failure) = result {
-                tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
-                self.notifier.refuse_unkept(&mut out);
+        while let Some(Kept { mut out, own, result }) = kept.recv().await {
+            match result {
+                Err(failure) if own => {
+                    tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
+                    self.notifier.refuse_unkept(&mut out);
+                }
+                // A repeated 200 whose original may just have become a 503: the next repetition gets what holds.
+                Err(_) => out.messages.retain(|packet| !packet.bytes.starts_with(b"SIP/2.0 2")),
+                Ok(()) => {}
             }
             self.dispatch(out).await;
         }

@@ -119,6 +119,7 @@ pub struct Publisher {
     papers: BTreeMap<u64, Paper>,
     requests: BTreeMap<u64, Request>,
     made: u64,
+    named: u64,
     /// How many changes of calls it has made.
     pub events: u64,
     /// No new calls: the day is over.
@@ -132,7 +133,8 @@ impl Publisher {
     /// A publisher for some presentities.
     pub fn new(number: usize, address: String, habit: Habit, presentities: Vec<usize>) -> Publisher {
         let (papers, requests) = (BTreeMap::new(), BTreeMap::new());
-        Publisher { number, address, habit, presentities, papers, requests, made: 0, events: 0, closing: false }
+        let (made, named, events, closing) = (0, 0, 0, false);
+        Publisher { number, address, habit, presentities, papers, requests, made, named, events, closing }
     }
 
     /// Something that it wanted to be woken for.
@@ -206,7 +208,8 @@ impl Publisher {
         let (presentity, paper) = (self.presentities[at], at as u64);
         self.events += 1;
         let it = self.papers.entry(paper).or_insert_with(|| fresh(presentity, Subject::Plain(Statement::Still)));
-        let made = self.made + 1;
+        self.named += 1;
+        let named = self.named;
         let plain = match self.habit {
             Habit::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
             Habit::Person => Statement::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
@@ -214,7 +217,7 @@ impl Publisher {
                 if !matches!(it.subject, Subject::Desk(_)) {
                     it.subject = Subject::Desk(Desk::default());
                 }
-                let name = || format!("desk-{}-{made}@{}", self.number, plan.name(presentity).1);
+                let name = || format!("desk-{}-{named}@{}", self.number, plan.name(presentity).1);
                 if let Subject::Desk(desk) = &mut it.subject {
                     desk.change(name, random);
                 }
@@ -248,7 +251,9 @@ impl Publisher {
             Subject::Desk(desk) => desk.statement(it.etag.is_none(), random),
             Subject::Plain(statement) => statement.clone(),
         };
-        let expires = if over { 11 } else { random.pick(&[15, 30, 60]) };
+        // After the storm nothing is to be learnt from refreshes.
+        let lives = if self.closing { 600 } else { random.pick(&[15, 30, 60]) };
+        let expires = if over { 11 } else { lives };
         let (presentity, if_match, package) = (it.presentity, it.etag.clone(), self.habit.package());
         let said = Said { presentity, package, if_match, statement, expires };
         let call_id = format!("publish{}-{request}", self.number);
