@@ -1,6 +1,7 @@
 //! Crashes: the server dies at any moment, is down for a while, and comes back from what the journal has.
 
 use super::plan::Sabotage;
+use super::truth::NOT_KEPT_YET;
 use super::world::{Fault, Happening, World};
 use super::{ladder::Topic, phone, plan, server};
 use crate::directory::AccountNo;
@@ -24,6 +25,11 @@ impl World {
             return Ok(());
         }
         self.expect_crash();
+        if self.random.chance(0.5) {
+            // In the middle of the next commit.
+            self.keeper.doomed = true;
+            return Ok(());
+        }
         if self.up { self.crash() } else { Ok(()) }
     }
 
@@ -43,9 +49,11 @@ impl World {
         self.laws.crash(|decision| left.survived(decision), |decision| left.noted(decision));
         self.accepted.retain(|_, (_, decision)| left.survived(*decision));
         self.break_connections();
-        self.crashed_at = self.now;
+        if self.now > self.up_since + NOT_KEPT_YET {
+            self.doubtful_since = self.now.saturating_sub(NOT_KEPT_YET);
+        }
         let presentities = 0..self.plan.presentities();
-        let etags = |presentity| self.truth.may_come_back(self.now, presentity).map(String::from).collect();
+        let etags = |presentity| self.truth.may_come_back(self.doubtful_since, presentity).map(String::from).collect();
         self.etags_at_crash = presentities.clone().map(etags).collect();
         for presentity in presentities {
             self.truth.pass_time(self.now, presentity);
@@ -79,8 +87,13 @@ impl World {
         self.server = server::build(self.seed, self.life);
         let restored = self.server.restore(Tick(self.now), records);
         (self.up, self.up_since) = (true, self.now);
-        self.truth.restart(self.now, self.crashed_at);
+        self.truth.restart(self.now, self.doubtful_since);
         self.begin_journal();
+        if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.2) {
+            // It has hardly begun to tell who is behind.
+            let wait = self.random.between(0, 2_000);
+            self.in_ms(wait, Happening::CrashAt(self.life));
+        }
         self.note(&format!("-- the server is back, with {} subscriptions, {} behind --", restored.subscriptions, restored.behind));
         if restored.unusable > 0 {
             let law = format!("{} records of the journal cannot be used", restored.unusable);

@@ -62,6 +62,8 @@ pub(super) struct Keeper {
     /// Remarks up to that of this decision are kept.
     noted: u64,
     rotate: bool,
+    /// The server crashes during the next commit.
+    pub(super) doomed: bool,
     imaged: u64,
     /// The first word on every key, for a sabotaged journal.
     first_words: HashMap<Key, Bytes>,
@@ -92,7 +94,8 @@ impl Left {
 impl Keeper {
     pub(super) fn new() -> Keeper {
         let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
-        Keeper { tape: Tape::new().ok(), waiting, committing, kept, noted, rotate: false, imaged: 0, first_words: HashMap::new() }
+        let (rotate, doomed, imaged, first_words) = (false, false, 0, HashMap::new());
+        Keeper { tape: Tape::new().ok(), waiting, committing, kept, noted, rotate, doomed, imaged, first_words }
     }
 
     /// Whether messages without a record have to wait for those before them.
@@ -180,6 +183,10 @@ impl World {
         self.keeper.committing = self.keeper.waiting.len();
         let busy = self.options.trouble && !self.calm && self.random.chance(0.005);
         let wait = if busy { self.random.between(50, 1_500) } else { self.random.between(0, 5) };
+        if std::mem::take(&mut self.keeper.doomed) && !self.calm {
+            let moment = self.random.between(0, wait);
+            self.in_ms(moment, Happening::CrashAt(self.life));
+        }
         self.in_ms(wait, Happening::Journal(self.life, Stage::Committed));
         Ok(())
     }

@@ -89,8 +89,8 @@ pub struct Laws {
     expected: HashMap<String, Expected>,
     /// By Call-ID and the server's tag.
     dialogs: HashMap<(String, String), Dialog>,
-    /// By which decision a SUBSCRIBE was answered: by Call-ID and CSeq.
-    answers: HashMap<(String, u32), u64>,
+    /// By which decision a SUBSCRIBE was answered, and until when it lives: by Call-ID and CSeq.
+    answers: HashMap<(String, u32), (u64, u64)>,
     pub(super) memo: Memo,
 }
 
@@ -160,7 +160,8 @@ impl Laws {
         let granted: u64 = answer.first(Name::Expires).and_then(|e| e.parse().ok()).ok_or("a 200 without Expires")?;
         let expected = self.expected(answer.call_id).ok_or("a 200 for nobody's Call-ID")?;
         let key = (answer.call_id.to_string(), tag.to_string());
-        let by = *self.answers.entry((key.0.clone(), answer.cseq.number)).or_insert(decision);
+        let fresh = (decision, now + granted * 1_000);
+        let (by, until) = *self.answers.entry((key.0.clone(), answer.cseq.number)).or_insert(fresh);
         if !self.dialogs.contains_key(&key) {
             let same = |old: &Expected| {
                 (old.phone, old.presentity, old.package) == (expected.phone, expected.presentity, expected.package)
@@ -171,12 +172,12 @@ impl Laws {
         let dialog = self.dialogs.entry(key.clone()).or_insert_with(|| Dialog::new(expected));
         if by == decision {
             (dialog.asked, dialog.proven, dialog.settled) = (true, dialog.cseq, false);
-            dialog.until = (now + granted * 1_000, decision);
+            dialog.until = (until, decision);
             if granted == 0 {
                 dialog.ended = Some(decision);
             }
         }
-        Ok((by, Leaving::Subscribed(key, now + granted * 1_000)))
+        Ok((by, Leaving::Subscribed(key, until)))
     }
 
     /// The server decides to say that it knows no such subscription.
@@ -274,6 +275,8 @@ impl Laws {
             }
             (dialog.cseq, dialog.version, dialog.answered) = (m.cseq.number, version, false);
             (dialog.most, dialog.heard, dialog.settled, dialog.made_by) = (None, None, false, decision);
+            // Numbers that had not left before a crash may come again.
+            dialog.proven = dialog.proven.min(dialog.cseq - 1);
             dialog.bytes = bytes.to_vec();
             dialog.lamp = Some(lamp.clone());
             if truth.is_uncertain(now, presentity) {

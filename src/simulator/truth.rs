@@ -18,9 +18,9 @@ const STAYS_ENDED: u64 = 300_000;
 pub const COARSENESS: u64 = 260;
 
 /// How long the journal may take to learn of an expiry (ms): nobody has been told of it before.
-const NOT_KEPT_YET: u64 = 3_000;
+pub const NOT_KEPT_YET: u64 = 3_000;
 /// How many expired publications are remembered for that.
-const MOST_EXPIRED: usize = 16;
+const MOST_EXPIRED: usize = 64;
 
 /// What a publication says of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,11 +173,11 @@ impl Truth {
         all.filter(move |p| p.expires_at > now + COARSENESS).map(|p| p.etag.as_str())
     }
 
-    /// The entity-tags that may come back after a crash now: also those of which the journal does not know yet that
-    /// they have expired.
-    pub fn may_come_back(&self, now: u64, presentity: usize) -> impl Iterator<Item = &str> {
+    /// The entity-tags that may come back after a crash: also those that have expired since a moment from which on the
+    /// journal may not know of it.
+    pub fn may_come_back(&self, since: u64, presentity: usize) -> impl Iterator<Item = &str> {
         let person = &self.people[presentity].now;
-        let expired = person.expired.iter().filter(move |(_, at)| at + NOT_KEPT_YET > now);
+        let expired = person.expired.iter().filter(move |(_, at)| *at > since);
         person.publications.iter().map(|p| p.etag.as_str()).chain(expired.map(|(etag, _)| etag.as_str()))
     }
 
@@ -263,11 +263,11 @@ impl Truth {
         }
     }
 
-    /// The server is back: what has expired meanwhile is noticed only now.
-    pub fn restart(&mut self, now: u64, crashed_at: u64) {
+    /// The server is back: what has expired since this moment is noticed only now.
+    pub fn restart(&mut self, now: u64, since: u64) {
         for story in &mut self.people {
             story.now.pass_time(now);
-            if story.now.expired_at.is_some_and(|at| at + NOT_KEPT_YET >= crashed_at) {
+            if story.now.expired_at.is_some_and(|at| at >= since) {
                 story.now.expired_at = Some(now);
             }
         }

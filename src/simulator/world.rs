@@ -41,8 +41,10 @@ pub(super) enum Happening {
     Undeliverable(u64, Ticket, String),
     /// The journal of this life of the server goes on.
     Journal(u64, Stage),
-    /// The server crashes.
+    /// The server is to crash about now.
     Crash,
+    /// This life of the server ends now.
+    CrashAt(u64),
     /// The server starts again.
     Restart,
     /// Every dialog is looked at.
@@ -102,8 +104,9 @@ pub(super) struct World {
     pub(super) life: u64,
     pub(super) up_since: u64,
     pub(super) keeper: Keeper,
-    /// When the server crashed last, the entity-tags that were good then, and what the journal had.
-    pub(super) crashed_at: u64,
+    /// At the last crash: since when the journal may not know what has expired, the entity-tags that may come back, and
+    /// what the journal had.
+    pub(super) doubtful_since: u64,
     pub(super) etags_at_crash: Vec<Vec<String>>,
     pub(super) journal: Vec<(Key, Bytes)>,
     /// Counts what the server was given to decide.
@@ -160,7 +163,7 @@ impl World {
             life: 0,
             up_since: 0,
             keeper: Keeper::new(),
-            crashed_at: 0,
+            doubtful_since: 0,
             etags_at_crash: Vec::new(),
             journal: Vec::new(),
             decision: 0,
@@ -352,6 +355,8 @@ impl World {
             Happening::Journal(life, stage) if life == self.life => self.go_on_keeping(stage),
             Happening::Continue(..) | Happening::Undeliverable(..) | Happening::Journal(..) => Ok(()),
             Happening::Crash => self.crash_unless_calm(),
+            Happening::CrashAt(life) if life == self.life && self.up && !self.calm => self.crash(),
+            Happening::CrashAt(_) => Ok(()),
             Happening::Restart => self.restart(),
             Happening::RollCall => self.call_roll(ROLL_CALL),
             Happening::Expiry(presentity) => {
