@@ -21,8 +21,11 @@ struct Args {
     #[arg(long, default_value_t = 60)]
     phones: usize,
     /// Minutes that a storm lasts.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 5)]
     minutes: u64,
+    /// How often the server crashes in a storm, on average; 0 for never.
+    #[arg(long, default_value_t = 2.0)]
+    crashes: f64,
     /// Draw the ladder of the first failure.
     #[arg(long)]
     ladder: bool,
@@ -33,12 +36,19 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let options = Options { phones: args.phones, minutes: args.minutes, loss: args.loss, ..Options::default() };
-    let (mut failed, mut events, mut notifies) = (0u64, 0, 0);
+    let options = Options {
+        phones: args.phones,
+        minutes: args.minutes,
+        loss: args.loss,
+        crashes: args.crashes,
+        ..Options::default()
+    };
+    let (mut failed, mut events, mut notifies, mut crashes) = (0u64, 0, 0, 0);
     for seed in args.first..args.first + args.seeds {
         let outcome = simulator::run(seed, &options);
         events += outcome.tally.events;
         notifies += outcome.tally.notifies;
+        crashes += outcome.tally.crashes;
         if let Some((fault, picture)) = &outcome.failure {
             failed += 1;
             println!("seed {seed}: {:.3} s, step {}: {}", fault.at as f64 / 1000.0, fault.step, fault.law);
@@ -47,7 +57,10 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("storms: {} seeds, {failed} failed, {events} call events, {notifies} NOTIFYs", args.seeds);
+    println!(
+        "storms: {} seeds, {failed} failed, {events} call events, {notifies} NOTIFYs, {crashes} crashes",
+        args.seeds
+    );
     if !args.no_table {
         table(&args);
     }
@@ -65,6 +78,7 @@ fn table(args: &Args) {
             minutes: args.minutes,
             loss: Some(loss),
             trouble: false,
+            crashes: 0.0,
             ..Options::default()
         };
         let outcomes: Vec<Outcome> =

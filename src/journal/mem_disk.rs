@@ -1,12 +1,15 @@
-//! A disk in memory that fills up, fails, dies at any operation, and forgets what was not synced.
+//! A disk in memory that fills up, fails, dies at any operation, and forgets what was not synced: for tests, and under
+//! the [`super::Tape`] of the simulator.
 
 use std::{
     collections::BTreeMap,
     io::{self, Read},
     ops::Range,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::disk::{Disk, DiskFile};
 
@@ -46,6 +49,7 @@ pub(super) struct World {
 
 /// What a crash leaves of what was not synced.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the simulator only tears; the tests do all of it"))]
 pub(super) enum Leaves {
     /// All: the process died, not the machine.
     Everything,
@@ -59,8 +63,11 @@ pub(super) enum Leaves {
     Half,
     /// The octets, and of the steps on names only the last: nothing orders them but a sync.
     LastStep,
+    /// The names, and of the octets this share (in 65536ths) of each write that was not synced.
+    Torn(u16),
 }
 
+#[cfg(test)]
 pub(super) const ALL_LEAVES: [Leaves; 6] =
     [Leaves::Everything, Leaves::Nothing, Leaves::Names, Leaves::Octets, Leaves::Half, Leaves::LastStep];
 
@@ -90,6 +97,11 @@ impl World {
     }
 }
 
+/// How many octets of an unsynced write of `len` are left of it.
+pub(super) fn torn(len: usize, share: u16) -> usize {
+    (len * usize::from(share)).div_ceil(1 << 16)
+}
+
 fn apply(names: &mut BTreeMap<String, usize>, step: &Step) {
     match step {
         Step::Rename(from, to, inode) => {
@@ -103,7 +115,7 @@ fn apply(names: &mut BTreeMap<String, usize>, step: &Step) {
 
 impl MemDisk {
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     /// The disk as the next start finds it.
@@ -112,7 +124,7 @@ impl MemDisk {
         let mut names = world.synced_names.clone();
         let all = world.steps.len();
         let steps = match leaves {
-            Leaves::Everything | Leaves::Names => 0..all,
+            Leaves::Everything | Leaves::Names | Leaves::Torn(_) => 0..all,
             Leaves::Nothing | Leaves::Octets => 0..0,
             Leaves::Half => 0..all / 2,
             Leaves::LastStep => all.saturating_sub(1)..all,
@@ -133,6 +145,15 @@ impl MemDisk {
                     }
                     octets
                 }
+                Leaves::Torn(share) => {
+                    let mut octets = inode.synced.clone();
+                    for dirty in &inode.dirty {
+                        let end = dirty.start + torn(dirty.len(), share);
+                        octets.resize(octets.len().max(end), 0);
+                        octets[dirty.start..end].copy_from_slice(&inode.seen[dirty.start..end]);
+                    }
+                    octets
+                }
             };
             Inode { synced: octets.clone(), seen: octets, dirty: Vec::new() }
         });
@@ -140,11 +161,13 @@ impl MemDisk {
         Self(Arc::new(Mutex::new(World { inodes, synced_names: names.clone(), names, ..World::default() })))
     }
 
+    #[cfg(test)]
     pub(super) fn octets(&self, name: &str) -> Vec<u8> {
         let world = self.world();
         world.inodes[world.find(name).unwrap()].seen.clone()
     }
 
+    #[cfg(test)]
     pub(super) fn set(&self, name: &str, octets: &[u8]) {
         let mut world = self.world();
         world.inodes.push(Inode { seen: octets.to_vec(), synced: octets.to_vec(), dirty: Vec::new() });
@@ -153,6 +176,7 @@ impl MemDisk {
         world.synced_names.insert(name.into(), inode);
     }
 
+    #[cfg(test)]
     pub(super) fn names(&self) -> Vec<String> {
         self.world().names.keys().cloned().collect()
     }
@@ -173,8 +197,9 @@ impl Disk for MemDisk {
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read>> {
-        self.world().find(name)?;
-        Ok(Box::new(io::Cursor::new(self.octets(name))))
+        let world = self.world();
+        let octets = world.inodes[world.find(name)?].seen.clone();
+        Ok(Box::new(io::Cursor::new(octets)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
     time::{Duration, Instant},
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) durability: Durability,
     pub(super) limits: Limits,
     pub(super) numbers: Numbers,
+    /// How many have been promised to be told and were not yet. Counted up under the queue's lock.
+    pub(super) awaited: AtomicUsize,
     /// Held, never read: the kernel lets go of it when the last owner does, however that ends.
     _lock: Option<File>,
 }
@@ -98,7 +100,16 @@ impl Shared {
             snapshot: opened.snapshot.into(),
             ..Numbers::default()
         };
-        Self { queue: Mutex::new(queue), wake: Condvar::new(), disk, durability, limits, numbers, _lock: lock }
+        Self {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            disk,
+            durability,
+            limits,
+            numbers,
+            awaited: AtomicUsize::new(0),
+            _lock: lock,
+        }
     }
 
     /// Queues the frame of one append, if it may be.

@@ -241,3 +241,22 @@ fn a_callback_may_panic_or_drop_the_journal() {
     go.send(()).unwrap();
     told.recv().unwrap();
 }
+
+#[test]
+fn no_records_at_all_wait_for_those_before_and_for_nobody_else() {
+    let temp = Temp::new();
+    let (journal, _) = temp.open();
+    let (tell, told) = mpsc::channel();
+    let append = |records: Vec<Record>, name: &'static str| {
+        let tell = tell.clone();
+        journal.append(records, move |fate| tell.send((name, fate.is_ok())).unwrap());
+    };
+    append(vec![], "at once");
+    assert_eq!(told.try_recv(), Ok(("at once", true)));
+    journal.append_lazily(vec![is(1, "nobody waits for this")]).unwrap();
+    append(vec![], "still at once");
+    assert_eq!(told.try_recv(), Ok(("still at once", true)));
+    append(vec![is(2, "two")], "kept");
+    append(vec![], "after it");
+    assert_eq!([told.recv().unwrap(), told.recv().unwrap()], [("kept", true), ("after it", true)]);
+}

@@ -132,7 +132,7 @@ impl Writer {
         }
         self.count_segment();
         for entry in batch.entries.drain(..) {
-            tell(entry, Ok(()));
+            self.tell(entry, Ok(()));
         }
         if let Some(answer) = batch.rotate {
             let rotated = self.rotate();
@@ -213,7 +213,7 @@ impl Writer {
         self.probe_at = Some(Instant::now() + self.shared.limits.probe_every);
         let error = WriteFailed::Disk(why);
         for entry in refused {
-            tell(entry, Err(error.clone()));
+            self.tell(entry, Err(error.clone()));
         }
         for answer in [batch.rotate, rotate].into_iter().flatten() {
             let _ = answer.send(Err(error.clone()));
@@ -285,11 +285,14 @@ impl Writer {
     }
 }
 
-/// A callback that panics must not take the journal with it.
-fn tell(entry: Entry, fate: Result<(), WriteFailed>) {
-    if let Some(done) = entry.done
-        && catch_unwind(AssertUnwindSafe(|| done(fate))).is_err()
-    {
-        tracing::error!("a callback of the journal panicked");
+impl Writer {
+    /// Tells whoever waits. A callback that panics must not take the journal with it.
+    fn tell(&self, entry: Entry, fate: Result<(), WriteFailed>) {
+        let Some(done) = entry.done else { return };
+        if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
+            tracing::error!("a callback of the journal panicked");
+        }
+        // Only now: whoever finds nobody waiting comes after those who were told.
+        self.shared.awaited.fetch_sub(1, Relaxed);
     }
 }

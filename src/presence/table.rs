@@ -93,9 +93,11 @@ impl Table {
         self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm))
     }
 
-    /// Every presentity, in no order.
+    /// Every presentity, in the order of their numbers: what a restart does has to be the same in every run.
     pub fn all(&self) -> Vec<Arc<Presentity>> {
-        self.by_aor.iter().map(|entry| Arc::clone(&entry)).collect()
+        let mut all: Vec<_> = self.by_aor.iter().map(|entry| Arc::clone(&entry)).collect();
+        all.sort_unstable_by_key(|presentity| presentity.number);
+        all
     }
 
     /// The presentities of an account, ordered by user.

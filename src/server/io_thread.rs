@@ -69,8 +69,13 @@ struct Waiting {
     left: Notify,
 }
 
-/// Messages that waited for the journal, and whether their records are kept now.
-type Kept = (Outbox, Result<(), WriteFailed>);
+/// Messages that waited for the journal.
+struct Kept {
+    out: Outbox,
+    /// Whether they acknowledge something of their own, or only come after what others wait for.
+    own: bool,
+    result: Result<(), WriteFailed>,
+}
 
 impl IoThread {
     /// Starts the thread; its sockets are bound when this returns.
@@ -270,13 +275,15 @@ impl Worker {
                 // Should they be lost, a phone is told after a restart what it knows already.
                 let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
             }
-            if out.repeats || !out.records.is_empty() {
-                // Without records it is a barrier: what is repeated waits for its first copy.
+            // Messages without a record wait as well, for what was decided before them: a repeated NOTIFY, or one that tells
+            // of somebody else's change, must not tell of what a crash could still take back.
+            if !out.records.is_empty() || !out.messages.is_empty() {
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
                 self.waiting.count.fetch_add(1, Ordering::Relaxed);
+                let own = !records.is_empty();
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
-                    let _ = kept.send((out, result));
+                    let _ = kept.send(Kept { out, own, result });
                 });
             }
         }
@@ -285,15 +292,14 @@ impl Worker {
 
     /// Sends what has waited for the journal.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
-        while let Some((mut out, result)) = kept.recv().await {
+        while let Some(Kept { mut out, own, result }) = kept.recv().await {
             match result {
-                Ok(()) => self.notifier.kept(self.clock.now(), &mut out),
-                Err(failure) => {
-                    if !out.answers.is_empty() {
-                        tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
-                    }
+                Err(failure) if own => {
+                    tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
                     self.notifier.refuse_unkept(self.clock.now(), &mut out);
                 }
+                // What only came after others leaves all the same: what is in memory goes on being served.
+                _ => self.notifier.kept(self.clock.now(), &mut out),
             }
             self.dispatch(out).await;
             self.waiting.count.fetch_sub(1, Ordering::Relaxed);

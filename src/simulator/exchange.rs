@@ -1,41 +1,29 @@
-//! What passes between the server and the others: the laws look at it, then the network has it.
+//! What the server decides: the laws look at it, then the journal has to keep it, then the network has it.
 
+use super::keeper::Parcel;
 use super::ladder::Topic;
+use super::laws::Leaving;
 use super::message;
-use super::world::{Fault, Happening, Who, World};
+use super::world::{Fault, Happening, World};
 use crate::notifier::Outbox;
-use crate::sip::wire;
+use crate::sip::wire::{self, Message};
 use crate::transport::{Destination, Packet};
 
 impl World {
-    pub(super) fn draw(&mut self, to_server: bool, bytes: &[u8], arrivals: &[u64]) {
-        if self.ladder.is_drawn() {
-            let fate = match arrivals {
-                [] => "LOST".into(),
-                [delay] => format!("({delay} ms)"),
-                more => format!("(TWICE: {more:?} ms)"),
-            };
-            let call_id = wire::read(bytes).ok().flatten().map(|m| m.call_id.to_string()).unwrap_or_default();
-            let about = self.said.get(&call_id).map(|said| said.presentity);
-            self.ladder.message(self.now, to_server, bytes, about, &fate);
-        }
-    }
-
-    /// Takes what the server wants sent: the laws look at it, then the network has it.
+    /// Takes what the server wants kept and sent.
     pub(super) fn dispatch(&mut self, out: Outbox) -> Result<(), Fault> {
+        let mut parcel = Parcel { packets: Vec::new(), unfinished: out.unfinished, answers: out.answers };
         for packet in out.messages {
             for packet in self.sabotage(packet) {
-                self.inspect(&packet)?;
-                self.deliver(packet);
+                let (needs, leaving) = self.inspect(&packet)?;
+                parcel.packets.push((needs, leaving, packet));
             }
         }
-        for presentity in out.unfinished {
-            self.in_ms(0, Happening::Continue(presentity));
-        }
-        Ok(())
+        self.keep(out.records, out.remarks, parcel)
     }
 
-    fn inspect(&mut self, packet: &Packet) -> Result<(), Fault> {
+    /// Holds a message against the laws. Gives the decision that has to be kept before it leaves.
+    fn inspect(&mut self, packet: &Packet) -> Result<(u64, Leaving), Fault> {
         let Ok(Some(m)) = wire::read(&packet.bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };
@@ -43,39 +31,61 @@ impl World {
             ("NOTIFY", None) => {
                 self.tally.notifies += 1;
                 let reliable = packet.to.is_reliable();
-                self.laws.notify(self.now, &m, &packet.bytes, reliable, &self.truth, &self.plan)
+                let (now, decision) = (self.now, self.decision);
+                self.by_its_edge(&m, packet).and_then(|()| {
+                    self.laws.notify(now, decision, &m, &packet.bytes, reliable, &self.truth, &self.plan)
+                })
             }
-            ("SUBSCRIBE", Some(200)) => self.laws.accepted(&m),
+            ("SUBSCRIBE", Some(200)) => self.laws.accepted(self.now, self.decision, &m),
+            ("SUBSCRIBE", Some(481)) => self.laws.disowned(self.now, &m).map(|()| (0, Leaving::Other)),
             ("PUBLISH", Some(status)) => {
                 let etag = message::header(&packet.bytes, "SIP-ETag").unwrap_or_default();
-                self.published(m.call_id, status, etag)
+                self.published(m.call_id, status, etag).map(|needs| (needs, Leaving::Other))
             }
-            _ => Ok(()),
+            _ => Ok((0, Leaving::Other)),
         };
         done.map_err(|law| self.fault_in(m.call_id, law))
     }
 
-    /// The server answers a PUBLISH: the truth takes it over, unless the answer is only repeated.
-    fn published(&mut self, call_id: &str, status: u16, etag: &str) -> Result<(), String> {
+    /// What goes to a phone behind an edge goes to the edge.
+    fn by_its_edge(&self, m: &Message<'_>, packet: &Packet) -> Result<(), String> {
+        let phone = self.laws.expected(m.call_id).map(|expected| expected.phone);
+        let edge = phone.and_then(|number| self.phones[number].edge).map(|edge| &self.edges[edge].address);
+        match (edge, packet.to) {
+            // A large one is tried over TCP, which no edge takes here.
+            (Some(edge), Destination::Datagram { peer, .. } | Destination::Connection { peer, .. })
+                if peer.to_string() == *edge =>
+            {
+                Ok(())
+            }
+            (Some(_), to) => Err(format!("a NOTIFY goes past the edge, to {to:?}")),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// The server answers a PUBLISH: the truth takes it over, unless the answer is only repeated. Gives the decision
+    /// that has to be kept before.
+    fn published(&mut self, call_id: &str, status: u16, etag: &str) -> Result<u64, String> {
         let said = self.said.get(call_id).ok_or("an answer to a PUBLISH that nobody sent")?.clone();
-        if self.accepted.get(call_id).is_some_and(|old| old == etag) {
-            return Ok(());
+        let before = self.accepted.get(call_id);
+        if let Some((_, decision)) = before.filter(|(old, _)| old == etag) {
+            return Ok(*decision);
         }
         let known = said.if_match.as_ref().map(|etag| self.truth.knows(self.now, said.presentity, etag));
         match status {
             200 if known == Some(Some(false)) => Err("a PUBLISH with a stale entity-tag was accepted".into()),
             412 if known.is_none() => Err("a PUBLISH without condition was refused with 412".into()),
-            412 if known == Some(Some(true)) && !self.accepted.contains_key(call_id) => {
+            412 if known == Some(Some(true)) && before.is_none() => {
                 Err("a PUBLISH with a current entity-tag was refused with 412".into())
             }
             200 => {
-                self.accepted.insert(call_id.into(), etag.into());
-                self.truth.accepted(self.now, &said, etag);
+                self.accepted.insert(call_id.into(), (etag.into(), self.decision));
+                self.truth.accepted(self.now, self.decision, &said, etag);
                 self.in_ms(u64::from(said.expires) * 1_000, Happening::Expiry(said.presentity));
                 self.look_at(said.presentity);
-                Ok(())
+                Ok(self.decision)
             }
-            _ => Ok(()),
+            _ => Ok(0),
         }
     }
 
@@ -83,35 +93,6 @@ impl World {
     pub(super) fn look_at(&mut self, presentity: usize) {
         for (number, at) in &self.watchers[presentity] {
             self.tally.look(self.now, &self.phones[*number], *at, &self.truth);
-        }
-    }
-
-    fn deliver(&mut self, packet: Packet) {
-        let (who, flow) = match packet.to {
-            Destination::Datagram { peer, .. } => (self.addresses.get(&peer).copied(), None),
-            // Phones take no connections: what cannot go down the one that they opened comes back.
-            Destination::Connection { .. } => return self.bounce(packet),
-            Destination::Flow { flow, .. } => match self.flows.get(&flow.0) {
-                Some(known) if known.broken.is_some_and(|at| at <= self.now) => return self.bounce(packet),
-                Some(known) if known.broken.is_some() => (None, None),
-                Some(known) => (Some(Who::Phone(known.phone)), Some(flow.0)),
-                None => return self.bounce(packet),
-            },
-        };
-        let cut = matches!(who, Some(Who::Phone(number)) if self.cut_off[number]) || who.is_none();
-        let arrivals = self.arrivals(cut, flow, 1);
-        self.draw(false, &packet.bytes, &arrivals);
-        let Some(who) = who else { return };
-        for delay in arrivals {
-            self.in_ms(delay, Happening::At(who, packet.bytes.clone()));
-        }
-    }
-
-    fn bounce(&mut self, packet: Packet) {
-        self.draw(false, &packet.bytes, &[]);
-        let call_id = wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());
-        if let (Some(ticket), Some(call_id)) = (packet.ticket, call_id) {
-            self.in_ms(1, Happening::Undeliverable(ticket, call_id));
         }
     }
 }

@@ -33,6 +33,11 @@ impl Ladder {
         Ladder { topic, lines: Vec::new() }
     }
 
+    /// What it is about, if anybody looks.
+    pub fn topic(&self) -> Option<&Topic> {
+        self.topic.as_ref()
+    }
+
     /// Whether anybody looks.
     pub fn is_drawn(&self) -> bool {
         self.topic.is_some()

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::truth::{Said, Statement};
+use super::truth::{CallSaid, Said, Statement};
+use crate::package;
 use crate::presence::facts::{CallState, Direction};
 use crate::sip::wire::{Message, Name};
 
@@ -66,59 +67,80 @@ pub fn header<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
 
 /// A PUBLISH of Kamailio's or Asterisk's kind.
 pub fn publish(said: &Said, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
-    let (event, kind, body) = match &said.statement {
+    let package = package::get(said.package);
+    let body = match &said.statement {
         Statement::Mailbox(new, old) => {
             let waiting = if *new > 0 { "yes" } else { "no" };
-            let body = format!("Messages-Waiting: {waiting}\r\nVoice-Message: {new}/{old} (0/0)\r\n");
-            ("message-summary", "application/simple-message-summary", body)
+            format!("Messages-Waiting: {waiting}\r\nVoice-Message: {new}/{old} (0/0)\r\n")
         }
-        Statement::Call { .. } | Statement::Extension(_) => {
-            ("dialog", "application/dialog-info+xml", dialog_info(&said.statement, user, realm))
-        }
-        Statement::Still => ("dialog", "", String::new()),
+        Statement::Note(note) => format!(
+            "<?xml version=\"1.0\"?>\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:{user}@{realm}\">\
+             <tuple id=\"a\"><status><basic>open</basic></status><note>{note}</note></tuple></presence>\n"
+        ),
+        Statement::Calls { .. } | Statement::Extension(_) => dialog_info(&said.statement, user, realm),
+        Statement::Still => String::new(),
     };
     let mut text = format!(
         "PUBLISH sip:{user}@{realm} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{call_id};rport\r\n\
          Max-Forwards: 70\r\nFrom: <sip:{user}@{realm}>;tag={call_id}\r\nTo: <sip:{user}@{realm}>\r\n\
-         Call-ID: {call_id}\r\nCSeq: 10 PUBLISH\r\nEvent: {event}\r\nExpires: {}\r\n",
+         Call-ID: {call_id}\r\nCSeq: 10 PUBLISH\r\nEvent: {}\r\nExpires: {}\r\n",
+        package.name(),
         said.expires
     );
     if let Some(etag) = &said.if_match {
         let _ = write!(text, "SIP-If-Match: {etag}\r\n");
     }
-    if !kind.is_empty() {
-        let _ = write!(text, "Content-Type: {kind}\r\n");
+    if !body.is_empty() {
+        let _ = write!(text, "Content-Type: {}\r\n", package.content_type());
     }
     let _ = write!(text, "Content-Length: {}\r\n\r\n{body}", body.len());
     text.into_bytes()
 }
 
 fn dialog_info(statement: &Statement, user: &str, realm: &str) -> String {
-    let head = format!(
+    let whole = !matches!(statement, Statement::Calls { full: false, .. });
+    let mut body = format!(
         "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
-         state=\"full\" entity=\"sip:{user}@{realm}\">\n"
+         state=\"{}\" entity=\"sip:{user}@{realm}\">\n",
+        if whole { "full" } else { "partial" }
     );
-    let state_name = |state: CallState| match state {
+    match statement {
+        Statement::Calls { calls, .. } => calls.iter().for_each(|call| dialog(call, realm, &mut body)),
+        Statement::Extension(state) => {
+            let _ = write!(body, "<dialog id=\"{user}\"><state>{}</state></dialog>", state_name(*state));
+        }
+        Statement::Mailbox(..) | Statement::Note(_) | Statement::Still => {}
+    }
+    body.push_str("</dialog-info>\n");
+    body
+}
+
+fn dialog(said: &CallSaid, realm: &str, body: &mut String) {
+    let direction = if said.direction == Direction::Initiator { "initiator" } else { "recipient" };
+    let (call_id, branch) = said.call.split_once('/').unwrap_or((&said.call, ""));
+    let tags = match said.state {
+        _ if !branch.is_empty() => format!(" local-tag=\"l\" remote-tag=\"{branch}\""),
+        // Kamailio sends tags while it rings only.
+        CallState::Early => " local-tag=\"l\" remote-tag=\"r\"".into(),
+        _ => String::new(),
+    };
+    let rendering = if said.held { "<param pname=\"+sip.rendering\" pval=\"no\"/>" } else { "" };
+    let _ = write!(
+        body,
+        "<dialog id=\"{call_id}{branch}\" call-id=\"{call_id}\"{tags} direction=\"{direction}\"><state>{}</state>\
+         <local><target uri=\"sip:1@{realm}\">{rendering}</target></local>\
+         <remote><identity>sip:9@{realm}</identity></remote></dialog>",
+        state_name(said.state)
+    );
+}
+
+fn state_name(state: CallState) -> &'static str {
+    match state {
         // With a capital T, as Kamailio writes it.
         CallState::Trying => "Trying",
         CallState::Proceeding => "proceeding",
         CallState::Early => "early",
         CallState::Confirmed => "confirmed",
         CallState::Terminated => "terminated",
-    };
-    match statement {
-        Statement::Call { call, direction, state } => {
-            let direction = if *direction == Direction::Initiator { "initiator" } else { "recipient" };
-            let tags = if *state == CallState::Early { " local-tag=\"l\" remote-tag=\"r\"" } else { "" };
-            format!(
-                "{head}<dialog id=\"{call}\" call-id=\"{call}\"{tags} direction=\"{direction}\">\
-                 <state>{}</state><remote><identity>sip:9@{realm}</identity></remote></dialog></dialog-info>\n",
-                state_name(*state)
-            )
-        }
-        Statement::Extension(state) => {
-            format!("{head}<dialog id=\"{user}\"><state>{}</state></dialog></dialog-info>\n", state_name(*state))
-        }
-        Statement::Mailbox(..) | Statement::Still => String::new(),
     }
 }

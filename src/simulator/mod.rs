@@ -8,7 +8,10 @@
 //!
 //! In flow seeds and [`Options`]; out flow [`Outcome`]s. Nothing here knows real time or sockets.
 
+mod crash;
+mod edge;
 mod exchange;
+mod keeper;
 pub mod ladder;
 pub mod lamp;
 pub mod laws;
@@ -16,8 +19,10 @@ pub mod message;
 pub mod network;
 pub mod phone;
 pub mod plan;
+mod post;
 pub mod publisher;
 pub mod random;
+mod sabotage;
 mod screen;
 mod server;
 pub mod tally;
@@ -88,6 +93,10 @@ impl World {
 
     fn heal(&mut self) {
         self.calm = true;
+        self.partitions.fill(0);
+        for edge in &mut self.edges {
+            (edge.down_until, edge.slow, edge.lossy_until) = (0, (0, 0), 0);
+        }
         self.weather = network::Weather::fair();
         for publisher in &mut self.publishers {
             publisher.closing = true;

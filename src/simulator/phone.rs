@@ -1,6 +1,6 @@
 //! Phones: they subscribe, refresh, answer NOTIFYs and show what they are told, well or badly.
 
-use super::lamp::Lamp;
+use super::lamp::{Lamp, Memo};
 use super::message::{self, Pending};
 use super::plan::Plan;
 use super::random::Random;
@@ -88,6 +88,12 @@ pub struct Phone {
     pub address: String,
     /// What it believes to be its own address.
     pub contact: String,
+    /// Its user; two phones may share one.
+    pub user: String,
+    /// It says in its Contact which phone it is.
+    pub instance: bool,
+    /// The edge that it stands behind.
+    pub edge: Option<usize>,
     /// It speaks TCP.
     pub tcp: bool,
     /// How it feels.
@@ -111,6 +117,9 @@ impl Phone {
             account,
             address: String::new(),
             contact: String::new(),
+            user: format!("phone{number}"),
+            instance: false,
+            edge: None,
             tcp: false,
             mood: Mood::Well,
             watches: watches.iter().map(watch).collect(),
@@ -248,21 +257,32 @@ impl Phone {
         let to = remote_tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
         let uri = target.map_or_else(|| format!("sip:{user}@{realm}"), String::from);
         let (transport, parameter) = if self.tcp { ("TCP", ";transport=tcp") } else { ("UDP", "") };
-        let (number, contact) = (self.number, &self.contact);
+        let (user_of_phone, contact) = (&self.user, &self.contact);
+        let instance = match self.instance {
+            true => format!(";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{:012x}>\"", self.number),
+            false => String::new(),
+        };
         format!(
             "SUBSCRIBE {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {contact};branch=z9hG4bK{call_id}.{cseq};rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:phone{number}@{realm}>;tag={tag}\r\nTo: <sip:{user}@{realm}>{to}\r\n\
-             Call-ID: {call_id}\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <sip:phone{number}@{contact}{parameter}>\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:{user_of_phone}@{realm}>;tag={tag}\r\nTo: <sip:{user}@{realm}>{to}\r\n\
+             Call-ID: {call_id}\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <sip:{user_of_phone}@{contact}{parameter}>{instance}\r\n\
              Event: {}\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n",
             package::get(watch.package).name()
         )
     }
 
     /// A message from the server. The error is what no server may send.
-    pub fn receive(&mut self, now: u64, m: &Message<'_>, random: &mut Random, out: &mut Wishes) -> Result<(), String> {
+    pub fn receive(
+        &mut self,
+        now: u64,
+        m: &Message<'_>,
+        memo: &mut Memo,
+        random: &mut Random,
+        out: &mut Wishes,
+    ) -> Result<(), String> {
         match m.status() {
             Some(status) => self.take_answer(now, m, status, random, out),
-            None => self.take_notify(m, random, out),
+            None => self.take_notify(m, memo, random, out),
         }
     }
 
@@ -286,7 +306,12 @@ impl Phone {
         match status {
             200 => {
                 (leg.established, leg.renewed_at) = (true, sent_at);
-                leg.remote_tag = m.to.tag().map(String::from);
+                let tag = m.to.tag().map(String::from);
+                if leg.remote_tag.is_some() && leg.remote_tag != tag {
+                    // Its request has made two dialogs (a crash came between): this is the one that it goes on with.
+                    (leg.heard, leg.version) = (None, None);
+                }
+                leg.remote_tag = tag;
                 let contact = m.first(Name::Contact).and_then(NameAddr::read);
                 leg.remote_target = contact.map(|contact| contact.uri.to_string());
                 if leaving {
@@ -305,13 +330,23 @@ impl Phone {
             }
             _ => {
                 self.start_anew(at, random.between(2_000, 30_000), out);
-                // A repetition that comes after the server has forgotten the transaction is out of order in its dialog.
-                if status == 500 { Ok(()) } else { Err(format!("a SUBSCRIBE in good order was refused with {status}")) }
+                // A repetition that comes after the server has forgotten the transaction is out of order in its dialog;
+                // one that comes by another way is merged.
+                match status {
+                    500 | 482 => Ok(()),
+                    _ => Err(format!("a SUBSCRIBE in good order was refused with {status}")),
+                }
             }
         }
     }
 
-    fn take_notify(&mut self, m: &Message<'_>, random: &mut Random, out: &mut Wishes) -> Result<(), String> {
+    fn take_notify(
+        &mut self,
+        m: &Message<'_>,
+        memo: &mut Memo,
+        random: &mut Random,
+        out: &mut Wishes,
+    ) -> Result<(), String> {
         if self.mood == Mood::Mute {
             return Ok(());
         }
@@ -349,7 +384,7 @@ impl Phone {
             return Err(format!("version {version:?} after {:?} under a higher CSeq", leg.version));
         }
         leg.version = version;
-        leg.screen = Some(Lamp::read(package, m.body)?);
+        leg.screen = Some(memo.read(package, m.body)?);
         out.redrawn.push(at);
         let over = m.first(Name::SubscriptionState).is_some_and(|state| state.starts_with("terminated"));
         if over && leg.leaving {

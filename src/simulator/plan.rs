@@ -17,13 +17,15 @@ pub struct Options {
     pub loss: Option<f64>,
     /// Phones fail, move and reboot, publishers die, operators interfere, the network does worse than lose datagrams.
     pub trouble: bool,
+    /// How often the server crashes, on average.
+    pub crashes: f64,
     /// What the simulator does behind the server's back, to show that it is found out.
     pub sabotage: Option<Sabotage>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { phones: 30, minutes: 5, loss: None, trouble: true, sabotage: None }
+        Options { phones: 30, minutes: 5, loss: None, trouble: true, crashes: 2.0, sabotage: None }
     }
 }
 
@@ -42,7 +44,24 @@ pub enum Sabotage {
     Revival,
     /// Now and then what is meant for one tenant names another's call (law 8).
     Leak,
+    /// A crash loses a record that the journal had kept (law 5).
+    LostRecord,
+    /// A crash brings back an older word on a record than the last one that was kept (law 5).
+    OldRecord,
+    /// After a crash counting goes on from below what was counted before (law 2).
+    FallingCount,
+    /// After a crash everybody is told, also who knows.
+    RestartStorm,
+    /// Messages do not wait for the journal (law 5).
+    Haste,
+    /// Messages without a record of their own do not wait for those that were decided before them (law 5).
+    Overtaking,
+    /// Who is behind the same proxy as a silent phone is not told either (law 7).
+    SharedPacing,
 }
+
+/// How many edges there are: proxies with phones behind them.
+pub const EDGES: usize = 2;
 
 /// The realms, one account each.
 pub const REALMS: [&str; 2] = ["acme.test", "globex.test"];
@@ -103,6 +122,11 @@ impl Plan {
                 let mut phone = Phone::new(number, account, &watches);
                 phone.tcp = random.chance(0.15);
                 phone.punctual = !options.trouble || random.chance(0.85);
+                phone.instance = random.chance(0.5);
+                if random.chance(0.3) {
+                    // The desk phone and the one at home have the same user.
+                    phone.user = format!("phone{}", number & !1);
+                }
                 let (high, low) = (number / 200, number % 200 + 1);
                 if random.chance(0.5) {
                     phone.contact = format!("10.0.{high}.{low}:5060");
@@ -110,6 +134,9 @@ impl Plan {
                 } else {
                     phone.address = format!("198.51.{high}.{low}:5060");
                     phone.contact = phone.address.clone();
+                }
+                if options.trouble && !phone.tcp && random.chance(0.4) {
+                    phone.edge = Some(random.below(EDGES));
                 }
                 phone
             })
@@ -120,7 +147,9 @@ impl Plan {
     pub fn publishers(&self, options: &Options) -> Vec<Publisher> {
         let all: Vec<usize> = (0..self.presentities.len()).collect();
         let habits: &[Habit] = match options.trouble {
-            true => &[Habit::Kamailio, Habit::Kamailio, Habit::Asterisk, Habit::Voicemail],
+            true => {
+                &[Habit::Kamailio, Habit::Pair, Habit::Switchboard, Habit::Asterisk, Habit::Voicemail, Habit::Person]
+            }
             false => &[Habit::Kamailio, Habit::Kamailio],
         };
         let publisher = |(number, habit): (usize, &Habit)| {

@@ -6,19 +6,23 @@ use super::message::{self, Pending};
 use super::plan::Plan;
 use super::random::Random;
 use super::truth::{Said, Statement};
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::PackageId;
 use crate::sip::wire::Message;
+
+mod calls;
+
+use calls::{Course, Desk};
 
 /// What a publisher wants to be woken for.
 #[derive(Clone, Copy, Debug)]
 pub enum Wake {
-    /// A call starts, or the extension or mailbox changes.
+    /// A call starts, or the extension, the mailbox or the note changes.
     Busy,
     /// A call goes on.
     Step(u64),
     /// A request is to be repeated.
     Repeat(u64),
-    /// A publication is to be refreshed; the second number is that of the request that it follows.
+    /// A publication is to be refreshed, or tried again; the second number is that of the request that it follows.
     Refresh(u64, u64),
 }
 
@@ -38,27 +42,67 @@ pub struct Wishes {
 pub enum Habit {
     /// One publication per call; changes are sent without waiting for answers; the end lives for 11 seconds.
     Kamailio,
+    /// Two of that kind that both see every call and do not wait for each other.
+    Pair,
+    /// One publication per extension with all its calls, in full or as a partial document of what has changed; calls
+    /// fork and are put on hold; one request at a time.
+    Switchboard,
     /// One publication per extension that goes up and down; one request at a time.
     Asterisk,
     /// The same for a mailbox.
     Voicemail,
+    /// The same for a note.
+    Person,
 }
 
+impl Habit {
+    fn package(self) -> PackageId {
+        PackageId(match self {
+            Habit::Voicemail => 2,
+            Habit::Person => 1,
+            _ => 0,
+        })
+    }
+
+    /// It publishes each call apart, and does not wait for answers.
+    fn is_hasty(self) -> bool {
+        matches!(self, Habit::Kamailio | Habit::Pair)
+    }
+}
+
+/// What lies behind a publication.
 #[derive(Debug)]
-struct Call {
+enum Subject {
+    /// One call.
+    Call(Course),
+    /// All calls of an extension.
+    Desk(Desk),
+    /// Anything that only has a state.
+    Plain(Statement),
+}
+
+/// One publication.
+#[derive(Debug)]
+struct Paper {
     presentity: usize,
-    statement: Statement,
+    subject: Subject,
     etag: Option<String>,
-    steps: Vec<(u64, CallState)>,
     latest: u64,
     waiting: bool,
     again: bool,
     refused: u32,
+    unanswered: u32,
+}
+
+impl Paper {
+    fn is_over(&self) -> bool {
+        matches!(&self.subject, Subject::Call(course) if course.is_over())
+    }
 }
 
 #[derive(Debug)]
 struct Request {
-    call: u64,
+    paper: u64,
     pending: Pending,
     said: Said,
 }
@@ -72,20 +116,25 @@ pub struct Publisher {
     pub address: String,
     habit: Habit,
     presentities: Vec<usize>,
-    calls: BTreeMap<u64, Call>,
+    papers: BTreeMap<u64, Paper>,
     requests: BTreeMap<u64, Request>,
     made: u64,
+    named: u64,
     /// How many changes of calls it has made.
     pub events: u64,
     /// No new calls: the day is over.
     pub closing: bool,
 }
 
+/// How often a publication is refused, or not answered, before its publisher gives up on it.
+const PATIENCE: u32 = 4;
+
 impl Publisher {
     /// A publisher for some presentities.
     pub fn new(number: usize, address: String, habit: Habit, presentities: Vec<usize>) -> Publisher {
-        let (calls, requests) = (BTreeMap::new(), BTreeMap::new());
-        Publisher { number, address, habit, presentities, calls, requests, made: 0, events: 0, closing: false }
+        let (papers, requests) = (BTreeMap::new(), BTreeMap::new());
+        let (made, named, events, closing) = (0, 0, 0, false);
+        Publisher { number, address, habit, presentities, papers, requests, made, named, events, closing }
     }
 
     /// Something that it wanted to be woken for.
@@ -94,23 +143,20 @@ impl Publisher {
             Wake::Busy if self.closing => {}
             Wake::Busy => {
                 out.wakes.push((random.between(plan.pause.0, plan.pause.1), Wake::Busy));
-                match self.habit {
-                    Habit::Kamailio => self.start_call(now, plan, random, out),
-                    Habit::Asterisk | Habit::Voicemail => self.change(now, plan, random, out),
+                match self.habit.is_hasty() {
+                    true => self.start_call(now, plan, random, out),
+                    false => self.change(now, plan, random, out),
                 }
             }
-            Wake::Step(call) => {
-                let Some(it) = self.calls.get_mut(&call) else { return };
-                let (_, next) = it.steps.remove(0);
-                if let Statement::Call { state, .. } = &mut it.statement {
-                    *state = next;
+            Wake::Step(paper) => {
+                let Some(it) = self.papers.get_mut(&paper) else { return };
+                let Subject::Call(course) = &mut it.subject else { return };
+                if let Some(wait) = course.step() {
+                    out.wakes.push((wait, Wake::Step(paper)));
                 }
-                if let Some((wait, _)) = it.steps.first() {
-                    out.wakes.push((*wait, Wake::Step(call)));
-                }
-                it.refused = 0;
+                (it.refused, it.unanswered) = (0, 0);
                 self.events += 1;
-                self.publish(now, call, false, plan, random, out);
+                self.publish(now, paper, false, plan, random, out);
             }
             Wake::Repeat(request) => {
                 let Some(it) = self.requests.get_mut(&request) else { return };
@@ -120,105 +166,129 @@ impl Publisher {
                         out.wakes.push((wait, wake));
                     }
                     None => {
-                        let call = it.call;
+                        let paper = it.paper;
                         self.requests.remove(&request);
-                        self.settle(now, call, plan, random, out);
+                        self.no_answer(paper, request, random, out);
+                        self.settle(now, paper, plan, random, out);
                     }
                 }
             }
-            Wake::Refresh(call, request) => {
-                if self.calls.get(&call).is_some_and(|it| it.latest == request) {
-                    self.publish(now, call, self.habit == Habit::Kamailio, plan, random, out);
-                }
+            Wake::Refresh(paper, request) => {
+                let Some(it) = self.papers.get(&paper).filter(|it| it.latest == request) else { return };
+                let refresh = self.habit.is_hasty() && it.unanswered == 0;
+                self.publish(now, paper, refresh, plan, random, out);
             }
         }
     }
 
     /// Dies without a word, and comes back knowing nothing.
     pub fn die(&mut self) {
-        self.calls.clear();
+        self.papers.clear();
         self.requests.clear();
     }
 
     fn start_call(&mut self, now: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
-        self.made += 1;
-        let (call, presentity) = (self.made, self.presentities[random.below(self.presentities.len())]);
-        let id = format!("call-{}-{call}@{}", self.number, plan.name(presentity).1);
-        let direction = random.pick(&[Direction::Recipient, Direction::Initiator]);
-        // Some changes follow each other within a millisecond, faster than any answer.
-        let mut wait = |longest| if random.chance(0.2) { random.between(0, 3) } else { random.between(50, longest) };
-        let mut steps = vec![(wait(400), CallState::Early)];
-        steps.push((wait(12_000), CallState::Confirmed));
-        steps.push((wait(40_000), CallState::Terminated));
-        if random.chance(0.25) {
-            steps.remove(1);
-        }
-        if random.chance(0.05) {
-            steps.remove(0);
-        }
-        out.wakes.push((steps[0].0, Wake::Step(call)));
-        let statement = Statement::Call { call: id, direction, state: CallState::Trying };
-        let (etag, latest, waiting, again, refused) = (None, 0, false, false, 0);
-        self.calls.insert(call, Call { presentity, statement, etag, steps, latest, waiting, again, refused });
+        let presentity = self.presentities[random.below(self.presentities.len())];
+        let id = format!("call-{}-{}@{}", self.number, self.made + 1, plan.name(presentity).1);
+        let course = Course::drawn(id, random);
         self.events += 1;
-        self.publish(now, call, false, plan, random, out);
+        let twin = (self.habit == Habit::Pair).then(|| course.seen_by_another(random));
+        for course in std::iter::once(course).chain(twin) {
+            self.made += 1;
+            let paper = self.made;
+            out.wakes.push((course.first_wait(), Wake::Step(paper)));
+            self.papers.insert(paper, fresh(presentity, Subject::Call(course)));
+            self.publish(now, paper, false, plan, random, out);
+        }
     }
 
-    /// The extension or mailbox number `call` of the list changes.
+    /// One of the extensions, mailboxes or notes changes; its place in the list is the number of its publication.
     fn change(&mut self, now: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         let at = random.below(self.presentities.len());
-        let (presentity, call) = (self.presentities[at], at as u64);
-        let statement = match self.habit {
-            Habit::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
-            _ => Statement::Extension(random.pick(&[CallState::Early, CallState::Confirmed, CallState::Terminated])),
-        };
+        let (presentity, paper) = (self.presentities[at], at as u64);
         self.events += 1;
-        let (etag, steps, latest, waiting, again, refused) = (None, Vec::new(), 0, false, false, 0);
-        let fresh = || Call { presentity, statement: Statement::Still, etag, steps, latest, waiting, again, refused };
-        let it = self.calls.entry(call).or_insert_with(fresh);
-        it.statement = statement;
-        it.refused = 0;
-        self.publish(now, call, false, plan, random, out);
+        let it = self.papers.entry(paper).or_insert_with(|| fresh(presentity, Subject::Plain(Statement::Still)));
+        self.named += 1;
+        let named = self.named;
+        let plain = match self.habit {
+            Habit::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
+            Habit::Person => Statement::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
+            Habit::Switchboard => {
+                if !matches!(it.subject, Subject::Desk(_)) {
+                    it.subject = Subject::Desk(Desk::default());
+                }
+                let name = || format!("desk-{}-{named}@{}", self.number, plan.name(presentity).1);
+                if let Subject::Desk(desk) = &mut it.subject {
+                    desk.change(name, random);
+                }
+                Statement::Still
+            }
+            _ => Statement::Extension(random.pick(&calls::UP_AND_DOWN)),
+        };
+        if plain != Statement::Still {
+            it.subject = Subject::Plain(plain);
+        }
+        (it.refused, it.unanswered) = (0, 0);
+        self.publish(now, paper, false, plan, random, out);
     }
 
-    fn publish(&mut self, now: u64, call: u64, refresh: bool, plan: &Plan, random: &mut Random, out: &mut Wishes) {
-        let patient = self.habit != Habit::Kamailio;
-        let Some(it) = self.calls.get_mut(&call) else { return };
-        if patient && it.waiting {
+    fn publish(&mut self, now: u64, paper: u64, refresh: bool, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+        let Some(it) = self.papers.get_mut(&paper) else { return };
+        if !self.habit.is_hasty() && it.waiting {
             it.again = true;
             return;
         }
-        let over = matches!(it.statement, Statement::Call { state: CallState::Terminated, .. });
+        let over = it.is_over();
         if refresh && (over || it.etag.is_none()) {
             return;
         }
         self.made += 1;
         let request = self.made;
         (it.latest, it.waiting) = (request, true);
-        let statement = if refresh { Statement::Still } else { it.statement.clone() };
-        let expires = if over { 11 } else { random.pick(&[15, 30, 60]) };
-        let said = Said { presentity: it.presentity, if_match: it.etag.clone(), statement, expires };
+        let statement = match &mut it.subject {
+            _ if refresh => Statement::Still,
+            Subject::Call(course) => course.statement(),
+            Subject::Desk(desk) => desk.statement(it.etag.is_none(), random),
+            Subject::Plain(statement) => statement.clone(),
+        };
+        // After the storm nothing is to be learnt from refreshes.
+        let lives = if self.closing { 600 } else { random.pick(&[15, 30, 60]) };
+        let expires = if over { 11 } else { lives };
+        let (presentity, if_match, package) = (it.presentity, it.etag.clone(), self.habit.package());
+        let said = Said { presentity, package, if_match, statement, expires };
         let call_id = format!("publish{}-{request}", self.number);
         let (user, realm) = plan.name(said.presentity);
         let bytes = message::publish(&said, &self.address, &call_id, user, realm);
         out.sends.push(bytes.clone());
         out.wakes.push((500, Wake::Repeat(request)));
         out.said.push((call_id, said.clone()));
-        self.requests.insert(request, Request { call, pending: Pending::new(now, 10, bytes), said });
+        self.requests.insert(request, Request { paper, pending: Pending::new(now, 10, bytes), said });
+    }
+
+    /// A request was never answered: whether it was taken is not known, so everything is said again.
+    fn no_answer(&mut self, paper: u64, request: u64, random: &mut Random, out: &mut Wishes) {
+        let Some(it) = self.papers.get_mut(&paper) else { return };
+        if let Subject::Desk(desk) = &mut it.subject {
+            desk.say_all();
+        }
+        it.unanswered += 1;
+        if it.latest == request && it.unanswered < PATIENCE {
+            out.wakes.push((random.between(1_000, 8_000), Wake::Refresh(paper, request)));
+        }
     }
 
     /// A request has an answer, or will never have one.
-    fn settle(&mut self, now: u64, call: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
-        let busy = self.requests.values().any(|r| r.call == call);
-        let Some(it) = self.calls.get_mut(&call) else { return };
+    fn settle(&mut self, now: u64, paper: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+        let busy = self.requests.values().any(|r| r.paper == paper);
+        let Some(it) = self.papers.get_mut(&paper) else { return };
         it.waiting = busy;
         let again = std::mem::take(&mut it.again);
         if again && !busy {
-            return self.publish(now, call, false, plan, random, out);
+            return self.publish(now, paper, false, plan, random, out);
         }
-        let over = matches!(it.statement, Statement::Call { state: CallState::Terminated, .. });
-        if over && !busy {
-            self.calls.remove(&call);
+        let given_up = it.unanswered == 0 || it.unanswered >= PATIENCE;
+        if it.is_over() && !busy && given_up {
+            self.papers.remove(&paper);
         }
     }
 
@@ -239,31 +309,39 @@ impl Publisher {
             return Err("a publisher was sent somebody else's answer".into());
         };
         let Some(request) = self.requests.remove(&number) else { return Ok(()) };
-        let call = request.call;
-        let Some(it) = self.calls.get_mut(&call) else { return Ok(()) };
+        let paper = request.paper;
+        let Some(it) = self.papers.get_mut(&paper) else { return Ok(()) };
+        it.unanswered = 0;
         match status {
             200 => {
                 it.etag = etag.map(String::from);
                 it.refused = 0;
                 let half = u64::from(request.said.expires) * 500;
-                out.wakes.push((half, Wake::Refresh(call, it.latest)));
+                out.wakes.push((half, Wake::Refresh(paper, it.latest)));
             }
             412 => {
-                // Kamailio forgets the tag and publishes afresh, unless another answer has brought a newer one.
+                // It forgets the tag and publishes afresh, unless another answer has brought a newer one.
                 if it.etag == request.said.if_match {
                     it.etag = None;
                 }
+                if let Subject::Desk(desk) = &mut it.subject {
+                    desk.say_all();
+                }
                 it.refused += 1;
-                if it.refused < 4 {
+                if it.refused < PATIENCE {
                     it.waiting = false;
-                    self.publish(now, call, false, plan, random, out);
+                    self.publish(now, paper, false, plan, random, out);
                 }
             }
             // A late repetition is taken for a merged request when its transaction is forgotten.
             482 => {}
             _ => return Err(format!("a PUBLISH in good order was refused with {status}")),
         }
-        self.settle(now, call, plan, random, out);
+        self.settle(now, paper, plan, random, out);
         Ok(())
     }
+}
+
+fn fresh(presentity: usize, subject: Subject) -> Paper {
+    Paper { presentity, subject, etag: None, latest: 0, waiting: false, again: false, refused: 0, unanswered: 0 }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::lamp::Lamp;
+use super::lamp::{Lamp, Line};
 use crate::presence::facts::CallState;
 
 /// State and life of each call that was shown in a dialog.
@@ -14,7 +14,7 @@ pub(super) type Shown = HashMap<String, (CallState, u32)>;
 pub(super) fn went_back(shown: &mut Shown, lamp: &Lamp, lives: impl Fn(&str) -> u32) -> Option<String> {
     let Lamp::Calls(calls) = lamp else { return None };
     let mut law = None;
-    for (call, state) in calls.iter().filter(|(call, _)| !call.is_empty()) {
+    for Line { call, state, .. } in calls.iter().filter(|line| !line.call.is_empty()) {
         let life = lives(call);
         if let Some((old, was)) = shown.get(call)
             && *was == life
@@ -25,7 +25,7 @@ pub(super) fn went_back(shown: &mut Shown, lamp: &Lamp, lives: impl Fn(&str) -> 
         shown.insert(call.clone(), (*state, life));
     }
     for (call, known) in shown.iter_mut() {
-        if !calls.iter().any(|(live, _)| live == call) {
+        if !calls.iter().any(|line| line.call == *call) {
             *known = (CallState::Terminated, known.1);
         }
     }

@@ -14,8 +14,10 @@ pub struct Tally {
     pub times: u64,
     /// Changes of calls that publishers made.
     pub events: u64,
-    /// NOTIFYs that left the server, repetitions included.
+    /// NOTIFYs that the server sent, repetitions included.
     pub notifies: u64,
+    /// How often the server crashed.
+    pub crashes: u64,
     since: Vec<Vec<Option<u64>>>,
 }
 

@@ -1,17 +1,9 @@
-//! Trouble: what goes wrong while a storm lasts, and what the simulator does itself to show that it is found out.
+//! Trouble: what goes wrong while a storm lasts, crashes apart.
 
-use bytes::Bytes;
-
-use super::phone::{self, Mood, version_of};
-use super::plan::Sabotage;
+use super::phone::{self, Mood};
 use super::world::{Fault, Happening, Who, World};
 use crate::directory::AccountNo;
-use crate::notifier::Outbox;
-use crate::presence::Tick;
 use crate::presence::facts::CallState;
-use crate::sip::Transport;
-use crate::sip::wire;
-use crate::transport::{ListenerNo, Packet, Source};
 
 impl World {
     /// Something goes wrong with somebody.
@@ -24,7 +16,7 @@ impl World {
         self.in_ms(wait, Happening::Trouble);
         let number = self.random.below(self.phones.len());
         let mut wishes = phone::Wishes::default();
-        match self.random.below(20) {
+        match self.random.below(24) {
             0..=3 => {
                 self.cut_off[number] = !self.phones[number].tcp;
                 self.recover_later(number, 200_000);
@@ -40,7 +32,7 @@ impl World {
                 self.recover_later(number, 100_000);
             }
             9 | 10 => self.phones[number].reboot(&mut self.random, &mut wishes),
-            11 | 12 => self.move_or_break(number),
+            11 | 12 => self.move_or_break(number, &mut wishes),
             13 | 14 => {
                 let at = self.random.below(self.phones[number].watches.len());
                 self.phones[number].unsubscribe(self.now, at, &self.plan, &mut self.random, &mut wishes);
@@ -54,10 +46,31 @@ impl World {
                 self.publishers[publisher].die();
             }
             17 | 18 => self.operate()?,
+            19 | 20 => self.part(),
+            21 => self.trouble_edge(),
             _ => {}
         }
         self.grant(number, wishes);
         Ok(())
+    }
+
+    /// A publisher cannot reach the server for a while; what it has published may expire meanwhile.
+    fn part(&mut self) {
+        let number = self.random.below(self.publishers.len());
+        let until = self.now + self.random.between(5_000, 90_000);
+        self.partitions[number] = until;
+        self.in_ms(until - self.now, Happening::Reunion(number, until));
+    }
+
+    fn trouble_edge(&mut self) {
+        let number = self.random.below(self.edges.len());
+        let until = self.now + self.random.between(2_000, 60_000);
+        let slow = self.random.between(200, 3_000);
+        match self.random.below(3) {
+            0 => self.edges[number].down_until = until,
+            1 => self.edges[number].slow = (until, slow),
+            _ => self.edges[number].lossy_until = until,
+        }
     }
 
     fn recover_later(&mut self, number: usize, longest: u64) {
@@ -72,8 +85,8 @@ impl World {
         self.phones[number].mood = Mood::Well;
     }
 
-    /// A phone's connection breaks; one behind NAT gets another port.
-    fn move_or_break(&mut self, number: usize) {
+    /// A phone's connection breaks; one behind NAT gets another port, any other moves to another address.
+    fn move_or_break(&mut self, number: usize, wishes: &mut phone::Wishes) {
         let phone = &self.phones[number];
         if phone.tcp {
             let (notice, back) = (self.random.between(0, 60_000), self.random.between(500, 30_000));
@@ -84,22 +97,25 @@ impl World {
                 self.phones[number].moved_at = self.now;
                 self.in_ms(back, Happening::Reconnect(number));
             }
-        } else if phone.address != phone.contact {
-            let old = phone.address.clone();
-            let host = old.split(':').next().unwrap_or_default();
-            let new = format!("{host}:{}", self.random.between(30_001, 60_000));
-            self.leave(&old);
-            self.settle_at(&new, Who::Phone(number));
-            (self.phones[number].address, self.phones[number].moved_at) = (new, self.now);
+            return;
         }
-    }
-
-    /// A phone has noticed that its connection is gone, opens another and says on it that it is there.
-    pub(super) fn reconnect(&mut self, number: usize) {
-        self.connect(number);
-        let mut wishes = phone::Wishes::default();
-        self.phones[number].refresh_all(self.now, &self.plan, &mut wishes);
-        self.grant(number, wishes);
+        let old = phone.address.clone();
+        let host = old.split(':').next().unwrap_or_default();
+        let new = if phone.address != phone.contact {
+            format!("{host}:{}", self.random.between(30_001, 60_000))
+        } else {
+            let tail = host.split('.').skip(2).collect::<Vec<_>>().join(".");
+            let new = format!("198.{}.{tail}:5060", self.random.between(52, 250));
+            self.phones[number].contact.clone_from(&new);
+            new
+        };
+        self.leave(&old);
+        self.settle_at(&new, Who::Phone(number));
+        (self.phones[number].address, self.phones[number].moved_at) = (new, self.now);
+        if self.random.chance(0.3) {
+            // It has noticed.
+            self.phones[number].refresh_all(self.now, &self.plan, wishes);
+        }
     }
 
     /// An operator resets or sets somebody.
@@ -107,81 +123,25 @@ impl World {
         let presentity = self.random.below(self.plan.presentities());
         let user = self.plan.name(presentity).0.to_string();
         let account = AccountNo(self.plan.account(presentity) as u32);
-        let mut out = Outbox::default();
+        if !self.up {
+            return Ok(());
+        }
         self.truth.pass_time(self.now, presentity);
+        self.laws.reset(presentity);
+        let (now, decision) = (self.now, self.decision + 1);
         if self.random.chance(0.5) {
-            self.truth.reset(presentity);
-            self.server.reset(Tick(self.now), account, &user, &mut out);
-            self.ladder.note(self.now, presentity, "an operator resets");
+            self.truth.reset(now, decision, presentity);
+            self.ladder.note(now, presentity, "an operator resets");
+            self.look_at(presentity);
+            self.serve(|server, now, out| server.reset(now, account, &user, out))
         } else {
             let state = self.random.pick(&[CallState::Early, CallState::Confirmed, CallState::Terminated]);
-            self.truth.set(presentity, state);
-            let _ = self.server.set(Tick(self.now), account, &user, state, &mut out);
-            self.ladder.note(self.now, presentity, &format!("an operator sets {state:?}"));
-        }
-        self.look_at(presentity);
-        self.dispatch(out)
-    }
-
-    /// What the network is given instead of a packet.
-    pub(super) fn sabotage(&mut self, packet: Packet) -> Vec<Packet> {
-        let Some(sabotage) = self.options.sabotage else { return vec![packet] };
-        let Ok(Some(m)) = wire::read(&packet.bytes) else { return vec![packet] };
-        if m.cseq.method != "NOTIFY" || m.status().is_some() {
-            return vec![packet];
-        }
-        let (call_id, cseq) = (m.call_id.to_string(), m.cseq.number);
-        let last = self.last_bodies.insert(call_id, packet.bytes.clone());
-        // A lost change shows only if no refresh brings the state before the reckoning, so it takes more of them.
-        let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
-        if !self.random.chance(often) {
-            return vec![packet];
-        }
-        let text = String::from_utf8_lossy(&packet.bytes).into_owned();
-        let changed = |text: String| Packet { bytes: Bytes::from(text), ..packet.clone() };
-        match (sabotage, last) {
-            (Sabotage::StaleBody, Some(last)) => {
-                let body = wire::read(&last).ok().flatten().map(|m| String::from_utf8_lossy(m.body).into_owned());
-                let (Some(body), Some(version)) = (body, version_of(m.body)) else { return vec![packet] };
-                let old = version_of(body.as_bytes()).unwrap_or_default();
-                let body = body.replace(&format!("version=\"{old}\" state"), &format!("version=\"{version}\" state"));
-                let head = text.split("\r\n\r\n").next().unwrap_or_default();
-                let head = head.replace(&format!("Content-Length: {}", m.body.len()), "Content-Length: ");
-                vec![changed(format!("{head}{}\r\n\r\n{body}", body.len()))]
-            }
-            (Sabotage::LostChange, _) => {
-                let answer = super::message::answer(&m, 200, None);
-                let peer = ([192, 0, 2, 1], 9).into();
-                let source =
-                    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
-                self.in_ms(1, Happening::AtServer(source, answer.into()));
-                let nowhere = Packet {
-                    to: crate::transport::Destination::Datagram { listener: ListenerNo(0), peer },
-                    ..packet.clone()
-                };
-                vec![nowhere]
-            }
-            (Sabotage::Overtaken, Some(last)) => vec![packet.clone(), Packet { bytes: last, ..packet.clone() }],
-            (Sabotage::Impatience, _) => {
-                let next = text.replace(&format!("CSeq: {cseq} "), &format!("CSeq: {} ", cseq + 1));
-                let version = version_of(m.body).unwrap_or_default();
-                let next = next.replace(&format!("version=\"{version}\""), &format!("version=\"{}\"", version + 1));
-                vec![packet.clone(), changed(next)]
-            }
-            (Sabotage::Revival, _) => {
-                let text = text.replace("<state>confirmed</state>", "<state>early</state>");
-                let text = text.replace(
-                    &format!("Content-Length: {}", m.body.len()),
-                    &format!("Content-Length: {}", text.split("\r\n\r\n").nth(1).map_or(0, str::len)),
-                );
-                vec![changed(text)]
-            }
-            (Sabotage::Leak, _) => {
-                vec![changed(
-                    text.replace("@acme.test\" local", "@evil.test\" local").replace("@acme.test</", "@evil.test</"),
-                )]
-            }
-            _ => vec![packet],
+            self.truth.set(now, decision, presentity, state);
+            self.ladder.note(now, presentity, &format!("an operator sets {state:?}"));
+            self.look_at(presentity);
+            self.serve(|server, now, out| {
+                let _ = server.set(now, account, &user, state, out);
+            })
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The truth: what every lamp should show, by a model of its own that shares no code with the server.
 //!
-//! It hears what the publishers meant (not the bodies that they sent) for each PUBLISH that the server answered with
-//! 200, at the moment of that answer, and what operators did. A PUBLISH that never arrived, or was refused, does not
-//! count: nobody was told that it did.
+//! It hears what the publishers meant (not the bodies that they sent) for each PUBLISH that the server answers with 200,
+//! at the moment of that decision, and what operators did. A PUBLISH that never arrived, or was refused, does not count:
+//! nobody was told that it did. What was decided and not yet kept when the server crashes may be lost; [`Truth::crash`]
+//! goes back to what the journal has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
-use super::lamp::Lamp;
+use super::lamp::{Lamp, Line};
 use crate::presence::PackageId;
 use crate::presence::facts::{CallState, Direction};
 
@@ -15,22 +17,40 @@ const STAYS_ENDED: u64 = 300_000;
 /// The server may notice an expiry this much late (ms): its timers are that coarse.
 pub const COARSENESS: u64 = 260;
 
+/// How long the journal may take to learn of an expiry (ms): nobody has been told of it before.
+pub const NOT_KEPT_YET: u64 = 3_000;
+/// How many expired publications are remembered for that.
+const MOST_EXPIRED: usize = 64;
+
+/// What a publication says of one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSaid {
+    /// Its [label](super::lamp::label).
+    pub call: String,
+    /// Which side the presentity is on.
+    pub direction: Direction,
+    /// How far it is.
+    pub state: CallState,
+    /// It is on hold.
+    pub held: bool,
+}
+
 /// What a PUBLISH says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// The state of one call.
-    Call {
-        /// Call-ID.
-        call: String,
-        /// Which side the presentity is on.
-        direction: Direction,
-        /// How far it is.
-        state: CallState,
+    /// Calls; if it is full, those that are not listed are over as far as this publication goes.
+    Calls {
+        /// Whether all calls are listed.
+        full: bool,
+        /// The calls.
+        calls: Vec<CallSaid>,
     },
     /// The state of an extension, with no Call-ID (Asterisk).
     Extension(CallState),
     /// New and old voice messages.
     Mailbox(u32, u32),
+    /// A note about a person.
+    Note(String),
     /// Nothing new (a refresh).
     Still,
 }
@@ -40,6 +60,8 @@ pub enum Statement {
 pub struct Said {
     /// Whom it is about.
     pub presentity: usize,
+    /// Of which package it is.
+    pub package: PackageId,
     /// The entity-tag that it named.
     pub if_match: Option<String>,
     /// What it said.
@@ -48,89 +70,133 @@ pub struct Said {
     pub expires: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Publication {
     number: u64,
     etag: String,
     expires_at: u64,
     extension: CallState,
     mailbox: Option<(u32, u32)>,
+    note: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Call {
     state: CallState,
     direction: Direction,
+    held: bool,
     holders: Vec<u64>,
 }
 
-/// One presentity.
-#[derive(Debug, Default)]
+/// What holds of one presentity.
+#[derive(Clone, Debug, Default)]
 struct Person {
     publications: Vec<Publication>,
     calls: BTreeMap<String, Call>,
-    ended: HashMap<String, u64>,
+    /// Shared between the versions of a person, for they grow and change rarely.
+    ended: Rc<HashMap<String, u64>>,
     /// How often each call was rightly forgotten, so that it may start anew.
-    lives: HashMap<String, u32>,
+    lives: Rc<HashMap<String, u32>>,
     manual: Option<CallState>,
     expired_at: Option<u64>,
+    /// The last publications that expired, and when.
+    expired: Vec<(String, u64)>,
     numbers: u64,
+    changed_at: u64,
+}
+
+/// One presentity, and what held of it before each decision that the journal has not kept yet.
+#[derive(Debug, Default)]
+struct Story {
+    now: Person,
+    before: Vec<(u64, Person)>,
 }
 
 /// The truth about all presentities.
 #[derive(Debug, Default)]
 pub struct Truth {
-    people: Vec<Person>,
+    people: Vec<Story>,
+    /// Nothing expires before this.
+    soonest: u64,
 }
 
 impl Truth {
     /// Nothing is known of so many presentities.
     pub fn new(presentities: usize) -> Truth {
-        Truth { people: (0..presentities).map(|_| Person::default()).collect() }
+        Truth { people: (0..presentities).map(|_| Story::default()).collect(), soonest: 0 }
     }
 
     /// Lets publications expire; true if that changes what is true of this presentity.
     pub fn pass_time(&mut self, now: u64, presentity: usize) -> bool {
-        let person = &mut self.people[presentity];
-        let mut changed = false;
-        while let Some(at) = person.publications.iter().position(|p| p.expires_at <= now) {
-            let gone = person.publications.remove(at);
-            person.release(gone.number);
-            person.expired_at = Some(gone.expires_at);
-            changed = true;
+        self.people[presentity].now.pass_time(now)
+    }
+
+    /// Whether anything may have expired.
+    pub fn may_expire(&mut self, now: u64) -> bool {
+        let due = now >= self.soonest;
+        if due {
+            let all = self.people.iter().flat_map(|story| &story.now.publications);
+            let later = all.map(|p| p.expires_at).filter(|at| *at > now).min();
+            self.soonest = later.unwrap_or(u64::MAX);
         }
-        changed
+        due
     }
 
     /// When the next publication expires, and of whom.
     pub fn next_expiry(&self, presentity: usize) -> Option<u64> {
-        self.people[presentity].publications.iter().map(|p| p.expires_at).min()
+        self.people[presentity].now.publications.iter().map(|p| p.expires_at).min()
     }
 
     /// Whether the server may still show what an expiry has just ended.
     pub fn is_uncertain(&self, now: u64, presentity: usize) -> bool {
-        let person = &self.people[presentity];
+        let person = &self.people[presentity].now;
         person.expired_at.is_some_and(|at| now <= at + COARSENESS)
+    }
+
+    /// When what is true of a presentity may last have changed.
+    pub fn changed_at(&self, presentity: usize) -> u64 {
+        let person = &self.people[presentity].now;
+        person.changed_at.max(person.expired_at.unwrap_or_default())
     }
 
     /// Whether an entity-tag is good; none where it is about to expire.
     pub fn knows(&self, now: u64, presentity: usize, etag: &str) -> Option<bool> {
-        match self.people[presentity].publications.iter().find(|p| p.etag == etag) {
+        match self.people[presentity].now.publications.iter().find(|p| p.etag == etag) {
             Some(publication) if publication.expires_at <= now + 1 => None,
             found => Some(found.is_some()),
         }
     }
 
-    /// The server has answered a PUBLISH with 200.
-    pub fn accepted(&mut self, now: u64, said: &Said, etag: &str) {
-        let person = &mut self.people[said.presentity];
+    /// The entity-tags that the server has to know.
+    pub fn etags(&self, now: u64, presentity: usize) -> impl Iterator<Item = &str> {
+        let all = self.people[presentity].now.publications.iter();
+        all.filter(move |p| p.expires_at > now + COARSENESS).map(|p| p.etag.as_str())
+    }
+
+    /// The entity-tags that may come back after a crash: also those that have expired since a moment from which on the
+    /// journal may not know of it.
+    pub fn may_come_back(&self, since: u64, presentity: usize) -> impl Iterator<Item = &str> {
+        let person = &self.people[presentity].now;
+        let expired = person.expired.iter().filter(move |(_, at)| *at > since);
+        person.publications.iter().map(|p| p.etag.as_str()).chain(expired.map(|(etag, _)| etag.as_str()))
+    }
+
+    /// The server has decided, with this number, to answer a PUBLISH with 200.
+    pub fn accepted(&mut self, now: u64, decision: u64, said: &Said, etag: &str) {
         let expires_at = now + u64::from(said.expires) * 1_000;
+        self.soonest = self.soonest.min(expires_at);
+        let person = self.change(now, decision, said.presentity);
         let known = said.if_match.as_ref().and_then(|old| person.publications.iter().position(|p| p.etag == *old));
         let index = known.unwrap_or_else(|| {
             person.numbers += 1;
-            let number = person.numbers;
-            let extension = CallState::Terminated;
-            person.publications.push(Publication { number, etag: String::new(), expires_at, extension, mailbox: None });
+            person.publications.push(Publication {
+                number: person.numbers,
+                etag: String::new(),
+                expires_at,
+                extension: CallState::Terminated,
+                mailbox: None,
+                note: None,
+            });
             person.publications.len() - 1
         });
         let publication = &mut person.publications[index];
@@ -140,23 +206,20 @@ impl Truth {
             Statement::Still => {}
             Statement::Extension(state) => publication.extension = *state,
             Statement::Mailbox(new, old) => publication.mailbox = Some((*new, *old)),
-            Statement::Call { call, state: CallState::Terminated, .. } => {
-                person.calls.remove(call);
-                person.ended.entry(call.clone()).or_insert(now + STAYS_ENDED);
-            }
-            Statement::Call { call, direction, state } => person.live(now, number, call, *direction, *state),
+            Statement::Note(note) => publication.note = Some(note.clone()),
+            Statement::Calls { full, calls } => person.report(now, number, *full, calls),
         }
     }
 
     /// An operator's reset.
-    pub fn reset(&mut self, presentity: usize) {
-        let person = &mut self.people[presentity];
+    pub fn reset(&mut self, now: u64, decision: u64, presentity: usize) {
+        let person = self.change(now, decision, presentity);
         let forgotten: Vec<_> = person.calls.keys().chain(person.ended.keys()).cloned().collect();
         for call in forgotten {
-            *person.lives.entry(call).or_default() += 1;
+            *Rc::make_mut(&mut person.lives).entry(call).or_default() += 1;
         }
         person.calls.clear();
-        person.ended.clear();
+        person.ended = Rc::default();
         person.manual = None;
         for publication in &mut person.publications {
             publication.extension = CallState::Terminated;
@@ -164,21 +227,63 @@ impl Truth {
     }
 
     /// An operator's set.
-    pub fn set(&mut self, presentity: usize, state: CallState) {
-        self.people[presentity].manual = (state != CallState::Terminated).then_some(state);
+    pub fn set(&mut self, now: u64, decision: u64, presentity: usize, state: CallState) {
+        self.change(now, decision, presentity).manual = (state != CallState::Terminated).then_some(state);
+    }
+
+    fn change(&mut self, now: u64, decision: u64, presentity: usize) -> &mut Person {
+        let story = &mut self.people[presentity];
+        story.before.push((decision, story.now.clone()));
+        story.now.changed_at = now;
+        &mut story.now
+    }
+
+    /// The last decision about a presentity that has not been kept yet.
+    pub fn unkept(&self, presentity: usize) -> Option<u64> {
+        self.people[presentity].before.last().map(|(decision, _)| *decision)
+    }
+
+    /// Decisions up to this one have been kept.
+    pub fn kept(&mut self, decision: u64) {
+        for story in &mut self.people {
+            story.before.retain(|(number, _)| *number > decision);
+        }
+    }
+
+    /// The server has crashed: of the decisions that were not kept yet, those remain that have survived all the same.
+    pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool) {
+        self.soonest = 0;
+        for story in &mut self.people {
+            let first_lost = story.before.iter().rposition(|(decision, _)| survived(*decision)).map_or(0, |at| at + 1);
+            if first_lost < story.before.len() {
+                story.now = story.before.swap_remove(first_lost).1;
+                story.now.changed_at = now;
+            }
+            story.before.clear();
+        }
+    }
+
+    /// The server is back: what has expired since this moment is noticed only now.
+    pub fn restart(&mut self, now: u64, since: u64) {
+        for story in &mut self.people {
+            story.now.pass_time(now);
+            if story.now.expired_at.is_some_and(|at| at >= since) {
+                story.now.expired_at = Some(now);
+            }
+        }
     }
 
     /// How often a call was rightly forgotten.
     pub fn lives_of(&self, presentity: usize, call: &str) -> u32 {
-        self.people[presentity].lives.get(call).copied().unwrap_or_default()
+        self.people[presentity].now.lives.get(call).copied().unwrap_or_default()
     }
 
     /// What the lamp of a package should show.
     pub fn lamp(&self, presentity: usize, package: PackageId) -> Lamp {
-        let person = &self.people[presentity];
+        let person = &self.people[presentity].now;
         match package.0 {
             0 => Lamp::Calls(person.shown()),
-            1 => Lamp::Person(person.word().into()),
+            1 => person.word(),
             _ => {
                 let (new, old) = person.publications.iter().filter_map(|p| p.mailbox).next_back().unwrap_or_default();
                 Lamp::Mailbox(new, old)
@@ -188,28 +293,62 @@ impl Truth {
 }
 
 impl Person {
-    fn live(&mut self, now: u64, number: u64, call: &str, direction: Direction, state: CallState) {
-        match self.ended.get(call) {
+    fn pass_time(&mut self, now: u64) -> bool {
+        let mut changed = false;
+        while let Some(at) = self.publications.iter().position(|p| p.expires_at <= now) {
+            let gone = self.publications.remove(at);
+            self.release_if(gone.number, |_| true);
+            self.expired_at = self.expired_at.max(Some(gone.expires_at));
+            self.expired.push((gone.etag, gone.expires_at));
+            if self.expired.len() > MOST_EXPIRED {
+                self.expired.remove(0);
+            }
+            changed = true;
+        }
+        changed
+    }
+
+    fn report(&mut self, now: u64, number: u64, full: bool, calls: &[CallSaid]) {
+        for said in calls {
+            if said.state == CallState::Terminated {
+                self.calls.remove(&said.call);
+                Rc::make_mut(&mut self.ended).entry(said.call.clone()).or_insert(now + STAYS_ENDED);
+            } else {
+                self.live(now, number, said);
+            }
+        }
+        if full {
+            self.release_if(number, |id| calls.iter().all(|said| said.call != *id));
+        }
+    }
+
+    fn live(&mut self, now: u64, number: u64, said: &CallSaid) {
+        match self.ended.get(&said.call) {
             Some(until) if *until > now => return,
             Some(_) => {
-                self.ended.remove(call);
-                *self.lives.entry(call.into()).or_default() += 1;
+                Rc::make_mut(&mut self.ended).remove(&said.call);
+                *Rc::make_mut(&mut self.lives).entry(said.call.clone()).or_default() += 1;
             }
             None => {}
         }
-        let live = self.calls.entry(call.into()).or_insert_with(|| Call { state, direction, holders: Vec::new() });
-        live.state = live.state.max(state);
+        let fresh = || Call { state: said.state, direction: said.direction, held: false, holders: Vec::new() };
+        let live = self.calls.entry(said.call.clone()).or_insert_with(fresh);
+        live.state = live.state.max(said.state);
+        live.held = said.held;
         if !live.holders.contains(&number) {
             live.holders.push(number);
         }
     }
 
-    fn release(&mut self, number: u64) {
+    /// A publication says nothing of these calls any more.
+    fn release_if(&mut self, number: u64, gone: impl Fn(&String) -> bool) {
         let lives = &mut self.lives;
         self.calls.retain(|id, call| {
-            call.holders.retain(|holder| *holder != number);
+            if call.holders.contains(&number) && gone(id) {
+                call.holders.retain(|holder| *holder != number);
+            }
             if call.holders.is_empty() {
-                *lives.entry(id.clone()).or_default() += 1;
+                *Rc::make_mut(lives).entry(id.clone()).or_default() += 1;
             }
             !call.holders.is_empty()
         });
@@ -220,25 +359,28 @@ impl Person {
         extensions.filter(|state| *state != CallState::Terminated).chain(self.manual)
     }
 
-    fn shown(&self) -> Vec<(String, CallState)> {
-        let mut all: Vec<_> = self.calls.iter().map(|(id, call)| (id.clone(), call.state)).collect();
-        all.extend(self.without_call_id().map(|state| (String::new(), state)));
+    fn shown(&self) -> Vec<Line> {
+        let line = |(id, call): (&String, &Call)| Line { call: id.clone(), state: call.state, held: call.held };
+        let mut all: Vec<_> = self.calls.iter().map(line).collect();
+        all.extend(self.without_call_id().map(|state| Line { call: String::new(), state, held: false }));
         all.sort();
         all
     }
 
-    fn word(&self) -> &'static str {
+    fn word(&self) -> Lamp {
         let calls = self.calls.values().map(|call| (call.state, call.direction));
         let all: Vec<_> = calls.chain(self.without_call_id().map(|state| (state, Direction::Recipient))).collect();
         let any = |wanted: fn(&(CallState, Direction)) -> bool| all.iter().any(wanted);
-        if any(|(state, _)| *state == CallState::Confirmed) {
-            "On the phone"
+        let (word, activity) = if any(|(state, _)| *state == CallState::Confirmed) {
+            ("On the phone", "on-the-phone")
         } else if any(|one| *one == (CallState::Early, Direction::Recipient)) {
-            "Ringing"
+            ("Ringing", "busy")
         } else if !all.is_empty() {
-            "On the phone"
+            ("On the phone", "on-the-phone")
         } else {
-            "Available"
-        }
+            ("Available", "")
+        };
+        let note = self.publications.iter().filter_map(|p| p.note.as_deref()).next_back();
+        Lamp::Person(note.unwrap_or(word).into(), activity.into())
     }
 }

@@ -1,42 +1,54 @@
 //! The world: the server, the network and everybody else, moved on event by event.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::edge::Edge;
+use super::keeper::{Keeper, Stage};
 use super::ladder::{Ladder, Topic};
 use super::laws::Laws;
 use super::message;
 use super::network::Weather;
 use super::phone::{self, Phone};
-use super::plan::{Options, Plan};
+use super::plan::{EDGES, Options, Plan};
 use super::publisher::{self, Publisher};
 use super::random::Random;
 use super::server;
 use super::tally::Tally;
 use super::truth::{Said, Truth};
+use crate::journal::Key;
 use crate::notifier::{Notifier, Outbox};
 use crate::presence::Tick;
-use crate::sip::Transport;
 use crate::sip::wire;
-use crate::transport::{FlowId, ListenerNo, Source, Ticket};
+use crate::transport::{Source, Ticket};
 
 /// What happens at some moment.
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A message arrives at the server.
     AtServer(Source, Bytes),
-    /// A message arrives at a phone or publisher.
-    At(Who, Bytes),
+    /// A message arrives at a phone, publisher or edge from an address, or from the server.
+    At(Who, Option<SocketAddr>, Bytes),
     /// Somebody wants to be woken.
     Phone(usize, phone::Wake),
     Publisher(usize, publisher::Wake),
-    /// A fan-out goes on.
-    Continue(u32),
-    /// A NOTIFY with this Call-ID could not be sent.
-    Undeliverable(Ticket, String),
+    /// A fan-out goes on, in this life of the server.
+    Continue(u64, u32),
+    /// A NOTIFY with this Call-ID could not be sent, in this life of the server.
+    Undeliverable(u64, Ticket, String),
+    /// The journal of this life of the server goes on.
+    Journal(u64, Stage),
+    /// The server is to crash about now.
+    Crash,
+    /// This life of the server ends now.
+    CrashAt(u64),
+    /// The server starts again.
+    Restart,
+    /// Every dialog is looked at.
+    RollCall,
     /// A publication about this presentity may have expired.
     Expiry(usize),
     /// Something goes wrong.
@@ -45,6 +57,8 @@ pub(super) enum Happening {
     Recovery(usize, u64),
     /// A phone gets a new connection.
     Reconnect(usize),
+    /// A publisher can reach the server again.
+    Reunion(usize, u64),
 }
 
 /// One end of the network.
@@ -52,6 +66,7 @@ pub(super) enum Happening {
 pub(super) enum Who {
     Phone(usize),
     Publisher(usize),
+    Edge(usize),
 }
 
 /// A broken law.
@@ -72,7 +87,7 @@ pub struct Fault {
 pub(super) struct Flow {
     pub(super) phone: usize,
     pub(super) broken: Option<u64>,
-    busy_until: [u64; 2],
+    pub(super) busy_until: [u64; 2],
 }
 
 /// A storm under way.
@@ -83,14 +98,30 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) now: u64,
     pub(super) server: Notifier,
+    pub(super) seed: u64,
+    /// Whether the server runs, how often it has been started before, and since when it runs.
+    pub(super) up: bool,
+    pub(super) life: u64,
+    pub(super) up_since: u64,
+    pub(super) keeper: Keeper,
+    /// At the last crash: since when the journal may not know what has expired, the entity-tags that may come back, and
+    /// what the journal had.
+    pub(super) doubtful_since: u64,
+    pub(super) etags_at_crash: Vec<Vec<String>>,
+    pub(super) journal: Vec<(Key, Bytes)>,
+    /// Counts what the server was given to decide.
+    pub(super) decision: u64,
     pub(super) phones: Vec<Phone>,
     pub(super) publishers: Vec<Publisher>,
+    /// Until when each publisher cannot reach the server; zero if it can.
+    pub(super) partitions: Vec<u64>,
+    pub(super) edges: Vec<Edge>,
     pub(super) weather: Weather,
     pub(super) truth: Truth,
     pub(super) laws: Laws,
     pub(super) ladder: Ladder,
     pub(super) tally: Tally,
-    pub(super) flows: HashMap<u64, Flow>,
+    pub(super) flows: BTreeMap<u64, Flow>,
     pub(super) cut_off: Vec<bool>,
     pub(super) troubles: Vec<u64>,
     pub(super) calm: bool,
@@ -102,12 +133,14 @@ pub(super) struct World {
     standstill: u64,
     pub(super) addresses: HashMap<SocketAddr, Who>,
     pub(super) said: HashMap<String, Said>,
-    pub(super) accepted: HashMap<String, String>,
+    pub(super) accepted: HashMap<String, (String, u64)>,
     pub(super) watchers: Vec<Vec<(usize, usize)>>,
 }
 
 /// The most events within one millisecond.
 const LONGEST_MOMENT: u64 = 100_000;
+/// How often every dialog is looked at (ms).
+const ROLL_CALL: u64 = 10_000;
 
 impl World {
     pub(super) fn new(seed: u64, options: &Options, topic: Option<Topic>) -> World {
@@ -124,13 +157,24 @@ impl World {
         let mut world = World {
             options: options.clone(),
             now: 0,
-            server: server::build(seed),
+            server: server::build(seed, 0),
+            seed,
+            up: true,
+            life: 0,
+            up_since: 0,
+            keeper: Keeper::new(),
+            doubtful_since: 0,
+            etags_at_crash: Vec::new(),
+            journal: Vec::new(),
+            decision: 0,
+            partitions: vec![0; publishers.len()],
+            edges: (0..EDGES).map(Edge::new).collect(),
             weather: plan.weather,
             truth: Truth::new(plan.presentities()),
             laws: Laws::default(),
             ladder: Ladder::about(topic),
             tally: Tally::new(&phones),
-            flows: HashMap::new(),
+            flows: BTreeMap::new(),
             cut_off: vec![false; phones.len()],
             troubles: vec![0; phones.len()],
             calm: false,
@@ -149,32 +193,42 @@ impl World {
             plan,
             random,
         };
+        world.assemble(phones, publishers);
+        world
+    }
+
+    fn assemble(&mut self, phones: Vec<Phone>, publishers: Vec<Publisher>) {
+        for edge in 0..self.edges.len() {
+            self.settle_at(&self.edges[edge].address.clone(), Who::Edge(edge));
+        }
         for mut phone in phones {
             let mut wishes = phone::Wishes::default();
             for at in 0..phone.watches.len() {
-                phone.start_anew(at, world.random.between(0, 5_000), &mut wishes);
+                phone.start_anew(at, self.random.between(0, 5_000), &mut wishes);
             }
-            world.settle_at(&phone.address.clone(), Who::Phone(phone.number));
-            world.phones.push(phone);
-            let number = world.phones.len() - 1;
-            if world.phones[number].tcp {
-                world.connect(number);
+            let number = phone.number;
+            self.settle_at(&phone.address.clone(), Who::Phone(number));
+            self.phones.push(phone);
+            if self.phones[number].tcp {
+                self.connect(number);
             }
-            world.grant(number, wishes);
+            self.grant(number, wishes);
         }
         for publisher in publishers {
-            world.settle_at(&publisher.address.clone(), Who::Publisher(publisher.number));
-            let lines = (world.plan.presentities() / 8).max(1);
+            self.settle_at(&publisher.address.clone(), Who::Publisher(publisher.number));
+            let lines = (self.plan.presentities() / 8).max(1);
             for _ in 0..lines {
-                let wait = world.random.between(0, 8_000);
-                world.in_ms(wait, Happening::Publisher(publisher.number, publisher::Wake::Busy));
+                let wait = self.random.between(0, 8_000);
+                self.in_ms(wait, Happening::Publisher(publisher.number, publisher::Wake::Busy));
             }
-            world.publishers.push(publisher);
+            self.publishers.push(publisher);
         }
-        if options.trouble {
-            world.in_ms(3_000, Happening::Trouble);
+        self.in_ms(ROLL_CALL, Happening::RollCall);
+        self.begin_journal();
+        if self.options.trouble {
+            self.in_ms(3_000, Happening::Trouble);
+            self.expect_crash();
         }
-        world
     }
 
     pub(super) fn settle_at(&mut self, address: &str, who: Who) {
@@ -192,6 +246,7 @@ impl World {
     /// Gives a phone a new connection.
     pub(super) fn connect(&mut self, phone: usize) {
         self.count += 1;
+        self.flows.retain(|_, flow| flow.phone != phone);
         self.flows.insert(self.count, Flow { phone, broken: None, busy_until: [0; 2] });
     }
 
@@ -205,7 +260,8 @@ impl World {
     pub(super) fn run_until(&mut self, end: u64) -> Result<(), Fault> {
         loop {
             let next = self.queue.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
-            let due = self.server.next_deadline().map_or(u64::MAX, |tick| tick.0.max(self.now));
+            let deadline = if self.up { self.server.next_deadline() } else { None };
+            let due = deadline.map_or(u64::MAX, |tick| tick.0.max(self.now));
             if next.min(due) > end {
                 self.now = end;
                 return Ok(());
@@ -227,9 +283,7 @@ impl World {
                 }
             } else {
                 self.now = due;
-                let mut out = Outbox::default();
-                self.server.pass_time(Tick(due), &mut out);
-                self.dispatch(out)?;
+                self.serve(|server, now, out| server.pass_time(now, out))?;
             }
             if self.server.panics() > 0 {
                 return Err(self.fault("the server panicked", Topic::default()));
@@ -243,26 +297,42 @@ impl World {
 
     /// A fault about a dialog.
     pub(super) fn fault_in(&self, call_id: &str, law: impl Into<String>) -> Fault {
-        let presentity =
-            self.laws.presentity_of(call_id).or_else(|| self.said.get(call_id).map(|said| said.presentity));
+        let presentity = self.laws.expected(call_id).map(|expected| expected.presentity);
+        let presentity = presentity.or_else(|| self.said.get(call_id).map(|said| said.presentity));
         self.fault(law, Topic { call_id: Some(call_id.into()), presentity })
+    }
+
+    /// Gives the server something to decide, if it runs, and takes what it wants kept and sent.
+    pub(super) fn serve(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Result<(), Fault> {
+        if !self.up {
+            return Ok(());
+        }
+        self.decision += 1;
+        let mut out = Outbox::default();
+        f(&self.server, Tick(self.now), &mut out);
+        self.dispatch(out)
     }
 
     fn happen(&mut self, what: Happening) -> Result<(), Fault> {
         match what {
             Happening::AtServer(source, bytes) => {
+                if !self.up {
+                    return Ok(());
+                }
                 if let Ok(Some(m)) = wire::read(&bytes)
                     && let Some(status) = m.status()
                 {
-                    self.laws.answered(&m, status);
+                    self.laws.answered(self.decision + 1, &m, status);
                 }
                 self.let_expire();
-                let mut out = Outbox::default();
-                self.server.receive(Tick(self.now), source, &bytes, &mut out);
-                self.dispatch(out)
+                self.serve(|server, now, out| server.receive(now, source, &bytes, out))
             }
-            Happening::At(Who::Phone(number), bytes) => self.at_phone(number, &bytes),
-            Happening::At(Who::Publisher(number), bytes) => self.at_publisher(number, &bytes),
+            Happening::At(Who::Phone(number), _, bytes) => self.at_phone(number, &bytes),
+            Happening::At(Who::Publisher(number), _, bytes) => self.at_publisher(number, &bytes),
+            Happening::At(Who::Edge(number), from, bytes) => {
+                self.at_edge(number, from, &bytes);
+                Ok(())
+            }
             Happening::Phone(number, wake) => {
                 let mut wishes = phone::Wishes::default();
                 self.phones[number].wake(self.now, wake, &self.plan, &mut self.random, &mut wishes);
@@ -275,17 +345,20 @@ impl World {
                 self.grant_publisher(number, wishes);
                 Ok(())
             }
-            Happening::Continue(presentity) => {
-                let mut out = Outbox::default();
-                self.server.continue_fan_out(Tick(self.now), presentity, &mut out);
-                self.dispatch(out)
+            Happening::Continue(life, presentity) if life == self.life => {
+                self.serve(|server, now, out| server.continue_fan_out(now, presentity, out))
             }
-            Happening::Undeliverable(ticket, call_id) => {
+            Happening::Undeliverable(life, ticket, call_id) if life == self.life => {
                 self.laws.undeliverable(&call_id);
-                let mut out = Outbox::default();
-                self.server.undeliverable(Tick(self.now), ticket, &mut out);
-                self.dispatch(out)
+                self.serve(|server, now, out| server.undeliverable(now, ticket, out))
             }
+            Happening::Journal(life, stage) if life == self.life => self.go_on_keeping(stage),
+            Happening::Continue(..) | Happening::Undeliverable(..) | Happening::Journal(..) => Ok(()),
+            Happening::Crash => self.crash_unless_calm(),
+            Happening::CrashAt(life) if life == self.life && self.up && !self.calm => self.crash(),
+            Happening::CrashAt(_) => Ok(()),
+            Happening::Restart => self.restart(),
+            Happening::RollCall => self.call_roll(ROLL_CALL),
             Happening::Expiry(presentity) => {
                 if self.truth.pass_time(self.now, presentity) {
                     self.ladder.note(self.now, presentity, "a publication expires");
@@ -304,10 +377,19 @@ impl World {
                 self.reconnect(number);
                 Ok(())
             }
+            Happening::Reunion(number, until) => {
+                if self.partitions[number] == until {
+                    self.partitions[number] = 0;
+                }
+                Ok(())
+            }
         }
     }
 
     fn let_expire(&mut self) {
+        if !self.truth.may_expire(self.now) {
+            return;
+        }
         for presentity in 0..self.plan.presentities() {
             if self.truth.next_expiry(presentity).is_some_and(|at| at <= self.now) {
                 self.truth.pass_time(self.now, presentity);
@@ -324,7 +406,7 @@ impl World {
             return Ok(());
         }
         let mut wishes = phone::Wishes::default();
-        let done = self.phones[number].receive(self.now, &m, &mut self.random, &mut wishes);
+        let done = self.phones[number].receive(self.now, &m, &mut self.laws.memo, &mut self.random, &mut wishes);
         done.map_err(|law| self.fault_in(m.call_id, law))?;
         self.grant(number, wishes);
         Ok(())
@@ -334,74 +416,14 @@ impl World {
         let Ok(Some(m)) = wire::read(bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };
+        if self.partitions[number] > 0 {
+            return Ok(());
+        }
         let (etag, mut wishes) = (message::header(bytes, "SIP-ETag"), publisher::Wishes::default());
         let publisher = &mut self.publishers[number];
         let done = publisher.receive(self.now, &m, etag, &self.plan, &mut self.random, &mut wishes);
         done.map_err(|law| self.fault_in(m.call_id, law))?;
         self.grant_publisher(number, wishes);
         Ok(())
-    }
-
-    /// Does what a phone wants.
-    pub(super) fn grant(&mut self, number: usize, wishes: phone::Wishes) {
-        for (call_id, at) in wishes.opened {
-            let watch = &self.phones[number].watches[at];
-            self.laws.expect(call_id, watch.presentity, watch.package);
-        }
-        for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Happening::Phone(number, wake));
-        }
-        for (wait, bytes) in wishes.sends {
-            self.post(Who::Phone(number), wait, bytes.into());
-        }
-        for at in wishes.redrawn {
-            self.tally.look(self.now, &self.phones[number], at, &self.truth);
-        }
-    }
-
-    fn grant_publisher(&mut self, number: usize, wishes: publisher::Wishes) {
-        self.said.extend(wishes.said);
-        for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Happening::Publisher(number, wake));
-        }
-        for bytes in wishes.sends {
-            self.post(Who::Publisher(number), 0, bytes.into());
-        }
-    }
-
-    fn post(&mut self, who: Who, wait: u64, bytes: Bytes) {
-        let (address, tcp) = match who {
-            Who::Phone(number) => (&self.phones[number].address, self.phones[number].tcp),
-            Who::Publisher(number) => (&self.publishers[number].address, false),
-        };
-        let Ok(peer) = address.parse() else { return };
-        let (transport, listener) = if tcp { (Transport::Tcp, ListenerNo(1)) } else { (Transport::Udp, ListenerNo(0)) };
-        let flow = match who {
-            Who::Phone(number) if tcp => self.flow_of(number),
-            _ => None,
-        };
-        let cut = matches!(who, Who::Phone(number) if self.cut_off[number]) || tcp && flow.is_none();
-        let arrivals = self.arrivals(cut, flow, 0);
-        self.draw(true, &bytes, &arrivals);
-        for delay in arrivals {
-            let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
-            self.in_ms(wait + delay, Happening::AtServer(source, bytes.clone()));
-        }
-    }
-
-    pub(super) fn flow_of(&self, phone: usize) -> Option<u64> {
-        self.flows.iter().find(|(_, flow)| flow.phone == phone && flow.broken.is_none()).map(|(id, _)| *id)
-    }
-
-    /// When a message arrives, after how many ms. Streams lose nothing and keep the order.
-    pub(super) fn arrivals(&mut self, cut: bool, flow: Option<u64>, way: usize) -> Vec<u64> {
-        if cut {
-            return Vec::new();
-        }
-        let Some(id) = flow else { return self.weather.arrivals(&mut self.random) };
-        let at = self.now + self.weather.delay(&mut self.random);
-        let Some(flow) = self.flows.get_mut(&id) else { return Vec::new() };
-        flow.busy_until[way] = flow.busy_until[way].max(at);
-        vec![flow.busy_until[way] - self.now]
     }
 }

@@ -1,0 +1,176 @@
+//! Crashes: the server dies at any moment, is down for a while, and comes back from what the journal has.
+
+use super::plan::Sabotage;
+use super::truth::NOT_KEPT_YET;
+use super::world::{Fault, Happening, World};
+use super::{ladder::Topic, phone, plan, server};
+use crate::directory::AccountNo;
+use crate::presence::Tick;
+
+/// The longest that the server is down (ms).
+const LONGEST_DOWN: u64 = 30_000;
+
+impl World {
+    /// Has the server crash some time.
+    pub(super) fn expect_crash(&mut self) {
+        if self.options.crashes > 0.0 {
+            let mean = (self.options.minutes as f64 * 60_000.0 / self.options.crashes) as u64;
+            let wait = self.random.between(mean / 4, mean * 7 / 4 + 1);
+            self.in_ms(wait, Happening::Crash);
+        }
+    }
+
+    pub(super) fn crash_unless_calm(&mut self) -> Result<(), Fault> {
+        if self.calm {
+            return Ok(());
+        }
+        self.expect_crash();
+        if self.random.chance(0.5) {
+            // In the middle of the next commit.
+            self.keeper.doomed = true;
+            return Ok(());
+        }
+        if self.up { self.crash() } else { Ok(()) }
+    }
+
+    /// Power off, this instant.
+    pub(super) fn crash(&mut self) -> Result<(), Fault> {
+        let share = match self.random.below(4) {
+            0 => 0,
+            1 => u16::MAX,
+            _ => self.random.number() as u16,
+        };
+        let left = self.keeper.crash(share);
+        let left = self.or_fault(left)?;
+        self.note("-- the server crashes --");
+        (self.up, self.life) = (false, self.life + 1);
+        self.tally.crashes += 1;
+        self.truth.crash(self.now, |decision| left.survived(decision));
+        self.laws.crash(|decision| left.survived(decision), |decision| left.noted(decision));
+        self.accepted.retain(|_, (_, decision)| left.survived(*decision));
+        self.break_connections();
+        if self.now > self.up_since + NOT_KEPT_YET {
+            self.doubtful_since = self.now.saturating_sub(NOT_KEPT_YET);
+        }
+        let presentities = 0..self.plan.presentities();
+        let etags = |presentity| self.truth.may_come_back(self.doubtful_since, presentity).map(String::from).collect();
+        self.etags_at_crash = presentities.clone().map(etags).collect();
+        for presentity in presentities {
+            self.truth.pass_time(self.now, presentity);
+            self.look_at(presentity);
+        }
+        self.journal = left.records;
+        let down = self.random.between(100, LONGEST_DOWN);
+        self.in_ms(down, Happening::Restart);
+        Ok(())
+    }
+
+    /// Every connection is gone. Some phones notice and come back; the others keep quiet until they have to say
+    /// something.
+    fn break_connections(&mut self) {
+        self.flows.clear();
+        for number in 0..self.phones.len() {
+            if self.phones[number].tcp {
+                self.phones[number].moved_at = self.now;
+                if self.random.chance(0.5) {
+                    let wait = self.random.between(500, 40_000);
+                    self.in_ms(wait, Happening::Reconnect(number));
+                }
+            }
+        }
+    }
+
+    /// The server starts again.
+    pub(super) fn restart(&mut self) -> Result<(), Fault> {
+        let mut records = std::mem::take(&mut self.journal);
+        self.spoil(&mut records);
+        self.server = server::build(self.seed, self.life);
+        let restored = self.server.restore(Tick(self.now), records);
+        (self.up, self.up_since) = (true, self.now);
+        self.truth.restart(self.now, self.doubtful_since);
+        self.begin_journal();
+        if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.2) {
+            // It has hardly begun to tell who is behind.
+            let wait = self.random.between(0, 2_000);
+            self.in_ms(wait, Happening::CrashAt(self.life));
+        }
+        self.note(&format!(
+            "-- the server is back, with {} subscriptions, {} behind --",
+            restored.subscriptions, restored.behind
+        ));
+        if restored.unusable > 0 {
+            let law = format!("{} records of the journal cannot be used", restored.unusable);
+            return Err(self.fault(law, Topic::default()));
+        }
+        let known = self.known_to_server();
+        self.laws.restarted(self.now, &known).map_err(|(call_id, law)| self.fault_in(&call_id, law))?;
+        self.publications_are_back()
+    }
+
+    /// Every publication that was acknowledged is back, and none that is not in the journal.
+    fn publications_are_back(&self) -> Result<(), Fault> {
+        let published: Vec<_> = (0..plan::REALMS.len())
+            .map(|account| (account, self.server.list_publications(AccountNo(account as u32), None)))
+            .collect();
+        for presentity in 0..self.plan.presentities() {
+            let (user, account) = (self.plan.name(presentity).0, self.plan.account(presentity));
+            let of_account = published.iter().filter(|(of, _)| *of == account).flat_map(|(_, all)| all);
+            let is: Vec<&str> = of_account.filter(|p| p.user == user).map(|p| p.etag.as_str()).collect();
+            let topic = || Topic { call_id: None, presentity: Some(presentity) };
+            if let Some(lost) = self.truth.etags(self.now, presentity).find(|etag| !is.contains(etag)) {
+                return Err(self.fault(format!("the acknowledged publication {lost} is lost in a crash"), topic()));
+            }
+            if let Some(extra) =
+                is.iter().find(|etag| self.etags_at_crash[presentity].iter().all(|known| known != *etag))
+            {
+                return Err(self.fault(format!("the publication {extra} is back after a crash"), topic()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a sabotaged journal gives back.
+    fn spoil(&mut self, records: &mut Vec<(crate::journal::Key, bytes::Bytes)>) {
+        // What the keys mean is the notifier's: the remarks of what was acknowledged are those with this bit.
+        let is_remark = |key: &crate::journal::Key| key.0 >> 32 != 0;
+        match self.options.sabotage {
+            Some(Sabotage::LostRecord) => {
+                let kept: Vec<_> = (0..records.len()).filter(|at| !is_remark(&records[*at].0)).collect();
+                if !kept.is_empty() {
+                    records.remove(kept[self.random.below(kept.len())]);
+                }
+            }
+            Some(Sabotage::OldRecord) => {
+                for (key, value) in records.iter_mut() {
+                    if let Some(old) = self.keeper.first_word(key) {
+                        *value = old;
+                    }
+                }
+            }
+            Some(Sabotage::RestartStorm) => records.retain(|(key, _)| !is_remark(key)),
+            _ => {}
+        }
+    }
+
+    /// A phone has noticed that its connection is gone, opens another and says on it that it is there.
+    pub(super) fn reconnect(&mut self, number: usize) {
+        if !self.up {
+            let wait = self.random.between(1_000, 10_000);
+            return self.in_ms(wait, Happening::Reconnect(number));
+        }
+        self.connect(number);
+        let mut wishes = phone::Wishes::default();
+        self.phones[number].refresh_all(self.now, &self.plan, &mut wishes);
+        self.grant(number, wishes);
+    }
+
+    /// Looks at every dialog and publication, apart from any message.
+    pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Fault> {
+        self.in_ms(again, Happening::RollCall);
+        if !self.up {
+            return Ok(());
+        }
+        let called = self.laws.roll_call(self.now, self.up_since, &self.truth);
+        called.map_err(|(call_id, law)| self.fault_in(&call_id, law))
+    }
+}

@@ -1,0 +1,297 @@
+//! The journal of the server under test, and what waits for it: the part of `server/io_thread.rs` in virtual time.
+//!
+//! Records share commits; a commit takes a few milliseconds, and now and then as long as a disk that is busy with
+//! something else. Messages leave when everything is kept that was decided up to them.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::ladder::Topic;
+use super::laws::Leaving;
+use super::plan::Sabotage;
+use super::world::{Fault, Happening, World};
+use crate::journal::{JournalError, Key, Record, Tape};
+use crate::notifier::{Outbox, Promise};
+use crate::presence::Tick;
+use crate::transport::Packet;
+
+/// How long remarks wait for company (ms).
+const LAZY: u64 = 1_000;
+
+/// What leaves together.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    /// Messages, each with the decision that has to be kept before.
+    pub(super) packets: Vec<(u64, Leaving, Packet)>,
+    pub(super) unfinished: Vec<u32>,
+    /// The answers among them, which repeated requests get from then on.
+    pub(super) answers: Vec<Promise>,
+}
+
+/// What the journal has to do next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Nobody has asked for the remarks for a while.
+    Lazy,
+    /// A commit is done.
+    Committed,
+    /// An image is to take the place of the log: the next segment begins ...
+    Rotate,
+    /// ... what holds is read ...
+    Image,
+    /// ... and the image gets its name.
+    Finish,
+}
+
+#[derive(Debug)]
+struct Entry {
+    decision: u64,
+    records: Vec<Record>,
+    /// None for remarks.
+    parcel: Option<Parcel>,
+    /// Where its frame ends in the batch.
+    end: usize,
+}
+
+/// The journal and what waits for it.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    tape: Option<Tape>,
+    waiting: VecDeque<Entry>,
+    /// How many of these are in the commit under way.
+    committing: usize,
+    /// Decisions up to this one are kept.
+    kept: u64,
+    /// Remarks up to that of this decision are kept.
+    noted: u64,
+    rotate: bool,
+    /// The server crashes during the next commit.
+    pub(super) doomed: bool,
+    imaged: u64,
+    /// The first word on every key, for a sabotaged journal.
+    first_words: HashMap<Key, Bytes>,
+}
+
+/// What a crash leaves.
+pub(super) struct Left {
+    /// What the journal holds.
+    pub(super) records: Vec<(Key, Bytes)>,
+    kept: u64,
+    noted: u64,
+    /// Decisions beyond that whose records are in the journal all the same.
+    whole: Vec<u64>,
+}
+
+impl Left {
+    /// Whether this decision is in the journal.
+    pub(super) fn survived(&self, decision: u64) -> bool {
+        decision <= self.kept || self.whole.contains(&decision)
+    }
+
+    /// Whether the remark that this decision made is.
+    pub(super) fn noted(&self, decision: u64) -> bool {
+        decision <= self.noted
+    }
+}
+
+impl Keeper {
+    pub(super) fn new() -> Keeper {
+        let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
+        let (rotate, doomed, imaged, first_words) = (false, false, 0, HashMap::new());
+        Keeper { tape: Tape::new().ok(), waiting, committing, kept, noted, rotate, doomed, imaged, first_words }
+    }
+
+    /// Whether messages without a record have to wait for those before them.
+    fn is_awaited(&self) -> bool {
+        self.waiting.iter().any(|entry| entry.parcel.is_some())
+    }
+
+    /// The power fails, and comes back: of what was being written, this share (in 65536ths) has reached the disk.
+    pub(super) fn crash(&mut self, share: u16) -> Result<Left, JournalError> {
+        let Some(tape) = self.tape.take() else { return Err(nothing()) };
+        let (tape, recovered, octets) = tape.crash(share)?;
+        self.tape = Some(tape);
+        let entries: Vec<_> = self.waiting.drain(..).take(std::mem::take(&mut self.committing)).collect();
+        let whole = entries.iter().filter(|entry| !entry.records.is_empty() && entry.end <= octets);
+        let noted = whole.clone().filter(|entry| entry.parcel.is_none()).map(|entry| entry.decision).max();
+        let left = Left {
+            records: recovered.records,
+            kept: self.kept,
+            noted: self.noted.max(noted.unwrap_or_default()),
+            whole: whole.filter(|entry| entry.parcel.is_some()).map(|entry| entry.decision).collect(),
+        };
+        self.rotate = false;
+        Ok(left)
+    }
+
+    /// The first word on a key, if anybody has asked to remember it.
+    pub(super) fn first_word(&self, key: &Key) -> Option<Bytes> {
+        self.first_words.get(key).cloned()
+    }
+
+    fn tape(&mut self) -> Result<&mut Tape, JournalError> {
+        self.tape.as_mut().ok_or_else(nothing)
+    }
+}
+
+/// There is no tape: it was lost in a crash that itself failed, and that fault was told then.
+fn nothing() -> JournalError {
+    JournalError::Missing { path: "tape".into() }
+}
+
+impl World {
+    /// Has records kept, then a parcel sent.
+    pub(super) fn keep(&mut self, records: Vec<Record>, remarks: Vec<Record>, parcel: Parcel) -> Result<(), Fault> {
+        let decision = self.decision;
+        if !remarks.is_empty() {
+            if self.keeper.waiting.is_empty() {
+                self.in_ms(LAZY, Happening::Journal(self.life, Stage::Lazy));
+            }
+            self.keeper.waiting.push_back(Entry { decision, records: remarks, parcel: None, end: 0 });
+        }
+        let sabotage = self.options.sabotage;
+        let late = match records.is_empty() {
+            _ if sabotage == Some(Sabotage::Haste) => false,
+            true => self.keeper.is_awaited() && sabotage != Some(Sabotage::Overtaking),
+            false => true,
+        };
+        if !late {
+            if !records.is_empty() {
+                self.keeper.waiting.push_back(Entry { decision, records, parcel: None, end: 0 });
+                self.commit()?;
+            } else if !self.keeper.is_awaited() {
+                self.keeper.kept = decision;
+            }
+            return self.send_off(parcel);
+        }
+        self.keeper.waiting.push_back(Entry { decision, records, parcel: Some(parcel), end: 0 });
+        self.commit()
+    }
+
+    /// Begins a commit of all that waits, unless one is under way.
+    fn commit(&mut self) -> Result<(), Fault> {
+        if self.keeper.committing > 0 || self.keeper.waiting.is_empty() {
+            return Ok(());
+        }
+        let Some(tape) = &mut self.keeper.tape else { return Ok(()) };
+        for entry in &mut self.keeper.waiting {
+            entry.end = tape.append(&entry.records);
+            if self.options.sabotage == Some(Sabotage::OldRecord) {
+                for Record { key, value } in &entry.records {
+                    let Some(value) = value else { continue };
+                    self.keeper.first_words.entry(*key).or_insert_with(|| value.clone());
+                }
+            }
+        }
+        self.keeper.committing = self.keeper.waiting.len();
+        let busy = self.options.trouble && !self.calm && self.random.chance(0.005);
+        let wait = if busy { self.random.between(50, 1_500) } else { self.random.between(0, 5) };
+        if std::mem::take(&mut self.keeper.doomed) && !self.calm {
+            let moment = self.random.between(0, wait);
+            self.in_ms(moment, Happening::CrashAt(self.life));
+        }
+        self.in_ms(wait, Happening::Journal(self.life, Stage::Committed));
+        Ok(())
+    }
+
+    /// Something that the journal has waited for.
+    pub(super) fn go_on_keeping(&mut self, stage: Stage) -> Result<(), Fault> {
+        match stage {
+            Stage::Lazy => self.commit(),
+            Stage::Committed => self.committed(),
+            Stage::Rotate => {
+                self.keeper.rotate = true;
+                if self.keeper.committing == 0 { self.rotate() } else { Ok(()) }
+            }
+            Stage::Image => {
+                let mut records = Vec::new();
+                self.server.keep_all(|key, value| records.push((key, value)));
+                self.keeper.imaged = self.decision;
+                let written = self.keeper.tape().and_then(|tape| tape.write_image(records));
+                let wait = self.random.between(0, 400);
+                self.in_ms(wait, Happening::Journal(self.life, Stage::Finish));
+                self.or_fault(written)
+            }
+            // An image that told of what is not kept yet would make it survive: allowed, but then nobody could say
+            // here what has survived.
+            Stage::Finish if self.keeper.is_awaited() && self.keeper.kept < self.keeper.imaged => {
+                self.in_ms(5, Happening::Journal(self.life, Stage::Finish));
+                Ok(())
+            }
+            Stage::Finish => {
+                let dies = self.options.crashes > 0.0 && !self.calm && self.random.chance(0.1);
+                let life = dies.then(|| self.random.between(0, 8));
+                let finished = self.keeper.tape().and_then(|tape| tape.finish_image(life));
+                self.or_fault(finished)?;
+                if dies {
+                    return self.crash();
+                }
+                self.begin_journal();
+                Ok(())
+            }
+        }
+    }
+
+    fn committed(&mut self) -> Result<(), Fault> {
+        let synced = self.keeper.tape().and_then(Tape::sync);
+        self.or_fault(synced)?;
+        for _ in 0..std::mem::take(&mut self.keeper.committing) {
+            let Some(entry) = self.keeper.waiting.pop_front() else { break };
+            match entry.parcel {
+                None => self.keeper.noted = self.keeper.noted.max(entry.decision),
+                Some(parcel) => {
+                    self.keeper.kept = entry.decision;
+                    self.send_off(parcel)?;
+                }
+            }
+        }
+        self.truth.kept(self.keeper.kept);
+        if self.keeper.rotate {
+            self.rotate()?;
+        }
+        if self.keeper.is_awaited() {
+            return self.commit();
+        }
+        if !self.keeper.waiting.is_empty() {
+            self.in_ms(LAZY, Happening::Journal(self.life, Stage::Lazy));
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), Fault> {
+        self.keeper.rotate = false;
+        let begun = self.keeper.tape().and_then(Tape::begin_image);
+        let wait = self.random.between(0, 400);
+        self.in_ms(wait, Happening::Journal(self.life, Stage::Image));
+        self.or_fault(begun)
+    }
+
+    /// Has the journal compacted after a while.
+    pub(super) fn begin_journal(&mut self) {
+        let wait = self.random.between(10_000, 90_000);
+        self.in_ms(wait, Happening::Journal(self.life, Stage::Rotate));
+    }
+
+    fn send_off(&mut self, parcel: Parcel) -> Result<(), Fault> {
+        let mut answers = Outbox { answers: parcel.answers, ..Outbox::default() };
+        self.server.kept(Tick(self.now), &mut answers);
+        for (needs, leaving, packet) in parcel.packets {
+            if needs > self.keeper.kept && self.options.sabotage != Some(Sabotage::Haste) {
+                let call_id = crate::sip::wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());
+                let law = "a message leaves before the journal has kept what it tells";
+                return Err(self.fault_in(&call_id.unwrap_or_default(), law));
+            }
+            self.laws.left(&leaving);
+            self.deliver(packet);
+        }
+        for presentity in parcel.unfinished {
+            self.in_ms(0, Happening::Continue(self.life, presentity));
+        }
+        Ok(())
+    }
+
+    pub(super) fn or_fault<T>(&self, result: Result<T, JournalError>) -> Result<T, Fault> {
+        result.map_err(|error| self.fault(format!("the journal: {error}"), Topic::default()))
+    }
+}

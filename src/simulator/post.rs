@@ -1,0 +1,161 @@
+//! The post: what phones and publishers want sent, and the ways that messages take.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::ladder::Topic;
+use super::laws::Expected;
+use super::world::{Happening, Who, World};
+use super::{phone, publisher};
+use crate::sip::Transport;
+use crate::sip::wire;
+use crate::transport::{Destination, FlowId, ListenerNo, Packet, Source};
+
+impl World {
+    /// Does what a phone wants.
+    pub(super) fn grant(&mut self, number: usize, wishes: phone::Wishes) {
+        for (call_id, at) in wishes.opened {
+            let watch = &self.phones[number].watches[at];
+            let expected = Expected { presentity: watch.presentity, package: watch.package, phone: number };
+            self.laws.expect(call_id, expected);
+        }
+        for (wait, wake) in wishes.wakes {
+            self.in_ms(wait, Happening::Phone(number, wake));
+        }
+        for (wait, bytes) in wishes.sends {
+            self.post(Who::Phone(number), wait, bytes.into());
+        }
+        for at in wishes.redrawn {
+            self.tally.look(self.now, &self.phones[number], at, &self.truth);
+        }
+    }
+
+    /// Does what a publisher wants.
+    pub(super) fn grant_publisher(&mut self, number: usize, wishes: publisher::Wishes) {
+        self.said.extend(wishes.said);
+        for (wait, wake) in wishes.wakes {
+            self.in_ms(wait, Happening::Publisher(number, wake));
+        }
+        for bytes in wishes.sends {
+            self.post(Who::Publisher(number), 0, bytes.into());
+        }
+    }
+
+    fn post(&mut self, who: Who, wait: u64, bytes: Bytes) {
+        let (address, tcp, cut, edge) = match who {
+            Who::Phone(number) => {
+                let phone = &self.phones[number];
+                (phone.address.clone(), phone.tcp, self.cut_off[number], phone.edge)
+            }
+            Who::Publisher(number) => {
+                (self.publishers[number].address.clone(), false, self.partitions[number] > 0, None)
+            }
+            Who::Edge(_) => return,
+        };
+        let Ok(peer) = address.parse() else { return };
+        let flow = match who {
+            Who::Phone(number) if tcp => self.flow_for(number, &bytes),
+            _ => None,
+        };
+        let arrivals = self.arrivals(cut || tcp && flow.is_none(), flow, 0);
+        self.draw(true, &bytes, &arrivals);
+        for delay in arrivals {
+            let delay = wait + delay;
+            match edge {
+                Some(edge) => self.in_ms(delay, Happening::At(Who::Edge(edge), Some(peer), bytes.clone())),
+                None => self.arrive(delay, peer, flow, bytes.clone()),
+            }
+        }
+    }
+
+    /// Has a message arrive at the server.
+    pub(super) fn arrive(&mut self, delay: u64, peer: SocketAddr, flow: Option<u64>, bytes: Bytes) {
+        let (transport, listener) = match flow {
+            Some(_) => (Transport::Tcp, ListenerNo(1)),
+            None => (Transport::Udp, ListenerNo(0)),
+        };
+        let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
+        self.in_ms(delay, Happening::AtServer(source, bytes));
+    }
+
+    /// The connection of a phone. Without any, it opens one for a request, if somebody listens.
+    fn flow_for(&mut self, number: usize, bytes: &[u8]) -> Option<u64> {
+        let has_any = self.flows.values().any(|flow| flow.phone == number);
+        if !has_any && self.up && !bytes.starts_with(b"SIP/2.0") {
+            self.connect(number);
+        }
+        self.flow_of(number)
+    }
+
+    pub(super) fn flow_of(&self, phone: usize) -> Option<u64> {
+        self.flows.iter().find(|(_, flow)| flow.phone == phone && flow.broken.is_none()).map(|(id, _)| *id)
+    }
+
+    /// When a message arrives, after how many ms. Streams lose nothing and keep the order.
+    pub(super) fn arrivals(&mut self, cut: bool, flow: Option<u64>, way: usize) -> Vec<u64> {
+        if cut {
+            return Vec::new();
+        }
+        let Some(id) = flow else { return self.weather.arrivals(&mut self.random) };
+        let at = self.now + self.weather.delay(&mut self.random);
+        let Some(flow) = self.flows.get_mut(&id) else { return Vec::new() };
+        flow.busy_until[way] = flow.busy_until[way].max(at);
+        vec![flow.busy_until[way] - self.now]
+    }
+
+    /// Sends what the server wants sent.
+    pub(super) fn deliver(&mut self, packet: Packet) {
+        let (who, flow) = match packet.to {
+            Destination::Datagram { peer, .. } => (self.addresses.get(&peer).copied(), None),
+            // Phones take no connections: what cannot go down the one that they opened comes back.
+            Destination::Connection { .. } => return self.bounce(packet),
+            Destination::Flow { flow, .. } => match self.flows.get(&flow.0) {
+                Some(known) if known.broken.is_some_and(|at| at <= self.now) => return self.bounce(packet),
+                Some(known) if known.broken.is_some() => (None, None),
+                Some(known) => (Some(Who::Phone(known.phone)), Some(flow.0)),
+                None => return self.bounce(packet),
+            },
+        };
+        let cut = match who {
+            Some(Who::Phone(number)) => self.cut_off[number],
+            Some(Who::Publisher(number)) => self.partitions[number] > 0,
+            Some(Who::Edge(_)) => false,
+            None => true,
+        };
+        let arrivals = self.arrivals(cut, flow, 1);
+        self.draw(false, &packet.bytes, &arrivals);
+        let Some(who) = who else { return };
+        for delay in arrivals {
+            self.in_ms(delay, Happening::At(who, None, packet.bytes.clone()));
+        }
+    }
+
+    fn bounce(&mut self, packet: Packet) {
+        self.draw(false, &packet.bytes, &[]);
+        let call_id = wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());
+        if let (Some(ticket), Some(call_id)) = (packet.ticket, call_id) {
+            self.in_ms(1, Happening::Undeliverable(self.life, ticket, call_id));
+        }
+    }
+
+    pub(super) fn draw(&mut self, to_server: bool, bytes: &[u8], arrivals: &[u64]) {
+        if self.ladder.is_drawn() {
+            let fate = match arrivals {
+                [] => "LOST".into(),
+                [delay] => format!("({delay} ms)"),
+                more => format!("(TWICE: {more:?} ms)"),
+            };
+            let call_id = wire::read(bytes).ok().flatten().map(|m| m.call_id.to_string()).unwrap_or_default();
+            let about = self.said.get(&call_id).map(|said| said.presentity);
+            self.ladder.message(self.now, to_server, bytes, about, &fate);
+        }
+    }
+
+    /// Draws a line in the ladder, whatever it is about.
+    pub(super) fn note(&mut self, text: &str) {
+        if let Some(Topic { presentity: Some(presentity), .. }) = self.ladder.topic().cloned() {
+            self.ladder.note(self.now, presentity, text);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Sabotage: what the simulator does behind the server's back, to show that the laws find it out.
+
+use bytes::Bytes;
+
+use super::message;
+use super::phone::{Phone, version_of};
+use super::plan::Sabotage;
+use super::world::{Happening, World};
+use crate::sip::Transport;
+use crate::sip::wire;
+use crate::transport::{Destination, ListenerNo, Packet, Source};
+
+impl World {
+    /// What the network is given instead of a packet.
+    pub(super) fn sabotage(&mut self, packet: Packet) -> Vec<Packet> {
+        let Some(sabotage) = self.options.sabotage else { return vec![packet] };
+        let Ok(Some(m)) = wire::read(&packet.bytes) else { return vec![packet] };
+        if m.cseq.method != "NOTIFY" || m.status().is_some() {
+            return vec![packet];
+        }
+        if sabotage == Sabotage::SharedPacing {
+            let phone = self.laws.expected(m.call_id).map(|expected| &self.phones[expected.phone]);
+            let edge = phone.and_then(|phone| phone.edge);
+            let silent = |other: &Phone| other.edge == edge && self.cut_off[other.number];
+            let held = edge.is_some() && self.phones.iter().any(silent);
+            return if held { Vec::new() } else { vec![packet] };
+        }
+        let (call_id, cseq) = (m.call_id.to_string(), m.cseq.number);
+        let last = self.last_bodies.insert(call_id, packet.bytes.clone());
+        if sabotage == Sabotage::FallingCount && self.life > 0 {
+            let text = String::from_utf8_lossy(&packet.bytes).replace(&format!("CSeq: {cseq} "), "CSeq: 1 ");
+            return vec![Packet { bytes: Bytes::from(text), ..packet }];
+        }
+        // A lost change shows only if no refresh brings the state before the reckoning, so it takes more of them.
+        let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
+        if !self.random.chance(often) {
+            return vec![packet];
+        }
+        let text = String::from_utf8_lossy(&packet.bytes).into_owned();
+        let changed = |text: String| Packet { bytes: Bytes::from(text), ..packet.clone() };
+        match (sabotage, last) {
+            (Sabotage::StaleBody, Some(last)) => {
+                let body = wire::read(&last).ok().flatten().map(|m| String::from_utf8_lossy(m.body).into_owned());
+                let (Some(body), Some(version)) = (body, version_of(m.body)) else { return vec![packet] };
+                let old = version_of(body.as_bytes()).unwrap_or_default();
+                let body = body.replace(&format!("version=\"{old}\" state"), &format!("version=\"{version}\" state"));
+                let head = text.split("\r\n\r\n").next().unwrap_or_default();
+                let head = head.replace(&format!("Content-Length: {}", m.body.len()), "Content-Length: ");
+                vec![changed(format!("{head}{}\r\n\r\n{body}", body.len()))]
+            }
+            (Sabotage::LostChange, _)
+                if self.laws.expected(m.call_id).is_some_and(|e| self.phones[e.phone].edge.is_none()) =>
+            {
+                let answer = message::answer(&m, 200, None);
+                let peer = ([192, 0, 2, 1], 9).into();
+                let source =
+                    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+                self.in_ms(1, Happening::AtServer(source, answer.into()));
+                let nowhere = Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, ..packet.clone() };
+                vec![nowhere]
+            }
+            (Sabotage::Overtaken, Some(last)) => vec![packet.clone(), Packet { bytes: last, ..packet.clone() }],
+            (Sabotage::Impatience, _) => {
+                let next = text.replace(&format!("CSeq: {cseq} "), &format!("CSeq: {} ", cseq + 1));
+                let version = version_of(m.body).unwrap_or_default();
+                let next = next.replace(&format!("version=\"{version}\""), &format!("version=\"{}\"", version + 1));
+                vec![packet.clone(), changed(next)]
+            }
+            (Sabotage::Revival, _) => {
+                let text = text.replace("<state>confirmed</state>", "<state>early</state>");
+                let text = text.replace(
+                    &format!("Content-Length: {}", m.body.len()),
+                    &format!("Content-Length: {}", text.split("\r\n\r\n").nth(1).map_or(0, str::len)),
+                );
+                vec![changed(text)]
+            }
+            (Sabotage::Leak, _) => {
+                vec![changed(
+                    text.replace("@acme.test\" direction", "@evil.test\" direction")
+                        .replace("@acme.test\" local-", "@evil.test\" local-"),
+                )]
+            }
+            _ => vec![packet],
+        }
+    }
+}
