@@ -158,6 +158,10 @@ impl World {
             let wait = self.random.between(1_000, 10_000);
             return self.in_ms(wait, Happening::Reconnect(number));
         }
+        if self.flow_of(number).is_some() {
+            // It has opened another one already, to say something.
+            return;
+        }
         self.connect(number);
         let mut wishes = phone::Wishes::default();
         self.phones[number].refresh_all(self.now, &self.plan, &mut wishes);

@@ -325,7 +325,8 @@ impl Laws {
         self.answers.clear();
         for dialog in self.dialogs.values_mut() {
             dialog.most = Some(dialog.most.unwrap_or(dialog.cseq) + RESERVE + 1);
-            dialog.settled = dialog.heard.is_some_and(&noted);
+            dialog.heard = dialog.heard.filter(|by| noted(*by));
+            dialog.settled = dialog.heard.is_some();
             dialog.proven = dialog.proven.max(dialog.cseq);
             if dialog.cseq != dialog.left.0 {
                 // What did not leave was shown to nobody.
