@@ -8,7 +8,7 @@
 #[path = "sockets/office.rs"]
 mod office;
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -204,4 +204,26 @@ fn an_address_in_use_is_named_when_the_server_cannot_start() {
     let config = format!("[sip]\nlisten = [\"tcp://{address}\"]\n[http]\nlisten = \"127.0.0.1:0\"\n");
     let error = Server::start(&Config::parse(&config, "x.toml").unwrap()).unwrap_err().to_string();
     assert!(error.contains(&format!("cannot listen on tcp://{address}")), "{error}");
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_dropped_and_others_are_served() {
+    let office = Office::open("127.0.0.1", "");
+    let mut deaf = office.connect();
+    deaf.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut n = 0;
+    let dropped = loop {
+        n += 1;
+        let wrote = deaf.stream.write_all(options("SIP/2.0/TCP h.invalid", n).as_bytes());
+        match wrote.map_err(|error| error.kind()) {
+            Err(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => break true,
+            Err(ErrorKind::WouldBlock) | Ok(()) if Instant::now() < deadline => {}
+            _ => break false,
+        }
+    };
+    assert!(dropped, "after {n} requests");
+    let mut other = office.connect();
+    other.send(&options("SIP/2.0/TCP h.invalid", 1_000_000));
+    other.receive_start("SIP/2.0 200");
 }

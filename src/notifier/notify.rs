@@ -289,7 +289,6 @@ impl Notifier {
                 due => {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
-                        out.repeats = true;
                         flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };

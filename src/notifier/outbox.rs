@@ -44,8 +44,6 @@ pub struct Outbox {
     /// Answers among the messages that wait for the journal. Until [`super::Notifier::kept`] has heard that they may
     /// leave, a repetition of their request gets nothing, rather than the promise before it can be made.
     pub answers: Vec<Promise>,
-    /// Something here was sent before, by an outbox that may still wait for the journal; it must not overtake that.
-    pub repeats: bool,
     /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
     pub unfinished: Vec<u32>,

@@ -75,10 +75,14 @@ impl Connection {
         self.source
     }
 
-    /// Waits for the next thing; none when the peer has closed, has been idle for too long, or is broken.
+    /// Waits for the next thing; none when the peer has closed, has been idle for too long, does not read, or is broken.
     pub async fn next(&mut self, idle: Duration) -> Option<Arrival> {
         let mut asked = false;
         loop {
+            if !self.shared.is_open(self.flow) {
+                // Whoever does not read what he asks for is not listened to either.
+                return None;
+            }
             match self.cut() {
                 Cut::Arrival(arrival) => return Some(arrival),
                 Cut::More => {}

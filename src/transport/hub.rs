@@ -116,6 +116,11 @@ impl Shared {
         self.flows.remove(&id);
     }
 
+    /// Whether anything can still be sent on a flow.
+    pub(super) fn is_open(&self, id: FlowId) -> bool {
+        self.flows.contains_key(&id)
+    }
+
     /// Queues a message for a flow; false if that flow is gone.
     fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };

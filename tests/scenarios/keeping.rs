@@ -42,13 +42,3 @@ fn a_request_whose_change_cannot_be_kept_is_told_503_every_time() {
     assert_eq!(statuses(&out), [Some(503), None]);
     assert_eq!(statuses(&take(&office, &phone)), [Some(503)]);
 }
-
-#[test]
-fn the_copy_of_a_notify_says_that_it_must_not_overtake_the_first() {
-    let (office, _, first) = undecided();
-    assert!(!first.repeats);
-    let mut copy = Outbox::default();
-    office.notifier.pass_time(Tick(office.now + 510), &mut copy);
-    assert!(copy.repeats);
-    assert_eq!(copy.messages[0].bytes, first.messages[1].bytes);
-}
