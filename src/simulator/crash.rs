@@ -40,7 +40,7 @@ impl World {
             1 => u16::MAX,
             _ => self.random.number() as u16,
         };
-        let left = self.keeper.crash(share);
+        let left = self.keeper.crash(share, self.decision);
         let left = self.or_fault(left)?;
         self.note("-- the server crashes --");
         (self.up, self.life) = (false, self.life + 1);

@@ -107,8 +107,9 @@ impl Keeper {
         self.waiting.iter().any(|entry| entry.parcel.is_some())
     }
 
-    /// The power fails, and comes back: of what was being written, this share (in 65536ths) has reached the disk.
-    pub(super) fn crash(&mut self, share: u16) -> Result<Left, JournalError> {
+    /// The power fails, and comes back: of what was being written, this share (in 65536ths) has reached the disk. The
+    /// fate of every decision up to this one is known then.
+    pub(super) fn crash(&mut self, share: u16, decision: u64) -> Result<Left, JournalError> {
         let Some(tape) = self.tape.take() else { return Err(nothing()) };
         let (tape, recovered, octets) = tape.crash(share)?;
         self.tape = Some(tape);
@@ -121,7 +122,7 @@ impl Keeper {
             noted: self.noted.max(noted.unwrap_or_default()),
             whole: whole.filter(|entry| entry.parcel.is_some()).map(|entry| entry.decision).collect(),
         };
-        self.rotate = false;
+        (self.kept, self.noted, self.rotate) = (decision, decision, false);
         Ok(left)
     }
 
