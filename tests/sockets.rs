@@ -8,10 +8,14 @@
 #[path = "sockets/office.rs"]
 mod office;
 
+#[path = "sockets/dns.rs"]
+mod dns;
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use dns::{A, Dns, NAPTR, SRV};
 use lamplighter::config::Config;
 use lamplighter::server::Server;
 use office::{Line, Office, PATIENCE, hear, ok, options, phone, subscribe};
@@ -226,4 +230,103 @@ fn a_peer_that_asks_and_does_not_read_is_dropped_and_others_are_served() {
     let mut other = office.connect();
     other.send(&options("SIP/2.0/TCP h.invalid", 1_000_000));
     other.receive_start("SIP/2.0 200");
+}
+
+/// A SUBSCRIBE over UDP from one who may name other hosts, with this Contact.
+fn subscribe_as(office: &Office, contact: &str) -> std::net::UdpSocket {
+    let watcher = phone(office.address.ip());
+    let local = watcher.local_addr().unwrap();
+    let request = subscribe("UDP", local, local).replace(&format!("1002@{local}>"), &format!("{contact}>"));
+    assert!(request.contains(&format!("Contact: <sip:{contact}>")), "{request}");
+    watcher.send_to(request.as_bytes(), office.address).unwrap();
+    assert!(hear(&watcher).0.starts_with("SIP/2.0 200"));
+    watcher
+}
+
+/// A port where nobody listens.
+fn nobody() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// D-026, D-027: by NAPTR and SRV to a host that is dead, and on to the next.
+#[test]
+fn a_name_is_looked_up_and_the_next_target_tried_when_the_first_refuses() {
+    let live = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dns = Dns::open(vec![
+        ("phone.acme.test", NAPTR, dns::naptr(20, "SIP+D2U", "_sip._udp.phone.acme.test")),
+        ("phone.acme.test", NAPTR, dns::naptr(10, "SIP+D2T", "_sip._tcp.phone.acme.test")),
+        ("_sip._tcp.phone.acme.test", SRV, dns::srv(2, live.local_addr().unwrap().port(), "live.acme.test")),
+        ("_sip._tcp.phone.acme.test", SRV, dns::srv(1, nobody(), "dead.acme.test")),
+        ("dead.acme.test", A, vec![127, 0, 0, 1]),
+        ("live.acme.test", A, vec![127, 0, 0, 1]),
+    ]);
+    let office = Office::open("127.0.0.1", &dns.config());
+    let _watcher = subscribe_as(&office, "1002@phone.acme.test");
+    let mut line = Line::of(live.accept().unwrap().0);
+    let notify = line.receive_start("NOTIFY sip:1002@phone.acme.test SIP/2.0");
+    assert!(notify.contains("CSeq: 2 NOTIFY") && notify.contains("Via: SIP/2.0/TCP "), "{notify}");
+    line.send(&ok(&notify));
+    // What is known is not asked for again.
+    let asked = dns.asked().len();
+    office.set("early");
+    assert!(line.receive_start("NOTIFY ").contains("<state>early</state>"));
+    assert_eq!(dns.asked().len(), asked);
+}
+
+/// D-026, D-027: without NAPTR, and a target that answers 503.
+#[test]
+fn a_target_that_answers_503_is_left_for_the_next() {
+    let (busy, free) = (phone("127.0.0.1".parse().unwrap()), phone("127.0.0.1".parse().unwrap()));
+    let port = |socket: &std::net::UdpSocket| socket.local_addr().unwrap().port();
+    let dns = Dns::open(vec![
+        ("_sip._udp.phone.acme.test", SRV, dns::srv(2, port(&free), "host.acme.test")),
+        ("_sip._udp.phone.acme.test", SRV, dns::srv(1, port(&busy), "host.acme.test")),
+        ("host.acme.test", A, vec![127, 0, 0, 1]),
+    ]);
+    let office = Office::open("127.0.0.1", &dns.config());
+    let _watcher = subscribe_as(&office, "1002@phone.acme.test");
+    let first = hear(&busy).0;
+    let refusal = ok(&first).replace("200 OK", "503 Service Unavailable");
+    busy.send_to(refusal.as_bytes(), office.address).unwrap();
+    let second = hear(&free).0;
+    let branch = |notify: &str| notify.split("branch=").nth(1).unwrap().split(';').next().unwrap().to_string();
+    assert_ne!(branch(&first), branch(&second));
+    assert!(second.contains("CSeq: 2 NOTIFY"), "{second}");
+}
+
+/// D-025, D-028: with a port only addresses are asked for, and all of them are tried.
+#[test]
+fn a_name_with_a_port_has_addresses_only_and_all_are_tried() {
+    // Nobody listens at 127.0.0.1 there, or this would not be free at both.
+    let (port, live) = (0..100)
+        .map(|_| nobody())
+        .find_map(|port| Some((port, TcpListener::bind(("127.0.0.2", port)).ok()?)))
+        .expect("a free port");
+    let dns = Dns::open(vec![
+        ("phone.acme.test", A, vec![127, 0, 0, 1]),
+        ("phone.acme.test", A, vec![127, 0, 0, 2]),
+        ("_sip._tcp.phone.acme.test", SRV, dns::srv(1, 9, "phone.acme.test")),
+    ]);
+    let office = Office::open("127.0.0.1", &dns.config());
+    let _watcher = subscribe_as(&office, &format!("1002@phone.acme.test:{port};transport=tcp"));
+    let notify = Line::of(live.accept().unwrap().0).receive_start("NOTIFY ");
+    assert!(notify.contains("CSeq: 2 NOTIFY"), "{notify}");
+    assert!(dns.asked().iter().all(|(name, kind)| name == "phone.acme.test" && *kind == A), "{:?}", dns.asked());
+}
+
+#[test]
+fn without_an_answer_of_the_dns_a_notify_goes_back_to_the_source() {
+    let silent = phone("127.0.0.1".parse().unwrap());
+    let servers = format!("[dns]\nservers = [\"{}\"]", silent.local_addr().unwrap());
+    let office = Office::open("127.0.0.1", &servers);
+    let began = Instant::now();
+    let watcher = subscribe_as(&office, "1002@phone.acme.test");
+    // Meanwhile others are served.
+    let other = phone(office.address.ip());
+    other
+        .send_to(options(&format!("SIP/2.0/UDP {};rport", other.local_addr().unwrap()), 1).as_bytes(), office.address)
+        .unwrap();
+    assert!(hear(&other).0.starts_with("SIP/2.0 200"));
+    assert!(hear(&watcher).0.starts_with("NOTIFY "));
+    assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
 }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
-    Presence, Profile, Rates, Sip, people, raw, tls,
+    Presence, Profile, Rates, Sip, dns, people, raw, tls,
 };
 use crate::package;
 
@@ -18,6 +18,7 @@ use crate::package;
 pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigError> {
     let sip = sip(source, &raw.sip, &raw.access)?;
     let tls = tls::section(source, raw.tls, raw.sip.listen.as_ref(), &sip.listen)?;
+    let dns = dns::section(source, &raw.dns)?;
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
@@ -28,7 +29,7 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, tls, http, presence, limits, rates, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {

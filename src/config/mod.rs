@@ -16,6 +16,7 @@ pub use crate::sip::digest::Algorithm;
 use crate::package::PackageId;
 
 mod check;
+mod dns;
 mod error;
 mod people;
 mod raw;
@@ -24,6 +25,7 @@ mod sip;
 mod tests;
 mod tls;
 
+pub use dns::Dns;
 pub use error::ConfigError;
 pub use sip::{Listen, ListenTransport, Sip};
 pub use tls::Tls;
@@ -38,6 +40,8 @@ pub struct Config {
     pub sip: Sip,
     /// `[tls]`, if there is one.
     pub tls: Option<Tls>,
+    /// `[dns]`
+    pub dns: Dns,
     /// `[http]`
     pub http: Http,
     /// `[presence]`

@@ -16,6 +16,7 @@ use super::Secret;
 pub(super) struct File {
     pub(super) sip: Sip,
     pub(super) tls: Option<Spanned<Tls>>,
+    pub(super) dns: Dns,
     pub(super) http: Http,
     pub(super) presence: Presence,
     pub(super) limits: Limits,
@@ -44,6 +45,12 @@ pub(super) struct Tls {
     pub(super) client_ca: Option<Spanned<PathBuf>>,
     pub(super) require_client_certificate: Option<Spanned<bool>>,
     pub(super) server_ca: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Dns {
+    pub(super) servers: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize, Default)]

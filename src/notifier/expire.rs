@@ -101,7 +101,7 @@ impl Notifier {
 fn is_silent(delivery: &Delivery) -> bool {
     match delivery {
         Delivery::Idle => false,
-        Delivery::Paced { failures, .. } => *failures > 0,
+        Delivery::Paced { failures, .. } | Delivery::Asked { failures, .. } => *failures > 0,
         Delivery::InFlight(flight) => flight.failures > 0,
         Delivery::Suspended { silent, .. } => *silent,
     }

@@ -100,7 +100,7 @@ impl Notifier {
                 // Its answer, or its repetition coming due, brings the new state (law 2).
                 Delivery::InFlight(_) => true,
                 // And so does its turn.
-                Delivery::Paced { .. } => true,
+                Delivery::Paced { .. } | Delivery::Asked { .. } => true,
                 Delivery::Suspended { silent, .. } => silent,
             };
             if !waits && subscription.is_behind(current[subscription.package.0 as usize]) {

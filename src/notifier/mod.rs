@@ -7,7 +7,7 @@
 //!
 //! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `wheel`.
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -38,7 +38,9 @@ pub mod control;
 mod expire;
 mod fan_out;
 mod gate;
+mod lookup;
 mod named;
+pub mod names;
 mod notify;
 mod outbox;
 mod pace;
@@ -105,6 +107,7 @@ pub struct Notifier {
     nonces: Nonces,
     /// The verifier of a password that nobody has.
     nobody: Verifier,
+    names: names::Names,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
     counter: AtomicU64,
@@ -143,6 +146,7 @@ impl Notifier {
             gate,
             nonces,
             nobody,
+            names: names::Names::default(),
             wheel: wheel::Wheel::default(),
             counter: AtomicU64::new(1),
             keeping: AtomicBool::new(true),
@@ -234,7 +238,9 @@ impl Notifier {
     /// Whether a phone that is known to answer still owes us the answer to a NOTIFY. Looks at everything: for the end of
     /// the server only.
     pub fn awaits_answers(&self) -> bool {
-        let awaited = |s: &Subscription| matches!(&s.delivery, Delivery::InFlight(flight) if flight.failures == 0);
+        let awaited = |s: &Subscription| {
+            matches!(s.delivery, Delivery::InFlight(_) | Delivery::Asked { .. }) && s.delivery.failures() == 0
+        };
         self.table.all().iter().any(|presentity| presentity.lock().watchers.iter().any(awaited))
     }
 

@@ -32,18 +32,26 @@ struct Fate {
     status: u16,
     /// Seconds.
     retry_after: Option<u32>,
+    /// Nothing came back: not what somebody says who has waited for somebody else.
+    lost: bool,
 }
 
 impl Fate {
     fn no_answer(cseq: u32) -> Fate {
-        Fate { cseq, status: NO_ANSWER, retry_after: None }
+        Fate { cseq, status: NO_ANSWER, retry_after: None, lost: true }
     }
 }
 
 impl Notifier {
     /// Makes a NOTIFY with the state of the moment and sends it. Whatever was under way before is superseded: no more
-    /// copies of it leave, and its reply, should one come, does not count for this one.
+    /// copies of it leave, and its reply, should one come, does not count for this one. It may have to wait for the name of
+    /// its next hop to be looked up; then this is called again.
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
+        if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source.flow.is_none()) {
+            // After a restart: the phone may have come back by a new connection in another dialog.
+            follow(subscription);
+        }
+        let Some(to) = self.next_hop(now, state, slot, out) else { return };
         let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
         let Some((package, acknowledged)) = known else { return };
         let view = self.composed(presentity, state, package, out);
@@ -61,21 +69,15 @@ impl Notifier {
             self.keep_subscription(presentity, subscription, out);
         }
         let cseq = subscription.dialog.local_cseq;
-        if subscription.source.flow.is_none() {
-            // After a restart: the phone may have come back by a new connection in another dialog.
-            follow(subscription);
-        }
         let document = Document { tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, detour } = self.write_notify(now, subscription, &document);
+        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
-            Delivery::Idle => (fresh, 0, 0),
-            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => (fresh, *failures, 0),
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
                 flight.transaction.replace(now.0);
                 (flight.transaction, flight.failures, flight.copies.saturating_add(1))
             }
-            Delivery::InFlight(flight) => (fresh, flight.failures, 0),
+            other => (fresh, other.failures(), 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         out.send(to, bytes.clone(), Some(notify));
@@ -121,7 +123,7 @@ impl Notifier {
             let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
                 self.gate.know(now, source.peer);
-                let fate = Fate { cseq, status, retry_after };
+                let fate = Fate { cseq, status, retry_after, lost: false };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }
         });
@@ -147,7 +149,7 @@ impl Notifier {
 
     /// What the fate of a NOTIFY means for its subscription.
     fn conclude(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, fate: Fate, out: &mut Outbox) {
-        let Fate { cseq, status, retry_after } = fate;
+        let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let flight = match &mut subscription.delivery {
@@ -171,8 +173,14 @@ impl Notifier {
             let asleep = subscription.phone.answered(now, flight.sent_at);
             self.wake(now, &subscription.phone, asleep);
         }
+        if (lost || status == 503) && self.try_next_target(now, presentity, state, slot, out) {
+            return;
+        }
+        let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let Delivery::InFlight(flight) = &subscription.delivery else { return };
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
+        subscription.tried = 0;
         subscription.last = Some(Answered { cseq, reply: status, version, tail });
         if last || (subscription.ended && status == NO_ANSWER) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
@@ -263,10 +271,13 @@ impl Notifier {
         let proven = self.is_proven(subscription);
         match &mut subscription.delivery {
             Delivery::Idle => {}
-            Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } if now < *until => {
+            Delivery::Paced { until, .. } | Delivery::Asked { until, .. } | Delivery::Suspended { until, .. }
+                if now < *until =>
+            {
                 let until = *until;
                 self.watch_delivery(now, subscription, until);
             }
+            Delivery::Asked { .. } => self.notify(now, presentity, state, slot, out),
             Delivery::Paced { .. } if behind => self.notify(now, presentity, state, slot, out),
             Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
             Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,

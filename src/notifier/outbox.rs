@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::names::Question;
 use crate::journal::Record;
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
@@ -47,6 +48,9 @@ pub struct Outbox {
     /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
     pub unfinished: Vec<u32>,
+    /// Names that NOTIFYs wait for. What the DNS says goes into [`super::Notifier::learned`]; without an answer they go
+    /// without, in the end.
+    pub questions: Vec<Question>,
 }
 
 impl Outbox {
@@ -56,6 +60,10 @@ impl Outbox {
 
     /// True if there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.records.is_empty() && self.remarks.is_empty() && self.unfinished.is_empty()
+        self.messages.is_empty()
+            && self.records.is_empty()
+            && self.remarks.is_empty()
+            && self.unfinished.is_empty()
+            && self.questions.is_empty()
     }
 }

@@ -61,12 +61,7 @@ impl Notifier {
             return self.notify(now, presentity, state, slot, out);
         }
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let failures = match &subscription.delivery {
-            Delivery::Idle => 0,
-            Delivery::Paced { failures, .. } | Delivery::Suspended { failures, .. } => *failures,
-            Delivery::InFlight(flight) => flight.failures,
-        };
-        subscription.delivery = Delivery::Paced { until, failures };
+        subscription.delivery = Delivery::Paced { until, failures: subscription.delivery.failures() };
         self.watch_delivery(now, subscription, until);
     }
 
@@ -89,10 +84,14 @@ impl Notifier {
         }
     }
 
-    /// The phone of this subscription has shown itself, and its turn has come.
+    /// The phone of this subscription has shown itself, and its turn has come; or the name that its NOTIFY waits for is
+    /// known.
     pub(super) fn awaken(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        if let Delivery::Asked { .. } = subscription.delivery {
+            return self.notify(now, presentity, state, slot, out);
+        }
         let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
         if !unanswered || !matches!(subscription.delivery, Delivery::Suspended { .. }) {
             return;

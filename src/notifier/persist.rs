@@ -336,6 +336,7 @@ impl Notifier {
             told_at: now,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
             delivery: Delivery::Idle,
+            tried: 0,
             last: None,
             expiry_timer,
             delivery_timer: None,

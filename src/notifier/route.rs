@@ -3,15 +3,17 @@
 //! The Request-URI is the Contact, always. The message itself goes to the first Route; else down the connection that
 //! the SUBSCRIBE last came on; else to the Contact; else, and whenever Route or Contact name an address other than the
 //! source of the SUBSCRIBE and that source is not trusted, to the source, which is where a phone behind NAT listens.
-//! So an address that never sent us anything is never sent anything either, unless a trusted proxy names it.
+//! So an address that never sent us anything is never sent anything either, unless a trusted proxy names it. Nor is a
+//! name looked up that a stranger has written.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::names::{Question, Target};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
-use crate::sip::uri::{Scheme, Uri};
+use crate::sip::uri::{Host, Scheme, Uri};
 use crate::transport::{Destination, Listener, ListenerNo, Source};
 
 /// What routing needs to know of this server.
@@ -35,22 +37,46 @@ impl Routing {
         source.certified || self.trusted.iter().any(|net| net.contains(&ip))
     }
 
-    /// Where the next request of a dialog goes, whose last request came from `source`.
-    pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> Destination {
+    /// Where the next request of a dialog goes, whose last request came from `source`. If that is a name, it is the
+    /// question of what the name stands for, and where to go if it stands for nothing.
+    pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> (Destination, Option<Question>) {
         let believed = |uri: &Uri<'_>| self.may_name(source, uri);
         if let Some(route) = dialog.first_route().and_then(Uri::read) {
-            return Some(route)
-                .filter(believed)
-                .and_then(|uri| self.towards(&uri, source))
-                .unwrap_or_else(|| self.back_to(source));
+            return match Some(route).filter(believed) {
+                Some(uri) => self.by_address_or_name(&uri, source, false),
+                None => (self.back_to(source), None),
+            };
         }
         let contact = Uri::read(&dialog.target).filter(believed);
         if let Some(flow) = source.flow {
             // Nobody can be connected to over WebSocket, and what began over TLS goes on over TLS or not at all.
             let otherwise = contact.and_then(|uri| self.connection(&uri, source.transport, source));
-            return Destination::Flow { flow, otherwise };
+            return (Destination::Flow { flow, otherwise }, None);
         }
-        contact.and_then(|uri| self.towards(&uri, source)).unwrap_or_else(|| self.back_to(source))
+        match contact {
+            Some(uri) => self.by_address_or_name(&uri, source, source.is_secure()),
+            None => (self.back_to(source), None),
+        }
+    }
+
+    fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<Question>) {
+        match self.towards(uri, source) {
+            Some(to) => (to, None),
+            None => (self.back_to(source), question_of(uri, secure)),
+        }
+    }
+
+    /// The way to one of the targets of a name; none to an address that nobody may be sent to, or by a transport or an
+    /// address family that we do not listen on.
+    pub(super) fn reach(&self, target: Target, source: &Source) -> Option<Destination> {
+        let Target { transport, address: peer } = target;
+        let peer = Some(peer).filter(|peer| !is_for_everybody(peer.ip()) && peer.port() != 0)?;
+        let listener = self.listener_for(transport, peer, source)?;
+        match transport {
+            Transport::Udp => Some(Destination::Datagram { listener, peer }),
+            Transport::Tcp | Transport::Tls => Some(Destination::Connection { listener, peer }),
+            _ => None,
+        }
     }
 
     /// A connection to where the next request of a dialog goes by datagram; none if that must not be TCP, because a URI
@@ -139,9 +165,26 @@ fn transport_of(uri: &Uri<'_>) -> Option<Transport> {
 /// The address that a URI names, if it is one and can belong to a single host (RFC 4475 section 3.3.10).
 fn address_of(uri: &Uri<'_>, transport: Transport) -> Option<SocketAddr> {
     let ip = uri.host.ip()?;
-    let everybody = ip.is_multicast() || ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     let port = uri.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-    (!everybody && port != 0).then_some(SocketAddr::new(ip, port))
+    (!is_for_everybody(ip) && port != 0).then_some(SocketAddr::new(ip, port))
+}
+
+fn is_for_everybody(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
+}
+
+/// What has to be known before something can be sent to a URI; none if its host is no name, or one that by its nature
+/// stands for nothing (RFC 6761 section 6.4), such as web pages give themselves, which cannot be connected to anyway.
+fn question_of(uri: &Uri<'_>, secure: bool) -> Option<Question> {
+    let Host::Name(host) = uri.host else { return None };
+    let transport = transport_of(uri).filter(|t| matches!(t, Transport::Udp | Transport::Tcp | Transport::Tls))?;
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if matches!(uri.scheme, Scheme::Other(_)) || host.is_empty() || host.rsplit('.').next() == Some("invalid") {
+        return None;
+    }
+    let named = uri.param("transport").is_some();
+    let secure = secure || transport == Transport::Tls;
+    Some(Question { host: host.into(), port: uri.port, transport: named.then_some(transport), secure })
 }
 
 #[cfg(test)]
@@ -165,6 +208,10 @@ mod tests {
             ],
             trusted: vec!["198.51.100.0/24".parse().unwrap()],
         }
+    }
+
+    fn next_hop(dialog: &Dialog, source: &Source) -> Destination {
+        routing().next_hop(dialog, source).0
     }
 
     fn dialog(route_set: &str, target: &str) -> Dialog {
@@ -207,14 +254,14 @@ mod tests {
     #[test]
     fn the_first_route_wins() {
         let d = dialog("<sip:203.0.113.7:5070;lr>, <sip:x;lr>", "sip:a@10.0.0.1");
-        assert_eq!(routing().next_hop(&d, &udp("203.0.113.7:5060")), datagram(0, "203.0.113.7:5070"));
-        assert_eq!(routing().next_hop(&d, &udp("198.51.100.3:5060")), datagram(0, "203.0.113.7:5070"));
+        assert_eq!(next_hop(&d, &udp("203.0.113.7:5060")), datagram(0, "203.0.113.7:5070"));
+        assert_eq!(next_hop(&d, &udp("198.51.100.3:5060")), datagram(0, "203.0.113.7:5070"));
     }
 
     #[test]
     fn a_stranger_cannot_have_notifies_sent_to_somebody_else() {
         for d in [dialog("<sip:203.0.113.7:5070;lr>", "sip:a@203.0.113.8"), dialog("", "sip:a@203.0.113.7:5070")] {
-            assert_eq!(routing().next_hop(&d, &udp("203.0.113.8:999")), datagram(0, "203.0.113.8:999"));
+            assert_eq!(next_hop(&d, &udp("203.0.113.8:999")), datagram(0, "203.0.113.8:999"));
         }
     }
 
@@ -223,48 +270,48 @@ mod tests {
         let d = dialog("<sip:203.0.113.7:5070;transport=tcp;r2=on;lr=on>", "sip:a@10.0.0.1");
         let otherwise = Some((ListenerNo(1), "203.0.113.7:5070".parse().unwrap()));
         let flow = Destination::Flow { flow: FlowId(9), otherwise };
-        assert_eq!(routing().next_hop(&d, &tcp("203.0.113.7:58780")), flow);
+        assert_eq!(next_hop(&d, &tcp("203.0.113.7:58780")), flow);
         let peer = "203.0.113.7:5070".parse().unwrap();
         let new = Destination::Connection { listener: ListenerNo(1), peer };
-        assert_eq!(routing().next_hop(&d, &tcp("198.51.100.3:58780")), new);
+        assert_eq!(next_hop(&d, &tcp("198.51.100.3:58780")), new);
     }
 
     #[test]
     fn without_route_a_connection_is_used_again() {
         let d = dialog("", "sip:a@10.0.0.1:5062");
         let otherwise = Some((ListenerNo(1), "10.0.0.1:5062".parse().unwrap()));
-        assert_eq!(routing().next_hop(&d, &tcp("198.51.100.3:1")), Destination::Flow { flow: FlowId(9), otherwise });
+        assert_eq!(next_hop(&d, &tcp("198.51.100.3:1")), Destination::Flow { flow: FlowId(9), otherwise });
         let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
-        assert_eq!(routing().next_hop(&d, &tcp("203.0.113.7:1")), alone);
+        assert_eq!(next_hop(&d, &tcp("203.0.113.7:1")), alone);
     }
 
     #[test]
     fn the_contact_is_used_where_it_is_the_source_s_own_or_a_trusted_source_says_so() {
         let own = dialog("", "sip:a@203.0.113.7:5062");
-        assert_eq!(routing().next_hop(&own, &udp("203.0.113.7:999")), datagram(0, "203.0.113.7:5062"));
-        assert_eq!(routing().next_hop(&own, &udp("198.51.100.3:5060")), datagram(0, "203.0.113.7:5062"));
+        assert_eq!(next_hop(&own, &udp("203.0.113.7:999")), datagram(0, "203.0.113.7:5062"));
+        assert_eq!(next_hop(&own, &udp("198.51.100.3:5060")), datagram(0, "203.0.113.7:5062"));
     }
 
     #[test]
     fn a_phone_behind_nat_is_reached_where_its_request_came_from() {
         let private = dialog("", "sip:a@10.0.0.1:5062");
-        assert_eq!(routing().next_hop(&private, &udp("203.0.113.7:999")), datagram(0, "203.0.113.7:999"));
+        assert_eq!(next_hop(&private, &udp("203.0.113.7:999")), datagram(0, "203.0.113.7:999"));
         let name = dialog("", "sip:a@phone.invalid");
-        assert_eq!(routing().next_hop(&name, &udp("198.51.100.3:999")), datagram(0, "198.51.100.3:999"));
+        assert_eq!(next_hop(&name, &udp("198.51.100.3:999")), datagram(0, "198.51.100.3:999"));
     }
 
     #[test]
     fn nothing_is_ever_sent_to_everybody() {
         for host in ["255.255.255.255", "224.0.1.75", "0.0.0.0", "[ff02::1]"] {
             let d = dialog(&format!("<sip:{host};lr>"), "sip:a@10.0.0.1");
-            assert_eq!(routing().next_hop(&d, &udp("198.51.100.3:5060")), datagram(0, "198.51.100.3:5060"), "{host}");
+            assert_eq!(next_hop(&d, &udp("198.51.100.3:5060")), datagram(0, "198.51.100.3:5060"), "{host}");
         }
     }
 
     #[test]
     fn the_listener_fits_the_address_family() {
         let d = dialog("<sip:[2001:db8::7];lr>", "sip:a@b");
-        assert_eq!(routing().next_hop(&d, &udp("198.51.100.3:5060")), datagram(2, "[2001:db8::7]:5060"));
+        assert_eq!(next_hop(&d, &udp("198.51.100.3:5060")), datagram(2, "[2001:db8::7]:5060"));
     }
 
     #[test]
@@ -273,12 +320,12 @@ mod tests {
         let peer: SocketAddr = "203.0.113.7:5061".parse().unwrap();
         for contact in ["sips:a@203.0.113.7", "sip:a@203.0.113.7:5061;transport=tcp", "sip:a@203.0.113.7:5061"] {
             let flow = Destination::Flow { flow: FlowId(9), otherwise: Some((ListenerNo(3), peer)) };
-            assert_eq!(routing().next_hop(&dialog("", contact), &tls), flow, "{contact}");
+            assert_eq!(next_hop(&dialog("", contact), &tls), flow, "{contact}");
         }
         for route in ["<sips:203.0.113.7;lr>", "<sip:203.0.113.7;transport=tls;lr>"] {
             // Not down the connection without TLS that the proxy happens to have.
             let new = Destination::Connection { listener: ListenerNo(3), peer };
-            assert_eq!(routing().next_hop(&dialog(route, "sip:a@b"), &tcp("203.0.113.7:58780")), new, "{route}");
+            assert_eq!(next_hop(&dialog(route, "sip:a@b"), &tcp("203.0.113.7:58780")), new, "{route}");
         }
     }
 
@@ -287,20 +334,20 @@ mod tests {
         let wss = stream(Transport::Wss, 4, "203.0.113.7:58780");
         let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
         for contact in ["sip:a@df7jal23ls0d.invalid;transport=ws", "sip:a@203.0.113.7:58780;transport=ws"] {
-            assert_eq!(routing().next_hop(&dialog("", contact), &wss), alone, "{contact}");
+            assert_eq!(next_hop(&dialog("", contact), &wss), alone, "{contact}");
         }
         let edge = dialog("<sip:203.0.113.7:443;transport=wss;lr>", "sip:a@x.invalid;transport=ws");
-        assert_eq!(routing().next_hop(&edge, &wss), alone);
-        assert_eq!(routing().next_hop(&edge, &udp("203.0.113.7:5060")), datagram(0, "203.0.113.7:5060"));
+        assert_eq!(next_hop(&edge, &wss), alone);
+        assert_eq!(next_hop(&edge, &udp("203.0.113.7:5060")), datagram(0, "203.0.113.7:5060"));
     }
 
     #[test]
     fn a_certificate_is_as_good_as_a_trusted_address() {
         let d = dialog("<sip:203.0.113.9;lr>", "sip:a@10.0.0.1");
         let stranger = stream(Transport::Tls, 3, "203.0.113.7:58780");
-        assert_eq!(routing().next_hop(&d, &stranger), Destination::Flow { flow: FlowId(9), otherwise: None });
+        assert_eq!(next_hop(&d, &stranger), Destination::Flow { flow: FlowId(9), otherwise: None });
         let edge = Source { certified: true, ..stranger };
-        assert_eq!(routing().next_hop(&d, &edge), datagram(0, "203.0.113.9:5060"));
+        assert_eq!(next_hop(&d, &edge), datagram(0, "203.0.113.9:5060"));
     }
 
     #[test]
@@ -311,5 +358,65 @@ mod tests {
         assert_eq!(found(Transport::Tls, 1), Some(ListenerNo(3)));
         assert_eq!(found(Transport::Udp, 9), Some(ListenerNo(0)));
         assert_eq!(found(Transport::Ws, 0), None);
+    }
+
+    #[test]
+    fn a_name_is_a_question_only_if_a_trusted_source_has_written_it() {
+        let asked = |route: &str, contact: &str, source: &str| {
+            routing().next_hop(&dialog(route, contact), &udp(source)).1.map(|question| question.host.to_string())
+        };
+        let (edge, stranger) = ("198.51.100.3:5060", "203.0.113.7:5060");
+        assert_eq!(asked("<sip:Proxy.acme.test.;lr>", "sip:a@b.test", edge).as_deref(), Some("proxy.acme.test"));
+        assert_eq!(asked("", "sip:a@b.test", edge).as_deref(), Some("b.test"));
+        for (route, contact, source) in [
+            ("<sip:proxy.acme.test;lr>", "sip:a@b.test", stranger),
+            ("", "sip:a@b.test", stranger),
+            ("<sip:203.0.113.7;lr>", "sip:a@b.test", edge),
+            ("", "sip:a@df7jal23ls0d.invalid", edge),
+            ("", "sip:a@b.test;transport=ws", edge),
+            ("", "tel:b.test", edge),
+        ] {
+            assert_eq!(asked(route, contact, source), None, "{route} {contact} {source}");
+        }
+    }
+
+    #[test]
+    fn a_question_says_what_the_uri_says() {
+        let asked = |contact: &str| routing().next_hop(&dialog("", contact), &udp("198.51.100.3:5060")).1.unwrap();
+        let question = |port, transport, secure| Question { host: "b.test".into(), port, transport, secure };
+        assert_eq!(asked("sip:a@b.test"), question(None, None, false));
+        assert_eq!(asked("sip:a@b.test:5070;transport=tcp"), question(Some(5070), Some(Transport::Tcp), false));
+        assert_eq!(asked("sips:a@b.test"), question(None, None, true));
+        assert_eq!(asked("sip:a@b.test;transport=tls"), question(None, Some(Transport::Tls), true));
+    }
+
+    #[test]
+    fn a_connection_that_the_proxy_has_opened_needs_no_name() {
+        let d = dialog("<sip:proxy.acme.test;transport=tcp;lr>", "sip:a@b");
+        let edge = tcp("198.51.100.3:5060");
+        let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
+        assert_eq!(routing().next_hop(&d, &edge), (alone, None));
+        assert!(routing().next_hop(&d, &Source { flow: None, ..edge }).1.is_some(), "after a restart");
+    }
+
+    #[test]
+    fn targets_of_a_name_are_held_to_what_we_speak() {
+        let reach = |transport, address: &str| {
+            let target = Target { transport, address: address.parse().unwrap() };
+            routing().reach(target, &udp("198.51.100.3:5060"))
+        };
+        assert_eq!(reach(Transport::Udp, "203.0.113.7:5070"), Some(datagram(0, "203.0.113.7:5070")));
+        assert_eq!(reach(Transport::Udp, "[2001:db8::7]:5060"), Some(datagram(2, "[2001:db8::7]:5060")));
+        let peer = "203.0.113.7:5070".parse().unwrap();
+        let connection = Destination::Connection { listener: ListenerNo(1), peer };
+        assert_eq!(reach(Transport::Tcp, "203.0.113.7:5070"), Some(connection));
+        for (transport, address) in [
+            (Transport::Tcp, "[2001:db8::7]:5060"),
+            (Transport::Wss, "203.0.113.7:443"),
+            (Transport::Udp, "224.0.1.75:5060"),
+            (Transport::Udp, "203.0.113.7:0"),
+        ] {
+            assert_eq!(reach(transport, address), None, "{address}");
+        }
     }
 }

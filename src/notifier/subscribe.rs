@@ -241,6 +241,7 @@ impl Notifier {
             told_at: now,
             suppressed: Suppressed::Nothing,
             delivery: Delivery::Idle,
+            tried: 0,
             last: None,
             expiry_timer: Tick(u64::MAX),
             delivery_timer: None,

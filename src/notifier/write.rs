@@ -88,8 +88,13 @@ impl Notifier {
     }
 
     /// Writes the NOTIFY whose CSeq has been counted up, for the way that it will go.
-    pub(super) fn write_notify(&self, now: Tick, subscription: &Subscription, document: &Document<'_>) -> Letter {
-        let to = self.settings.routing.next_hop(&subscription.dialog, &subscription.source);
+    pub(super) fn write_notify(
+        &self,
+        now: Tick,
+        subscription: &Subscription,
+        to: Destination,
+        document: &Document<'_>,
+    ) -> Letter {
         let no = listener_of(&to, subscription.source.listener);
         let bytes = self.write_for(now, subscription, document, no, no);
         if to.is_reliable() || bytes.len() <= LARGE {

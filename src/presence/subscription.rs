@@ -101,6 +101,8 @@ pub struct Subscription {
     pub suppressed: Suppressed,
     /// What has become of the latest NOTIFY.
     pub delivery: Delivery,
+    /// How many targets of the name that its NOTIFYs go to have failed in a row.
+    pub tried: u8,
     /// The latest NOTIFY that was answered.
     pub last: Option<Answered>,
     /// When the timer that watches over its expiry will look next.
@@ -150,6 +152,14 @@ pub enum Delivery {
         /// Failures in a row before.
         failures: u32,
     },
+    /// A NOTIFY is due, but where it goes is a name that is being looked up. It leaves when that is known, and at `until`
+    /// in any case.
+    Asked {
+        /// How long to wait.
+        until: Tick,
+        /// Failures in a row before.
+        failures: u32,
+    },
     /// A NOTIFY waits for its answer.
     InFlight(Box<InFlight>),
     /// The latest NOTIFY failed, but that does not end the subscription (law 6): another try is made at `until`.
@@ -161,6 +171,19 @@ pub enum Delivery {
         /// The phone is silent or has asked to be left alone: changes wait as well. Else only the failed one does.
         silent: bool,
     },
+}
+
+impl Delivery {
+    /// How many NOTIFYs in a row have failed.
+    pub fn failures(&self) -> u32 {
+        match self {
+            Delivery::Idle => 0,
+            Delivery::Paced { failures, .. }
+            | Delivery::Asked { failures, .. }
+            | Delivery::Suspended { failures, .. } => *failures,
+            Delivery::InFlight(flight) => flight.failures,
+        }
+    }
 }
 
 /// A NOTIFY that waits for its answer.

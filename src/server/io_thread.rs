@@ -12,7 +12,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
 use super::clock::Clock;
+use super::resolver::Resolver;
 use crate::journal::{Health, Journal, WriteFailed};
+use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::sip::Transport;
 use crate::sip::wire::Fault;
@@ -36,6 +38,8 @@ pub(super) struct IoThread {
     /// Web pages that WebSockets are accepted from.
     pub(super) origins: Arc<[String]>,
     pub(super) journal: Option<Arc<Journal>>,
+    /// Where names go that have to be looked up.
+    pub(super) questions: mpsc::Sender<Question>,
     /// How long a connection may be idle.
     pub(super) idle: Duration,
 }
@@ -46,6 +50,10 @@ pub(super) struct Chores {
     pub(super) errands: mpsc::UnboundedReceiver<Outbox>,
     /// What could not be sent.
     pub(super) undeliverable: mpsc::UnboundedReceiver<Ticket>,
+    /// Names that have to be looked up.
+    pub(super) questions: mpsc::Receiver<Question>,
+    /// Who knows them.
+    pub(super) resolver: Arc<Resolver>,
 }
 
 /// What every task of the thread shares.
@@ -59,6 +67,7 @@ struct Worker {
     /// Where the journal's thread puts what it has kept, for this thread to send.
     kept: mpsc::UnboundedSender<Kept>,
     waiting: Arc<Waiting>,
+    questions: mpsc::Sender<Question>,
 }
 
 /// Outboxes of one thread that wait for the journal.
@@ -120,6 +129,7 @@ impl IoThread {
                     journal: self.journal,
                     kept,
                     waiting: Arc::default(),
+                    questions: self.questions,
                 };
                 tokio::spawn(worker.clone().send_kept(keeping));
                 for socket in sockets.into_iter().flatten() {
@@ -133,7 +143,9 @@ impl IoThread {
                 }
                 tokio::spawn(worker.clone().serve_opened(connections));
                 if let Some(chores) = chores {
-                    tokio::spawn(worker.clone().run_errands(chores));
+                    let Chores { errands, undeliverable, questions, resolver } = chores;
+                    tokio::spawn(worker.clone().run_errands(errands, undeliverable));
+                    tokio::spawn(worker.clone().look_names_up(questions, resolver));
                     tokio::spawn(worker.clone().keep_time());
                     if let Some(tls) = self.tls {
                         tokio::spawn(keep_fresh(tls));
@@ -214,17 +226,36 @@ impl Worker {
     }
 
     /// Sends what the API wants sent, and tells the notifier what could not be sent.
-    async fn run_errands(self, mut chores: Chores) {
+    async fn run_errands(
+        self,
+        mut errands: mpsc::UnboundedReceiver<Outbox>,
+        mut undeliverable: mpsc::UnboundedReceiver<Ticket>,
+    ) {
         loop {
             let mut out = Outbox::default();
             tokio::select! {
-                Some(errand) = chores.errands.recv() => out = errand,
-                Some(ticket) = chores.undeliverable.recv() => {
+                Some(errand) = errands.recv() => out = errand,
+                Some(ticket) = undeliverable.recv() => {
                     self.notifier.undeliverable(self.clock.now(), ticket, &mut out);
                 }
                 else => return,
             }
             self.send(out).await;
+        }
+    }
+
+    /// Has names looked up, each in a task of its own, and tells the notifier what came of it.
+    async fn look_names_up(self, mut questions: mpsc::Receiver<Question>, resolver: Arc<Resolver>) {
+        while let Some(question) = questions.recv().await {
+            let turn = resolver.turn().await;
+            let (worker, resolver) = (self.clone(), Arc::clone(&resolver));
+            tokio::spawn(async move {
+                let answer = resolver.answer(&question).await;
+                drop(turn);
+                let mut out = Outbox::default();
+                worker.notifier.learned(worker.clock.now(), question, answer, &mut out);
+                worker.send(out).await;
+            });
         }
     }
 
@@ -270,6 +301,10 @@ impl Worker {
 
     /// Sends, once the journal has kept what has to be kept before (law 5). Nobody waits here for the disk.
     async fn send(&self, mut out: Outbox) {
+        for question in out.questions.drain(..) {
+            // Should there be too many, nobody answers this one, and its NOTIFYs go back to the source.
+            let _ = self.questions.try_send(question);
+        }
         if let Some(journal) = &self.journal {
             if !out.remarks.is_empty() {
                 // Should they be lost, a phone is told after a restart what it knows already.

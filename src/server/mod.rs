@@ -24,10 +24,12 @@ mod clock;
 mod desk;
 mod http;
 mod io_thread;
+mod resolver;
 
 use clock::Clock;
 use desk::Desk;
 use io_thread::IoThread;
+use resolver::Resolver;
 
 /// How long phones have to answer what is under way when the server is to stop.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
@@ -105,10 +107,13 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();
         let (errands, errands_in) = mpsc::unbounded_channel();
+        let (questions, questions_in) = mpsc::channel(resolver::QUEUE);
+        let resolver = Resolver::new(&config.dns, &listeners);
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
-        // The first thread also sends what comes from the API and from the timers.
-        let mut first = Some(io_thread::Chores { errands: errands_in, undeliverable });
+        // The first thread also sends what comes from the API and from the timers, and asks for names.
+        let mut first =
+            Some(io_thread::Chores { errands: errands_in, undeliverable, questions: questions_in, resolver });
         for number in 0..count {
             let thread = IoThread {
                 notifier: Arc::clone(&notifier),
@@ -118,6 +123,7 @@ impl Server {
                 tls: tls.clone(),
                 origins: config.sip.ws_origins.clone().into(),
                 journal: journal.clone(),
+                questions: questions.clone(),
                 idle: Duration::from_secs(config.limits.tcp_idle_seconds),
             };
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);

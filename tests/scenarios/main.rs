@@ -8,6 +8,7 @@ mod office;
 mod access;
 mod delivery;
 mod keeping;
+mod names;
 mod phones;
 mod publications;
 mod reset_and_set;

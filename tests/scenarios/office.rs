@@ -8,6 +8,7 @@ use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
+use lamplighter::notifier::names::{Answer, Question, Unresolved};
 use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::presence::facts::CallState;
@@ -94,6 +95,8 @@ pub(crate) struct Office {
     pub(crate) now: u64,
     /// What a journal would hold.
     pub(crate) disk: BTreeMap<Key, Bytes>,
+    /// Names that the notifier wants looked up.
+    pub(crate) questions: Vec<Question>,
     config: String,
     next: u32,
 }
@@ -114,7 +117,14 @@ impl Office {
             "{more}\n[[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n{people}\n\
              [[account]]\nid = \"umbrella\"\nname = \"Umbrella\"\nrealm = \"umbrella.test\"\n"
         );
-        Office { notifier: notifier(&config, [7; 16]), now: 1_000_000, disk: BTreeMap::new(), config, next: 0 }
+        Office {
+            notifier: notifier(&config, [7; 16]),
+            now: 1_000_000,
+            disk: BTreeMap::new(),
+            questions: Vec::new(),
+            config,
+            next: 0,
+        }
     }
 
     /// The server is killed and started again, with another secret, from what the journal holds.
@@ -134,6 +144,7 @@ impl Office {
         while let Some(number) = out.unfinished.pop() {
             self.notifier.continue_fan_out(Tick(self.now), number, &mut out);
         }
+        self.questions.append(&mut out.questions);
         for record in out.records.drain(..).chain(out.remarks.drain(..)) {
             match record.value {
                 Some(value) => self.disk.insert(record.key, value),
@@ -158,6 +169,12 @@ impl Office {
     pub(crate) fn undeliverable(&mut self, sent: &Sent) -> Vec<Sent> {
         let ticket = sent.ticket.expect("a NOTIFY");
         self.sent(|notifier, now, out| notifier.undeliverable(now, ticket, out))
+    }
+
+    /// The DNS answers the first question that is open.
+    pub(crate) fn learn(&mut self, answer: Result<Answer, Unresolved>) -> Vec<Sent> {
+        let question = self.questions.remove(0);
+        self.sent(|notifier, now, out| notifier.learned(now, question, answer, out))
     }
 
     /// Lets time pass, and gives what was sent meanwhile with the moment of each.

@@ -1,0 +1,111 @@
+//! NOTIFYs whose next hop is a name: they wait for it to be looked up, and try one target after the other.
+
+use super::names::{Answer, Found, Question, Target, Unresolved};
+use super::wheel::Watch;
+use super::{Notifier, Outbox};
+use crate::presence::Tick;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::subscription::{Delivery, Subscription};
+use crate::transport::Destination;
+
+/// How many NOTIFYs leave at once when the name that they have waited for is known; the others follow ...
+const SLICE: usize = 256;
+/// ... so many again after this (ms).
+const SLICE_EVERY: u64 = 10;
+
+impl Notifier {
+    /// Takes what has come of a question of [`Outbox::questions`].
+    pub fn learned(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>, out: &mut Outbox) {
+        if let Err(why) = &answer {
+            tracing::info!(host = &*question.host, %why, "NOTIFYs for this name go back where the SUBSCRIBE came from");
+        }
+        for (i, (number, slot)) in self.names.learn(now, question, answer).into_iter().enumerate() {
+            if i < SLICE {
+                self.contained(out, |out| {
+                    self.table.with_number(number, |presentity, state| self.awaken(now, presentity, state, slot, out));
+                });
+            } else {
+                let turn = now.after((i / SLICE) as u64 * SLICE_EVERY);
+                self.wheel.file(now, turn, number, Watch::Awakening(slot));
+            }
+        }
+    }
+
+    /// Where the next NOTIFY goes. None if that is a name which has to be looked up first; then the NOTIFY leaves when it
+    /// is known, and to the source if it does not become known.
+    pub(super) fn next_hop(&self, now: Tick, state: &mut State, slot: u32, out: &mut Outbox) -> Option<Destination> {
+        let subscription = state.watchers.get_mut(slot)?;
+        let Subscription { dialog, source, place, .. } = &*subscription;
+        let (straight, question) = self.settings.routing.next_hop(dialog, source);
+        let Some(question) = question else { return Some(straight) };
+        match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
+            Found::Targets { free, .. } => {
+                let reached = free.into_iter().find_map(|target| self.settings.routing.reach(target, source));
+                Some(reached.unwrap_or(straight))
+            }
+            Found::Nothing => Some(straight),
+            Found::Soon { until, ask } => {
+                if ask {
+                    out.questions.push(question);
+                }
+                if let Delivery::InFlight(flight) = &subscription.delivery {
+                    // What takes the place of another NOTIFY goes the same way: it does not get more time by waiting.
+                    return Some(if flight.detour { straight } else { flight.to });
+                }
+                subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
+                self.watch_delivery(now, subscription, until);
+                None
+            }
+        }
+    }
+
+    /// A NOTIFY has failed at one of the targets of a name. If there is another, a new NOTIFY goes there at once (RFC 3263
+    /// section 4.3); true if so.
+    pub(super) fn try_next_target(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(subscription) = state.watchers.get_mut(slot) else { return false };
+        let Delivery::InFlight(flight) = &subscription.delivery else { return false };
+        let routing = &self.settings.routing;
+        let Subscription { dialog, source, place, .. } = &*subscription;
+        let (_, Some(question)) = routing.next_hop(dialog, source) else { return false };
+        let Some(failed) = target_of(&flight.to, |no| routing.listener(no).transport) else { return false };
+        let failures = flight.failures;
+        self.names.set_aside(now, failed);
+        let (free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
+            Found::Targets { free, all } => (free, all),
+            Found::Soon { ask, .. } => {
+                // The next try will know.
+                out.questions.extend(ask.then_some(question));
+                return false;
+            }
+            Found::Nothing => return false,
+        };
+        // As often as there are targets: those that time out come back from where they were set aside.
+        let next = free.into_iter().find(|target| routing.reach(*target, source).is_some());
+        let Some(next) = next.filter(|_| usize::from(subscription.tried) + 1 < all) else { return false };
+        tracing::debug!(host = &*question.host, failed = %failed.address, next = %next.address, "on to the next target");
+        subscription.tried += 1;
+        subscription.delivery = Delivery::Paced { until: now, failures };
+        self.notify(now, presentity, state, slot, out);
+        true
+    }
+}
+
+/// The target that a message has gone to; none if it went down a connection that was there already.
+fn target_of(
+    to: &Destination,
+    transport_of: impl Fn(crate::transport::ListenerNo) -> crate::sip::Transport,
+) -> Option<Target> {
+    match to {
+        Destination::Datagram { listener, peer } | Destination::Connection { listener, peer } => {
+            Some(Target { transport: transport_of(*listener), address: *peer })
+        }
+        Destination::Flow { .. } => None,
+    }
+}

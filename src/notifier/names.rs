@@ -1,0 +1,364 @@
+//! Names of hosts: what they stand for, and for how long (RFC 3263, RFC 2782).
+//!
+//! Nothing is looked up here. A name that is not known becomes a [`Question`], which somebody with a socket takes to the
+//! DNS; his [`Answer`] is remembered for as long as it says. Each question is asked once, whoever else wants to know
+//! waits for the same answer.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::presence::Tick;
+use crate::sip::Transport;
+
+/// The most names that are remembered. Only trusted sources can bring new ones.
+const MOST_NAMES: usize = 10_000;
+/// The most targets that are remembered as having failed.
+const MOST_ASIDE: usize = 10_000;
+/// How long NOTIFYs wait for an answer (ms); a resolver gives up before.
+const PATIENCE: u64 = 3_000;
+/// How long a name that could not be looked up is left alone (ms).
+const FAILED_FOR: u64 = 30_000;
+/// How long a target that has failed is left alone (ms).
+const ASIDE_FOR: u64 = 30_000;
+/// Whatever an answer says of its lifetime (seconds), those who have waited for it get to use it, and nobody uses it
+/// for longer than a day.
+const LIFETIME: std::ops::RangeInclusive<u32> = 1..=86_400;
+
+/// What RFC 3263 section 4 needs to know of a URI whose host is a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The name, in lower case and without a dot at its end.
+    pub host: Box<str>,
+    /// The port, where the URI has one.
+    pub port: Option<u16>,
+    /// The transport, where the URI names one.
+    pub transport: Option<Transport>,
+    /// Nothing but TLS will do.
+    pub secure: bool,
+}
+
+/// One of the hosts that a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Lower ones go first.
+    pub priority: u32,
+    /// Its share of what goes to all candidates of the same priority.
+    pub weight: u16,
+    /// How to speak to it.
+    pub transport: Transport,
+    /// All its addresses, the best first.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// In any order.
+    pub candidates: Vec<Candidate>,
+    /// How long that holds (seconds).
+    pub ttl: u32,
+}
+
+/// Why a name stands for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// The DNS knows nothing that fits.
+    #[error("there is no such name, or nothing that we speak is offered there")]
+    Unknown,
+    /// No answer came in time.
+    #[error("the DNS did not answer in time")]
+    Late,
+    /// There is nobody to ask.
+    #[error("there is no DNS server to ask")]
+    NoServer,
+}
+
+/// Where something can be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// How to speak to it.
+    pub transport: Transport,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+/// All targets in the order in which they are to be tried (RFC 2782): by priority, and drawn by weight among equals. The
+/// same number draws the same order, so that a dialog stays with its target (RFC 3263 section 4.3).
+pub fn order(candidates: &[Candidate], number: u64) -> Vec<Target> {
+    let mut number = number;
+    let mut left: Vec<_> = candidates.iter().collect();
+    // Those without weight go first: only a draw of 0 meets them before others.
+    left.sort_by_key(|candidate| (candidate.priority, candidate.weight > 0));
+    let mut ordered = Vec::new();
+    while let Some(priority) = left.first().map(|first| first.priority) {
+        let equals = left.iter().take_while(|candidate| candidate.priority == priority);
+        let sum: u64 = equals.map(|candidate| u64::from(candidate.weight)).sum();
+        number = scramble(number);
+        let drawn = number % (sum + 1);
+        let mut running = 0;
+        let at = left.iter().position(|candidate| {
+            running += u64::from(candidate.weight);
+            running >= drawn
+        });
+        let Candidate { transport, addresses, .. } = left.remove(at.unwrap_or(0));
+        ordered.extend(addresses.iter().map(|&address| Target { transport: *transport, address }));
+    }
+    ordered
+}
+
+/// Another number that looks like chance (splitmix64).
+fn scramble(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Who waits for an answer: the subscription in a slot of a presentity.
+pub(super) type Waiter = (u32, u32);
+
+/// What is known of a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It stands for these; those that have failed lately are left out.
+    Targets {
+        /// In the order in which they are to be tried.
+        free: Vec<Target>,
+        /// How many there are with those that have failed.
+        all: usize,
+    },
+    /// An answer may come until then.
+    Soon {
+        /// How long to wait.
+        until: Tick,
+        /// The question has to be asked; else somebody has asked already.
+        ask: bool,
+    },
+    /// Nothing, for now.
+    Nothing,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Known { candidates: Arc<[Candidate]>, until: Tick },
+    Asked { since: Tick, waiting: BTreeSet<Waiter> },
+    Failed { until: Tick },
+}
+
+impl Entry {
+    fn is_over(&self, now: Tick) -> bool {
+        match self {
+            Entry::Known { until, .. } | Entry::Failed { until } => *until <= now,
+            Entry::Asked { since, .. } => since.after(PATIENCE + FAILED_FOR) <= now,
+        }
+    }
+}
+
+/// The names that were met lately. Has a lock of its own, held for a few instructions; it may be taken under that of a
+/// presentity, and nothing is taken under it.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<Question, Entry>,
+    /// Targets that have failed, and until when that is held against them.
+    aside: HashMap<Target, Tick>,
+    /// When it was last looked for entries that are over, both tables being full.
+    swept_at: Tick,
+}
+
+impl State {
+    /// Makes room, no more than once in a second: for so long a full table stays full.
+    fn sweep(&mut self, now: Tick) {
+        if self.swept_at.after(1_000) <= now {
+            self.swept_at = now;
+            self.entries.retain(|_, entry| !entry.is_over(now));
+            self.aside.retain(|_, until| *until > now);
+        }
+    }
+}
+
+impl Names {
+    /// What a name stands for; `who` is told when that is known, `number` draws the order of the targets.
+    pub(super) fn look_up(&self, now: Tick, question: &Question, who: Waiter, number: u64) -> Found {
+        let mut state = self.0.lock();
+        let state = &mut *state;
+        if state.entries.len() >= MOST_NAMES && !state.entries.contains_key(question) {
+            state.sweep(now);
+            if state.entries.len() >= MOST_NAMES {
+                return Found::Nothing;
+            }
+        }
+        match state.entries.get_mut(question) {
+            Some(Entry::Known { candidates, until }) if *until > now => {
+                let mut free = order(candidates, number);
+                let all = free.len();
+                free.retain(|target| state.aside.get(target).is_none_or(|until| *until <= now));
+                return Found::Targets { free, all };
+            }
+            Some(Entry::Asked { since, waiting }) if since.after(PATIENCE) > now => {
+                waiting.insert(who);
+                return Found::Soon { until: since.after(PATIENCE), ask: false };
+            }
+            Some(Entry::Asked { since, .. }) if since.after(PATIENCE + FAILED_FOR) > now => return Found::Nothing,
+            Some(Entry::Failed { until }) if *until > now => return Found::Nothing,
+            Some(_) | None => {}
+        }
+        state.entries.insert(question.clone(), Entry::Asked { since: now, waiting: BTreeSet::from([who]) });
+        Found::Soon { until: now.after(PATIENCE), ask: true }
+    }
+
+    /// Takes an answer, and gives those who have waited for it.
+    pub(super) fn learn(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>) -> Vec<Waiter> {
+        let entry = match answer {
+            Ok(Answer { candidates, ttl }) if candidates.iter().any(|candidate| !candidate.addresses.is_empty()) => {
+                let ttl = ttl.clamp(*LIFETIME.start(), *LIFETIME.end());
+                Entry::Known { candidates: candidates.into(), until: now.after(u64::from(ttl) * 1_000) }
+            }
+            Ok(_) | Err(_) => Entry::Failed { until: now.after(FAILED_FOR) },
+        };
+        // An answer to what nobody asked, or that was forgotten meanwhile, is not remembered.
+        match self.0.lock().entries.get_mut(&question).map(|known| std::mem::replace(known, entry)) {
+            Some(Entry::Asked { waiting, .. }) => waiting.into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A target has failed: for a while others go before it (RFC 3263 section 4.3).
+    pub(super) fn set_aside(&self, now: Tick, target: Target) {
+        let mut state = self.0.lock();
+        if state.aside.len() >= MOST_ASIDE {
+            state.sweep(now);
+        }
+        if state.aside.len() < MOST_ASIDE {
+            state.aside.insert(target, now.after(ASIDE_FOR));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(priority: u32, weight: u16, port: u16) -> Candidate {
+        let addresses = vec![SocketAddr::from(([192, 0, 2, 1], port))];
+        Candidate { priority, weight, transport: Transport::Udp, addresses }
+    }
+
+    fn ports(targets: &[Target]) -> Vec<u16> {
+        targets.iter().map(|target| target.address.port()).collect()
+    }
+
+    fn question(host: &str) -> Question {
+        Question { host: host.into(), port: None, transport: None, secure: false }
+    }
+
+    fn answer(ttl: u32) -> Result<Answer, Unresolved> {
+        Ok(Answer { candidates: vec![candidate(1, 0, 1), candidate(2, 0, 2)], ttl })
+    }
+
+    const ANA: Waiter = (1, 0);
+    const BOB: Waiter = (2, 0);
+
+    fn found(names: &Names, now: u64) -> Found {
+        names.look_up(Tick(now), &question("a.test"), ANA, 0)
+    }
+
+    fn ports_found(names: &Names, now: u64) -> Vec<u16> {
+        match found(names, now) {
+            Found::Targets { free, all: 2 } => ports(&free),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lower_priorities_go_first_whatever_their_weight() {
+        let candidates = [candidate(20, 65_535, 3), candidate(10, 0, 1), candidate(20, 65_535, 4), candidate(15, 1, 2)];
+        for number in 0..100 {
+            assert_eq!(ports(&order(&candidates, number))[..2], [1, 2]);
+        }
+    }
+
+    #[test]
+    fn among_equals_each_goes_first_as_often_as_its_weight_says() {
+        let candidates = [candidate(1, 60, 1), candidate(1, 0, 3), candidate(1, 20, 2)];
+        let mut first = [0; 3];
+        for number in 0..8_100 {
+            let ports = ports(&order(&candidates, number));
+            assert_eq!((ports.len(), ports.iter().sum::<u16>()), (3, 6), "each once");
+            first[usize::from(ports[0]) - 1] += 1;
+        }
+        // One draw in 81 is 0, which is the share of what has no weight.
+        assert!((5_850..6_150).contains(&first[0]) && (1_850..2_150).contains(&first[1]), "{first:?}");
+        assert!((50..150).contains(&first[2]), "{first:?}");
+    }
+
+    #[test]
+    fn the_same_number_draws_the_same_order() {
+        let candidates: Vec<_> = (1..9).map(|port| candidate(1, 10, port)).collect();
+        assert_eq!(order(&candidates, 7), order(&candidates, 7));
+        assert_ne!(order(&candidates, 7), order(&candidates, 8));
+    }
+
+    #[test]
+    fn all_addresses_of_a_host_go_before_the_next_host() {
+        let two =
+            Candidate { addresses: vec![([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into()], ..candidate(1, 0, 0) };
+        assert_eq!(ports(&order(&[candidate(2, 0, 3), two], 0)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_and_all_who_wait_are_told() {
+        let names = Names::default();
+        assert_eq!(found(&names, 0), Found::Soon { until: Tick(3_000), ask: true });
+        assert_eq!(
+            names.look_up(Tick(100), &question("a.test"), BOB, 0),
+            Found::Soon { until: Tick(3_000), ask: false }
+        );
+        assert_eq!(names.learn(Tick(200), question("a.test"), answer(60)), [ANA, BOB]);
+        assert_eq!(ports_found(&names, 60_199), [1, 2]);
+        assert_eq!(found(&names, 60_200), Found::Soon { until: Tick(63_200), ask: true }, "its lifetime is over");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_up_is_left_alone_for_a_while() {
+        let names = Names::default();
+        found(&names, 0);
+        assert_eq!(names.learn(Tick(10), question("a.test"), Err(Unresolved::Unknown)), [ANA]);
+        assert_eq!(found(&names, 30_009), Found::Nothing);
+        assert!(matches!(found(&names, 30_010), Found::Soon { ask: true, .. }));
+        // Nobody answers this time.
+        assert_eq!(found(&names, 33_010), Found::Nothing);
+        assert_eq!(names.learn(Tick(33_020), question("a.test"), answer(0)), [ANA], "better late than never");
+        assert_eq!(ports_found(&names, 34_019), [1, 2], "no lifetime is too short to be used");
+    }
+
+    #[test]
+    fn a_target_that_has_failed_is_left_out_for_a_while() {
+        let names = Names::default();
+        found(&names, 0);
+        names.learn(Tick(0), question("a.test"), answer(600));
+        let target = |port| Target { transport: Transport::Udp, address: ([192, 0, 2, 1], port).into() };
+        names.set_aside(Tick(0), target(1));
+        assert_eq!(ports_found(&names, 29_999), [2]);
+        names.set_aside(Tick(10_000), target(2));
+        assert_eq!(ports_found(&names, 20_000), [0; 0]);
+        assert_eq!(ports_found(&names, 30_000), [1]);
+        assert_eq!(ports_found(&names, 40_000), [1, 2]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_remembered() {
+        let names = Names::default();
+        let ask = |now, i: usize| names.look_up(Tick(now), &question(&format!("{i}.test")), ANA, 0);
+        assert!((0..MOST_NAMES).all(|i| matches!(ask(1_000, i), Found::Soon { .. })));
+        assert_eq!(ask(1_001, MOST_NAMES), Found::Nothing);
+        assert!(matches!(ask(40_000, MOST_NAMES), Found::Soon { ask: true, .. }), "room is made");
+        assert_eq!(names.learn(Tick(40_000), question("unasked.test"), answer(60)), []);
+        assert!(names.0.lock().entries.len() == 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! Names, looked up in the DNS by the rules of RFC 3263: NAPTR, then SRV, then A and AAAA.
+//!
+//! Every question is a task of its own with a time limit, and only so many are under way at once: a DNS that does not
+//! answer holds up nothing but the NOTIFYs that wait for that name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Dns;
+use crate::notifier::names::{Answer, Candidate, Question, Unresolved};
+use crate::sip::Transport;
+use crate::transport::Listener;
+
+/// How long an answer may take in all; the NOTIFYs that wait for it go without after three seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long one server may take before it, or another, is asked again.
+const SERVER_WITHIN: Duration = Duration::from_millis(600);
+/// How many questions may be under way at once, and ...
+const AT_ONCE: usize = 64;
+/// ... how many may wait for that.
+pub(super) const QUEUE: usize = 1_024;
+/// How many hosts a name may stand for, and how many addresses each may have; what is beyond is not tried.
+const MOST_HOSTS: usize = 16;
+const MOST_ADDRESSES: usize = 8;
+
+/// Looks names up.
+pub(super) struct Resolver {
+    /// None if there is no server to ask.
+    dns: Option<TokioResolver>,
+    /// What we speak, what is liked best first.
+    transports: Vec<Transport>,
+    /// The kinds of addresses that we can send to.
+    kinds: Vec<RecordType>,
+    room: Arc<Semaphore>,
+}
+
+/// Where a service is offered: from the DNS, or guessed from the name.
+struct Service {
+    /// The rank among its alternatives.
+    rank: u16,
+    transport: Transport,
+    name: Name,
+}
+
+/// Hosts of one service, or the certainty that it is not offered (RFC 2782: a target of ".").
+enum Offer {
+    Hosts(Vec<(u32, SRV, Transport)>),
+    Nothing,
+    Unknown,
+}
+
+impl Resolver {
+    pub(super) fn new(config: &Dns, listeners: &[Listener]) -> Arc<Resolver> {
+        let builder = if config.servers.is_empty() {
+            TokioResolver::builder_tokio()
+        } else {
+            let server = |address: &SocketAddr| {
+                let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+                connections.iter_mut().for_each(|connection| connection.port = address.port());
+                NameServerConfig::new(address.ip(), true, connections)
+            };
+            let config = ResolverConfig::from_name_servers(config.servers.iter().map(server).collect());
+            Ok(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+        };
+        let dns = builder.and_then(|mut builder| {
+            let options = builder.options_mut();
+            options.timeout = SERVER_WITHIN;
+            options.attempts = 2;
+            builder.build()
+        });
+        if let Err(error) = &dns {
+            tracing::warn!(%error, "names in Contact and Route cannot be looked up; set dns.servers");
+        }
+        let spoken = |transport| listeners.iter().any(|listener| listener.transport == transport);
+        let sends_to = |v4| listeners.iter().any(|listener| listener.address.is_ipv4() == v4);
+        let kinds = [(true, RecordType::A), (false, RecordType::AAAA)];
+        Arc::new(Resolver {
+            dns: dns.ok(),
+            transports: [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|t| spoken(*t)).collect(),
+            kinds: kinds.into_iter().filter(|(v4, _)| sends_to(*v4)).map(|(_, kind)| kind).collect(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+        })
+    }
+
+    /// Waits until another question may be asked.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.room).acquire_owned().await.ok()
+    }
+
+    /// Answers a question, in no more than two seconds.
+    pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Unresolved> {
+        let dns = self.dns.as_ref().ok_or(Unresolved::NoServer)?;
+        let mut search = Search { dns, kinds: &self.kinds, until: None };
+        let candidates = tokio::time::timeout(ANSWER_WITHIN, search.candidates(question, &self.transports));
+        let candidates = candidates.await.map_err(|_| Unresolved::Late)?;
+        if candidates.is_empty() {
+            return Err(Unresolved::Unknown);
+        }
+        let left = search.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        Ok(Answer { candidates, ttl: u32::try_from(left.as_secs()).unwrap_or(u32::MAX) })
+    }
+}
+
+/// One question on its way.
+struct Search<'a> {
+    dns: &'a TokioResolver,
+    kinds: &'a [RecordType],
+    /// When the first of the records that were used is out of date.
+    until: Option<Instant>,
+}
+
+impl Search<'_> {
+    async fn candidates(&mut self, question: &Question, spoken: &[Transport]) -> Vec<Candidate> {
+        let Question { host, port, transport, secure } = question;
+        // Below the search domains of resolv.conf there are hosts, but no services.
+        let Ok(name) = Name::from_ascii(&**host) else { return Vec::new() };
+        let usual = transport.unwrap_or(if *secure { Transport::Tls } else { Transport::Udp });
+        let usual_port = if usual == Transport::Tls { 5061 } else { 5060 };
+        if let Some(port) = port {
+            return self.host(&name, *port, usual).await;
+        }
+        let mut absolute = name.clone();
+        absolute.set_fqdn(true);
+        let services = match transport {
+            Some(transport) => guessed(&absolute, &[*transport]),
+            None => {
+                let usable = |t: &Transport| (*t == Transport::Tls) == *secure;
+                let spoken: Vec<_> = spoken.iter().copied().filter(usable).collect();
+                match self.offered(&absolute, &spoken).await {
+                    services if services.is_empty() => guessed(&absolute, &spoken),
+                    services => services,
+                }
+            }
+        };
+        match self.hosts(services).await {
+            Offer::Hosts(hosts) => self.all_addresses(hosts).await,
+            Offer::Nothing => Vec::new(),
+            Offer::Unknown => self.host(&name, usual_port, usual).await,
+        }
+    }
+
+    /// What NAPTR records say is offered, of what we speak (RFC 3263 section 4.1).
+    async fn offered(&mut self, name: &Name, spoken: &[Transport]) -> Vec<Service> {
+        let mut found: Vec<_> = self.records(name, RecordType::NAPTR).await;
+        found.retain(|data| matches!(data, RData::NAPTR(naptr) if naptr.flags.eq_ignore_ascii_case(b"s")));
+        found.sort_by_key(|data| match data {
+            RData::NAPTR(naptr) => (naptr.order, naptr.preference),
+            _ => (u16::MAX, u16::MAX),
+        });
+        let service = |(rank, data)| {
+            let RData::NAPTR(naptr) = data else { return None };
+            let transport = match naptr.services.to_ascii_uppercase().as_slice() {
+                b"SIP+D2U" => Transport::Udp,
+                b"SIP+D2T" => Transport::Tcp,
+                b"SIPS+D2T" => Transport::Tls,
+                _ => return None,
+            };
+            spoken.contains(&transport).then_some(Service { rank, transport, name: naptr.replacement })
+        };
+        (0..).zip(found).filter_map(service).take(MOST_HOSTS).collect()
+    }
+
+    /// The hosts that SRV records name, all alternatives together.
+    async fn hosts(&mut self, services: Vec<Service>) -> Offer {
+        let (mut hosts, mut denied) = (Vec::new(), false);
+        for Service { rank, transport, name } in services {
+            for data in self.records(&name, RecordType::SRV).await {
+                match data {
+                    RData::SRV(srv) if srv.target.is_root() => denied = true,
+                    RData::SRV(srv) => {
+                        hosts.push((u32::from(rank) << 16 | u32::from(srv.priority), srv, transport));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        match (hosts.is_empty(), denied) {
+            (false, _) => Offer::Hosts(hosts),
+            (true, true) => Offer::Nothing,
+            (true, false) => Offer::Unknown,
+        }
+    }
+
+    async fn all_addresses(&mut self, mut hosts: Vec<(u32, SRV, Transport)>) -> Vec<Candidate> {
+        hosts.sort_by_key(|(priority, ..)| *priority);
+        let mut candidates = Vec::new();
+        for (priority, srv, transport) in hosts.into_iter().take(MOST_HOSTS) {
+            let found = self.host(&srv.target, srv.port, transport).await;
+            candidates.extend(found.into_iter().map(|host| Candidate { priority, weight: srv.weight, ..host }));
+        }
+        candidates
+    }
+
+    /// All addresses of a host.
+    async fn host(&mut self, name: &Name, port: u16, transport: Transport) -> Vec<Candidate> {
+        let mut addresses = Vec::new();
+        for kind in self.kinds {
+            for data in self.records(name, *kind).await {
+                addresses.extend(data.ip_addr().map(|ip| SocketAddr::new(ip, port)));
+            }
+        }
+        addresses.truncate(MOST_ADDRESSES);
+        let candidate = Candidate { priority: 0, weight: 0, transport, addresses };
+        if candidate.addresses.is_empty() { Vec::new() } else { vec![candidate] }
+    }
+
+    /// The records of one kind. None if there are none or nobody knows: what comes next in RFC 3263 may still help.
+    async fn records(&mut self, name: &Name, kind: RecordType) -> Vec<RData> {
+        let Ok(found) = self.dns.lookup(name.clone(), kind).await else { return Vec::new() };
+        self.until = Some(self.until.map_or(found.valid_until(), |until| until.min(found.valid_until())));
+        let records = found.answers().iter().filter(|record| record.record_type() == kind);
+        records.map(|record| record.data.clone()).collect()
+    }
+}
+
+/// The services that a name may offer without saying so in a NAPTR record.
+fn guessed(name: &Name, transports: &[Transport]) -> Vec<Service> {
+    let service = |(rank, transport): (u16, &Transport)| {
+        let prefix = match transport {
+            Transport::Udp => "_sip._udp",
+            Transport::Tcp => "_sip._tcp",
+            _ => "_sips._tcp",
+        };
+        let name = Name::from_ascii(prefix).ok()?.append_domain(name).ok()?;
+        Some(Service { rank, transport: *transport, name })
+    };
+    (0..).zip(transports).filter_map(service).collect()
+}

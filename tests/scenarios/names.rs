@@ -1,0 +1,238 @@
+//! Next hops that are names (RFC 3263): NOTIFYs wait for them, and try one target after the other.
+
+use std::net::SocketAddr;
+
+use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
+use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::sip::Transport;
+use lamplighter::transport::{Destination, ListenerNo};
+
+use crate::office::{Office, Phone, Sent};
+
+/// An office that takes the word of all its phones, and a phone behind a proxy that calls itself by a name.
+fn office() -> (Office, Phone) {
+    let mut office = Office::with("[access]\ntrusted = [\"198.51.0.0/16\"]\n");
+    let phone = behind_proxy(office.phone("1001", "dialog"), "");
+    (office, phone)
+}
+
+fn behind_proxy(mut phone: Phone, parameters: &str) -> Phone {
+    phone.more = format!("Record-Route: <sip:proxy.acme.test{parameters};lr>\r\n");
+    phone
+}
+
+fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host], 5060))
+}
+
+/// Hosts in this order, good for a minute.
+fn hosts(transport: Transport, hosts: &[u8]) -> Result<Answer, Unresolved> {
+    let candidate =
+        |(priority, host): (u32, &u8)| Candidate { priority, weight: 0, transport, addresses: vec![address(*host)] };
+    Ok(Answer { candidates: (1..).zip(hosts).map(candidate).collect(), ttl: 60 })
+}
+
+fn by_udp(host: u8) -> Destination {
+    Destination::Datagram { listener: ListenerNo(0), peer: address(host) }
+}
+
+fn by_tcp(host: u8) -> Destination {
+    Destination::Connection { listener: ListenerNo(1), peer: address(host) }
+}
+
+fn to_source(phone: &Phone) -> Destination {
+    Destination::Datagram { listener: ListenerNo(0), peer: phone.source.peer }
+}
+
+/// CSeq and destination of each NOTIFY.
+fn ways(sent: &[Sent]) -> Vec<(u32, Destination)> {
+    sent.iter().filter(|sent| sent.is_notify()).map(|sent| (sent.cseq(), sent.to)).collect()
+}
+
+fn branch(sent: &Sent) -> String {
+    sent.message().via.branch().unwrap().to_string()
+}
+
+#[test]
+fn a_notify_waits_for_a_name_and_goes_where_it_leads() {
+    let (mut office, mut phone) = office();
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!((sent.len(), sent[0].status()), (1, 200), "the answer does not wait");
+    let host = "proxy.acme.test".into();
+    assert_eq!(office.questions, [Question { host, port: None, transport: None, secure: false }]);
+    office.pass(50);
+    let sent = office.learn(hosts(Transport::Udp, &[11, 12]));
+    assert_eq!(ways(&sent), [(1, by_udp(11))]);
+    phone.answer(&mut office, &sent[0], 200);
+    // For a minute that holds.
+    office.pass(59_000);
+    let sent = office.set("1001", Early);
+    assert_eq!((ways(&sent), office.questions.len()), (vec![(2, by_udp(11))], 0));
+    phone.answer(&mut office, &sent[0], 200);
+    office.pass(2_000);
+    assert_eq!(office.set("1001", Confirmed), []);
+    let sent = office.learn(hosts(Transport::Tcp, &[13]));
+    assert_eq!((ways(&sent), sent[0].states()), (vec![(3, by_tcp(13))], vec!["confirmed".to_string()]));
+    assert!(sent[0].header("Via").starts_with("SIP/2.0/TCP "));
+}
+
+#[test]
+fn what_happens_meanwhile_is_told_once() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    assert_eq!(office.set("1001", Early), []);
+    assert_eq!(office.set("1001", Confirmed), []);
+    let refreshed = phone.subscribe(&mut office, 600);
+    assert_eq!((refreshed.len(), refreshed[0].status(), office.questions.len()), (1, 200, 1));
+    let sent = office.learn(hosts(Transport::Udp, &[11]));
+    assert_eq!((ways(&sent), sent[0].states()), (vec![(1, by_udp(11))], vec!["confirmed".to_string()]));
+    phone.answer(&mut office, &sent[0], 200);
+    assert_eq!(office.pass_quietly(50_000), []);
+}
+
+#[test]
+fn an_end_is_told_as_well() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    assert_eq!(phone.subscribe(&mut office, 0).len(), 1);
+    let sent = office.learn(hosts(Transport::Udp, &[11]));
+    assert_eq!(ways(&sent), [(1, by_udp(11))]);
+    assert!(sent[0].header("Subscription-State").starts_with("terminated"));
+    phone.answer(&mut office, &sent[0], 200);
+    assert_eq!((office.list(), office.pass_quietly(60_000)), (vec![], vec![]));
+}
+
+#[test]
+fn a_name_is_asked_for_once_whoever_waits() {
+    let (mut office, mut first) = office();
+    first.subscribe(&mut office, 600);
+    for user in 0..300 {
+        let phone = office.phone(&format!("2{user}"), "dialog");
+        behind_proxy(phone, "").subscribe(&mut office, 600);
+    }
+    assert_eq!(office.questions.len(), 1);
+    let at_once = office.learn(hosts(Transport::Udp, &[11]));
+    assert_eq!(at_once.len(), 256);
+    assert_eq!(office.pass_quietly(20).len(), 45);
+}
+
+#[test]
+fn without_an_answer_a_notify_goes_back_to_the_source() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    let sent = office.pass(3_000);
+    assert_eq!((sent.len(), sent[0].0, sent[0].1.to), (1, 3_000, to_source(&phone)));
+    phone.answer(&mut office, &sent[0].1, 200);
+    // And so do those after it, without waiting, until the name may be asked for again.
+    office.questions.clear();
+    let sent = office.set("1001", Early);
+    assert_eq!((ways(&sent), office.questions.len()), (vec![(2, to_source(&phone))], 0));
+    phone.answer(&mut office, &sent[0], 200);
+    office.pass(31_000);
+    office.set("1001", Confirmed);
+    assert_eq!(office.questions.len(), 1);
+}
+
+#[test]
+fn so_does_one_whose_name_leads_nowhere() {
+    for answer in [Err(Unresolved::Unknown), hosts(Transport::Udp, &[]), hosts(Transport::Tls, &[11])] {
+        let (mut office, mut phone) = office();
+        phone.subscribe(&mut office, 600);
+        assert_eq!(ways(&office.learn(answer)), [(1, to_source(&phone))]);
+    }
+}
+
+#[test]
+fn a_stranger_s_names_are_not_looked_up() {
+    let mut office = Office::open();
+    let mut phone = behind_proxy(office.phone("1001", "dialog"), "");
+    let sent = phone.subscribe(&mut office, 600);
+    assert_eq!((ways(&sent), office.questions.len()), (vec![(1, to_source(&phone))], 0));
+}
+
+/// D-027.
+#[test]
+fn the_next_target_gets_a_new_notify_when_the_first_refuses_a_connection() {
+    let (mut office, phone) = office();
+    let mut phone = behind_proxy(phone, ";transport=tcp");
+    phone.subscribe(&mut office, 600);
+    let first = office.learn(hosts(Transport::Tcp, &[11, 12]));
+    assert_eq!(ways(&first), [(1, by_tcp(11))]);
+    let second = office.undeliverable(&first[0]);
+    assert_eq!(ways(&second), [(2, by_tcp(12))]);
+    assert_ne!(branch(&first[0]), branch(&second[0]));
+    phone.answer(&mut office, &second[0], 200);
+    // For a while the first is left alone.
+    let third = office.set("1001", Early);
+    assert_eq!(ways(&third), [(3, by_tcp(12))]);
+    phone.answer(&mut office, &third[0], 200);
+    office.pass(30_000);
+    assert_eq!(ways(&office.set("1001", Confirmed)), [(4, by_tcp(11))]);
+}
+
+#[test]
+fn so_it_does_after_503_and_after_silence_but_not_for_a_phone_that_fails() {
+    for (status, goes_on) in [(503, true), (408, false), (500, false), (486, false)] {
+        let (mut office, mut phone) = office();
+        phone.subscribe(&mut office, 600);
+        let first = office.learn(hosts(Transport::Udp, &[11, 12]));
+        let second = phone.answer(&mut office, &first[0], status);
+        assert_eq!(ways(&second), if goes_on { vec![(2, by_udp(12))] } else { vec![] }, "{status}");
+    }
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    office.learn(hosts(Transport::Udp, &[11, 12]));
+    let mut sent = office.pass(33_000);
+    sent.retain(|(_, sent)| sent.cseq() == 2);
+    assert_eq!((sent[0].0, sent[0].1.to), (32_000, by_udp(12)));
+}
+
+#[test]
+fn once_all_targets_have_failed_it_is_a_failure_like_any_other() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    let first = office.learn(hosts(Transport::Udp, &[11, 12]));
+    let second = phone.answer(&mut office, &first[0], 503);
+    assert_eq!(phone.answer(&mut office, &second[0], 503), []);
+    let again = office.pass(5_000);
+    assert_eq!((again.len(), again[0].0, again[0].1.to), (1, 5_000, to_source(&phone)));
+    assert_eq!(office.list().len(), 1, "the subscription is kept");
+}
+
+#[test]
+fn silent_targets_are_tried_once_each_before_it_backs_off() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    let answer = Answer { ttl: 600, ..hosts(Transport::Udp, &[11, 12]).unwrap() };
+    office.learn(Ok(answer));
+    let sent = office.pass_quietly(68_900);
+    let last = sent.iter().map(Sent::cseq).max();
+    assert_eq!(last, Some(2), "two targets, two NOTIFYs, and then a pause");
+    assert_eq!(ways(&office.pass_quietly(200)).first().map(|(cseq, _)| *cseq), Some(3));
+}
+
+/// Where a name stands in the Contact and there is no Route.
+#[test]
+fn a_contact_may_be_a_name_too() {
+    let (mut office, mut phone) = office();
+    phone.more.clear();
+    phone.cseq += 1;
+    let named = format!("Contact: <sip:1002@{}>", phone.source.peer);
+    let request = phone.request(600).replace(&named, "Contact: <sip:1002@desk.acme.test:5070>");
+    assert_eq!(office.receive(phone.source, &request).len(), 1);
+    assert_eq!((&*office.questions[0].host, office.questions[0].port), ("desk.acme.test", Some(5070)));
+    let sent = office.learn(hosts(Transport::Udp, &[11]));
+    assert_eq!(ways(&sent), [(1, by_udp(11))]);
+    assert!(sent[0].text.starts_with("NOTIFY sip:1002@desk.acme.test:5070 SIP/2.0"));
+}
+
+#[test]
+fn after_a_restart_names_are_asked_for_anew() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    let sent = office.learn(hosts(Transport::Udp, &[11]));
+    phone.answer(&mut office, &sent[0], 200);
+    office.crash();
+    assert_eq!((office.set("1001", Early), office.questions.len()), (vec![], 1));
+    assert_eq!(ways(&office.learn(hosts(Transport::Udp, &[12]))).len(), 1);
+}
