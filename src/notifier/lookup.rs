@@ -6,7 +6,8 @@ use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
-use crate::transport::Destination;
+use crate::sip::Transport;
+use crate::transport::{Destination, ListenerNo};
 
 /// How many NOTIFYs leave at once when the name that they have waited for is known; the others follow ...
 const SLICE: usize = 256;
@@ -38,7 +39,27 @@ impl Notifier {
         let Subscription { dialog, source, place, .. } = &*subscription;
         let (straight, question) = self.settings.routing.next_hop(dialog, source);
         let Some(question) = question else { return Some(straight) };
-        match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
+        let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
+        let usual = question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
+        if let Some(flow) = source.flow.filter(|_| usual == source.transport) {
+            // Nothing waits: the name matters only should the connection be gone.
+            let connection = |target| match self.settings.routing.reach(target, source) {
+                Some(Destination::Connection { listener, peer }) => Some((listener, peer)),
+                _ => None,
+            };
+            let otherwise = match found {
+                Found::Targets { free, .. } => {
+                    free.into_iter().filter(|target| target.transport == usual).find_map(connection)
+                }
+                Found::Soon { ask, .. } => {
+                    out.questions.extend(ask.then_some(question));
+                    None
+                }
+                Found::Nothing => None,
+            };
+            return Some(Destination::Flow { flow, otherwise });
+        }
+        match found {
             Found::Targets { free, .. } => {
                 let reached = free.into_iter().find_map(|target| self.settings.routing.reach(target, source));
                 Some(reached.unwrap_or(straight))
@@ -98,10 +119,7 @@ impl Notifier {
 }
 
 /// The target that a message has gone to; none if it went down a connection that was there already.
-fn target_of(
-    to: &Destination,
-    transport_of: impl Fn(crate::transport::ListenerNo) -> crate::sip::Transport,
-) -> Option<Target> {
+fn target_of(to: &Destination, transport_of: impl Fn(ListenerNo) -> Transport) -> Option<Target> {
     match to {
         Destination::Datagram { listener, peer } | Destination::Connection { listener, peer } => {
             Some(Target { transport: transport_of(*listener), address: *peer })

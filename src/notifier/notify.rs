@@ -277,7 +277,7 @@ impl Notifier {
                 let until = *until;
                 self.watch_delivery(now, subscription, until);
             }
-            Delivery::Asked { .. } => self.notify(now, presentity, state, slot, out),
+            Delivery::Asked { .. } => self.awaken(now, presentity, state, slot, out),
             Delivery::Paced { .. } if behind => self.notify(now, presentity, state, slot, out),
             Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
             Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,

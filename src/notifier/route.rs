@@ -61,6 +61,8 @@ impl Routing {
 
     fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<Question>) {
         match self.towards(uri, source) {
+            // Down the connection that is there; where to when it is gone is a question that can wait.
+            Some(to @ Destination::Flow { otherwise: None, .. }) => (to, question_of(uri, secure)),
             Some(to) => (to, None),
             None => (self.back_to(source), question_of(uri, secure)),
         }
@@ -391,12 +393,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_the_proxy_has_opened_needs_no_name() {
+    fn a_connection_that_the_proxy_has_opened_is_used_whatever_its_name() {
         let d = dialog("<sip:proxy.acme.test;transport=tcp;lr>", "sip:a@b");
         let edge = tcp("198.51.100.3:5060");
         let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
-        assert_eq!(routing().next_hop(&d, &edge), (alone, None));
-        assert!(routing().next_hop(&d, &Source { flow: None, ..edge }).1.is_some(), "after a restart");
+        assert_eq!(next_hop(&d, &edge), alone);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::transport::Listener;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long one server may take before it, or another, is asked again.
 const SERVER_WITHIN: Duration = Duration::from_millis(600);
+/// How long an answer is good of which a part did not come in time (seconds).
+const PART_FOR: u32 = 30;
 /// How many questions may be under way at once, and ...
 const AT_ONCE: usize = 64;
 /// ... how many may wait for that.
@@ -99,14 +101,18 @@ impl Resolver {
     /// Answers a question, in no more than two seconds.
     pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Unresolved> {
         let dns = self.dns.as_ref().ok_or(Unresolved::NoServer)?;
-        let mut search = Search { dns, kinds: &self.kinds, until: None };
-        let candidates = tokio::time::timeout(ANSWER_WITHIN, search.candidates(question, &self.transports));
-        let candidates = candidates.await.map_err(|_| Unresolved::Late)?;
-        if candidates.is_empty() {
-            return Err(Unresolved::Unknown);
+        let mut search = Search { dns, kinds: &self.kinds, found: Vec::new(), until: None };
+        let searched = tokio::time::timeout(ANSWER_WITHIN, search.run(question, &self.transports)).await;
+        let Search { found, until, .. } = search;
+        let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let left = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+        match searched {
+            _ if found.is_empty() && searched.is_err() => Err(Unresolved::Late),
+            _ if found.is_empty() => Err(Unresolved::Unknown),
+            Ok(()) => Ok(Answer { candidates: found, ttl: left }),
+            // One of its hosts has kept us waiting; the others serve until we look again.
+            Err(_) => Ok(Answer { candidates: found, ttl: left.min(PART_FOR) }),
         }
-        let left = search.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        Ok(Answer { candidates, ttl: u32::try_from(left.as_secs()).unwrap_or(u32::MAX) })
     }
 }
 
@@ -114,20 +120,22 @@ impl Resolver {
 struct Search<'a> {
     dns: &'a TokioResolver,
     kinds: &'a [RecordType],
+    /// What has been found so far.
+    found: Vec<Candidate>,
     /// When the first of the records that were used is out of date.
     until: Option<Instant>,
 }
 
 impl Search<'_> {
-    async fn candidates(&mut self, question: &Question, spoken: &[Transport]) -> Vec<Candidate> {
+    async fn run(&mut self, question: &Question, spoken: &[Transport]) {
         let Question { host, port, transport, secure } = question;
-        // Below the search domains of resolv.conf there are hosts, but no services.
-        let Ok(name) = Name::from_ascii(&**host) else { return Vec::new() };
+        let Ok(name) = Name::from_ascii(&**host) else { return };
         let usual = transport.unwrap_or(if *secure { Transport::Tls } else { Transport::Udp });
         let usual_port = if usual == Transport::Tls { 5061 } else { 5060 };
         if let Some(port) = port {
-            return self.host(&name, *port, usual).await;
+            return self.host(&name, *port, usual, (0, 0)).await;
         }
+        // Below the search domains of resolv.conf there are hosts, but no services.
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         let services = match transport {
@@ -143,8 +151,8 @@ impl Search<'_> {
         };
         match self.hosts(services).await {
             Offer::Hosts(hosts) => self.all_addresses(hosts).await,
-            Offer::Nothing => Vec::new(),
-            Offer::Unknown => self.host(&name, usual_port, usual).await,
+            Offer::Nothing => {}
+            Offer::Unknown => self.host(&name, usual_port, usual, (0, 0)).await,
         }
     }
 
@@ -190,27 +198,24 @@ impl Search<'_> {
         }
     }
 
-    async fn all_addresses(&mut self, mut hosts: Vec<(u32, SRV, Transport)>) -> Vec<Candidate> {
+    async fn all_addresses(&mut self, mut hosts: Vec<(u32, SRV, Transport)>) {
         hosts.sort_by_key(|(priority, ..)| *priority);
-        let mut candidates = Vec::new();
         for (priority, srv, transport) in hosts.into_iter().take(MOST_HOSTS) {
-            let found = self.host(&srv.target, srv.port, transport).await;
-            candidates.extend(found.into_iter().map(|host| Candidate { priority, weight: srv.weight, ..host }));
+            self.host(&srv.target, srv.port, transport, (priority, srv.weight)).await;
         }
-        candidates
     }
 
-    /// All addresses of a host.
-    async fn host(&mut self, name: &Name, port: u16, transport: Transport) -> Vec<Candidate> {
+    /// All addresses of a host, which has this priority and weight.
+    async fn host(&mut self, name: &Name, port: u16, transport: Transport, (priority, weight): (u32, u16)) {
         let mut addresses = Vec::new();
         for kind in self.kinds {
-            for data in self.records(name, *kind).await {
-                addresses.extend(data.ip_addr().map(|ip| SocketAddr::new(ip, port)));
-            }
+            let found = self.records(name, *kind).await;
+            addresses.extend(found.iter().filter_map(RData::ip_addr).map(|ip| SocketAddr::new(ip, port)));
         }
         addresses.truncate(MOST_ADDRESSES);
-        let candidate = Candidate { priority: 0, weight: 0, transport, addresses };
-        if candidate.addresses.is_empty() { Vec::new() } else { vec![candidate] }
+        if !addresses.is_empty() {
+            self.found.push(Candidate { priority, weight, transport, addresses });
+        }
     }
 
     /// The records of one kind. None if there are none or nobody knows: what comes next in RFC 3263 may still help.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, ListenerNo};
+use lamplighter::transport::{Destination, FlowId, ListenerNo};
 
 use crate::office::{Office, Phone, Sent};
 
@@ -235,4 +235,19 @@ fn after_a_restart_names_are_asked_for_anew() {
     office.crash();
     assert_eq!((office.set("1001", Early), office.questions.len()), (vec![], 1));
     assert_eq!(ways(&office.learn(hosts(Transport::Udp, &[12]))).len(), 1);
+}
+
+#[test]
+fn a_proxy_that_is_connected_waits_for_no_name_and_is_found_again_by_it() {
+    let (mut office, phone) = office();
+    let mut phone = behind_proxy(phone, ";transport=tcp");
+    phone.source.transport = Transport::Tcp;
+    phone.source.listener = ListenerNo(1);
+    phone.source.flow = Some(FlowId(7));
+    let sent = phone.subscribe(&mut office, 600);
+    let down = |otherwise| Destination::Flow { flow: FlowId(7), otherwise };
+    assert_eq!((ways(&sent), office.questions.len()), (vec![(1, down(None))], 1));
+    phone.answer(&mut office, &sent[1], 200);
+    assert_eq!(office.learn(hosts(Transport::Tcp, &[11])), []);
+    assert_eq!(ways(&office.set("1001", Early)), [(2, down(Some((ListenerNo(1), address(11)))))]);
 }

@@ -174,7 +174,10 @@ impl Office {
     /// The DNS answers the first question that is open.
     pub(crate) fn learn(&mut self, answer: Result<Answer, Unresolved>) -> Vec<Sent> {
         let question = self.questions.remove(0);
-        self.sent(|notifier, now, out| notifier.learned(now, question, answer, out))
+        self.sent(|notifier, now, out| {
+            notifier.learned(now, question, answer, out);
+            assert!(out.messages.is_empty() || out.repeats, "no NOTIFY overtakes what waits for the journal");
+        })
     }
 
     /// Lets time pass, and gives what was sent meanwhile with the moment of each.
