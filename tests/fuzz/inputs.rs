@@ -5,6 +5,9 @@ use std::fmt::Debug;
 use bolero::generator::TypeGenerator;
 use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 
+use super::mutation::{Change, mutate};
+use super::target::Target;
+
 /// How many inputs a target gets in a plain `cargo test`.
 const INPUTS: u64 = 3_000;
 /// The octets that one of them is made from, at most.
@@ -12,16 +15,28 @@ const LONGEST: u64 = 4_096;
 
 /// Runs a target. A plain `cargo test` gives it the same inputs everywhere and every time, so that a change is never
 /// refused for what chance finds; `cargo bolero` and the `BOLERO_RANDOM_...` variables give it new ones (docs/fuzzing.md).
+#[allow(unused_macros, reason = "as for dead code")]
 macro_rules! fuzz {
     ($input:ty, $target:expr) => {
         if cfg!(fuzzing) || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("BOLERO_RANDOM")) {
             bolero::check!().with_type::<$input>().for_each($target)
         } else {
-            crate::inputs::same_every_time::<$input>($target)
+            crate::fuzz::inputs::same_every_time::<$input>($target)
         }
     };
 }
+#[allow(unused_imports, reason = "as for dead code")]
 pub(crate) use fuzz;
+
+/// Gives a target what it starts from, and that with a few changes.
+pub(crate) fn seeded(target: &Target) {
+    let seeds = (target.seeds)();
+    seeds.iter().for_each(|seed| (target.run)(seed));
+    same_every_time::<(u16, Vec<Change>)>(|(seed, changes)| {
+        let seed = &seeds[usize::from(*seed) % seeds.len()];
+        (target.run)(&mutate(seed, &changes[..changes.len().min(4)], target.words));
+    });
+}
 
 /// Gives a target the inputs of a plain test; a failure names the number of the one that did it, and shows it.
 pub(crate) fn same_every_time<T: TypeGenerator + Debug>(mut target: impl FnMut(&T)) {
