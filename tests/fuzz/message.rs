@@ -24,11 +24,14 @@ const MOST: usize = 6;
 /// A pause between two messages (ms): long enough for a NOTIFY to be repeated.
 const PAUSE: u64 = 600;
 
-/// Where nobody is believed who does not know the password; 1002 is in most of the fixtures.
+/// Where nobody is believed who does not know the password, and few things may be said in a second. 1002 is in most of
+/// the fixtures.
 const GUARDED: &str = r#"
 [access]
 authenticate = "digest"
 trusted = []
+[rates]
+known = 2
 [[account]]
 id = "acc00000000000000000000000000001"
 realm = "acme.test"
