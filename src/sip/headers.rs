@@ -134,8 +134,8 @@ impl<'a> NameAddr<'a> {
                 (Some(trim(uri)).filter(|uri| !uri.contains(['?', ',']))?, params)
             }
         };
-        let sound = sound_uri(uri) && closes(params) && find_outside(params, b',').is_none() && once(params, "tag");
-        sound.then_some(NameAddr { text, uri, params })
+        let plain = closes(params) && find_outside(params, b',').is_none() && is_writable(params);
+        (sound_uri(uri) && plain && once(params, "tag")).then_some(NameAddr { text, uri, params })
     }
 
     /// The dialog tag (RFC 3261 section 19.3), if it has one.
@@ -154,6 +154,12 @@ impl<'a> NameAddr<'a> {
 /// might not mean the same dialog, transaction or subscription.
 fn once(text: &str, wanted: &str) -> bool {
     params(text).filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).count() < 2
+}
+
+/// Whether parameters can be given back as they came. The writer puts blanks for control characters, and with a blank in
+/// the place of another character a name may become one that means something: a tag, say.
+fn is_writable(params: &str) -> bool {
+    !params.contains(|c: char| c.is_control() && !BLANKS.contains(&c))
 }
 
 /// Whether separators of an item stand together, as nobody means it (RFC 4475 section 3.1.2.1). One at its end parts
@@ -245,8 +251,7 @@ impl<'a> Via<'a> {
         if !once(params_text, "branch") {
             return None;
         }
-        // What the writer would have to change could not be given back as it came.
-        if params_text.contains(|c: char| c.is_control() && !BLANKS.contains(&c)) {
+        if !is_writable(params_text) {
             return None;
         }
         const TRANSPORTS: [(&str, Transport); 6] = [

@@ -1,7 +1,7 @@
 //! A real notifier, its sockets left out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use lamplighter::config::Config;
 use lamplighter::directory::Directory;
@@ -20,21 +20,39 @@ name = "Acme"
 realm = "acme.test"
 "#;
 
+/// What notifiers are made from: read once, for targets make a new one for every input.
+pub(crate) struct House {
+    config: Config,
+    pub(crate) directory: Arc<Directory>,
+}
+
+impl House {
+    pub(crate) fn new(config: &str) -> House {
+        let config = Config::parse(config, "torture.toml").expect("a sound configuration");
+        let directory = Arc::new(Directory::new(&config));
+        House { config, directory }
+    }
+
+    pub(crate) fn notifier(&self) -> Notifier {
+        let listener = |transport, address: &str| Listener {
+            transport,
+            address: address.parse().expect("an address"),
+            sent_by: address.into(),
+        };
+        let listeners = vec![
+            listener(Transport::Udp, "192.0.2.1:5060"),
+            listener(Transport::Tcp, "192.0.2.1:5060"),
+            listener(Transport::Udp, "[2001:db8::1]:5060"),
+        ];
+        let settings = Settings::of(&self.config, Arc::clone(&self.directory), listeners, [7; 16]);
+        Notifier::new(Settings { journal: false, ..settings })
+    }
+}
+
 /// One that serves one account without any user list, so every extension of acme.test is somebody.
 pub(crate) fn notifier() -> Notifier {
-    let config = Config::parse(CONFIG, "torture.toml").expect("a sound configuration");
-    let listener = |transport, address: &str| Listener {
-        transport,
-        address: address.parse().expect("an address"),
-        sent_by: address.into(),
-    };
-    let listeners = vec![
-        listener(Transport::Udp, "192.0.2.1:5060"),
-        listener(Transport::Tcp, "192.0.2.1:5060"),
-        listener(Transport::Udp, "[2001:db8::1]:5060"),
-    ];
-    let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, [7; 16]);
-    Notifier::new(Settings { journal: false, ..settings })
+    static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(CONFIG));
+    HOUSE.notifier()
 }
 
 pub(crate) fn udp_source(peer: &str) -> Source {

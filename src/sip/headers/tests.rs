@@ -134,3 +134,12 @@ fn numbers_are_digits_only() {
     assert_eq!((seconds("3600"), seconds("+5"), seconds("99999999999"), seconds("")), (Some(3600), None, None, None));
     assert_eq!(retry_after("18000 (busy);duration=60"), Some(18000));
 }
+
+#[test]
+fn a_parameter_that_could_not_be_given_back_as_it_came_is_refused() {
+    // Our answer would have a tag where the request has none.
+    for bad in ["<sip:a@b>;\x1ftag=1", "<sip:a@b>;x=\"\x07\"", "sip:a@b;tag\x7f=1"] {
+        assert_eq!(NameAddr::read(bad), None, "{bad:?}");
+    }
+    assert!(NameAddr::read("\"\\\x07\" <sip:a@b>;\r\n\ttag=1").is_some(), "a display name may hold anything");
+}

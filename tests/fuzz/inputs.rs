@@ -5,28 +5,49 @@ use std::fmt::Debug;
 use bolero::generator::TypeGenerator;
 use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 
+use super::mutation::{Change, mutate};
+use super::target::Target;
+
 /// How many inputs a target gets in a plain `cargo test`.
 const INPUTS: u64 = 3_000;
+/// And one that starts from the fixtures, which do more work than what is made of nothing.
+const CHANGED: u64 = 1_000;
 /// The octets that one of them is made from, at most.
 const LONGEST: u64 = 4_096;
 
 /// Runs a target. A plain `cargo test` gives it the same inputs everywhere and every time, so that a change is never
 /// refused for what chance finds; `cargo bolero` and the `BOLERO_RANDOM_...` variables give it new ones (docs/fuzzing.md).
+#[allow(unused_macros, reason = "as for dead code")]
 macro_rules! fuzz {
     ($input:ty, $target:expr) => {
         if cfg!(fuzzing) || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("BOLERO_RANDOM")) {
             bolero::check!().with_type::<$input>().for_each($target)
         } else {
-            crate::inputs::same_every_time::<$input>($target)
+            crate::fuzz::inputs::same_every_time::<$input>($target)
         }
     };
 }
+#[allow(unused_imports, reason = "as for dead code")]
 pub(crate) use fuzz;
 
+/// Gives a target what it starts from, and that with a few changes.
+pub(crate) fn seeded(target: &Target) {
+    let seeds = (target.seeds)();
+    seeds.iter().for_each(|seed| (target.run)(seed));
+    so_many::<(u16, Vec<Change>)>(CHANGED, |(seed, changes)| {
+        let seed = &seeds[usize::from(*seed) % seeds.len()];
+        (target.run)(&mutate(seed, &changes[..changes.len().min(4)], target.words));
+    });
+}
+
 /// Gives a target the inputs of a plain test; a failure names the number of the one that did it, and shows it.
-pub(crate) fn same_every_time<T: TypeGenerator + Debug>(mut target: impl FnMut(&T)) {
+pub(crate) fn same_every_time<T: TypeGenerator + Debug>(target: impl FnMut(&T)) {
+    so_many(INPUTS, target);
+}
+
+fn so_many<T: TypeGenerator + Debug>(inputs: u64, mut target: impl FnMut(&T)) {
     let mut chance = 0;
-    for number in 0..INPUTS {
+    for number in 0..inputs {
         let length = next(&mut chance) % (LONGEST + 1);
         let octets: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next(&mut chance).to_le_bytes()).collect();
         let mut driver = ByteSliceDriver::new(&octets, &Options::default());

@@ -1,0 +1,92 @@
+//! What holds of every message: those that can be read, and those of ours.
+
+use lamplighter::sip::headers;
+use lamplighter::sip::uri::Uri;
+use lamplighter::sip::wire::{self, Head, Message, Name};
+
+/// Every header that we ever write. Anything else in a message of ours was smuggled in.
+const OURS: [&str; 28] = [
+    "Accept",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Allow",
+    "Allow-Events",
+    "Call-ID",
+    "Contact",
+    "Content-Length",
+    "Content-Type",
+    "CSeq",
+    "Event",
+    "Expires",
+    "From",
+    "Max-Forwards",
+    "Min-Expires",
+    "Record-Route",
+    "Retry-After",
+    "Route",
+    "Server",
+    "SIP-ETag",
+    "Subscription-State",
+    "Supported",
+    "To",
+    "Unsupported",
+    "User-Agent",
+    "Via",
+    "Warning",
+    "WWW-Authenticate",
+];
+
+/// A message of ours is whole, in itself right, and holds nothing that we did not mean to say.
+pub(crate) fn ours_is_sound(bytes: &[u8]) -> Head<'_> {
+    let shown = || String::from_utf8_lossy(bytes);
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an empty line");
+    let text = std::str::from_utf8(&bytes[..end + 4]).expect("we write UTF-8");
+    for line in text[..end].split("\r\n").skip(1) {
+        let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} in {}", shown()));
+        assert!(OURS.contains(&name), "{name:?} in {}", shown());
+        assert!(!value.contains(|c: char| c < ' ' || c == '\x7f'), "{line:?}");
+    }
+    let (head, body_at) = Head::find(text).unwrap_or_else(|fault| panic!("{fault}: {}", shown()));
+    assert_eq!(head.fault, None, "{}", shown());
+    let length = head.first(Name::ContentLength).expect("Content-Length");
+    assert_eq!(length.parse(), Ok(bytes.len() - body_at), "{}", shown());
+    head
+}
+
+/// Without what the writer may change: blanks, and control characters, which become blanks.
+pub(crate) fn unfolded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace() && !c.is_ascii_control()).collect()
+}
+
+/// The answer to a request that can be read can be read too, and finds its way back to it.
+pub(crate) fn fits(answer: &Message<'_>, request: &Message<'_>) {
+    assert_eq!((answer.call_id, answer.cseq), (request.call_id, request.cseq));
+    assert_eq!(answer.from.tag(), request.from.tag(), "{:?} became {:?}", request.from.text, answer.from.text);
+    assert_eq!(answer.via.branch().map(unfolded), request.via.branch().map(unfolded));
+    assert_eq!(unfolded(answer.via.sent_by), unfolded(request.via.sent_by));
+    let vias = |message: &Message<'_>| message.all(Name::Via).flat_map(headers::list).skip(1).map(unfolded).collect();
+    let (asked, answered): (Vec<String>, Vec<String>) = (vias(request), vias(answer));
+    assert_eq!(asked, answered);
+    assert!(answer.to.tag().is_some());
+    assert!(request.to.tag().is_none_or(|tag| answer.to.tag() == Some(tag)));
+}
+
+/// A 200 to a message of ours.
+pub(crate) fn ok_to(notify: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(notify);
+    let kept = |line: &&str| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|name| line.starts_with(name));
+    let lines: Vec<_> = text.split("\r\n").take_while(|line| !line.is_empty()).filter(kept).collect();
+    format!("SIP/2.0 200 OK\r\n{}\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n", lines.join("\r\n")).into_bytes()
+}
+
+/// What can be read holds together.
+pub(crate) fn read_is_sound(bytes: &[u8]) {
+    let Ok(Some(message)) = wire::read(bytes) else { return };
+    assert!(message.head.fault.is_none() && !message.head.headers.is_empty());
+    assert!(message.head.headers.len() <= wire::MAX_HEADERS + 1 && message.body.len() <= bytes.len());
+    assert_ne!(message.request().is_some(), message.status().is_some());
+    assert!(message.cseq.number < 1 << 31);
+    if let Some((_, uri)) = message.request() {
+        assert!(Uri::read(uri).is_some());
+    }
+}

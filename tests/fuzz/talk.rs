@@ -1,0 +1,115 @@
+//! Somebody who says things to a notifier, and checks all that comes back.
+
+use bytes::Bytes;
+use lamplighter::notifier::{Notifier, Outbox};
+use lamplighter::presence::Tick;
+use lamplighter::sip::wire::{self, Fault, Message, StartLine};
+use lamplighter::transport::{Destination, Packet, Source};
+
+use super::sound::{fits, ours_is_sound, unfolded};
+
+/// The most looks at the clock until nothing is left of a few messages, whatever they said.
+const MOST_MOMENTS: usize = 2_000;
+
+pub(crate) struct Talk<'a> {
+    notifier: &'a Notifier,
+    source: Source,
+    /// Whether the source may name other addresses for what it is sent.
+    trusted: bool,
+    now: u64,
+    /// What was answered before may be said again, to what is taken for a repetition.
+    said: Vec<Bytes>,
+    /// Who has asked for something so far: nobody else is sent a NOTIFY.
+    watchers: Vec<String>,
+}
+
+impl<'a> Talk<'a> {
+    pub(crate) fn new(notifier: &'a Notifier, source: Source, trusted: bool) -> Talk<'a> {
+        Talk { notifier, source, trusted, now: 0, said: Vec::new(), watchers: Vec::new() }
+    }
+
+    /// Says one thing; what it gets for it.
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<Packet> {
+        let mut out = Outbox::default();
+        self.notifier.receive(Tick(self.now), self.source, bytes, &mut out);
+        assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
+        let message = wire::read(bytes).ok().flatten();
+        // Who says nothing that can be read is told so, and no more.
+        assert!(message.is_some() || out.messages.len() <= 1);
+        let request = message.filter(|message| message.request().is_some());
+        if let Some(request) = &request {
+            self.watchers.push(unfolded(request.from.text));
+        }
+        self.check(&out, request.as_ref());
+        out.messages
+    }
+
+    /// Says something on a stream that cannot be told apart from what follows.
+    pub(crate) fn say_broken(&mut self, fault: Fault, bytes: &[u8]) {
+        let mut out = Outbox::default();
+        self.notifier.receive_broken(Tick(self.now), self.source, fault, bytes, &mut out);
+        assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
+        assert!(out.messages.len() <= 1);
+        self.check(&out, None);
+    }
+
+    fn check(&mut self, out: &Outbox, request: Option<&Message<'_>>) {
+        assert!(out.messages.len() <= 1 + self.watchers.len(), "{} messages for one", out.messages.len());
+        assert!(out.unfinished.is_empty());
+        for packet in &out.messages {
+            let head = ours_is_sound(&packet.bytes);
+            self.goes_nowhere_else(packet);
+            if self.said.contains(&packet.bytes) {
+                continue;
+            }
+            self.said.push(packet.bytes.clone());
+            let is_notify = matches!(head.start, StartLine::Request { method: "NOTIFY", .. });
+            // What it answers may be something that could not be read, and so need not be readable either.
+            let Some(request) = request else { continue };
+            let ours = wire::read(&packet.bytes).unwrap_or_else(|refused| {
+                panic!("{}: {}", refused.fault, String::from_utf8_lossy(&packet.bytes));
+            });
+            let ours = ours.expect("a message");
+            match is_notify {
+                true => assert!(self.watchers.contains(&unfolded(ours.to.text)), "{:?}", ours.to.text),
+                false => fits(&ours, request),
+            }
+        }
+    }
+
+    /// A stranger cannot have us send anything to anybody but himself.
+    fn goes_nowhere_else(&self, packet: &Packet) {
+        let to = match packet.to {
+            Destination::Datagram { peer, .. } | Destination::Connection { peer, .. } => Some(peer),
+            Destination::Flow { flow, otherwise } => {
+                assert_eq!(Some(flow), self.source.flow);
+                otherwise.map(|(_, peer)| peer)
+            }
+        };
+        let own = to.is_none_or(|peer| peer.ip() == self.source.peer.ip());
+        assert!(own || self.trusted, "{:?}: {:?}", packet.to, String::from_utf8_lossy(&packet.bytes));
+    }
+
+    /// Lets time pass without a word.
+    pub(crate) fn wait(&mut self, ms: u64) {
+        self.now += ms;
+        let mut out = Outbox::default();
+        self.notifier.pass_time(Tick(self.now), &mut out);
+        assert_eq!(self.notifier.panics(), 0);
+        for packet in &out.messages {
+            ours_is_sound(&packet.bytes);
+            self.goes_nowhere_else(packet);
+        }
+    }
+
+    /// Goes away for good: in bounded time nothing is left of him, whatever he has said.
+    pub(crate) fn leave(mut self) {
+        let mut moments = 0;
+        while let Some(Tick(next)) = self.notifier.next_deadline() {
+            self.wait(next.saturating_sub(self.now).max(1));
+            moments += 1;
+            assert!(moments < MOST_MOMENTS, "still busy at {} ms", self.now);
+        }
+        assert_eq!(self.notifier.subscriptions(), 0, "at {} ms", self.now);
+    }
+}
