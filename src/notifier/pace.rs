@@ -90,8 +90,6 @@ impl Notifier {
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         if let Delivery::Asked { .. } = subscription.delivery {
-            // The answer to its SUBSCRIBE may still wait for the journal, and goes first.
-            out.repeats = true;
             return self.notify(now, presentity, state, slot, out);
         }
         let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
