@@ -167,6 +167,31 @@ fn connections_beyond_the_limit_are_closed_at_once() {
 }
 
 #[test]
+fn an_address_has_a_share_of_the_connections_unless_it_is_trusted() {
+    let limits = "[limits]\ntcp_connections_per_address = 2\n[access]\ntrusted = []";
+    let office = Office::open("127.0.0.1", limits);
+    let mut lines = [office.connect(), office.connect()];
+    for (n, line) in (1..).zip(&mut lines) {
+        line.send(&options("SIP/2.0/TCP h.invalid", n));
+        line.receive_start("SIP/2.0 200");
+    }
+    assert_eq!(office.connect().receive(), None);
+    // Room is made by closing, which the server has to have noticed.
+    let [first, _second] = &mut lines;
+    first.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(first.receive(), None);
+    let deadline = Instant::now() + PATIENCE;
+    let is_served = || {
+        let mut stream = office.connect().stream;
+        let asked = stream.write_all(options("SIP/2.0/TCP h.invalid", 9).as_bytes());
+        asked.is_ok() && stream.read(&mut [0; 16]).is_ok_and(|length| length > 0)
+    };
+    while !is_served() {
+        assert!(Instant::now() < deadline, "its place is not given to another");
+    }
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let office = Office::open("127.0.0.1", "[limits]\ntcp_idle_seconds = 1");
     assert_eq!(office.connect().receive(), None);

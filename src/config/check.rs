@@ -234,6 +234,11 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
             default.presentities_per_account,
         )?,
         tcp_connections: count("tcp_connections", &raw.tcp_connections, default.tcp_connections)?,
+        tcp_connections_per_address: count(
+            "tcp_connections_per_address",
+            &raw.tcp_connections_per_address,
+            default.tcp_connections_per_address,
+        )?,
         tcp_idle_seconds: number(
             source,
             "limits.tcp_idle_seconds",

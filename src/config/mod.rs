@@ -103,6 +103,8 @@ pub struct Limits {
     pub presentities_per_account: usize,
     /// SIP connections at once, over TCP, TLS and WebSocket together.
     pub tcp_connections: usize,
+    /// Of these, from one address, unless it is trusted.
+    pub tcp_connections_per_address: usize,
     /// A SIP connection that carries nothing for so long is closed.
     pub tcp_idle_seconds: u64,
     /// HTTP connections at once.
@@ -120,6 +122,8 @@ impl Default for Limits {
             publications_per_presentity: 64,
             presentities_per_account: 200_000,
             tcp_connections: 20_000,
+            // An office behind one address.
+            tcp_connections_per_address: 2_000,
             // Longer than the default max_expires: a phone that only refreshes keeps its connection.
             tcp_idle_seconds: 3_900,
             http_connections: 1_024,

@@ -79,6 +79,7 @@ pub(super) struct Limits {
     pub(super) publications_per_presentity: Option<Spanned<i64>>,
     pub(super) presentities_per_account: Option<Spanned<i64>>,
     pub(super) tcp_connections: Option<Spanned<i64>>,
+    pub(super) tcp_connections_per_address: Option<Spanned<i64>>,
     pub(super) tcp_idle_seconds: Option<Spanned<i64>>,
     pub(super) http_connections: Option<Spanned<i64>>,
 }

@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Key};
 use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
-use crate::transport::{Listener, Shared, Tls, TlsError, is_free};
+use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
 
 mod clock;
 mod desk;
@@ -103,7 +103,15 @@ impl Server {
             );
         }
         let (failures, undeliverable) = mpsc::unbounded_channel();
-        let shared = Shared::new(config.limits.tcp_connections, tls.clone(), failures);
+        let shared = Shared::new(
+            Room {
+                most: config.limits.tcp_connections,
+                per_address: config.limits.tcp_connections_per_address,
+                trusted: config.access.trusted.clone(),
+            },
+            tls.clone(),
+            failures,
+        );
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();
         let (errands, errands_in) = mpsc::unbounded_channel();

@@ -44,9 +44,12 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Some(permit) = self.shared.permit() else {
-                tracing::warn!(%peer, "limits.tcp_connections is reached; a connection was closed");
-                continue;
+            let permit = match self.shared.permit_from(peer.ip()) {
+                Ok(permit) => permit,
+                Err(limit) => {
+                    tracing::warn!(%peer, limit, "a limit is reached; a connection was closed");
+                    continue;
+                }
             };
             // Without it answers would wait for each other; it fails only for a peer that has gone again.
             let _ = stream.set_nodelay(true);

@@ -1,13 +1,14 @@
 //! The hub: one place to send from, over whatever socket or connection a packet needs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
@@ -29,6 +30,17 @@ const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// connection that it is for, so those who only begin them are kept from taking all the room.
 const PASSING: usize = 1_024;
 
+/// How many connections there may be.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// In all.
+    pub most: usize,
+    /// From one address ...
+    pub per_address: usize,
+    /// ... unless it is one of these.
+    pub trusted: Vec<IpNet>,
+}
+
 /// What all threads share: the connections, and where failures are reported.
 #[derive(Debug)]
 pub struct Shared {
@@ -37,7 +49,9 @@ pub struct Shared {
     opened: DashMap<(ListenerNo, SocketAddr), FlowId>,
     next_flow: AtomicU64,
     open: AtomicUsize,
-    most: usize,
+    /// Connections by where they come from.
+    from: DashMap<IpAddr, usize>,
+    room: Room,
     passing: Semaphore,
     /// For the connections over TLS that we open.
     tls: Option<Arc<Tls>>,
@@ -54,24 +68,34 @@ struct Flow {
 
 /// Counts an open connection while it lives.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Shared>);
+pub(super) struct Permit {
+    shared: Arc<Shared>,
+    from: Option<IpAddr>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(mut count) = self.from.and_then(|from| self.shared.from.get_mut(&from)) {
+            *count -= 1;
+        }
+        if let Some(from) = self.from {
+            self.shared.from.remove_if(&from, |_, count| *count == 0);
+        }
     }
 }
 
 impl Shared {
-    /// Room for `most` connections; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
+    /// Connections for which there is `room`; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
     /// subscription is under way, so that channel is as bounded as the table is.
-    pub fn new(most: usize, tls: Option<Arc<Tls>>, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
+    pub fn new(room: Room, tls: Option<Arc<Tls>>, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
         Arc::new(Shared {
             flows: DashMap::new(),
             opened: DashMap::new(),
             next_flow: AtomicU64::new(1),
             open: AtomicUsize::new(0),
-            most,
+            from: DashMap::new(),
+            room,
             passing: Semaphore::new(PASSING),
             tls,
             failures,
@@ -86,8 +110,25 @@ impl Shared {
     /// Takes one of the connections that there may be; none when all are taken.
     pub(super) fn permit(self: &Arc<Self>) -> Option<Permit> {
         let taken = self.open.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(Arc::clone(self));
-        (taken < self.most).then_some(permit)
+        let permit = Permit { shared: Arc::clone(self), from: None };
+        (taken < self.room.most).then_some(permit)
+    }
+
+    /// The same for a connection that comes in. The error names the limit that is reached.
+    pub(super) fn permit_from(self: &Arc<Self>, from: IpAddr) -> Result<Permit, &'static str> {
+        let from = from.to_canonical();
+        let mut permit = self.permit().ok_or("limits.tcp_connections")?;
+        if self.room.trusted.iter().any(|net| net.contains(&from)) {
+            return Ok(permit);
+        }
+        let mut count = self.from.entry(from).or_default();
+        if *count >= self.room.per_address {
+            return Err("limits.tcp_connections_per_address");
+        }
+        *count += 1;
+        drop(count);
+        permit.from = Some(from);
+        Ok(permit)
     }
 
     /// Takes one of the handshakes that there may be at once; none when all are taken.

@@ -21,7 +21,7 @@ pub use accept::Acceptor;
 pub use address::{Destination, FlowId, Listener, ListenerNo, Packet, Source, Ticket};
 pub use connection::{Arrival, Connection};
 pub use door::Door;
-pub use hub::{Hub, Shared};
+pub use hub::{Hub, Room, Shared};
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
 pub use udp::Datagrams;
 
