@@ -1,10 +1,13 @@
 //! The server under test, as a process of its own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "../peers/harness/ports.rs"]
+mod ports;
 
 pub(crate) struct Server {
     folder: PathBuf,
@@ -24,7 +27,8 @@ impl Server {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("lamplighter-faults-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Nobody is given one of these ports while a server is down.
+        let free = || SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let (sip, http) = (free(), free());
         let config = format!(
             "[sip]\nlisten = [\"udp://{sip}\"]\n[http]\nlisten = \"{http}\"\n[data]\ndir = \"data\"\n\
