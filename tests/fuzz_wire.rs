@@ -8,12 +8,11 @@ mod fuzz;
 use fuzz::fixtures::FIXTURES;
 use fuzz::inputs::{fuzz, seeded};
 use fuzz::mutation::{Change, mutate};
-use fuzz::sound::{ok_to, ours_is_sound, read_is_sound};
+use fuzz::sound::{ok_to, read_is_sound};
 use fuzz::talk::Talk;
 use fuzz::values::{stays_a_value, values_are_sound};
 use fuzz::{message, notifier, stream, values};
-use lamplighter::notifier::{Notifier, Outbox};
-use lamplighter::presence::Tick;
+use lamplighter::notifier::Notifier;
 use lamplighter::transport::{Packet, Source};
 
 /// What mutations put in: the bits of syntax on which readers trip.
@@ -81,6 +80,19 @@ fn the_fixtures_a_little_off_are_understood_or_refused() {
 }
 
 #[test]
+fn the_conversations_that_the_target_starts_from_are_understood() {
+    for talk in message::conversations() {
+        for statuses in message::answers(&talk) {
+            assert!(
+                statuses.len() > 1 && statuses.iter().all(|s| [200, 204].contains(s)),
+                "{statuses:?} to {}",
+                String::from_utf8_lossy(&talk)
+            );
+        }
+    }
+}
+
+#[test]
 fn streams_of_fixtures_a_little_off_are_understood_or_refused() {
     seeded(&stream::TARGET);
 }
@@ -135,13 +147,10 @@ fn mutated_answers_to_a_notify_are_taken_or_not() {
     fuzz!(Vec<Change>, |changes| {
         let notifier = notifier::notifier();
         let source = notifier::udp_source("192.0.2.99:5070");
-        let got = feed(&notifier, source, seed);
-        let answer = mutate(&ok_to(&got[1].bytes), &changes[..changes.len().min(3)], &TOKENS);
-        let mut out = Outbox::default();
-        notifier.receive(Tick(10), source, &answer, &mut out);
-        notifier.pass_time(Tick(600), &mut out);
-        assert_eq!(notifier.panics(), 0);
-        out.messages.iter().for_each(|packet| drop(ours_is_sound(&packet.bytes)));
+        let mut talk = Talk::new(&notifier, source, true);
+        let got = talk.say(seed);
+        talk.say(&mutate(&ok_to(&got[1].bytes), &changes[..changes.len().min(3)], &TOKENS));
+        talk.wait(600);
     });
 }
 

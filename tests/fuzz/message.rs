@@ -2,8 +2,8 @@
 //!
 //! An input is what one peer says, with [`BETWEEN`] between two messages. It is said to three notifiers: by a trusted
 //! proxy whose phone answers, by a stranger who never does, and on a connection by somebody who has to prove himself
-//! and knows how to. `{tag}` and `{etag}` stand for the To tag and the entity-tag of the last answer, without which no
-//! chance would ever find its way into a dialog.
+//! and knows how to. `{tag}` stands for the To tag of the last answer to a SUBSCRIBE, `{etag}` for the last entity-tag;
+//! without them no chance would ever find its way into a dialog.
 
 use std::sync::LazyLock;
 
@@ -54,17 +54,22 @@ enum Manner {
 pub(crate) const TARGET: Target = Target { name: "message", run: message, seeds, words: WORDS };
 
 fn message(bytes: &[u8]) {
-    static GUARDED_HOUSE: LazyLock<House> = LazyLock::new(|| House::new(GUARDED));
-    let open = notifier();
-    said(bytes, Talk::new(&open, udp_source("192.0.2.99:5070"), true), Manner::Answers);
-    let open = notifier();
-    said(bytes, Talk::new(&open, udp_source("203.0.113.9:5060"), false), Manner::Silent);
-    let guarded = GUARDED_HOUSE.notifier();
-    said(bytes, Talk::new(&guarded, tcp_source("203.0.113.9:5060"), false), Manner::Proves);
+    answers(bytes);
 }
 
-fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) {
-    let (mut tag, mut etag) = (String::new(), String::new());
+/// The status of the last word on each message of an input, by each of the three notifiers.
+pub(crate) fn answers(bytes: &[u8]) -> [Vec<u16>; 3] {
+    static GUARDED_HOUSE: LazyLock<House> = LazyLock::new(|| House::new(GUARDED));
+    let (open, strange, guarded) = (notifier(), notifier(), GUARDED_HOUSE.notifier());
+    [
+        said(bytes, Talk::new(&open, udp_source("192.0.2.99:5070"), true), Manner::Answers),
+        said(bytes, Talk::new(&strange, udp_source("203.0.113.9:5060"), false), Manner::Silent),
+        said(bytes, Talk::new(&guarded, tcp_source("203.0.113.9:5060"), false), Manner::Proves),
+    ]
+}
+
+fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) -> Vec<u16> {
+    let (mut tag, mut etag, mut statuses) = (String::new(), String::new(), Vec::new());
     for _ in 0..MOST {
         let end = memchr::memmem::find(rest, BETWEEN);
         let bytes = filled(&filled(&rest[..end.unwrap_or(rest.len())], b"{tag}", &tag), b"{etag}", &etag);
@@ -76,8 +81,11 @@ fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) {
             got = talk.say(&proven);
         }
         if let Some(answer) = got.first().and_then(|answer| wire::read(&answer.bytes).ok().flatten()) {
-            tag = answer.to.tag().unwrap_or_default().to_owned();
-            etag = header(&answer, "SIP-ETag").unwrap_or_default().to_owned();
+            statuses.push(answer.status().unwrap_or_default());
+            if answer.cseq.method == "SUBSCRIBE" {
+                tag = answer.to.tag().unwrap_or_default().to_owned();
+            }
+            etag = header(&answer, "SIP-ETag").map_or(etag, str::to_owned);
         }
         if manner != Manner::Silent {
             got.iter().filter(|packet| is_notify(packet)).for_each(|notify| drop(talk.say(&ok_to(&notify.bytes))));
@@ -87,6 +95,7 @@ fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) {
         rest = &rest[end + BETWEEN.len()..];
     }
     talk.leave();
+    statuses
 }
 
 fn is_notify(packet: &Packet) -> bool {
@@ -129,8 +138,14 @@ fn proof(request: &[u8], challenge: &[u8]) -> Option<Vec<u8>> {
     Some([&request[..at], line.as_bytes(), &request[at..]].concat())
 }
 
-/// The fixtures, and what happens within a dialog, and between a publisher and a watcher.
 fn seeds() -> Vec<Vec<u8>> {
+    let phones = fixtures("phones").into_iter().zip(fixtures("publish"));
+    let pairs = phones.map(|(phone, publish)| [phone, publish].join(BETWEEN));
+    FIXTURES.iter().cloned().chain(conversations()).chain(pairs).collect()
+}
+
+/// What happens within a dialog, and between a publisher and a watcher.
+pub(crate) fn conversations() -> Vec<Vec<u8>> {
     let in_dialog = |cseq: u32, more: &str| {
         SUBSCRIBE
             .replace("To: <sip:1001@acme.test>", "To: <sip:1001@acme.test>;tag={tag}")
@@ -138,26 +153,23 @@ fn seeds() -> Vec<Vec<u8>> {
             .replace("z9hG4bK1", &format!("z9hG4bKs{cseq}"))
             .replace("Expires: 600\r\n", more)
     };
-    let again = |more: &str| {
-        let whole = PUBLISH.replace("z9hG4bK2", "z9hG4bK3").replace("CSeq: 1 ", "CSeq: 2 ");
-        whole.replace("Event: dialog\r\n", &format!("Event: dialog\r\nSIP-If-Match: {{etag}}\r\n{more}"))
-    };
+    let again = PUBLISH
+        .replace("z9hG4bK2", "z9hG4bK3")
+        .replace("CSeq: 1 ", "CSeq: 2 ")
+        .replace("Event: dialog\r\n", "Event: dialog\r\nSIP-If-Match: {etag}\r\n");
     let (head, _) = PUBLISH.split_once("Content-Type").unwrap_or_default();
     let withdrawn = format!("{head}SIP-If-Match: {{etag}}\r\nContent-Length: 0\r\n\r\n")
         .replace("Expires: 600", "Expires: 0")
-        .replace("z9hG4bK2", "z9hG4bK4");
-    let talking = again("").replace("early</state>", "confirmed</state>").replace("Length: 222", "Length: 226");
-    let mut all = vec![
+        .replace("z9hG4bK2", "z9hG4bK4")
+        .replace("CSeq: 1 ", "CSeq: 3 ");
+    let talking = again.replace("early</state>", "confirmed</state>").replace("Length: 222", "Length: 226");
+    let talks: [Vec<String>; 4] = [
         vec![SUBSCRIBE.into(), in_dialog(2, "Expires: 300\r\n"), PUBLISH.into(), in_dialog(3, "Expires: 0\r\n")],
         vec![SUBSCRIBE.into(), in_dialog(2, "Expires: 300\r\nSuppress-If-Match: *\r\n")],
         vec![SUBSCRIBE.replace("dialog\r\n", "dialog;max-rate=0.5\r\n"), PUBLISH.into(), talking, withdrawn],
-        vec![SUBSCRIBE.replace("dialog\r\n", "dialog;call-id=c\r\n"), PUBLISH.into(), again("")],
+        vec![SUBSCRIBE.replace("dialog\r\n", "dialog;call-id=c\r\n"), PUBLISH.into(), again],
     ];
-    let pairs = fixtures("phones").into_iter().zip(fixtures("publish"));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    all.extend(pairs.map(|(phone, publish)| vec![text(&phone), text(&publish)]));
-    let talks = all.iter().map(|talk| talk.iter().map(String::as_bytes).collect::<Vec<_>>().join(BETWEEN));
-    FIXTURES.iter().cloned().chain(talks).collect()
+    talks.map(|talk| talk.join(std::str::from_utf8(BETWEEN).unwrap_or_default()).into_bytes()).into()
 }
 
 /// Of messages.
