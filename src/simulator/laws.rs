@@ -219,8 +219,10 @@ impl Laws {
     }
 
     /// The server is told that a NOTIFY could not be sent: it may try again.
-    pub fn undeliverable(&mut self, call_id: &str) {
-        for (_, dialog) in self.dialogs.iter_mut().filter(|((id, _), _)| id == call_id) {
+    ///
+    /// One Call-ID may have two dialogs here: a phone that has not heard of the first asks for another.
+    pub fn undeliverable(&mut self, dialog: &(String, String), cseq: u32) {
+        if let Some(dialog) = self.dialogs.get_mut(dialog).filter(|dialog| dialog.cseq == cseq) {
             dialog.answered = true;
             // A final one that has not left has not been said.
             dialog.last_said = false;

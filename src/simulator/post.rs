@@ -133,9 +133,10 @@ impl World {
 
     fn bounce(&mut self, packet: Packet) {
         self.draw(false, &packet.bytes, &[]);
-        let call_id = wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());
-        if let (Some(ticket), Some(call_id)) = (packet.ticket, call_id) {
-            self.in_ms(1, Happening::Undeliverable(self.life, ticket, call_id));
+        let Ok(Some(m)) = wire::read(&packet.bytes) else { return };
+        let dialog = (m.call_id.to_string(), m.from.tag().unwrap_or_default().to_string());
+        if let Some(ticket) = packet.ticket {
+            self.in_ms(1, Happening::Undeliverable(self.life, ticket, dialog, m.cseq.number));
         }
     }
 

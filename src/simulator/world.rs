@@ -37,8 +37,8 @@ pub(super) enum Happening {
     Publisher(usize, publisher::Wake),
     /// A fan-out goes on, in this life of the server.
     Continue(u64, u32),
-    /// A NOTIFY with this Call-ID could not be sent, in this life of the server.
-    Undeliverable(u64, Ticket, String),
+    /// The NOTIFY of this dialog (Call-ID and our tag) and CSeq could not be sent, in this life of the server.
+    Undeliverable(u64, Ticket, (String, String), u32),
     /// The journal of this life of the server goes on.
     Journal(u64, Stage),
     /// The server is to crash about now.
@@ -348,8 +348,8 @@ impl World {
             Happening::Continue(life, presentity) if life == self.life => {
                 self.serve(|server, now, out| server.continue_fan_out(now, presentity, out))
             }
-            Happening::Undeliverable(life, ticket, call_id) if life == self.life => {
-                self.laws.undeliverable(&call_id);
+            Happening::Undeliverable(life, ticket, dialog, cseq) if life == self.life => {
+                self.laws.undeliverable(&dialog, cseq);
                 self.serve(|server, now, out| server.undeliverable(now, ticket, out))
             }
             Happening::Journal(life, stage) if life == self.life => self.go_on_keeping(stage),
