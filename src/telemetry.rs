@@ -13,8 +13,10 @@ pub fn init(level: &str) {
         .or_else(|_| EnvFilter::builder().parse(level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // Complaining on standard error that standard error cannot be written panics; a full disk is no reason to.
     // The one error is that a subscriber is set already, as in tests that share a process.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).try_init();
+    let _ = subscriber.log_internal_errors(false).try_init();
 }
 
 /// Whether `level` is a filter that [`init`] would take.

@@ -195,6 +195,10 @@ fn while_the_disk_is_full_changes_get_503_and_all_else_is_served_until_there_is_
         shell.arg(program.get_program()).args(program.get_args());
         shell.current_dir(program.get_current_dir().unwrap());
         shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        // Nor is there room for the log, from the first line on.
+        let log = program.get_current_dir().unwrap().join("log");
+        std::fs::write(&log, vec![b'.'; 128 * 1024]).unwrap();
+        shell.stderr(std::fs::OpenOptions::new().append(true).open(log).unwrap());
         shell
     });
     let mut first = Phone::new(server.address());

@@ -83,7 +83,7 @@ impl Server {
     fn wait_until_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while std::net::TcpStream::connect(self.http).is_err() {
-            assert!(Instant::now() < deadline, "the server does not start: {:?}", self.log());
+            assert!(Instant::now() < deadline, "the server does not start: {}", self.log().trim_start_matches('.'));
             std::thread::sleep(Duration::from_millis(5));
         }
     }
