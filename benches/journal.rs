@@ -18,7 +18,7 @@ const KEYS: u64 = 250_000;
 const AT_MOST: Duration = Duration::from_secs(4);
 
 fn record(n: u64, value: &Bytes) -> Vec<Record> {
-    vec![Record { key: Key(n % KEYS, 0), value: Some(value.clone()) }]
+    vec![Record { key: Key(n % KEYS, 0), value: Some(value.clone()), order: n }]
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -11,6 +11,7 @@
 mod disk;
 mod error;
 mod format;
+mod latest;
 mod mem_disk;
 mod queue;
 mod snapshot;
@@ -54,6 +55,9 @@ pub struct Record {
     pub key: Key,
     /// What holds of it now.
     pub value: Option<bytes::Bytes>,
+    /// Tells which of two words on a key is the later one: whoever changes what the key names draws it under the lock
+    /// that he does that under. What he then appends may be overtaken on the way here, and counts no more then.
+    pub order: u64,
 }
 
 /// When an append counts as kept.

@@ -13,7 +13,9 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, store::Opened};
+use super::{
+    Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, latest::Latest, store::Opened,
+};
 
 /// Called once the fate of an append is known.
 pub(super) type Done = Box<dyn FnOnce(Result<(), WriteFailed>) + Send>;
@@ -32,6 +34,7 @@ pub(super) struct Entry {
 pub(super) struct Queue {
     pub(super) frames: Vec<u8>,
     pub(super) entries: Vec<Entry>,
+    pub(super) latest: Latest,
     pub(super) records: u64,
     /// Somebody waits, or wants it with the kernel now.
     pub(super) urgent: bool,
@@ -84,6 +87,7 @@ impl Shared {
         let queue = Queue {
             frames: Vec::new(),
             entries: Vec::new(),
+            latest: Latest::default(),
             records: 0,
             urgent: false,
             lazy_since: None,
@@ -134,9 +138,10 @@ impl Shared {
         if queue.held + octets > self.limits.queue {
             return Err(WriteFailed::Overloaded);
         }
-        let before = queue.frames.len();
-        format::frame(&mut queue.frames, |out| {
-            for record in records {
+        let Queue { frames, latest, .. } = &mut **queue;
+        let before = frames.len();
+        format::frame(frames, |out| {
+            for record in records.iter().filter(|record| latest.admits(record)) {
                 format::put(out, record.key, record.value.as_deref());
             }
         });

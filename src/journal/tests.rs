@@ -10,11 +10,11 @@ use std::{
 use super::{format::Kind, *};
 
 pub(super) fn is(key: u64, value: &str) -> Record {
-    Record { key: Key(key, 7), value: Some(Bytes::copy_from_slice(value.as_bytes())) }
+    Record { key: Key(key, 7), value: Some(Bytes::copy_from_slice(value.as_bytes())), order: 0 }
 }
 
 pub(super) fn gone(key: u64) -> Record {
-    Record { key: Key(key, 7), value: None }
+    Record { key: Key(key, 7), value: None, order: 0 }
 }
 
 /// Appends and waits.
@@ -78,13 +78,13 @@ fn both_halves_of_a_key_count() {
     let temp = Temp::new();
     let (journal, _) = temp.open();
     let records = vec![
-        Record { key: Key(1, 1), value: Some("a".into()) },
-        Record { key: Key(1, 2), value: Some("b".into()) },
-        Record { key: Key(u64::MAX, u32::MAX), value: Some("c".into()) },
+        Record { key: Key(1, 1), value: Some("a".into()), order: 0 },
+        Record { key: Key(1, 2), value: Some("b".into()), order: 0 },
+        Record { key: Key(u64::MAX, u32::MAX), value: Some("c".into()), order: 0 },
     ];
     keep(&journal, records.clone()).unwrap();
     drop(journal);
-    let found = temp.open().1.records.into_iter().map(|(key, v)| Record { key, value: Some(v) });
+    let found = temp.open().1.records.into_iter().map(|(key, v)| Record { key, value: Some(v), order: 0 });
     assert_eq!(found.collect::<Vec<_>>(), records);
 }
 
@@ -259,4 +259,20 @@ fn no_records_at_all_wait_for_those_before_and_for_nobody_else() {
     append(vec![is(2, "two")], "kept");
     append(vec![], "after it");
     assert_eq!([told.recv().unwrap(), told.recv().unwrap()], [("kept", true), ("after it", true)]);
+}
+
+#[test]
+fn a_word_that_was_overtaken_on_its_way_does_not_hold() {
+    let temp = Temp::new();
+    let (journal, _) = temp.open();
+    let word = |record: Record, order| vec![Record { order, ..record }];
+    keep(&journal, word(is(1, "first"), 1)).unwrap();
+    keep(&journal, word(is(1, "third"), 3)).unwrap();
+    keep(&journal, word(is(1, "second, by another thread"), 2)).unwrap();
+    keep(&journal, word(gone(2), 5)).unwrap();
+    keep(&journal, word(is(2, "before it was gone"), 4)).unwrap();
+    journal.begin_snapshot().unwrap().write([]).unwrap();
+    keep(&journal, word(is(1, "second, by a slower one"), 2)).unwrap();
+    drop(journal);
+    assert_eq!(live(&temp.open().1), pairs(&[(1, "third")]));
 }

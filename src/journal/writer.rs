@@ -205,6 +205,7 @@ impl Writer {
             let shared = self.shared.clone();
             let mut queue = shared.queue.lock();
             queue.health = Health::Failed { since: Instant::now(), why: why.clone() };
+            queue.latest.forget();
             let later = self.take_from(&mut queue, false);
             self.keep_promised(&later.frames, later.entries, &mut refused);
             queue.held = self.tail.len();

@@ -151,7 +151,7 @@ impl Notifier {
     pub(super) fn keep_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
             let value = Some(self.subscription_value(presentity, s));
-            out.records.push(Record { key: key_of(presentity, s.place.slot), value });
+            out.records.push(self.word(key_of(presentity, s.place.slot), value));
         }
     }
 
@@ -159,8 +159,8 @@ impl Notifier {
     pub(super) fn drop_subscription(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
         if self.settings.journal {
             let key = key_of(presentity, slot);
-            out.records.push(Record { key, value: None });
-            out.records.push(Record { key: Key(key.0 | ACKNOWLEDGED, slot), value: None });
+            out.records.push(self.word(key, None));
+            out.records.push(self.word(Key(key.0 | ACKNOWLEDGED, slot), None));
         }
     }
 
@@ -168,7 +168,7 @@ impl Notifier {
     pub(super) fn remark_acknowledged(&self, presentity: &Presentity, slot: u32, known: Known, out: &mut Outbox) {
         if self.settings.journal {
             let key = Key(u64::from(presentity.number) | ACKNOWLEDGED, slot);
-            out.remarks.push(Record { key, value: Some(encode(&known)) });
+            out.remarks.push(self.word(key, Some(encode(&known))));
         }
     }
 
@@ -176,8 +176,13 @@ impl Notifier {
     pub(super) fn keep_state(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
         if self.settings.journal {
             let value = self.state_value(presentity, state);
-            out.records.push(Record { key: key_of(presentity, STATE), value });
+            out.records.push(self.word(key_of(presentity, STATE), value));
         }
+    }
+
+    /// The latest word on a key, drawn under the presentity's lock.
+    fn word(&self, key: Key, value: Option<Bytes>) -> Record {
+        Record { key, value, order: self.next_number() }
     }
 
     fn subscription_value(&self, presentity: &Presentity, s: &Subscription) -> Bytes {

@@ -179,7 +179,7 @@ impl World {
         for entry in &mut self.keeper.waiting {
             entry.end = tape.append(&entry.records);
             if self.options.sabotage == Some(Sabotage::OldRecord) {
-                for Record { key, value } in &entry.records {
+                for Record { key, value, .. } in &entry.records {
                     let Some(value) = value else { continue };
                     self.keeper.first_words.entry(*key).or_insert_with(|| value.clone());
                 }
