@@ -14,7 +14,8 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
-    Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, latest::Latest, store::Opened,
+    Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, latest::Latest,
+    store::Opened,
 };
 
 /// Called once the fate of an append is known.
