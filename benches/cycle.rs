@@ -39,7 +39,8 @@ fn header<'a>(message: &'a str, name: &str) -> &'a str {
 
 impl Bench {
     fn new() -> Bench {
-        let config = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
+        let config =
+            "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
         let mut config = Config::parse(config, "bench.toml").expect("the configuration");
         config.data.durability = lamplighter::config::Durability::Memory;
         let directory = Arc::new(Directory::new(&config));
@@ -100,7 +101,9 @@ fn main() {
         };
         time(&mut figures[0], &mut || (0..subscriptions).for_each(|i| tags.push(bench.subscribe(i, 1, None, 3_600))));
         bench.now += 40_000;
-        time(&mut figures[1], &mut || (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 2, Some(&tags[i]), 3_600)));
+        time(&mut figures[1], &mut || {
+            (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 2, Some(&tags[i]), 3_600))
+        });
         bench.now += 40_000;
         time(&mut figures[2], &mut || (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 3, Some(&tags[i]), 0)));
         assert_eq!(bench.notifier.subscriptions(), 0);

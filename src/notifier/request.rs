@@ -15,7 +15,7 @@ use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
 use crate::sip::transaction::{Seen, TIMEOUT};
 use crate::sip::uri::{Scheme, Uri};
-use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
+use crate::sip::wire::{self, Head, Message, Name, Refused, StartLine, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
 
@@ -71,7 +71,7 @@ impl Notifier {
             })
             .unwrap_or_else(|refusal| refusal);
         tracing::debug!(
-            peer = %source.peer, method = request.cseq.method, uri, call_id = request.call_id,
+            peer = %source.peer, method = request.cseq.method, uri = uri.text, call_id = request.call_id,
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
@@ -138,7 +138,7 @@ impl Notifier {
     fn inspect<'a>(
         &self,
         verb: Verb<'_>,
-        uri: &'a str,
+        uri: Uri<'a>,
         request: &Message<'_>,
         source: Source,
     ) -> Result<(Method, Uri<'a>), Answer> {
@@ -152,7 +152,6 @@ impl Notifier {
             }
         };
         let unsupported = |reason| Answer::new(StatusCode::UnsupportedUriScheme, reason);
-        let uri = Uri::read(uri).ok_or_else(|| Answer::bad_request(Fault::RequestUri.to_string()))?;
         match uri.scheme {
             Scheme::Sip => {}
             // Over TLS, or by a proxy that stays in between and does that for us.

@@ -1,9 +1,10 @@
 //! The head of a message: start line and header lines, found but not yet interpreted.
 
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 
 use super::{Fault, MAX_HEADERS, MAX_LINE};
 use crate::sip::Method;
+use crate::sip::scan::{cut, trim};
 
 /// The headers that we look at, whatever form of the name was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +68,10 @@ const NAMES: [Entry; 23] = [
 impl Name {
     /// The header of this name, and whether it may stand only once.
     fn of(text: &str) -> (Name, bool) {
-        NAMES
-            .iter()
-            .find(|(long, short, ..)| text.eq_ignore_ascii_case(if text.len() == 1 { short } else { long }))
-            .map_or((Name::Other, false), |(_, _, name, once)| (*name, *once))
+        let long = |entry: &&Entry| entry.0.len() == text.len() && entry.0.eq_ignore_ascii_case(text);
+        let short = |entry: &&Entry| entry.1.eq_ignore_ascii_case(text);
+        let found = if text.len() == 1 { NAMES.iter().find(short) } else { NAMES.iter().find(long) };
+        found.map_or((Name::Other, false), |(_, _, name, once)| (*name, *once))
     }
 
     /// The header's full name, as written.
@@ -149,6 +150,8 @@ pub struct Head<'a> {
     pub start: StartLine<'a>,
     /// The header lines in order.
     pub headers: Vec<Header<'a>>,
+    /// For every name one more than where its first line is, 0 where there is none.
+    first: [u8; Name::Other as usize + 1],
     /// The first thing found wrong, or the first that hides the end.
     pub fault: Option<Fault>,
     /// True if the fault makes it doubtful where the message ends; nothing behind it in a stream can be trusted then.
@@ -170,7 +173,17 @@ fn version(text: &str) -> Result<(), Fault> {
 
 /// Whether a text is a token (RFC 3261 section 25.1).
 pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&c))
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut c = 0;
+        while c < 128 {
+            table[c] = (c as u8).is_ascii_alphanumeric()
+                || matches!(c as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+            c += 1;
+        }
+        table
+    };
+    !text.is_empty() && text.bytes().all(|c| TOKEN[usize::from(c)])
 }
 
 fn start_line(line: &str) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
@@ -207,7 +220,13 @@ impl<'a> Head<'a> {
         let bytes = text.as_bytes();
         let (first, mut at) = next_line(text, 0).ok_or(Fault::NotSip)?;
         let (start, fault) = start_line(first.strip_suffix('\r').unwrap_or(first))?;
-        let mut head = Head { start, headers: Vec::with_capacity(24), fault, end_hidden: false };
+        let mut head = Head {
+            start,
+            headers: Vec::with_capacity(20),
+            first: [0; Name::Other as usize + 1],
+            fault,
+            end_hidden: false,
+        };
         head.check_octets(&text[..at]);
         if first.len() > MAX_LINE {
             head.note(Fault::HeaderTooLong);
@@ -239,7 +258,7 @@ impl<'a> Head<'a> {
 
     /// Takes one header line with its folds. `seen` has a bit for every name that stood before.
     fn take(&mut self, line: &'a str, seen: &mut u32) {
-        let name_and_value = line.split_once(':').map(|(name, value)| (name.trim_end_matches([' ', '\t']), value));
+        let name_and_value = cut(line, b':').map(|(name, value)| (name.trim_end_matches([' ', '\t']), value));
         let Some((name, value)) = name_and_value.filter(|(name, _)| is_token(name)) else {
             return self.note(Fault::HeaderLine);
         };
@@ -264,7 +283,12 @@ impl<'a> Head<'a> {
                 return;
             }
         }
-        self.headers.push(Header { name, written, value: value.trim_matches([' ', '\t', '\r', '\n']) });
+        self.headers.push(Header { name, written, value: trim(value) });
+        let first = &mut self.first[name as usize];
+        if *first == 0 {
+            // There are never so many lines that it does not fit.
+            *first = self.headers.len() as u8;
+        }
     }
 
     fn note(&mut self, fault: Fault) {
@@ -281,6 +305,11 @@ impl<'a> Head<'a> {
     /// from there on we and they would read different messages.
     fn check_octets(&mut self, line: &str) {
         let line = line.as_bytes();
+        // Nearly always there is one CR, where it should be, and no NUL.
+        let end = line.len().saturating_sub(2);
+        if line[end..] == *b"\r\n" && memchr3(b'\r', b'\n', 0, &line[..end]).is_none() {
+            return;
+        }
         let half = |i: usize| match line[i] {
             b'\r' => line.get(i + 1) != Some(&b'\n'),
             _ => i == 0 || line[i - 1] != b'\r',
@@ -296,12 +325,19 @@ impl<'a> Head<'a> {
 
     /// The values of all lines of this name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |h| h.name == name).map(|h| h.value)
+        let from = match self.first[name as usize] {
+            0 => self.headers.len(),
+            first => usize::from(first) - 1,
+        };
+        self.headers[from..].iter().filter(move |h| h.name == name).map(|h| h.value)
     }
 
     /// The value of the first line of this name.
     pub fn first(&self, name: Name) -> Option<&'a str> {
-        self.headers.iter().find(|h| h.name == name).map(|h| h.value)
+        match self.first[name as usize] {
+            0 => None,
+            first => self.headers.get(usize::from(first) - 1).map(|header| header.value),
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::head::{Head, Name};
 use crate::sip::StatusCode;
-use crate::sip::headers::{NameAddr, Via, name_and_value, param, split, split_first};
+use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
+use crate::sip::scan::split;
 
 /// Appends one message to a buffer.
 ///
@@ -108,7 +109,7 @@ pub fn reply<'b>(
     }
     if let Some(to) = request.first(Name::To) {
         match NameAddr::read(to) {
-            Some(to) if param(to.params, "tag").is_none() && !to_tag.is_empty() => {
+            Some(to) if !to.has_tag() && !to_tag.is_empty() => {
                 writer.header("To", format_args!("{};tag={to_tag}", to.text))
             }
             _ => writer.header("To", to),
