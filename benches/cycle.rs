@@ -23,6 +23,7 @@ struct Bench {
     now: u64,
     request: String,
     reply: String,
+    out: Outbox,
 }
 
 fn source(i: usize) -> Source {
@@ -50,12 +51,12 @@ impl Bench {
             sent_by: "127.0.0.1:5060".into(),
         };
         let notifier = Notifier::new(Settings::of(&config, directory, vec![listener], [7; 16]));
-        Bench { notifier, now: 1_000, request: String::new(), reply: String::new() }
+        Bench { notifier, now: 1_000, request: String::new(), reply: String::new(), out: Outbox::default() }
     }
 
     /// One SUBSCRIBE with all that it brings; gives our tag.
     fn subscribe(&mut self, i: usize, cseq: u32, tag: Option<&str>, expires: u32) -> String {
-        let Bench { notifier, request, reply, .. } = self;
+        let Bench { notifier, request, reply, out, .. } = self;
         let (user, port) = (i / WATCHERS, 20_000 + i % 4);
         let to_tag = tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
         request.clear();
@@ -67,8 +68,7 @@ impl Bench {
              Event: dialog\r\nAccept: application/dialog-info+xml\r\nExpires: {expires}\r\nUser-Agent: bench/1.0\r\n\
              Content-Length: 0\r\n\r\n"
         );
-        let mut out = Outbox::default();
-        notifier.receive(Tick(self.now), source(i), request.as_bytes(), &mut out);
+        notifier.receive(Tick(self.now), source(i), request.as_bytes(), out);
         assert_eq!(out.messages.len(), 2, "an answer and a NOTIFY");
         let answer = std::str::from_utf8(&out.messages[0].bytes).expect("text");
         assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
@@ -80,8 +80,8 @@ impl Bench {
             let _ = write!(reply, "{name}{}\r\n", header(notify, &format!("\r\n{name}")));
         }
         reply.push_str("Content-Length: 0\r\n\r\n");
-        let mut out = Outbox::default();
-        notifier.receive(Tick(self.now), source(i), reply.as_bytes(), &mut out);
+        out.messages.clear();
+        notifier.receive(Tick(self.now), source(i), reply.as_bytes(), out);
         assert!(out.messages.is_empty());
         ours
     }

@@ -234,6 +234,6 @@ fn watch(notifier: &Notifier, publish: &[u8], out: &mut Outbox) {
     let notify = wire::read(&notify).expect("readable").expect("a message");
     let mut answer = Vec::new();
     let peer = "192.0.2.1:5060".parse().expect("an address");
-    wire::reply(&mut answer, &lamplighter::sip::StatusCode::OK, "OK", &notify.head, peer, "").end();
+    wire::reply(&mut answer, &lamplighter::sip::StatusCode::OK, "OK", &notify.head, peer, None).end();
     notifier.receive(Tick(10), source, &answer, out);
 }

@@ -80,8 +80,11 @@ impl<'a> NameAddr<'a> {
                 (Some(trim(uri)).filter(|uri| !uri.bytes().any(|c| c == b'?' || c == b','))?, params)
             }
         };
-        let plain = is_plain(params) || (closes(params) && find_outside(params, b',').is_none() && is_writable(params));
-        let tag = only(params, "tag").filter(|_| plain && sound_uri(uri))?;
+        let sound = |params| closes(params) && find_outside(params, b',').is_none() && is_writable(params);
+        if !sound_uri(uri) || !(is_plain(params) || sound(params)) {
+            return None;
+        }
+        let tag = only(params, "tag")?;
         Some(NameAddr { text, uri, params, tag })
     }
 
@@ -105,6 +108,9 @@ impl<'a> NameAddr<'a> {
 /// The value of a parameter by which something is found, if it is there; none at all if it stands twice (RFC 3261 section
 /// 7.3.1), for then we and a proxy might not mean the same dialog, transaction or subscription.
 fn only<'a>(text: &'a str, wanted: &str) -> Option<Option<&'a str>> {
+    if text.is_empty() {
+        return Some(None);
+    }
     let mut found = None;
     for (name, value) in params(text).filter(|(name, _)| name.eq_ignore_ascii_case(wanted)) {
         if found.replace((name, value)).is_some() {
@@ -123,6 +129,9 @@ fn is_writable(params: &str) -> bool {
 /// Whether separators of an item stand together, as nobody means it (RFC 4475 section 3.1.2.1). One at its end parts
 /// nothing and does no harm.
 pub fn has_stray_separators(item: &str) -> bool {
+    if item.bytes().filter(|c| *c == b';').count() < 2 {
+        return false;
+    }
     let params = || split(item, b';').skip(1);
     params().zip(params().skip(1)).any(|(param, _)| trim(param).is_empty())
 }
@@ -312,6 +321,9 @@ pub fn media_type(value: &str) -> String {
 pub fn accepts<'a>(lines: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
     let (mut any, mut admitted) = (false, false);
     for item in lines.flat_map(list) {
+        if item == wanted {
+            return true;
+        }
         any = true;
         let refused =
             item.split_once(';').is_some_and(|(_, params)| param(params, "q").is_some_and(|q| q.parse() == Ok(0.0)));

@@ -56,10 +56,9 @@ pub(crate) const SEEDS: [(&str, &str); 6] = [
 ];
 
 pub(crate) fn write(package: &dyn EventPackage, picture: &Picture<'_>) -> String {
-    let (mut tail, mut body) = (String::new(), String::new());
+    let mut tail = String::new();
     package.write_tail(picture, &mut tail);
-    package.write(u32::MAX, "sip:<\"&'>@d", &tail, &mut body);
-    body
+    package.body(u32::MAX, "sip:<\"&'>@d", &tail)
 }
 
 /// What our own document says of a side of which this was reported: nothing is missing in it.

@@ -4,7 +4,7 @@ use memchr::{memchr, memchr3};
 
 use super::{Fault, MAX_HEADERS, MAX_LINE};
 use crate::sip::Method;
-use crate::sip::scan::{cut, trim};
+use crate::sip::scan::trim;
 
 /// The headers that we look at, whatever form of the name was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,18 +171,20 @@ fn version(text: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether a text is a token (RFC 3261 section 25.1).
+/// What a token is made of (RFC 3261 section 25.1).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < 128 {
+        table[c] = (c as u8).is_ascii_alphanumeric()
+            || matches!(c as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        c += 1;
+    }
+    table
+};
+
+/// Whether a text is a token.
 pub fn is_token(text: &str) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut c = 0;
-        while c < 128 {
-            table[c] = (c as u8).is_ascii_alphanumeric()
-                || matches!(c as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
-            c += 1;
-        }
-        table
-    };
     !text.is_empty() && text.bytes().all(|c| TOKEN[usize::from(c)])
 }
 
@@ -218,8 +220,9 @@ impl<'a> Head<'a> {
     /// the body starts.
     pub fn find(text: &'a str) -> Result<(Head<'a>, usize), Fault> {
         let bytes = text.as_bytes();
-        let (first, mut at) = next_line(text, 0).ok_or(Fault::NotSip)?;
-        let (start, fault) = start_line(first.strip_suffix('\r').unwrap_or(first))?;
+        let line = next_line(text, 0).ok_or(Fault::NotSip)?;
+        let first = line.text.strip_suffix('\r').unwrap_or(line.text);
+        let (start, fault) = start_line(first)?;
         let mut head = Head {
             start,
             headers: Vec::with_capacity(20),
@@ -227,23 +230,27 @@ impl<'a> Head<'a> {
             fault,
             end_hidden: false,
         };
-        head.check_octets(&text[..at]);
-        if first.len() > MAX_LINE {
+        if !line.clean {
+            head.check_octets(&text[..line.end]);
+        }
+        if line.text.len() > MAX_LINE {
             head.note(Fault::HeaderTooLong);
         }
-        let (mut complete, mut seen) = (false, 0_u32);
-        while let Some((line, mut end)) = next_line(text, at) {
+        let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
+        while let Some(Line { text: line, mut end, mut clean }) = next_line(text, at) {
             let empty = matches!(line, "" | "\r");
             // Lines that start with a blank continue the one before (RFC 3261 section 7.3.1).
             while !empty && matches!(bytes.get(end), Some(b' ' | b'\t')) {
                 match next_line(text, end) {
-                    Some((_, after)) => end = after,
+                    Some(more) => (end, clean) = (more.end, clean & more.clean),
                     None => break,
                 }
             }
             let whole = &text[at..end];
             at = end;
-            head.check_octets(whole);
+            if !clean {
+                head.check_octets(whole);
+            }
             if empty {
                 complete = true;
                 break;
@@ -258,11 +265,7 @@ impl<'a> Head<'a> {
 
     /// Takes one header line with its folds. `seen` has a bit for every name that stood before.
     fn take(&mut self, line: &'a str, seen: &mut u32) {
-        let name_and_value = cut(line, b':').map(|(name, value)| (name.trim_end_matches([' ', '\t']), value));
-        let Some((name, value)) = name_and_value.filter(|(name, _)| is_token(name)) else {
-            return self.note(Fault::HeaderLine);
-        };
-        let written = name;
+        let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
         let (name, once) = Name::of(written);
         let bit = 1 << name as u32;
         if once && *seen & bit != 0 {
@@ -305,11 +308,6 @@ impl<'a> Head<'a> {
     /// from there on we and they would read different messages.
     fn check_octets(&mut self, line: &str) {
         let line = line.as_bytes();
-        // Nearly always there is one CR, where it should be, and no NUL.
-        let end = line.len().saturating_sub(2);
-        if line[end..] == *b"\r\n" && memchr3(b'\r', b'\n', 0, &line[..end]).is_none() {
-            return;
-        }
         let half = |i: usize| match line[i] {
             b'\r' => line.get(i + 1) != Some(&b'\n'),
             _ => i == 0 || line[i - 1] != b'\r',
@@ -341,11 +339,32 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The line that starts at `at`, up to its LF, and where the next one starts.
-fn next_line(text: &str, at: usize) -> Option<(&str, usize)> {
+/// A line of text.
+struct Line<'a> {
+    /// What stands before its LF, or before its CRLF if it is `clean`.
+    text: &'a str,
+    /// Where the next one starts.
+    end: usize,
+    /// It ends with CRLF, and there is no other CR, LF or NUL in it.
+    clean: bool,
+}
+
+/// The line that starts at `at`.
+fn next_line(text: &str, at: usize) -> Option<Line<'_>> {
     let rest = text.as_bytes().get(at..)?;
-    let length = memchr(b'\n', rest)?;
-    Some((&text[at..at + length], at + length + 1))
+    let special = memchr3(b'\r', b'\n', 0, rest)?;
+    if rest[special..].starts_with(b"\r\n") {
+        return Some(Line { text: &text[at..at + special], end: at + special + 2, clean: true });
+    }
+    let length = special + memchr(b'\n', &rest[special..])?;
+    Some(Line { text: &text[at..at + length], end: at + length + 1, clean: false })
+}
+
+/// Name and value of a header line, not trimmed; none if there is no name.
+fn name_and_value(line: &str) -> Option<(&str, &str)> {
+    let end = line.bytes().position(|c| !TOKEN[usize::from(c)]).filter(|end| *end > 0)?;
+    let value = line[end..].trim_start_matches([' ', '\t']).strip_prefix(':')?;
+    Some((&line[..end], value))
 }
 
 /// Where the head ends that `bytes` starts with: behind its empty line, be that rightly `CRLF` or wrongly `LF`. What
