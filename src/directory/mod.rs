@@ -5,7 +5,8 @@
 //! is shared without locks. Tokens and passwords never leave this room, nor do they appear in its `Debug` output.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use crate::config::{self, Config, Publishes};
 use crate::sip::digest::Verifier;
@@ -71,6 +72,8 @@ struct Account {
     users: HashMap<Box<str>, Member>,
     devices: HashMap<Box<str>, Member>,
     principals: HashMap<Box<str>, Principal>,
+    /// Every extension of a device or a user, with its user's name.
+    extensions: BTreeMap<Box<str>, Option<Box<str>>>,
 }
 
 impl Directory {
@@ -137,6 +140,25 @@ impl Directory {
         }
     }
 
+    /// The extensions of an account that the configuration names, from one on, ordered.
+    pub fn extensions_from(&self, account: AccountNo, from: &str) -> impl Iterator<Item = &str> {
+        let from = (Bound::Included(from), Bound::Unbounded);
+        self.account(account)
+            .into_iter()
+            .flat_map(move |account| account.extensions.range::<str, _>(from))
+            .map(|(e, _)| &**e)
+    }
+
+    /// Whether the configuration names this extension, in lower case.
+    pub fn has_extension(&self, account: AccountNo, extension: &str) -> bool {
+        self.account(account).is_some_and(|account| account.extensions.contains_key(extension))
+    }
+
+    /// The name of the user whose extension this is, in lower case.
+    pub fn name_of(&self, account: AccountNo, extension: &str) -> Option<&str> {
+        self.account(account)?.extensions.get(extension)?.as_deref()
+    }
+
     /// The device of an account with this id.
     pub fn device(&self, account: AccountNo, id: &str) -> Option<&Member> {
         self.account(account)?.devices.get(id)
@@ -188,6 +210,7 @@ impl Account {
             users: account.users.iter().map(user).collect(),
             devices: account.devices.iter().map(device).collect(),
             principals,
+            extensions: extensions(account),
         }
     }
 }
@@ -201,6 +224,20 @@ fn principal(account: &config::Account, device: &config::Device, realm: &str) ->
     let own = own.map(|extension| extension.to_ascii_lowercase().into()).collect();
     let verifier = sip.password.as_ref().map(|password| Verifier::new(&sip.username, realm, password.expose()));
     Some((sip.username.as_str().into(), Principal { verifier, own, publishes: sip.publishes }))
+}
+
+/// Every extension of a device or a user, with the name of its user if he has one.
+fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>> {
+    let name = |user: &config::User| user.username.as_deref().map(Box::from);
+    let of_devices = account.devices.iter().filter_map(|device| {
+        let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
+        Some((own(device)?.into(), owner.and_then(name)))
+    });
+    let of_users = account.users.iter().filter_map(|user| {
+        let extension = user.presence_id.as_ref()?.to_ascii_lowercase();
+        Some((extension.into(), name(user)))
+    });
+    of_devices.chain(of_users).collect()
 }
 
 /// The extension of a device: its presence id, else its SIP user name.
