@@ -17,6 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::directory::AccountNo;
 use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::events::Changed;
+use lamplighter::notifier::explain::Explain;
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -102,6 +105,48 @@ impl Control for Desk {
     }
 }
 
+impl Explain for Desk {
+    fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp> {
+        self.0.lamp(account, extension)
+    }
+    fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
+        self.0.lamps(account, from, most)
+    }
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory> {
+        self.0.lamp_story(Tick(2_000), account, extension)
+    }
+    fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
+        self.0.subscription(account, id)
+    }
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+        self.0.subscription_story(account, id)
+    }
+    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
+        self.0.find_watchers(account, text, most)
+    }
+    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+        let mut out = Outbox::default();
+        let found = self.0.resend(Tick(2_000), account, id, &mut out);
+        self.look(&out);
+        Ok(found)
+    }
+    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+        let mut out = Outbox::default();
+        let found = self.0.end(Tick(2_000), account, id, &mut out);
+        self.look(&out);
+        Ok(found)
+    }
+    fn overview(&self, account: AccountNo) -> Overview {
+        self.0.overview(Tick(2_000), account)
+    }
+    fn listen(&self, on: bool) {
+        self.0.listen(on);
+    }
+    fn changes(&self) -> (Vec<Changed>, bool) {
+        self.0.changes()
+    }
+}
+
 /// A notifier with a watcher and a call.
 fn desk(house: &House) -> Arc<Desk> {
     let notifier = house.notifier();
@@ -130,7 +175,8 @@ fn asked(bytes: &[u8], control: Arc<Desk>, strict_compat: bool) -> usize {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(ACCOUNTS));
     let ready = Arc::new(AtomicBool::new(true));
     let state =
-        ApiState { directory: Arc::clone(&HOUSE.directory), control, strict_compat, ready, node: "pres1".into() };
+        // A stream has no end, and here every answer is read to its end.
+        ApiState { directory: Arc::clone(&HOUSE.directory), control, strict_compat, ready, node: "pres1".into(), event_streams: 0 };
     let (answers, faults) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&answers), Arc::clone(&faults));
     let checked = middleware::from_fn(move |request: Request, next: middleware::Next| {
