@@ -15,7 +15,7 @@ use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
 use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
-use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Source};
+use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source};
 
 const CONFIG: &str = r#"
 [[account]]
@@ -127,10 +127,10 @@ fn show(out: &Outbox) -> String {
         let to = match packet.to {
             Destination::Datagram { peer, .. } => format!("udp to {peer}"),
             Destination::Flow { otherwise: None, .. } => "on the same connection".to_string(),
-            Destination::Flow { otherwise: Some((_, peer)), .. } => {
+            Destination::Flow { otherwise: Some(Remote { peer, .. }), .. } => {
                 format!("on the same connection, else tcp to {peer}")
             }
-            Destination::Connection { peer, .. } => format!("tcp to {peer}"),
+            Destination::Connection(Remote { peer, .. }) => format!("tcp to {peer}"),
         };
         let message = String::from_utf8_lossy(&packet.bytes).replace("\r\n", "\n");
         let _ = writeln!(text, "--- {to}\n{message}");

@@ -81,7 +81,7 @@ impl Notifier {
             other => (fresh, other.failures(), 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
-        out.send(to, bytes.clone(), Some(notify));
+        out.send(to.clone(), bytes.clone(), Some(notify));
         subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
@@ -309,7 +309,7 @@ impl Notifier {
                         flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
-                        out.send(flight.to, flight.bytes.clone(), Some(notify));
+                        out.send(flight.to.clone(), flight.bytes.clone(), Some(notify));
                     }
                     self.watch_delivery(now, subscription, deadline);
                 }

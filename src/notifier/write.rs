@@ -18,7 +18,7 @@ use crate::presence::subscription::{MaxRate, Subscription};
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::Uri;
-use crate::transport::{Destination, ListenerNo};
+use crate::transport::{Destination, ListenerNo, Remote};
 
 /// The largest request that goes into a datagram without second thoughts, the path MTU being unknown (octets).
 const LARGE: usize = 1_300;
@@ -104,7 +104,7 @@ impl Notifier {
         let slim = slim(&bytes);
         let (letter, carried, count) = if slim.len() <= LARGE {
             (Letter { to, bytes: slim.into(), detour: false }, "with short header names", &self.large.slimmed)
-        } else if let Some((to, via)) = self.connection_for(subscription) {
+        } else if let Some((to, via)) = self.connection_for(subscription, &to) {
             // The Contact is that of the dialog, which goes on over UDP.
             let bytes = self.write_for(now, subscription, document, via, no).into();
             match to {
@@ -125,7 +125,8 @@ impl Notifier {
 
     /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by. None to an address that has
     /// not shown to be the phone's own: whoever forges sources could have us open as many as we may have.
-    fn connection_for(&self, subscription: &Subscription) -> Option<(Destination, ListenerNo)> {
+    fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerNo)> {
+        let Destination::Datagram { peer, .. } = *to else { return None };
         if !self.settings.presence.large_over_tcp
             || subscription.phone.takes_datagrams_only()
             || !self.is_proven(subscription)
@@ -138,8 +139,9 @@ impl Notifier {
         if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set.is_empty()) {
             return Some((Destination::Flow { flow, otherwise: None }, way.listener));
         }
-        let to = self.settings.routing.next_hop_by_tcp(dialog, source)?;
-        Some((to, listener_of(&to, source.listener)))
+        let remote = self.settings.routing.next_hop_by_tcp(dialog, source, peer)?;
+        let via = remote.listener;
+        Some((Destination::Connection(remote), via))
     }
 
     /// As it is written to leave by the name of one listener, while requests of the phone come back to another.
@@ -223,7 +225,7 @@ pub(super) fn is_sips(uri: &str) -> bool {
 /// The listener whose name a message goes by.
 fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
     match to {
-        Destination::Datagram { listener, .. } | Destination::Connection { listener, .. } => *listener,
+        Destination::Datagram { listener, .. } | Destination::Connection(Remote { listener, .. }) => *listener,
         Destination::Flow { .. } => source,
     }
 }
