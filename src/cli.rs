@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "LAMPLIGHTER_CONFIG")]
         config: Option<PathBuf>,
     },
+    /// Run a server with a small office whose phones call each other, and print the page to watch it on
+    Demo(DemoArgs),
     /// Check a configuration file and say what is wrong with it, if anything
     Check {
         /// The configuration file
@@ -43,6 +46,14 @@ pub enum Command {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/healthz")]
         url: String,
     },
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where the page is served [default: 127.0.0.1:8000, or another port if that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
 }
 
 /// Arguments of `watch`.

@@ -142,9 +142,9 @@ impl Notifier {
 
     /// A NOTIFY was answered with this status, or not at all (408).
     pub(super) fn note_answered(&self, now: Tick, place: Place, source: Source, flight: &InFlight, reply: u16) {
-        let transport = match flight.to {
+        let transport = match &flight.to {
             Destination::Datagram { .. } => Transport::Udp,
-            Destination::Connection { listener, .. } => self.settings.routing.listener(listener).transport,
+            Destination::Connection(remote) => self.settings.routing.listener(remote.listener).transport,
             Destination::Flow { .. } if flight.detour => Transport::Tcp,
             Destination::Flow { .. } => source.transport,
         };
