@@ -22,6 +22,7 @@ use crate::notifier::control::Control;
 mod auth;
 mod body;
 mod cors;
+mod dashboard;
 mod envelope;
 mod error;
 mod events;
@@ -77,6 +78,9 @@ pub fn router(state: ApiState) -> Router {
 /// Answers one request, whatever it is.
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    if let Some(page) = dashboard::answer(&head) {
+        return page;
+    }
     let mut ask = Ask::new(&head);
     let outcome = handle(&api, &head, body, &mut ask).await;
     envelope::response(&api.state, &ask, outcome)
