@@ -25,11 +25,11 @@ pub(super) fn dialog_info(version: u32, extension: &str, calls: &[Call]) -> Stri
     for Call { id, state, outgoing, held, other: (name, number) } in calls {
         let direction = if *outgoing { "initiator" } else { "recipient" };
         let rendering = if *held { "no" } else { "yes" };
-        let _ = write!(
+        let _ = writeln!(
             body,
             "<dialog id=\"{id}\" call-id=\"{id}\" direction=\"{direction}\"><state>{state}</state>\
              <local><target uri=\"sip:{extension}@{REALM}\"><param pname=\"+sip.rendering\" pval=\"{rendering}\"/>\
-             </target></local><remote><identity display=\"{}\">sip:{number}@{REALM}</identity></remote></dialog>\n",
+             </target></local><remote><identity display=\"{}\">sip:{number}@{REALM}</identity></remote></dialog>",
             escaped(name)
         );
     }

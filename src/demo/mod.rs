@@ -49,7 +49,7 @@ impl Demo {
     /// Opens it.
     pub fn open(args: &DemoArgs) -> Result<Demo, DemoError> {
         let token = format!("{:032x}", u128::from_ne_bytes(new_secret()));
-        let http = args.http.map_or_else(|| free_for_http(), Ok)?;
+        let http = args.http.map_or_else(free_for_http, Ok)?;
         let sip = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let config = Config::parse(&people::configuration(sip, http, &token), "the demo's configuration")?;
         let server = Server::start(&config)?;

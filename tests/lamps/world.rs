@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lamplighter::config::Config;
@@ -17,7 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) sip: SocketAddr,
     http: SocketAddr,
-    server: Option<Server>,
+    /// In a lock, so that several threads may use the world.
+    server: Mutex<Option<Server>>,
 }
 
 impl World {
@@ -54,7 +56,7 @@ realm = "umbrella.test"
 "#
         );
         let server = Server::start(&Config::parse(&config, "lamps.toml").unwrap()).unwrap();
-        World { sip, http, server: Some(server) }
+        World { sip, http, server: Mutex::new(Some(server)) }
     }
 
     /// Asks something of account Acme with its token; status and body.
@@ -102,6 +104,11 @@ realm = "umbrella.test"
         Events { reader, last_id: String::new() }
     }
 
+    /// The address of the dashboard.
+    pub(crate) fn page(&self, fragment: &str) -> String {
+        format!("http://{}/{fragment}", self.http)
+    }
+
     /// Asks until the answer is the one that is waited for.
     pub(crate) fn until<T>(&self, path: &str, wanted: impl Fn(&Value) -> Option<T>) -> T {
         let deadline = std::time::Instant::now() + PATIENCE;
@@ -118,7 +125,7 @@ realm = "umbrella.test"
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
+        if let Some(server) = self.server.get_mut().unwrap().take() {
             server.stop();
         }
     }

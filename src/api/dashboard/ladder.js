@@ -27,7 +27,7 @@ const rung = (exchange, y) => {
     ? `version ${exchange.version} · ${exchange.bytes} B · ${exchange.transport}${exchange.copies ? ` · ${exchange.copies} more cop${exchange.copies === 1 ? "y" : "ies"}` : ""}`
     : exchange.granted ? `granted ${exchange.granted} s` : "ends it";
   const parts = [
-    word(14, y + 4, "start", time(exchange.at, true), "t"),
+    word(14, y + 4, "start", time(exchange.at - (exchange.delay_ms ?? 0), true), "t"),
     s("line", { x1: from - inward * 4, y1: y, x2: to + inward * 6, y2: y, class: gone ? "gone" : "out", "marker-end": "url(#tip)" }),
     word(middle, y - 7, "middle", `${exchange.method} ${exchange.cseq}`, ""),
     word(middle, y + 15, "middle", detail, "s"),

@@ -1,7 +1,7 @@
 // The page of one extension: what its lamp shows, why, who watches, and what each of them knows.
 
 import * as api from "./api.js";
-import { STATES, badge, h, icon, now, other, put, span, table, time } from "./dom.js";
+import { STATES, badge, h, icon, other, put, table, time } from "./dom.js";
 import { living, redraw } from "./page.js";
 import { confirm } from "./talk.js";
 
@@ -16,8 +16,6 @@ const actions = (extension) => {
     h("button", { type: "button", "data-key": "set", onclick: set }, "Set state"),
     h("button", { type: "button", "data-key": "reset", id: "reset", onclick: reset }, "Reset lamp"));
 };
-
-const agoOf = (at) => `${span(now() - at)} ago`;
 
 const hero = (extension, lamp) => {
   const side = other(lamp.with);
@@ -78,7 +76,6 @@ export const answer = (reply) => (reply === 0 ? "superseded" : reply === 408 ? "
 export const lampPage = (main, extension) => {
   document.title = `${extension} · Lamplighter`;
   main.append(h("nav", { class: "crumbs", "aria-label": "Way back" }, h("a", { href: "#/wall" }, "Wall"), "›", h("span", null, extension)));
-  const since = () => main.querySelectorAll("[data-since]").forEach((node) => put(node, agoOf(Number(node.dataset.since))));
   const draw = (body, story) => {
     const head = hero(extension, story);
     if (!story.why) {
@@ -88,7 +85,7 @@ export const lampPage = (main, extension) => {
     }
     const small = (n, word) => h("small", null, `${n} ${word}${n === 1 ? "" : "s"}`);
     redraw(body, head, h("div", { class: "cols", "data-state": story.state },
-      h("section", { class: "card half" }, h("h2", null, "Why it shows that"), h("ul", { class: "why" }, story.why.map((line) => h("li", null, line)))),
+      h("section", { class: "card half" }, h("h2", null, "Why it shows that"), h("ul", { class: "why", id: "why" }, story.why.map((line) => h("li", null, line)))),
       h("section", { class: "card half" }, h("h2", null, "Latest changes"), changes(story)),
       h("section", { class: "card" }, h("h2", null, "Calls ", small(story.live_calls.length, "call")), calls(story)),
       h("section", { class: "card" }, h("h2", null, "Publications ", small(story.publications.length, "publication")), publications(story)),
@@ -96,7 +93,11 @@ export const lampPage = (main, extension) => {
         story.behind ? h("small", null, `${story.behind} behind`) : null),
       story.watching.length ? watchers(story.watching) : h("p", { class: "soft" }, "Nobody watches.")),
       h("section", { class: "card" }, h("h2", null, "Last exchanges"), exchanges(story))));
-    since();
   };
-  return living(main, () => api.get(api.lamp(extension)), draw, (news) => news.lamps.has(extension) || news.subscriptions.has(extension));
+  const still = (body, story) => {
+    const list = body.querySelector("#why");
+    story.why?.forEach((line, i) => list?.children[i] && put(list.children[i], line));
+  };
+  return living(main, () => api.get(api.lamp(extension)), draw,
+    (news) => news.lamps.has(extension) || news.subscriptions.has(extension), still);
 };

@@ -54,7 +54,7 @@ const lines = (data) => {
       return step;
     }).join("");
   };
-  return frame(data, top, " ms", "Delay from NOTIFY to answer, median and slowest twentieth", (y) => [
+  return frame(data, top, "", "Delay from NOTIFY to answer, median and slowest twentieth", (y) => [
     s("path", { class: "l95", d: path("delay_95_ms", y) || "M0 0" }), s("path", { class: "l50", d: path("delay_ms", y) || "M0 0" })]);
 };
 

@@ -1,6 +1,6 @@
 // What the pages of one thing have in common: they load it, show it, and load it anew when something has changed.
 
-import { h } from "./dom.js";
+import { h, now, put, span } from "./dom.js";
 import * as store from "./store.js";
 
 /** How often a page is loaded anew although nothing was heard: acknowledgements are not in the live stream. */
@@ -8,8 +8,8 @@ const LOOK = 2500;
 /** Changes that come together are one. */
 const TOGETHER = 120;
 
-/** Shows what `load` brings by `draw`, and again whenever `concerns` finds its news. */
-export const living = (main, load, draw, concerns) => {
+/** Shows what `load` brings by `draw`, and again whenever `concerns` finds its news; `still` sees it every time. */
+export const living = (main, load, draw, concerns, still = null) => {
   let timer = 0;
   let stopped = false;
   let busy = false;
@@ -23,12 +23,15 @@ export const living = (main, load, draw, concerns) => {
     busy = true;
     try {
       const data = await load();
-      const fresh = JSON.stringify(data);
-      // Nothing moves under the hand of a reader unless something is new.
-      if (!stopped && fresh !== text) {
+      // Nothing moves under the hand of a reader unless something is new; that time goes by is not.
+      const fresh = JSON.stringify({ ...data, why: null });
+      const selected = getSelection();
+      const reading = text && !selected.isCollapsed && body.contains(selected.anchorNode);
+      if (!stopped && !reading && fresh !== text) {
         text = fresh;
         draw(body, data);
       }
+      if (!stopped) still?.(body, data);
     } catch (error) {
       if (!stopped && (text === null || error.status === 404)) {
         const gone = error.status === 404 ? ["This is not there any more", "It has ended, or nothing is known of it."] : ["This cannot be shown", error.message];
@@ -47,9 +50,13 @@ export const living = (main, load, draw, concerns) => {
       timer = setTimeout(look, TOGETHER);
     }
   });
+  const tick = setInterval(() => {
+    for (const node of body.querySelectorAll("[data-until]")) put(node, span(Number(node.dataset.until) - now()));
+  }, 1000);
   look();
   return () => {
     stopped = true;
+    clearInterval(tick);
     clearTimeout(timer);
     quiet();
   };

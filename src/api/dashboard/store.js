@@ -3,6 +3,8 @@
 import * as api from "./api.js";
 
 const lamps = new Map();
+/** How many lamps there are, how many of each state, and of how many somebody is not reached. */
+export const counts = {};
 let order = [];
 let sorted = true;
 const watchers = new Set();
@@ -39,7 +41,19 @@ const setConnection = (now) => {
   tellSoon();
 };
 
+const count = (lamp, by) => {
+  if (!lamp) return;
+  for (const key of ["all", lamp.state, lamp.failing ? "failing" : null]) if (key) counts[key] = (counts[key] ?? 0) + by;
+};
+
+const clear = () => {
+  lamps.clear();
+  for (const key of Object.keys(counts)) counts[key] = 0;
+};
+
 const take = (lamp) => {
+  count(lamps.get(lamp.extension), -1);
+  if (!lamp.gone) count(lamp, 1);
   if (lamp.gone) {
     if (lamps.delete(lamp.extension)) (sorted = false), (news.all = true);
   } else {
@@ -61,7 +75,6 @@ export const extensions = () => {
 };
 
 export const get = (extension) => lamps.get(extension);
-export const all = () => lamps.values();
 export const isLoaded = () => loading === false;
 
 const load = async () => {
@@ -81,8 +94,8 @@ const load = async () => {
   }
   if (loading !== mine) return;
   loading = false;
-  lamps.clear();
-  for (const [extension, lamp] of fresh) lamps.set(extension, lamp);
+  clear();
+  for (const [extension, lamp] of fresh) lamps.set(extension, lamp), count(lamp, 1);
   sorted = false;
   news.all = true;
   // What came meanwhile is newer than what was listed.
@@ -130,7 +143,7 @@ export const stop = () => {
   stream?.abort();
   stream = null;
   loading = null;
-  lamps.clear();
+  clear();
   order = [];
   sorted = true;
 };

@@ -36,9 +36,11 @@ const draw = (body, story) => {
           story.behind ? h("strong", null, `  ${story.behind} behind${story.behind_since ? ` since ${time(story.behind_since)}` : ""}`) : null)),
       actions(story)),
     h("div", { class: "cols" },
-      h("section", { class: "card two" }, h("h2", null, "Last exchanges"),
-        ladder(story, latest, missing),
-        h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
+      h("div", { class: "two cols" },
+        h("section", { class: "card" }, h("h2", null, "Last exchanges"),
+          ladder(story, latest, missing),
+          h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
+        story.last_body ? h("section", { class: "card" }, h("h2", null, "Body of the last answered NOTIFY"), h("pre", { tabindex: 0 }, story.last_body)) : null),
       h("div", { class: "third cols" },
         h("section", { class: "card" }, h("h2", null, "State"), facts([
           ["Knows", `revision ${story.acknowledged} of ${story.revision}`],
@@ -47,7 +49,7 @@ const draw = (body, story) => {
           ["Failures", story.failures ? `${story.failures} in a row` : null],
           ["Next try", story.next_try_at && time(story.next_try_at)],
           ["Subscribed", time(story.subscribed_at)],
-          ["Expires", `${time(story.expires_at)}, in ${span(story.expires_at - now())}, of ${story.granted} s`],
+          ["Expires", [`${time(story.expires_at)}, in `, h("span", { "data-until": story.expires_at }, span(story.expires_at - now())), `, of ${story.granted} s`]],
         ])),
         h("section", { class: "card" }, h("h2", null, "Phone and way"), facts([
           ["Make", story.family ?? "unknown"], ["User-Agent", story.user_agent], ["Transport", flow.transport], ["Peer", mono(flow.peer)],
@@ -57,8 +59,7 @@ const draw = (body, story) => {
           ["Call-ID", mono(dialog.call_id)], ["Our side", mono(dialog.local)], ["Our tag", mono(dialog.local_tag)], ["Phone's side", mono(dialog.remote)],
           ["Contact", mono(dialog.target)], ["Route set", dialog.route_set.length ? dialog.route_set.map((route) => h("div", null, mono(route))) : "none"],
           ["CSeq", `${dialog.local_cseq} ours, ${dialog.remote_cseq} theirs`], ["Event id", story.event_id],
-        ]))),
-      story.last_body ? h("section", { class: "card" }, h("h2", null, "Body of the last answered NOTIFY"), h("pre", { tabindex: 0 }, story.last_body)) : null));
+        ])))));
 };
 
 const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies"],

@@ -5,9 +5,12 @@ import { STATES, h, icon, now, other, put, span } from "./dom.js";
 import * as store from "./store.js";
 import { whisper } from "./talk.js";
 
-const SIZES = { large: { width: 236, height: 66, gap: 10 }, small: { width: 104, height: 44, gap: 6 } };
+/** Up to so many lamps there is room for more of each. */
+const FEW = 40;
+const SIZES = { roomy: { width: 272, height: 88, gap: 12 }, large: { width: 236, height: 66, gap: 10 }, small: { width: 104, height: 44, gap: 6 } };
 /** Rows that are ready above and below what can be seen. */
 const SPARE = 2;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 const kept = { state: null, size: "large", names: true };
 
 /** One element, that shows one lamp at a time. */
@@ -75,6 +78,8 @@ export const wallPage = (main) => {
   let timer = 0;
   let frame = 0;
 
+  const sizeNow = () => (kept.size === "large" && store.extensions().length <= FEW ? "roomy" : kept.size);
+
   const labels = () => {
     put(size, kept.size === "large" ? "Smaller lamps" : "Larger lamps");
     put(names, kept.names ? "Hide names" : "Show names");
@@ -96,15 +101,9 @@ export const wallPage = (main) => {
   };
 
   const count = () => {
-    const counts = { failing: 0 };
-    for (const state of Object.keys(STATES)) counts[state] = 0;
-    let total = 0;
-    for (const lamp of store.all()) {
-      total += 1;
-      counts[lamp.state] += 1;
-      if (lamp.failing) counts.failing += 1;
-    }
-    const wanted = [[null, "all", total], ...Object.entries(STATES).map(([state, word]) => [state, word, counts[state]]), ["failing", "not reached", counts.failing]];
+    const { counts } = store;
+    const wanted = [[null, "all", counts.all ?? 0], ...Object.entries(STATES).map(([state, word]) => [state, word, counts[state] ?? 0]),
+      ["failing", "not reached", counts.failing ?? 0]];
     if (!chips.childElementCount) {
       for (const [state, word] of wanted) {
         const pick = () => (kept.state = kept.state === state ? null : state, scrollTo(0, 0), choose(), count(), render());
@@ -120,7 +119,8 @@ export const wallPage = (main) => {
   };
 
   const render = (anew = false) => {
-    const { width, height, gap } = SIZES[kept.size];
+    const look = sizeNow();
+    const { width, height, gap } = SIZES[look];
     const room = grid.clientWidth || main.clientWidth;
     columns = Math.max(1, Math.floor((room + gap) / (width + gap)));
     const wide = (room - gap * (columns - 1)) / columns;
@@ -149,7 +149,7 @@ export const wallPage = (main) => {
       }
       const lamp = store.get(extension);
       if (anew || tile.lamp !== lamp) paint(tile, lamp);
-      const place = `${i}/${columns}/${wide}/${kept.size}`;
+      const place = `${i}/${columns}/${wide}/${look}`;
       if (tile.place !== place) {
         tile.place = place;
         tile.index = i;
@@ -157,7 +157,8 @@ export const wallPage = (main) => {
         style.width = `${wide}px`;
         style.height = `${height}px`;
         style.transform = `translate(${(i % columns) * (wide + gap)}px, ${Math.floor(i / columns) * tall}px)`;
-        classList.toggle("small", kept.size === "small");
+        classList.toggle("small", look === "small");
+        classList.toggle("roomy", look === "roomy");
         tile.node.setAttribute("aria-posinset", String(i + 1));
       }
       tile.node.setAttribute("aria-setsize", String(shown.length));
@@ -178,7 +179,7 @@ export const wallPage = (main) => {
   const go = (index) => {
     if (!shown.length) return;
     focus = Math.max(0, Math.min(shown.length - 1, index));
-    const { height, gap } = SIZES[kept.size];
+    const { height, gap } = SIZES[sizeNow()];
     const y = scrollY + grid.getBoundingClientRect().top + Math.floor(focus / columns) * (height + gap);
     if (y < scrollY + 90) scrollTo(0, y - 90);
     else if (y + height > scrollY + innerHeight - 20) scrollTo(0, y + height - innerHeight + 20);
@@ -204,6 +205,7 @@ export const wallPage = (main) => {
   // Times go on by themselves.
   const tick = () => {
     for (const tile of tiles.values()) put(tile.parts.since, timeOf(tile.lamp));
+    if (!still.matches) grid.classList.add("dim"), setTimeout(() => grid.classList.remove("dim"), 400);
   };
 
   labels();

@@ -13,10 +13,9 @@ use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
 
 /// What a User-Agent has in it, and whose it is then.
-const FAMILIES: [(&str, &str); 21] = [
+const FAMILIES: [(&str, &str); 20] = [
     ("yealink", "Yealink"),
-    ("polycom", "Poly"),
-    ("poly/", "Poly"),
+    ("poly", "Poly"),
     ("snom", "Snom"),
     ("grandstream", "Grandstream"),
     ("cisco", "Cisco"),
