@@ -14,9 +14,10 @@ use crate::notifier::new_secret;
 
 /// How many calls there are at once, at most: about a third of the phones is busy then.
 const CALLS: usize = 4;
-/// So long the workshop's phone is plugged in, and so long it is not.
-const PLUGGED: Duration = Duration::from_secs(75);
-const UNPLUGGED: Duration = Duration::from_secs(30);
+/// So long the workshop's phone is plugged in, and so long it is not: longer than a NOTIFY waits for its answer (Timer F), so
+/// that its watchers are seen to be behind.
+const PLUGGED: Duration = Duration::from_secs(40);
+const UNPLUGGED: Duration = Duration::from_secs(70);
 
 /// Random numbers; good enough for an office.
 struct Dice(u64);
