@@ -23,6 +23,7 @@ struct Bench {
     now: u64,
     request: String,
     reply: String,
+    out: Outbox,
 }
 
 fn source(i: usize) -> Source {
@@ -39,7 +40,8 @@ fn header<'a>(message: &'a str, name: &str) -> &'a str {
 
 impl Bench {
     fn new() -> Bench {
-        let config = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
+        let config =
+            "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
         let mut config = Config::parse(config, "bench.toml").expect("the configuration");
         config.data.durability = lamplighter::config::Durability::Memory;
         let directory = Arc::new(Directory::new(&config));
@@ -49,12 +51,12 @@ impl Bench {
             sent_by: "127.0.0.1:5060".into(),
         };
         let notifier = Notifier::new(Settings::of(&config, directory, vec![listener], [7; 16]));
-        Bench { notifier, now: 1_000, request: String::new(), reply: String::new() }
+        Bench { notifier, now: 1_000, request: String::new(), reply: String::new(), out: Outbox::default() }
     }
 
     /// One SUBSCRIBE with all that it brings; gives our tag.
     fn subscribe(&mut self, i: usize, cseq: u32, tag: Option<&str>, expires: u32) -> String {
-        let Bench { notifier, request, reply, .. } = self;
+        let Bench { notifier, request, reply, out, .. } = self;
         let (user, port) = (i / WATCHERS, 20_000 + i % 4);
         let to_tag = tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
         request.clear();
@@ -66,8 +68,7 @@ impl Bench {
              Event: dialog\r\nAccept: application/dialog-info+xml\r\nExpires: {expires}\r\nUser-Agent: bench/1.0\r\n\
              Content-Length: 0\r\n\r\n"
         );
-        let mut out = Outbox::default();
-        notifier.receive(Tick(self.now), source(i), request.as_bytes(), &mut out);
+        notifier.receive(Tick(self.now), source(i), request.as_bytes(), out);
         assert_eq!(out.messages.len(), 2, "an answer and a NOTIFY");
         let answer = std::str::from_utf8(&out.messages[0].bytes).expect("text");
         assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
@@ -79,8 +80,8 @@ impl Bench {
             let _ = write!(reply, "{name}{}\r\n", header(notify, &format!("\r\n{name}")));
         }
         reply.push_str("Content-Length: 0\r\n\r\n");
-        let mut out = Outbox::default();
-        notifier.receive(Tick(self.now), source(i), reply.as_bytes(), &mut out);
+        out.messages.clear();
+        notifier.receive(Tick(self.now), source(i), reply.as_bytes(), out);
         assert!(out.messages.is_empty());
         ours
     }
@@ -100,7 +101,9 @@ fn main() {
         };
         time(&mut figures[0], &mut || (0..subscriptions).for_each(|i| tags.push(bench.subscribe(i, 1, None, 3_600))));
         bench.now += 40_000;
-        time(&mut figures[1], &mut || (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 2, Some(&tags[i]), 3_600)));
+        time(&mut figures[1], &mut || {
+            (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 2, Some(&tags[i]), 3_600))
+        });
         bench.now += 40_000;
         time(&mut figures[2], &mut || (0..subscriptions).for_each(|i| _ = bench.subscribe(i, 3, Some(&tags[i]), 0)));
         assert_eq!(bench.notifier.subscriptions(), 0);

@@ -190,7 +190,7 @@ impl Phone {
                     false => (StatusCode::CallTransactionDoesNotExist, "Subscription Does Not Exist"),
                 };
                 let mut bytes = Vec::new();
-                wire::reply(&mut bytes, &status, reason, &message.head, self.server, &self.tag).end();
+                wire::reply(&mut bytes, &status, reason, &message.head, self.server, Some(&self.tag)).end();
                 self.answers.push((Instant::now() + Duration::from_millis(self.person.slowness), bytes));
                 let state = message.first(Name::SubscriptionState).unwrap_or_default();
                 if state.starts_with("terminated")
@@ -306,10 +306,10 @@ fn request(
     }
     match event {
         "dialog" => {
-            w.body("application/dialog-info+xml", bodies::dialog_info(cseq, extension, calls).as_bytes());
+            w.body("application/dialog-info+xml", &[bodies::dialog_info(cseq, extension, calls).as_bytes()]);
         }
         _ => {
-            w.body("application/simple-message-summary", bodies::summary(extension, messages).as_bytes());
+            w.body("application/simple-message-summary", &[bodies::summary(extension, messages).as_bytes()]);
         }
     }
     bytes

@@ -71,7 +71,7 @@ impl Notifier {
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document = Document { tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document);
+        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
