@@ -13,6 +13,7 @@ pub mod greeting;
 pub mod health;
 pub mod journal;
 pub mod notifier;
+pub mod operator;
 pub mod package;
 pub mod presence;
 pub mod server;

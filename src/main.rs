@@ -11,7 +11,7 @@ use lamplighter::demo::Demo;
 use lamplighter::server::Server;
 use sd_notify::NotifyState;
 
-use lamplighter::{greeting, health, notifier, telemetry, watch};
+use lamplighter::{greeting, health, notifier, operator, telemetry, watch};
 
 /// The command line or the configuration is wrong.
 const MISUSE: u8 = 2;
@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             let code = report(outcome);
             if misused { ExitCode::from(MISUSE) } else { code }
         }
+        Command::Explain(args) => report(operator::explain(&args)),
+        Command::Lamps(args) => report(operator::lamps(&args)),
+        Command::Reset(args) => report(operator::reset(&args)),
+        Command::Set(args) => report(operator::set(&args)),
         Command::Health { url } => report(health::ask(&url)),
     }
 }

@@ -269,3 +269,54 @@ fn there_are_only_so_many_streams() {
     assert!(fault["data"]["cause"].as_str().unwrap().contains("limits.event_streams"), "{fault}");
     assert_eq!(world.ask("POST", "lamp_events", "").0, 405);
 }
+
+#[test]
+fn the_commands_print_what_the_api_says() {
+    let world = World::new("");
+    let phone = Phone::new(&world);
+    phone.subscribe("1001", "acme.test");
+    let run = |args: &[&str], token: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lamplighter"));
+        command.args(args).args(["--server", &world.page("")]).env_remove("LAMPLIGHTER_TOKEN");
+        if let Some(token) = token {
+            command.env("LAMPLIGHTER_TOKEN", token);
+        }
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let token = Some("acme-token");
+    assert_eq!(run(&["set", "1001@ACME.test", "early"], token).1, "set command sent for extension 1001\n");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
+    let (_, told, _) = run(&["explain", "1001@acme.test", "--watcher", "1002"], token);
+    assert!(told.starts_with("sip:1001@acme.test is ringing, changed "), "{told}");
+    for part in ["It was set to early by hand", "1002@acme.test", "Yealink", "current", "SUBSCRIBE 1", "NOTIFY 2"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!run(&["explain", "1001@acme.test", "--watcher", "7777"], token).1.contains("1002@acme.test"));
+    let json: Value = serde_json::from_str(&run(&["explain", "1001@acme.test", "--json"], token).1).unwrap();
+    assert_eq!(json["manual"], "early");
+    let (_, lamps, _) = run(&["lamps"], token);
+    assert!(lamps.contains("1001       Alice  ringing") && lamps.contains("1002              unknown"), "{lamps}");
+    assert_eq!(run(&["reset", "1001@acme.test"], token).1, "reset command sent for extension 1001\n");
+    for (args, token, said) in [
+        (
+            &["lamps", "umbrella.test"][..],
+            token,
+            "opens no account with the realm 'umbrella.test'; it opens: acme.test",
+        ),
+        (&["lamps"], None, "a token of the API is needed"),
+        (&["lamps"], Some("wrong"), "the server refuses: 401 invalid credentials"),
+        (&["explain", "7777@acme.test"], token, "404 7777"),
+        (&["explain", "1001"], token, "expected EXTENSION@REALM"),
+        (&["set", "1001@acme.test", "red"], token, "possible values: early"),
+    ] {
+        let (good, _, error) = run(args, token);
+        assert!(!good && error.contains(said), "{args:?}: {error}");
+        assert!(!error.contains("acme-token"), "{error}");
+    }
+    let (_, accounts) = world.ask_as("umbrella-token", "GET", "/v2/accounts", "");
+    assert_eq!(accounts["data"], json!([{"id": UMBRELLA, "name": "umbrella.test", "realm": "umbrella.test"}]));
+    assert_eq!(world.ask_as("wrong", "GET", "/v2/accounts", "").0, 401);
+}

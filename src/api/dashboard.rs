@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 
 use axum::body::Body;
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -77,12 +76,10 @@ pub(super) fn answer(head: &Parts) -> Option<Response> {
         Method::GET | Method::HEAD if known => *response.status_mut() = StatusCode::NOT_MODIFIED,
         Method::GET => *response.body_mut() = Body::from(text),
         Method::HEAD => {}
-        _ => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
+        // There is nothing else to do with them; that is said in the way of the API.
+        _ => return None,
     }
     let headers = response.headers_mut();
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(ETAG, tag.clone());
     // Kept, but asked for each time: a new version of the server brings new pages at once.
@@ -135,7 +132,6 @@ mod tests {
         let tag = first.headers()[ETAG].to_str().unwrap();
         assert_eq!(ask(Method::GET, "/", Some(tag)).unwrap().status(), StatusCode::NOT_MODIFIED);
         assert_eq!(ask(Method::GET, "/", Some("\"x\"")).unwrap().status(), StatusCode::OK);
-        assert_eq!(ask(Method::POST, "/", None).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
-        assert!(ask(Method::GET, "/assets/../app.js", None).is_none());
+        assert!(ask(Method::POST, "/", None).is_none() && ask(Method::GET, "/assets/../app.js", None).is_none());
     }
 }

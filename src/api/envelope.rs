@@ -29,6 +29,8 @@ pub(super) enum Reply {
     Page(Data, Page),
     /// 200 with a body that goes on: Server-Sent Events.
     Stream(Body),
+    /// A file of the dashboard, with headers of its own.
+    File(Response),
 }
 
 /// What stands under `data`.
@@ -39,6 +41,8 @@ pub(super) enum Data {
     Text(String),
     /// Who watches.
     Listing(Listing),
+    /// The accounts that a token opens.
+    Accounts(Vec<AccountRow>),
     /// What lamps show.
     Lamps(Vec<Lamp>),
     /// What one shows.
@@ -51,6 +55,14 @@ pub(super) enum Data {
     Subscription(Box<SubscriptionStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
+}
+
+/// An account in brief.
+#[derive(Serialize)]
+pub(super) struct AccountRow {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) realm: String,
 }
 
 /// Which part of a list `data` holds, in Kazoo's words.
@@ -102,6 +114,7 @@ pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault
         Ok(Reply::Data(data)) => success(&data, None),
         Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
         Ok(Reply::Stream(body)) => stream(body),
+        Ok(Reply::File(response)) => return response,
         Err(fault) => failure(state, ask, &fault),
     };
     let headers = response.headers_mut();

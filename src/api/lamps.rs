@@ -1,10 +1,10 @@
 //! Explaining lamps over HTTP: all of an account, one with its whole story, its subscriptions, and how they fare.
 
-use crate::directory::{AccountNo, Directory};
+use crate::directory::{AccountNo, Bearer, Directory};
 use crate::notifier::explain::story::{Lamp, LampState};
 
 use super::ApiState;
-use super::envelope::{Data, Page, Reply};
+use super::envelope::{AccountRow, Data, Page, Reply};
 use super::error::Fault;
 use super::fields::Field;
 use super::presence::{MAX_EXTENSION, not_allowed};
@@ -20,6 +20,13 @@ const MOST_FOUND: usize = 200;
 /// The longest text that is searched for, in bytes.
 const MAX_FILTER: usize = 128;
 const ACTIONS: &[&str] = &["resend"];
+
+/// The accounts that a token opens, for those who know it and nothing else.
+pub(super) fn accounts(directory: &Directory, bearer: Bearer) -> Reply {
+    let row =
+        |(id, name, realm): (&str, &str, &str)| AccountRow { id: id.into(), name: name.into(), realm: realm.into() };
+    Reply::Data(Data::Accounts(directory.visible_to(bearer).map(row).collect()))
+}
 
 /// Answers what concerns lamps, but for the live stream.
 pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, ask: &Ask) -> Result<Reply, Fault> {

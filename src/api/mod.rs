@@ -78,9 +78,6 @@ pub fn router(state: ApiState) -> Router {
 /// Answers one request, whatever it is.
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    if let Some(page) = dashboard::answer(&head) {
-        return page;
-    }
     let mut ask = Ask::new(&head);
     let outcome = handle(&api, &head, body, &mut ask).await;
     envelope::response(&api.state, &ask, outcome)
@@ -93,6 +90,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     request::well_formed(head)?;
     ask.read_query(head)?;
     ask.verb = Verb::known(head.method.as_str())?;
+    if let Some(page) = dashboard::answer(head) {
+        return Ok(Reply::File(page));
+    }
     let path = request::path(head.uri.path())?;
     let target = Target::of(&path, ask)?;
     if let Target::Health(probe) = target {
@@ -114,6 +114,10 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
 
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
+    if target == Target::Accounts {
+        request::check_accept(head, ask, target.content_type(ask))?;
+        return Ok(lamps::accounts(&api.state.directory, bearer));
+    }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;
 

@@ -19,6 +19,8 @@ pub(super) enum Target {
         /// Whose presence.
         of: Scope,
     },
+    /// `accounts`: those that the token opens.
+    Accounts,
     /// What explains lamps, below an account.
     Explained {
         /// The account's id, as it was written.
@@ -87,6 +89,7 @@ impl Target {
         };
         let (account, rest) = match rest {
             ["user_auth" | "api_auth" | "token_auth", ..] => return Ok(Self::Login),
+            ["accounts"] => return Ok(Self::Accounts),
             ["accounts", account, rest @ ..] => ((*account).to_owned(), rest),
             _ => return Ok(Self::Unknown { account: None }),
         };
@@ -132,7 +135,7 @@ impl Target {
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
-            Self::Explained { .. } => "GET, HEAD, OPTIONS",
+            Self::Explained { .. } | Self::Accounts => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
         }
     }
@@ -140,7 +143,7 @@ impl Target {
     /// 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
         let allow = self.allow();
-        if !matches!(self, Self::Presence { .. } | Self::Explained { .. })
+        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts)
             || allow.split(", ").any(|method| method == verb.name())
         {
             return Ok(());

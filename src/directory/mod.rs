@@ -67,6 +67,7 @@ pub struct Directory {
 #[derive(Debug)]
 struct Account {
     id: Box<str>,
+    name: Box<str>,
     realm: Box<str>,
     parent: Option<AccountNo>,
     users: HashMap<Box<str>, Member>,
@@ -128,6 +129,12 @@ impl Directory {
     /// Whom this token speaks for. How long the answer takes tells nothing of the tokens there are.
     pub fn bearer(&self, token: &str) -> Option<Bearer> {
         self.tokens.bearer(token)
+    }
+
+    /// The accounts that `bearer` may see and manage: id, name and realm of each, in the order of the configuration.
+    pub fn visible_to(&self, bearer: Bearer) -> impl Iterator<Item = (&str, &str, &str)> {
+        let seen = move |no: &AccountNo| self.may_see(&bearer, *no);
+        self.accounts().filter(seen).filter_map(|no| self.account(no)).map(|a| (&*a.id, &*a.name, &*a.realm))
     }
 
     /// Whether `bearer` may see and manage `account`: his own, one below it, or any for the superuser.
@@ -205,6 +212,7 @@ impl Account {
         let principals = account.devices.iter().filter_map(|device| principal(account, device, &realm)).collect();
         Self {
             id: account.id.as_str().into(),
+            name: account.name.as_str().into(),
             realm,
             parent: account.parent.as_ref().and_then(|parent| by_id.get(parent.as_str()).copied()),
             users: account.users.iter().map(user).collect(),

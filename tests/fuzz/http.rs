@@ -238,6 +238,11 @@ fn answer_is_sound(asked: &Parts, head: &response::Parts, body: &[u8], strict: b
     let shown = || format!("{} to {} {}: {}", status, asked.method, asked.uri, String::from_utf8_lossy(body));
     assert!(STATUSES.contains(&status) || (strict && status == 500), "{}", shown());
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().expect("text"));
+    if header("content-security-policy").is_some() {
+        // The dashboard, which is the same for everybody.
+        assert!(status == 200 && (asked.uri.path() == "/" || asked.uri.path().starts_with("/assets/")), "{}", shown());
+        return;
+    }
     let id = header("x-request-id").unwrap_or_else(|| panic!("without id: {}", shown()));
     assert_eq!(header("cache-control"), Some("no-store"), "{}", shown());
     if body.is_empty() {
@@ -284,6 +289,10 @@ fn decoded(asked: &Parts) -> String {
 /// Tenants are walls (law 8).
 fn sees_only_its_own(asked: &Parts, token: &str) {
     let path = decoded(asked);
+    if path.trim_end_matches('/').split('/').filter(|part| !part.is_empty()).count() == 2 {
+        // The accounts that the token opens.
+        return;
+    }
     let account = path.trim_start_matches('/').split('/').nth(2).unwrap_or_default();
     let allowed = match token {
         "root-token" => true,
@@ -313,6 +322,14 @@ fn seeds() -> Vec<Vec<u8>> {
         get("/v2/accounts/c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1/presence", "X-Auth-Token: child-token\r\n"),
         get("/v1/accounts/5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a/presence", own),
         get("/v2/user_auth", ""),
+        get("/", ""),
+        get("/v2/accounts", own),
+        get(&below("lamps?page_size=2&start_key=1001"), own),
+        get(&below("lamps/1001"), own),
+        get(&below("subscriptions?filter=1"), own),
+        get(&below("lamp_overview"), own),
+        get(&below("lamp_events"), own),
+        post(&below("subscriptions/1.0.0000000000000000"), "{\"data\":{\"action\":\"resend\"}}"),
         get(&below("presence"), own).replace("GET", "HEAD"),
         get(&below("presence/1001"), "Origin: http://x\r\nAccess-Control-Request-Method: POST\r\n")
             .replace("GET", "OPTIONS"),

@@ -49,6 +49,14 @@ export const ask = async (path, method = "GET", data = null) => {
   return envelope;
 };
 
+/** The accounts that a token opens: id, name, realm. */
+export const accounts = async (token) => {
+  const answer = await fetch("/v2/accounts", { headers: { "X-Auth-Token": token, Accept: "application/json" }, cache: "no-store" });
+  const envelope = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, envelope);
+  return envelope.data;
+};
+
 export const get = async (path) => (await ask(path)).data;
 
 export const lamp = (extension) => `lamps/${encodeURIComponent(extension)}`;

@@ -49,29 +49,38 @@ store.watch((news) => {
 
 const signInPage = (main, wrong) => {
   document.title = "Sign in · Lamplighter";
-  const account = h("input", { id: "account", name: "account", required: true, autocomplete: "username", spellcheck: "false" });
   const token = h("input", { id: "token", name: "token", type: "password", required: true, autocomplete: "current-password" });
+  const choice = h("select", { id: "account", name: "account" });
+  const which = h("div", { hidden: true }, h("label", { for: "account" }, "Account"), choice);
   const trouble = h("p", { class: "wrong", role: "alert", hidden: !wrong }, wrong ?? "");
+  let asked = null;
   const enter = async (event) => {
     event.preventDefault();
-    api.signIn(account.value.trim(), token.value.trim());
+    const shown = token.value.trim();
+    trouble.hidden = true;
     try {
-      await api.ask("lamps?page_size=1");
+      if (asked !== shown) {
+        const all = await api.accounts(shown);
+        asked = shown;
+        if (!all.length) throw new Error("this token opens no account.");
+        choice.replaceChildren(...all.map(({ id, name, realm }) => h("option", { value: id }, name && name !== realm ? `${name} (${realm})` : realm)));
+        which.hidden = all.length === 1;
+        // Of several accounts one has to be chosen first.
+        if (all.length > 1) return void choice.focus();
+      }
+      api.signIn(choice.value, shown);
       begin();
     } catch (error) {
-      api.signOut();
+      asked = null;
       trouble.hidden = false;
-      trouble.textContent = error.status === 401 ? "This token is not known here."
-        : error.status === 403 ? "This token does not open that account."
-          : error.status === 404 ? "There is no such account." : `That did not work: ${error.message}`;
+      trouble.textContent = error.status === 401 ? "This token is not known here." : `That did not work: ${error.message}`;
     }
   };
   main.replaceChildren(h("form", { class: "sign", onsubmit: enter },
     h("img", { src: "/assets/icon.svg", alt: "" }),
     h("h1", null, "Lamplighter"), h("p", null, "Sign in with a token of the API to see the lamps of an account."),
-    h("label", { for: "account" }, "Account id"), account, h("label", { for: "token" }, "Token"), token, trouble,
-    h("button", { class: "main", type: "submit" }, "Sign in")));
-  account.focus();
+    h("label", { for: "token" }, "Token"), token, which, trouble, h("button", { class: "main", type: "submit" }, "Sign in")));
+  token.focus();
 };
 
 const leave = (why) => {
