@@ -139,7 +139,8 @@ fn a_history_of_nothing_says_how_much_is_missing() {
     let phone = Phone::new(&world);
     phone.subscribe("1001", "acme.test");
     let id = only_watcher(&world, "1001")["id"].as_str().unwrap().to_owned();
-    let story = world.data(&format!("subscriptions/{id}"));
+    let answered = |story: &Value| (!story["last"].is_null()).then(|| story.clone());
+    let story = world.until(&format!("subscriptions/{id}"), answered);
     assert_eq!((&story["exchanges"], &story["earlier"]), (&json!([]), &json!(1)));
 }
 
@@ -319,4 +320,44 @@ fn the_commands_print_what_the_api_says() {
     let (_, accounts) = world.ask_as("umbrella-token", "GET", "/v2/accounts", "");
     assert_eq!(accounts["data"], json!([{"id": UMBRELLA, "name": "umbrella.test", "realm": "umbrella.test"}]));
     assert_eq!(world.ask_as("wrong", "GET", "/v2/accounts", "").0, 401);
+}
+
+#[test]
+fn metrics_are_for_who_may_see_everything() {
+    let world = World::new("");
+    let phone = Phone::new(&world);
+    phone.subscribe("1001", "acme.test");
+    world.set("1001", "early");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
+    world.set("1001", "confirmed");
+    phone.answer(&phone.hear_start("NOTIFY"), "503 Not Now");
+    world.until("lamps/1001", |story| (story["failing"] == 1).then_some(()));
+    assert_eq!(world.ask_as("acme-token", "GET", "/metrics", "").0, 403);
+    assert_eq!(world.ask_as("", "GET", "/metrics", "").0, 401);
+    let (head, text) = world.text_as("root-token", "/metrics", "");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(text.contains("\n# TYPE lamplighter_notifies_total counter\n") && !text.contains("# UNIT"), "{text}");
+    let open = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let (head, text2) = world.text_as("root-token", "/metrics", open);
+    assert_eq!(text.matches("_total{").count(), text2.matches("_total{").count());
+    let text = text2;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    for line in [
+        "lamplighter_subscriptions 1.0",
+        "lamplighter_behind 1.0",
+        "lamplighter_failing 1.0",
+        "# TYPE lamplighter_notifies counter",
+        "lamplighter_notifies_total{transport=\"udp\",outcome=\"acknowledged\"} 2",
+        "lamplighter_notifies_total{transport=\"udp\",outcome=\"refused\"} 1",
+        "lamplighter_changes_total{cause=\"set\"} 2",
+        "lamplighter_subscribes_total{effect=\"granted\"} 1",
+        "# UNIT lamplighter_lamp_seen_seconds seconds",
+        "lamplighter_lamp_seen_seconds_count 1",
+        "lamplighter_notify_answered_seconds_bucket{le=\"+Inf\"} 2",
+        "lamplighter_panics_total 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}: {text}");
+    }
 }

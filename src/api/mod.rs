@@ -31,6 +31,7 @@ mod health;
 mod lamps;
 mod listen;
 mod listing;
+mod metrics;
 mod presence;
 mod request;
 mod route;
@@ -114,6 +115,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
 
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
+    if target == Target::Metrics {
+        return metrics::answer(&api.state, bearer, head);
+    }
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
         return Ok(lamps::accounts(&api.state.directory, bearer));

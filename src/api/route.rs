@@ -19,6 +19,8 @@ pub(super) enum Target {
         /// Whose presence.
         of: Scope,
     },
+    /// `/metrics`
+    Metrics,
     /// `accounts`: those that the token opens.
     Accounts,
     /// What explains lamps, below an account.
@@ -80,6 +82,7 @@ impl Target {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let rest = match path.as_slice() {
             ["healthz"] => return Ok(Self::Health(Probe::Live)),
+            ["metrics"] => return Ok(Self::Metrics),
             ["readyz"] => return Ok(Self::Health(Probe::Ready)),
             [version @ ("v1" | "v2"), rest @ ..] => {
                 ask.version_1 = *version == "v1";
@@ -135,7 +138,7 @@ impl Target {
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
-            Self::Explained { .. } | Self::Accounts => "GET, HEAD, OPTIONS",
+            Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
         }
     }
@@ -143,7 +146,7 @@ impl Target {
     /// 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
         let allow = self.allow();
-        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts)
+        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics)
             || allow.split(", ").any(|method| method == verb.name())
         {
             return Ok(());

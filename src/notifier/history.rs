@@ -7,6 +7,7 @@
 use parking_lot::Mutex;
 
 use super::Notifier;
+use super::tally::Tally;
 use crate::package::PackageId;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
@@ -59,6 +60,7 @@ struct Shard {
     entries: Vec<Entry>,
     /// Where the next one goes, once all places are taken.
     next: usize,
+    tally: Tally,
 }
 
 /// The ring.
@@ -69,17 +71,19 @@ pub(super) struct History {
 }
 
 impl History {
-    /// With room for so many entries; with none for 0.
+    /// With room for so many entries. With none, there is only counting.
     pub(super) fn new(entries: usize) -> History {
         let per_shard = entries.div_ceil(SHARDS);
-        let shard = |_| Mutex::new(Shard { entries: Vec::with_capacity(per_shard), next: 0 });
-        let count = if entries == 0 { 0 } else { SHARDS };
-        History { shards: (0..count).map(shard).collect(), per_shard }
+        let shard = |_| Mutex::new(Shard { entries: Vec::with_capacity(per_shard), next: 0, tally: Tally::default() });
+        History { shards: (0..SHARDS).map(shard).collect(), per_shard }
     }
 
     fn push(&self, entry: Entry) {
-        let Some(shard) = self.shard(entry.presentity, entry.slot) else { return };
-        let mut shard = shard.lock();
+        let mut shard = self.shard(entry.presentity, entry.slot).lock();
+        shard.tally.count(&entry.note);
+        if self.per_shard == 0 {
+            return;
+        }
         if shard.entries.len() < self.per_shard {
             return shard.entries.push(entry);
         }
@@ -88,10 +92,10 @@ impl History {
         shard.next = (place + 1) % self.per_shard;
     }
 
-    fn shard(&self, presentity: u32, slot: u32) -> Option<&Mutex<Shard>> {
+    fn shard(&self, presentity: u32, slot: u32) -> &Mutex<Shard> {
         // Fibonacci hashing: neighbours go apart.
         let mixed = (u64::from(presentity) << 32 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.shards.get((mixed >> 32) as usize % SHARDS)
+        &self.shards[(mixed >> 32) as usize % SHARDS]
     }
 
     /// What was exchanged with a subscription, oldest first.
@@ -105,8 +109,7 @@ impl History {
     }
 
     fn select(&self, presentity: u32, slot: u32, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let Some(shard) = self.shard(presentity, slot) else { return Vec::new() };
-        let shard = shard.lock();
+        let shard = self.shard(presentity, slot).lock();
         let (newer, older) = shard.entries.split_at(shard.next.min(shard.entries.len()));
         let mine = |e: &&Entry| e.presentity == presentity && e.slot == slot && wanted(e);
         older.iter().chain(newer).filter(mine).copied().collect()
@@ -121,11 +124,19 @@ impl History {
         }
     }
 
+    /// All that was counted so far.
+    pub(super) fn tally(&self) -> Tally {
+        self.shards.iter().fold(Tally::default(), |mut sum, shard| {
+            sum.add(&shard.lock().tally);
+            sum
+        })
+    }
+
     /// When the oldest entry was made that no other has displaced so far; none while nothing has been displaced.
     pub(super) fn reaches_back_to(&self) -> Option<Tick> {
         let full = |shard: &Mutex<Shard>| {
             let shard = shard.lock();
-            (shard.entries.len() == self.per_shard).then(|| shard.entries[shard.next].at)
+            (shard.entries.len() == self.per_shard).then(|| shard.entries.get(shard.next).map(|oldest| oldest.at))?
         };
         self.shards.iter().filter_map(full).max()
     }
@@ -138,6 +149,12 @@ impl Notifier {
         let note = Note::Subscribed { cseq: s.dialog.remote_cseq, granted: s.granted };
         self.note(now, s.place, note);
         self.feed.subscription(presentity, s.place);
+    }
+
+    /// A phone has acknowledged the state of the moment, which has held since `changed_at`.
+    pub(super) fn note_lamp_seen(&self, now: Tick, place: Place, changed_at: Tick) {
+        let ms = now.0.saturating_sub(changed_at.0).min(u64::from(u32::MAX)) as u32;
+        self.history.shard(place.presentity, place.slot).lock().tally.count_lamp(ms);
     }
 
     /// A NOTIFY was answered with this status, or not at all (408).

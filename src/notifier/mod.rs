@@ -53,6 +53,7 @@ mod publish;
 mod request;
 pub mod route;
 mod subscribe;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 mod wheel;

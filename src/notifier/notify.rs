@@ -203,6 +203,10 @@ impl Notifier {
             self.feed.subscription(presentity, subscription.place);
         }
         if status < 300 {
+            let told_before = subscription.acknowledged != Revision::default();
+            if told_before && revision == current[subscription.package.0 as usize] && subscription.is_behind(revision) {
+                self.note_lamp_seen(now, subscription.place, state.changed_at);
+            }
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
             subscription.acknowledged = revision;

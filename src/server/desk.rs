@@ -10,7 +10,7 @@ use crate::journal::Journal;
 use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -124,6 +124,10 @@ impl Explain for Desk {
 
     fn overview(&self, account: AccountNo) -> Overview {
         self.notifier.overview(self.clock.now(), account)
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.notifier.numbers(self.clock.now())
     }
 
     fn listen(&self, on: bool) {

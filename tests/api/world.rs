@@ -12,7 +12,7 @@ use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -136,6 +136,9 @@ impl Explain for Notes {
     }
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()
+    }
+    fn numbers(&self) -> Numbers {
+        Numbers::default()
     }
     fn listen(&self, _: bool) {}
     fn changes(&self) -> (Vec<Changed>, bool) {

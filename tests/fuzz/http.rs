@@ -19,7 +19,7 @@ use lamplighter::directory::AccountNo;
 use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -139,6 +139,9 @@ impl Explain for Desk {
     fn overview(&self, account: AccountNo) -> Overview {
         self.0.overview(Tick(2_000), account)
     }
+    fn numbers(&self) -> Numbers {
+        self.0.numbers(Tick(2_000))
+    }
     fn listen(&self, on: bool) {
         self.0.listen(on);
     }
@@ -243,6 +246,12 @@ fn answer_is_sound(asked: &Parts, head: &response::Parts, body: &[u8], strict: b
         assert!(status == 200 && (asked.uri.path() == "/" || asked.uri.path().starts_with("/assets/")), "{}", shown());
         return;
     }
+    if header("content-type")
+        .is_some_and(|kind| kind.starts_with("application/openmetrics-text") || kind.starts_with("text/plain"))
+    {
+        assert!(status == 200 && decoded(asked).trim_end_matches('/').ends_with("/metrics"), "{}", shown());
+        return;
+    }
     let id = header("x-request-id").unwrap_or_else(|| panic!("without id: {}", shown()));
     assert_eq!(header("cache-control"), Some("no-store"), "{}", shown());
     if body.is_empty() {
@@ -324,6 +333,7 @@ fn seeds() -> Vec<Vec<u8>> {
         get("/v2/user_auth", ""),
         get("/", ""),
         get("/v2/accounts", own),
+        get("/metrics", "X-Auth-Token: root-token\r\n"),
         get(&below("lamps?page_size=2&start_key=1001"), own),
         get(&below("lamps/1001"), own),
         get(&below("subscriptions?filter=1"), own),

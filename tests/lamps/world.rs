@@ -35,6 +35,9 @@ data = {{ durability = "memory" }}
 value = "acme-token"
 account = "{ACME}"
 [[token]]
+value = "root-token"
+superuser = true
+[[token]]
 value = "umbrella-token"
 account = "{UMBRELLA}"
 [[account]]
@@ -69,6 +72,15 @@ realm = "umbrella.test"
         self.open(token, method, path, "Connection: close\r\n", body).read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {text}")))
+    }
+
+    /// The head and the body of an answer that is no JSON.
+    pub(crate) fn text_as(&self, token: &str, path: &str, headers: &str) -> (String, String) {
+        let mut text = String::new();
+        let headers = format!("Connection: close\r\n{headers}");
+        self.open(token, "GET", path, &headers, "").read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
     }
 
     pub(crate) fn data(&self, path: &str) -> Value {

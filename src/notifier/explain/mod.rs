@@ -16,7 +16,7 @@ mod overview;
 pub mod story;
 mod watcher;
 
-use story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 
 /// The most watchers that the story of a lamp names.
 pub const MOST_WATCHERS: usize = 1_000;
@@ -43,6 +43,8 @@ pub trait Explain: Send + Sync + 'static {
     fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal>;
     /// How an account fares as a whole.
     fn overview(&self, account: AccountNo) -> Overview;
+    /// How the server fares as a whole.
+    fn numbers(&self) -> Numbers;
     /// Begins or ends collecting what changes.
     fn listen(&self, on: bool);
     /// What has changed since the last call, each thing once, and whether something was lost.

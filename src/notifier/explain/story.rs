@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::notifier::tally::Tally;
+
 /// What a lamp shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -371,6 +373,31 @@ pub struct Overview {
     pub buckets: Vec<Bucket>,
     /// The history begins in the middle of the buckets: before this moment entries are missing.
     pub complete_from: Option<u64>,
+}
+
+/// How the whole server fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Of these, how many do not know the state of the moment.
+    pub behind: usize,
+    /// The longest that a lamp has waited for one of these since it last changed (ms).
+    pub behind_longest_ms: u64,
+    /// Of these, how many have let their latest NOTIFY fail.
+    pub failing: usize,
+    /// Extensions of which something is known.
+    pub presentities: usize,
+    /// Publications.
+    pub publications: usize,
+    /// Phones that have a subscription.
+    pub phones: usize,
+    /// Messages that were not read because their source said too much.
+    pub turned_away: u64,
+    /// Messages whose handling met a bug.
+    pub panics: u64,
+    /// What has been counted since the start.
+    pub tally: Tally,
 }
 
 /// How many lamps show what.
