@@ -65,7 +65,10 @@ impl Tally {
                     _ => 1,
                 };
                 self.notifies[place(transport)][outcome] += 1;
-                self.copies += u64::from(copies);
+                // Of one that was superseded, its successor goes on counting.
+                if reply != 0 {
+                    self.copies += u64::from(copies);
+                }
                 if outcome == 0 {
                     self.delays.count(delay);
                 }

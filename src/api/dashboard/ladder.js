@@ -34,7 +34,7 @@ const rung = (exchange, y) => {
   ];
   if (gone || silent) {
     const x = to + inward * 46;
-    parts.push(s("path", { d: `M${x - 6} ${y + 20}l12 12m0-12l-12 12`, class: gone ? "gone" : "fail" }));
+    parts.push(s("path", { d: `M${x - 6} ${y + 20}l12 12m0-12l-12 12`, class: gone ? "gone x" : "fail" }));
     parts.push(word(x + inward * 14, y + 31, ours ? "start" : "end", gone ? "superseded by the next" : "no answer", gone ? "tgone" : "tfail"));
   } else {
     parts.push(s("line", { x1: to + inward * 4, y1: y + 27, x2: from - inward * 6, y2: y + 27, class: good ? "ok" : "fail", "marker-end": `url(#${good ? "tip-ok" : "tip-fail"})` }));

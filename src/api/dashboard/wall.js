@@ -21,8 +21,8 @@ const makeTile = () => {
     since: h("span", { class: "since" }), flag: h("span", { class: "flag", hidden: true }),
   };
   const node = h("a", { class: "lamp", role: "listitem", tabindex: -1 }, parts.disc,
-    h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, parts.name, parts.mail),
-      h("span", { class: "what" }, parts.word, parts.with, parts.since)), parts.flag);
+    h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, parts.name, parts.mail, parts.flag),
+      h("span", { class: "what" }, parts.word, parts.with, parts.since)));
   return { node, parts, extension: null, lamp: null, state: null, index: -1 };
 };
 
@@ -68,7 +68,7 @@ export const wallPage = (main) => {
   const names = h("button", { type: "button", onclick: () => (kept.names = !kept.names, labels(), render(true)) });
   const grid = h("div", { class: "grid", role: "list", "aria-label": "Lamps" });
   const none = h("div", { class: "none", hidden: true });
-  main.append(h("div", { class: "head" }, h("h1", null, "Wall"), chips, h("div", { class: "push" }, names, size)), grid, none);
+  main.append(h("div", { class: "head" }, h("h1", null, "Wall"), h("div", { class: "push" }, names, size)), chips, grid, none);
 
   const tiles = new Map();
   const spare = [];
@@ -112,7 +112,8 @@ export const wallPage = (main) => {
     }
     wanted.forEach(([state, , n], i) => {
       const chip = chips.children[i];
-      chip.hidden = n === 0 && state !== null && state !== kept.state;
+      // The usual ones stay where they are; the others come when there is something to see.
+      chip.hidden = n === 0 && (state === "unknown" || state === "failing") && state !== kept.state;
       chip.setAttribute("aria-pressed", String(kept.state === state));
       put(chip.querySelector("b"), String(n));
     });

@@ -55,14 +55,14 @@ impl Notifier {
             {
                 (row.behind_since, row.behind_longer) = (Some(at.0), longer);
             }
-            let mut exchanges = self.exchanges_of(place);
+            let (mut exchanges, carried) = self.exchanges_and_carried(place);
             exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
             let under_way = match &s.delivery {
                 Delivery::InFlight(flight) => Some(UnderWayRow {
                     cseq: flight.cseq,
                     version: flight.version,
                     sent_at: flight.sent_at.0,
-                    copies: flight.copies,
+                    copies: flight.copies.saturating_sub(carried),
                     bytes: flight.bytes.len(),
                 }),
                 _ => None,
@@ -137,8 +137,22 @@ impl Notifier {
 
     /// What the history has of a subscription, oldest first.
     pub(super) fn exchanges_of(&self, place: Place) -> Vec<ExchangeRow> {
+        self.exchanges_and_carried(place).0
+    }
+
+    /// The same, and how many copies the NOTIFY under way has taken over: one that supersedes another goes on counting
+    /// where that was, and counts itself.
+    fn exchanges_and_carried(&self, place: Place) -> (Vec<ExchangeRow>, u8) {
+        let mut carried = 0;
         let all = self.history.of_subscription(place);
-        all.iter().filter_map(|entry| exchange(place, entry)).collect()
+        let rows = all.iter().filter_map(|entry| {
+            let mut row = exchange(place, entry)?;
+            let counted = row.copies;
+            row.copies = counted.saturating_sub(carried);
+            carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
+            Some(row)
+        });
+        (rows.collect(), carried)
     }
 
     fn flow_of(&self, s: &Subscription) -> FlowRow {
