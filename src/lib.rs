@@ -7,11 +7,13 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod directory;
 pub mod greeting;
 pub mod health;
 pub mod journal;
 pub mod notifier;
+pub mod operator;
 pub mod package;
 pub mod presence;
 pub mod server;

@@ -68,6 +68,7 @@ impl Notifier {
             subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         }
+        self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document = Document { tag, version, tail: tail.as_deref() };
         let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
@@ -137,6 +138,7 @@ impl Notifier {
                 let Some(s) = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce) else { return };
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
                 if waited_for && follow(s) {
+                    self.note_superseded(now, s);
                     // It has come back by another connection meanwhile.
                     s.delivery = Delivery::Idle;
                     self.notify(now, presentity, state, slot, out);
@@ -159,6 +161,7 @@ impl Notifier {
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
+        self.note_answered(now, subscription.place, subscription.source, flight, status);
         if status == NO_ANSWER && flight.detour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();
@@ -196,7 +199,14 @@ impl Notifier {
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
         }
+        if failures > 0 || status >= 300 {
+            self.feed.subscription(presentity, subscription.place);
+        }
         if status < 300 {
+            let told_before = subscription.acknowledged != Revision::default();
+            if told_before && revision == current[subscription.package.0 as usize] && subscription.is_behind(revision) {
+                self.note_lamp_seen(now, subscription.place, state.changed_at);
+            }
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
             subscription.acknowledged = revision;
@@ -339,6 +349,7 @@ impl Notifier {
             self.keep_state(presentity, state, out);
         }
         self.table.discount_subscription(presentity.aor.account);
+        self.feed.subscription(presentity, subscription.place);
         self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
         if let Some(at) = subscription.delivery_timer {
             self.wheel.cancel(at, presentity.number, Watch::Delivery(slot));

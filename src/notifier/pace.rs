@@ -61,6 +61,7 @@ impl Notifier {
             return self.notify(now, presentity, state, slot, out);
         }
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        self.note_superseded(now, subscription);
         subscription.delivery = Delivery::Paced { until, failures: subscription.delivery.failures() };
         self.watch_delivery(now, subscription, until);
     }

@@ -298,7 +298,7 @@ impl Notifier {
             let Some(package) = package::by_name(&package) else { continue };
             let timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
             self.counter.fetch_max(etag.number.0 + 1, Ordering::Relaxed);
-            state.publications.push(Publication { etag, package, expires_at, timer_at, content });
+            state.publications.push(Publication { etag, package, expires_at, timer_at, origin: None, content });
         }
         self.watch_calls(now, &presentity, &mut state);
         Some(())

@@ -65,7 +65,7 @@ impl Notifier {
             })
             .and_then(|(method, uri, sender)| match method {
                 Method::Subscribe => self.subscribe(now, request, &uri, source, sender, out),
-                Method::Publish => self.publish(now, request, &uri, out),
+                Method::Publish => self.publish(now, request, &uri, source, out),
                 _ => self.options(now, request, out),
             })
             .unwrap_or_else(|refusal| refusal);

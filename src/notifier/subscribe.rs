@@ -280,6 +280,7 @@ impl Notifier {
         if let Some(user_agent) = wish.user_agent {
             subscription.user_agent = Some(user_agent.chars().take(MAX_USER_AGENT).collect::<String>().into());
         }
+        self.note_subscribed(now, presentity, subscription);
         subscription.delivery = Delivery::Idle;
         subscription.proven = subscription.dialog.local_cseq;
         subscription.doubted = false;

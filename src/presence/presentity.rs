@@ -47,6 +47,8 @@ pub struct State {
     pub views: [View; MAX_PACKAGES],
     /// The walk over the watchers that are behind.
     pub fan_out: FanOut,
+    /// When it last changed.
+    pub changed_at: Tick,
     /// When the timer that watches over calls, ringing or ended, will look next.
     pub calls_timer: Option<Tick>,
 }

@@ -19,7 +19,7 @@ use crate::transport::{Destination, Source};
 
 /// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
 /// finds its subscription without a table of dialogs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The presentity's number.
     pub presentity: u32,

@@ -5,6 +5,7 @@
 //! by account, ordered by user, for listings. They change only when a presentity comes or goes.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -104,6 +105,13 @@ impl Table {
     /// The presentities of an account, ordered by user.
     pub fn of_account(&self, account: AccountNo) -> Vec<Arc<Presentity>> {
         self.accounts[account.0 as usize].presentities.lock().values().cloned().collect()
+    }
+
+    /// The presentities of an account from a user on, ordered by user; no more than `most`.
+    pub fn of_account_from(&self, account: AccountNo, user: &str, most: usize) -> Vec<Arc<Presentity>> {
+        let all = self.accounts[account.0 as usize].presentities.lock();
+        let from = (Bound::Included(user), Bound::Unbounded);
+        all.range::<str, _>(from).take(most).map(|(_, presentity)| Arc::clone(presentity)).collect()
     }
 
     /// How many subscriptions there are in all.
