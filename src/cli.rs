@@ -37,6 +37,8 @@ pub enum Command {
     },
     /// Watch an extension as a phone would, and print its lamp at every change
     Watch(WatchArgs),
+    /// Measure a presence server, ours or any other, and check every word that it says
+    Bench(Box<crate::bench::BenchArgs>),
     /// Ask a running server whether it is well; for health checks of containers
     Health {
         /// What to ask

@@ -10,7 +10,7 @@ use lamplighter::config::Config;
 use lamplighter::server::Server;
 use sd_notify::NotifyState;
 
-use lamplighter::{greeting, health, notifier, telemetry, watch};
+use lamplighter::{bench, greeting, health, notifier, telemetry, watch};
 
 /// The command line or the configuration is wrong.
 const MISUSE: u8 = 2;
@@ -24,6 +24,12 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(watch::run(&args)));
             let misused = matches!(outcome, Err(watch::WatchError::Target(_)));
+            let code = report(outcome);
+            if misused { ExitCode::from(MISUSE) } else { code }
+        }
+        Command::Bench(args) => {
+            let outcome = bench::run(&args);
+            let misused = matches!(outcome, Err(bench::BenchError::Setting(_)));
             let code = report(outcome);
             if misused { ExitCode::from(MISUSE) } else { code }
         }
