@@ -4,8 +4,6 @@
 //! published is 0, the first call ringing 1, answered 2, the second ringing 3, and so on. The call's id carries its
 //! number, so every document tells which step it shows, and the steps that a phone is told may never fall.
 
-use memchr::memmem;
-
 use super::text::{Names, Text};
 use crate::package::{self, dialog_info};
 
@@ -40,36 +38,56 @@ pub(super) fn write(out: &mut Vec<u8>, names: &Names, extension: u32, step: u32)
 /// Reads the body of a NOTIFY about an extension. Quick rather than thorough: [`is_sound`] is for that.
 pub(super) fn read(body: &[u8], names: &Names, extension: u32, scratch: &mut Vec<u8>) -> Result<Shown, &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "a document is not UTF-8")?;
-    let root =
-        text.find("<dialog-info").or_else(|| text.find(":dialog-info")).ok_or("a document has no dialog-info")?;
-    let (root, rest) = text[root..].split_once('>').ok_or("a document is cut off")?;
-    let version = attribute(root, " version=\"").and_then(|v| v.parse().ok()).ok_or("a document has no version")?;
+    // With or without a prefix of its namespace.
+    let is_root = |name: &str| name.split([' ', '>', '\n']).next().is_some_and(|name| name.ends_with("dialog-info"));
+    let root = find(text, b'<', is_root).ok_or("a document has no dialog-info")?;
+    let (root, rest) = root.split_once('>').ok_or("a document is cut off")?;
+    let version = attribute(root, "version").and_then(|v| v.parse().ok()).ok_or("a document has no version")?;
     scratch.clear();
     scratch.text("sip:e").number(extension.into()).text("@").text(&names.domain);
-    if !attribute(root, " entity=\"").is_some_and(|entity| entity.as_bytes().eq_ignore_ascii_case(scratch)) {
+    if !attribute(root, "entity").is_some_and(|entity| entity.as_bytes().eq_ignore_ascii_case(scratch)) {
         return Err("a document is about somebody else");
     }
     if !rest.trim_end().ends_with("dialog-info>") && !root.ends_with('/') {
         return Err("a document is cut off");
     }
-    Ok(Shown { version, step: newest_step(rest, names, scratch)? })
+    Ok(Shown { version, step: newest_step(rest, names)? })
 }
 
+/// What follows the first place of an octet where that is as wanted. Documents are short and searches many, so nothing is
+/// prepared for them.
+fn find<'a>(text: &'a str, octet: u8, wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
+    memchr::memchr_iter(octet, text.as_bytes()).map(|at| &text[at + 1..]).find(|rest| wanted(rest))
+}
+
+/// The value of an attribute, by the quote that follows it.
 fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
-    let from = memmem::find(element.as_bytes(), name.as_bytes())? + name.len();
-    element[from..].split_once('"').map(|(value, _)| value)
+    let mut rest = element;
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        let (value, after) = after.split_once('"')?;
+        let known = before.strip_suffix('=').and_then(|before| before.strip_suffix(name));
+        if known.is_some_and(|before| before.ends_with([' ', '\n', '\t', '\r'])) {
+            return Some(value);
+        }
+        rest = after;
+    }
 }
 
 /// The newest step among the calls of this run that are going on.
-fn newest_step(text: &str, names: &Names, mark: &mut Vec<u8>) -> Result<u32, &'static str> {
-    mark.clear();
-    mark.text(" id=\"").text(&names.run).text("-");
+fn newest_step(text: &str, names: &Names) -> Result<u32, &'static str> {
     let (mut rest, mut newest) = (text, None);
-    while let Some(at) = memmem::find(rest.as_bytes(), mark) {
-        rest = &rest[at + mark.len()..];
-        let call = rest.split_once('"').and_then(|(n, _)| n.parse().ok()).filter(|n| (1..1 << 30).contains(n));
+    let is_dialog = |rest: &str| rest.split([' ', '>', '\n']).next().is_some_and(|name| name.ends_with("dialog"));
+    while let Some(element) = find(rest, b'<', |rest| !rest.starts_with('/') && is_dialog(rest)) {
+        let (open, inside) = element.split_once('>').ok_or("a document is cut off")?;
+        rest = inside;
+        let ours = attribute(open, "id").and_then(|id| id.strip_prefix(&*names.run)?.strip_prefix('-'));
+        let Some(call) = ours else { continue };
+        let call = call.parse().ok().filter(|n| (1..1 << 30).contains(n));
         let call: u32 = call.ok_or("a document shows a call that was not published")?;
-        let state = rest.split_once("state>").and_then(|(_, rest)| rest.split_once('<')).map(|(state, _)| state.trim());
+        let state =
+            find(inside, b'<', |rest| rest.split(['>', ' ']).next().is_some_and(|name| name.ends_with("state")));
+        let state = state.and_then(|rest| rest.split_once('>')?.1.split_once('<')).map(|(state, _)| state.trim());
         let step = match state {
             Some("early") => call * 2 - 1,
             Some("confirmed") => call * 2,

@@ -7,11 +7,15 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Instant;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
 use super::book::Book;
 use super::lamps::Lamps;
 use super::login::Login;
 use super::net::{Inbox, Net};
 use super::ops::{Due, Kind, MS, Ops};
+use super::scan::{self, Scan};
 use super::settings::Settings;
 use super::tally::Tally;
 use super::text::Names;
@@ -49,6 +53,11 @@ pub(super) struct Engine {
     /// The moment of what is being worked on (ns since the start).
     pub(super) now: u64,
     clock: Instant,
+    /// SIGINT and SIGTERM, when they were last looked for.
+    signals: SignalFd,
+    heeded: u64,
+    /// Messages that have come.
+    taken: u64,
     inbox: Option<Inbox>,
     ready: Vec<u16>,
     pub(super) scratch: Vec<u8>,
@@ -56,11 +65,19 @@ pub(super) struct Engine {
     pub(super) routes: String,
 }
 
+/// Every so many messages are read by the rules of SIP as well; the others more quickly.
+const THOROUGHLY: u64 = 64;
 /// The longest that the engine waits without looking at the scenario (ns).
 const LOOK_AROUND: u64 = 100 * MS;
 
 impl Engine {
     pub(super) fn new(settings: Settings, run: u32) -> io::Result<Engine> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGINT);
+        mask.add(Signal::SIGTERM);
+        // Children that are started get none of this: the standard library resets it for them.
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // One more lane, for the PBX.
         let net = Net::open(settings.target, settings.sockets + 1, settings.addresses)?;
         let names = Names { domain: settings.domain.clone(), run: format!("{run:08x}") };
@@ -79,6 +96,9 @@ impl Engine {
             skips_are_expected: false,
             now: 0,
             clock: Instant::now(),
+            signals,
+            heeded: 0,
+            taken: 0,
             inbox: Some(Inbox::new()),
             ready: Vec::new(),
             scratch: Vec::new(),
@@ -103,10 +123,22 @@ impl Engine {
         usize::from(self.settings.sockets)
     }
 
+    /// Whoever interrupts a run wants its end, and the end of the server that was started for it.
+    fn heed_signals(&mut self) -> io::Result<()> {
+        match self.signals.read_signal()? {
+            Some(_) => Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
+            None => Ok(()),
+        }
+    }
+
     /// Sends what waits, then takes what has come or comes until then (ns since the start), and sees to the timers.
     pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
         self.net.flush();
         let now = self.tick();
+        if now > self.heeded + LOOK_AROUND {
+            self.heeded = now;
+            self.heed_signals()?;
+        }
         let wake = self.ops.next_due().map_or(until, |due| due.min(until)).min(now + LOOK_AROUND);
         let mut ready = std::mem::take(&mut self.ready);
         self.net.wait(wake.saturating_sub(now), &mut ready)?;
@@ -142,17 +174,29 @@ impl Engine {
     }
 
     fn take(&mut self, lane: usize, bytes: &[u8]) {
-        match wire::read(bytes) {
-            Ok(Some(message)) => match message.status() {
-                Some(status) => self.take_answer(&message, status),
-                None => self.take_request(lane, &message),
-            },
-            // A keep-alive.
-            Ok(None) => {}
-            Err(refused) => {
-                let text = || format!("{}: {}", refused.fault, String::from_utf8_lossy(&bytes[..bytes.len().min(300)]));
-                self.tally.faults.note("a message cannot be read", text);
+        self.taken += 1;
+        // Keep-alives.
+        if bytes.iter().all(|c| matches!(c, b'\r' | b'\n' | 0)) {
+            return;
+        }
+        let unfolded;
+        let scan = match Scan::read(bytes) {
+            None => {
+                unfolded = scan::unfold(bytes);
+                Scan::read(&unfolded)
             }
+            scan => scan,
+        };
+        let (Some(scan), false) = (scan, self.taken % THOROUGHLY == 1 && wire::read(bytes).is_err()) else {
+            let detail = || {
+                let fault = wire::read(bytes).err().map_or("no reason".into(), |refused| refused.fault.to_string());
+                format!("{fault}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(400)]))
+            };
+            return self.tally.faults.note("a message cannot be read", detail);
+        };
+        match scan.status {
+            0 => self.take_request(lane, &scan),
+            _ => self.take_answer(&scan),
         }
     }
 }

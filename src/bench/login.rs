@@ -3,9 +3,9 @@
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use super::scan::Scan;
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::list;
-use crate::sip::wire::Message;
 
 /// What a phone keeps of a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +34,9 @@ fn hash(algorithm: Algorithm, parts: &[&str]) -> String {
 
 impl Login {
     /// Takes the challenge of an algorithm that this phone prefers, or any that it can do.
-    pub(super) fn take(answer: &Message<'_>, preferred: Algorithm) -> Option<Login> {
-        let is_challenge = |name: &str| name.eq_ignore_ascii_case("WWW-Authenticate");
-        let lines = answer.head.headers.iter().filter(|header| is_challenge(header.written));
-        let challenges: Vec<_> = lines.filter_map(|header| Login::read(header.value)).collect();
+    pub(super) fn take(answer: &Scan<'_>, preferred: Algorithm) -> Option<Login> {
+        let name = "WWW-Authenticate";
+        let challenges: Vec<_> = answer.all(name, name).filter_map(Login::read).collect();
         let found = challenges.iter().find(|login| login.algorithm == preferred).or(challenges.first());
         found.cloned()
     }
@@ -80,7 +79,6 @@ impl Login {
 mod tests {
     use super::*;
     use crate::sip::digest::{Credentials, Verifier, challenge};
-    use crate::sip::wire;
 
     #[test]
     fn what_the_phones_prove_the_server_believes() {
@@ -91,7 +89,7 @@ mod tests {
             "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
              To: <sip:a@b>;tag=2\r\nCall-ID: c\r\nCSeq: 1 SUBSCRIBE\r\n{lines}Content-Length: 0\r\n\r\n"
         );
-        let answer = wire::read(answer.as_bytes()).unwrap().unwrap();
+        let answer = Scan::read(answer.as_bytes()).unwrap();
         let password = password("p1", "acme.test");
         for algorithm in Algorithm::ALL {
             let mut login = Login::take(&answer, algorithm).unwrap();

@@ -27,6 +27,7 @@ mod progress;
 mod requests;
 mod result;
 mod runner;
+mod scan;
 mod settings;
 mod steady;
 mod storm;

@@ -4,18 +4,16 @@ use super::body;
 use super::book::{Life, Watcher};
 use super::engine::Engine;
 use super::ops::Kind;
+use super::scan::{Scan, parameter};
 use super::text::answer;
-use crate::sip::Method;
-use crate::sip::headers::{Event, list, param};
-use crate::sip::wire::{Message, Name, Verb};
+use crate::sip::headers::list;
 
 /// Every so many documents are read by all rules of their package; the others more quickly.
 const THOROUGHLY: u64 = 64;
 
 impl Engine {
-    pub(super) fn take_request(&mut self, lane: usize, request: &Message<'_>) {
-        let Some((verb, _)) = request.request() else { return };
-        if verb != Verb::Known(Method::Notify) {
+    pub(super) fn take_request(&mut self, lane: usize, request: &Scan<'_>) {
+        if request.method != "NOTIFY" {
             // Whatever else a server may ask, a phone that only watches has no answer to.
             return self.net.lanes[lane].post(|out, _| answer(out, request, "405 Method Not Allowed"));
         }
@@ -30,15 +28,14 @@ impl Engine {
             self.tally.faults.note("a NOTIFY went to another phone's address", || request.call_id.into());
         }
         if let Err(what) = self.check_notify(request, number) {
-            let state = request.first(Name::SubscriptionState).unwrap_or("no state");
             let watcher = self.book.get(number).clone();
             let detail = || {
                 let Watcher { extension, heard, version, step, life, .. } = watcher;
                 let body = String::from_utf8_lossy(request.body);
                 format!(
-                    "NOTIFY {} ({state}) to {} about e{extension}; before: CSeq {heard}, version {version:?}, \
+                    "NOTIFY {} ({}) to {} about e{extension}; before: CSeq {heard}, version {version:?}, \
                      step {step}, {life:?}; body: {body}",
-                    request.cseq.number, request.call_id
+                    request.cseq, request.state, request.call_id
                 )
             };
             self.tally.faults.note(what, detail);
@@ -46,13 +43,14 @@ impl Engine {
     }
 
     /// Takes what a NOTIFY says; the error is what is wrong with it.
-    fn check_notify(&mut self, notify: &Message<'_>, number: u32) -> Result<(), &'static str> {
-        let tag = notify.from.tag().ok_or("a NOTIFY has no From tag")?;
-        if notify.to.tag() != Some(&*self.own_tag(number)) {
+    fn check_notify(&mut self, notify: &Scan<'_>, number: u32) -> Result<(), &'static str> {
+        let tag = Scan::tag(notify.from).ok_or("a NOTIFY has no From tag")?;
+        // Which is the Call-ID as well.
+        if Scan::tag(notify.to) != Some(notify.call_id) {
             return Err("a NOTIFY does not have our tag");
         }
         if self.book.tag(number).is_empty() {
-            let routes: Vec<&str> = notify.all(Name::RecordRoute).flat_map(list).collect();
+            let routes: Vec<&str> = notify.all("Record-Route", "Record-Route").flat_map(list).collect();
             self.establish(notify, number, tag, &routes);
         } else if tag != self.book.tag(number) {
             return Err("a NOTIFY is of a dialog that we do not have");
@@ -71,9 +69,9 @@ impl Engine {
     }
 
     /// CSeq and branch: none if it is a copy, otherwise how many NOTIFYs before it never came.
-    fn check_order(&mut self, notify: &Message<'_>, number: u32) -> Result<Option<u32>, &'static str> {
-        let branch = crc32fast::hash(notify.via.branch().unwrap_or_default().as_bytes());
-        let cseq = notify.cseq.number;
+    fn check_order(&mut self, notify: &Scan<'_>, number: u32) -> Result<Option<u32>, &'static str> {
+        let branch = crc32fast::hash(notify.branch().as_bytes());
+        let cseq = notify.cseq;
         let watcher = self.book.get_mut(number);
         if cseq == watcher.heard {
             if branch != watcher.branch {
@@ -94,15 +92,17 @@ impl Engine {
     }
 
     /// Event and Subscription-State; true if the subscription has ended, as was asked for.
-    fn check_state(&mut self, notify: &Message<'_>, number: u32) -> Result<bool, &'static str> {
-        let event = notify.first(Name::Event).and_then(Event::read);
-        if !event.is_some_and(|event| event.package.eq_ignore_ascii_case("dialog")) {
+    fn check_state<'a>(&mut self, notify: &Scan<'a>, number: u32) -> Result<bool, &'static str> {
+        let before_params = |value: &'a str| value.split(';').next().unwrap_or_default().trim();
+        if !before_params(notify.event).eq_ignore_ascii_case("dialog") {
             return Err("a NOTIFY is of another event package");
         }
-        let value = notify.first(Name::SubscriptionState).ok_or("a NOTIFY has no Subscription-State")?;
-        let word = value.split(';').next().unwrap_or_default().trim();
+        if notify.state.is_empty() {
+            return Err("a NOTIFY has no Subscription-State");
+        }
+        let word = before_params(notify.state);
         if word.eq_ignore_ascii_case("active") {
-            let left = param(value, "expires").and_then(|seconds| seconds.parse::<u32>().ok());
+            let left = parameter(notify.state, "expires").and_then(|seconds| seconds.parse::<u32>().ok());
             return match left {
                 Some(left) if left <= self.settings.expires => Ok(false),
                 _ => Err("a NOTIFY says no lifetime or too long a one"),
@@ -121,14 +121,14 @@ impl Engine {
     }
 
     /// The document: its version, and which step it shows.
-    fn check_body(&mut self, notify: &Message<'_>, number: u32, gap: u32) -> Result<u32, &'static str> {
+    fn check_body(&mut self, notify: &Scan<'_>, number: u32, gap: u32) -> Result<u32, &'static str> {
         let watcher = self.book.get(number).clone();
         if notify.body.is_empty() {
             // A subscription's last NOTIFY need not say anything; before that, nothing means that no call is known.
             let nothing_to_say = watcher.life == Life::Closing || watcher.step == 0;
             return if nothing_to_say { Ok(watcher.step) } else { Err("a NOTIFY has lost its document") };
         }
-        let media = notify.first(Name::ContentType).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let media = notify.content_type.split(';').next().unwrap_or_default().trim();
         if !media.eq_ignore_ascii_case("application/dialog-info+xml") {
             return Err("a NOTIFY has another kind of body");
         }

@@ -5,10 +5,10 @@ use super::book::{Life, NOTHING};
 use super::engine::{Done, Engine};
 use super::login::{Login, password};
 use super::ops::{Kind, Op};
+use super::scan::Scan;
 use super::text::{Publish, Subscribe, Who};
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::{NameAddr, list, retry_after, seconds};
-use crate::sip::wire::{Message, Name};
 
 /// So many challenges to one request are answered; a server that wants more will never be content.
 const PATIENCE: u8 = 3;
@@ -133,7 +133,8 @@ impl Engine {
         format!("{}.w{}.{number}", self.names.run, self.book.get(number).epoch)
     }
 
-    pub(super) fn take_answer(&mut self, answer: &Message<'_>, status: u16) {
+    pub(super) fn take_answer(&mut self, answer: &Scan<'_>) {
+        let status = answer.status;
         let Some(who) = self.names.who(answer.call_id).filter(|_| status >= 200) else { return };
         let (slot, cseq) = match who {
             Who::Lamp(extension) => {
@@ -147,7 +148,7 @@ impl Engine {
             }
         };
         // A copy of an answer that was taken already says nothing.
-        let Some(op) = self.ops.get_mut(slot).filter(|op| !op.answered && cseq == answer.cseq.number) else { return };
+        let Some(op) = self.ops.get_mut(slot).filter(|op| !op.answered && cseq == answer.cseq) else { return };
         let (kind, number, notified) = (op.kind, op.number, op.notified);
         if status == 401 && op.challenges < PATIENCE {
             op.challenges += 1;
@@ -171,7 +172,7 @@ impl Engine {
     }
 
     /// The same again with a proof.
-    fn take_challenge(&mut self, answer: &Message<'_>, slot: u32) {
+    fn take_challenge(&mut self, answer: &Scan<'_>, slot: u32) {
         let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         let is_publish = matches!(kind, Kind::Publish | Kind::Withdraw);
         // As in the field: some phones can do SHA-256, most cannot.
@@ -193,7 +194,7 @@ impl Engine {
         self.send(slot);
     }
 
-    fn refused(&mut self, answer: &Message<'_>, slot: u32, status: u16) {
+    fn refused(&mut self, answer: &Scan<'_>, slot: u32, status: u16) {
         let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         if kind == Kind::Publish && status == 412 {
             // The server has forgotten the publication; the next one is a new one.
@@ -203,22 +204,22 @@ impl Engine {
             let what = if status >= 500 { "a request was answered with 5xx" } else { "a request was refused" };
             self.tally.faults.note(what, || format!("{status} to a {} {number}", kind.name()));
         }
-        let after = answer.first(Name::RetryAfter).and_then(retry_after);
+        let after = answer.first("Retry-After").and_then(retry_after);
         self.finish(slot, false, status, after);
     }
 
-    fn subscribed(&mut self, answer: &Message<'_>, kind: Kind, number: u32) {
-        let Some(tag) = answer.to.tag() else {
+    fn subscribed(&mut self, answer: &Scan<'_>, kind: Kind, number: u32) {
+        let Some(tag) = Scan::tag(answer.to) else {
             return self.tally.faults.note("a 200 to SUBSCRIBE has no To tag", || answer.call_id.into());
         };
-        let granted = answer.first(Name::Expires).and_then(seconds);
+        let granted = seconds(answer.expires);
         let asked = if kind == Kind::Unsubscribe { 0 } else { self.settings.expires };
         if granted.is_none_or(|granted| granted > asked) {
             let detail = || format!("{granted:?} of {asked} asked for by {}", answer.call_id);
             self.tally.faults.note("a 200 to SUBSCRIBE grants no lifetime or too long a one", detail);
         }
         if kind == Kind::Subscribe {
-            let mut routes: Vec<&str> = answer.all(Name::RecordRoute).flat_map(list).collect();
+            let mut routes: Vec<&str> = answer.all("Record-Route", "Record-Route").flat_map(list).collect();
             routes.reverse();
             self.establish(answer, number, tag, &routes);
         } else if tag != self.book.tag(number) {
@@ -227,7 +228,7 @@ impl Engine {
     }
 
     /// The first word of the server in a dialog makes it, be that a 200 or a NOTIFY (RFC 6665 section 4.4.1).
-    pub(super) fn establish(&mut self, message: &Message<'_>, number: u32, tag: &str, routes: &[&str]) {
+    pub(super) fn establish(&mut self, message: &Scan<'_>, number: u32, tag: &str, routes: &[&str]) {
         let known = self.book.tag(number);
         if !known.is_empty() {
             if known != tag {
@@ -235,7 +236,7 @@ impl Engine {
             }
             return;
         }
-        let contact = message.first(Name::Contact).and_then(|value| NameAddr::read(list(value).next()?));
+        let contact = list(message.contact).next().and_then(NameAddr::read);
         let Some(contact) = contact else {
             return self.tally.faults.note("the server gives no Contact", || message.call_id.into());
         };
@@ -247,16 +248,15 @@ impl Engine {
         }
     }
 
-    fn published(&mut self, answer: &Message<'_>, kind: Kind, extension: u32) {
+    fn published(&mut self, answer: &Scan<'_>, kind: Kind, extension: u32) {
         let lamp = self.lamps.get_mut(extension);
         if kind == Kind::Withdraw {
             lamp.etag = Box::default();
             return;
         }
         lamp.accepted = lamp.sent;
-        let etag = answer.head.headers.iter().find(|header| header.written.eq_ignore_ascii_case("SIP-ETag"));
-        match etag {
-            Some(etag) => lamp.etag = etag.value.into(),
+        match answer.first("SIP-ETag") {
+            Some(etag) => lamp.etag = etag.into(),
             None => self.tally.faults.note("a 200 to PUBLISH has no SIP-ETag", || answer.call_id.into()),
         }
     }
