@@ -105,10 +105,9 @@ fn documents(package: &str) -> Vec<Vec<u8>> {
                     },
                     ..Picture::default()
                 };
-                let (mut tail, mut body) = (String::new(), String::new());
+                let mut tail = String::new();
                 package.write_tail(&picture, &mut tail);
-                package.write(number as u32, "sip:*97&x@d.example;a=1", &tail, &mut body);
-                documents.push(body.into());
+                documents.push(package.body(number as u32, "sip:*97&x@d.example;a=1", &tail).into());
             }
         }
     }

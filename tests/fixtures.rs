@@ -15,7 +15,7 @@ use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
 use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
-use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Source};
+use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source};
 
 const CONFIG: &str = r#"
 [[account]]
@@ -127,10 +127,10 @@ fn show(out: &Outbox) -> String {
         let to = match packet.to {
             Destination::Datagram { peer, .. } => format!("udp to {peer}"),
             Destination::Flow { otherwise: None, .. } => "on the same connection".to_string(),
-            Destination::Flow { otherwise: Some((_, peer)), .. } => {
+            Destination::Flow { otherwise: Some(Remote { peer, .. }), .. } => {
                 format!("on the same connection, else tcp to {peer}")
             }
-            Destination::Connection { peer, .. } => format!("tcp to {peer}"),
+            Destination::Connection(Remote { peer, .. }) => format!("tcp to {peer}"),
         };
         let message = String::from_utf8_lossy(&packet.bytes).replace("\r\n", "\n");
         let _ = writeln!(text, "--- {to}\n{message}");
@@ -221,7 +221,7 @@ fn publishers_are_answered_and_their_watcher_sees_what_they_say() {
 /// Subscribes a phone to whatever the PUBLISH is about, and answers the first NOTIFY.
 fn watch(notifier: &Notifier, publish: &[u8], out: &mut Outbox) {
     let Some(message) = wire::read(publish).ok().flatten() else { return };
-    let Some((_, uri)) = message.request() else { return };
+    let Some(uri) = message.uri.map(|uri| uri.text) else { return };
     let event = message.first(Name::Event).and_then(Event::read).map_or("dialog", |event| event.package);
     let subscribe = format!(
         "SUBSCRIBE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.50;branch=z9hG4bKwatch\r\nFrom: <sip:1002@acme.test>;tag=w\r\n\
@@ -234,6 +234,6 @@ fn watch(notifier: &Notifier, publish: &[u8], out: &mut Outbox) {
     let notify = wire::read(&notify).expect("readable").expect("a message");
     let mut answer = Vec::new();
     let peer = "192.0.2.1:5060".parse().expect("an address");
-    wire::reply(&mut answer, &lamplighter::sip::StatusCode::OK, "OK", &notify.head, peer, "").end();
+    wire::reply(&mut answer, &lamplighter::sip::StatusCode::OK, "OK", &notify.head, peer, None).end();
     notifier.receive(Tick(10), source, &answer, out);
 }

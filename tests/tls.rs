@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::{A, Dns};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use secure::{Authority, Folder, House, Identity, Line, NAME, PATIENCE, file, provider, subscribe, tls_section};
 use sockets::{hear, ok, options};
 
+#[allow(dead_code)] // tests/sockets.rs uses the rest
+#[path = "sockets/dns.rs"]
+mod dns;
 mod secure;
 #[allow(dead_code)] // tests/sockets.rs uses the rest
 #[path = "sockets/office.rs"]
@@ -181,7 +185,7 @@ fn accept(listener: &TcpListener, identity: &Identity) -> Option<Line<StreamOwne
 }
 
 /// A watcher over TLS whose connection is gone when its lamp changes next; its Contact is `contact`.
-fn watch_and_leave(house: &House, authority: &Authority, contact: SocketAddr) {
+fn watch_and_leave(house: &House, authority: &Authority, contact: impl std::fmt::Display) {
     let mut line = Line::of(house.tls("tls", authority.client(None, &[&TLS13])));
     line.send(&subscribe("TLS h.invalid", &format!("sip:1002@{contact};transport=tls"), ""));
     line.receive_start("SIP/2.0 200");
@@ -220,6 +224,34 @@ fn nothing_is_sent_to_a_contact_whose_certificate_names_somebody_else() {
         let mut octet = [0];
         !matches!(line.stream.read(&mut octet), Ok(1))
     }));
+}
+
+/// A proxy's phone whose Contact is a name, with a certificate for `certified`; what it hears of the next change.
+fn hear_by_name(certified: &str) -> Option<String> {
+    let phones = Authority::new();
+    let dns = Dns::open(vec![("phone.acme.test", A, vec![127, 0, 0, 1])]);
+    let more = format!("[access]\ntrusted = [\"127.0.0.0/8\"]\n{}\n", dns.config());
+    let (house, authority, _folder) = house(|folder| format!("{}{more}", file(folder, "server_ca", &phones.pem)));
+    let contact = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = contact.local_addr().unwrap().port();
+    watch_and_leave(&house, &authority, format_args!("phone.acme.test:{port}"));
+    // The name is known by the time of the first change or soon after; until then there is no way to the phone.
+    house.set("early");
+    let mut line = accept(&contact, &phones.issue(certified))?;
+    line.stream.conn.complete_io(&mut line.stream.sock).ok()?;
+    let mut octets = [0; 65_536];
+    let length = line.stream.read(&mut octets).ok()?;
+    Some(String::from_utf8(octets[..length].to_vec()).unwrap()).filter(|heard| !heard.is_empty())
+}
+
+/// RFC 5922 section 7.2: what the certificate has to name is the host of the URI, not what the DNS made of it.
+#[test]
+fn a_contact_that_is_a_name_has_a_certificate_of_that_name() {
+    let notify = hear_by_name("phone.acme.test").unwrap();
+    assert!(notify.starts_with("NOTIFY ") && notify.contains("<state>early</state>"), "{notify}");
+    for other in ["127.0.0.1", "*.acme.test", "acme.test"] {
+        assert_eq!(hear_by_name(other), None, "{other}");
+    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Notifier {
     /// Whether a proof was made for a request to us. A proxy may have changed the Request-URI since, so another URI will
     /// do as long as it is one of ours (RFC 3261 section 22.4).
     fn asks_for_us(&self, proven: &str, request: &Message<'_>) -> bool {
-        if request.request().is_some_and(|(_, uri)| uri == proven) {
+        if request.request().is_some_and(|(_, uri)| uri.text == proven) {
             return true;
         }
         let Some(uri) = Uri::read(proven) else { return false };

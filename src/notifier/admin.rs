@@ -44,9 +44,9 @@ impl Notifier {
             let state = presentity.lock();
             for publication in state.publications.iter().filter(|p| package.is_none_or(|id| id == p.package)) {
                 let format = package::get(publication.package);
-                let (mut tail, mut body) = (String::new(), String::new());
+                let mut tail = String::new();
                 format.write_tail(&state.picture(&presentity.uri), &mut tail);
-                format.write(0, &presentity.uri, &tail, &mut body);
+                let body = format.body(0, &presentity.uri, &tail);
                 let (user, package) = (presentity.aor.user.to_string(), publication.package);
                 records.push(PublicationRecord { user, package, etag: publication.etag.to_string(), body });
             }
@@ -99,9 +99,7 @@ impl Notifier {
 
 /// The body is not kept but put together again from what it was made of.
 fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
-    let mut body = String::new();
-    if let Some(tail) = &last.tail {
-        package::get(s.package).write(last.version, &s.entity, tail, &mut body);
-    }
+    let whole = |tail: &str| package::get(s.package).body(last.version, &s.entity, tail);
+    let body = last.tail.as_deref().map(whole).unwrap_or_default();
     LastNotify { cseq: last.cseq, reply: last.reply, body }
 }

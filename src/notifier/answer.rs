@@ -2,16 +2,30 @@
 
 use std::borrow::Cow;
 
+use crate::presence::subscription::Place;
 use crate::sip::StatusCode;
+use crate::sip::wire::{HeaderLines, Value};
+
+/// The tag that an answer puts into a To without one (RFC 3261 section 8.2.6.2).
+#[derive(Clone, Debug)]
+pub(super) enum ToTag {
+    /// There is no dialog: it only has to be the same for repetitions of the request.
+    Stateless,
+    /// That of a dialog which this answer makes.
+    Dialog(Place),
+    /// That of another answer.
+    Same(String),
+    /// None: it is the final answer's to give.
+    None,
+}
 
 /// An answer: status, reason phrase, and the headers that make it more than that.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) reason: Cow<'static, str>,
-    pub(super) headers: Vec<(&'static str, Cow<'static, str>)>,
-    /// The To tag of a dialog that this answer makes.
-    pub(super) to_tag: Option<String>,
+    pub(super) headers: HeaderLines,
+    pub(super) to_tag: ToTag,
     /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
 }
@@ -19,7 +33,13 @@ pub(super) struct Answer {
 impl Answer {
     /// An answer whose reason phrase says to a person what was wrong.
     pub(super) fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Answer {
-        Answer { status, reason: reason.into(), headers: Vec::new(), to_tag: None, record_route: false }
+        Answer {
+            status,
+            reason: reason.into(),
+            headers: HeaderLines::default(),
+            to_tag: ToTag::Stateless,
+            record_route: false,
+        }
     }
 
     /// 200.
@@ -41,15 +61,15 @@ impl Answer {
     /// overloaded (law 7).
     pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Answer {
         Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached")
-            .with("Retry-After", retry_after.to_string())
-            .with("Warning", format!("399 lamplighter \"The limit {key} is reached\""))
+            .with("Retry-After", retry_after)
+            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
     }
 
     /// The limit of the whole server: 503.
     pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Answer {
         Answer::new(StatusCode::ServiceUnavailable, "Server Full")
-            .with("Retry-After", retry_after.to_string())
-            .with("Warning", format!("399 lamplighter \"The limit {key} is reached\""))
+            .with("Retry-After", retry_after)
+            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
     }
 
     /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
@@ -58,8 +78,8 @@ impl Answer {
     }
 
     /// Adds a header.
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Answer {
-        self.headers.push((name, value.into()));
+    pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
+        self.headers.add(name, value);
         self
     }
 }

@@ -7,7 +7,7 @@ use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::sip::Transport;
-use crate::transport::{Destination, ListenerNo};
+use crate::transport::{Destination, ListenerNo, Remote};
 
 /// How many NOTIFYs leave at once when the name that they have waited for is known; the others follow ...
 const SLICE: usize = 256;
@@ -40,11 +40,11 @@ impl Notifier {
         let (straight, question) = self.settings.routing.next_hop(dialog, source);
         let Some(question) = question else { return Some(straight) };
         let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
-        let usual = question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
+        let usual = question.usual_transport();
         if let Some(flow) = source.flow.filter(|_| usual == source.transport) {
             // Nothing waits: the name matters only should the connection be gone.
-            let connection = |target| match self.settings.routing.reach(target, source) {
-                Some(Destination::Connection { listener, peer }) => Some((listener, peer)),
+            let connection = |target| match self.settings.routing.reach(target, &question.host, source) {
+                Some(Destination::Connection(remote)) => Some(remote),
                 _ => None,
             };
             let otherwise = match found {
@@ -61,7 +61,8 @@ impl Notifier {
         }
         match found {
             Found::Targets { free, .. } => {
-                let reached = free.into_iter().find_map(|target| self.settings.routing.reach(target, source));
+                let reached =
+                    free.into_iter().find_map(|target| self.settings.routing.reach(target, &question.host, source));
                 Some(reached.unwrap_or(straight))
             }
             Found::Nothing => Some(straight),
@@ -71,7 +72,7 @@ impl Notifier {
                 }
                 if let Delivery::InFlight(flight) = &subscription.delivery {
                     // What takes the place of another NOTIFY goes the same way: it does not get more time by waiting.
-                    return Some(if flight.detour { straight } else { flight.to });
+                    return Some(if flight.detour { straight } else { flight.to.clone() });
                 }
                 subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
                 self.watch_delivery(now, subscription, until);
@@ -97,8 +98,8 @@ impl Notifier {
         let (_, Some(question)) = routing.next_hop(dialog, source) else { return false };
         let Some(failed) = target_of(&flight.to, |no| routing.listener(no).transport) else { return false };
         let failures = flight.failures;
-        self.names.set_aside(now, failed);
-        let (free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
+        let on_flow = matches!(flight.to, Destination::Flow { .. });
+        let (mut free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
             Found::Targets { free, all } => (free, all),
             Found::Soon { ask, .. } => {
                 // The next try will know.
@@ -107,8 +108,13 @@ impl Notifier {
             }
             Found::Nothing => return false,
         };
+        // Of a flow it is not known whether it broke or its target could not be reached: the only one there is stays.
+        if all > 1 || !on_flow {
+            self.names.set_aside(now, failed);
+        }
+        free.retain(|target| *target != failed);
         // As often as there are targets: those that time out come back from where they were set aside.
-        let next = free.into_iter().find(|target| routing.reach(*target, source).is_some());
+        let next = free.into_iter().find(|target| routing.reach(*target, &question.host, source).is_some());
         let Some(next) = next.filter(|_| usize::from(subscription.tried) + 1 < all) else { return false };
         tracing::debug!(host = &*question.host, failed = %failed.address, next = %next.address, "on to the next target");
         subscription.tried += 1;
@@ -118,12 +124,15 @@ impl Notifier {
     }
 }
 
-/// The target that a message has gone to; none if it went down a connection that was there already.
+/// The target that a message has gone to; none if it went down a connection that was there already, with nowhere to go
+/// should that be gone.
 fn target_of(to: &Destination, transport_of: impl Fn(ListenerNo) -> Transport) -> Option<Target> {
     match to {
-        Destination::Datagram { listener, peer } | Destination::Connection { listener, peer } => {
+        Destination::Datagram { listener, peer }
+        | Destination::Connection(Remote { listener, peer, .. })
+        | Destination::Flow { otherwise: Some(Remote { listener, peer, .. }), .. } => {
             Some(Target { transport: transport_of(*listener), address: *peer })
         }
-        Destination::Flow { .. } => None,
+        Destination::Flow { otherwise: None, .. } => None,
     }
 }

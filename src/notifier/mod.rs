@@ -19,6 +19,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
+use crate::package;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
@@ -54,7 +55,7 @@ mod tests;
 mod wheel;
 mod write;
 
-pub use outbox::{Outbox, Promise};
+pub use outbox::{Outbox, Pool, Promise};
 pub use persist::Restored;
 pub use route::Routing;
 pub use write::LargeNotifies;
@@ -108,6 +109,8 @@ pub struct Notifier {
     /// The verifier of a password that nobody has.
     nobody: Verifier,
     names: names::Names,
+    /// What Allow-Events says.
+    allow_events: Box<str>,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
     counter: AtomicU64,
@@ -138,7 +141,10 @@ impl Notifier {
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
         let gate = Gate::new(settings.rates, settings.secret);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
+        let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
+        let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
+            allow_events,
             settings,
             table,
             phones: Phones::default(),
@@ -269,11 +275,11 @@ impl Notifier {
     }
 
     /// A To tag for an answer that makes no dialog.
-    fn stateless_tag(&self, call_id: &str, cseq: &str) -> String {
+    fn stateless_tag(&self, call_id: &str, cseq: &str) -> wire::Hex {
         let mut hasher = SipHasher24::new_with_key(&self.settings.secret);
         hasher.write(call_id.as_bytes());
         hasher.write(cseq.as_bytes());
-        format!("{:016x}", hasher.finish())
+        wire::Hex(hasher.finish(), 16)
     }
 
     /// A number that nobody without our secret can guess, another one at every call.

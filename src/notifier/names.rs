@@ -31,7 +31,7 @@ const LIFETIME: std::ops::RangeInclusive<u32> = 1..=86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
     /// The name, in lower case and without a dot at its end.
-    pub host: Box<str>,
+    pub host: Arc<str>,
     /// The port, where the URI has one.
     pub port: Option<u16>,
     /// The transport, where the URI names one.
@@ -179,6 +179,13 @@ impl State {
             self.entries.retain(|_, entry| !entry.is_over(now));
             self.aside.retain(|_, until| *until > now);
         }
+    }
+}
+
+impl Question {
+    /// The transport that is tried where the DNS does not say otherwise (RFC 3263 section 4.1).
+    pub(super) fn usual_transport(&self) -> Transport {
+        self.transport.unwrap_or(if self.secure { Transport::Tls } else { Transport::Udp })
     }
 }
 

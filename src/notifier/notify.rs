@@ -70,7 +70,7 @@ impl Notifier {
         }
         let cseq = subscription.dialog.local_cseq;
         let document = Document { tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document);
+        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
@@ -80,7 +80,7 @@ impl Notifier {
             other => (fresh, other.failures(), 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
-        out.send(to, bytes.clone(), Some(notify));
+        out.send(to.clone(), bytes.clone(), Some(notify));
         subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
@@ -303,7 +303,7 @@ impl Notifier {
                         flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
                         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
-                        out.send(flight.to, flight.bytes.clone(), Some(notify));
+                        out.send(flight.to.clone(), flight.bytes.clone(), Some(notify));
                     }
                     self.watch_delivery(now, subscription, deadline);
                 }

@@ -1,6 +1,6 @@
 //! What the notifier wants sent, in the order in which it has to leave.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::names::Question;
 use crate::journal::Record;
@@ -33,9 +33,45 @@ pub struct Promise {
     pub(super) until: Tick,
 }
 
+/// Memory in which messages are written, many to a block: so one costs no allocation of its own, and takes what it is long.
+/// A block lives as long as any of its messages, which is no more than the half minute that a transaction takes.
+#[derive(Debug, Default)]
+pub struct Pool {
+    block: BytesMut,
+    /// The message that is being written, and ...
+    message: Vec<u8>,
+    /// ... the part of its body that is its own.
+    pub(super) own: String,
+}
+
+/// How large a block is (octets).
+const BLOCK: usize = 64 * 1024;
+
+impl Pool {
+    /// Writes a message.
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut String)) -> Bytes {
+        self.message.clear();
+        self.own.clear();
+        write(&mut self.message, &mut self.own);
+        self.keep()
+    }
+
+    fn keep(&mut self) -> Bytes {
+        let length = self.message.len();
+        if self.block.capacity() < length {
+            // Not reserve(), which would look whether all of the old block has come back.
+            self.block = BytesMut::with_capacity(BLOCK.max(length));
+        }
+        self.block.extend_from_slice(&self.message);
+        self.block.split().freeze()
+    }
+}
+
 /// Collects what is to be sent.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Where messages are written.
+    pub pool: Pool,
     /// Messages, in order.
     pub messages: Vec<Packet>,
     /// What the journal has to keep before any of the messages may leave (law 5).

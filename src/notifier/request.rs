@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::access::Sender;
-use super::answer::Answer;
+use super::answer::{Answer, ToTag};
 use super::outbox::Promise;
-use super::{Notifier, Outbox};
+use super::{Notifier, Outbox, Pool};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
 use crate::presence::subscription::{Place, Subscription};
@@ -15,7 +15,7 @@ use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
 use crate::sip::transaction::{Seen, TIMEOUT};
 use crate::sip::uri::{Scheme, Uri};
-use crate::sip::wire::{self, Fault, Head, Message, Name, Refused, StartLine, Verb};
+use crate::sip::wire::{self, Head, Message, Name, Refused, StartLine, Value, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
 
@@ -43,8 +43,7 @@ impl Notifier {
             // On a stream nothing is repeated, and what is there is no sign that the sender wonders.
             Seen::Stalled if source.is_stream() => return,
             Seen::Stalled => {
-                // The tag is the final answer's to give.
-                let answer = Answer { to_tag: Some(String::new()), ..Answer::new(StatusCode::Trying, "Trying") };
+                let answer = Answer { to_tag: ToTag::None, ..Answer::new(StatusCode::Trying, "Trying") };
                 return self.send_answer(&answer, request, source, out);
             }
             Seen::Merged => {
@@ -71,10 +70,10 @@ impl Notifier {
             })
             .unwrap_or_else(|refusal| refusal);
         tracing::debug!(
-            peer = %source.peer, method = request.cseq.method, uri, call_id = request.call_id,
+            peer = %source.peer, method = request.cseq.method, uri = uri.text, call_id = request.call_id,
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
-        let bytes = self.write_answer(&answer, &request.head, source, request.call_id);
+        let bytes = self.write_answer(&answer, &request.head, source, request.call_id, &mut out.pool);
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(request),
             true => self.transactions.answered(key, bytes.clone()),
@@ -101,7 +100,7 @@ impl Notifier {
 
     fn not_kept(&self) -> Answer {
         Answer::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
-            .with("Retry-After", self.spread(30).to_string())
+            .with("Retry-After", self.spread(30))
             .with("Warning", "399 lamplighter \"The journal cannot be written\"")
     }
 
@@ -125,9 +124,7 @@ impl Notifier {
                     writer.header(name.text(), value);
                 }
             }
-            for (name, value) in &answer.headers {
-                writer.header(name, value);
-            }
+            writer.lines(&answer.headers);
             writer.end();
             packet.bytes = out.into();
             self.transactions.answered(*key, packet.bytes.clone());
@@ -138,7 +135,7 @@ impl Notifier {
     fn inspect<'a>(
         &self,
         verb: Verb<'_>,
-        uri: &'a str,
+        uri: Uri<'a>,
         request: &Message<'_>,
         source: Source,
     ) -> Result<(Method, Uri<'a>), Answer> {
@@ -152,7 +149,6 @@ impl Notifier {
             }
         };
         let unsupported = |reason| Answer::new(StatusCode::UnsupportedUriScheme, reason);
-        let uri = Uri::read(uri).ok_or_else(|| Answer::bad_request(Fault::RequestUri.to_string()))?;
         match uri.scheme {
             Scheme::Sip => {}
             // Over TLS, or by a proxy that stays in between and does that for us.
@@ -189,7 +185,7 @@ impl Notifier {
             self.settings.presence.packages.iter().map(|id| package::get(*id).content_type()).collect();
         Ok(Answer::ok()
             .with("Allow", ALLOW)
-            .with("Allow-Events", self.allow_events())
+            .with("Allow-Events", &self.allow_events)
             .with("Accept", accept.join(", "))
             .with("Accept-Encoding", "identity")
             .with("Accept-Language", "en")
@@ -205,7 +201,7 @@ impl Notifier {
         };
         let mut answer = Answer::ok();
         if let Ok(Some(earlier)) = wire::read(&earlier) {
-            answer.to_tag = earlier.to.tag().map(String::from);
+            answer.to_tag = earlier.to.tag().map_or(ToTag::None, |tag| ToTag::Same(tag.to_string()));
         }
         answer
     }
@@ -219,7 +215,8 @@ impl Notifier {
         }
         let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
         tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
-        let bytes = self.write_answer(&answer, head, source, head.first(Name::CallId).unwrap_or_default());
+        let bytes =
+            self.write_answer(&answer, head, source, head.first(Name::CallId).unwrap_or_default(), &mut out.pool);
         let to = match head.first(Name::Via).and_then(Via::first_of) {
             Some(via) => reply_address(&via, source),
             None => back(source),
@@ -235,28 +232,38 @@ impl Notifier {
     }
 
     fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
-        let bytes = self.write_answer(answer, &request.head, source, request.call_id);
+        let bytes = self.write_answer(answer, &request.head, source, request.call_id, &mut out.pool);
         out.send(reply_address(&request.via, source), bytes, None);
     }
 
-    fn write_answer(&self, answer: &Answer, request: &Head<'_>, source: Source, call_id: &str) -> Bytes {
-        // Without a dialog the tag only has to be the same for repetitions of the request (section 8.2.6.2).
-        let tag = match &answer.to_tag {
-            Some(tag) => tag.clone(),
-            None => self.stateless_tag(call_id, request.first(Name::CSeq).unwrap_or_default()),
-        };
-        let mut out = Vec::with_capacity(768);
-        let mut writer = wire::reply(&mut out, &answer.status, &answer.reason, request, source.peer, &tag);
-        if answer.record_route {
-            for value in request.all(Name::RecordRoute) {
-                writer.header("Record-Route", value);
+    fn write_answer(
+        &self,
+        answer: &Answer,
+        request: &Head<'_>,
+        source: Source,
+        call_id: &str,
+        pool: &mut Pool,
+    ) -> Bytes {
+        let stateless;
+        let tag: Option<&dyn Value> = match &answer.to_tag {
+            ToTag::Stateless => {
+                stateless = self.stateless_tag(call_id, request.first(Name::CSeq).unwrap_or_default());
+                Some(&stateless)
             }
-        }
-        for (name, value) in &answer.headers {
-            writer.header(name, value);
-        }
-        writer.end();
-        out.into()
+            ToTag::Dialog(place) => Some(place),
+            ToTag::Same(tag) => Some(tag),
+            ToTag::None => None,
+        };
+        pool.write(|out, _| {
+            let mut writer = wire::reply(out, &answer.status, &answer.reason, request, source.peer, tag);
+            if answer.record_route {
+                for value in request.all(Name::RecordRoute) {
+                    writer.header("Record-Route", value);
+                }
+            }
+            writer.lines(&answer.headers);
+            writer.end();
+        })
     }
 
     /// The account whose realm a URI is in (RFC 3261 section 8.2.2.1).
@@ -272,7 +279,7 @@ impl Notifier {
 
     /// The event package of a SUBSCRIBE or PUBLISH.
     pub(super) fn event_of<'a>(&self, request: &Message<'a>) -> Result<(PackageId, Event<'a>), Answer> {
-        let refuse = |reason| Answer::new(StatusCode::BadEvent, reason).with("Allow-Events", self.allow_events());
+        let refuse = |reason| Answer::new(StatusCode::BadEvent, reason).with("Allow-Events", &self.allow_events);
         let value = request.first(Name::Event).ok_or_else(|| refuse("Missing Event Header"))?;
         let event = Event::read(value).ok_or_else(|| Answer::bad_request("Malformed Event header"))?;
         package::by_name(event.package)
@@ -290,9 +297,7 @@ impl Notifier {
             None => DEFAULT_EXPIRES,
         };
         if asked > 0 && asked < least.min(DEFAULT_EXPIRES) {
-            return Err(
-                Answer::new(StatusCode::IntervalTooBrief, "Interval Too Brief").with("Min-Expires", least.to_string())
-            );
+            return Err(Answer::new(StatusCode::IntervalTooBrief, "Interval Too Brief").with("Min-Expires", least));
         }
         Ok(asked.min(self.settings.presence.max_expires))
     }
@@ -305,11 +310,6 @@ impl Notifier {
             false => Err(Answer::new(StatusCode::UnsupportedMediaType, "Unsupported Content-Encoding")
                 .with("Accept-Encoding", "identity")),
         }
-    }
-
-    pub(super) fn allow_events(&self) -> String {
-        let names: Vec<_> = self.settings.presence.packages.iter().map(|id| package::get(*id).name()).collect();
-        names.join(", ")
     }
 }
 

@@ -7,6 +7,7 @@
 //! name looked up that a stranger has written.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -14,7 +15,7 @@ use super::names::{Question, Target};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
 use crate::sip::uri::{Host, Scheme, Uri};
-use crate::transport::{Destination, Listener, ListenerNo, Source};
+use crate::transport::{Destination, Listener, ListenerNo, Remote, Source};
 
 /// What routing needs to know of this server.
 #[derive(Clone, Debug)]
@@ -50,8 +51,11 @@ impl Routing {
         let contact = Uri::read(&dialog.target).filter(believed);
         if let Some(flow) = source.flow {
             // Nobody can be connected to over WebSocket, and what began over TLS goes on over TLS or not at all.
-            let otherwise = contact.and_then(|uri| self.connection(&uri, source.transport, source));
-            return (Destination::Flow { flow, otherwise }, None);
+            let otherwise = contact.as_ref().and_then(|uri| self.connection(uri, source.transport, source));
+            // Nor is a name looked up that would lead to another transport.
+            let question = contact.and_then(|uri| question_of(&uri, source.is_secure()));
+            let question = question.filter(|question| question.usual_transport() == source.transport);
+            return (Destination::Flow { flow, otherwise }, question);
         }
         match contact {
             Some(uri) => self.by_address_or_name(&uri, source, source.is_secure()),
@@ -68,27 +72,32 @@ impl Routing {
         }
     }
 
-    /// The way to one of the targets of a name; none to an address that nobody may be sent to, or by a transport or an
+    /// The way to one of the targets of the name `host`; none to an address that nobody may be sent to, or by a transport or an
     /// address family that we do not listen on.
-    pub(super) fn reach(&self, target: Target, source: &Source) -> Option<Destination> {
+    pub(super) fn reach(&self, target: Target, host: &Arc<str>, source: &Source) -> Option<Destination> {
         let Target { transport, address: peer } = target;
         let peer = Some(peer).filter(|peer| !is_for_everybody(peer.ip()) && peer.port() != 0)?;
         let listener = self.listener_for(transport, peer, source)?;
         match transport {
             Transport::Udp => Some(Destination::Datagram { listener, peer }),
-            Transport::Tcp | Transport::Tls => Some(Destination::Connection { listener, peer }),
+            Transport::Tcp => Some(Destination::Connection(Remote { listener, peer, name: None })),
+            Transport::Tls => Some(Destination::Connection(Remote { listener, peer, name: Some(Arc::clone(host)) })),
             _ => None,
         }
     }
 
-    /// A connection to where the next request of a dialog goes by datagram; none if that must not be TCP, because a URI
-    /// says so or nobody asked for more than an answer to where it came from, through NAT.
-    pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source) -> Option<Destination> {
+    /// A connection to `peer`, where the next request of a dialog goes by datagram; none if that must not be TCP, because
+    /// a URI says so or nobody asked for more than an answer to where it came from, through NAT.
+    pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source, peer: SocketAddr) -> Option<Remote> {
         let uri = Uri::read(dialog.first_route().unwrap_or(&dialog.target))?;
-        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none();
-        let (listener, peer) =
-            self.connection(&uri, Transport::Tcp, source).filter(|_| open && self.may_name(source, &uri))?;
-        Some(Destination::Connection { listener, peer })
+        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none() && self.may_name(source, &uri);
+        let there = match uri.host.ip() {
+            Some(_) => address_of(&uri, Transport::Tcp) == Some(peer),
+            // One of the addresses that the name stands for.
+            None => true,
+        };
+        let listener = self.listener_for(Transport::Tcp, peer, source).filter(|_| open && there)?;
+        Some(Remote { listener, peer, name: None })
     }
 
     /// Whether a source may have something sent to the host of a URI: to itself always, elsewhere if it is trusted.
@@ -106,20 +115,20 @@ impl Routing {
             return Some(Destination::Datagram { listener, peer });
         }
         let otherwise = self.connection(uri, transport, source);
-        match (source.flow.filter(|_| source.transport == transport), otherwise) {
+        match (source.flow.filter(|_| source.transport == transport), otherwise.clone()) {
             // The connection that the proxy itself opened is as good as a new one to it.
             (Some(flow), _) if uri.host.ip().is_none_or(|ip| ip == source.peer.ip().to_canonical()) => {
                 Some(Destination::Flow { flow, otherwise })
             }
-            (_, Some((listener, peer))) => Some(Destination::Connection { listener, peer }),
+            (_, Some(remote)) => Some(Destination::Connection(remote)),
             _ => None,
         }
     }
 
     /// Where to connect to for the host of a URI. A WebSocket is only ever opened from the other side.
-    fn connection(&self, uri: &Uri<'_>, transport: Transport, source: &Source) -> Option<(ListenerNo, SocketAddr)> {
+    fn connection(&self, uri: &Uri<'_>, transport: Transport, source: &Source) -> Option<Remote> {
         let peer = address_of(uri, transport).filter(|_| matches!(transport, Transport::Tcp | Transport::Tls))?;
-        Some((self.listener_for(transport, peer, source)?, peer))
+        Some(Remote { listener: self.listener_for(transport, peer, source)?, peer, name: None })
     }
 
     /// The way that the last request came.
@@ -212,6 +221,10 @@ mod tests {
         }
     }
 
+    fn remote(listener: u8, peer: &str) -> Remote {
+        Remote { listener: ListenerNo(listener), peer: peer.parse().unwrap(), name: None }
+    }
+
     fn next_hop(dialog: &Dialog, source: &Source) -> Destination {
         routing().next_hop(dialog, source).0
     }
@@ -270,18 +283,17 @@ mod tests {
     #[test]
     fn a_tcp_route_uses_the_connection_that_its_host_opened() {
         let d = dialog("<sip:203.0.113.7:5070;transport=tcp;r2=on;lr=on>", "sip:a@10.0.0.1");
-        let otherwise = Some((ListenerNo(1), "203.0.113.7:5070".parse().unwrap()));
+        let otherwise = Some(remote(1, "203.0.113.7:5070"));
         let flow = Destination::Flow { flow: FlowId(9), otherwise };
         assert_eq!(next_hop(&d, &tcp("203.0.113.7:58780")), flow);
-        let peer = "203.0.113.7:5070".parse().unwrap();
-        let new = Destination::Connection { listener: ListenerNo(1), peer };
+        let new = Destination::Connection(remote(1, "203.0.113.7:5070"));
         assert_eq!(next_hop(&d, &tcp("198.51.100.3:58780")), new);
     }
 
     #[test]
     fn without_route_a_connection_is_used_again() {
         let d = dialog("", "sip:a@10.0.0.1:5062");
-        let otherwise = Some((ListenerNo(1), "10.0.0.1:5062".parse().unwrap()));
+        let otherwise = Some(remote(1, "10.0.0.1:5062"));
         assert_eq!(next_hop(&d, &tcp("198.51.100.3:1")), Destination::Flow { flow: FlowId(9), otherwise });
         let alone = Destination::Flow { flow: FlowId(9), otherwise: None };
         assert_eq!(next_hop(&d, &tcp("203.0.113.7:1")), alone);
@@ -319,14 +331,14 @@ mod tests {
     #[test]
     fn what_began_over_tls_never_goes_on_without() {
         let tls = stream(Transport::Tls, 3, "203.0.113.7:58780");
-        let peer: SocketAddr = "203.0.113.7:5061".parse().unwrap();
+        let again = remote(3, "203.0.113.7:5061");
         for contact in ["sips:a@203.0.113.7", "sip:a@203.0.113.7:5061;transport=tcp", "sip:a@203.0.113.7:5061"] {
-            let flow = Destination::Flow { flow: FlowId(9), otherwise: Some((ListenerNo(3), peer)) };
+            let flow = Destination::Flow { flow: FlowId(9), otherwise: Some(again.clone()) };
             assert_eq!(next_hop(&dialog("", contact), &tls), flow, "{contact}");
         }
         for route in ["<sips:203.0.113.7;lr>", "<sip:203.0.113.7;transport=tls;lr>"] {
             // Not down the connection without TLS that the proxy happens to have.
-            let new = Destination::Connection { listener: ListenerNo(3), peer };
+            let new = Destination::Connection(again.clone());
             assert_eq!(next_hop(&dialog(route, "sip:a@b"), &tcp("203.0.113.7:58780")), new, "{route}");
         }
     }
@@ -393,6 +405,20 @@ mod tests {
     }
 
     #[test]
+    fn a_contact_s_name_matters_to_a_connection_only_where_it_leads_to_the_same_transport() {
+        let asked = |contact: &str, source: &Source| {
+            let (to, question) = routing().next_hop(&dialog("", contact), source);
+            assert_eq!(to, Destination::Flow { flow: FlowId(9), otherwise: None }, "{contact}");
+            question.is_some()
+        };
+        let (tcp, peer) = (tcp("198.51.100.3:5060"), "198.51.100.3:5060");
+        let (tls, wss) = (stream(Transport::Tls, 3, peer), stream(Transport::Wss, 4, peer));
+        assert!(asked("sip:a@b.test;transport=tcp", &tcp) && asked("sip:a@b.test", &tls));
+        assert!(!asked("sip:a@b.test", &tcp) && !asked("sip:a@b.test;transport=ws", &wss));
+        assert!(!asked("sips:a@b.test", &wss) && !asked("sip:a@b.test;transport=tcp", &stream(Transport::Ws, 4, peer)));
+    }
+
+    #[test]
     fn a_connection_that_the_proxy_has_opened_is_used_whatever_its_name() {
         let d = dialog("<sip:proxy.acme.test;transport=tcp;lr>", "sip:a@b");
         let edge = tcp("198.51.100.3:5060");
@@ -404,13 +430,14 @@ mod tests {
     fn targets_of_a_name_are_held_to_what_we_speak() {
         let reach = |transport, address: &str| {
             let target = Target { transport, address: address.parse().unwrap() };
-            routing().reach(target, &udp("198.51.100.3:5060"))
+            routing().reach(target, &"a.test".into(), &udp("198.51.100.3:5060"))
         };
         assert_eq!(reach(Transport::Udp, "203.0.113.7:5070"), Some(datagram(0, "203.0.113.7:5070")));
         assert_eq!(reach(Transport::Udp, "[2001:db8::7]:5060"), Some(datagram(2, "[2001:db8::7]:5060")));
-        let peer = "203.0.113.7:5070".parse().unwrap();
-        let connection = Destination::Connection { listener: ListenerNo(1), peer };
-        assert_eq!(reach(Transport::Tcp, "203.0.113.7:5070"), Some(connection));
+        let connection = remote(1, "203.0.113.7:5070");
+        assert_eq!(reach(Transport::Tcp, "203.0.113.7:5070"), Some(Destination::Connection(connection)));
+        let named = Remote { name: Some("a.test".into()), ..remote(3, "203.0.113.7:5070") };
+        assert_eq!(reach(Transport::Tls, "203.0.113.7:5070"), Some(Destination::Connection(named)));
         for (transport, address) in [
             (Transport::Tcp, "[2001:db8::7]:5060"),
             (Transport::Wss, "203.0.113.7:443"),

@@ -1,10 +1,11 @@
 //! SUBSCRIBE (RFC 6665 section 4.2.1).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access::Sender;
-use super::answer::Answer;
+use super::answer::{Answer, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
@@ -29,7 +30,7 @@ struct Wish<'a> {
     /// Seconds; 0 ends a subscription, or only fetches the state.
     granted: u32,
     /// The Contact; a refresh may leave it out.
-    contact: Option<&'a str>,
+    contact: Option<NameAddr<'a>>,
     user_agent: Option<&'a str>,
     /// The entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
     unless: Option<&'a str>,
@@ -71,12 +72,14 @@ impl Notifier {
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
-        watcher_of(request)?;
+        let from = Uri::read(request.from.uri);
+        check_watcher(from.as_ref())?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
-        let dialog = Dialog::of(request, target, "");
+        let dialog = Dialog::of(request, target.uri, "");
         affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
-        let (phone, certain) = phone_of(request, source);
+        let user = from.map_or(request.from.uri, |from| from.address());
+        let (phone, certain) = phone_of(user, &target, request, source);
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
@@ -139,8 +142,10 @@ impl Notifier {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
-                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.len())?;
-                    subscription.dialog.target = contact.into();
+                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.uri.len())?;
+                    if *subscription.dialog.target != *contact.uri {
+                        subscription.dialog.target = contact.uri.into();
+                    }
                 }
                 let entity = Arc::clone(&subscription.entity);
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
@@ -185,7 +190,7 @@ impl Notifier {
     fn take_on(&self) -> Result<(), Answer> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Answer::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
-                .with("Retry-After", self.spread(RESTART_WITHIN).to_string()));
+                .with("Retry-After", self.spread(RESTART_WITHIN)));
         }
         Ok(())
     }
@@ -320,12 +325,12 @@ impl Notifier {
 
     /// The 200 to a SUBSCRIBE.
     fn accept(&self, entity: &Uri<'_>, wish: &Wish<'_>, new: Option<Place>) -> Answer {
-        let sips = is_sips(entity.text) || wish.contact.is_some_and(is_sips);
+        let sips = is_sips(entity.text) || wish.contact.is_some_and(|contact| is_sips(contact.uri));
         let mut answer = Answer::ok()
             .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener, sips))
-            .with("Expires", wish.granted.to_string())
-            .with("Allow-Events", self.allow_events());
-        answer.to_tag = new.map(|place| place.to_string());
+            .with("Expires", wish.granted)
+            .with("Allow-Events", &self.allow_events);
+        answer.to_tag = new.map_or(ToTag::None, ToTag::Dialog);
         answer.record_route = new.is_some();
         answer
     }
@@ -345,28 +350,26 @@ fn entity_of(uri: &Uri<'_>, presentity: &Presentity) -> Arc<str> {
     }
 }
 
-/// Which phone a SUBSCRIBE outside a dialog comes from, and whether that is certain: by the instance that its Contact
+/// Which phone of a user a SUBSCRIBE outside a dialog comes from, and whether that is certain: by the instance that its Contact
 /// names (RFC 5626 section 4.1), else by its Contact and the address that it has in front of any proxy, which two phones
 /// of one user can have in common.
-fn phone_of(request: &Message<'_>, source: Source) -> (PhoneId, bool) {
-    let user = Uri::read(request.from.uri).map_or(request.from.uri, |from| from.address());
-    let contact = request.all(Name::Contact).flat_map(list).next().and_then(NameAddr::read);
-    let instance = contact.as_ref().and_then(|contact| param(contact.params, "+sip.instance"));
+fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (PhoneId, bool) {
+    let instance = param(contact.params, "+sip.instance");
     if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
         return (PhoneId::of(&[user, "instance", instance]), true);
     }
-    let first_via = request.all(Name::Via).flat_map(list).last().and_then(Via::first_of);
-    let seen_by_proxy = first_via.filter(|_| request.all(Name::Via).flat_map(list).nth(1).is_some());
-    let own = source.peer.ip().to_string();
-    let address =
-        seen_by_proxy.as_ref().map_or(own.as_str(), |via| param(via.params, "received").unwrap_or(via.sent_by));
-    (PhoneId::of(&[user, "contact", contact.map_or("", |contact| contact.uri), address]), false)
+    // The last one, if there is more than the one of whom we were sent it by: what the proxy next to him has seen.
+    let by_proxy = request.all(Name::Via).flat_map(list).skip(1).last().and_then(Via::first_of);
+    let address = match by_proxy {
+        Some(via) => Cow::Borrowed(param(via.params, "received").unwrap_or(via.sent_by)),
+        None => Cow::Owned(source.peer.ip().to_string()),
+    };
+    (PhoneId::of(&[user, "contact", contact.uri, &address]), false)
 }
 
 /// A watcher without a user part cannot be shown to anybody (kazoo.md check 42).
-fn watcher_of(request: &Message<'_>) -> Result<(), Answer> {
-    let anonymous = Uri::read(request.from.uri)
-        .is_none_or(|from| matches!(from.scheme, Scheme::Sip | Scheme::Sips) && from.user.is_none());
+fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
+    let anonymous = from.is_none_or(|from| matches!(from.scheme, Scheme::Sip | Scheme::Sips) && from.user.is_none());
     match anonymous {
         true => Err(Answer::bad_request("Missing User In From")),
         false => Ok(()),
@@ -384,7 +387,7 @@ fn affordable(octets: usize) -> Result<(), Answer> {
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
 ///
 /// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between.
-fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<&'a str>, Answer> {
+fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<NameAddr<'a>>, Answer> {
     let mut all = request.all(Name::Contact).flat_map(list);
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
@@ -396,8 +399,8 @@ fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<&'a str>
     match uri.scheme {
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).
         Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Answer::bad_request("Headers In Contact URI")),
-        Scheme::Sip => Ok(Some(contact.uri)),
-        Scheme::Sips if secure => Ok(Some(contact.uri)),
+        Scheme::Sip => Ok(Some(contact)),
+        Scheme::Sips if secure => Ok(Some(contact)),
         Scheme::Sips => Err(Answer::new(StatusCode::UnsupportedUriScheme, "sips Is Not Available Here")),
         Scheme::Other(_) => Err(Answer::bad_request("Contact Is No SIP URI")),
     }

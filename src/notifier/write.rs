@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::Notifier;
 use super::pace::is_as_safe;
+use super::{Notifier, Pool};
 use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::StateTag;
@@ -18,7 +18,8 @@ use crate::presence::subscription::{MaxRate, Subscription};
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::Uri;
-use crate::transport::{Destination, ListenerNo};
+use crate::sip::wire::{Hex, Value};
+use crate::transport::{Destination, ListenerNo, Remote};
 
 /// The largest request that goes into a datagram without second thoughts, the path MTU being unknown (octets).
 const LARGE: usize = 1_300;
@@ -94,19 +95,20 @@ impl Notifier {
         subscription: &Subscription,
         to: Destination,
         document: &Document<'_>,
+        pool: &mut Pool,
     ) -> Letter {
         let no = listener_of(&to, subscription.source.listener);
-        let bytes = self.write_for(now, subscription, document, no, no);
+        let bytes = pool.write(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
-            return Letter { to, bytes: bytes.into(), detour: false };
+            return Letter { to, bytes, detour: false };
         }
         let size = bytes.len();
         let slim = slim(&bytes);
         let (letter, carried, count) = if slim.len() <= LARGE {
             (Letter { to, bytes: slim.into(), detour: false }, "with short header names", &self.large.slimmed)
-        } else if let Some((to, via)) = self.connection_for(subscription) {
+        } else if let Some((to, via)) = self.connection_for(subscription, &to) {
             // The Contact is that of the dialog, which goes on over UDP.
-            let bytes = self.write_for(now, subscription, document, via, no).into();
+            let bytes = pool.write(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
             match to {
                 Destination::Flow { .. } => {
                     (Letter { to, bytes, detour: true }, "over a connection of the phone", &self.large.on_flow)
@@ -115,7 +117,7 @@ impl Notifier {
             }
         } else {
             // Short names would save nothing now, and there are phones that have never seen them.
-            (Letter { to, bytes: bytes.into(), detour: false }, "in fragments", &self.large.fragmented)
+            (Letter { to, bytes, detour: false }, "in fragments", &self.large.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
         let watcher = &*subscription.dialog.remote;
@@ -125,7 +127,8 @@ impl Notifier {
 
     /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by. None to an address that has
     /// not shown to be the phone's own: whoever forges sources could have us open as many as we may have.
-    fn connection_for(&self, subscription: &Subscription) -> Option<(Destination, ListenerNo)> {
+    fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerNo)> {
+        let Destination::Datagram { peer, .. } = *to else { return None };
         if !self.settings.presence.large_over_tcp
             || subscription.phone.takes_datagrams_only()
             || !self.is_proven(subscription)
@@ -138,35 +141,33 @@ impl Notifier {
         if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set.is_empty()) {
             return Some((Destination::Flow { flow, otherwise: None }, way.listener));
         }
-        let to = self.settings.routing.next_hop_by_tcp(dialog, source)?;
-        Some((to, listener_of(&to, source.listener)))
+        let remote = self.settings.routing.next_hop_by_tcp(dialog, source, peer)?;
+        let via = remote.listener;
+        Some((Destination::Connection(remote), via))
     }
 
-    /// As it is written to leave by the name of one listener, while requests of the phone come back to another.
+    /// As it is written to leave by the name of one listener, while requests of the phone come back to another; `own` is
+    /// for the part of the body that is this watcher's.
     fn write_for(
         &self,
         now: Tick,
         subscription: &Subscription,
         document: &Document<'_>,
-        via: ListenerNo,
-        contact: ListenerNo,
-    ) -> Vec<u8> {
+        (via, contact): (ListenerNo, ListenerNo),
+        out: &mut Vec<u8>,
+        own: &mut String,
+    ) {
         let package = package::get(subscription.package);
         let &Document { tag, version, tail } = document;
         let listener = self.settings.routing.listener(via);
-        let transport = listener.transport;
-        let branch = format_args!("{MAGIC_COOKIE}{}.{:x}", subscription.place, subscription.dialog.local_cseq);
-        let mut out = Vec::with_capacity(tail.map_or(0, str::len) + 1_024);
-        let mut writer = subscription.dialog.request(
-            &mut out,
-            "NOTIFY",
-            format_args!("SIP/2.0/{transport} {};branch={branch};rport", listener.sent_by),
-        );
+        let branch = (MAGIC_COOKIE, subscription.place, ".", Hex(subscription.dialog.local_cseq.into(), 1));
+        let via = ("SIP/2.0/", name_of(listener.transport), " ", &listener.sent_by, ";branch=", branch, ";rport");
+        let mut writer = subscription.dialog.request(out, "NOTIFY", via);
         let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
         let sips = is_sips(&subscription.entity) || is_sips(&subscription.dialog.target);
         writer.header("Contact", self.contact(user, contact, sips));
         match &subscription.event_id {
-            Some(id) => writer.header("Event", format_args!("{};id={id}", package.name())),
+            Some(id) => writer.header("Event", (package.name(), ";id=", id)),
             None => writer.header("Event", package.name()),
         };
         match subscription.ended {
@@ -179,39 +180,49 @@ impl Notifier {
                 let expires = subscription.remaining(now);
                 match &subscription.max_rate {
                     Some(MaxRate { written, .. }) => {
-                        let state = format_args!("active;expires={expires};max-rate={written}");
-                        writer.header("Subscription-State", state)
+                        writer.header("Subscription-State", ("active;expires=", expires, ";max-rate=", written))
                     }
-                    None => writer.header("Subscription-State", format_args!("active;expires={expires}")),
+                    None => writer.header("Subscription-State", ("active;expires=", expires)),
                 }
             }
         };
         writer.header("SIP-ETag", tag);
         match tail {
             Some(tail) => {
-                let mut body = String::with_capacity(tail.len() + 256);
-                package.write(version, &subscription.entity, tail, &mut body);
-                writer.body(package.content_type(), body.as_bytes());
+                package.write_head(version, &subscription.entity, own);
+                writer.body(package.content_type(), &[own.as_bytes(), tail.as_bytes()]);
             }
             None => writer.end(),
         }
-        out
     }
 
     /// Our Contact for a dialog: it leads back to this instance and says whom it is about. In a dialog that is all sips, it
     /// is sips as well where we speak that (RFC 3261 section 12.1.1).
-    pub(super) fn contact(&self, user: &str, listener: ListenerNo, sips: bool) -> String {
+    pub(super) fn contact<'a>(&'a self, user: &'a str, listener: ListenerNo, sips: bool) -> impl Value + 'a {
         let listener = self.settings.routing.listener(listener);
         let (scheme, transport) = match listener.transport {
-            Transport::Tls if sips => ("sips", ""),
-            Transport::Wss if sips => ("sips", ";transport=ws"),
-            Transport::Tls => ("sip", ";transport=tls"),
+            Transport::Tls if sips => ("<sips:", ">"),
+            Transport::Wss if sips => ("<sips:", ";transport=ws>"),
+            Transport::Tls => ("<sip:", ";transport=tls>"),
             // A URI does not tell secure WebSockets from others (RFC 7118 section 5.2).
-            Transport::Ws | Transport::Wss => ("sip", ";transport=ws"),
-            Transport::Tcp => ("sip", ";transport=tcp"),
-            Transport::Udp | Transport::Sctp | Transport::TlsSctp => ("sip", ""),
+            Transport::Ws | Transport::Wss => ("<sip:", ";transport=ws>"),
+            Transport::Tcp => ("<sip:", ";transport=tcp>"),
+            Transport::Udp | Transport::Sctp | Transport::TlsSctp => ("<sip:", ">"),
         };
-        format!("<{scheme}:{user}@{}{transport}>", listener.sent_by)
+        (scheme, user, "@", &listener.sent_by, transport)
+    }
+}
+
+/// A transport as it stands in a Via (RFC 3261 section 20.42, RFC 7118 section 5.1).
+fn name_of(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+        Transport::Tls => "TLS",
+        Transport::Ws => "WS",
+        Transport::Wss => "WSS",
+        Transport::Sctp => "SCTP",
+        Transport::TlsSctp => "TLS-SCTP",
     }
 }
 
@@ -223,7 +234,7 @@ pub(super) fn is_sips(uri: &str) -> bool {
 /// The listener whose name a message goes by.
 fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
     match to {
-        Destination::Datagram { listener, .. } | Destination::Connection { listener, .. } => *listener,
+        Destination::Datagram { listener, .. } | Destination::Connection(Remote { listener, .. }) => *listener,
         Destination::Flow { .. } => source,
     }
 }

@@ -5,8 +5,6 @@
 //! least one dialog, the one that matters to a lamp first, and `local` and `remote` always there, because a phone may
 //! crash when they vanish between two documents.
 
-use std::fmt::Write;
-
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
 use crate::presence::facts::{CallReport, CallState, CallsReport, Direction, Party, Picture, Report};
@@ -45,14 +43,13 @@ impl EventPackage for DialogInfo {
         tail.push_str("\n</dialog-info>\n");
     }
 
-    fn write(&self, version: u32, entity: &str, tail: &str, body: &mut String) {
-        body.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info");
-        xml::attribute("xmlns", xml::DIALOG_INFO_NS, body);
-        // Writing into a string cannot fail.
-        let _ = write!(body, " version=\"{version}\" state=\"full\"");
-        xml::attribute("entity", entity, body);
-        body.push('>');
-        body.push_str(tail);
+    fn write_head(&self, version: u32, entity: &str, head: &mut String) {
+        head.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info");
+        xml::attribute("xmlns", xml::DIALOG_INFO_NS, head);
+        xml::attribute("version", itoa::Buffer::new().format(version), head);
+        xml::attribute("state", "full", head);
+        xml::attribute("entity", entity, head);
+        head.push('>');
     }
 }
 

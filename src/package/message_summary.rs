@@ -53,9 +53,7 @@ impl EventPackage for MessageSummary {
         }
     }
 
-    fn write(&self, _: u32, _: &str, tail: &str, body: &mut String) {
-        body.push_str(tail);
-    }
+    fn write_head(&self, _: u32, _: &str, _: &mut String) {}
 }
 
 fn malformed(why: &'static str) -> BodyError {

@@ -49,10 +49,17 @@ pub trait EventPackage: Sync {
     fn read(&self, body: &[u8]) -> Result<Report, BodyError>;
     /// Appends the part of the body that all watchers of the presentity share.
     fn write_tail(&self, picture: &Picture<'_>, tail: &mut String);
-    /// Appends a whole body: the head with what is the watcher's own, then the tail.
+    /// Appends what stands in front of the tail, which is the watcher's own.
     ///
     /// `version` counts the documents of the subscription, `entity` is the URI that the watcher subscribed to.
-    fn write(&self, version: u32, entity: &str, tail: &str, body: &mut String);
+    fn write_head(&self, version: u32, entity: &str, head: &mut String);
+    /// A whole body.
+    fn body(&self, version: u32, entity: &str, tail: &str) -> String {
+        let mut body = String::with_capacity(tail.len() + 256);
+        self.write_head(version, entity, &mut body);
+        body.push_str(tail);
+        body
+    }
 }
 
 /// Every package there is; a [`PackageId`] is an index into it.

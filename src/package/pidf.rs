@@ -60,14 +60,13 @@ impl EventPackage for Pidf {
         tail.push_str("</dm:person>\n</presence>\n");
     }
 
-    fn write(&self, _: u32, entity: &str, tail: &str, body: &mut String) {
-        body.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence");
-        xml::attribute("xmlns", xml::PIDF_NS, body);
-        xml::attribute("xmlns:dm", xml::DATA_MODEL_NS, body);
-        xml::attribute("xmlns:rpid", xml::RPID_NS, body);
-        xml::attribute("entity", entity, body);
-        body.push('>');
-        body.push_str(tail);
+    fn write_head(&self, _: u32, entity: &str, head: &mut String) {
+        head.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence");
+        xml::attribute("xmlns", xml::PIDF_NS, head);
+        xml::attribute("xmlns:dm", xml::DATA_MODEL_NS, head);
+        xml::attribute("xmlns:rpid", xml::RPID_NS, head);
+        xml::attribute("entity", entity, head);
+        head.push('>');
     }
 }
 

@@ -197,6 +197,10 @@ fn is_char(c: char) -> bool {
 /// Appends `text` so that it can stand in an element or between double quotes in an attribute. What XML forbids is
 /// left out, and tabs and line breaks become blanks, which is what a reader would make of them in an attribute anyway.
 pub(super) fn escape(text: &str, out: &mut String) {
+    let harmless = |c: u8| (b' '..0x7f).contains(&c) & (c != b'<') & (c != b'>') & (c != b'&') & (c != b'"');
+    if text.bytes().fold(true, |all, c| all & harmless(c)) {
+        return out.push_str(text);
+    }
     let mut plain = 0;
     for (at, c) in text.char_indices() {
         let instead = match c {

@@ -15,6 +15,7 @@ use super::phone::PhoneId;
 use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
+use crate::sip::wire::{Hex, Value};
 
 /// One address that is watched or published for.
 #[derive(Debug)]
@@ -75,6 +76,12 @@ pub struct StateTag {
 impl fmt::Display for StateTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:016x}", self.revision.0, self.fingerprint)
+    }
+}
+
+impl Value for StateTag {
+    fn put(&self, out: &mut Vec<u8>) {
+        (Hex(self.revision.0, 1), ".", Hex(self.fingerprint, 16)).put(out);
     }
 }
 

@@ -14,6 +14,7 @@ use super::phone::Phone;
 use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::ClientTransaction;
+use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, Source};
 
 /// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
@@ -31,6 +32,12 @@ pub struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:x}.{:016x}", self.presentity, self.slot, self.nonce)
+    }
+}
+
+impl Value for Place {
+    fn put(&self, out: &mut Vec<u8>) {
+        (Hex(self.presentity.into(), 1), ".", Hex(self.slot.into(), 1), ".", Hex(self.nonce, 16)).put(out);
     }
 }
 

@@ -7,7 +7,7 @@ use super::message;
 use super::world::{Fault, Happening, World};
 use crate::notifier::Outbox;
 use crate::sip::wire::{self, Message};
-use crate::transport::{Destination, Packet};
+use crate::transport::{Destination, Packet, Remote};
 
 impl World {
     /// Takes what the server wants kept and sent.
@@ -51,9 +51,9 @@ impl World {
     fn by_its_edge(&self, m: &Message<'_>, packet: &Packet) -> Result<(), String> {
         let phone = self.laws.expected(m.call_id).map(|expected| expected.phone);
         let edge = phone.and_then(|number| self.phones[number].edge).map(|edge| &self.edges[edge].address);
-        match (edge, packet.to) {
+        match (edge, &packet.to) {
             // A large one is tried over TCP, which no edge takes here.
-            (Some(edge), Destination::Datagram { peer, .. } | Destination::Connection { peer, .. })
+            (Some(edge), Destination::Datagram { peer, .. } | Destination::Connection(Remote { peer, .. }))
                 if peer.to_string() == *edge =>
             {
                 Ok(())

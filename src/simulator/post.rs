@@ -109,7 +109,7 @@ impl World {
         let (who, flow) = match packet.to {
             Destination::Datagram { peer, .. } => (self.addresses.get(&peer).copied(), None),
             // Phones take no connections: what cannot go down the one that they opened comes back.
-            Destination::Connection { .. } => return self.bounce(packet),
+            Destination::Connection(_) => return self.bounce(packet),
             Destination::Flow { flow, .. } => match self.flows.get(&flow.0) {
                 Some(known) if known.broken.is_some_and(|at| at <= self.now) => return self.bounce(packet),
                 Some(known) if known.broken.is_some() => (None, None),

@@ -2,7 +2,7 @@
 
 use super::headers::{NameAddr, items, list};
 use super::uri::{Scheme, Uri};
-use super::wire::{Message, Name, Writer};
+use super::wire::{Message, Name, Value, Writer};
 
 /// The most text that a dialog keeps (octets). Without this limit each could keep as much as the largest message has.
 pub const MAX_TEXT: usize = 8 * 1024;
@@ -59,12 +59,15 @@ impl Dialog {
 
     /// The URI of the first route, if there is a route set.
     pub fn first_route(&self) -> Option<&str> {
+        if self.route_set.is_empty() {
+            return None;
+        }
         list(&self.route_set).next().and_then(NameAddr::read).map(|route| route.uri)
     }
 
     /// Starts a request in the dialog: request line, top Via, and all that the dialog determines
     /// (RFC 3261 section 12.2.1.1), with the CSeq that has been counted up for it.
-    pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: std::fmt::Arguments<'_>) -> Writer<'b> {
+    pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: impl Value) -> Writer<'b> {
         let strict = self.first_route().filter(|route| Uri::read(route).is_some_and(is_strict));
         let aimed_at = strict.and_then(Uri::read).map(|route| route.without_method_and_headers());
         let mut writer = Writer::request(out, method, aimed_at.as_deref().unwrap_or(&self.target));
@@ -82,10 +85,10 @@ impl Dialog {
             }
         }
         writer
-            .header("From", format_args!("{};tag={}", self.local, self.local_tag))
+            .header("From", (&self.local, ";tag=", &self.local_tag))
             .header("To", &self.remote)
             .header("Call-ID", &self.call_id)
-            .header("CSeq", format_args!("{} {method}", self.local_cseq));
+            .header("CSeq", (self.local_cseq, " ", method));
         writer
     }
 }

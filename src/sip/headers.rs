@@ -1,69 +1,11 @@
 //! The values inside headers (RFC 3261 section 20), read in place when somebody asks.
-//!
-//! A value may be folded, so every reader here takes CR and LF for blanks.
 
 use std::borrow::Cow;
 
 use super::Transport;
+use super::scan::{closes, cut, cut_at_blank, find_outside, is_blank, is_plain, split, trim, trim_start};
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
-
-pub(super) const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
-
-fn trim(text: &str) -> &str {
-    text.trim_matches(BLANKS)
-}
-
-/// Walks along a value and tells what stands outside quoted strings and angle brackets.
-#[derive(Default)]
-struct Outside {
-    quoted: bool,
-    escaped: bool,
-    bracket: bool,
-}
-
-impl Outside {
-    /// Takes the next octet; true if it means what it says.
-    fn passes(&mut self, c: u8) -> bool {
-        let outside = !self.quoted && !self.bracket;
-        match c {
-            _ if self.escaped => self.escaped = false,
-            b'\\' if self.quoted => self.escaped = true,
-            b'"' => self.quoted = !self.quoted,
-            b'<' if !self.quoted => self.bracket = true,
-            b'>' if !self.quoted => self.bracket = false,
-            _ => {}
-        }
-        outside
-    }
-}
-
-/// Where `wanted` first stands outside quoted strings and angle brackets.
-fn find_outside(text: &str, wanted: u8) -> Option<usize> {
-    let mut outside = Outside::default();
-    text.bytes().position(|c| outside.passes(c) && c == wanted)
-}
-
-/// True if every quote and bracket that opens closes, so that what we write behind it means what it says.
-fn closes(text: &str) -> bool {
-    let mut outside = Outside::default();
-    text.bytes().for_each(|c| _ = outside.passes(c));
-    !outside.quoted && !outside.bracket
-}
-
-/// The pieces between separators that stand outside quotes and brackets, as written.
-pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let (item, after) = match find_outside(text, separator) {
-            Some(at) => (&text[..at], Some(&text[at + 1..])),
-            None => (text, None),
-        };
-        rest = after;
-        Some(item)
-    })
-}
 
 /// The first item of a comma-separated value as written, and the rest with its comma.
 pub fn split_first(value: &str) -> (&str, &str) {
@@ -77,7 +19,7 @@ pub fn list(value: &str) -> impl Iterator<Item = &str> {
 
 /// Name and value of a parameter without blanks; a missing value is empty.
 pub(super) fn name_and_value(param: &str) -> (&str, &str) {
-    let (name, value) = param.split_once('=').unwrap_or((param, ""));
+    let (name, value) = cut(param, b'=').unwrap_or((param, ""));
     (trim(name), trim(value))
 }
 
@@ -114,63 +56,93 @@ pub struct NameAddr<'a> {
     pub uri: &'a str,
     /// The parameters of the header, not of the URI (RFC 3261 section 20.10); without the first `;`.
     pub params: &'a str,
+    /// The `tag` among them, be it one or not.
+    tag: Option<&'a str>,
 }
 
 impl<'a> NameAddr<'a> {
     /// Reads one item. Without brackets, all parameters are the header's, and a URI that needs brackets is refused.
     pub fn read(text: &'a str) -> Option<NameAddr<'a>> {
         // Separators at the end part nothing, and there we add parameters of our own.
-        let text = trim(text).trim_end_matches([';', ' ', '\t', '\r', '\n']);
+        let text = trim_start(text);
+        let end = text.bytes().rposition(|c| c != b';' && !is_blank(c)).map_or(0, |last| last + 1);
+        let text = &text[..end];
         let (uri, params) = match find_outside(text, b'<') {
             // An unquoted comma would split the value wherever it is given back (RFC 4475 section 3.1.2.15).
             Some(open) if find_outside(&text[..open], b',').is_some() => return None,
             Some(open) => {
-                let (uri, after) = text[open + 1..].split_once('>')?;
-                let after = trim(after);
+                let (uri, after) = cut(&text[open + 1..], b'>')?;
+                let after = trim_start(after);
                 (uri, if after.is_empty() { "" } else { after.strip_prefix(';')? })
             }
             None => {
-                let (uri, params) = text.split_once(';').unwrap_or((text, ""));
-                (Some(trim(uri)).filter(|uri| !uri.contains(['?', ',']))?, params)
+                let (uri, params) = cut(text, b';').unwrap_or((text, ""));
+                (Some(trim(uri)).filter(|uri| !uri.bytes().any(|c| c == b'?' || c == b','))?, params)
             }
         };
-        let plain = closes(params) && find_outside(params, b',').is_none() && is_writable(params);
-        (sound_uri(uri) && plain && once(params, "tag")).then_some(NameAddr { text, uri, params })
+        let sound = |params| closes(params) && find_outside(params, b',').is_none() && is_writable(params);
+        if !sound_uri(uri) || !(is_plain(params) || sound(params)) {
+            return None;
+        }
+        let tag = only(params, "tag")?;
+        Some(NameAddr { text, uri, params, tag })
     }
 
     /// The dialog tag (RFC 3261 section 19.3), if it has one.
     pub fn tag(&self) -> Option<&'a str> {
-        param(self.params, "tag").filter(|tag| !tag.is_empty())
+        self.tag.filter(|tag| !tag.is_empty())
+    }
+
+    /// Whether there is a `tag`, be it one or not.
+    pub(super) fn has_tag(&self) -> bool {
+        self.tag.is_some()
     }
 
     /// True unless there is a tag that is none. Beyond the letter of the grammar, a tag may hold what does no harm.
     pub(super) fn tag_is_sound(&self) -> bool {
-        let harmful = |c: char| c <= ' ' || c == '\x7f' || matches!(c, '"' | '<' | '>');
-        param(self.params, "tag").is_none_or(|tag| !tag.is_empty() && !tag.contains(harmful))
+        let harmful = |c: u8| c <= b' ' || matches!(c, b'"' | b'<' | b'>' | 0x7f);
+        self.tag.is_none_or(|tag| !tag.is_empty() && !tag.bytes().any(harmful))
     }
 }
 
-/// Whether a parameter by which something is found stands once at most (RFC 3261 section 7.3.1). With two, we and a proxy
-/// might not mean the same dialog, transaction or subscription.
-fn once(text: &str, wanted: &str) -> bool {
-    params(text).filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).count() < 2
+/// The value of a parameter by which something is found, if it is there; none at all if it stands twice (RFC 3261 section
+/// 7.3.1), for then we and a proxy might not mean the same dialog, transaction or subscription.
+fn only<'a>(text: &'a str, wanted: &str) -> Option<Option<&'a str>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let mut found = None;
+    for (name, value) in params(text).filter(|(name, _)| name.eq_ignore_ascii_case(wanted)) {
+        if found.replace((name, value)).is_some() {
+            return None;
+        }
+    }
+    Some(found.map(|(_, value)| value))
 }
 
 /// Whether parameters can be given back as they came. The writer puts blanks for control characters, and with a blank in
 /// the place of another character a name may become one that means something: a tag, say.
 fn is_writable(params: &str) -> bool {
-    !params.contains(|c: char| c.is_control() && !BLANKS.contains(&c))
+    !params.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n'))
 }
 
 /// Whether separators of an item stand together, as nobody means it (RFC 4475 section 3.1.2.1). One at its end parts
 /// nothing and does no harm.
 pub fn has_stray_separators(item: &str) -> bool {
+    if item.bytes().filter(|c| *c == b';').count() < 2 {
+        return false;
+    }
     let params = || split(item, b';').skip(1);
     params().zip(params().skip(1)).any(|(param, _)| trim(param).is_empty())
 }
 
 fn sound_uri(uri: &str) -> bool {
-    uri.contains(':') && !uri.bytes().any(|c| c <= b' ' || matches!(c, b'"' | b'<' | 0x7f))
+    let mut scheme = false;
+    let sound = |c: u8| {
+        scheme |= c == b':';
+        c > b' ' && !matches!(c, b'"' | b'<' | 0x7f)
+    };
+    uri.bytes().all(sound) && scheme
 }
 
 /// A CSeq value (RFC 3261 section 8.1.1.5).
@@ -185,10 +157,10 @@ pub struct CSeq<'a> {
 impl<'a> CSeq<'a> {
     /// Reads `number method`.
     pub fn read(value: &'a str) -> Option<CSeq<'a>> {
-        let (number, method) = value.split_once(BLANKS)?;
+        let (number, method) = cut_at_blank(value)?;
         let number = digits(number).filter(|n| *n < 1 << 31)?;
         let method = trim(method);
-        (!method.is_empty() && !method.contains(BLANKS)).then_some(CSeq { number: number as u32, method })
+        (!method.is_empty() && !method.bytes().any(is_blank)).then_some(CSeq { number: number as u32, method })
     }
 }
 
@@ -223,6 +195,8 @@ pub struct Via<'a> {
     pub sent_by: &'a str,
     /// The parameters.
     pub params: &'a str,
+    branch: Option<&'a str>,
+    rport: bool,
 }
 
 /// What an RFC 3261 branch starts with.
@@ -235,23 +209,35 @@ impl<'a> Via<'a> {
     }
 
     fn read(text: &'a str) -> Option<Via<'a>> {
-        let (name, rest) = text.split_once('/')?;
-        let (version, rest) = rest.split_once('/')?;
-        if !trim(name).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
-            return None;
+        let rest = match text.strip_prefix("SIP/2.0/") {
+            Some(rest) => rest,
+            None => {
+                let (name, rest) = cut(text, b'/')?;
+                let (version, rest) = cut(rest, b'/')?;
+                if !trim(name).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
+                    return None;
+                }
+                rest
+            }
+        };
+        let (transport, rest) = cut_at_blank(trim_start(rest)).filter(|(transport, _)| is_token(transport))?;
+        let (sent_by, params_text) = cut(rest, b';').map_or((rest, None), |(by, rest)| (by, Some(rest)));
+        let (mut branch, mut rport) = (None, false);
+        if let Some(text) = params_text {
+            for (name, value) in params(text) {
+                if name.is_empty() {
+                    return None;
+                }
+                // Twice, it would not be certain which transaction is meant.
+                if name.eq_ignore_ascii_case("branch") && branch.replace(value).is_some() {
+                    return None;
+                }
+                rport |= name.eq_ignore_ascii_case("rport");
+            }
         }
-        let rest = rest.trim_start_matches(BLANKS);
-        let (transport, rest) = rest.split_once(BLANKS).filter(|(transport, _)| is_token(transport))?;
-        let (sent_by, params_text) = rest.split_once(';').map_or((rest, None), |(by, rest)| (by, Some(rest)));
-        if params_text.is_some_and(|text| params(text).any(|(name, _)| name.is_empty())) {
-            return None;
-        }
-        let (sent_by, params_text) = (trim(sent_by), params_text.unwrap_or_default());
+        let (sent_by, params) = (trim(sent_by), params_text.unwrap_or_default());
         let (host, port) = host_port(sent_by)?;
-        if !once(params_text, "branch") {
-            return None;
-        }
-        if !is_writable(params_text) {
+        if !is_plain(params) && !is_writable(params) {
             return None;
         }
         const TRANSPORTS: [(&str, Transport); 6] = [
@@ -263,23 +249,23 @@ impl<'a> Via<'a> {
             ("WSS", Transport::Wss),
         ];
         let transport = TRANSPORTS.iter().find(|(name, _)| transport.eq_ignore_ascii_case(name)).map(|(_, t)| *t);
-        Some(Via { text, transport, host, port, sent_by, params: params_text })
+        Some(Via { text, transport, host, port, sent_by, params, branch, rport })
     }
 
     /// True if no item of the value is empty and nothing is left open, for then nobody knows where one ends. Lower items
     /// may name transports and hosts that we cannot read.
     pub(super) fn list_is_sound(value: &str) -> bool {
-        closes(value) && list(value).all(|item| !item.is_empty())
+        (is_plain(value) && !trim(value).is_empty()) || (closes(value) && list(value).all(|item| !item.is_empty()))
     }
 
     /// The branch, if there is one.
     pub fn branch(&self) -> Option<&'a str> {
-        param(self.params, "branch").filter(|b| !b.is_empty())
+        self.branch.filter(|branch| !branch.is_empty())
     }
 
     /// `rport`: absent, or asked for (RFC 3581).
     pub fn wants_rport(&self) -> bool {
-        param(self.params, "rport").is_some()
+        self.rport
     }
 }
 
@@ -299,10 +285,10 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// Reads the value; other parameters do not count.
     pub fn read(value: &'a str) -> Option<Event<'a>> {
-        let (package, rest) = value.split_once(';').unwrap_or((value, ""));
+        let (package, rest) = cut(value, b';').unwrap_or((value, ""));
         let package = trim(package);
-        let id = param(rest, "id");
-        let sound = is_token(package) && id.is_none_or(is_token) && once(rest, "id");
+        let id = only(rest, "id")?;
+        let sound = is_token(package) && id.is_none_or(is_token);
         let max_rate = param(rest, "max-rate").filter(|rate| is_rate(rate));
         sound.then_some(Event { package, id, max_rate, params: rest })
     }
@@ -323,7 +309,7 @@ fn is_rate(text: &str) -> bool {
 /// The media type of a Content-Type or Accept item in lower case, without parameters.
 pub fn media_type(value: &str) -> String {
     let end = value.find([';', ',']).unwrap_or(value.len());
-    let mut text: String = value[..end].chars().filter(|c| !BLANKS.contains(c)).collect();
+    let mut text: String = value[..end].chars().filter(|c| !c.is_ascii() || !is_blank(*c as u8)).collect();
     text.make_ascii_lowercase();
     text
 }
@@ -335,6 +321,9 @@ pub fn media_type(value: &str) -> String {
 pub fn accepts<'a>(lines: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
     let (mut any, mut admitted) = (false, false);
     for item in lines.flat_map(list) {
+        if item == wanted {
+            return true;
+        }
         any = true;
         let refused =
             item.split_once(';').is_some_and(|(_, params)| param(params, "q").is_some_and(|q| q.parse() == Ok(0.0)));

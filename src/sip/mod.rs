@@ -14,6 +14,7 @@
 pub mod dialog;
 pub mod digest;
 pub mod headers;
+mod scan;
 pub mod transaction;
 pub mod uri;
 pub mod wire;

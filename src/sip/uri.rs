@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::scan::{cut, trim, trim_end};
+
 /// The scheme of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme<'a> {
@@ -29,7 +31,9 @@ impl<'a> Host<'a> {
         if let Some(inside) = text.strip_prefix('[') {
             return inside.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|a| Host::Ip(IpAddr::V6(a)));
         }
-        if let Ok(v4) = text.parse() {
+        if text.as_bytes().first().is_some_and(u8::is_ascii_digit)
+            && let Ok(v4) = text.parse()
+        {
             return Some(Host::Ip(IpAddr::V4(v4)));
         }
         let sound = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
@@ -47,17 +51,17 @@ impl<'a> Host<'a> {
 
 /// Reads `host[:port]` with blanks allowed round the colon.
 pub(super) fn host_port(text: &str) -> Option<(Host<'_>, Option<u16>)> {
-    let text = text.trim_matches(crate::sip::headers::BLANKS);
-    let (host, port) = match text.rfind(':') {
-        Some(at) if !text[at..].contains(']') => (&text[..at], Some(&text[at + 1..])),
+    let text = trim(text);
+    let (host, port) = match text.bytes().rposition(|c| c == b':' || c == b']') {
+        Some(at) if text.as_bytes()[at] == b':' => (&text[..at], Some(&text[at + 1..])),
         _ => (text, None),
     };
-    let port = match port.map(|p| p.trim_matches(crate::sip::headers::BLANKS)) {
+    let port = match port.map(trim) {
         None => None,
         Some(p) if !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()) => Some(p.parse().ok()?),
         Some(_) => return None,
     };
-    Some((Host::read(host.trim_end_matches(crate::sip::headers::BLANKS))?, port))
+    Some((Host::read(trim_end(host))?, port))
 }
 
 /// A URI, its parts as written.
@@ -82,12 +86,13 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. Of schemes other than sip and sips only the scheme is looked at.
     pub fn read(text: &'a str) -> Option<Uri<'a>> {
-        let (scheme, rest) = text.split_once(':')?;
+        let (scheme, rest) = cut(text, b':')?;
         let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
         if scheme.is_empty() || !scheme.as_bytes()[0].is_ascii_alphabetic() || !scheme.bytes().all(token) {
             return None;
         }
-        if rest.is_empty() || rest.bytes().any(|c| c <= b' ' || matches!(c, b'<' | b'>' | b'"' | 0x7f)) {
+        let harmful = |c: u8| (c <= b' ') | (c == b'<') | (c == b'>') | (c == b'"') | (c == 0x7f);
+        if rest.is_empty() || rest.bytes().fold(false, |any, c| any | harmful(c)) {
             return None;
         }
         let scheme = match scheme {
@@ -99,18 +104,15 @@ impl<'a> Uri<'a> {
             }
         };
         // The user part may hold ';', '?' and '/', so the '@' comes first (RFC 4475 section 3.1.1.9).
-        let (user, rest) = match rest.split_once('@') {
-            Some((userinfo, rest)) => (Some(userinfo.split(':').next().unwrap_or(userinfo)), rest),
+        let (user, rest) = match cut(rest, b'@') {
+            Some((userinfo, rest)) => (Some(cut(userinfo, b':').map_or(userinfo, |(user, _)| user)), rest),
             None => (None, rest),
         };
-        if user == Some("") || rest.contains('@') {
+        if user == Some("") || rest.bytes().any(|c| c == b'@') {
             return None;
         }
-        let (rest, headers) = rest.split_once('?').unwrap_or((rest, ""));
-        let (host, params) = rest.split_once(';').map_or((rest, ""), |(host, _)| (host, &rest[host.len() + 1..]));
-        if host.contains(char::is_whitespace) {
-            return None;
-        }
+        let (rest, headers) = cut(rest, b'?').unwrap_or((rest, ""));
+        let (host, params) = cut(rest, b';').unwrap_or((rest, ""));
         let (host, port) = host_port(host)?;
         Some(Uri { text, scheme, user, host, port, params, headers })
     }

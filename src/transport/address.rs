@@ -1,6 +1,7 @@
 //! Where messages come from and go to, as plain values.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::sip::Transport;
 
@@ -39,8 +40,20 @@ impl Source {
     }
 }
 
+/// The far end of a connection to be opened, or used again if one is open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// The listener whose name the connection goes by, and whose transport it has: TCP or TLS.
+    pub listener: ListenerNo,
+    /// Where it listens.
+    pub peer: SocketAddr,
+    /// The host that its certificate has to name, which is the one of the URI and not what the DNS made of it (RFC 5922
+    /// section 7.2); without one, the address. Only for TLS, so that TCP connections are shared whatever led to them.
+    pub name: Option<Arc<str>>,
+}
+
 /// The way that a message is to go out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A datagram from a listener's socket.
     Datagram {
@@ -53,16 +66,11 @@ pub enum Destination {
     Flow {
         /// The connection.
         flow: FlowId,
-        /// Where to connect to when it is gone, and the listener whose name the new connection goes by.
-        otherwise: Option<(ListenerNo, SocketAddr)>,
+        /// Where to connect to when it is gone.
+        otherwise: Option<Remote>,
     },
-    /// A connection to be opened, or used again if one is open to the same address.
-    Connection {
-        /// The listener whose name the connection goes by, and whose transport it has: TCP or TLS.
-        listener: ListenerNo,
-        /// The receiver.
-        peer: SocketAddr,
-    },
+    /// A connection of our own.
+    Connection(Remote),
 }
 
 impl Destination {

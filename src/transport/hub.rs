@@ -1,7 +1,7 @@
 //! The hub: one place to send from, over whatever socket or connection a packet needs.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
-use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Ticket, Tls};
+use super::{Connection, Datagrams, Destination, FlowId, Listener, Packet, Remote, Ticket, Tls};
 use crate::sip::Transport;
 
 /// The most messages that wait for one connection. A proxy's connection carries thousands of dialogs.
@@ -46,7 +46,7 @@ pub struct Room {
 pub struct Shared {
     flows: DashMap<FlowId, Flow>,
     /// Connections that we opened, to be used again.
-    opened: DashMap<(ListenerNo, SocketAddr), FlowId>,
+    opened: DashMap<Remote, FlowId>,
     next_flow: AtomicU64,
     open: AtomicUsize,
     /// Connections by where they come from.
@@ -267,30 +267,30 @@ impl Hub {
             Destination::Flow { flow, otherwise } => {
                 if !self.shared.queue(flow, &bytes, ticket) {
                     match otherwise {
-                        Some((listener, peer)) => self.send_connected(listener, peer, &bytes, ticket),
+                        Some(remote) => self.send_connected(remote, &bytes, ticket),
                         None => self.shared.report(ticket),
                     }
                 }
             }
-            Destination::Connection { listener, peer } => self.send_connected(listener, peer, &bytes, ticket),
+            Destination::Connection(remote) => self.send_connected(remote, &bytes, ticket),
         }
     }
 
-    /// Sends over a connection to `peer`, opening one where there is none. Nobody waits for it to open.
-    fn send_connected(&self, listener: ListenerNo, peer: SocketAddr, bytes: &Bytes, ticket: Option<Ticket>) {
-        let key = (listener, peer);
-        let known = self.shared.opened.get(&key).map(|id| *id);
+    /// Sends over a connection of ours, opening one where there is none. Nobody waits for it to open.
+    fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<Ticket>) {
+        let Remote { listener, peer, .. } = remote;
+        let known = self.shared.opened.get(&remote).map(|id| *id);
         if known.is_some_and(|id| self.shared.queue(id, bytes, ticket)) {
             return;
         }
         let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
         let Some(permit) = self.shared.permit() else { return self.shared.report(ticket) };
         let (id, outgoing) = self.shared.register(false);
-        self.shared.opened.insert(key, id);
+        self.shared.opened.insert(remote.clone(), id);
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());
         tokio::spawn(async move {
-            let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, peer, shared.tls.as_deref())).await;
+            let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, &remote, shared.tls.as_deref())).await;
             match opened.unwrap_or_else(|late| Err(late.into())) {
                 Ok((passage, writing)) => {
                     let connection = Connection::new(id, transport, listener, peer, passage, Arc::clone(&shared));
@@ -304,24 +304,27 @@ impl Hub {
                     outgoing.give_up(&shared);
                 }
             }
-            shared.opened.remove_if(&key, |_, known| *known == id);
+            shared.opened.remove_if(&remote, |_, known| *known == id);
             drop(permit);
         });
     }
 }
 
 /// Opens a connection. What was to go over TLS goes over TLS or not at all.
-async fn open(transport: Transport, peer: SocketAddr, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
+async fn open(transport: Transport, remote: &Remote, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
     let tls = tls.and_then(Tls::connector);
     if !matches!((transport, &tls), (Transport::Tcp, _) | (Transport::Tls, Some(_))) {
         return Err(io::Error::other("no connections of this transport are opened (over TLS: without tls.server_ca)"));
     }
-    let stream = tokio::net::TcpStream::connect(peer).await?;
+    let stream = tokio::net::TcpStream::connect(remote.peer).await?;
     stream.set_nodelay(true)?;
     match tls.filter(|_| transport == Transport::Tls) {
-        // The certificate has to name the address.
         Some(tls) => {
-            Ok(door::sealed(tls.connect(ServerName::IpAddress(peer.ip().to_canonical().into()), stream).await?))
+            let name = match &remote.name {
+                Some(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
+                None => ServerName::IpAddress(remote.peer.ip().to_canonical().into()),
+            };
+            Ok(door::sealed(tls.connect(name, stream).await?))
         }
         None => Ok(door::plain(stream)),
     }

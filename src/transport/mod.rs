@@ -13,12 +13,13 @@ mod connection;
 mod door;
 mod frames;
 mod hub;
+mod peer_name;
 mod tls;
 mod udp;
 mod upgrade;
 
 pub use accept::Acceptor;
-pub use address::{Destination, FlowId, Listener, ListenerNo, Packet, Source, Ticket};
+pub use address::{Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket};
 pub use connection::{Arrival, Connection};
 pub use door::Door;
 pub use hub::{Hub, Room, Shared};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
+use super::peer_name::InFull;
 use crate::config;
 
 /// A certificate, its key and the roots, in the form in which handshakes use them.
@@ -138,10 +140,14 @@ impl TlsIdentity {
         let client = match &server_ca {
             None => None,
             Some(ca) => {
+                let verifier = WebPkiServerVerifier::builder_with_provider(ca.roots()?, Arc::clone(&provider)).build();
+                let verifier = verifier.map_err(|error| ca.fault(format_args!("is unusable: {error}")))?;
                 let builder = ClientConfig::builder_with_provider(provider)
                     .with_safe_default_protocol_versions()
                     .map_err(unusable)?
-                    .with_root_certificates(ca.roots()?);
+                    // It checks all that rustls checks, and more.
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(InFull(verifier)));
                 Some(Arc::new(builder.with_client_auth_cert(chain, private).map_err(unusable)?))
             }
         };

@@ -212,7 +212,7 @@ impl Phone {
             Socket::Udp(socket) => socket.peer_addr()?,
             Socket::Tcp(tcp) => tcp.0.peer_addr()?,
         };
-        let mut w = wire::reply(&mut bytes, &status, reason, &request.head, peer, &self.tag);
+        let mut w = wire::reply(&mut bytes, &status, reason, &request.head, peer, Some(&self.tag));
         if status == StatusCode::MethodNotAllowed {
             w.header("Allow", "NOTIFY");
         }

@@ -11,7 +11,7 @@ use lamplighter::server::Server;
 use lamplighter::sip::headers::NameAddr;
 use lamplighter::sip::uri::Uri;
 use lamplighter::sip::wire::{self, Fault, Name};
-use lamplighter::transport::{Destination, FlowId};
+use lamplighter::transport::{Destination, FlowId, Remote};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
 use crate::bench::{Bench, Sent, compare};
@@ -224,7 +224,7 @@ fn a_contact_says_by_port_and_transport_where_a_notify_goes() {
         let [_, notify] = subscribed(uri, &subscribe().put(&format!("Contact: <{uri}>")));
         let (transport, peer) = match notify.to {
             Destination::Datagram { peer, .. } => ("UDP", peer),
-            Destination::Connection { peer, .. } => ("TCP", peer),
+            Destination::Connection(Remote { peer, .. }) => ("TCP", peer),
             other => panic!("{other:?}"),
         };
         assert_eq!((format!("{transport} {peer}"), notify.request_uri()), (to.to_owned(), uri));

@@ -20,7 +20,7 @@ fn lines<'a>(sent: &'a Sent, name: &str) -> Vec<&'a str> {
 }
 
 fn peer(sent: &Sent) -> String {
-    match sent.to {
+    match &sent.to {
         Destination::Datagram { peer, .. } => peer.to_string(),
         other => panic!("{other:?}"),
     }

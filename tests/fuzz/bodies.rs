@@ -17,7 +17,7 @@ use super::target::Target;
 pub(crate) const OWN: &str = "sip:own@d.example";
 
 /// Every element and dialect that the readers know.
-pub(crate) const SEEDS: [(&str, &str); 6] = [
+pub(crate) const SEEDS: [(&str, &str); 7] = [
     (
         "dialog",
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" \
@@ -33,6 +33,15 @@ pub(crate) const SEEDS: [(&str, &str); 6] = [
          <q:x d:y='1'><![CDATA[<]]></q:x><d:dialog call-id='&#65;b'><d:state event='rejected'> EARLY </d:state>\
          <d:duration>5</d:duration></d:dialog><d:dialog id='manual'><d:state>proceeding</d:state></d:dialog>\
          <d:dialog id='idle'><d:state>terminated</d:state></d:dialog></d:dialog-info>",
+    ),
+    // So large that the NOTIFY has to be slimmed.
+    (
+        "dialog",
+        "<dialog-info xmlns='urn:ietf:params:xml:ns:dialog-info' state='full'><dialog id='i1' direction='initiator' \
+         call-id='1234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890' \
+         local-tag='1234567890123456789012345678901234567890' remote-tag='1234567890123456789012345678901234567890'>\
+         <state>confirmed</state></dialog><dialog id='i2' call-id='123456789012345678901234567890123456789012345678'>\
+         <state>early</state></dialog></dialog-info>",
     ),
     (
         "presence",
@@ -56,10 +65,9 @@ pub(crate) const SEEDS: [(&str, &str); 6] = [
 ];
 
 pub(crate) fn write(package: &dyn EventPackage, picture: &Picture<'_>) -> String {
-    let (mut tail, mut body) = (String::new(), String::new());
+    let mut tail = String::new();
     package.write_tail(picture, &mut tail);
-    package.write(u32::MAX, "sip:<\"&'>@d", &tail, &mut body);
-    body
+    package.body(u32::MAX, "sip:<\"&'>@d", &tail)
 }
 
 /// What our own document says of a side of which this was reported: nothing is missing in it.

@@ -121,7 +121,7 @@ fn filled(bytes: &[u8], place: &[u8], value: &str) -> Vec<u8> {
 fn proof(request: &[u8], challenge: &[u8]) -> Option<Vec<u8>> {
     let challenge = wire::read(challenge).ok()??;
     let message = wire::read(request).ok()??;
-    let (uri, method) = (message.request()?.1, message.cseq.method);
+    let (uri, method) = (message.uri?.text, message.cseq.method);
     if challenge.status() != Some(401) {
         return None;
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
 use lamplighter::sip::wire::{self, Fault, Message, StartLine};
-use lamplighter::transport::{Destination, Packet, Source};
+use lamplighter::transport::{Destination, Packet, Remote, Source};
 
 use super::sound::{fits, ours_is_sound, unfolded};
 
@@ -82,11 +82,11 @@ impl<'a> Talk<'a> {
 
     /// A stranger cannot have us send anything to anybody but himself.
     fn goes_nowhere_else(&self, packet: &Packet) {
-        let to = match packet.to {
-            Destination::Datagram { peer, .. } | Destination::Connection { peer, .. } => Some(peer),
+        let to = match packet.to.clone() {
+            Destination::Datagram { peer, .. } | Destination::Connection(Remote { peer, .. }) => Some(peer),
             Destination::Flow { flow, otherwise } => {
                 assert_eq!(Some(flow), self.source.flow);
-                otherwise.map(|(_, peer)| peer)
+                otherwise.map(|remote| remote.peer)
             }
         };
         let own = to.is_none_or(|peer| peer.ip() == self.source.peer.ip());

@@ -29,7 +29,7 @@ pub(crate) fn stays_a_value(uri: &str, subject: &str, server: &str, body: &[u8])
     let mut out = Vec::new();
     let mut writer = Writer::request(&mut out, "NOTIFY", uri);
     writer.header("Subject", subject).header("Server", server);
-    writer.body("text/plain", body);
+    writer.body("text/plain", &[body]);
     let end = out.windows(4).position(|four| four == b"\r\n\r\n").expect("an empty line") + 4;
     assert_eq!(&out[end..], body);
     let lines: Vec<_> = std::str::from_utf8(&out[..end - 4]).expect("UTF-8").split("\r\n").collect();

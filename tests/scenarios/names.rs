@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, FlowId, ListenerNo};
+use lamplighter::transport::{Destination, FlowId, ListenerNo, Remote};
 
-use crate::office::{Office, Phone, Sent};
+use crate::office::{Office, Phone, Sent, dialog};
 
 /// An office that takes the word of all its phones, and a phone behind a proxy that calls itself by a name.
 fn office() -> (Office, Phone) {
@@ -36,8 +36,12 @@ fn by_udp(host: u8) -> Destination {
     Destination::Datagram { listener: ListenerNo(0), peer: address(host) }
 }
 
+fn remote(host: u8) -> Remote {
+    Remote { listener: ListenerNo(1), peer: address(host), name: None }
+}
+
 fn by_tcp(host: u8) -> Destination {
-    Destination::Connection { listener: ListenerNo(1), peer: address(host) }
+    Destination::Connection(remote(host))
 }
 
 fn to_source(phone: &Phone) -> Destination {
@@ -46,7 +50,7 @@ fn to_source(phone: &Phone) -> Destination {
 
 /// CSeq and destination of each NOTIFY.
 fn ways(sent: &[Sent]) -> Vec<(u32, Destination)> {
-    sent.iter().filter(|sent| sent.is_notify()).map(|sent| (sent.cseq(), sent.to)).collect()
+    sent.iter().filter(|sent| sent.is_notify()).map(|sent| (sent.cseq(), sent.to.clone())).collect()
 }
 
 fn branch(sent: &Sent) -> String {
@@ -121,7 +125,7 @@ fn without_an_answer_a_notify_goes_back_to_the_source() {
     let (mut office, mut phone) = office();
     phone.subscribe(&mut office, 600);
     let sent = office.pass(3_000);
-    assert_eq!((sent.len(), sent[0].0, sent[0].1.to), (1, 3_000, to_source(&phone)));
+    assert_eq!((sent.len(), sent[0].0, sent[0].1.to.clone()), (1, 3_000, to_source(&phone)));
     phone.answer(&mut office, &sent[0].1, 200);
     // And so do those after it, without waiting, until the name may be asked for again.
     office.questions.clear();
@@ -184,7 +188,7 @@ fn so_it_does_after_503_and_after_silence_but_not_for_a_phone_that_fails() {
     office.learn(hosts(Transport::Udp, &[11, 12]));
     let mut sent = office.pass(33_000);
     sent.retain(|(_, sent)| sent.cseq() == 2);
-    assert_eq!((sent[0].0, sent[0].1.to), (32_000, by_udp(12)));
+    assert_eq!((sent[0].0, sent[0].1.to.clone()), (32_000, by_udp(12)));
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn once_all_targets_have_failed_it_is_a_failure_like_any_other() {
     let second = phone.answer(&mut office, &first[0], 503);
     assert_eq!(phone.answer(&mut office, &second[0], 503), []);
     let again = office.pass(5_000);
-    assert_eq!((again.len(), again[0].0, again[0].1.to), (1, 5_000, to_source(&phone)));
+    assert_eq!((again.len(), again[0].0, again[0].1.to.clone()), (1, 5_000, to_source(&phone)));
     assert_eq!(office.list().len(), 1, "the subscription is kept");
 }
 
@@ -237,6 +241,37 @@ fn after_a_restart_names_are_asked_for_anew() {
     assert_eq!(ways(&office.learn(hosts(Transport::Udp, &[12]))).len(), 1);
 }
 
+/// A connection that is gone, and the first host that it could be opened to again is dead.
+#[test]
+fn the_next_target_is_tried_in_place_of_a_connection_as_well() {
+    let (mut office, phone) = office();
+    let mut phone = behind_proxy(phone, ";transport=tcp");
+    phone.source.transport = Transport::Tcp;
+    phone.source.listener = ListenerNo(1);
+    phone.source.flow = Some(FlowId(7));
+    let sent = phone.subscribe(&mut office, 600);
+    phone.answer(&mut office, &sent[1], 200);
+    office.learn(hosts(Transport::Tcp, &[11, 12]));
+    let down = |host| Destination::Flow { flow: FlowId(7), otherwise: Some(remote(host)) };
+    let sent = office.set("1001", Early);
+    assert_eq!(ways(&sent), [(2, down(11))]);
+    assert_eq!(ways(&office.undeliverable(&sent[0])), [(3, down(12))]);
+}
+
+/// RFC 3261 section 18.1.1: too large for a datagram, to a name that stands for a UDP host.
+#[test]
+fn a_large_notify_goes_over_tcp_to_the_host_that_the_name_stands_for() {
+    let (mut office, mut phone) = office();
+    phone.subscribe(&mut office, 600);
+    let sent = office.learn(hosts(Transport::Udp, &[11]));
+    phone.answer(&mut office, &sent[0], 200);
+    let calls: String = (0..9).map(|i| dialog(&format!("call-{i}"), "confirmed")).collect();
+    let sent = office.publish("1001", None, &calls);
+    let sent: Vec<_> = sent.into_iter().filter(Sent::is_notify).collect();
+    assert_eq!(ways(&sent), [(2, by_tcp(11))]);
+    assert_eq!(ways(&office.undeliverable(&sent[0])), [(3, by_udp(11))], "and in fragments where nobody takes that");
+}
+
 #[test]
 fn a_proxy_that_is_connected_waits_for_no_name_and_is_found_again_by_it() {
     let (mut office, phone) = office();
@@ -249,5 +284,5 @@ fn a_proxy_that_is_connected_waits_for_no_name_and_is_found_again_by_it() {
     assert_eq!((ways(&sent), office.questions.len()), (vec![(1, down(None))], 1));
     phone.answer(&mut office, &sent[1], 200);
     assert_eq!(office.learn(hosts(Transport::Tcp, &[11])), []);
-    assert_eq!(ways(&office.set("1001", Early)), [(2, down(Some((ListenerNo(1), address(11)))))]);
+    assert_eq!(ways(&office.set("1001", Early)), [(2, down(Some(remote(11))))]);
 }

@@ -156,7 +156,7 @@ impl Office {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         out.messages
             .iter()
-            .map(|packet| Sent { text: text(&packet.bytes), to: packet.to, ticket: packet.ticket })
+            .map(|packet| Sent { text: text(&packet.bytes), to: packet.to.clone(), ticket: packet.ticket })
             .collect()
     }
 

@@ -56,8 +56,8 @@ impl Sent {
 
     /// The peer of a datagram.
     pub(crate) fn peer(&self) -> SocketAddr {
-        match self.to {
-            Destination::Datagram { peer, .. } => peer,
+        match &self.to {
+            Destination::Datagram { peer, .. } => *peer,
             other => panic!("{other:?} is no datagram"),
         }
     }
@@ -78,7 +78,7 @@ impl Bench {
     fn collect(&self, out: Outbox) -> Vec<Sent> {
         assert_eq!(self.notifier.panics(), 0, "handling a message panicked");
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("we write UTF-8");
-        out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to }).collect()
+        out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to.clone() }).collect()
     }
 
     /// A datagram from a phone that is taken at its word.

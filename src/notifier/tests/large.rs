@@ -26,7 +26,7 @@ fn pair(config: &str, change: impl Fn(&mut Phone)) -> (Office, Phone, Publisher)
 
 /// A TCP connection to where a phone has its Contact.
 fn connection(phone: &Phone) -> Destination {
-    Destination::Connection { listener: ListenerNo(1), peer: phone.source.peer }
+    Destination::Connection(Remote { listener: ListenerNo(1), peer: phone.source.peer, name: None })
 }
 
 fn is_datagram(notify: &Notify) -> bool {
@@ -105,7 +105,7 @@ fn a_repetition_that_has_become_large_leaves_over_tcp_and_is_not_repeated() {
     office.report(&mut publisher, &MANY);
     office.pass(500);
     let large = office.only(&phone);
-    assert_eq!((large.to, large.cseq), (connection(&phone), small.cseq + 1));
+    assert_eq!((large.to.clone(), large.cseq), (connection(&phone), small.cseq + 1));
     office.pass(30_000);
     assert!(office.heard(&phone).is_empty());
     office.undeliverable(&large);

@@ -14,7 +14,7 @@ use crate::presence::Tick;
 use crate::sip::Transport;
 use crate::sip::headers::param;
 use crate::sip::wire::{self, Name};
-use crate::transport::{Destination, FlowId, Listener, ListenerNo, Source, Ticket};
+use crate::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source, Ticket};
 
 mod large;
 mod notify;

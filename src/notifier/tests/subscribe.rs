@@ -19,7 +19,7 @@ fn the_200_goes_first_and_the_full_state_follows_it_at_once() {
     assert_eq!(notify.line("To"), Some("<sip:watcher@acme.test>;tag=tag-of-a"));
     assert_eq!((notify.cseq, notify.version(), &*notify.state), (1, 0, "active;expires=600"));
     assert!(notify.text.starts_with("NOTIFY sip:watcher@127.0.0.1:"), "{}", notify.text);
-    assert_eq!(notify.to, datagram(&phone.source.peer.to_string()));
+    assert_eq!(notify.to.clone(), datagram(&phone.source.peer.to_string()));
     assert_eq!(between(&notify.body, "entity=\"", "\""), "sip:1001@acme.test");
     assert_eq!(notify.lamp(), "terminated");
 }
@@ -355,12 +355,12 @@ fn a_refresh_moves_contact_and_connection_but_not_the_route_set() {
     phone.more = "Record-Route: <sip:127.0.0.9;lr>\r\n".into();
     assert_eq!(office.subscribe(&mut phone, 600).line("Record-Route"), None);
     let notify = office.accept(&phone);
-    assert_eq!((notify.to, notify.line("Route")), (datagram("127.0.0.1:33333"), None));
+    assert_eq!((notify.to.clone(), notify.line("Route")), (datagram("127.0.0.1:33333"), None));
     // Over to TCP, where nothing is repeated.
     phone = phone.over_tcp(5);
     office.subscribe(&mut phone, 600);
     let notify = office.only(&phone);
-    assert!(matches!(notify.to, Destination::Flow { flow: FlowId(5), .. }), "{:?}", notify.to);
+    assert!(matches!(notify.to.clone(), Destination::Flow { flow: FlowId(5), .. }), "{:?}", notify.to);
     assert!(notify.line("Via").unwrap().starts_with("SIP/2.0/TCP"));
     office.pass(31_000);
     assert!(office.heard(&phone).is_empty());
@@ -380,7 +380,7 @@ fn the_route_set_is_what_the_first_request_recorded() {
     phone.more = format!("Record-Route: {routes}\r\n");
     assert_eq!(office.subscribe(&mut phone, 600).line("Record-Route"), Some(routes));
     let notify = office.only(&phone);
-    assert_eq!((notify.to, notify.line("Route")), (datagram("127.0.0.8:5070"), Some(routes)));
+    assert_eq!((notify.to.clone(), notify.line("Route")), (datagram("127.0.0.8:5070"), Some(routes)));
 }
 
 #[test]

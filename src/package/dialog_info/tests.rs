@@ -47,10 +47,9 @@ fn call(id: &str, state: CallState) -> CallReport {
 }
 
 fn written(picture: &Picture<'_>) -> String {
-    let (mut tail, mut body) = (String::new(), String::new());
+    let mut tail = String::new();
     DialogInfo.write_tail(picture, &mut tail);
-    DialogInfo.write(7, "sip:lamp@d.example", &tail, &mut body);
-    body
+    DialogInfo.body(7, "sip:lamp@d.example", &tail)
 }
 
 fn picture<'a>(calls: &[&'a CallReport], manual: Option<CallState>) -> Picture<'a> {
@@ -225,9 +224,8 @@ fn a_body_cut_at_any_byte_is_refused() {
 
 #[test]
 fn the_head_has_version_state_and_entity_and_the_tail_follows() {
-    let mut body = String::from("before ");
-    DialogInfo.write(4_294_967_295, "sip:a&b@d", " TAIL", &mut body);
-    let head = "before <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info \
+    let body = DialogInfo.body(4_294_967_295, "sip:a&b@d", " TAIL");
+    let head = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info \
         xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"4294967295\" state=\"full\" entity=\"sip:a&amp;b@d\">";
     assert_eq!(body, format!("{head} TAIL"));
 }

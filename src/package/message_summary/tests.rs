@@ -18,10 +18,9 @@ fn refused(body: &str) -> &'static str {
 }
 
 fn written(mailbox: Mailbox) -> String {
-    let (mut tail, mut body) = (String::new(), String::new());
+    let mut tail = String::new();
     MessageSummary.write_tail(&Picture { uri: "sip:own@d.example", mailbox, ..Picture::default() }, &mut tail);
-    MessageSummary.write(3, "sip:lamp@d.example", &tail, &mut body);
-    body
+    MessageSummary.body(3, "sip:lamp@d.example", &tail)
 }
 
 fn counts(new: u32, old: u32, urgent: Option<(u32, u32)>) -> Option<MessageCounts> {

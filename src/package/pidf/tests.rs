@@ -43,10 +43,9 @@ fn call(state: CallState) -> CallReport {
 }
 
 fn written(picture: &Picture<'_>) -> String {
-    let (mut tail, mut body) = (String::new(), String::new());
+    let mut tail = String::new();
     Pidf.write_tail(picture, &mut tail);
-    Pidf.write(9, "sip:lamp@d.example", &tail, &mut body);
-    body
+    Pidf.body(9, "sip:lamp@d.example", &tail)
 }
 
 /// What a watcher makes of the picture: basic, the note of the tuple, the activities.

@@ -11,7 +11,8 @@ use md5::Md5;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::headers::{BLANKS, name_and_value, split, unquoted};
+use super::headers::{name_and_value, unquoted};
+use super::scan::{cut_at_blank, split};
 
 /// The hash functions that are offered, the one to prefer first (RFC 8760 section 2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl<'a> Credentials<'a> {
     /// Reads the value of an Authorization header; none for another scheme, an algorithm or qop that was not offered,
     /// or what is not whole. Such an answer counts as none (RFC 8760 section 2.6).
     pub fn read(value: &'a str) -> Option<Credentials<'a>> {
-        let (scheme, rest) = value.split_once(BLANKS)?;
+        let (scheme, rest) = cut_at_blank(value)?;
         if !scheme.eq_ignore_ascii_case("Digest") {
             return None;
         }

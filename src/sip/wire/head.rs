@@ -1,9 +1,10 @@
 //! The head of a message: start line and header lines, found but not yet interpreted.
 
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 
 use super::{Fault, MAX_HEADERS, MAX_LINE};
 use crate::sip::Method;
+use crate::sip::scan::trim;
 
 /// The headers that we look at, whatever form of the name was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +68,10 @@ const NAMES: [Entry; 23] = [
 impl Name {
     /// The header of this name, and whether it may stand only once.
     fn of(text: &str) -> (Name, bool) {
-        NAMES
-            .iter()
-            .find(|(long, short, ..)| text.eq_ignore_ascii_case(if text.len() == 1 { short } else { long }))
-            .map_or((Name::Other, false), |(_, _, name, once)| (*name, *once))
+        let long = |entry: &&Entry| entry.0.len() == text.len() && entry.0.eq_ignore_ascii_case(text);
+        let short = |entry: &&Entry| entry.1.eq_ignore_ascii_case(text);
+        let found = if text.len() == 1 { NAMES.iter().find(short) } else { NAMES.iter().find(long) };
+        found.map_or((Name::Other, false), |(_, _, name, once)| (*name, *once))
     }
 
     /// The header's full name, as written.
@@ -149,6 +150,8 @@ pub struct Head<'a> {
     pub start: StartLine<'a>,
     /// The header lines in order.
     pub headers: Vec<Header<'a>>,
+    /// For every name one more than where its first line is, 0 where there is none.
+    first: [u8; Name::Other as usize + 1],
     /// The first thing found wrong, or the first that hides the end.
     pub fault: Option<Fault>,
     /// True if the fault makes it doubtful where the message ends; nothing behind it in a stream can be trusted then.
@@ -168,9 +171,21 @@ fn version(text: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether a text is a token (RFC 3261 section 25.1).
+/// What a token is made of (RFC 3261 section 25.1).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < 128 {
+        table[c] = (c as u8).is_ascii_alphanumeric()
+            || matches!(c as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        c += 1;
+    }
+    table
+};
+
+/// Whether a text is a token.
 pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&c))
+    !text.is_empty() && text.bytes().all(|c| TOKEN[usize::from(c)])
 }
 
 fn start_line(line: &str) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
@@ -205,26 +220,37 @@ impl<'a> Head<'a> {
     /// the body starts.
     pub fn find(text: &'a str) -> Result<(Head<'a>, usize), Fault> {
         let bytes = text.as_bytes();
-        let (first, mut at) = next_line(text, 0).ok_or(Fault::NotSip)?;
-        let (start, fault) = start_line(first.strip_suffix('\r').unwrap_or(first))?;
-        let mut head = Head { start, headers: Vec::with_capacity(24), fault, end_hidden: false };
-        head.check_octets(&text[..at]);
-        if first.len() > MAX_LINE {
+        let line = next_line(text, 0).ok_or(Fault::NotSip)?;
+        let first = line.text.strip_suffix('\r').unwrap_or(line.text);
+        let (start, fault) = start_line(first)?;
+        let mut head = Head {
+            start,
+            headers: Vec::with_capacity(20),
+            first: [0; Name::Other as usize + 1],
+            fault,
+            end_hidden: false,
+        };
+        if !line.clean {
+            head.check_octets(&text[..line.end]);
+        }
+        if line.text.len() > MAX_LINE {
             head.note(Fault::HeaderTooLong);
         }
-        let (mut complete, mut seen) = (false, 0_u32);
-        while let Some((line, mut end)) = next_line(text, at) {
+        let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
+        while let Some(Line { text: line, mut end, mut clean }) = next_line(text, at) {
             let empty = matches!(line, "" | "\r");
             // Lines that start with a blank continue the one before (RFC 3261 section 7.3.1).
             while !empty && matches!(bytes.get(end), Some(b' ' | b'\t')) {
                 match next_line(text, end) {
-                    Some((_, after)) => end = after,
+                    Some(more) => (end, clean) = (more.end, clean & more.clean),
                     None => break,
                 }
             }
             let whole = &text[at..end];
             at = end;
-            head.check_octets(whole);
+            if !clean {
+                head.check_octets(whole);
+            }
             if empty {
                 complete = true;
                 break;
@@ -239,11 +265,7 @@ impl<'a> Head<'a> {
 
     /// Takes one header line with its folds. `seen` has a bit for every name that stood before.
     fn take(&mut self, line: &'a str, seen: &mut u32) {
-        let name_and_value = line.split_once(':').map(|(name, value)| (name.trim_end_matches([' ', '\t']), value));
-        let Some((name, value)) = name_and_value.filter(|(name, _)| is_token(name)) else {
-            return self.note(Fault::HeaderLine);
-        };
-        let written = name;
+        let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
         let (name, once) = Name::of(written);
         let bit = 1 << name as u32;
         if once && *seen & bit != 0 {
@@ -264,7 +286,12 @@ impl<'a> Head<'a> {
                 return;
             }
         }
-        self.headers.push(Header { name, written, value: value.trim_matches([' ', '\t', '\r', '\n']) });
+        self.headers.push(Header { name, written, value: trim(value) });
+        let first = &mut self.first[name as usize];
+        if *first == 0 {
+            // There are never so many lines that it does not fit.
+            *first = self.headers.len() as u8;
+        }
     }
 
     fn note(&mut self, fault: Fault) {
@@ -296,20 +323,48 @@ impl<'a> Head<'a> {
 
     /// The values of all lines of this name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |h| h.name == name).map(|h| h.value)
+        let from = match self.first[name as usize] {
+            0 => self.headers.len(),
+            first => usize::from(first) - 1,
+        };
+        self.headers[from..].iter().filter(move |h| h.name == name).map(|h| h.value)
     }
 
     /// The value of the first line of this name.
     pub fn first(&self, name: Name) -> Option<&'a str> {
-        self.headers.iter().find(|h| h.name == name).map(|h| h.value)
+        match self.first[name as usize] {
+            0 => None,
+            first => self.headers.get(usize::from(first) - 1).map(|header| header.value),
+        }
     }
 }
 
-/// The line that starts at `at`, up to its LF, and where the next one starts.
-fn next_line(text: &str, at: usize) -> Option<(&str, usize)> {
+/// A line of text.
+struct Line<'a> {
+    /// What stands before its LF, or before its CRLF if it is `clean`.
+    text: &'a str,
+    /// Where the next one starts.
+    end: usize,
+    /// It ends with CRLF, and there is no other CR, LF or NUL in it.
+    clean: bool,
+}
+
+/// The line that starts at `at`.
+fn next_line(text: &str, at: usize) -> Option<Line<'_>> {
     let rest = text.as_bytes().get(at..)?;
-    let length = memchr(b'\n', rest)?;
-    Some((&text[at..at + length], at + length + 1))
+    let special = memchr3(b'\r', b'\n', 0, rest)?;
+    if rest[special..].starts_with(b"\r\n") {
+        return Some(Line { text: &text[at..at + special], end: at + special + 2, clean: true });
+    }
+    let length = special + memchr(b'\n', &rest[special..])?;
+    Some(Line { text: &text[at..at + length], end: at + length + 1, clean: false })
+}
+
+/// Name and value of a header line, not trimmed; none if there is no name.
+fn name_and_value(line: &str) -> Option<(&str, &str)> {
+    let end = line.bytes().position(|c| !TOKEN[usize::from(c)]).filter(|end| *end > 0)?;
+    let value = line[end..].trim_start_matches([' ', '\t']).strip_prefix(':')?;
+    Some((&line[..end], value))
 }
 
 /// Where the head ends that `bytes` starts with: behind its empty line, be that rightly `CRLF` or wrongly `LF`. What

@@ -10,6 +10,8 @@ use crate::sip::uri::Uri;
 pub struct Message<'a> {
     /// Start line and header lines.
     pub head: Head<'a>,
+    /// The Request-URI; none in a response.
+    pub uri: Option<Uri<'a>>,
     /// The topmost Via.
     pub via: Via<'a>,
     /// The From value.
@@ -62,12 +64,23 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Refused<'_>> {
         return Err(Refused { fault, head: Some(Box::new(head)) });
     }
     match Message::check(&head, &bytes[body_at..]) {
-        Ok((via, from, to, call_id, cseq, body)) => Ok(Some(Message { head, via, from, to, call_id, cseq, body })),
+        Ok(Parts { uri, via, from, to, call_id, cseq, body }) => {
+            Ok(Some(Message { head, uri, via, from, to, call_id, cseq, body }))
+        }
         Err(fault) => Err(Refused { fault, head: Some(Box::new(head)) }),
     }
 }
 
-type Parts<'a> = (Via<'a>, NameAddr<'a>, NameAddr<'a>, &'a str, CSeq<'a>, &'a [u8]);
+/// What is in a [`Message`] besides its head.
+struct Parts<'a> {
+    uri: Option<Uri<'a>>,
+    via: Via<'a>,
+    from: NameAddr<'a>,
+    to: NameAddr<'a>,
+    call_id: &'a str,
+    cseq: CSeq<'a>,
+    body: &'a [u8],
+}
 
 impl<'a> Message<'a> {
     fn check(head: &Head<'a>, rest: &'a [u8]) -> Result<Parts<'a>, Fault> {
@@ -82,7 +95,8 @@ impl<'a> Message<'a> {
         let (from, to) = (party(Name::From)?, party(Name::To)?);
         let call_id = need(Name::CallId)?;
         // What the writer would have to change could not be given back as it came.
-        if call_id.is_empty() || call_id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        let printable = call_id.bytes().fold(true, |all, c| all & (c > b' ') & (c < 0x7f));
+        if call_id.is_empty() || (!printable && call_id.contains(|c: char| c.is_whitespace() || c.is_control())) {
             return Err(Fault::Invalid(Name::CallId));
         }
         let cseq = CSeq::read(need(Name::CSeq)?).ok_or(Fault::Invalid(Name::CSeq))?;
@@ -94,19 +108,18 @@ impl<'a> Message<'a> {
                 rest.get(..length).ok_or(Fault::ContentLength)?
             }
         };
-        if let StartLine::Request { method, uri, .. } = head.start {
-            if cseq.method != method {
-                return Err(Fault::CSeqMethod);
-            }
-            Uri::read(uri).ok_or(Fault::RequestUri)?;
-        }
-        Ok((via, from, to, call_id, cseq, body))
+        let uri = match head.start {
+            StartLine::Request { method, .. } if cseq.method != method => return Err(Fault::CSeqMethod),
+            StartLine::Request { uri, .. } => Some(Uri::read(uri).ok_or(Fault::RequestUri)?),
+            StartLine::Response { .. } => None,
+        };
+        Ok(Parts { uri, via, from, to, call_id, cseq, body })
     }
 
     /// Method and Request-URI of a request; none for a response.
-    pub fn request(&self) -> Option<(Verb<'a>, &'a str)> {
+    pub fn request(&self) -> Option<(Verb<'a>, Uri<'a>)> {
         match self.head.start {
-            StartLine::Request { verb, uri, .. } => Some((verb, uri)),
+            StartLine::Request { verb, .. } => Some((verb, self.uri?)),
             StartLine::Response { .. } => None,
         }
     }

@@ -9,6 +9,7 @@ mod head;
 mod message;
 #[cfg(test)]
 mod tests;
+mod value;
 mod write;
 
 pub use fault::Fault;
@@ -16,7 +17,8 @@ pub use frame::{Frame, Framer};
 pub use head::is_token;
 pub use head::{Head, Header, Name, StartLine, Verb};
 pub use message::{Message, Refused, read};
-pub use write::{Writer, reply};
+pub use value::{Hex, Value};
+pub use write::{HeaderLines, Writer, reply};
 
 /// The largest message taken, head and body (octets): the largest UDP datagram.
 pub const MAX_MESSAGE: usize = 65_535;

@@ -38,7 +38,10 @@ fn fault(bytes: impl AsRef<[u8]>) -> Fault {
 #[test]
 fn a_001_the_request_line_is_method_uri_version() {
     let text = with("");
-    assert_eq!(taken(&text).request(), Some((Verb::Known(Method::Options), "sip:acme.test")));
+    assert_eq!(
+        taken(&text).request().map(|(verb, uri)| (verb, uri.text)),
+        Some((Verb::Known(Method::Options), "sip:acme.test"))
+    );
     assert_eq!(taken(&text).status(), None);
     for line in
         ["OPTIONS", "OPTIONS sip:a", "OPTIONS sip:a HTTP/1.1", "OPTIONS sip:a SIP", "OPT(IONS sip:a SIP/2.0", ""]
@@ -161,7 +164,10 @@ fn a_027_to_a_030_odd_characters_are_read_where_they_are_legal() {
     let text = start("!Odd-0_*+`.%'~ sip:null-%00-null;x=y@acme.test SIP/2.0").replace("1 OPTIONS", "1 !Odd-0_*+`.%'~");
     let text = text.replace("Call-ID: c", "Call-ID: w%Z-!.*_+'`~)(><:\\/\"][?}{@h");
     let message = taken(&text);
-    assert_eq!(message.request(), Some((Verb::Unknown("!Odd-0_*+`.%'~"), "sip:null-%00-null;x=y@acme.test")));
+    assert_eq!(
+        message.request().map(|(verb, uri)| (verb, uri.text)),
+        Some((Verb::Unknown("!Odd-0_*+`.%'~"), "sip:null-%00-null;x=y@acme.test"))
+    );
     assert_eq!(message.call_id, "w%Z-!.*_+'`~)(><:\\/\"][?}{@h");
     assert!(read(with("!Odd-0_*+`.%'~: x\r\n").as_bytes()).is_ok());
     assert!(read(with("Subject: \"BEL \\\x07 NUL \\\0 DEL \\\x7f\"\r\n").as_bytes()).is_ok());

@@ -1,11 +1,12 @@
 //! Writing messages.
 
-use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
+use super::Value;
 use super::head::{Head, Name};
 use crate::sip::StatusCode;
-use crate::sip::headers::{NameAddr, Via, name_and_value, param, split, split_first};
+use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
+use crate::sip::scan::split;
 
 /// Appends one message to a buffer.
 ///
@@ -17,67 +18,82 @@ pub struct Writer<'b> {
     out: &'b mut Vec<u8>,
 }
 
-struct Clean<'b>(&'b mut Vec<u8>);
-
-impl fmt::Write for Clean<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.bytes().all(|c| c >= b' ' && c != 0x7f) {
-            self.0.extend_from_slice(text.as_bytes());
-            return Ok(());
-        }
-        let mut blank = false;
-        for c in text.bytes() {
-            match c {
-                b'\r' | b'\n' | b'\t' => blank = true,
-                _ => {
-                    if std::mem::take(&mut blank) && c != b' ' {
-                        self.0.push(b' ');
-                    }
-                    self.0.push(if c < b' ' || c == 0x7f { b' ' } else { c });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 impl<'b> Writer<'b> {
     /// Starts a request.
     pub fn request(out: &'b mut Vec<u8>, method: &str, uri: &str) -> Writer<'b> {
         let mut writer = Writer { out };
-        writer.put(format_args!("{method} {uri} SIP/2.0"));
+        writer.line((method, " ", uri, " SIP/2.0"));
         writer
     }
 
     /// Starts a response.
     pub fn response(out: &'b mut Vec<u8>, status: &StatusCode, reason: &str) -> Writer<'b> {
         let mut writer = Writer { out };
-        writer.put(format_args!("SIP/2.0 {} {reason}", status.code()));
+        writer.line(("SIP/2.0 ", status.code(), " ", reason));
         writer
     }
 
-    fn put(&mut self, line: fmt::Arguments<'_>) {
-        // Writing to memory cannot fail.
-        let _ = Clean(self.out).write_fmt(line);
+    fn line(&mut self, line: impl Value) {
+        let start = self.out.len();
+        line.put(self.out);
+        // The whole line at once: nearly always there is nothing to replace.
+        if !self.out[start..].iter().fold(true, |clean, c| clean & (*c >= b' ') & (*c != 0x7f)) {
+            let written = self.out.split_off(start);
+            clean(&written, self.out);
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 
     /// Appends a header.
-    pub fn header(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
-        self.put(format_args!("{name}: {value}"));
+    pub fn header(&mut self, name: &str, value: impl Value) -> &mut Self {
+        self.line((name, ": ", value));
         self
     }
 
-    /// Ends the message with a body.
-    pub fn body(mut self, content_type: &str, body: &[u8]) {
-        self.header("Content-Type", content_type).header("Content-Length", body.len());
+    /// Ends the message with a body, which is given in parts.
+    pub fn body(mut self, content_type: &str, body: &[&[u8]]) {
+        let length: usize = body.iter().map(|part| part.len()).sum();
+        self.header("Content-Type", content_type).header("Content-Length", length);
         self.out.extend_from_slice(b"\r\n");
-        self.out.extend_from_slice(body);
+        body.iter().for_each(|part| self.out.extend_from_slice(part));
+    }
+
+    /// Appends header lines that were written before.
+    pub fn lines(&mut self, lines: &HeaderLines) -> &mut Self {
+        self.out.extend_from_slice(&lines.0);
+        self
     }
 
     /// Ends the message without a body.
     pub fn end(self) {
         self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    }
+}
+
+/// Appends a line with blanks in the place of control characters; those of a fold become one together.
+fn clean(line: &[u8], out: &mut Vec<u8>) {
+    let mut blank = false;
+    for c in line.iter().copied() {
+        match c {
+            b'\r' | b'\n' | b'\t' => blank = true,
+            _ => {
+                if std::mem::take(&mut blank) && c != b' ' {
+                    out.push(b' ');
+                }
+                out.push(if c < b' ' || c == 0x7f { b' ' } else { c });
+            }
+        }
+    }
+}
+
+/// Header lines that wait for the message that they go into.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderLines(Vec<u8>);
+
+impl HeaderLines {
+    /// Appends a header.
+    pub fn add(&mut self, name: &str, value: impl Value) {
+        Writer { out: &mut self.0 }.header(name, value);
     }
 }
 
@@ -91,7 +107,7 @@ pub fn reply<'b>(
     reason: &str,
     request: &Head<'_>,
     source: SocketAddr,
-    to_tag: &str,
+    to_tag: Option<&dyn Value>,
 ) -> Writer<'b> {
     let mut writer = Writer::response(out, status, reason);
     let mut top = true;
@@ -108,9 +124,10 @@ pub fn reply<'b>(
     }
     if let Some(to) = request.first(Name::To) {
         match NameAddr::read(to) {
-            Some(to) if param(to.params, "tag").is_none() && !to_tag.is_empty() => {
-                writer.header("To", format_args!("{};tag={to_tag}", to.text))
-            }
+            Some(to) if !to.has_tag() => match to_tag {
+                Some(tag) => writer.header("To", (to.text, ";tag=", tag)),
+                None => writer.header("To", to.text),
+            },
             _ => writer.header("To", to),
         };
     }
@@ -129,29 +146,27 @@ struct StampedVia<'a> {
     source: SocketAddr,
 }
 
-impl fmt::Display for StampedVia<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Value for StampedVia<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
         let source = self.source.ip().to_canonical();
         let mut parts = split(self.via, b';');
-        let sent_by = parts.next().unwrap_or_default();
-        f.write_str(sent_by)?;
+        parts.next().unwrap_or_default().put(out);
         let mut rport = false;
         for part in parts {
             let (name, _) = name_and_value(part);
             if name.eq_ignore_ascii_case("rport") {
                 rport = true;
             } else if !name.eq_ignore_ascii_case("received") {
-                write!(f, ";{part}")?;
+                (";", part).put(out);
             }
         }
-        let host = Via::first_of(self.via).and_then(|via| via.host.ip());
-        if rport || host != Some(source) {
-            write!(f, ";received={source}")?;
+        if rport || Via::first_of(self.via).and_then(|via| via.host.ip()) != Some(source) {
+            (";received=", source).put(out);
         }
         if rport {
-            write!(f, ";rport={}", self.source.port())?;
+            (";rport=", self.source.port()).put(out);
         }
-        f.write_str(self.rest)
+        self.rest.put(out);
     }
 }
 
@@ -177,14 +192,14 @@ mod tests {
 
     #[test]
     fn content_length_counts_octets() {
-        let message = text(|out| Writer::request(out, "NOTIFY", "sip:a@b").body("text/plain", "é!".as_bytes()));
+        let message = text(|out| Writer::request(out, "NOTIFY", "sip:a@b").body("text/plain", &["é!".as_bytes()]));
         assert!(message.ends_with("Content-Type: text/plain\r\nContent-Length: 3\r\n\r\né!"), "{message}");
     }
 
     fn reply_to(via: &str, source: &str) -> String {
         let request = format!("OPTIONS sip:a SIP/2.0\r\nVia: {via}\r\nTo: <sip:a>\r\nFrom: <sip:b>;tag=1\r\n\r\n");
         let (head, _) = Head::find(&request).unwrap();
-        text(|out| reply(out, &StatusCode::OK, "OK", &head, source.parse().unwrap(), "t").end())
+        text(|out| reply(out, &StatusCode::OK, "OK", &head, source.parse().unwrap(), Some(&"t")).end())
     }
 
     #[test]
@@ -212,7 +227,8 @@ mod tests {
     fn to_of_reply_to(to: &str) -> String {
         let request = format!("OPTIONS sip:a SIP/2.0\r\nTo: {to}\r\n\r\n");
         let (head, _) = Head::find(&request).unwrap();
-        let answer = text(|out| reply(out, &StatusCode::OK, "OK", &head, "192.0.2.1:1".parse().unwrap(), "t").end());
+        let answer =
+            text(|out| reply(out, &StatusCode::OK, "OK", &head, "192.0.2.1:1".parse().unwrap(), Some(&"t")).end());
         answer.lines().find_map(|line| line.strip_prefix("To: ")).unwrap().to_owned()
     }
 
