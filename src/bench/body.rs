@@ -56,7 +56,7 @@ pub(super) fn read(body: &[u8], names: &Names, extension: u32, scratch: &mut Vec
 
 /// What follows the first place of an octet where that is as wanted. Documents are short and searches many, so nothing is
 /// prepared for them.
-fn find<'a>(text: &'a str, octet: u8, wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
+fn find(text: &str, octet: u8, wanted: impl Fn(&str) -> bool) -> Option<&str> {
     memchr::memchr_iter(octet, text.as_bytes()).map(|at| &text[at + 1..]).find(|rest| wanted(rest))
 }
 

@@ -14,6 +14,8 @@ use super::text::{Names, Text as _};
 
 /// Between two questions to a server that does not answer yet.
 const ASK_EVERY: Duration = Duration::from_millis(2);
+/// How long nothing happens before the kill (ns).
+const QUIET: u64 = 2_000 * MS;
 /// How long a server may take to end when it is asked to.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -99,6 +101,8 @@ impl Runner {
             return Ok(());
         }
         self.ensure_open()?;
+        // What phones have acknowledged may be kept a little later than what they were told.
+        self.engine.listen(QUIET)?;
         let count = self.engine.book.len();
         let patience = Duration::from_secs(self.engine.settings.give_up.into());
         let names = self.engine.names.clone();

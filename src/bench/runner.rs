@@ -135,6 +135,8 @@ impl Runner {
     /// New subscriptions, so many as are wanted.
     fn subscribe(&mut self) -> io::Result<()> {
         self.close_all()?;
+        // Every repetition starts with phones that know nothing.
+        self.engine.logins.clear();
         self.enter();
         let count = self.engine.book.len();
         self.measure("subscribe".into(), "subscription", |engine, progress| {
