@@ -3,6 +3,7 @@
 # then a table of medians and ratios, and pictures. Everything listens on 127.0.0.1 and ends with the script.
 #
 #   benches/compare.sh [FOLDER] [OPTIONS OF lamplighter bench]
+#   benches/compare.sh docs/benchmarks --repeat 5     # writes docs/benchmarks.md anew
 #
 # FOLDER (target/compare) gets the results as JSON, the table (comparison.md) and the pictures. Further options go to
 # every run, such as --repeat 5 --subscriptions 100000. Settings come from the environment:
@@ -19,17 +20,18 @@ bin=$target/release/lamplighter
 
 cargo build --release --locked --bin lamplighter
 mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 # Kamailio keeps what is finished for five seconds; what that costs is counted as well.
 common=(--target "$sip" --settle 6)
 
 ours() { # name, durability, options of `bench config`, options of `bench`
 	local name=$1 durability=$2 config=$3; shift 3
-	rm -rf "$out/data"
 	# shellcheck disable=SC2086
-	"$bin" bench config "$out/$name.toml" --listen "$sip" --http "$http" --durability "$durability" --data "$out/data" $config
-	"$bin" bench --label "Lamplighter, $name" --server-command "$bin serve --config $out/$name.toml" \
+	"$bin" bench config "$work/$name.toml" --listen "$sip" --http "$http" --durability "$durability" \
+		--data "$work/$name" $config
+	"$bin" bench --label "Lamplighter, $name" --server-command "$bin serve --config $work/$name.toml" \
 		--json "$out/$name.json" "${common[@]}" "$@"
-	rm -rf "$out/data"
 }
 
 flow=(--scenario subscribe,refresh,steady,fan-out,unsubscribe)
@@ -51,4 +53,8 @@ for server in $servers; do
 	[[ -e $out/$server.json ]] && files+=("$out/$server.json")
 done
 "$bin" bench compare "${files[@]}" --plot "$out" | tee "$out/comparison.md"
+if [[ $(realpath "$out") == "$PWD/docs/benchmarks" ]]; then
+	sed -i -e '/^<!-- results -->$/,/^<!-- end of results -->$/{//!d}' -e "/^<!-- results -->$/r $out/comparison.md" \
+		docs/benchmarks.md
+fi
 exit $status

@@ -15,13 +15,16 @@ struct Results {
 }
 
 /// What is compared: the number, its name, and which scenarios it says something about (by the start of their names).
-const SHOWN: [(&str, &str, &[&str]); 6] = [
+const SHOWN: [(&str, &str, &[&str]); 9] = [
     ("cpu_per_1000", "CPU s per 1,000", &[""]),
     ("per_second", "per second", &["subscribe", "refresh", "unsubscribe", "steady"]),
     ("notify_p99_ms", "NOTIFY p99, ms", &["subscribe", "refresh", "steady", "unsubscribe", "storm"]),
     ("last_notify_p50_ms", "last NOTIFY, ms", &["fan-out"]),
     ("last_notify_seconds", "last NOTIFY, s", &["storm"]),
     ("bytes_per_subscription", "octets per subscription", &["subscribe"]),
+    ("first_answer_ms", "start to first answer, ms", &["cold"]),
+    ("kept_percent", "subscriptions that survived, %", &["cold"]),
+    ("server_errors", "answers with 5xx", &["storm"]),
 ];
 
 impl Results {
@@ -66,8 +69,47 @@ fn scenarios(all: &[Results]) -> Vec<&str> {
     names
 }
 
+/// A day since 1970 as year, month and day (the calendar's 400 years have 146,097 days).
+fn date(days: u64) -> String {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months from March on, so that the leap day is the last.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
+}
+
+/// Where, when and with which settings each of them was measured.
+fn preface(all: &[Results]) -> String {
+    let mut out = String::new();
+    for Results { label, json } in all {
+        let (about, settings) = (&json["about"], &json["settings"]);
+        let day = date(about["unix_time"].as_u64().unwrap_or(0) / 86_400);
+        let machine = about["machine"].as_str().unwrap_or("an unknown machine");
+        let text = |name: &str| settings[name].to_string().replace(['"', '[', ']'], "").replace(',', ", ");
+        let _ = writeln!(
+            out,
+            "- {label}: {day}, {machine}; {} subscriptions, window {}, steady {} NOTIFYs a second for {} s, storm {} phones in \
+             {} s, {} sockets, repeated {} times, scenarios {}",
+            text("subscriptions"),
+            text("window"),
+            text("notifies_per_second"),
+            text("seconds"),
+            text("storm_phones"),
+            text("storm_seconds"),
+            text("sockets"),
+            text("repeat"),
+            text("scenario")
+        );
+    }
+    out
+}
+
 fn table(all: &[Results]) -> String {
-    let mut out = String::from("| | |");
+    let mut out = preface(all) + "\n| | |";
     for (i, results) in all.iter().enumerate() {
         let _ = write!(out, " {} |{}", results.label, if i > 0 { " ratio |" } else { "" });
     }
@@ -167,6 +209,14 @@ mod tests {
             "faults": [],
         });
         Results { label: label.into(), json }
+    }
+
+    #[test]
+    fn days_are_dates() {
+        let days = [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_783, "2026-11-26"), (47_540, "2100-02-28")];
+        for (day, text) in days {
+            assert_eq!(date(day), text);
+        }
     }
 
     #[test]

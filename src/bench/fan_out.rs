@@ -11,22 +11,31 @@ use super::runner::{Found, Runner};
 const NOTIFIES: u32 = 20_000;
 /// Changes per width, at least and at most.
 const ROUNDS: (u32, u32) = (5, 500);
+/// So many phones take part in narrow ones, each with its own extension to change: no phone is to be told so often that
+/// what it can take is measured.
+const PHONES: u32 = 2_000;
+
+/// How many extensions take turns in fan-outs of this width.
+pub(super) fn extensions(width: u32) -> u32 {
+    (PHONES / width).clamp(1, ROUNDS.1)
+}
 
 impl Runner {
     pub(super) fn fan_out(&mut self) -> io::Result<()> {
         let first = self.engine.book.len();
-        for (i, width) in self.engine.settings.widths.clone().into_iter().enumerate() {
-            let extension = self.engine.settings.extensions() + i as u32;
-            (0..width).for_each(|_| _ = self.engine.book.add(extension));
+        let mut extension = self.engine.settings.extensions();
+        for width in self.engine.settings.widths.clone() {
+            let turns = extensions(width);
+            (0..turns * width).for_each(|n| _ = self.engine.book.add(extension + n / width));
             self.prepare("subscribing for a fan-out", |engine, progress| {
-                engine.drive(Kind::Subscribe, first..first + width, progress)
+                engine.drive(Kind::Subscribe, first..first + turns * width, progress)
             })?;
             let rounds = (NOTIFIES / width).clamp(ROUNDS.0, ROUNDS.1);
             self.measure(format!("fan-out {width}"), "NOTIFY", |engine, progress| {
                 let (mut lasts, mut took) = (Histogram::default(), 0);
                 for round in 0..rounds {
                     // Where one change does not reach everybody, the next ones need not be waited for.
-                    let Some(last) = engine.change(extension, width)? else { break };
+                    let Some(last) = engine.change(extension + round % turns, width)? else { break };
                     lasts.record(last);
                     took += last;
                     progress.show(engine.now, round.into(), rounds.into());
@@ -40,6 +49,7 @@ impl Runner {
                 Ok(Found { operations: Some(engine.tally.news), took: Some(took), numbers })
             })?;
             self.close_from(first)?;
+            extension += turns;
         }
         Ok(())
     }

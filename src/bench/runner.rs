@@ -64,12 +64,12 @@ impl Runner {
             }
             self.close_all()?;
         }
+        self.withdraw_all()?;
         // Last, for the server is another process afterwards and its memory no measure for the others.
         for repetition in 0..if scenarios.contains(&Scenario::Cold) { self.engine.settings.repeat } else { 0 } {
             self.repetition = repetition;
             self.cold()?;
         }
-        self.withdraw_all()?;
         self.progress.end();
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use super::book::Life;
 use super::engine::Engine;
+use super::fan_out;
 use super::ops::{Kind, MS};
 use super::progress::Progress;
 use super::runner::{Found, Runner};
@@ -18,7 +19,9 @@ impl Runner {
     pub(super) fn storm(&mut self) -> io::Result<()> {
         self.close_all()?;
         let (phones, seconds) = (self.engine.settings.storm_phones, self.engine.settings.storm_seconds);
-        let extension = self.engine.settings.extensions() + self.engine.settings.widths.len() as u32;
+        // Extensions that no other scenario has touched.
+        let of_fan_outs: u32 = self.engine.settings.widths.iter().map(|width| fan_out::extensions(*width)).sum();
+        let extension = self.engine.settings.extensions() + of_fan_outs;
         (0..phones).for_each(|n| _ = self.engine.book.add(extension + n / WATCHERS));
         self.engine.logins.clear();
         self.engine.refusals_are_expected = true;

@@ -21,7 +21,7 @@ const COLUMNS: [(&str, &str, usize); 12] = [
     ("last ms", "last_notify_p50_ms", 1),
     ("resent", "repeated_requests", 0),
     ("CPU s/1000", "cpu_per_1000", 4),
-    ("RSS MiB", "rss_bytes", 1),
+    ("PSS MiB", "pss_bytes", 1),
 ];
 
 /// The whole report.
@@ -39,7 +39,7 @@ pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row
     for row in rows {
         let _ = write!(out, "{:<14}", row.name);
         for (_, name, digits) in COLUMNS {
-            let scale = if name == "rss_bytes" { 1.0 / f64::from(1 << 20) } else { 1.0 };
+            let scale = if name == "pss_bytes" { 1.0 / f64::from(1 << 20) } else { 1.0 };
             match row.median(name) {
                 Some(median) => _ = write!(out, " {:>10.digits$}", median * scale),
                 None => _ = write!(out, " {:>10}", "-"),
@@ -58,6 +58,14 @@ pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row
     }
     for row in rows {
         let more = [
+            ("last_notify_seconds", "seconds until the last phone had its lamp", 2),
+            ("challenges", "challenges answered", 0),
+            ("sent_away", "requests sent away to come again", 0),
+            ("dark_phones", "phones without a lamp in the end", 0),
+            ("server_errors", "answers with 5xx", 0),
+            ("first_answer_ms", "ms from the start of the server to its first answer", 0),
+            ("kept_percent", "percent of the subscriptions survived", 0),
+            ("unasked_notifies", "NOTIFYs that nobody had asked for after the start", 0),
             ("bytes_per_subscription", "octets of memory per subscription", 0),
             ("overtaken", "states overtaken by newer ones", 0),
             ("missed_notifies", "NOTIFYs that never came", 0),
