@@ -176,12 +176,11 @@ async fn keep_fresh(tls: Arc<Tls>) {
 impl Worker {
     /// Takes datagrams for as long as the thread lives.
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
-        let mut buffer = Vec::new();
+        let mut out = Outbox::default();
         loop {
-            let mut out = Outbox::default();
             // The clock is read when a datagram is there, not when the wait for it began.
             let received = socket
-                .receive(&mut buffer, |source, bytes| {
+                .receive(|source, bytes| {
                     self.notifier.receive(self.clock.now(), source, bytes, &mut out);
                 })
                 .await;
@@ -189,15 +188,15 @@ impl Worker {
                 tracing::error!(error = %e, "a UDP socket does not work any more");
                 return;
             }
-            self.send(out).await;
+            self.send(&mut out).await;
         }
     }
 
     /// Takes messages from one connection until it ends.
     async fn serve_connection(self, mut connection: Connection) {
         let source = connection.source();
+        let mut out = Outbox::default();
         while let Some(arrival) = connection.next(self.idle).await {
-            let mut out = Outbox::default();
             let now = self.clock.now();
             match arrival {
                 Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
@@ -210,11 +209,13 @@ impl Worker {
                 }
                 Arrival::Broken(fault, bytes) => {
                     self.notifier.receive_broken(now, source, fault, &bytes, &mut out);
-                    self.send(out).await;
+                    self.send(&mut out).await;
                     return;
                 }
             }
-            self.send(out).await;
+            self.send(&mut out).await;
+            // Connections wait for long, and there are thousands: what one has of memory it gives back.
+            out = Outbox::default();
         }
     }
 
@@ -240,7 +241,7 @@ impl Worker {
                 }
                 else => return,
             }
-            self.send(out).await;
+            self.send(&mut out).await;
         }
     }
 
@@ -254,15 +255,15 @@ impl Worker {
                 drop(turn);
                 let mut out = Outbox::default();
                 worker.notifier.learned(worker.clock.now(), question, answer, &mut out);
-                worker.send(out).await;
+                worker.send(&mut out).await;
             });
         }
     }
 
     /// Lets time pass for the notifier.
     async fn keep_time(self) {
+        let mut out = Outbox::default();
         loop {
-            let mut out = Outbox::default();
             let now = self.clock.now();
             if let Some(journal) = &self.journal {
                 self.notifier.set_keeping(journal.health() == Health::Good);
@@ -271,7 +272,7 @@ impl Worker {
                 }
             }
             self.notifier.pass_time(now, &mut out);
-            self.send(out).await;
+            self.send(&mut out).await;
             let wait = self.notifier.next_deadline().map_or(LONGEST_SLEEP, |at| at.0.saturating_sub(now.0));
             tokio::time::sleep(Duration::from_millis(wait.clamp(1, LONGEST_SLEEP))).await;
         }
@@ -299,8 +300,9 @@ impl Worker {
         });
     }
 
-    /// Sends, once the journal has kept what has to be kept before (law 5). Nobody waits here for the disk.
-    async fn send(&self, mut out: Outbox) {
+    /// Sends, once the journal has kept what has to be kept before (law 5). Nobody waits here for the disk. Leaves the outbox
+    /// empty, to be used again.
+    async fn send(&self, out: &mut Outbox) {
         for question in out.questions.drain(..) {
             // Should there be too many, nobody answers this one, and its NOTIFYs go back to the source.
             let _ = self.questions.try_send(question);
@@ -313,6 +315,8 @@ impl Worker {
             // Messages without a record wait as well, for what was decided before them: a repeated NOTIFY, or one that tells
             // of somebody else's change, must not tell of what a crash could still take back.
             if !out.records.is_empty() || !out.messages.is_empty() {
+                let pool = std::mem::take(&mut out.pool);
+                let mut out = std::mem::replace(out, Outbox { pool, ..Outbox::default() });
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
                 self.waiting.count.fetch_add(1, Ordering::Relaxed);
                 let own = !records.is_empty();
@@ -323,6 +327,7 @@ impl Worker {
             }
         }
         self.dispatch(out).await;
+        out.answers.clear();
     }
 
     /// Sends what has waited for the journal.
@@ -336,7 +341,7 @@ impl Worker {
                 // What only came after others leaves all the same: what is in memory goes on being served.
                 _ => self.notifier.kept(self.clock.now(), &mut out),
             }
-            self.dispatch(out).await;
+            self.dispatch(&mut out).await;
             self.waiting.count.fetch_sub(1, Ordering::Relaxed);
             self.waiting.left.notify_one();
         }
@@ -351,11 +356,9 @@ impl Worker {
 
     /// Sends in order; fan-outs that are not finished go on in tasks of their own, slice by slice, so that answers to
     /// them are taken meanwhile.
-    async fn dispatch(&self, out: Outbox) {
-        for packet in out.messages {
-            self.hub.send(packet).await;
-        }
-        for presentity in out.unfinished {
+    async fn dispatch(&self, out: &mut Outbox) {
+        self.hub.send_all(&mut out.messages).await;
+        for presentity in out.unfinished.drain(..) {
             tokio::spawn(self.clone().finish_fan_out(presentity));
         }
     }
@@ -363,11 +366,11 @@ impl Worker {
     /// Boxed, for a fan-out may be sent by what it has to wait for.
     fn finish_fan_out(self, presentity: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
+            let mut out = Outbox::default();
             loop {
-                let mut out = Outbox::default();
                 self.notifier.continue_fan_out(self.clock.now(), presentity, &mut out);
                 let unfinished = std::mem::take(&mut out.unfinished);
-                self.send(out).await;
+                self.send(&mut out).await;
                 if unfinished.is_empty() {
                     return;
                 }

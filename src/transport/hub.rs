@@ -256,24 +256,38 @@ impl Hub {
         Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
-    /// Sends a packet, or reports its ticket.
-    pub async fn send(&self, packet: Packet) {
-        let Packet { to, bytes, ticket } = packet;
-        match to {
-            Destination::Datagram { listener, peer } => match self.datagrams.get(listener.0 as usize) {
-                Some(Some(socket)) => socket.send(&bytes, peer).await,
-                _ => self.shared.report(ticket),
-            },
-            Destination::Flow { flow, otherwise } => {
-                if !self.shared.queue(flow, &bytes, ticket) {
-                    match otherwise {
-                        Some(remote) => self.send_connected(remote, &bytes, ticket),
-                        None => self.shared.report(ticket),
+    /// Sends packets in order, or reports the tickets of those that cannot be sent. Takes them all out.
+    pub async fn send_all(&self, packets: &mut Vec<Packet>) {
+        let mut rest = packets.as_slice();
+        while let Some(packet) = rest.first() {
+            let ticket = packet.ticket;
+            let run = match &packet.to {
+                Destination::Datagram { listener, .. } => {
+                    let alike = |next: &&Packet| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
+                    let run = rest.iter().take_while(alike).count();
+                    match self.datagrams.get(listener.0 as usize) {
+                        Some(Some(socket)) => socket.send_all(&rest[..run]).await,
+                        _ => rest[..run].iter().for_each(|packet| self.shared.report(packet.ticket)),
                     }
+                    run
                 }
-            }
-            Destination::Connection(remote) => self.send_connected(remote, &bytes, ticket),
+                Destination::Flow { flow, otherwise } => {
+                    if !self.shared.queue(*flow, &packet.bytes, ticket) {
+                        match otherwise {
+                            Some(remote) => self.send_connected(remote.clone(), &packet.bytes, ticket),
+                            None => self.shared.report(ticket),
+                        }
+                    }
+                    1
+                }
+                Destination::Connection(remote) => {
+                    self.send_connected(remote.clone(), &packet.bytes, ticket);
+                    1
+                }
+            };
+            rest = &rest[run..];
         }
+        packets.clear();
     }
 
     /// Sends over a connection of ours, opening one where there is none. Nobody waits for it to open.

@@ -1,29 +1,65 @@
-//! Datagram sockets.
+//! Datagram sockets, read and written many datagrams at a time: every system call costs as much as handling a message.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use rustix::net::addr::SocketAddrArg as _;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::{ListenerNo, Source, listening_socket};
+use super::{Destination, ListenerNo, Packet, Source, listening_socket};
 use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
+
+/// How many datagrams a system call takes or sends at most.
+const BATCH: usize = 32;
+/// Room for the largest one, and an octet that tells when it was larger.
+const ROOM: usize = MAX_MESSAGE + 1;
 
 /// One thread's socket of a UDP listener.
 #[derive(Debug)]
 pub struct Datagrams {
     socket: UdpSocket,
     listener: ListenerNo,
+    v6: bool,
 }
 
-/// How many datagrams are taken before what they cause is sent.
-const BATCH: usize = 64;
+/// What receiving works on. Each thread has one for all of its sockets, for it is never held across a wait.
+///
+/// A call leaves in the headers how long the addresses were, and nix takes that for the room that there is the next time.
+/// So each address family has its own; and sending, after which they would hold addresses that are gone, is rustix's.
+struct Workspace {
+    headers_v4: MultiHeaders<SockaddrStorage>,
+    headers_v6: MultiHeaders<SockaddrStorage>,
+    /// Room for a batch. Only what datagrams have filled is backed by memory.
+    octets: Box<[u8]>,
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::new(Workspace {
+        headers_v4: MultiHeaders::preallocate(BATCH, None),
+        headers_v6: MultiHeaders::preallocate(BATCH, None),
+        octets: vec![0; BATCH * ROOM].into(),
+    });
+}
+
+fn address(of: &SockaddrStorage) -> Option<SocketAddr> {
+    match (of.as_sockaddr_in(), of.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(SocketAddr::V4((*v4).into())),
+        (_, Some(v6)) => Some(SocketAddr::V6((*v6).into())),
+        _ => None,
+    }
+}
 
 impl Datagrams {
     /// Binds a socket; several may share an address.
     pub fn bind(address: SocketAddr, listener: ListenerNo) -> io::Result<Datagrams> {
         let socket = listening_socket(address, socket2::Type::DGRAM)?;
-        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener })
+        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6() })
     }
 
     /// The address that it is bound to.
@@ -34,40 +70,122 @@ impl Datagrams {
     /// Waits until something has arrived, then hands over what is there, up to a batch.
     ///
     /// Errors of earlier sends that surface here (ICMP) concern one peer and are left to the timers.
-    pub async fn receive(&self, buffer: &mut Vec<u8>, mut each: impl FnMut(Source, &[u8])) -> io::Result<()> {
-        buffer.resize(MAX_MESSAGE + 1, 0);
+    pub async fn receive(&self, mut each: impl FnMut(Source, &[u8])) -> io::Result<()> {
         self.socket.readable().await?;
-        for _ in 0..BATCH {
-            match self.socket.try_recv_from(buffer) {
-                Ok((length, peer)) => {
-                    let source = Source {
-                        transport: Transport::Udp,
-                        listener: self.listener,
-                        peer,
-                        flow: None,
-                        certified: false,
-                    };
-                    each(source, &buffer[..length]);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {}
+        WORKSPACE.with_borrow_mut(|Workspace { headers_v4, headers_v6, octets }| {
+            let headers = if self.v6 { headers_v6 } else { headers_v4 };
+            let mut datagrams = [(0, None); BATCH];
+            let received = self.socket.try_io(Interest::READABLE, || {
+                let mut rooms = octets.chunks_exact_mut(ROOM);
+                let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+                    std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
+                let fd = self.socket.as_raw_fd();
+                let results = recvmmsg(fd, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+                let datagrams = datagrams.iter_mut().zip(results);
+                let count = datagrams.map(|(datagram, result)| {
+                    *datagram = (result.bytes, result.address.as_ref().and_then(address));
+                });
+                Ok(count.count())
+            });
+            let received = received.unwrap_or_default();
+            for (octets, (length, peer)) in octets.chunks_exact(ROOM).zip(datagrams).take(received) {
+                let Some(peer) = peer else { continue };
+                let (transport, listener) = (Transport::Udp, self.listener);
+                each(Source { transport, listener, peer, flow: None, certified: false }, &octets[..length]);
             }
-        }
+        });
         Ok(())
     }
 
-    /// Sends a datagram, waiting while the kernel has no room for it. What cannot be sent is lost, as datagrams are.
-    pub async fn send(&self, bytes: &[u8], peer: SocketAddr) {
-        loop {
-            match self.socket.try_send_to(bytes, peer) {
+    /// Sends datagrams in order, waiting while the kernel has no room for them. One that cannot be sent is lost, as
+    /// datagrams are.
+    pub(super) async fn send_all(&self, mut packets: &[Packet]) {
+        while !packets.is_empty() {
+            match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets)) {
+                Ok(sent) => packets = &packets[sent.max(1)..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.socket.writable().await.is_err() {
                         return;
                     }
                 }
-                Err(e) => return tracing::debug!(%peer, error = %e, "a datagram could not be sent"),
-                Ok(_) => return,
+                Err(e) => {
+                    tracing::debug!(to = ?packets[0].to, error = %e, "a datagram could not be sent");
+                    packets = &packets[1..];
+                }
             }
         }
+    }
+
+    /// Sends the first of these, as many as a batch holds and the kernel has room for.
+    fn send_batch(&self, packets: &[Packet]) -> io::Result<usize> {
+        let datagrams = packets.iter().take(BATCH).map_while(|packet| match packet.to {
+            Destination::Datagram { peer, .. } => Some((peer.as_any(), [IoSlice::new(&packet.bytes)])),
+            _ => None,
+        });
+        let datagrams: Vec<_> = datagrams.collect();
+        let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH] = Default::default();
+        let messages = datagrams.iter().zip(&mut controls);
+        let mut messages: Vec<_> =
+            messages.map(|((peer, octets), control)| MMsgHdr::new_with_addr(peer, octets, control)).collect();
+        Ok(sendmmsg(&self.socket, &mut messages, SendFlags::DONTWAIT)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket as Peer;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn free(ip: &str) -> SocketAddr {
+        Peer::bind((ip, 0)).unwrap().local_addr().unwrap()
+    }
+
+    /// Everything that the next `count` datagrams say, with where they come from.
+    async fn hear(socket: &Datagrams, count: usize) -> Vec<(SocketAddr, String)> {
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            let each = |source: Source, octets: &[u8]| {
+                heard.push((source.peer, String::from_utf8(octets.to_vec()).unwrap()));
+            };
+            socket.receive(each).await.unwrap();
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn addresses_of_both_families_stay_whole_whichever_was_heard_before() {
+        let ours = ["127.0.0.1", "::1"].map(|ip| Datagrams::bind(free(ip), ListenerNo(0)).unwrap());
+        let theirs = ["127.0.0.1", "::1"].map(|ip| Peer::bind((ip, 0)).unwrap());
+        for round in 0..3 {
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                let peer = theirs.local_addr().unwrap();
+                theirs.send_to(format!("{round}").as_bytes(), ours.local_addr().unwrap()).unwrap();
+                assert_eq!(hear(ours, 1).await, [(peer, round.to_string())]);
+                let to = Destination::Datagram { listener: ListenerNo(0), peer };
+                let packet = Packet { to, bytes: Bytes::from(format!("back {round}")), ticket: None };
+                ours.send_all(&[packet]).await;
+                let mut octets = [0; 100];
+                let (length, from) = theirs.recv_from(&mut octets).unwrap();
+                assert_eq!((&octets[..length], from), (format!("back {round}").as_bytes(), ours.local_addr().unwrap()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_a_batch_goes_out_and_comes_in_in_order_and_what_cannot_be_sent_is_left_out() {
+        let [here, there] = [0, 1].map(|_| Datagrams::bind(free("127.0.0.1"), ListenerNo(0)).unwrap());
+        let peer = there.local_addr().unwrap();
+        let packet = |n: usize| {
+            // The seventh is larger than any datagram can be.
+            let bytes = if n == 7 { Bytes::from(vec![b'x'; 70_000]) } else { Bytes::from(n.to_string()) };
+            Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, bytes, ticket: None }
+        };
+        here.send_all(&(0..100).map(packet).collect::<Vec<_>>()).await;
+        let heard: Vec<_> = hear(&there, 99).await.into_iter().map(|(_, text)| text).collect();
+        let sent: Vec<_> = (0..100).filter(|n| *n != 7).map(|n| n.to_string()).collect();
+        assert_eq!(heard, sent);
     }
 }
