@@ -183,6 +183,8 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     // Ctrl-C ends it in good order.
     demo.signal("INT");
     assert!(demo.wait(Duration::from_secs(20)).expect("it ends").success());
+    // A wall without a server must not look as if it were live.
+    browser.until("document.body.dataset.connection === 'lost'");
 }
 
 #[test]
