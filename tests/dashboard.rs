@@ -139,7 +139,7 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
         lines.into_iter().find_map(|line| Some(line.trim().to_owned()).filter(|l| l.starts_with("http"))).unwrap();
 
     let mut browser = Browser::start("demo");
-    browser.size(1_280, 660);
+    browser.size(1_280, 700);
     browser.scheme("light");
     browser.go(&url);
     browser.until("document.querySelectorAll('.lamp').length === 18");
@@ -147,6 +147,7 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     // It blinks by itself: enough goes on for a picture that is worth looking at.
     let count = |state: &str| format!("document.querySelectorAll('.lamp[data-state={state}]').length");
     browser.until(&format!("{} >= 1 && {} >= 4", count("ringing"), count("talking")));
+    browser.until("!document.querySelector('.grid.dim')");
     browser.shot(&picture("wall-light.png"), false);
     if std::env::var_os("LAMPLIGHTER_PICTURES").is_some() {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/images");
@@ -182,6 +183,8 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     // Ctrl-C ends it in good order.
     demo.signal("INT");
     assert!(demo.wait(Duration::from_secs(20)).expect("it ends").success());
+    // A wall without a server must not look as if it were live.
+    browser.until("document.body.dataset.connection === 'lost'");
 }
 
 #[test]

@@ -261,6 +261,19 @@ fn a_stream_is_resumed_by_its_last_id_or_reset() {
 }
 
 #[test]
+fn five_hundred_streams_hear_of_a_change() {
+    let world = World::new("");
+    let mut all: Vec<_> = (0..500).map(|_| world.listen("")).collect();
+    for events in &mut all {
+        assert_eq!(events.next().0, "hello");
+    }
+    world.set("1001", "early");
+    for events in &mut all {
+        events.until_lamp("1001", "ringing");
+    }
+}
+
+#[test]
 fn there_are_only_so_many_streams() {
     let world = World::new("limits = { event_streams = 1 }");
     let mut events = world.listen("");

@@ -40,6 +40,7 @@ const LIVE = { live: "live", connecting: "connecting", lost: "reconnecting", ref
 const showConnection = () => {
   $("live").dataset.is = store.connection === "refused" ? "lost" : store.connection;
   $("live").querySelector("b").textContent = LIVE[store.connection];
+  document.body.dataset.connection = store.connection;
 };
 store.watch((news) => {
   if (!news.connection) return;
@@ -89,6 +90,7 @@ const leave = (why) => {
   store.stop();
   api.signOut();
   $("bar").hidden = true;
+  delete document.body.dataset.connection;
   history.replaceState(null, "", "/");
   signInPage($("main"), typeof why === "string" ? why : null);
 };

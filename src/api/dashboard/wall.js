@@ -20,25 +20,25 @@ const makeTile = () => {
     mail: h("span", { class: "mail", hidden: true }, "mail"), word: h("span", { class: "word" }), with: h("span", { class: "with" }),
     since: h("span", { class: "since" }), flag: h("span", { class: "flag", hidden: true }),
   };
-  const node = h("a", { class: "lamp", role: "listitem", tabindex: -1 }, parts.disc,
+  const link = h("a", { class: "lamp", tabindex: -1 }, parts.disc,
     h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, parts.name, parts.mail, parts.flag),
       h("span", { class: "what" }, parts.word, parts.with, parts.since)));
-  return { node, parts, extension: null, lamp: null, state: null, index: -1 };
+  return { node: h("div", { class: "place", role: "listitem" }, link), link, parts, extension: null, lamp: null, state: null, index: -1 };
 };
 
 const timeOf = (lamp) => (lamp.changed_at && lamp.state !== "idle" && lamp.state !== "unknown" ? span(now() - lamp.changed_at) : "");
 
 const paint = (tile, lamp) => {
-  const { node, parts } = tile;
+  const { link, parts } = tile;
   if (tile.state !== lamp.state) {
     tile.state = lamp.state;
-    node.dataset.state = lamp.state;
+    link.dataset.state = lamp.state;
     parts.disc.replaceChildren(icon(lamp.state));
   }
   if (tile.extension !== lamp.extension) {
     tile.extension = lamp.extension;
-    node.setAttribute("href", `#/lamps/${encodeURIComponent(lamp.extension)}`);
-    node.dataset.extension = lamp.extension;
+    link.setAttribute("href", `#/lamps/${encodeURIComponent(lamp.extension)}`);
+    link.dataset.extension = lamp.extension;
   }
   const side = kept.names ? other(lamp.with) : "";
   const word = STATES[lamp.state] ?? lamp.state;
@@ -54,9 +54,9 @@ const paint = (tile, lamp) => {
     lamp.messages_waiting && "messages waiting"].filter(Boolean).join(", ");
   if (tile.label !== label) {
     // Whoever rests on a lamp hears it change.
-    if (tile.label && tile.lamp?.extension === lamp.extension && document.activeElement === node) whisper(label);
+    if (tile.label && tile.lamp?.extension === lamp.extension && document.activeElement === link) whisper(label);
     tile.label = label;
-    node.setAttribute("aria-label", label);
+    link.setAttribute("aria-label", label);
   }
   tile.lamp = lamp;
 };
@@ -154,7 +154,8 @@ export const wallPage = (main) => {
       if (tile.place !== place) {
         tile.place = place;
         tile.index = i;
-        const { style, classList } = tile.node;
+        const { style } = tile.node;
+        const { classList } = tile.link;
         style.width = `${wide}px`;
         style.height = `${height}px`;
         style.transform = `translate(${(i % columns) * (wide + gap)}px, ${Math.floor(i / columns) * tall}px)`;
@@ -163,7 +164,7 @@ export const wallPage = (main) => {
         tile.node.setAttribute("aria-posinset", String(i + 1));
       }
       tile.node.setAttribute("aria-setsize", String(shown.length));
-      tile.node.tabIndex = i === focus ? 0 : -1;
+      tile.link.tabIndex = i === focus ? 0 : -1;
     }
   };
 
@@ -185,7 +186,7 @@ export const wallPage = (main) => {
     if (y < scrollY + 90) scrollTo(0, y - 90);
     else if (y + height > scrollY + innerHeight - 20) scrollTo(0, y + height - innerHeight + 20);
     render();
-    tiles.get(shown[focus])?.node.focus({ preventScroll: true });
+    tiles.get(shown[focus])?.link.focus({ preventScroll: true });
   };
 
   grid.addEventListener("keydown", (event) => {
