@@ -26,7 +26,7 @@ impl Notifier {
         SubscriptionRecord {
             user: aor.user.to_string(),
             package: s.package,
-            call_id: s.dialog.call_id.to_string(),
+            call_id: s.dialog.call_id().to_string(),
             from: watcher_uri(s).to_string(),
             expires: s.granted,
             subscribed_at: s.subscribed_at.0 / 1_000,
@@ -99,7 +99,7 @@ impl Notifier {
 
 /// `user@realm` of a watcher as he wrote it, without scheme and parameters.
 pub(super) fn watcher_uri(s: &Subscription) -> &str {
-    let from = NameAddr::read(&s.dialog.remote).map_or("", |remote| remote.uri);
+    let from = NameAddr::read(s.dialog.remote()).map_or("", |remote| remote.uri);
     let from = from.split_once(':').map_or(from, |(_, rest)| rest);
     from.split(';').next().unwrap_or(from)
 }

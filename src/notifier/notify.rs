@@ -121,7 +121,7 @@ impl Notifier {
         }
         let retry_after = reply.first(Name::RetryAfter).and_then(retry_after);
         self.table.with_number(place.presentity, |presentity, state| {
-            let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
+            let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
                 self.gate.know(now, source.peer);
                 let fate = Fate { cseq, status, retry_after, lost: false };
@@ -222,7 +222,7 @@ impl Notifier {
                 self.watch_delivery(now, subscription, until);
             }
             tracing::debug!(
-                watcher = &*subscription.dialog.remote,
+                watcher = subscription.dialog.remote(),
                 presentity = &*presentity.uri,
                 status,
                 failures = failures + 1,
@@ -355,9 +355,9 @@ impl Notifier {
             self.wheel.cancel(at, presentity.number, Watch::Delivery(slot));
         }
         tracing::debug!(
-            watcher = &*subscription.dialog.remote,
+            watcher = subscription.dialog.remote(),
             presentity = &*presentity.uri,
-            call_id = &*subscription.dialog.call_id,
+            call_id = subscription.dialog.call_id(),
             why,
             "subscription gone"
         );

@@ -37,7 +37,32 @@ const ACKNOWLEDGED: u64 = 1 << 32;
 /// phone more than it takes.
 const RESTART_PACE: u64 = 2;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct SubscriptionToKeep<'a, D> {
+    account: &'a str,
+    user: &'a str,
+    package: &'static str,
+    nonce: u64,
+    event_id: Option<&'a str>,
+    phone: PhoneId,
+    dialog: D,
+    entity: &'a str,
+    user_agent: Option<&'a str>,
+    way: Way,
+    listener: u8,
+    peer: SocketAddr,
+    subscribed_at: Tick,
+    granted: u32,
+    expires_at: Tick,
+    reserved: u32,
+    /// Whatever changes, it is not to be told (RFC 5839).
+    suppressed: bool,
+    max_rate: Option<&'a MaxRate>,
+    named: Option<&'a NamedDialog>,
+}
+
+/// [`SubscriptionToKeep`] read back: the same fields in the same order.
+#[derive(Deserialize)]
 struct KeptSubscription {
     account: String,
     user: String,
@@ -55,7 +80,6 @@ struct KeptSubscription {
     granted: u32,
     expires_at: Tick,
     reserved: u32,
-    /// Whatever changes, it is not to be told (RFC 5839).
     suppressed: bool,
     max_rate: Option<MaxRate>,
     named: Option<Box<NamedDialog>>,
@@ -186,17 +210,17 @@ impl Notifier {
     }
 
     fn subscription_value(&self, presentity: &Presentity, s: &Subscription) -> Bytes {
-        encode(&KeptSubscription {
-            account: self.settings.directory.account_id(presentity.aor.account).into(),
-            user: presentity.aor.user.to_string(),
-            package: package::get(s.package).name().into(),
+        encode(&SubscriptionToKeep {
+            account: self.settings.directory.account_id(presentity.aor.account),
+            user: &presentity.aor.user,
+            package: package::get(s.package).name(),
             nonce: s.place.nonce,
-            event_id: s.event_id.clone(),
+            event_id: s.event_id.as_deref(),
             phone: s.phone.id(),
             // Counting goes on where the reservation ends.
-            dialog: Dialog { local_cseq: s.reserved, ..s.dialog.clone() },
-            entity: s.entity.to_string(),
-            user_agent: s.user_agent.clone(),
+            dialog: s.dialog.kept(s.reserved),
+            entity: &s.entity,
+            user_agent: s.user_agent.as_deref(),
             way: Way::of(&s.source),
             listener: s.source.listener.0,
             peer: s.source.peer,
@@ -205,8 +229,8 @@ impl Notifier {
             expires_at: s.expires_at,
             reserved: s.reserved,
             suppressed: s.suppressed == Suppressed::Everything,
-            max_rate: s.max_rate.clone(),
-            named: s.named.clone(),
+            max_rate: s.max_rate.as_ref(),
+            named: s.named.as_deref(),
         })
     }
 

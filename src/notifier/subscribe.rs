@@ -17,7 +17,7 @@ use crate::presence::presentity::{Presentity, State, StateTag};
 use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
-use crate::sip::dialog::{self, Dialog};
+use crate::sip::dialog::{self, Dialog, TooLong};
 use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
@@ -76,7 +76,7 @@ impl Notifier {
         check_watcher(from.as_ref())?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
-        let dialog = Dialog::of(request, target.uri, "");
+        let dialog = Dialog::of(request, target.uri).map_err(too_long)?;
         affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let user = from.map_or(request.from.uri, |from| from.address());
         let (phone, certain) = phone_of(user, &target, request, source);
@@ -99,7 +99,6 @@ impl Notifier {
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
-                let dialog = Dialog { local_tag: place.to_string().into(), ..dialog };
                 let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
                 let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
@@ -136,16 +135,13 @@ impl Notifier {
                 }
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
-                let routed = !subscription.dialog.route_set.is_empty();
+                let routed = !subscription.dialog.route_set().is_empty();
                 let wish = self.wish_of(request, routed, source, sender)?;
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
-                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.uri.len())?;
-                    if *subscription.dialog.target != *contact.uri {
-                        subscription.dialog.target = contact.uri.into();
-                    }
+                    subscription.dialog.set_target(contact.uri).map_err(too_long)?;
                 }
                 let entity = Arc::clone(&subscription.entity);
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
@@ -379,10 +375,11 @@ fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
 
 /// What a subscription would keep of its requests must be no more than it may (law 7).
 fn affordable(octets: usize) -> Result<(), Answer> {
-    match octets > dialog::MAX_TEXT {
-        true => Err(Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")),
-        false => Ok(()),
-    }
+    if octets > dialog::MAX_TEXT { Err(too_long(TooLong)) } else { Ok(()) }
+}
+
+fn too_long(_: TooLong) -> Answer {
+    Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")
 }
 
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).

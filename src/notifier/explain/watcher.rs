@@ -199,12 +199,12 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
 
 fn dialog_of(s: &Subscription) -> DialogRow {
     DialogRow {
-        call_id: s.dialog.call_id.to_string(),
-        local: s.dialog.local.to_string(),
-        local_tag: s.dialog.local_tag.to_string(),
-        remote: s.dialog.remote.to_string(),
-        target: s.dialog.target.to_string(),
-        route_set: list(&s.dialog.route_set).filter(|route| !route.is_empty()).map(String::from).collect(),
+        call_id: s.dialog.call_id().to_string(),
+        local: s.dialog.local().to_string(),
+        local_tag: s.place.to_string(),
+        remote: s.dialog.remote().to_string(),
+        target: s.dialog.target().to_string(),
+        route_set: list(s.dialog.route_set()).filter(|route| !route.is_empty()).map(String::from).collect(),
         local_cseq: s.dialog.local_cseq,
         remote_cseq: s.dialog.remote_cseq,
     }
@@ -234,7 +234,7 @@ fn has(s: &Subscription, text: &str) -> bool {
     watcher_uri(s).to_lowercase().contains(text)
         || s.user_agent.as_deref().is_some_and(|agent| agent.to_lowercase().contains(text))
         || s.source.peer.to_string().contains(text)
-        || *s.dialog.call_id == *text
+        || s.dialog.call_id() == text
 }
 
 #[cfg(test)]
