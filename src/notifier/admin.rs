@@ -29,7 +29,7 @@ impl Notifier {
             call_id: s.dialog.call_id().to_string(),
             from: watcher_uri(s).to_string(),
             expires: s.granted,
-            subscribed_at: s.subscribed_at.0 / 1_000,
+            subscribed_at: s.subscribed_at().0 / 1_000,
             last: s.last.as_ref().map(|last| last_notify(s, last)),
             user_agent: s.user_agent.as_deref().map(String::from),
             proxy_route: s.dialog.first_route().map(String::from),

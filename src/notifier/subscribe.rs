@@ -14,7 +14,7 @@ use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Delivery, MaxRate, NEVER, Particulars, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
@@ -137,7 +137,7 @@ impl Notifier {
                 subscription.dialog.remote_cseq = request.cseq.number;
                 let routed = !subscription.dialog.route_set().is_empty();
                 let wish = self.wish_of(request, routed, source, sender)?;
-                if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
+                if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
@@ -219,17 +219,18 @@ impl Notifier {
         entity: Arc<str>,
         wish: &Wish<'_>,
     ) -> Subscription {
+        // By which it is told from others of its phone; the rest comes with what it is granted.
+        let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
         Subscription {
             place,
             package: wish.package,
-            event_id: wish.event.id.map(Into::into),
+            particulars: event_id.boxed(),
             phone: self.phones.obtain(phone),
             doubted: false,
             dialog,
             entity,
             user_agent: None,
-            source: wish.source,
-            subscribed_at: now,
+            way: wish.source.into(),
             granted: 0,
             expires_at: now,
             ended: false,
@@ -237,15 +238,12 @@ impl Notifier {
             documents: 0,
             reserved: 0,
             proven: 0,
-            named: None,
-            max_rate: None,
             told_at: now,
-            suppressed: Suppressed::Nothing,
             delivery: Delivery::Idle,
             tried: 0,
             last: None,
-            expiry_timer: Tick(u64::MAX),
-            delivery_timer: None,
+            expiry_timer: NEVER,
+            delivery_timer: NEVER,
         }
     }
 
@@ -262,19 +260,26 @@ impl Notifier {
     ) {
         let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        subscription.named = named_by(wish.package, &wish.event);
-        subscription.max_rate = wish.event.max_rate.and_then(MaxRate::of);
-        subscription.suppressed = match wish.unless {
-            Some("*") => Suppressed::Everything,
-            Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),
-            _ => Suppressed::Nothing,
+        let particulars = Particulars {
+            event_id: wish.event.id.map(Into::into),
+            named: named_by(wish.package, &wish.event),
+            max_rate: wish.event.max_rate.and_then(MaxRate::of),
+            suppressed: match wish.unless {
+                Some("*") => Suppressed::Everything,
+                Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),
+                _ => Suppressed::Nothing,
+            },
         };
-        subscription.source = wish.source;
-        subscription.subscribed_at = now;
+        subscription.particulars = particulars.boxed();
+        subscription.way = wish.source.into();
         subscription.granted = wish.granted;
         subscription.expires_at = now.after(u64::from(wish.granted) * 1_000);
         if let Some(user_agent) = wish.user_agent {
-            subscription.user_agent = Some(user_agent.chars().take(MAX_USER_AGENT).collect::<String>().into());
+            let end = user_agent.char_indices().nth(MAX_USER_AGENT).map_or(user_agent.len(), |(at, _)| at);
+            let user_agent = &user_agent[..end];
+            if subscription.user_agent.as_deref() != Some(user_agent) {
+                subscription.user_agent = Some(self.agents.share(user_agent));
+            }
         }
         self.note_subscribed(now, presentity, subscription);
         subscription.delivery = Delivery::Idle;
@@ -313,7 +318,7 @@ impl Notifier {
         }
         if subscription.ended {
             self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
-        } else if subscription.suppressed == Suppressed::State(revision) {
+        } else if subscription.suppressed() == Suppressed::State(revision) {
             subscription.acknowledged = revision;
             self.remark_acknowledged(presentity, slot, Known(revision.0, fingerprint), out);
         }

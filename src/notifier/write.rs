@@ -97,7 +97,7 @@ impl Notifier {
         document: &Document<'_>,
         pool: &mut Pool,
     ) -> Letter {
-        let no = listener_of(&to, subscription.source.listener);
+        let no = listener_of(&to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
             return Letter { to, bytes, detour: false };
@@ -135,7 +135,7 @@ impl Notifier {
         {
             return None;
         }
-        let Subscription { source, dialog, .. } = subscription;
+        let (dialog, source) = (&subscription.dialog, &subscription.source());
         // Of the same host, for whoever else it is may be a proxy that knows nothing of this dialog.
         let way = subscription.phone.way().filter(|way| way.peer.ip() == source.peer.ip() && is_as_safe(way, source));
         if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set().is_empty())
@@ -167,7 +167,7 @@ impl Notifier {
         let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
         let sips = is_sips(&subscription.entity) || is_sips(subscription.dialog.target());
         writer.header("Contact", self.contact(user, contact, sips));
-        match &subscription.event_id {
+        match subscription.event_id() {
             Some(id) => writer.header("Event", (package.name(), ";id=", id)),
             None => writer.header("Event", package.name()),
         };
@@ -179,7 +179,7 @@ impl Notifier {
             true => writer.header("Subscription-State", "terminated;reason=timeout"),
             false => {
                 let expires = subscription.remaining(now);
-                match &subscription.max_rate {
+                match subscription.max_rate() {
                     Some(MaxRate { written, .. }) => {
                         writer.header("Subscription-State", ("active;expires=", expires, ";max-rate=", written))
                     }

@@ -74,9 +74,9 @@ impl Notifier {
                 (None, None) => s.dialog.local_cseq,
             };
             Some(SubscriptionStory {
-                event_id: s.event_id.as_deref().map(String::from),
+                event_id: s.event_id().map(String::from),
                 granted: s.granted,
-                subscribed_at: s.subscribed_at.0,
+                subscribed_at: s.subscribed_at().0,
                 revision: state.views[s.package.0 as usize].revision.0,
                 dialog: dialog_of(s),
                 flow: self.flow_of(s),
@@ -121,8 +121,8 @@ impl Notifier {
             event: package::get(s.package).name(),
             family: s.user_agent.as_deref().and_then(family),
             user_agent: s.user_agent.as_deref().map(String::from),
-            transport: s.source.transport.to_string(),
-            peer: s.source.peer.to_string(),
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
             expires_at: s.expires_at.0,
             standing: standing(s, behind),
             acknowledged: s.acknowledged.0,
@@ -157,11 +157,11 @@ impl Notifier {
 
     fn flow_of(&self, s: &Subscription) -> FlowRow {
         FlowRow {
-            transport: s.source.transport.to_string(),
-            peer: s.source.peer.to_string(),
-            local: self.settings.routing.listener(s.source.listener).sent_by.to_string(),
-            connection: s.source.flow.map(|flow| flow.0),
-            certified: s.source.certified,
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
+            local: self.settings.routing.listener(s.source().listener).sent_by.to_string(),
+            connection: s.source().flow.map(|flow| flow.0),
+            certified: s.source().certified,
         }
     }
 }
@@ -233,7 +233,7 @@ fn family(user_agent: &str) -> Option<&'static str> {
 fn has(s: &Subscription, text: &str) -> bool {
     watcher_uri(s).to_lowercase().contains(text)
         || s.user_agent.as_deref().is_some_and(|agent| agent.to_lowercase().contains(text))
-        || s.source.peer.to_string().contains(text)
+        || s.source().peer.to_string().contains(text)
         || s.dialog.call_id() == text
 }
 
