@@ -108,5 +108,5 @@ pub(super) fn watcher_uri(s: &Subscription) -> &str {
 pub(super) fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
     let whole = |tail: &str| package::get(s.package).body(last.version, &s.entity, tail);
     let body = last.tail.as_deref().map(whole).unwrap_or_default();
-    LastNotify { cseq: last.cseq, reply: last.reply, body }
+    LastNotify { cseq: last.cseq, reply: last.reply.get(), body }
 }

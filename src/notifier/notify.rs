@@ -1,5 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
+use std::num::NonZeroU16;
+
 use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
@@ -185,7 +187,7 @@ impl Notifier {
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
         subscription.tried = 0;
-        subscription.last = Some(Answered { cseq, reply: status, version, tail });
+        subscription.last = NonZeroU16::new(status).map(|reply| Answered { cseq, reply, version, tail });
         if last || (subscription.ended && status == NO_ANSWER) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
         }

@@ -4,6 +4,7 @@
 //! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -245,8 +246,8 @@ pub struct InFlight {
 pub struct Answered {
     /// Its CSeq number.
     pub cseq: u32,
-    /// Status of the final answer; 408 for none.
-    pub reply: u16,
+    /// Status of the final answer; 408 for none. No status is 0, which leaves room to say that there was no NOTIFY yet.
+    pub reply: NonZeroU16,
     /// The version of its document.
     pub version: u32,
     /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
@@ -314,6 +315,12 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There may be a million in a small machine.
+    #[test]
+    fn a_subscription_is_small() {
+        assert!(size_of::<Subscription>() <= 256, "{}", size_of::<Subscription>());
+    }
 
     #[test]
     fn a_place_is_read_back_from_a_tag_in_either_case() {

@@ -129,7 +129,11 @@ impl Notifier {
             behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
             behind_since: None,
             behind_longer: false,
-            last: s.last.as_ref().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
+            last: s.last.as_ref().map(|last| LastRow {
+                cseq: last.cseq,
+                reply: last.reply.get(),
+                version: last.version,
+            }),
             failures: s.delivery.failures(),
             next_try_at: next_try,
         }
