@@ -50,6 +50,8 @@ pub enum Command {
     Reset(ResetArgs),
     /// Set the state of an extension by hand, until it is set or reset again
     Set(SetArgs),
+    /// Measure a presence server, ours or any other, and check every word that it says
+    Bench(Box<crate::bench::BenchArgs>),
     /// Ask a running server whether it is well; for health checks of containers
     Health {
         /// What to ask

@@ -5,6 +5,7 @@
 //! [`package`] (the event packages), [`notifier`] (the application), [`api`] (HTTP), [`server`] (all of it, running).
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -11,7 +11,11 @@ use lamplighter::demo::Demo;
 use lamplighter::server::Server;
 use sd_notify::NotifyState;
 
-use lamplighter::{greeting, health, notifier, operator, telemetry, watch};
+use lamplighter::{bench, greeting, health, notifier, operator, telemetry, watch};
+
+/// Returns memory that is not needed any more, and wastes little on many small pieces; the system's own does neither.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The command line or the configuration is wrong.
 const MISUSE: u8 = 2;
@@ -33,6 +37,12 @@ fn main() -> ExitCode {
         Command::Lamps(args) => report(operator::lamps(&args)),
         Command::Reset(args) => report(operator::reset(&args)),
         Command::Set(args) => report(operator::set(&args)),
+        Command::Bench(args) => {
+            let outcome = bench::run(&args);
+            let misused = matches!(outcome, Err(bench::BenchError::Setting(_)));
+            let code = report(outcome);
+            if misused { ExitCode::from(MISUSE) } else { code }
+        }
         Command::Health { url } => report(health::ask(&url)),
     }
 }

@@ -254,7 +254,7 @@ impl Notifier {
             ToTag::Same(tag) => Some(tag),
             ToTag::None => None,
         };
-        pool.write(|out, _| {
+        pool.answer(|out| {
             let mut writer = wire::reply(out, &answer.status, &answer.reason, request, source.peer, tag);
             if answer.record_route {
                 for value in request.all(Name::RecordRoute) {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::presence::Tick;
@@ -44,7 +45,7 @@ pub(super) struct Wheel {
 }
 
 /// By time: whose, and what about it.
-type Shard = BTreeMap<u64, HashSet<(u32, Watch)>>;
+type Shard = BTreeMap<u64, HashSet<(u32, Watch), RandomState>>;
 
 const SHARDS: usize = 16;
 /// Deadlines are rounded up to this (ms), so that many share one bucket ...

@@ -98,7 +98,7 @@ impl Notifier {
         pool: &mut Pool,
     ) -> Letter {
         let no = listener_of(&to, subscription.source.listener);
-        let bytes = pool.write(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
+        let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
             return Letter { to, bytes, detour: false };
         }
@@ -108,7 +108,7 @@ impl Notifier {
             (Letter { to, bytes: slim.into(), detour: false }, "with short header names", &self.large.slimmed)
         } else if let Some((to, via)) = self.connection_for(subscription, &to) {
             // The Contact is that of the dialog, which goes on over UDP.
-            let bytes = pool.write(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
+            let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
             match to {
                 Destination::Flow { .. } => {
                     (Letter { to, bytes, detour: true }, "over a connection of the phone", &self.large.on_flow)

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -177,7 +178,7 @@ impl State {
 /// All phones that have a subscription.
 #[derive(Debug, Default)]
 pub struct Phones {
-    by_id: DashMap<PhoneId, Arc<Phone>>,
+    by_id: DashMap<PhoneId, Arc<Phone>, RandomState>,
 }
 
 impl Phones {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
@@ -142,7 +143,7 @@ pub struct Watchers {
     free: Vec<u32>,
     of_package: [u32; MAX_PACKAGES],
     /// The latest subscription of each phone for each event.
-    of_phone: HashMap<u64, u32>,
+    of_phone: HashMap<u64, u32, RandomState>,
 }
 
 /// What a phone can have one subscription of.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::presentity::{Presentity, State};
@@ -18,8 +19,8 @@ use super::{AccountNo, Aor};
 /// All presentities.
 #[derive(Debug)]
 pub struct Table {
-    by_aor: DashMap<Aor, Arc<Presentity>>,
-    by_number: DashMap<u32, Arc<Presentity>>,
+    by_aor: DashMap<Aor, Arc<Presentity>, RandomState>,
+    by_number: DashMap<u32, Arc<Presentity>, RandomState>,
     accounts: Box<[Account]>,
     next_number: AtomicU32,
     subscriptions: AtomicUsize,
@@ -40,8 +41,8 @@ impl Table {
     /// An empty table for so many accounts.
     pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
         Table {
-            by_aor: DashMap::new(),
-            by_number: DashMap::new(),
+            by_aor: DashMap::default(),
+            by_number: DashMap::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
             next_number: AtomicU32::new(1),
             subscriptions: AtomicUsize::new(0),

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -113,7 +114,7 @@ pub struct ServerTransactions {
 
 #[derive(Debug, Default)]
 struct Shard {
-    answers: HashMap<Key, Stage>,
+    answers: HashMap<Key, Stage, RandomState>,
     /// In the order in which they end.
     ends: VecDeque<(u64, Key)>,
 }

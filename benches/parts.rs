@@ -1,0 +1,161 @@
+//! What the parts cost: `cargo bench --bench parts`. Prints nanoseconds for each and how many times as much that is as
+//! looking once at every octet of a SUBSCRIBE, which no reader can do without. Nothing here is timed to pass.
+//!
+//! The journal has a bench of its own (`journal`), and so has the core as a whole (`cycle`); what the table and the timers
+//! cost shows in whether a refresh and a tick get dearer as subscriptions grow in number.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lamplighter::config::Config;
+use lamplighter::directory::Directory;
+use lamplighter::notifier::{Notifier, Outbox, Settings};
+use lamplighter::package::{self, dialog_info};
+use lamplighter::presence::Tick;
+use lamplighter::sip::digest::{Algorithm, Credentials, Verifier, challenge};
+use lamplighter::sip::wire::{self, Writer};
+use lamplighter::sip::{StatusCode, Transport};
+use lamplighter::transport::{Listener, ListenerNo, Source};
+
+/// Each part runs so long, five times over; the median counts.
+const SPAN: Duration = Duration::from_millis(100);
+const RUNS: usize = 5;
+
+const BODY: &str = "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"7\" \
+    state=\"full\" entity=\"sip:1001@acme.test\">\n<dialog id=\"a84b4c76e66710\" call-id=\"a84b4c76e66710@pbx\" \
+    local-tag=\"l\" remote-tag=\"r\" direction=\"recipient\"><state>early</state><remote><identity>sip:2002@acme.test\
+    </identity><target uri=\"sip:2002@acme.test\"/></remote><local><identity>sip:1001@acme.test</identity>\
+    <target uri=\"sip:1001@acme.test\"/></local></dialog>\n</dialog-info>\n";
+
+fn subscribe(n: usize, cseq: u32, tag: &str) -> String {
+    format!(
+        "SUBSCRIBE sip:{}@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:4000;branch=z9hG4bK{n}x{cseq};rport\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:w{n}@acme.test>;tag=f{n}\r\nTo: <sip:{}@acme.test>{tag}\r\nCall-ID: parts-{n}\r\n\
+         CSeq: {cseq} SUBSCRIBE\r\nContact: <sip:w{n}@127.0.0.1:4000>\r\nEvent: dialog\r\n\
+         Accept: application/dialog-info+xml\r\nExpires: 3600\r\nUser-Agent: parts\r\nContent-Length: 0\r\n\r\n",
+        n / 10,
+        n / 10
+    )
+}
+
+/// Nanoseconds that `work` takes.
+fn time(mut work: impl FnMut()) -> f64 {
+    let mut runs: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let (began, mut count) = (Instant::now(), 0u64);
+            while began.elapsed() < SPAN {
+                (0..64).for_each(|_| work());
+                count += 64;
+            }
+            began.elapsed().as_nanos() as f64 / count as f64
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    runs[RUNS / 2]
+}
+
+/// A notifier with so many subscriptions, and the To tags of these.
+fn filled(subscriptions: usize) -> (Notifier, Vec<String>) {
+    let text = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
+    let mut config = Config::parse(text, "parts.toml").expect("the configuration");
+    config.data.durability = lamplighter::config::Durability::Memory;
+    let address = SocketAddr::from(([127, 0, 0, 1], 5060));
+    let listener = Listener { transport: Transport::Udp, address, sent_by: "127.0.0.1:5060".into() };
+    let notifier = Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), vec![listener], [7; 16]));
+    let tags = (0..subscriptions).map(|n| exchange(&notifier, 1_000, &subscribe(n, 1, ""))).collect();
+    (notifier, tags)
+}
+
+/// A SUBSCRIBE, its answer, its NOTIFY and the answer to that; gives the To tag.
+fn exchange(notifier: &Notifier, now: u64, request: &str) -> String {
+    let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
+    let source = || Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+    let mut out = Outbox::default();
+    notifier.receive(Tick(now), source(), request.as_bytes(), &mut out);
+    let answer = wire::read(&out.messages[0].bytes).ok().flatten().expect("an answer");
+    assert_eq!(answer.status(), Some(200));
+    let tag = format!(";tag={}", answer.to.tag().expect("a tag"));
+    let notify = wire::read(&out.messages[1].bytes).ok().flatten().expect("a NOTIFY");
+    let mut reply = Vec::new();
+    wire::reply(&mut reply, &StatusCode::OK, "OK", &notify.head, peer, None).end();
+    notifier.receive(Tick(now), source(), &reply, &mut Outbox::default());
+    tag
+}
+
+fn main() {
+    let message = subscribe(12_345, 1, "");
+    let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
+    let baseline = time(|| _ = black_box(black_box(message.as_bytes()).iter().fold(0u8, |a, b| a ^ b.rotate_left(1))));
+    let show = |name: &str, ns: f64| println!("{name:<52} {ns:>9.0} ns {:>8.1} x", ns / baseline);
+    show("look at every octet of a SUBSCRIBE", baseline);
+
+    show("read a SUBSCRIBE", time(|| drop(black_box(wire::read(black_box(message.as_bytes()))))));
+    let request = wire::read(message.as_bytes()).ok().flatten().expect("a message");
+    let mut out = Vec::new();
+    let answer = |out: &mut Vec<u8>| {
+        out.clear();
+        wire::reply(out, &StatusCode::OK, "OK", &request.head, peer, Some(&"tag")).end();
+    };
+    show("write the answer to a SUBSCRIBE", time(|| answer(black_box(&mut out))));
+    show("read that answer", time(|| drop(black_box(wire::read(black_box(&out))))));
+    let mut written = Vec::new();
+    let write = |written: &mut Vec<u8>| {
+        written.clear();
+        let mut writer = Writer::request(written, "NOTIFY", "sip:w@127.0.0.1:4000");
+        for (name, value) in [("Via", "SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bK1;rport"), ("Call-ID", "parts-1")] {
+            writer.header(name, value);
+        }
+        writer.header("From", "<sip:1001@acme.test>;tag=b").header("To", "<sip:w@acme.test>;tag=a");
+        writer.header("CSeq", (7u32, " NOTIFY")).header("Event", "dialog");
+        writer.header("Subscription-State", ("active;expires=", 3_600u32));
+        writer.body("application/dialog-info+xml", &[BODY.as_bytes()]);
+    };
+    show("write a NOTIFY around its body", time(|| write(black_box(&mut written))));
+
+    let package = package::get(package::by_name(dialog_info::NAME).expect("the package"));
+    show("read a dialog-info document", time(|| drop(black_box(package.read(black_box(BODY.as_bytes()))))));
+    let mut document = String::new();
+    let head = |document: &mut String| {
+        document.clear();
+        package.write_head(7, "sip:1001@acme.test", document);
+    };
+    show("write a watcher's own part of a document", time(|| head(black_box(&mut document))));
+
+    for algorithm in Algorithm::ALL {
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let credentials = format!(
+            "Digest username=\"p1\", realm=\"acme.test\", nonce=\"{nonce}\", uri=\"sip:e1@acme.test\", algorithm={}, \
+             qop=auth, nc=00000001, cnonce=\"c\", response=\"00\"",
+            algorithm.name()
+        );
+        let verifier = Verifier::new("p1", "acme.test", "a password");
+        let check = || Credentials::read(&credentials).is_some_and(|c| c.prove(black_box(&verifier), "SUBSCRIBE"));
+        show(&format!("check a proof, {}", algorithm.name()), time(|| _ = black_box(check())));
+        let ask = || drop(black_box(challenge(algorithm, "acme.test", black_box(nonce), false)));
+        show(&format!("write a challenge, {}", algorithm.name()), time(ask));
+    }
+
+    let mut small = (0.0, 0.0);
+    for subscriptions in [1_000, 100_000] {
+        let (notifier, tags) = filled(subscriptions);
+        let (mut count, mut now) = (0, 100_000);
+        let refresh = time(|| {
+            // A prime stride: in no order that memory likes, and each once before any is due again.
+            let (n, round) = (count * 617 % subscriptions, count / subscriptions);
+            now = 100_000 + round as u64 * 40_000;
+            exchange(&notifier, now, &subscribe(n, 2 + round as u32, &tags[n]));
+            count += 1;
+        });
+        let tick = time(|| notifier.pass_time(Tick(now), black_box(&mut Outbox::default())));
+        show(&format!("refresh one of {subscriptions}, with what the phone says"), refresh);
+        show(&format!("a tick with nothing due at {subscriptions}"), tick);
+        if small == (0.0, 0.0) {
+            small = (refresh, tick);
+        } else {
+            let growth = [refresh / small.0, tick / small.1];
+            println!("from 1,000 to 100,000 subscriptions: a refresh {:.2} x, a tick {:.2} x", growth[0], growth[1]);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Who watches whom: a few words per dialog, so that a million of them fit beside the server.
+
+use super::text::Who;
+
+/// No request under way.
+pub(super) const NOTHING: u32 = u32::MAX;
+
+/// Where a dialog stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Not asked for yet, refused, or lost.
+    #[default]
+    Closed,
+    /// A first SUBSCRIBE is under way.
+    Opening,
+    /// There is a subscription.
+    Open,
+    /// The last SUBSCRIBE is under way.
+    Closing,
+}
+
+/// One dialog as its phone sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Watcher {
+    pub(super) extension: u32,
+    /// Of our latest SUBSCRIBE.
+    pub(super) cseq: u32,
+    /// Of the newest NOTIFY; 0 before the first.
+    pub(super) heard: u32,
+    /// A hash of that NOTIFY's branch: with the same CSeq it has to be the same.
+    pub(super) branch: u32,
+    /// Of the newest document; none before the first.
+    pub(super) version: Option<u32>,
+    /// The newest step that it has shown.
+    pub(super) step: u32,
+    /// The request under way.
+    pub(super) op: u32,
+    /// Where the server's tag starts among the tags.
+    tag_at: u32,
+    /// Which of the targets it has.
+    target: u16,
+    /// Counts how often this number was given out, so that late NOTIFYs of an old dialog are known as such.
+    pub(super) epoch: u16,
+    tag_length: u8,
+    pub(super) life: Life,
+}
+
+/// All dialogs.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    watchers: Vec<Watcher>,
+    tags: Vec<u8>,
+    /// Contacts and routes of the server. They differ by the extension and by our tag at most, and with a placeholder for
+    /// those there are a handful of them.
+    targets: Vec<Target>,
+    epoch: u16,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    contact: String,
+    routes: String,
+}
+
+/// Stands for the extension and for our own tag in a target.
+const EXTENSION: &str = "\u{1}";
+const OWN_TAG: &str = "\u{2}";
+/// More targets than that are taken as a server that gives each dialog its own.
+const MOST_TARGETS: usize = 4_096;
+
+impl Book {
+    pub(super) fn len(&self) -> u32 {
+        self.watchers.len() as u32
+    }
+
+    /// Adds a dialog about an extension and returns its number.
+    pub(super) fn add(&mut self, extension: u32) -> u32 {
+        self.watchers.push(Watcher {
+            extension,
+            cseq: 0,
+            heard: 0,
+            branch: 0,
+            version: None,
+            step: 0,
+            op: NOTHING,
+            tag_at: 0,
+            target: 0,
+            epoch: self.epoch,
+            tag_length: 0,
+            life: Life::Closed,
+        });
+        self.len() - 1
+    }
+
+    /// Forgets all dialogs from this number on; the number is given out again.
+    pub(super) fn truncate(&mut self, length: u32) {
+        self.watchers.truncate(length as usize);
+        let used = |watcher: &Watcher| watcher.tag_at as usize + usize::from(watcher.tag_length);
+        self.tags.truncate(self.watchers.iter().map(used).max().unwrap_or(0));
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// The dialog of a Call-ID.
+    pub(super) fn find(&self, who: Who) -> Option<u32> {
+        let Who::Watcher(number, epoch) = who else { return None };
+        self.watchers.get(number as usize).filter(|watcher| watcher.epoch == epoch).map(|_| number)
+    }
+
+    pub(super) fn get(&self, number: u32) -> &Watcher {
+        &self.watchers[number as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> &mut Watcher {
+        &mut self.watchers[number as usize]
+    }
+
+    pub(super) fn who(&self, number: u32) -> Who {
+        Who::Watcher(number, self.get(number).epoch)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Watcher> {
+        self.watchers.iter()
+    }
+
+    /// The server's tag; empty before there is one.
+    pub(super) fn tag(&self, number: u32) -> &str {
+        let watcher = self.get(number);
+        let from = watcher.tag_at as usize;
+        std::str::from_utf8(&self.tags[from..from + usize::from(watcher.tag_length)]).unwrap_or_default()
+    }
+
+    /// Makes the dialog: the server's tag, its Contact and its Record-Route as header lines. False if that is more than
+    /// fits here.
+    pub(super) fn establish(&mut self, number: u32, tag: &str, contact: &str, routes: &str, own_tag: &str) -> bool {
+        let Ok(length) = u8::try_from(tag.len()) else { return false };
+        let Ok(at) = u32::try_from(self.tags.len()) else { return false };
+        let extension = format!("e{}", self.get(number).extension);
+        let general = |text: &str| text.replace(own_tag, OWN_TAG).replace(&extension, EXTENSION);
+        let target = Target { contact: general(contact), routes: general(routes) };
+        let place = self.targets.iter().position(|known| *known == target).unwrap_or_else(|| {
+            self.targets.push(target);
+            self.targets.len() - 1
+        });
+        if place >= MOST_TARGETS {
+            self.targets.pop();
+            return false;
+        }
+        self.tags.extend_from_slice(tag.as_bytes());
+        let watcher = self.get_mut(number);
+        (watcher.tag_at, watcher.tag_length, watcher.target) = (at, length, place as u16);
+        true
+    }
+
+    /// Contact and Route lines for a request within the dialog.
+    pub(super) fn target(&self, number: u32, own_tag: &str, contact: &mut String, routes: &mut String) {
+        contact.clear();
+        routes.clear();
+        let watcher = self.get(number);
+        if let Some(target) = self.targets.get(usize::from(watcher.target)).filter(|_| watcher.tag_length > 0) {
+            for (pattern, text) in [(&target.contact, contact), (&target.routes, routes)] {
+                for part in pattern.split_inclusive(['\u{1}', '\u{2}']) {
+                    match part.strip_suffix(EXTENSION) {
+                        Some(before) => {
+                            text.push_str(before);
+                            text.push('e');
+                            text.push_str(&watcher.extension.to_string());
+                        }
+                        None => match part.strip_suffix(OWN_TAG) {
+                            Some(before) => {
+                                text.push_str(before);
+                                text.push_str(own_tag);
+                            }
+                            None => text.push_str(part),
+                        },
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialog_takes_no_more_than_it_must() {
+        assert!(size_of::<Watcher>() <= 48, "{}", size_of::<Watcher>());
+    }
+
+    #[test]
+    fn targets_are_kept_once_for_all_who_have_the_like() {
+        let mut book = Book::default();
+        for n in 0..1_000 {
+            let number = book.add(n / 10);
+            let (contact, own) = (format!("sip:e{}@127.0.0.1:5060", n / 10), format!("run.w0.{number}"));
+            let routes = format!("Route: <sip:127.0.0.1;lr;ftag={own}>\r\n");
+            assert!(book.establish(number, &format!("tag-{n}"), &contact, &routes, &own));
+        }
+        assert_eq!(book.targets.len(), 1);
+        let (mut contact, mut routes) = (String::new(), String::new());
+        book.target(999, "run.w0.999", &mut contact, &mut routes);
+        assert_eq!(book.tag(999), "tag-999");
+        assert_eq!(contact, "sip:e99@127.0.0.1:5060");
+        assert_eq!(routes, "Route: <sip:127.0.0.1;lr;ftag=run.w0.999>\r\n");
+    }
+
+    #[test]
+    fn a_number_that_is_given_out_again_is_somebody_else() {
+        let mut book = Book::default();
+        book.add(1);
+        let old = book.who(0);
+        book.establish(0, "t", "c", "", "o");
+        book.truncate(0);
+        book.add(1);
+        assert_eq!((book.find(old), book.find(book.who(0))), (None, Some(0)));
+        assert_eq!((book.tag(0), book.tags.len()), ("", 0));
+    }
+}

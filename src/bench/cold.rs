@@ -1,0 +1,144 @@
+//! A cold start: the server that we have started ourselves is killed and started again, and must know its phones.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::ops::{Kind, MS};
+use super::runner::{Found, Runner};
+use super::text::{Names, Text as _};
+
+/// Between two questions to a server that does not answer yet.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+/// How long nothing happens before the kill (ns).
+const QUIET: u64 = 2_000 * MS;
+/// How long a server may take to end when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A server that runs on our command.
+#[derive(Debug)]
+pub(super) struct Server {
+    command: String,
+    child: Child,
+}
+
+impl Server {
+    pub(super) fn start(command: &str) -> io::Result<Server> {
+        // `exec`, so that the child is the server and not a shell around it.
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("exec {command}")).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Server { command: command.into(), child: shell.spawn()? })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub(super) fn has_ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Without warning, as a power cut is, and on again.
+    fn kill_and_restart(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        *self = Server::start(&self.command)?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let asked = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).is_ok();
+        let deadline = Instant::now() + FAREWELL;
+        while asked && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(ASK_EVERY);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until anything is answered; none if nothing was in time.
+pub(super) fn until_answered(target: SocketAddr, names: &Names, patience: Duration) -> io::Result<Option<Duration>> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(ASK_EVERY))?;
+    let (began, local) = (Instant::now(), socket.local_addr()?.to_string());
+    let (mut question, mut answer) = (Vec::new(), [0; 2_048]);
+    for n in 1u64.. {
+        question.clear();
+        question.text("OPTIONS sip:").text(&names.domain).text(" SIP/2.0\r\nVia: SIP/2.0/UDP ").text(&local);
+        question.text(";branch=z9hG4bK").text(&names.run).text(".o").number(n).text(";rport\r\nMax-Forwards: 70\r\n");
+        question.text("From: <sip:pbx@").text(&names.domain).text(">;tag=o\r\nTo: <sip:").text(&names.domain);
+        question.text(">\r\nCall-ID: ").text(&names.run).text(".o").number(n).text("\r\nCSeq: 1 OPTIONS\r\n");
+        question.text("Content-Length: 0\r\n\r\n");
+        // Refused as long as nobody listens there.
+        if socket.send(&question).is_ok() {
+            if socket.recv(&mut answer).is_ok_and(|length| answer[..length].starts_with(b"SIP/2.0 ")) {
+                return Ok(Some(began.elapsed()));
+            }
+        } else {
+            std::thread::sleep(ASK_EVERY);
+        }
+        if began.elapsed() > patience {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+impl Runner {
+    /// Subscriptions, a kill, a start; how long until the first answer, and how many subscriptions are still known.
+    pub(super) fn cold(&mut self) -> io::Result<()> {
+        if self.server.is_none() {
+            return Ok(());
+        }
+        self.ensure_open()?;
+        // What phones have acknowledged may be kept a little later than what they were told.
+        self.engine.listen(QUIET)?;
+        let count = self.engine.book.len();
+        let patience = Duration::from_secs(self.engine.settings.give_up.into());
+        let names = self.engine.names.clone();
+        let mut pids = Vec::new();
+        let mut server = self.server.take();
+        self.engine.refusals_are_expected = true;
+        self.engine.skips_are_expected = true;
+        // What the old process used is no measure for the new one.
+        self.pids.clear();
+        let outcome = self.measure("cold".into(), "refresh", |engine, progress| {
+            if let Some(server) = &mut server {
+                server.kill_and_restart()?;
+                pids.push(server.pid());
+            }
+            let Some(first) = until_answered(engine.settings.target, &names, patience)? else {
+                engine.tally.faults.note("the server did not come back", || format!("within {patience:?}"));
+                return Ok(Found::default());
+            };
+            engine.listen(1_000 * MS)?;
+            let unasked = engine.tally.notifies;
+            engine.drive(Kind::Refresh, 0..count, progress)?;
+            let kept = engine.tally.done as f64 * 100.0 / f64::from(count);
+            if engine.tally.done > 0 && engine.tally.failed > 0 {
+                let detail = || format!("{} of {count}", engine.tally.failed);
+                engine.tally.faults.note("some subscriptions were forgotten", detail);
+            }
+            let first = first.as_secs_f64() * 1e3;
+            let numbers =
+                vec![("first_answer_ms", first), ("kept_percent", kept), ("unasked_notifies", unasked as f64)];
+            Ok(Found { numbers, ..Found::default() })
+        });
+        self.pids = pids;
+        self.server = server;
+        self.close_all()?;
+        self.engine.refusals_are_expected = false;
+        self.engine.skips_are_expected = false;
+        outcome
+    }
+}

@@ -1,0 +1,202 @@
+//! The phones and the PBX, driven by one thread: sends, takes what comes, repeats what was not answered.
+//!
+//! Scenarios say what is to be asked ([`Engine::start`]), let it work ([`Engine::turn`]) and look at what came of it
+//! (`done`, `tally`). What a scenario starts between two turns leaves together with the answers to what came in before.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::book::Book;
+use super::lamps::Lamps;
+use super::login::Login;
+use super::net::{Inbox, Net};
+use super::ops::{Due, Kind, MS, Ops};
+use super::scan::{self, Scan};
+use super::settings::Settings;
+use super::tally::Tally;
+use super::text::Names;
+use crate::sip::wire;
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) kind: Kind,
+    /// The dialog, or the extension of a PUBLISH.
+    pub(super) number: u32,
+    pub(super) ok: bool,
+    /// Of the answer; 0 if there was none.
+    pub(super) status: u16,
+    /// What a refusal says about when to come again (seconds).
+    pub(super) retry_after: Option<u32>,
+}
+
+pub(super) struct Engine {
+    pub(super) settings: Settings,
+    pub(super) names: Names,
+    pub(super) net: Net,
+    pub(super) book: Book,
+    pub(super) lamps: Lamps,
+    pub(super) ops: Ops,
+    /// What phones know of challenges, by dialog; the PBX has [`super::book::NOTHING`].
+    pub(super) logins: HashMap<u32, Login>,
+    pub(super) tally: Tally,
+    /// Requests that have ended since this was last looked at.
+    pub(super) done: Vec<Done>,
+    /// Refused requests are the scenario's business and no faults.
+    pub(super) refusals_are_expected: bool,
+    /// After a crash CSeq and versions may skip ahead, though never fall.
+    pub(super) skips_are_expected: bool,
+    /// The moment of what is being worked on (ns since the start).
+    pub(super) now: u64,
+    clock: Instant,
+    /// SIGINT and SIGTERM, when they were last looked for.
+    signals: SignalFd,
+    heeded: u64,
+    /// Messages that have come.
+    taken: u64,
+    inbox: Option<Inbox>,
+    ready: Vec<u16>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) contact: String,
+    pub(super) routes: String,
+}
+
+/// Every so many messages are read by the rules of SIP as well; the others more quickly.
+const THOROUGHLY: u64 = 64;
+/// The longest that the engine waits without looking at the scenario (ns).
+const LOOK_AROUND: u64 = 100 * MS;
+
+impl Engine {
+    pub(super) fn new(settings: Settings, run: u32) -> io::Result<Engine> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGINT);
+        mask.add(Signal::SIGTERM);
+        // Children that are started get none of this: the standard library resets it for them.
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        // One more lane, for the PBX.
+        let net = Net::open(settings.target, settings.sockets + 1, settings.addresses)?;
+        let names = Names { domain: settings.domain.clone(), run: format!("{run:08x}") };
+        let ops = Ops::new(u64::from(settings.give_up) * 1_000 * MS);
+        Ok(Engine {
+            settings,
+            names,
+            net,
+            book: Book::default(),
+            lamps: Lamps::default(),
+            ops,
+            logins: HashMap::new(),
+            tally: Tally::default(),
+            done: Vec::new(),
+            refusals_are_expected: false,
+            skips_are_expected: false,
+            now: 0,
+            clock: Instant::now(),
+            signals,
+            heeded: 0,
+            taken: 0,
+            inbox: Some(Inbox::new()),
+            ready: Vec::new(),
+            scratch: Vec::new(),
+            contact: String::new(),
+            routes: String::new(),
+        })
+    }
+
+    /// The moment (ns since the start).
+    pub(super) fn tick(&mut self) -> u64 {
+        self.now = self.clock.elapsed().as_nanos() as u64;
+        self.now
+    }
+
+    /// The lane that a dialog's phone has.
+    pub(super) fn lane_of(&self, watcher: u32) -> usize {
+        watcher as usize % usize::from(self.settings.sockets)
+    }
+
+    /// The PBX' lane.
+    pub(super) fn pbx_lane(&self) -> usize {
+        usize::from(self.settings.sockets)
+    }
+
+    /// Whoever interrupts a run wants its end, and the end of the server that was started for it.
+    fn heed_signals(&mut self) -> io::Result<()> {
+        match self.signals.read_signal()? {
+            Some(_) => Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what waits, then takes what has come or comes until then (ns since the start), and sees to the timers.
+    pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
+        self.net.flush();
+        let now = self.tick();
+        if now > self.heeded + LOOK_AROUND {
+            self.heeded = now;
+            self.heed_signals()?;
+        }
+        let wake = self.ops.next_due().map_or(until, |due| due.min(until)).min(now + LOOK_AROUND);
+        let mut ready = std::mem::take(&mut self.ready);
+        self.net.wait(wake.saturating_sub(now), &mut ready)?;
+        let mut inbox = self.inbox.take().unwrap_or_else(Inbox::new);
+        for &lane in &ready {
+            let count = inbox.fill(&self.net.lanes[usize::from(lane)]);
+            self.tick();
+            for i in 0..count {
+                self.take(usize::from(lane), inbox.get(i));
+            }
+        }
+        (self.inbox, self.ready) = (Some(inbox), ready);
+        let now = self.tick();
+        while let Some(due) = self.ops.due(now) {
+            match due {
+                Due::Repeat(slot) => {
+                    self.tally.repeated += 1;
+                    self.send(slot);
+                }
+                Due::GiveUp(slot) => self.give_up(slot),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers NOTIFYs and nothing else for so long (ns).
+    pub(super) fn listen(&mut self, nanoseconds: u64) -> io::Result<()> {
+        let until = self.tick() + nanoseconds;
+        while self.now < until {
+            self.turn(until)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, lane: usize, bytes: &[u8]) {
+        self.taken += 1;
+        // Keep-alives.
+        if bytes.iter().all(|c| matches!(c, b'\r' | b'\n' | 0)) {
+            return;
+        }
+        let unfolded;
+        let scan = match Scan::read(bytes) {
+            None => {
+                unfolded = scan::unfold(bytes);
+                Scan::read(&unfolded)
+            }
+            scan => scan,
+        };
+        let (Some(scan), false) = (scan, self.taken % THOROUGHLY == 1 && wire::read(bytes).is_err()) else {
+            let detail = || {
+                let fault = wire::read(bytes).err().map_or("no reason".into(), |refused| refused.fault.to_string());
+                format!("{fault}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(400)]))
+            };
+            return self.tally.faults.note("a message cannot be read", detail);
+        };
+        match scan.status {
+            0 => self.take_request(lane, &scan),
+            _ => self.take_answer(&scan),
+        }
+    }
+}
