@@ -17,6 +17,8 @@ use crate::transport::{Destination, Source};
 
 /// Threads that write at the same moment mostly do so to different ones.
 const SHARDS: usize = 32;
+/// So many entries are looked at in one go.
+const STRIDE: usize = 2_048;
 /// What an entry of a presentity itself has in place of a slot.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -57,9 +59,10 @@ pub(super) struct Entry {
 
 #[derive(Debug, Default)]
 struct Shard {
+    /// Entry number n is at the place n modulo the room there is.
     entries: Vec<Entry>,
-    /// Where the next one goes, once all places are taken.
-    next: usize,
+    /// How many have been written so far.
+    written: usize,
     tally: Tally,
 }
 
@@ -74,7 +77,8 @@ impl History {
     /// With room for so many entries. With none, there is only counting.
     pub(super) fn new(entries: usize) -> History {
         let per_shard = entries.div_ceil(SHARDS);
-        let shard = |_| Mutex::new(Shard { entries: Vec::with_capacity(per_shard), next: 0, tally: Tally::default() });
+        let shard =
+            |_| Mutex::new(Shard { entries: Vec::with_capacity(per_shard), written: 0, tally: Tally::default() });
         History { shards: (0..SHARDS).map(shard).collect(), per_shard }
     }
 
@@ -84,12 +88,12 @@ impl History {
         if self.per_shard == 0 {
             return;
         }
-        if shard.entries.len() < self.per_shard {
-            return shard.entries.push(entry);
+        let place = shard.written % self.per_shard;
+        match shard.entries.get_mut(place) {
+            Some(oldest) => *oldest = entry,
+            None => shard.entries.push(entry),
         }
-        let place = shard.next;
-        shard.entries[place] = entry;
-        shard.next = (place + 1) % self.per_shard;
+        shard.written += 1;
     }
 
     fn shard(&self, presentity: u32, slot: u32) -> &Mutex<Shard> {
@@ -109,18 +113,49 @@ impl History {
     }
 
     fn select(&self, presentity: u32, slot: u32, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let shard = self.shard(presentity, slot).lock();
-        let (newer, older) = shard.entries.split_at(shard.next.min(shard.entries.len()));
-        let mine = |e: &&Entry| e.presentity == presentity && e.slot == slot && wanted(e);
-        older.iter().chain(newer).filter(mine).copied().collect()
+        let mut found = Vec::new();
+        self.walk(self.shard(presentity, slot), |e| {
+            if e.presentity == presentity && e.slot == slot && wanted(e) {
+                found.push(*e);
+            }
+        });
+        found
+    }
+
+    /// What was exchanged with the watchers of a presentity, oldest first: slot, lower half of the nonce, entry.
+    pub(super) fn of_watchers(&self, presentity: u32) -> Vec<(u32, u32, Entry)> {
+        let mut found = Vec::new();
+        let mine = |e: &Entry| e.presentity == presentity && e.slot != NO_SLOT;
+        for shard in &self.shards {
+            self.walk(shard, |e| found.extend(mine(e).then_some((e.slot, e.nonce, *e))));
+        }
+        found.sort_by_key(|(_, _, e)| e.at);
+        found
+    }
+
+    /// Shows the entries of a shard, oldest first, in strides: however large the history is, who writes waits for no more
+    /// than one. What is displaced meanwhile is not shown.
+    fn walk(&self, shard: &Mutex<Shard>, mut see: impl FnMut(&Entry)) {
+        let mut next = 0;
+        loop {
+            let shard = shard.lock();
+            let from = next.max(shard.written - shard.entries.len());
+            if from == shard.written {
+                return;
+            }
+            next = shard.written.min(from + STRIDE);
+            (from..next).for_each(|n| see(&shard.entries[n % self.per_shard]));
+        }
     }
 
     /// Shows every entry since `from` of the presentities that are wanted, in no order.
     pub(super) fn visit(&self, from: Tick, wanted: impl Fn(u32) -> bool, mut see: impl FnMut(&Entry)) {
         for shard in &self.shards {
-            // Copied out, so that nobody who writes waits for what is done with them.
-            let entries = shard.lock().entries.clone();
-            entries.iter().filter(|e| e.at >= from && wanted(e.presentity)).for_each(&mut see);
+            self.walk(shard, |e| {
+                if e.at >= from && wanted(e.presentity) {
+                    see(e);
+                }
+            });
         }
     }
 
@@ -136,7 +171,8 @@ impl History {
     pub(super) fn reaches_back_to(&self) -> Option<Tick> {
         let full = |shard: &Mutex<Shard>| {
             let shard = shard.lock();
-            (shard.entries.len() == self.per_shard).then(|| shard.entries.get(shard.next).map(|oldest| oldest.at))?
+            let oldest = shard.written.checked_sub(self.per_shard)?;
+            shard.entries.get(oldest % self.per_shard.max(1)).map(|entry| entry.at)
         };
         self.shards.iter().filter_map(full).max()
     }
@@ -200,18 +236,17 @@ impl Notifier {
         let Place { presentity, slot, nonce } = place;
         self.history.push(Entry { at, presentity, slot, nonce: nonce as u32, note });
     }
+}
 
-    /// Since when there is something that a watcher of a package, who has acknowledged this revision, does not know; and
-    /// whether it may be longer, the ring having lost what was before.
-    pub(super) fn news_since(&self, presentity: u32, package: PackageId, acknowledged: u64) -> Option<(Tick, bool)> {
-        let changes = self.history.of_presentity(presentity);
-        let mut revisions = changes.iter().filter_map(|entry| match entry.note {
-            Note::Changed { revisions, .. } => Some((entry.at, *revisions.get(package.0 as usize)?)),
-            _ => None,
-        });
-        let (at, revision) = revisions.find(|(_, revision)| *revision > acknowledged as u32)?;
-        Some((at, revision > acknowledged as u32 + 1))
-    }
+/// Since when there is something that a watcher of a package, who has acknowledged this revision, does not know; and
+/// whether it may be longer, the ring having lost what was before.
+pub(super) fn news_since(changes: &[Entry], package: PackageId, acknowledged: u64) -> Option<(Tick, bool)> {
+    let mut revisions = changes.iter().filter_map(|entry| match entry.note {
+        Note::Changed { revisions, .. } => Some((entry.at, *revisions.get(package.0 as usize)?)),
+        _ => None,
+    });
+    let (at, revision) = revisions.find(|(_, revision)| *revision > acknowledged as u32)?;
+    Some((at, revision > acknowledged as u32 + 1))
 }
 
 #[cfg(test)]
@@ -245,10 +280,26 @@ mod tests {
     }
 
     #[test]
+    fn a_long_history_is_shown_in_strides_and_whole() {
+        let history = History::new(SHARDS * (STRIDE * 2 + 7));
+        let most = STRIDE * 2 + 7;
+        for n in 1..=(most + 5) as u32 {
+            history.push(entry(n.into(), 1, 0, n));
+        }
+        let all = cseqs(&history, 1, 0);
+        assert_eq!((all.len(), all[0], all[most - 1]), (most, 6, most as u32 + 5));
+        assert_eq!(history.of_watchers(1).len(), most);
+        let mut seen = 0;
+        history.visit(Tick(10), |number| number == 1, |_| seen += 1);
+        assert_eq!(seen, most - 4);
+    }
+
+    #[test]
     fn without_room_nothing_is_kept() {
         let history = History::new(0);
         history.push(entry(1, 1, 0, 1));
-        assert!(cseqs(&history, 1, 0).is_empty());
+        assert!(cseqs(&history, 1, 0).is_empty() && history.reaches_back_to().is_none());
+        assert_eq!(history.tally().subscribed, [1, 0], "but it is counted");
     }
 
     #[test]

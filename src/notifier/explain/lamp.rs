@@ -1,17 +1,21 @@
 //! The story of a lamp.
 
+use std::collections::HashMap;
+
 use super::story::{
     CallRow, ChangeRow, Lamp, LampState, LampStory, Other, PersonRow, PublicationRow, RevisionRow, SourceRow,
 };
+use super::watcher::Teller;
 use super::{MOST_EXCHANGES, MOST_WATCHERS, standing_of_all};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
-use crate::notifier::history::{Cause, Note};
+use crate::notifier::history::{Cause, Entry, Note, news_since};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
 use crate::presence::facts::{Basic, CallReport, CallState, Direction, Party, Picture};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Origin, Publication};
+use crate::presence::subscription::Place;
 use crate::sip::uri::percent_decode;
 
 impl Notifier {
@@ -28,7 +32,35 @@ impl Notifier {
 
     /// All about one extension; none if nothing is known of it.
     pub fn lamp_story(&self, now: Tick, account: AccountNo, extension: &str) -> Option<LampStory> {
-        self.read(account, extension, |presentity, state| self.story_of(now, presentity, state))
+        let (mut story, number) = self
+            .read(account, extension, |presentity, state| (self.story_of(now, presentity, state), presentity.number))?;
+        // The history may be long, and is read while nobody waits for the presentity.
+        self.add_history(number, &mut story);
+        Some(story)
+    }
+
+    fn add_history(&self, number: u32, story: &mut LampStory) {
+        let changes = self.history.of_presentity(number);
+        for row in story.watching.iter_mut().filter(|row| row.behind > 0) {
+            let package = package::by_name(row.event).unwrap_or(PackageId(0));
+            if let Some((at, longer)) = news_since(&changes, package, row.acknowledged) {
+                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
+            }
+        }
+        let change = |entry: &Entry| match entry.note {
+            Note::Changed { cause, revisions } => {
+                Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0] })
+            }
+            _ => None,
+        };
+        story.changes = changes.iter().filter_map(change).collect();
+        let places = story.watching.iter().filter_map(|row| Place::read(&row.id));
+        let mut told: HashMap<_, _> =
+            places.map(|place| ((place.slot, place.nonce as u32), Teller::new(place))).collect();
+        let exchanges = self.history.of_watchers(number).into_iter();
+        story.exchanges =
+            exchanges.filter_map(|(slot, nonce, entry)| told.get_mut(&(slot, nonce))?.tell(&entry)).collect();
+        story.exchanges.drain(..story.exchanges.len().saturating_sub(MOST_EXCHANGES));
     }
 
     fn lamp_of(&self, presentity: &Presentity, state: &State) -> Lamp {
@@ -53,30 +85,11 @@ impl Notifier {
     fn story_of(&self, now: Tick, presentity: &Presentity, state: &State) -> LampStory {
         let picture = state.picture(&presentity.uri);
         let lamp = self.lamp_of(presentity, state);
-        let history = self.history.of_presentity(presentity.number);
-        let changes = history.iter().filter_map(|entry| match entry.note {
-            Note::Changed { cause, revisions } => {
-                Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0] })
-            }
-            _ => None,
-        });
-        let changes: Vec<_> = changes.collect();
         let mut watching: Vec<_> =
             state.watchers.iter().filter(|s| !s.ended).map(|s| self.watcher_of(presentity, state, s)).collect();
         watching
             .sort_by(|a, b| (b.behind, b.failures, &a.watcher, &a.id).cmp(&(a.behind, a.failures, &b.watcher, &b.id)));
         watching.truncate(MOST_WATCHERS);
-        for row in watching.iter_mut().filter(|row| row.behind > 0) {
-            let package = package::by_name(row.event).unwrap_or(PackageId(0));
-            if let Some((at, longer)) = self.news_since(presentity.number, package, row.acknowledged) {
-                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
-            }
-        }
-        // Of so many as can be named; a hundred thousand exchanges help nobody.
-        let known = state.watchers.iter().filter(|s| !s.ended).take(MOST_WATCHERS);
-        let mut exchanges: Vec<_> = known.flat_map(|s| self.exchanges_of(s.place)).collect();
-        exchanges.sort_by_key(|exchange| exchange.at);
-        exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
         let revision = |id: u8| RevisionRow {
             event: package::get(PackageId(id)).name(),
             revision: state.views[id as usize].revision.0,
@@ -90,8 +103,8 @@ impl Notifier {
             person: person(&picture),
             revisions: (0..REGISTRY.len() as u8).map(revision).collect(),
             watching,
-            changes,
-            exchanges,
+            changes: Vec::new(),
+            exchanges: Vec::new(),
             lamp,
         }
     }

@@ -6,7 +6,7 @@ use super::story::{DialogRow, ExchangeRow, FlowRow, LastRow, Standing, Subscript
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::admin::{last_notify, watcher_uri};
-use crate::notifier::history::{Entry, Note};
+use crate::notifier::history::{Entry, Note, news_since};
 use crate::package;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
@@ -47,22 +47,27 @@ impl Notifier {
 
     /// All about one subscription; none if it is not there or belongs to another account.
     pub fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+        // The history may be long, and is read while nobody waits for the presentity.
+        let place = Place::read(id)?;
+        let mut teller = Teller::new(place);
+        let told = self.history.of_subscription(place);
+        let mut exchanges: Vec<_> = told.iter().filter_map(|entry| teller.tell(entry)).collect();
+        let changes = self.history.of_presentity(place.presentity);
         self.with_subscription(account, id, |presentity, state, place| {
             let s = state.watchers.iter().find(|s| s.place == place)?;
             let mut row = self.watcher_of(presentity, state, s);
             if row.behind > 0
-                && let Some((at, longer)) = self.news_since(presentity.number, s.package, s.acknowledged.0)
+                && let Some((at, longer)) = news_since(&changes, s.package, s.acknowledged.0)
             {
                 (row.behind_since, row.behind_longer) = (Some(at.0), longer);
             }
-            let (mut exchanges, carried) = self.exchanges_and_carried(place);
             exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
             let under_way = match &s.delivery {
                 Delivery::InFlight(flight) => Some(UnderWayRow {
                     cseq: flight.cseq,
                     version: flight.version,
                     sent_at: flight.sent_at.0,
-                    copies: flight.copies.saturating_sub(carried),
+                    copies: flight.copies.saturating_sub(teller.carried),
                     bytes: flight.bytes.len(),
                 }),
                 _ => None,
@@ -139,26 +144,6 @@ impl Notifier {
         }
     }
 
-    /// What the history has of a subscription, oldest first.
-    pub(super) fn exchanges_of(&self, place: Place) -> Vec<ExchangeRow> {
-        self.exchanges_and_carried(place).0
-    }
-
-    /// The same, and how many copies the NOTIFY under way has taken over: one that supersedes another goes on counting
-    /// where that was, and counts itself.
-    fn exchanges_and_carried(&self, place: Place) -> (Vec<ExchangeRow>, u8) {
-        let mut carried = 0;
-        let all = self.history.of_subscription(place);
-        let rows = all.iter().filter_map(|entry| {
-            let mut row = exchange(place, entry)?;
-            let counted = row.copies;
-            row.copies = counted.saturating_sub(carried);
-            carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
-            Some(row)
-        });
-        (rows.collect(), carried)
-    }
-
     fn flow_of(&self, s: &Subscription) -> FlowRow {
         FlowRow {
             transport: s.source().transport.to_string(),
@@ -167,6 +152,28 @@ impl Notifier {
             connection: s.source().flow.map(|flow| flow.0),
             certified: s.source().certified,
         }
+    }
+}
+
+/// Tells the exchanges of one subscription, which have to be shown to it in their order.
+pub(super) struct Teller {
+    place: Place,
+    /// How many copies the next NOTIFY has taken over: one that supersedes another goes on counting where that was, and
+    /// counts itself.
+    carried: u8,
+}
+
+impl Teller {
+    pub(super) fn new(place: Place) -> Teller {
+        Teller { place, carried: 0 }
+    }
+
+    pub(super) fn tell(&mut self, entry: &Entry) -> Option<ExchangeRow> {
+        let mut row = exchange(self.place, entry)?;
+        let counted = row.copies;
+        row.copies = counted.saturating_sub(self.carried);
+        self.carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
+        Some(row)
     }
 }
 
