@@ -1,8 +1,11 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::operator::Address;
 
 /// A SIP presence server that keeps busy lamps right.
 ///
@@ -29,6 +32,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "LAMPLIGHTER_CONFIG")]
         config: Option<PathBuf>,
     },
+    /// Run a server with a small office whose phones call each other, and print the page to watch it on
+    Demo(DemoArgs),
     /// Check a configuration file and say what is wrong with it, if anything
     Check {
         /// The configuration file
@@ -37,6 +42,14 @@ pub enum Command {
     },
     /// Watch an extension as a phone would, and print its lamp at every change
     Watch(WatchArgs),
+    /// Say why a lamp is as it is, who watches it, and what each watcher knows
+    Explain(ExplainArgs),
+    /// List what the lamps of an account show
+    Lamps(LampsArgs),
+    /// Forget the calls of an extension and what was set by hand, and tell its watchers anew
+    Reset(ResetArgs),
+    /// Set the state of an extension by hand, until it is set or reset again
+    Set(SetArgs),
     /// Measure a presence server, ours or any other, and check every word that it says
     Bench(Box<crate::bench::BenchArgs>),
     /// Ask a running server whether it is well; for health checks of containers
@@ -45,6 +58,78 @@ pub enum Command {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/healthz")]
         url: String,
     },
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where the page is served [default: 127.0.0.1:8000, or another port if that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
+}
+
+/// How a running server is asked.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The server's HTTP API
+    #[arg(long, value_name = "URL", env = "LAMPLIGHTER_SERVER", default_value = "http://127.0.0.1:8000")]
+    pub server: String,
+    /// A file that holds a token of the API; without it, LAMPLIGHTER_TOKEN of the environment is taken
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print what the API says as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The extension, such as 1001@acme.test
+    #[arg(value_name = "EXTENSION@REALM")]
+    pub address: Address,
+    /// Only watchers whose address has this in it, and what was exchanged with them
+    #[arg(long, value_name = "TEXT")]
+    pub watcher: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `lamps`.
+#[derive(Debug, Args)]
+pub struct LampsArgs {
+    /// The realm of the account; not needed where the token opens one only
+    #[arg(value_name = "REALM")]
+    pub realm: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// The extension, such as 1001@acme.test
+    #[arg(value_name = "EXTENSION@REALM")]
+    pub address: Address,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// The extension, such as 1001@acme.test
+    #[arg(value_name = "EXTENSION@REALM")]
+    pub address: Address,
+    /// The state: ringing, talking, none
+    #[arg(value_parser = ["early", "confirmed", "terminated"])]
+    pub state: String,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Arguments of `watch`.

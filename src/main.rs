@@ -5,12 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lamplighter::cli::{Cli, Command};
+use lamplighter::cli::{Cli, Command, DemoArgs};
 use lamplighter::config::Config;
+use lamplighter::demo::Demo;
 use lamplighter::server::Server;
 use sd_notify::NotifyState;
 
-use lamplighter::{bench, greeting, health, notifier, telemetry, watch};
+use lamplighter::{bench, greeting, health, notifier, operator, telemetry, watch};
+
+/// Returns memory that is not needed any more, and wastes little on many small pieces; the system's own does neither.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The command line or the configuration is wrong.
 const MISUSE: u8 = 2;
@@ -19,6 +24,7 @@ fn main() -> ExitCode {
     let by_default = || Command::Serve { config: std::env::var_os("LAMPLIGHTER_CONFIG").map(Into::into) };
     match Cli::parse().command.unwrap_or_else(by_default) {
         Command::Serve { config } => serve(config.as_deref()),
+        Command::Demo(args) => demo(&args),
         Command::Check { config } => check(&config),
         Command::Watch(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -27,6 +33,10 @@ fn main() -> ExitCode {
             let code = report(outcome);
             if misused { ExitCode::from(MISUSE) } else { code }
         }
+        Command::Explain(args) => report(operator::explain(&args)),
+        Command::Lamps(args) => report(operator::lamps(&args)),
+        Command::Reset(args) => report(operator::reset(&args)),
+        Command::Set(args) => report(operator::set(&args)),
         Command::Bench(args) => {
             let outcome = bench::run(&args);
             let misused = matches!(outcome, Err(bench::BenchError::Setting(_)));
@@ -88,6 +98,19 @@ fn serve(file: Option<&Path>) -> ExitCode {
     // What was said last has to be seen.
     let _ = std::io::stdout().flush();
     code
+}
+
+fn demo(args: &DemoArgs) -> ExitCode {
+    telemetry::init("warn");
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let mut signals = runtime.block_on(async { Signals::listen() })?;
+        let demo = Demo::open(args).map_err(std::io::Error::other)?;
+        demo.greet();
+        while runtime.block_on(signals.any()) == Signal::Reload {}
+        demo.close();
+        Ok(())
+    });
+    report(outcome)
 }
 
 /// Tells systemd, or whoever else has set NOTIFY_SOCKET, how it stands (sd_notify(3)).

@@ -11,6 +11,7 @@ use super::error::Fault;
 use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
+use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Kazoo's way of saying that an answer may not be kept.
@@ -24,6 +25,12 @@ pub(super) enum Reply {
     Healthy,
     /// 200 with `data`.
     Data(Data),
+    /// 200 with a part of what there is under `data`, and beside it which.
+    Page(Data, Page),
+    /// 200 with a body that goes on: Server-Sent Events.
+    Stream(Body),
+    /// A file of the dashboard, with headers of its own.
+    File(Response),
 }
 
 /// What stands under `data`.
@@ -34,12 +41,48 @@ pub(super) enum Data {
     Text(String),
     /// Who watches.
     Listing(Listing),
+    /// The accounts that a token opens.
+    Accounts(Vec<AccountRow>),
+    /// What lamps show.
+    Lamps(Vec<Lamp>),
+    /// What one shows.
+    Lamp(Box<Lamp>),
+    /// Why it does.
+    Story(Box<LampStory>),
+    /// Subscriptions in brief.
+    Watchers(Vec<WatcherRow>),
+    /// All about one.
+    Subscription(Box<SubscriptionStory>),
+    /// An account as a whole.
+    Overview(Box<Overview>),
+}
+
+/// An account in brief.
+#[derive(Serialize)]
+pub(super) struct AccountRow {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) realm: String,
+}
+
+/// Which part of a list `data` holds, in Kazoo's words.
+#[derive(Serialize)]
+pub(super) struct Page {
+    /// Where the next one begins; none if this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_start_key: Option<String>,
+    /// How many there are on this one.
+    pub(super) page_size: usize,
+    /// Where this one begins.
+    pub(super) start_key: String,
 }
 
 #[derive(Serialize)]
 struct Success<'a> {
     auth_token: &'a str,
     data: &'a Data,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    page: Option<&'a Page>,
     request_id: &'a str,
     /// There are no revisions where the configuration is the source; upstream says so in this word.
     revision: &'static str,
@@ -59,15 +102,20 @@ struct Failure<'a> {
 
 /// Puts an outcome into its form.
 pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
-    let mut response = match &outcome {
+    let failed = outcome.is_err();
+    let success = |data: &Data, page: Option<&Page>| {
+        let (auth_token, request_id) = (&ask.token, &ask.id);
+        let success = Success { auth_token, data, page, request_id, revision: "undefined", status: "success" };
+        with_body(ask, StatusCode::OK, &success)
+    };
+    let mut response = match outcome {
         Ok(Reply::Empty) => Response::new(Body::empty()),
         Ok(Reply::Healthy) => with_body(ask, StatusCode::OK, &json!({"status": "ok"})),
-        Ok(Reply::Data(data)) => {
-            let success =
-                Success { auth_token: &ask.token, data, request_id: &ask.id, revision: "undefined", status: "success" };
-            with_body(ask, StatusCode::OK, &success)
-        }
-        Err(fault) => failure(state, ask, fault),
+        Ok(Reply::Data(data)) => success(&data, None),
+        Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
+        Ok(Reply::Stream(body)) => stream(body),
+        Ok(Reply::File(response)) => return response,
+        Err(fault) => failure(state, ask, &fault),
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(&ask.id) {
@@ -77,9 +125,19 @@ pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault
     if ask.verb.reads() {
         headers.insert(EXPIRES, HeaderValue::from_static(LONG_AGO));
     }
-    if ask.cors || outcome.is_err() {
+    if ask.cors || failed {
         cors::decorate(headers, ask);
     }
+    response
+}
+
+fn stream(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    // A proxy in between must not wait until there is enough to be worth sending.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 

@@ -16,6 +16,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// How long the head of a request may take, and how long a connection may stay without one.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may leave unread what was sent to him.
+const UNREAD_FOR: Duration = Duration::from_secs(60);
 /// Room for the head of a request; what the API itself takes is less, and refused with a better answer.
 const MAX_HEAD: usize = 128 * 1024;
 /// A pause after a failed accept: it fails for want of file descriptors, and at once again.
@@ -70,6 +72,8 @@ async fn serve_patiently(
 async fn converse(stream: TcpStream, router: Router, mut drain: watch::Receiver<bool>, patience: Duration) {
     // Answers are short and written whole; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
+    // Who reads nothing of an answer for so long is as good as gone; a stream has no other end for him.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_FOR));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -1,4 +1,5 @@
 //! The HTTP API, in the dialect of Kazoo 3.22's Crossbar: who watches whom, reset, set, and the server's health.
+//! Beside it our own calls: why a lamp is as it is, and a live stream of what changes.
 //!
 //! In flow HTTP requests; out flow calls of [`Control`] and answers in Kazoo's envelope, faults too. It knows the
 //! directory and the notifier's words for subscriptions and publications; nothing of SIP messages, sockets or
@@ -21,12 +22,16 @@ use crate::notifier::control::Control;
 mod auth;
 mod body;
 mod cors;
+mod dashboard;
 mod envelope;
 mod error;
+mod events;
 mod fields;
 mod health;
+mod lamps;
 mod listen;
 mod listing;
+mod metrics;
 mod presence;
 mod request;
 mod route;
@@ -36,7 +41,7 @@ pub use listen::serve;
 use envelope::Reply;
 use error::Fault;
 use request::{Ask, Verb};
-use route::Target;
+use route::{Subject, Target};
 
 /// What the API stands on.
 #[derive(Clone)]
@@ -51,6 +56,8 @@ pub struct ApiState {
     pub ready: Arc<AtomicBool>,
     /// The name of this server in listings.
     pub node: String,
+    /// How many live streams there may be at once.
+    pub event_streams: usize,
 }
 
 /// The state of all requests together.
@@ -58,11 +65,14 @@ struct Api {
     state: ApiState,
     /// Room for the bodies that are being received, in bytes.
     bodies: Semaphore,
+    /// Who listens to the live streams.
+    hub: events::Hub,
 }
 
 /// The API as a service, for [`serve`].
 pub fn router(state: ApiState) -> Router {
-    let api = Api { state, bodies: Semaphore::new(body::MAX_TOGETHER) };
+    let hub = events::Hub::new(state.event_streams);
+    let api = Api { state, hub, bodies: Semaphore::new(body::MAX_TOGETHER) };
     Router::new().fallback(answer).with_state(Arc::new(api))
 }
 
@@ -77,10 +87,13 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 /// The life of a request: each check in the order that clients of Kazoo know, then the work.
 ///
 /// What is learnt of the request goes into `ask`, for a fault must be answered in the right form as well.
-async fn handle(api: &Api, head: &Parts, body: Body, ask: &mut Ask) -> Result<Reply, Fault> {
+async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Result<Reply, Fault> {
     request::well_formed(head)?;
     ask.read_query(head)?;
     ask.verb = Verb::known(head.method.as_str())?;
+    if let Some(page) = dashboard::answer(head) {
+        return Ok(Reply::File(page));
+    }
     let path = request::path(head.uri.path())?;
     let target = Target::of(&path, ask)?;
     if let Target::Health(probe) = target {
@@ -102,12 +115,26 @@ async fn handle(api: &Api, head: &Parts, body: Body, ask: &mut Ask) -> Result<Re
 
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
+    if target == Target::Metrics {
+        return metrics::answer(&api.state, bearer, head);
+    }
+    if target == Target::Accounts {
+        request::check_accept(head, ask, target.content_type(ask))?;
+        return Ok(lamps::accounts(&api.state.directory, bearer));
+    }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;
 
     request::check_content_type(head, ask.verb)?;
-    request::check_accept(head, ask)?;
+    request::check_accept(head, ask, target.content_type(ask))?;
     malformed?;
+
+    if let Target::Explained { subject, .. } = &target {
+        return match subject {
+            Subject::Events => events::begin(api, account, head, ask),
+            _ => lamps::answer(&api.state, account, subject, ask),
+        };
+    }
 
     let place = presence::resolve(&api.state.directory, account, &target, ask)?;
     let command = presence::validate(place, ask)?;

@@ -13,7 +13,7 @@ use super::request::Ask;
 use super::route::{Scope, Target};
 
 /// The longest extension, in bytes.
-const MAX_EXTENSION: usize = 128;
+pub(super) const MAX_EXTENSION: usize = 128;
 const ACTIONS: &[&str] = &["set", "reset"];
 const STATES: &[&str] = &["early", "confirmed", "terminated"];
 /// How much of a wrong value is repeated to whoever sent it.
@@ -112,7 +112,7 @@ fn text(field: &Field) -> Option<&str> {
     }
 }
 
-fn not_allowed(field: &'static str, allowed: &'static [&'static str], value: Field) -> Fault {
+pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str], value: Field) -> Fault {
     let value = match value {
         Field::Text(text) => text.chars().take(MAX_ECHO).collect::<String>().into(),
         Field::Bool(value) => value.into(),

@@ -218,7 +218,7 @@ pub(super) fn check_content_type(head: &Parts, verb: Verb) -> Result<(), Fault> 
 }
 
 /// 406 for a client that takes nothing we have.
-pub(super) fn check_accept(head: &Parts, ask: &Ask) -> Result<(), Fault> {
+pub(super) fn check_accept(head: &Parts, ask: &Ask, ours: &str) -> Result<(), Fault> {
     let wanted = match ask.parameter("accept") {
         Some(Field::Text(wanted)) => wanted,
         _ => {
@@ -226,19 +226,24 @@ pub(super) fn check_accept(head: &Parts, ask: &Ask) -> Result<(), Fault> {
             values.join(",")
         }
     };
-    if accepts(&wanted, ask.jsonp.is_some()) { Ok(()) } else { Err(Fault::NotAcceptable) }
+    if accepts(&wanted, ours) { Ok(()) } else { Err(Fault::NotAcceptable) }
 }
 
+/// What we answer with, mostly.
+pub(super) const JSON: &str = "application/json";
+/// The same, wrapped in a call.
+pub(super) const SCRIPT: &str = "application/javascript";
+
 /// RFC 9110 section 12.5.1: the most specific range that covers a type of ours decides.
-fn accepts(wanted: &str, script: bool) -> bool {
-    let ours = if script { "application/javascript" } else { "application/json" };
+fn accepts(wanted: &str, ours: &str) -> bool {
+    let of_ours = ours.split_once('/').map_or("", |(kind, _)| kind);
     let mut decided = None;
     for range in wanted.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
         let rank = match parts.next().unwrap_or_default().as_str() {
             "*/*" | "*" => 1,
-            "application/*" => 2,
-            name if name == ours || (name == "application/x-json" && !script) => 3,
+            name if name.strip_suffix("/*") == Some(of_ours) => 2,
+            name if name == ours || (name == "application/x-json" && ours == JSON) => 3,
             _ => 0,
         };
         let refused = parts.any(|part| part.strip_prefix("q=").and_then(|q| q.trim().parse().ok()) == Some(0.0f32));
@@ -269,14 +274,15 @@ mod tests {
     fn accept_is_decided_by_the_most_specific_range() {
         for yes in ["", "*/*", "text/html, */*;q=0.1", "application/*", "Application/JSON; q=0.5", "application/x-json"]
         {
-            assert!(accepts(yes, false), "{yes}");
+            assert!(accepts(yes, JSON), "{yes}");
         }
         for no in ["text/xml", "application/json;q=0, */*", "*/*;q=0", "application/javascript", "application/*;q=0.0"]
         {
-            assert!(!accepts(no, false), "{no}");
+            assert!(!accepts(no, JSON), "{no}");
         }
-        assert!(accepts("application/javascript", true));
-        assert!(accepts("*/*;q=0, application/json", false));
+        assert!(accepts("application/javascript", SCRIPT));
+        assert!(accepts("text/event-stream", "text/event-stream") && !accepts("text/html", "text/event-stream"));
+        assert!(accepts("*/*;q=0, application/json", JSON));
     }
 
     #[test]

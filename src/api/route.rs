@@ -3,7 +3,7 @@
 use crate::directory::{AccountNo, Directory};
 
 use super::error::Fault;
-use super::request::{Ask, Verb};
+use super::request::{Ask, JSON, SCRIPT, Verb};
 
 /// What a request is about.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +19,17 @@ pub(super) enum Target {
         /// Whose presence.
         of: Scope,
     },
+    /// `/metrics`
+    Metrics,
+    /// `accounts`: those that the token opens.
+    Accounts,
+    /// What explains lamps, below an account.
+    Explained {
+        /// The account's id, as it was written.
+        account: String,
+        /// What is to be explained.
+        subject: Subject,
+    },
     /// Below `/v1` or `/v2`, but nothing that is served; told only to those who show a token.
     Unknown {
         /// The account's id, where the path begins with one.
@@ -33,6 +44,23 @@ pub(super) enum Probe {
     Live,
     /// Open for work.
     Ready,
+}
+
+/// What is explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// `lamps`
+    Lamps,
+    /// `lamps/EXT`
+    Lamp(String),
+    /// `lamp_overview`
+    Overview,
+    /// `lamp_events`
+    Events,
+    /// `subscriptions`
+    Subscriptions,
+    /// `subscriptions/ID`
+    Subscription(String),
 }
 
 /// Whose presence a path speaks of.
@@ -54,6 +82,7 @@ impl Target {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let rest = match path.as_slice() {
             ["healthz"] => return Ok(Self::Health(Probe::Live)),
+            ["metrics"] => return Ok(Self::Metrics),
             ["readyz"] => return Ok(Self::Health(Probe::Ready)),
             [version @ ("v1" | "v2"), rest @ ..] => {
                 ask.version_1 = *version == "v1";
@@ -63,9 +92,22 @@ impl Target {
         };
         let (account, rest) = match rest {
             ["user_auth" | "api_auth" | "token_auth", ..] => return Ok(Self::Login),
+            ["accounts"] => return Ok(Self::Accounts),
             ["accounts", account, rest @ ..] => ((*account).to_owned(), rest),
             _ => return Ok(Self::Unknown { account: None }),
         };
+        let subject = match rest {
+            ["lamps"] => Some(Subject::Lamps),
+            ["lamps", extension] => Some(Subject::Lamp((*extension).to_owned())),
+            ["lamp_overview"] => Some(Subject::Overview),
+            ["lamp_events"] => Some(Subject::Events),
+            ["subscriptions"] => Some(Subject::Subscriptions),
+            ["subscriptions", id] => Some(Subject::Subscription((*id).to_owned())),
+            _ => None,
+        };
+        if let Some(subject) = subject {
+            return Ok(Self::Explained { account, subject });
+        }
         let of = match rest {
             ["presence"] => Scope::Account,
             ["devices", id, "presence"] => Scope::Device((*id).to_owned()),
@@ -78,6 +120,15 @@ impl Target {
         Ok(Self::Presence { account, of })
     }
 
+    /// What a success is written in.
+    pub(super) fn content_type(&self, ask: &Ask) -> &'static str {
+        match self {
+            Self::Explained { subject: Subject::Events, .. } => "text/event-stream",
+            _ if ask.jsonp.is_some() => SCRIPT,
+            _ => JSON,
+        }
+    }
+
     /// The value of Allow.
     pub(super) fn allow(&self) -> &'static str {
         match self {
@@ -85,24 +136,31 @@ impl Target {
             Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
             // POST on the whole account is a known method with nothing to do, and answered so.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
+            Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
+            Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
         }
     }
 
     /// 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
-        let Self::Presence { of, .. } = self else { return Ok(()) };
         let allow = self.allow();
-        if allow.split(", ").any(|method| method == verb.name()) {
+        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics)
+            || allow.split(", ").any(|method| method == verb.name())
+        {
             return Ok(());
         }
-        let report = matches!(of, Scope::Extension(name) if name.starts_with("report-"));
+        let report = matches!(self, Self::Presence { of: Scope::Extension(name), .. } if name.starts_with("report-"));
         Err(Fault::MethodNotAllowed { allow, cause: report.then_some("reports are not available") })
     }
 
     /// The account of the path: 404 if there is none with that id. Before the token is looked at, as upstream does.
     pub(super) fn account(&self, directory: &Directory) -> Result<Option<AccountNo>, Fault> {
-        let (Self::Presence { account: id, .. } | Self::Unknown { account: Some(id) }) = self else {
+        let (Self::Presence { account: id, .. }
+        | Self::Explained { account: id, .. }
+        | Self::Unknown { account: Some(id) }) = self
+        else {
             // There are no credentials to look at: nobody can log in yet.
             return if *self == Self::Login { Err(Fault::NoLogins) } else { Ok(None) };
         };
@@ -112,7 +170,7 @@ impl Target {
     /// 404 for what is not served, now that the caller has shown who he is.
     pub(super) fn known(&self, account: Option<AccountNo>) -> Result<AccountNo, Fault> {
         match (self, account) {
-            (Self::Presence { .. }, Some(account)) => Ok(account),
+            (Self::Presence { .. } | Self::Explained { .. }, Some(account)) => Ok(account),
             _ => Err(Fault::NotFound),
         }
     }

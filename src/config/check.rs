@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::{
-    Access, Algorithm, Api, Authenticate, Config, Data, Durability, Http, Limits, Listen, ListenTransport, Log,
-    Presence, Profile, Rates, Sip, dns, people, raw, tls,
+    Access, Algorithm, Api, Authenticate, Config, Data, Durability, History, Http, Limits, Listen, ListenTransport,
+    Log, Presence, Profile, Rates, Sip, dns, people, raw, tls,
 };
 use crate::package;
 
@@ -24,12 +24,13 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let limits = limits(source, &raw.limits)?;
     let rates = rates(source, &raw.rates)?;
     let data = data(source, raw.data)?;
+    let history = history(source, &raw.history)?;
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, access, api, log, tokens, accounts })
+    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, history, access, api, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
@@ -201,6 +202,13 @@ fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<
     Ok(ids)
 }
 
+/// What is remembered; the most is what fills 5 GB.
+fn history(source: Source<'_>, raw: &raw::History) -> Result<History, ConfigError> {
+    let default = History::default().exchanges;
+    let exchanges = number(source, "history.exchanges", &raw.exchanges, default, 0..=100_000_000)?;
+    Ok(History { exchanges })
+}
+
 fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> {
     // The largest is far beyond what fits into a machine; it keeps sums of limits from overflowing.
     const COUNT: RangeInclusive<i64> = 1..=100_000_000;
@@ -247,6 +255,7 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
             1..=604_800,
         )?,
         http_connections: count("http_connections", &raw.http_connections, default.http_connections)?,
+        event_streams: count("event_streams", &raw.event_streams, default.event_streams)?,
     })
 }
 

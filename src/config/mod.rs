@@ -52,6 +52,8 @@ pub struct Config {
     pub rates: Rates,
     /// `[data]`
     pub data: Data,
+    /// `[history]`
+    pub history: History,
     /// `[access]`
     pub access: Access,
     /// `[api]`
@@ -109,6 +111,8 @@ pub struct Limits {
     pub tcp_idle_seconds: u64,
     /// HTTP connections at once.
     pub http_connections: usize,
+    /// Of these, live streams of lamps.
+    pub event_streams: usize,
 }
 
 impl Default for Limits {
@@ -127,6 +131,7 @@ impl Default for Limits {
             // Longer than the default max_expires: a phone that only refreshes keeps its connection.
             tcp_idle_seconds: 3_900,
             http_connections: 1_024,
+            event_streams: 512,
         }
     }
 }
@@ -175,6 +180,20 @@ pub enum Durability {
     Relaxed,
     /// Nothing is kept.
     Memory,
+}
+
+/// What is remembered for explaining lamps, in memory only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// How many exchanges, of all subscriptions together; 0 for none.
+    pub exchanges: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        // 3 MB: a few hundred watchers' day, or the last seconds of a hundred thousand.
+        Self { exchanges: 65_536 }
+    }
 }
 
 /// Who may speak SIP to us.

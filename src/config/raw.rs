@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) rates: Rates,
     pub(super) data: Data,
+    pub(super) history: History,
     pub(super) access: Access,
     pub(super) api: Api,
     pub(super) log: Log,
@@ -82,6 +83,7 @@ pub(super) struct Limits {
     pub(super) tcp_connections_per_address: Option<Spanned<i64>>,
     pub(super) tcp_idle_seconds: Option<Spanned<i64>>,
     pub(super) http_connections: Option<Spanned<i64>>,
+    pub(super) event_streams: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -98,6 +100,12 @@ pub(super) struct Rates {
 pub(super) struct Data {
     pub(super) dir: Option<Spanned<PathBuf>>,
     pub(super) durability: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct History {
+    pub(super) exchanges: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]

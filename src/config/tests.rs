@@ -101,6 +101,7 @@ fn nothing_at_all_serves() {
     assert!(config.sip.listen.iter().all(|l| l.address.ip().is_loopback() && l.address.port() == 5060));
     assert_eq!(config.presence.packages.len(), 3);
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.history.exchanges, 65_536);
     assert_eq!(config.limits.subscriptions, 1_000_000);
     assert_eq!(config.log.level, "info");
 }
@@ -223,6 +224,8 @@ fn expires_and_limits_stay_in_their_ranges() {
         ("limits.subscriptions = 0", "limits.subscriptions"),
         ("limits.tcp_idle_seconds = -1", "limits.tcp_idle_seconds"),
         ("limits.http_connections = 100000001", "limits.http_connections"),
+        ("limits.event_streams = 0", "limits.event_streams"),
+        ("history.exchanges = -1", "history.exchanges"),
     ] {
         assert_eq!(refused(text).key, key, "{text}");
     }

@@ -5,7 +5,8 @@
 //! is shared without locks. Tokens and passwords never leave this room, nor do they appear in its `Debug` output.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use crate::config::{self, Config, Publishes};
 use crate::sip::digest::Verifier;
@@ -66,11 +67,14 @@ pub struct Directory {
 #[derive(Debug)]
 struct Account {
     id: Box<str>,
+    name: Box<str>,
     realm: Box<str>,
     parent: Option<AccountNo>,
     users: HashMap<Box<str>, Member>,
     devices: HashMap<Box<str>, Member>,
     principals: HashMap<Box<str>, Principal>,
+    /// Every extension of a device or a user, with its user's name.
+    extensions: BTreeMap<Box<str>, Option<Box<str>>>,
 }
 
 impl Directory {
@@ -127,6 +131,12 @@ impl Directory {
         self.tokens.bearer(token)
     }
 
+    /// The accounts that `bearer` may see and manage: id, name and realm of each, in the order of the configuration.
+    pub fn visible_to(&self, bearer: Bearer) -> impl Iterator<Item = (&str, &str, &str)> {
+        let seen = move |no: &AccountNo| self.may_see(&bearer, *no);
+        self.accounts().filter(seen).filter_map(|no| self.account(no)).map(|a| (&*a.id, &*a.name, &*a.realm))
+    }
+
     /// Whether `bearer` may see and manage `account`: his own, one below it, or any for the superuser.
     pub fn may_see(&self, bearer: &Bearer, account: AccountNo) -> bool {
         match bearer {
@@ -135,6 +145,25 @@ impl Directory {
                 std::iter::successors(Some(account), |at| self.account(*at)?.parent).any(|at| at == *own)
             }
         }
+    }
+
+    /// The extensions of an account that the configuration names, from one on, ordered.
+    pub fn extensions_from(&self, account: AccountNo, from: &str) -> impl Iterator<Item = &str> {
+        let from = (Bound::Included(from), Bound::Unbounded);
+        self.account(account)
+            .into_iter()
+            .flat_map(move |account| account.extensions.range::<str, _>(from))
+            .map(|(e, _)| &**e)
+    }
+
+    /// Whether the configuration names this extension, in lower case.
+    pub fn has_extension(&self, account: AccountNo, extension: &str) -> bool {
+        self.account(account).is_some_and(|account| account.extensions.contains_key(extension))
+    }
+
+    /// The name of the user whose extension this is, in lower case.
+    pub fn name_of(&self, account: AccountNo, extension: &str) -> Option<&str> {
+        self.account(account)?.extensions.get(extension)?.as_deref()
     }
 
     /// The device of an account with this id.
@@ -183,11 +212,13 @@ impl Account {
         let principals = account.devices.iter().filter_map(|device| principal(account, device, &realm)).collect();
         Self {
             id: account.id.as_str().into(),
+            name: account.name.as_str().into(),
             realm,
             parent: account.parent.as_ref().and_then(|parent| by_id.get(parent.as_str()).copied()),
             users: account.users.iter().map(user).collect(),
             devices: account.devices.iter().map(device).collect(),
             principals,
+            extensions: extensions(account),
         }
     }
 }
@@ -201,6 +232,20 @@ fn principal(account: &config::Account, device: &config::Device, realm: &str) ->
     let own = own.map(|extension| extension.to_ascii_lowercase().into()).collect();
     let verifier = sip.password.as_ref().map(|password| Verifier::new(&sip.username, realm, password.expose()));
     Some((sip.username.as_str().into(), Principal { verifier, own, publishes: sip.publishes }))
+}
+
+/// Every extension of a device or a user, with the name of its user if he has one.
+fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>> {
+    let name = |user: &config::User| user.username.as_deref().map(Box::from);
+    let of_devices = account.devices.iter().filter_map(|device| {
+        let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
+        Some((own(device)?.into(), owner.and_then(name)))
+    });
+    let of_users = account.users.iter().filter_map(|user| {
+        let extension = user.presence_id.as_ref()?.to_ascii_lowercase();
+        Some((extension.into(), name(user)))
+    });
+    of_devices.chain(of_users).collect()
 }
 
 /// The extension of a device: its presence id, else its SIP user name.

@@ -1,6 +1,7 @@
 //! Listing, reset and set: what the API asks for (the trait [`super::control::Control`] without clock and sockets).
 
 use super::control::{LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use super::history::Cause;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
@@ -22,15 +23,13 @@ impl Notifier {
     }
 
     fn record(&self, aor: &Aor, s: &Subscription) -> SubscriptionRecord {
-        let from = NameAddr::read(&s.dialog.remote).map_or("", |remote| remote.uri);
-        let from = from.split_once(':').map_or(from, |(_, rest)| rest);
         SubscriptionRecord {
             user: aor.user.to_string(),
             package: s.package,
-            call_id: s.dialog.call_id.to_string(),
-            from: from.split(';').next().unwrap_or(from).to_string(),
+            call_id: s.dialog.call_id().to_string(),
+            from: watcher_uri(s).to_string(),
             expires: s.granted,
-            subscribed_at: s.subscribed_at.0 / 1_000,
+            subscribed_at: s.subscribed_at().0 / 1_000,
             last: s.last.as_ref().map(|last| last_notify(s, last)),
             user_agent: s.user_agent.as_deref().map(String::from),
             proxy_route: s.dialog.first_route().map(String::from),
@@ -63,6 +62,7 @@ impl Notifier {
                 state.reset();
                 self.watch_calls(now, presentity, state);
                 self.compose(presentity, state, true);
+                self.note_changed(now, presentity, state, Cause::Reset, true);
                 self.keep_state(presentity, state, out);
                 self.fan_out(now, presentity, state, out);
             });
@@ -86,7 +86,7 @@ impl Notifier {
             let made = self.table.obtain(&aor, realm, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
                 state.manual = (manual != CallState::Terminated).then_some(manual);
-                self.spread_news(now, presentity, state, out);
+                self.spread_news(now, presentity, state, Cause::Set, out);
             });
             full = made.is_err();
         });
@@ -97,8 +97,15 @@ impl Notifier {
     }
 }
 
+/// `user@realm` of a watcher as he wrote it, without scheme and parameters.
+pub(super) fn watcher_uri(s: &Subscription) -> &str {
+    let from = NameAddr::read(s.dialog.remote()).map_or("", |remote| remote.uri);
+    let from = from.split_once(':').map_or(from, |(_, rest)| rest);
+    from.split(';').next().unwrap_or(from)
+}
+
 /// The body is not kept but put together again from what it was made of.
-fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
+pub(super) fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
     let whole = |tail: &str| package::get(s.package).body(last.version, &s.entity, tail);
     let body = last.tail.as_deref().map(whole).unwrap_or_default();
     LastNotify { cseq: last.cseq, reply: last.reply, body }

@@ -1,5 +1,6 @@
 //! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
 
+use super::explain::Explain;
 use crate::directory::AccountNo;
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -68,7 +69,7 @@ pub enum Refusal {
 }
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.
-pub trait Control: Send + Sync + 'static {
+pub trait Control: Explain {
     /// The subscriptions of an account, of one package or of all, ordered by user.
     fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord>;
     /// The publications of an account, of one package or of all, ordered by user.

@@ -1,5 +1,6 @@
 //! What the passing of time does.
 
+use super::history::Cause;
 use super::wheel::{Entry, Watch};
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
@@ -42,7 +43,7 @@ impl Notifier {
         state.calls_timer = None;
         // Forgetting what has ended is news to nobody, and then nobody is told.
         state.calls.pass_time(now);
-        self.spread_news(now, presentity, state, out);
+        self.spread_news(now, presentity, state, Cause::CallLapsed, out);
     }
 
     /// A subscription that is not refreshed ends with a NOTIFY that says so (RFC 6665 section 4.2.1.4); one whose
@@ -93,7 +94,7 @@ impl Notifier {
         }
         tracing::debug!(presentity = &*presentity.uri, etag = %publication.etag, "publication expired");
         self.forget_publication(presentity, state, number);
-        self.spread_news(now, presentity, state, out);
+        self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Telling all who are behind, in bounded slices.
 
+use super::history::Cause;
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
@@ -59,9 +60,17 @@ impl Notifier {
     }
 
     /// Composes anew after a change, has it kept, and tells those for whom it is one.
-    pub(super) fn spread_news(&self, now: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
+    pub(super) fn spread_news(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        cause: Cause,
+        out: &mut Outbox,
+    ) {
         self.watch_calls(now, presentity, state);
         let news = self.compose(presentity, state, false);
+        self.note_changed(now, presentity, state, cause, news);
         self.keep_state(presentity, state, out);
         if news {
             self.fan_out(now, presentity, state, out);

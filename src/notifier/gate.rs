@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
 use crate::config::Rates;
@@ -71,7 +72,7 @@ struct Known {
 pub(super) struct Gate {
     rates: Rates,
     key: [u8; 16],
-    known: DashMap<SocketAddr, Known>,
+    known: DashMap<SocketAddr, Known, RandomState>,
     /// Made when the first stranger comes.
     by_source: OnceLock<Box<[Bucket]>>,
     by_address: OnceLock<Box<[Bucket]>>,
@@ -86,7 +87,7 @@ impl Gate {
         Gate {
             rates,
             key,
-            known: DashMap::new(),
+            known: DashMap::default(),
             by_source: OnceLock::new(),
             by_address: OnceLock::new(),
             strangers: Bucket::default(),

@@ -7,7 +7,7 @@
 //!
 //! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `pace`, `fan_out`, `admin` (listing, reset, set), `route`, `names` and `lookup` (next hops that are names), `wheel`.
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `explain`, `history` and `events` (what is, what has been, what has just changed), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -23,6 +23,7 @@ use crate::package;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
+use crate::presence::shared::SharedTexts;
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
 use crate::sip::digest::Verifier;
@@ -36,9 +37,12 @@ mod access;
 mod admin;
 mod answer;
 pub mod control;
+pub mod events;
 mod expire;
+pub mod explain;
 mod fan_out;
 mod gate;
+pub mod history;
 mod lookup;
 mod named;
 pub mod names;
@@ -50,6 +54,7 @@ mod publish;
 mod request;
 pub mod route;
 mod subscribe;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -75,6 +80,8 @@ pub struct Settings {
     pub directory: Arc<Directory>,
     /// Our addresses, and whose word is taken for others.
     pub routing: Routing,
+    /// How many exchanges are remembered.
+    pub history: usize,
     /// Whether changes leave as records for a journal.
     pub journal: bool,
     /// Key of all that has to be unguessable: tags, branches, entity-tags. New for every start.
@@ -91,6 +98,7 @@ impl Settings {
             rates: config.rates,
             directory,
             routing: Routing { listeners, trusted: config.access.trusted.clone() },
+            history: config.history.exchanges,
             journal: config.data.durability != Durability::Memory,
             secret,
         }
@@ -109,6 +117,8 @@ pub struct Notifier {
     /// The verifier of a password that nobody has.
     nobody: Verifier,
     names: names::Names,
+    /// The names of phone models.
+    agents: SharedTexts,
     /// What Allow-Events says.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
@@ -119,6 +129,8 @@ pub struct Notifier {
     /// True once the server is about to stop: then no new subscription is taken on.
     draining: AtomicBool,
     large: write::Tally,
+    history: history::History,
+    feed: events::Feed,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -140,10 +152,12 @@ impl Notifier {
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
         let gate = Gate::new(settings.rates, settings.secret);
+        let history = history::History::new(settings.history);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
+            agents: SharedTexts::default(),
             allow_events,
             settings,
             table,
@@ -158,6 +172,8 @@ impl Notifier {
             keeping: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             large: write::Tally::default(),
+            history,
+            feed: events::Feed::default(),
             panics: AtomicU64::new(0),
         }
     }
@@ -209,6 +225,7 @@ impl Notifier {
     /// Does everything that is due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
         self.gate.pass_time(now);
+        self.transactions.pass_time(now.0);
         for entry in self.wheel.take_due(now) {
             self.contained(out, |out| self.look_at(now, entry, out));
         }

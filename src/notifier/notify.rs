@@ -7,7 +7,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::subscription::{Answered, Delivery, InFlight, NEVER, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -47,7 +47,7 @@ impl Notifier {
     /// copies of it leave, and its reply, should one come, does not count for this one. It may have to wait for the name of
     /// its next hop to be looked up; then this is called again.
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
-        if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source.flow.is_none()) {
+        if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source().flow.is_none()) {
             // After a restart: the phone may have come back by a new connection in another dialog.
             follow(subscription);
         }
@@ -68,6 +68,7 @@ impl Notifier {
             subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         }
+        self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document = Document { tag, version, tail: tail.as_deref() };
         let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
@@ -120,7 +121,7 @@ impl Notifier {
         }
         let retry_after = reply.first(Name::RetryAfter).and_then(retry_after);
         self.table.with_number(place.presentity, |presentity, state| {
-            let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
+            let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
                 self.gate.know(now, source.peer);
                 let fate = Fate { cseq, status, retry_after, lost: false };
@@ -137,6 +138,7 @@ impl Notifier {
                 let Some(s) = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce) else { return };
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
                 if waited_for && follow(s) {
+                    self.note_superseded(now, s);
                     // It has come back by another connection meanwhile.
                     s.delivery = Delivery::Idle;
                     self.notify(now, presentity, state, slot, out);
@@ -152,6 +154,7 @@ impl Notifier {
         let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let (place, source) = (subscription.place, subscription.source());
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
             _ => return self.conclude_late(now, presentity, state, slot, fate, out),
@@ -159,6 +162,7 @@ impl Notifier {
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
+        self.note_answered(now, place, source, flight, status);
         if status == NO_ANSWER && flight.detour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();
@@ -196,7 +200,14 @@ impl Notifier {
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
         }
+        if failures > 0 || status >= 300 {
+            self.feed.subscription(presentity, subscription.place);
+        }
         if status < 300 {
+            let told_before = subscription.acknowledged != Revision::default();
+            if told_before && revision == current[subscription.package.0 as usize] && subscription.is_behind(revision) {
+                self.note_lamp_seen(now, subscription.place, state.changed_at);
+            }
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
             subscription.acknowledged = revision;
@@ -212,7 +223,7 @@ impl Notifier {
                 self.watch_delivery(now, subscription, until);
             }
             tracing::debug!(
-                watcher = &*subscription.dialog.remote,
+                watcher = subscription.dialog.remote(),
                 presentity = &*presentity.uri,
                 status,
                 failures = failures + 1,
@@ -264,8 +275,8 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let current: [Revision; MAX_PACKAGES] = state.views.each_ref().map(|view| view.revision);
-        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == Some(at)) else { return };
-        subscription.delivery_timer = None;
+        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == at) else { return };
+        subscription.delivery_timer = NEVER;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
         let proven = self.is_proven(subscription);
@@ -313,12 +324,13 @@ impl Notifier {
 
     /// Has the subscription looked at by `deadline`, unless it will be anyway.
     pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
-        if subscription.delivery_timer.is_none_or(|at| at > deadline) {
+        let at = subscription.delivery_timer;
+        if at > deadline {
             let Place { presentity, slot, .. } = subscription.place;
-            if let Some(at) = subscription.delivery_timer {
+            if at != NEVER {
                 self.wheel.cancel(at, presentity, Watch::Delivery(slot));
             }
-            subscription.delivery_timer = Some(self.wheel.file(now, deadline, presentity, Watch::Delivery(slot)));
+            subscription.delivery_timer = self.wheel.file(now, deadline, presentity, Watch::Delivery(slot));
         }
     }
 
@@ -339,14 +351,15 @@ impl Notifier {
             self.keep_state(presentity, state, out);
         }
         self.table.discount_subscription(presentity.aor.account);
+        self.feed.subscription(presentity, subscription.place);
         self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
-        if let Some(at) = subscription.delivery_timer {
-            self.wheel.cancel(at, presentity.number, Watch::Delivery(slot));
+        if subscription.delivery_timer != NEVER {
+            self.wheel.cancel(subscription.delivery_timer, presentity.number, Watch::Delivery(slot));
         }
         tracing::debug!(
-            watcher = &*subscription.dialog.remote,
+            watcher = subscription.dialog.remote(),
             presentity = &*presentity.uri,
-            call_id = &*subscription.dialog.call_id,
+            call_id = subscription.dialog.call_id(),
             why,
             "subscription gone"
         );

@@ -34,37 +34,47 @@ pub struct Promise {
 }
 
 /// Memory in which messages are written, many to a block: so one costs no allocation of its own, and takes what it is long.
-/// A block lives as long as any of its messages, which is no more than the half minute that a transaction takes.
+///
+/// A block lives as long as any of its messages. Answers are kept for the half minute in which their requests may be
+/// repeated, NOTIFYs until they are answered themselves: so they do not share blocks.
 #[derive(Debug, Default)]
 pub struct Pool {
-    block: BytesMut,
+    answers: BytesMut,
+    notifies: BytesMut,
     /// The message that is being written, and ...
     message: Vec<u8>,
     /// ... the part of its body that is its own.
-    pub(super) own: String,
+    own: String,
 }
 
 /// How large a block is (octets).
 const BLOCK: usize = 64 * 1024;
 
 impl Pool {
-    /// Writes a message.
-    pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut String)) -> Bytes {
+    /// Writes an answer.
+    pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        self.message.clear();
+        write(&mut self.message);
+        keep(&self.message, &mut self.answers)
+    }
+
+    /// Writes a NOTIFY.
+    pub(super) fn notify(&mut self, write: impl FnOnce(&mut Vec<u8>, &mut String)) -> Bytes {
         self.message.clear();
         self.own.clear();
         write(&mut self.message, &mut self.own);
-        self.keep()
+        keep(&self.message, &mut self.notifies)
     }
+}
 
-    fn keep(&mut self) -> Bytes {
-        let length = self.message.len();
-        if self.block.capacity() < length {
-            // Not reserve(), which would look whether all of the old block has come back.
-            self.block = BytesMut::with_capacity(BLOCK.max(length));
-        }
-        self.block.extend_from_slice(&self.message);
-        self.block.split().freeze()
+/// Copies a message to where the free part of a block begins.
+fn keep(message: &[u8], block: &mut BytesMut) -> Bytes {
+    if block.capacity() < message.len() {
+        // Not reserve(), which would look whether all of the old block has come back.
+        *block = BytesMut::with_capacity(BLOCK.max(message.len()));
     }
+    block.extend_from_slice(message);
+    block.split().freeze()
 }
 
 /// Collects what is to be sent.

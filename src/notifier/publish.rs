@@ -1,22 +1,26 @@
 //! PUBLISH (RFC 3903 section 6).
 
 use super::answer::Answer;
+use super::history::Cause;
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package::{self, BodyError, PackageId};
 use crate::presence::facts::Report;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::publication::{Content, EntityTag, Publication, PublicationNo};
+use crate::presence::publication::{Content, EntityTag, Origin, Publication, PublicationNo};
 use crate::presence::{Aor, Tick};
 use crate::sip::StatusCode;
 use crate::sip::headers::media_type;
 use crate::sip::uri::Uri;
 use crate::sip::wire::{Message, Name};
+use crate::transport::Source;
 
 /// The briefest lifetime of a publication in seconds, where subscriptions must be longer. Kamailio's pua_dialoginfo
 /// ends a call with an Expires of 11 and refreshes with whatever is left of it, and gives up for good on a 423: the
 /// lamp would stay lit. What lives less than this could not be refreshed in time.
 const LEAST_EXPIRES: u32 = 5;
+/// The longest text kept of who published (characters).
+const MAX_ORIGIN: usize = 128;
 
 /// What a PUBLISH asks for, once it has been found to be in order.
 struct Wish {
@@ -27,6 +31,8 @@ struct Wish {
     granted: u32,
     /// What it says; none for a mere refresh or withdrawal.
     report: Option<Report>,
+    /// Who publishes, of a new one.
+    origin: Option<Box<Origin>>,
 }
 
 impl Notifier {
@@ -37,6 +43,7 @@ impl Notifier {
         now: Tick,
         request: &Message<'_>,
         uri: &Uri<'_>,
+        source: Source,
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
@@ -45,13 +52,14 @@ impl Notifier {
         let etag = self.condition_of(now, request, &aor, package)?;
         let granted = self.grant(request, self.settings.presence.min_expires.min(LEAST_EXPIRES))?;
         let report = self.report_of(request, package, etag.is_some())?;
-        let wish = Wish { package, etag, granted, report };
+        let origin = etag.is_none().then(|| Box::new(origin_of(request, source)));
+        let wish = Wish { package, etag, granted, report, origin };
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, |presentity, state| {
                 let etag = self.take_over(now, presentity, state, wish)?;
-                self.spread_news(now, presentity, state, out);
+                self.spread_news(now, presentity, state, Cause::Published, out);
                 Ok(Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string()))
             })
             .map_err(|_| full())?
@@ -138,7 +146,8 @@ impl Notifier {
                 watch(&mut timer_at);
                 let content = content.unwrap_or(Content::Calls);
                 let package = wish.package;
-                state.publications.push(Publication { etag, package, expires_at, timer_at, content });
+                let origin = wish.origin;
+                state.publications.push(Publication { etag, package, expires_at, timer_at, origin, content });
             }
         }
         Ok(etag)
@@ -150,6 +159,17 @@ impl Notifier {
             self.wheel.cancel(publication.timer_at, presentity.number, Watch::Publication(number));
         }
         state.remove_publication(number);
+    }
+}
+
+/// Who a PUBLISH comes from, for people: shortened, for a stranger wrote it.
+fn origin_of(request: &Message<'_>, source: Source) -> Origin {
+    let brief = |text: &str| text.chars().take(MAX_ORIGIN).collect::<String>().into();
+    Origin {
+        from: brief(request.from.uri),
+        user_agent: request.first(Name::UserAgent).map(brief),
+        address: source.peer,
+        transport: source.transport,
     }
 }
 

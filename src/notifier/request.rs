@@ -65,7 +65,7 @@ impl Notifier {
             })
             .and_then(|(method, uri, sender)| match method {
                 Method::Subscribe => self.subscribe(now, request, &uri, source, sender, out),
-                Method::Publish => self.publish(now, request, &uri, out),
+                Method::Publish => self.publish(now, request, &uri, source, out),
                 _ => self.options(now, request, out),
             })
             .unwrap_or_else(|refusal| refusal);
@@ -254,7 +254,7 @@ impl Notifier {
             ToTag::Same(tag) => Some(tag),
             ToTag::None => None,
         };
-        pool.write(|out, _| {
+        pool.answer(|out| {
             let mut writer = wire::reply(out, &answer.status, &answer.reason, request, source.peer, tag);
             if answer.record_route {
                 for value in request.all(Name::RecordRoute) {

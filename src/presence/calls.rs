@@ -47,6 +47,19 @@ struct Call {
     said: Tick,
 }
 
+/// A live call, and why it is still there.
+#[derive(Clone, Copy, Debug)]
+pub struct CallStory<'a> {
+    /// What is known of it.
+    pub report: &'a CallReport,
+    /// The publications that speak of it; with the last it goes.
+    pub holders: &'a [PublicationNo],
+    /// When it was last spoken of.
+    pub said: Tick,
+    /// When it goes for want of news, if it has not been answered yet.
+    pub lapses: Option<Tick>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Tombstone {
     report: CallReport,
@@ -157,6 +170,16 @@ impl Calls {
             CallState::Terminated => 4,
         });
         calls
+    }
+
+    /// The live calls with all that is known of them, in the order in which they came.
+    pub fn stories(&self) -> impl Iterator<Item = CallStory<'_>> {
+        self.live.iter().map(|call| CallStory {
+            report: &call.report,
+            holders: &call.holders,
+            said: call.said,
+            lapses: call.lapses(),
+        })
     }
 
     /// The calls whose end watchers are still to be shown, once (RFC 4235 section 3.7.1).

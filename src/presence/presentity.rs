@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
@@ -46,6 +47,8 @@ pub struct State {
     pub views: [View; MAX_PACKAGES],
     /// The walk over the watchers that are behind.
     pub fan_out: FanOut,
+    /// When it last changed.
+    pub changed_at: Tick,
     /// When the timer that watches over calls, ringing or ended, will look next.
     pub calls_timer: Option<Tick>,
 }
@@ -139,15 +142,21 @@ pub struct Watchers {
     slots: Vec<Option<Box<Subscription>>>,
     free: Vec<u32>,
     of_package: [u32; MAX_PACKAGES],
-    /// The latest subscription of each phone for each event.
-    of_phone: HashMap<u64, u32>,
+    /// What the phone in each slot has this subscription of; 0 where that is another one by now, or nothing.
+    wishes: Vec<u64>,
+    /// The same the other way round, where there are too many slots to look through: the latest of each.
+    #[allow(clippy::box_collection)] // hardly any presentity has one
+    of_wish: Option<Box<HashMap<u64, u32, RandomState>>>,
 }
+
+/// From so many slots on there is an index of who has which.
+const MANY: usize = 64;
 
 /// What a phone can have one subscription of.
 fn wish_of(phone: PhoneId, package: PackageId, event_id: Option<&str>) -> u64 {
     let mut hasher = SipHasher13::new();
     (phone, package, event_id).hash(&mut hasher);
-    hasher.finish()
+    hasher.finish().max(1)
 }
 
 impl Watchers {
@@ -158,9 +167,9 @@ impl Watchers {
 
     /// The latest subscription of a phone for the same event.
     pub fn latest_of(&self, phone: PhoneId, package: PackageId, event_id: Option<&str>) -> Option<u32> {
-        let slot = *self.of_phone.get(&wish_of(phone, package, event_id))?;
+        let slot = self.latest(wish_of(phone, package, event_id))?;
         let s = self.slots.get(slot as usize)?.as_deref()?;
-        (s.phone.id() == phone && s.package == package && s.event_id.as_deref() == event_id).then_some(slot)
+        (s.phone.id() == phone && s.package == package && s.event_id() == event_id).then_some(slot)
     }
 
     /// Puts a subscription into the vacant slot; `lasting` unless it is a mere look at the state.
@@ -173,6 +182,7 @@ impl Watchers {
                 self.slots.len() - 1
             }
         };
+        self.wishes.resize(self.slots.len(), 0);
         if lasting {
             self.index(slot as u32, &subscription);
         }
@@ -188,13 +198,33 @@ impl Watchers {
         let Some(place) = self.free.iter().position(|free| *free == slot) else { return false };
         self.free.swap_remove(place);
         self.of_package[subscription.package.0 as usize] += 1;
+        self.wishes.resize(self.slots.len(), 0);
         self.index(slot, &subscription);
         self.slots[slot as usize] = Some(Box::new(subscription));
         true
     }
 
+    fn latest(&self, wish: u64) -> Option<u32> {
+        match &self.of_wish {
+            Some(of_wish) => of_wish.get(&wish).copied(),
+            None => self.wishes.iter().position(|known| *known == wish).map(|slot| slot as u32),
+        }
+    }
+
     fn index(&mut self, slot: u32, s: &Subscription) {
-        self.of_phone.insert(wish_of(s.phone.id(), s.package, s.event_id.as_deref()), slot);
+        let wish = wish_of(s.phone.id(), s.package, s.event_id());
+        if let Some(earlier) = self.latest(wish) {
+            self.wishes[earlier as usize] = 0;
+        }
+        self.wishes[slot as usize] = wish;
+        match &mut self.of_wish {
+            Some(of_wish) => _ = of_wish.insert(wish, slot),
+            None if self.wishes.len() < MANY => {}
+            None => {
+                let known = self.wishes.iter().zip(0..).filter(|(wish, _)| **wish != 0);
+                self.of_wish = Some(Box::new(known.map(|(wish, slot)| (*wish, slot)).collect()));
+            }
+        }
     }
 
     /// The subscription in a slot.
@@ -207,9 +237,9 @@ impl Watchers {
         let taken = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
         self.of_package[taken.package.0 as usize] -= 1;
-        let wish = wish_of(taken.phone.id(), taken.package, taken.event_id.as_deref());
-        if self.of_phone.get(&wish) == Some(&slot) {
-            self.of_phone.remove(&wish);
+        let wish = std::mem::take(&mut self.wishes[slot as usize]);
+        if let Some(of_wish) = self.of_wish.as_mut().filter(|of_wish| of_wish.get(&wish) == Some(&slot)) {
+            of_wish.remove(&wish);
         }
         if self.is_empty() {
             *self = Watchers::default();

@@ -1,11 +1,13 @@
 //! Publications: what a publisher has said and may still change, under an entity-tag, until it expires (RFC 3903).
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Basic, Mailbox, MessageClass, Person};
 use super::{PackageId, Tick};
+use crate::sip::Transport;
 
 /// Names a publication within the server; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,8 +54,23 @@ pub struct Publication {
     pub expires_at: Tick,
     /// When the timer that watches over it will look next.
     pub timer_at: Tick,
+    /// Who made it; not known any more after a restart.
+    pub origin: Option<Box<Origin>>,
     /// What it says.
     pub content: Content,
+}
+
+/// Who has made a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The URI of his From.
+    pub from: Box<str>,
+    /// His User-Agent, if he names one.
+    pub user_agent: Option<Box<str>>,
+    /// Where it came from.
+    pub address: SocketAddr,
+    /// And how.
+    pub transport: Transport,
 }
 
 /// What a publication says, apart from calls, which are kept by call.

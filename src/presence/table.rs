@@ -5,10 +5,12 @@
 //! by account, ordered by user, for listings. They change only when a presentity comes or goes.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::presentity::{Presentity, State};
@@ -17,8 +19,8 @@ use super::{AccountNo, Aor};
 /// All presentities.
 #[derive(Debug)]
 pub struct Table {
-    by_aor: DashMap<Aor, Arc<Presentity>>,
-    by_number: DashMap<u32, Arc<Presentity>>,
+    by_aor: DashMap<Aor, Arc<Presentity>, RandomState>,
+    by_number: DashMap<u32, Arc<Presentity>, RandomState>,
     accounts: Box<[Account]>,
     next_number: AtomicU32,
     subscriptions: AtomicUsize,
@@ -39,8 +41,8 @@ impl Table {
     /// An empty table for so many accounts.
     pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
         Table {
-            by_aor: DashMap::new(),
-            by_number: DashMap::new(),
+            by_aor: DashMap::default(),
+            by_number: DashMap::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
             next_number: AtomicU32::new(1),
             subscriptions: AtomicUsize::new(0),
@@ -103,6 +105,13 @@ impl Table {
     /// The presentities of an account, ordered by user.
     pub fn of_account(&self, account: AccountNo) -> Vec<Arc<Presentity>> {
         self.accounts[account.0 as usize].presentities.lock().values().cloned().collect()
+    }
+
+    /// The presentities of an account from a user on, ordered by user; no more than `most`.
+    pub fn of_account_from(&self, account: AccountNo, user: &str, most: usize) -> Vec<Arc<Presentity>> {
+        let all = self.accounts[account.0 as usize].presentities.lock();
+        let from = (Bound::Included(user), Bound::Unbounded);
+        all.range::<str, _>(from).take(most).map(|(_, presentity)| Arc::clone(presentity)).collect()
     }
 
     /// How many subscriptions there are in all.

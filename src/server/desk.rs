@@ -8,6 +8,9 @@ use super::clock::Clock;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
 use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use crate::notifier::events::Changed;
+use crate::notifier::explain::Explain;
+use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -79,5 +82,59 @@ impl Control for Desk {
             self.notifier.set(self.clock.now(), account, user, state, &mut out)?;
             self.hand_over(out)
         })
+    }
+}
+
+impl Explain for Desk {
+    fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp> {
+        self.notifier.lamp(account, extension)
+    }
+
+    fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
+        self.notifier.lamps(account, from, most)
+    }
+
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory> {
+        self.notifier.lamp_story(self.clock.now(), account, extension)
+    }
+
+    fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
+        self.notifier.subscription(account, id)
+    }
+
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+        self.notifier.subscription_story(account, id)
+    }
+
+    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
+        self.notifier.find_watchers(account, text, most)
+    }
+
+    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+        let mut out = Outbox::default();
+        let found = self.notifier.resend(self.clock.now(), account, id, &mut out);
+        self.hand_over(out).map(|()| found)
+    }
+
+    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+        let mut out = Outbox::default();
+        let found = self.notifier.end(self.clock.now(), account, id, &mut out);
+        self.hand_over(out).map(|()| found)
+    }
+
+    fn overview(&self, account: AccountNo) -> Overview {
+        self.notifier.overview(self.clock.now(), account)
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.notifier.numbers(self.clock.now())
+    }
+
+    fn listen(&self, on: bool) {
+        self.notifier.listen(on);
+    }
+
+    fn changes(&self) -> (Vec<Changed>, bool) {
+        self.notifier.changes()
     }
 }

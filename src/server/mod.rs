@@ -143,6 +143,7 @@ impl Server {
             strict_compat: config.api.strict_compat,
             ready: Arc::clone(&ready),
             node: node_name(),
+            event_streams: config.limits.event_streams,
         };
         let router = api::router(state);
         threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);

@@ -118,7 +118,9 @@ fn unknown_methods_and_paths_have_the_envelope() {
         .send("BREW", &format!("/v2/accounts/{A}/presence"), &["X-Auth-Token: acme-token"], "")
         .fault(501, "not_implemented");
     world.send("BREW", "/", &[], "").fault(501, "not_implemented");
-    for path in ["/", "/x", "/v3/accounts", "/favicon.ico", "//", "/healthz/x"] {
+    world.send("POST", "/", &[], "").fault(404, "not_found");
+    assert!(world.send("GET", "/", &[], "").body.contains("Lamplighter"), "the dashboard");
+    for path in ["/x", "/assets/x", "/v3/accounts", "/favicon.ico", "//", "/healthz/x"] {
         assert_eq!(world.send("GET", path, &[], "").fault(404, "not_found"), json!({"message": "not found"}), "{path}");
     }
 }

@@ -10,6 +10,9 @@ use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::events::Changed;
+use lamplighter::notifier::explain::Explain;
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -105,6 +108,44 @@ impl Control for Notes {
     }
 }
 
+/// What explains lamps is tested with a real notifier (tests/lamps.rs); this one knows nothing.
+impl Explain for Notes {
+    fn lamp(&self, _: AccountNo, _: &str) -> Option<Lamp> {
+        None
+    }
+    fn lamps(&self, _: AccountNo, _: &str, _: usize) -> Vec<Lamp> {
+        Vec::new()
+    }
+    fn lamp_story(&self, _: AccountNo, _: &str) -> Option<LampStory> {
+        None
+    }
+    fn subscription(&self, _: AccountNo, _: &str) -> Option<WatcherRow> {
+        None
+    }
+    fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
+        None
+    }
+    fn find_watchers(&self, _: AccountNo, _: &str, _: usize) -> Vec<WatcherRow> {
+        Vec::new()
+    }
+    fn resend(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+    fn end(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+    fn overview(&self, _: AccountNo) -> Overview {
+        Overview::default()
+    }
+    fn numbers(&self) -> Numbers {
+        Numbers::default()
+    }
+    fn listen(&self, _: bool) {}
+    fn changes(&self) -> (Vec<Changed>, bool) {
+        (Vec::new(), false)
+    }
+}
+
 /// A server on a loopback port of its own.
 pub(crate) struct World {
     pub(crate) notes: Arc<Notes>,
@@ -129,6 +170,7 @@ impl World {
             strict_compat,
             ready: ready.clone(),
             node: "pres1".into(),
+            event_streams: 4,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

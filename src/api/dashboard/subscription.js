@@ -1,0 +1,80 @@
+// The page of one subscription: its dialog, its way, and what has been said in it.
+
+import * as api from "./api.js";
+import { badge, h, now, span, table, time } from "./dom.js";
+import { ladder } from "./ladder.js";
+import { answer } from "./lamp.js";
+import { living, redraw } from "./page.js";
+import { confirm } from "./talk.js";
+
+const facts = (pairs) => h("dl", null, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
+  .map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
+
+const mono = (text) => h("span", { class: "mono" }, text);
+
+const actions = (story) => {
+  const resend = () => confirm("Send a fresh NOTIFY?", `${story.watcher} is told the state of the moment once more.`, "Resend", () => api.resend(story.id));
+  const end = () => confirm("End this subscription?",
+    `${story.watcher} gets a last NOTIFY, as if its time were over. Most phones subscribe anew at once; until then this lamp of theirs is dark.`,
+    "End it", () => api.end(story.id), { bad: true });
+  return h("div", { class: "push" },
+    h("button", { type: "button", "data-key": "resend", id: "resend", onclick: resend }, "Resend NOTIFY"),
+    h("button", { type: "button", class: "bad", "data-key": "end", onclick: end }, "End subscription"));
+};
+
+const draw = (body, story) => {
+  document.title = `${story.watcher} on ${story.extension} · Lamplighter`;
+  const { dialog, flow } = story;
+  const latest = story.exchanges.slice(-12);
+  const missing = story.earlier + story.exchanges.length - latest.length;
+  redraw(body,
+    h("nav", { class: "crumbs", "aria-label": "Way back" }, h("a", { href: "#/wall" }, "Wall"), "›",
+      h("a", { href: `#/lamps/${encodeURIComponent(story.extension)}` }, story.extension), "›", h("span", null, story.watcher)),
+    h("div", { class: "hero" },
+      h("div", null, h("h1", null, story.watcher, h("span", { class: "soft" }, ` watches ${story.extension}`)),
+        h("p", null, badge(story.standing), h("span", { class: "soft" }, `  ${story.event}`),
+          story.behind ? h("strong", null, `  ${story.behind} behind${story.behind_since ? ` since ${time(story.behind_since)}` : ""}`) : null)),
+      actions(story)),
+    h("div", { class: "cols" },
+      h("div", { class: "two cols" },
+        h("section", { class: "card" }, h("h2", null, "Last exchanges"),
+          ladder(story, latest, missing),
+          h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
+        story.last_body ? h("section", { class: "card" }, h("h2", null, story.last.reply === 408 ? "Body of the last NOTIFY, which was not answered" : `Body of the last NOTIFY, answered ${story.last.reply}`), h("pre", { tabindex: 0 }, story.last_body)) : null),
+      h("div", { class: "third cols" },
+        h("section", { class: "card" }, h("h2", null, "State"), facts([
+          ["Knows", `revision ${story.acknowledged} of ${story.revision}`],
+          ["Under way", story.under_way && `NOTIFY ${story.under_way.cseq}, sent ${time(story.under_way.sent_at)}, ${story.under_way.copies} copies since`],
+          ["Last answer", story.last ? `${answer(story.last.reply)} to CSeq ${story.last.cseq}` : "none yet"],
+          ["Failures", story.failures ? `${story.failures} in a row` : null],
+          ["Next try", story.next_try_at && time(story.next_try_at)],
+          ["Subscribed", time(story.subscribed_at)],
+          ["Expires", [`${time(story.expires_at)}, in `, h("span", { "data-until": story.expires_at }, span(story.expires_at - now())), `, of ${story.granted} s`]],
+        ])),
+        h("section", { class: "card" }, h("h2", null, "Phone and way"), facts([
+          ["Make", story.family ?? "unknown"], ["User-Agent", story.user_agent], ["Transport", flow.transport], ["Peer", mono(flow.peer)],
+          ["Ours", mono(flow.local)], ["Connection", flow.connection === null ? null : `number ${flow.connection}`], ["Certificate", flow.certified ? "trusted" : null],
+        ])),
+        h("section", { class: "card" }, h("h2", null, "Dialog"), facts([
+          ["Call-ID", mono(dialog.call_id)], ["Our side", mono(dialog.local)], ["Our tag", mono(dialog.local_tag)], ["Phone's side", mono(dialog.remote)],
+          ["Contact", mono(dialog.target)], ["Route set", dialog.route_set.length ? dialog.route_set.map((route) => h("div", null, mono(route))) : "none"],
+          ["CSeq", `${dialog.local_cseq} ours, ${dialog.remote_cseq} theirs`], ["Event id", story.event_id],
+        ])))));
+};
+
+const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies"],
+  [...story.exchanges].reverse().map((one) => [
+    time(one.at, true), `${one.method} ${one.cseq}`, one.version === null ? "" : String(one.version), answer(one.reply),
+    one.delay_ms === null ? "" : `${one.delay_ms} ms`, one.bytes === null ? "" : `${one.bytes} B`, one.transport ?? "", one.copies ? `+${one.copies}` : "",
+  ]));
+
+export const subscriptionPage = (main, id) => {
+  document.title = "Subscription · Lamplighter";
+  let extension = null;
+  const load = async () => {
+    const story = await api.get(`subscriptions/${encodeURIComponent(id)}`);
+    extension = story.extension;
+    return story;
+  };
+  return living(main, load, draw, (news) => news.lamps.has(extension) || news.subscriptions.has(extension));
+};

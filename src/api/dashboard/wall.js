@@ -1,0 +1,229 @@
+// The live wall. Only the lamps that can be seen have elements, and these are used again for others when one scrolls: ten
+// thousand lamps cost no more than a screenful.
+
+import { STATES, h, icon, now, other, put, span } from "./dom.js";
+import * as store from "./store.js";
+import { whisper } from "./talk.js";
+
+/** Up to so many lamps there is room for more of each. */
+const FEW = 40;
+const SIZES = { roomy: { width: 272, height: 88, gap: 12 }, large: { width: 236, height: 66, gap: 10 }, small: { width: 104, height: 44, gap: 6 } };
+/** Rows that are ready above and below what can be seen. */
+const SPARE = 2;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const kept = { state: null, size: "large", names: true };
+
+/** One element, that shows one lamp at a time. */
+const makeTile = () => {
+  const parts = {
+    disc: h("span", { class: "disc" }), ext: h("span", { class: "ext" }), name: h("span", { class: "name" }),
+    mail: h("span", { class: "mail", hidden: true }, "mail"), word: h("span", { class: "word" }), with: h("span", { class: "with" }),
+    since: h("span", { class: "since" }), flag: h("span", { class: "flag", hidden: true }),
+  };
+  const link = h("a", { class: "lamp", tabindex: -1 }, parts.disc,
+    h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, parts.name, parts.mail, parts.flag),
+      h("span", { class: "what" }, parts.word, parts.with, parts.since)));
+  return { node: h("div", { class: "place", role: "listitem" }, link), link, parts, extension: null, lamp: null, state: null, index: -1 };
+};
+
+const timeOf = (lamp) => (lamp.changed_at && lamp.state !== "idle" && lamp.state !== "unknown" ? span(now() - lamp.changed_at) : "");
+
+const paint = (tile, lamp) => {
+  const { link, parts } = tile;
+  if (tile.state !== lamp.state) {
+    tile.state = lamp.state;
+    link.dataset.state = lamp.state;
+    parts.disc.replaceChildren(icon(lamp.state));
+  }
+  if (tile.extension !== lamp.extension) {
+    tile.extension = lamp.extension;
+    link.setAttribute("href", `#/lamps/${encodeURIComponent(lamp.extension)}`);
+    link.dataset.extension = lamp.extension;
+  }
+  const side = kept.names ? other(lamp.with) : "";
+  const word = STATES[lamp.state] ?? lamp.state;
+  put(parts.ext, lamp.extension);
+  put(parts.name, kept.names ? lamp.name ?? "" : "");
+  put(parts.word, word);
+  put(parts.with, side);
+  put(parts.since, timeOf(lamp));
+  parts.mail.hidden = !lamp.messages_waiting;
+  parts.flag.hidden = !lamp.failing;
+  if (lamp.failing) put(parts.flag, `! ${lamp.failing} not reached`);
+  const label = [lamp.extension, kept.names ? lamp.name : null, word, side && `with ${side}`, lamp.failing && `${lamp.failing} watchers not reached`,
+    lamp.messages_waiting && "messages waiting"].filter(Boolean).join(", ");
+  if (tile.label !== label) {
+    // Whoever rests on a lamp hears it change.
+    if (tile.label && tile.lamp?.extension === lamp.extension && document.activeElement === link) whisper(label);
+    tile.label = label;
+    link.setAttribute("aria-label", label);
+  }
+  tile.lamp = lamp;
+};
+
+export const wallPage = (main) => {
+  document.title = "Wall · Lamplighter";
+  const chips = h("div", { class: "chips", role: "group", "aria-label": "Show only" });
+  const size = h("button", { type: "button", onclick: () => resize(kept.size === "large" ? "small" : "large") });
+  const names = h("button", { type: "button", onclick: () => (kept.names = !kept.names, labels(), render(true)) });
+  const grid = h("div", { class: "grid", role: "list", "aria-label": "Lamps" });
+  const none = h("div", { class: "none", hidden: true });
+  main.append(h("div", { class: "head" }, h("h1", null, "Wall"), h("div", { class: "push" }, names, size)), chips, grid, none);
+
+  const tiles = new Map();
+  const spare = [];
+  let shown = [];
+  let columns = 1;
+  let focus = 0;
+  let timer = 0;
+  let frame = 0;
+
+  const sizeNow = () => (kept.size === "large" && store.extensions().length <= FEW ? "roomy" : kept.size);
+
+  const labels = () => {
+    put(size, kept.size === "large" ? "Smaller lamps" : "Larger lamps");
+    put(names, kept.names ? "Hide names" : "Show names");
+  };
+
+  const matches = (lamp) => kept.state === null || (kept.state === "failing" ? lamp.failing > 0 : lamp.state === kept.state);
+
+  const choose = () => {
+    const all = store.extensions();
+    shown = kept.state === null ? all : all.filter((extension) => matches(store.get(extension)));
+    focus = Math.min(focus, Math.max(0, shown.length - 1));
+    none.hidden = shown.length > 0;
+    grid.hidden = shown.length === 0;
+    if (!shown.length) {
+      none.replaceChildren(...(!store.isLoaded() ? [h("h2", null, "One moment")]
+        : kept.state !== null ? [h("h2", null, "None at the moment"), h("p", null, "No lamp of this account shows that.")]
+          : [h("h2", null, "No lamps yet"), h("p", null, "As soon as somebody watches or publishes an extension of this account, it is here.")]));
+    }
+  };
+
+  const count = () => {
+    const { counts } = store;
+    const wanted = [[null, "all", counts.all ?? 0], ...Object.entries(STATES).map(([state, word]) => [state, word, counts[state] ?? 0]),
+      ["failing", "not reached", counts.failing ?? 0]];
+    if (!chips.childElementCount) {
+      for (const [state, word] of wanted) {
+        const pick = () => (kept.state = kept.state === state ? null : state, scrollTo(0, 0), choose(), count(), render());
+        chips.append(h("button", { type: "button", class: "chip", "data-state": state ?? "", onclick: pick }, state && STATES[state] ? icon(state) : null, h("b"), h("span", null, word)));
+      }
+    }
+    wanted.forEach(([state, , n], i) => {
+      const chip = chips.children[i];
+      // The usual ones stay where they are; the others come when there is something to see.
+      chip.hidden = n === 0 && (state === "unknown" || state === "failing") && state !== kept.state;
+      chip.setAttribute("aria-pressed", String(kept.state === state));
+      put(chip.querySelector("b"), String(n));
+    });
+  };
+
+  const render = (anew = false) => {
+    const look = sizeNow();
+    const { width, height, gap } = SIZES[look];
+    const room = grid.clientWidth || main.clientWidth;
+    columns = Math.max(1, Math.floor((room + gap) / (width + gap)));
+    const wide = (room - gap * (columns - 1)) / columns;
+    const tall = height + gap;
+    grid.style.height = `${Math.ceil(shown.length / columns) * tall}px`;
+    const top = -grid.getBoundingClientRect().top;
+    const from = Math.max(0, Math.floor(top / tall) - SPARE) * columns;
+    const to = Math.min(shown.length, (Math.ceil((top + innerHeight) / tall) + SPARE) * columns);
+    const wanted = new Set(shown.slice(from, to));
+    const focused = document.activeElement?.closest?.(".lamp")?.dataset.extension;
+    for (const [extension, tile] of tiles) {
+      // The one that has the focus stays, however far one scrolls.
+      if (wanted.has(extension) || (extension === focused && store.get(extension) && shown.includes(extension))) continue;
+      tiles.delete(extension);
+      tile.node.remove();
+      spare.push(tile);
+    }
+    for (let i = from; i < to; i += 1) {
+      const extension = shown[i];
+      let tile = tiles.get(extension);
+      if (!tile) {
+        tile = spare.pop() ?? makeTile();
+        tile.label = null;
+        tiles.set(extension, tile);
+        grid.append(tile.node);
+      }
+      const lamp = store.get(extension);
+      if (anew || tile.lamp !== lamp) paint(tile, lamp);
+      const place = `${i}/${columns}/${wide}/${look}`;
+      if (tile.place !== place) {
+        tile.place = place;
+        tile.index = i;
+        const { style } = tile.node;
+        const { classList } = tile.link;
+        style.width = `${wide}px`;
+        style.height = `${height}px`;
+        style.transform = `translate(${(i % columns) * (wide + gap)}px, ${Math.floor(i / columns) * tall}px)`;
+        classList.toggle("small", look === "small");
+        classList.toggle("roomy", look === "roomy");
+        tile.node.setAttribute("aria-posinset", String(i + 1));
+      }
+      tile.node.setAttribute("aria-setsize", String(shown.length));
+      tile.link.tabIndex = i === focus ? 0 : -1;
+    }
+  };
+
+  const soon = () => {
+    frame ||= requestAnimationFrame(() => (frame = 0, render()));
+  };
+
+  const resize = (to) => {
+    kept.size = to;
+    labels();
+    render(true);
+  };
+
+  const go = (index) => {
+    if (!shown.length) return;
+    focus = Math.max(0, Math.min(shown.length - 1, index));
+    const { height, gap } = SIZES[sizeNow()];
+    const y = scrollY + grid.getBoundingClientRect().top + Math.floor(focus / columns) * (height + gap);
+    if (y < scrollY + 90) scrollTo(0, y - 90);
+    else if (y + height > scrollY + innerHeight - 20) scrollTo(0, y + height - innerHeight + 20);
+    render();
+    tiles.get(shown[focus])?.link.focus({ preventScroll: true });
+  };
+
+  grid.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -Infinity, End: Infinity }[event.key];
+    if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    go(focus + step);
+  });
+  grid.addEventListener("focusin", (event) => {
+    const index = shown.indexOf(event.target.dataset?.extension);
+    if (index >= 0) focus = index;
+  });
+
+  const update = (news) => {
+    if (news.all || kept.state !== null) choose();
+    if (news.all || news.lamps.size) count(), soon();
+  };
+  // Times go on by themselves.
+  const tick = () => {
+    for (const tile of tiles.values()) put(tile.parts.since, timeOf(tile.lamp));
+    if (!still.matches) grid.classList.add("dim"), setTimeout(() => grid.classList.remove("dim"), 400);
+  };
+
+  labels();
+  choose();
+  count();
+  render();
+  const quiet = store.watch(update);
+  addEventListener("scroll", soon, { passive: true });
+  const observer = new ResizeObserver(soon);
+  observer.observe(main);
+  timer = setInterval(tick, 1000);
+  return () => {
+    quiet();
+    removeEventListener("scroll", soon);
+    observer.disconnect();
+    clearInterval(timer);
+    cancelAnimationFrame(frame);
+  };
+};

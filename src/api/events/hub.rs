@@ -1,0 +1,360 @@
+//! Who listens to what, and the events of the last while for those who come back.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::directory::AccountNo;
+
+/// Pieces of the stream that wait for a slow reader, at most.
+const QUEUE: usize = 64;
+/// The size from which on a piece is not made longer (octets).
+const PIECE: usize = 16 * 1024;
+/// Events that are kept for those who come back, of all accounts together.
+const KEPT: usize = 4_096;
+/// How long events are kept up for an account to which nobody listens: long enough to reload a page, or to come out of a
+/// tunnel.
+const GRACE: Duration = Duration::from_secs(60);
+/// When a browser is to come back, in milliseconds.
+const RETRY: u32 = 2_000;
+
+/// One event, for all who listen to its account.
+pub(super) struct Said {
+    pub(super) account: AccountNo,
+    pub(super) event: &'static str,
+    pub(super) data: String,
+}
+
+#[derive(Debug)]
+pub(in crate::api) struct Hub {
+    /// Tells the ids of this run from those of others.
+    run: u64,
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listeners: Vec<Listener>,
+    /// Number of the latest event.
+    number: u64,
+    kept: VecDeque<Kept>,
+    /// Accounts whose events are being kept up.
+    accounts: HashMap<AccountNo, Followed>,
+    pumping: bool,
+}
+
+#[derive(Debug)]
+struct Listener {
+    account: AccountNo,
+    pieces: mpsc::Sender<Bytes>,
+    slow: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    account: AccountNo,
+    number: u64,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Followed {
+    /// The number after which nothing of it is missing.
+    since: u64,
+    /// When there was last somebody.
+    seen: Instant,
+}
+
+/// One listener's end.
+pub(super) struct Listening {
+    first: Option<Bytes>,
+    pieces: mpsc::Receiver<Bytes>,
+    slow: Arc<AtomicBool>,
+    over: bool,
+}
+
+impl Listening {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        if self.over {
+            return Poll::Ready(None);
+        }
+        self.pieces.poll_recv(cx).map(|piece| {
+            piece.or_else(|| {
+                self.over = true;
+                let notice =
+                    event("dropped", None, r#"{"why":"this reader was too slow; come back with the last id"}"#);
+                self.slow.load(Ordering::Relaxed).then(|| notice.into())
+            })
+        })
+    }
+}
+
+fn event(name: &str, id: Option<&str>, data: &str) -> String {
+    let mut text = String::with_capacity(data.len() + 64);
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
+    }
+    let _ = write!(text, "event: {name}\ndata: {data}\n\n");
+    text
+}
+
+fn reset(id: &str, why: &str) -> String {
+    event("reset", Some(id), &serde_json::json!({ "why": why }).to_string())
+}
+
+impl Hub {
+    pub(in crate::api) fn new(most: usize) -> Hub {
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        Hub { run, most, state: Mutex::default() }
+    }
+
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("{:x}-{number:x}", self.run)
+    }
+
+    /// The number in an id of this run.
+    fn number(&self, id: &str) -> Option<u64> {
+        let (run, number) = id.split_once('-')?;
+        (u64::from_str_radix(run, 16).ok()? == self.run).then_some(())?;
+        u64::from_str_radix(number, 16).ok()
+    }
+
+    /// Joins those who listen to an account, from behind the event with the id `last` on. None if there are too many;
+    /// true if it is up to the caller to start the pump.
+    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> Option<(Listening, bool)> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.listeners.retain(|listener| !listener.pieces.is_closed());
+        if state.listeners.len() >= self.most {
+            return None;
+        }
+        let followed = state.accounts.entry(account).or_insert_with(|| {
+            // Whatever was before, nobody has followed it: no id of it may be good any more.
+            state.number += 1;
+            Followed { since: state.number, seen: Instant::now() }
+        });
+        followed.seen = Instant::now();
+        let mut first = format!("retry: {RETRY}\n\n");
+        let now = self.id(state.number);
+        let oldest = state.kept.front().map_or(state.number, |kept| kept.number.saturating_sub(1));
+        match last.map(|id| self.number(id)) {
+            None => first.push_str(&event("hello", Some(&now), "{}")),
+            Some(Some(last)) if last >= followed.since && last >= oldest && last <= state.number => {
+                first.push_str(&event("resumed", None, "{}"));
+                let missed = state.kept.iter().filter(|kept| kept.account == account && kept.number > last);
+                missed.for_each(|kept| first.push_str(&kept.text));
+            }
+            Some(_) => first.push_str(&reset(&now, "what has happened since is not known any more")),
+        }
+        let (pieces, receiver) = mpsc::channel(QUEUE);
+        let slow = Arc::new(AtomicBool::new(false));
+        state.listeners.push(Listener { account, pieces, slow: Arc::clone(&slow) });
+        let start = !std::mem::replace(&mut state.pumping, true);
+        Some((Listening { first: Some(first.into()), pieces: receiver, slow, over: false }, start))
+    }
+
+    /// Whether events of an account are wanted, by somebody or by who may come back.
+    pub(super) fn has_listeners(&self, account: AccountNo) -> bool {
+        self.state.lock().accounts.contains_key(&account)
+    }
+
+    /// Forgets who has gone, and accounts that nobody listens to. Once there is nobody at all, false: the pump ends.
+    pub(super) fn is_wanted(&self) -> bool {
+        let mut state = self.state.lock();
+        let State { listeners, accounts, kept, pumping, .. } = &mut *state;
+        listeners.retain(|listener| !listener.pieces.is_closed());
+        for listener in listeners.iter() {
+            if let Some(followed) = accounts.get_mut(&listener.account) {
+                followed.seen = Instant::now();
+            }
+        }
+        accounts.retain(|_, followed| followed.seen.elapsed() < GRACE);
+        kept.retain(|kept| accounts.contains_key(&kept.account));
+        *pumping = !accounts.is_empty();
+        *pumping
+    }
+
+    /// True if no pump is wanted, nor has been since [`Hub::is_wanted`] said so.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.state.lock().pumping
+    }
+
+    /// Tells everybody what concerns him.
+    pub(super) fn say(&self, said: Vec<Said>) {
+        let mut state = self.state.lock();
+        let mut texts: HashMap<AccountNo, Vec<String>> = HashMap::new();
+        for Said { account, event: name, data } in said {
+            state.number += 1;
+            let number = state.number;
+            let text = event(name, Some(&self.id(number)), &data);
+            let pieces = texts.entry(account).or_default();
+            match pieces.last_mut() {
+                Some(piece) if piece.len() < PIECE => piece.push_str(&text),
+                _ => pieces.push(text.clone()),
+            }
+            if state.kept.len() == KEPT {
+                state.kept.pop_front();
+            }
+            state.kept.push_back(Kept { account, number, text });
+        }
+        for (account, pieces) in texts {
+            for piece in pieces {
+                state.send(Some(account), &piece.into());
+            }
+        }
+    }
+
+    /// Asks everybody to load anew.
+    pub(super) fn reset(&self, why: &str) {
+        let mut state = self.state.lock();
+        state.number += 1;
+        state.kept.clear();
+        let number = state.number;
+        state.accounts.values_mut().for_each(|followed| followed.since = number);
+        state.send(None, &reset(&self.id(number), why).into());
+    }
+
+    /// Says nothing, aloud.
+    pub(super) fn beat(&self) {
+        self.state.lock().send(None, &Bytes::from_static(b": still here\n\n"));
+    }
+
+    /// Says goodbye to everybody, who may come back to the next server.
+    pub(super) fn close(&self, why: &str) {
+        let mut state = self.state.lock();
+        state.send(None, &event("bye", None, &serde_json::json!({ "why": why }).to_string()).into());
+        state.listeners.clear();
+        state.accounts.clear();
+    }
+}
+
+impl State {
+    /// To the listeners of one account or to all. Who has no room left has read too slowly and loses his place.
+    fn send(&mut self, account: Option<AccountNo>, piece: &Bytes) {
+        self.listeners.retain(|listener| {
+            if account.is_some_and(|account| account != listener.account) {
+                return true;
+            }
+            let full = matches!(listener.pieces.try_send(piece.clone()), Err(mpsc::error::TrySendError::Full(_)));
+            if full {
+                listener.slow.store(true, Ordering::Relaxed);
+                tracing::debug!("a reader of lamp events was too slow and is dropped");
+            }
+            !full
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const A: AccountNo = AccountNo(0);
+    const B: AccountNo = AccountNo(1);
+
+    fn lamp(account: AccountNo, n: usize) -> Said {
+        Said { account, event: "lamp", data: format!("{{\"n\":{n}}}") }
+    }
+
+    /// All that is there to read, and whether the stream has ended.
+    fn read(listening: &mut Listening) -> (String, bool) {
+        let mut text = String::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match listening.poll_next(&mut cx) {
+                Poll::Ready(Some(piece)) => text.push_str(std::str::from_utf8(&piece).unwrap()),
+                Poll::Ready(None) => return (text, true),
+                Poll::Pending => return (text, false),
+            }
+        }
+    }
+
+    fn last_id(text: &str) -> String {
+        text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned()
+    }
+
+    #[test]
+    fn everybody_hears_of_his_own_account_only() {
+        let hub = Hub::new(2);
+        let (mut a, start) = hub.join(A, None).unwrap();
+        let (mut b, again) = hub.join(B, None).unwrap();
+        assert_eq!(
+            (start, again, hub.join(A, None).is_none()),
+            (true, false, true),
+            "one pump, and two listeners at most"
+        );
+        hub.say(vec![lamp(A, 1), lamp(B, 2), lamp(A, 3)]);
+        let (text, over) = read(&mut a);
+        assert!(text.contains("event: hello\n") && text.contains("{\"n\":1}") && text.contains("{\"n\":3}"), "{text}");
+        assert!(!text.contains("{\"n\":2}") && !over);
+        assert!(read(&mut b).0.contains("{\"n\":2}"));
+    }
+
+    #[test]
+    fn who_comes_back_in_time_misses_nothing() {
+        let hub = Hub::new(2);
+        let (mut one, _) = hub.join(A, None).unwrap();
+        hub.say(vec![lamp(A, 1)]);
+        let id = last_id(&read(&mut one).0);
+        drop(one);
+        hub.say(vec![lamp(A, 2), lamp(B, 3)]);
+        let (mut two, _) = hub.join(A, Some(&id)).unwrap();
+        let text = read(&mut two).0;
+        assert!(text.contains("event: resumed") && text.contains("{\"n\":2}"), "{text}");
+        assert!(!text.contains("{\"n\":1}") && !text.contains("{\"n\":3}"), "{text}");
+        let stale = [format!("{:x}-1", hub.run + 1), "nonsense".into(), format!("{:x}-ffff", hub.run), String::new()];
+        for id in stale {
+            drop(std::mem::replace(&mut two, hub.join(A, Some(&id)).unwrap().0));
+            assert!(read(&mut two).0.contains("event: reset"), "{id}");
+        }
+    }
+
+    #[test]
+    fn what_was_displaced_or_not_followed_is_told_by_a_reset() {
+        let hub = Hub::new(3);
+        let (mut one, _) = hub.join(A, None).unwrap();
+        let id = last_id(&read(&mut one).0);
+        for n in 0..=KEPT {
+            hub.say(vec![lamp(A, n)]);
+            read(&mut one);
+        }
+        assert!(read(&mut hub.join(A, Some(&id)).unwrap().0).0.contains("event: reset"));
+        let (mut b, _) = hub.join(B, Some(&id)).unwrap();
+        assert!(read(&mut b).0.contains("event: reset"), "an id of another account's stream");
+    }
+
+    #[test]
+    fn who_reads_too_slowly_is_dropped_and_told_so() {
+        let hub = Hub::new(2);
+        let (mut slow, _) = hub.join(A, None).unwrap();
+        let (mut quick, _) = hub.join(A, None).unwrap();
+        for n in 0..=QUEUE {
+            hub.say(vec![lamp(A, n)]);
+            assert!(!read(&mut quick).1);
+        }
+        let (text, over) = read(&mut slow);
+        assert!(over && text.ends_with("id\"}\n\n") && text.contains("event: dropped"), "{text}");
+        assert!(text.contains(&format!("{{\"n\":{}}}", QUEUE - 1)) && !text.contains(&format!("{{\"n\":{QUEUE}}}")));
+        hub.close("test");
+        let (text, over) = read(&mut quick);
+        assert!(over && text.contains("event: bye"), "{text}");
+        assert!(!hub.is_wanted() && hub.is_idle());
+    }
+}

@@ -1,0 +1,164 @@
+//! The live stream of an account: Server-Sent Events of lamps and subscriptions that have changed.
+//!
+//! A pump of its own empties the notifier's feed twenty times a second while anybody listens, looks up what each changed
+//! thing is now, writes it once and hands it to every listener of its account. Nobody is waited for: who reads too slowly
+//! loses his place, is told so at the end of what he has, and comes back with the id of what he saw last.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::request::Parts;
+use hyper::body::Frame;
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::envelope::Reply;
+use super::error::Fault;
+use super::request::Ask;
+use super::{Api, ApiState, lamps};
+use crate::directory::AccountNo;
+use crate::notifier::control::Refusal;
+use crate::notifier::events::Changed;
+use crate::notifier::explain::story::{Lamp, WatcherRow};
+use crate::sip::uri::{Uri, percent_decode};
+
+mod hub;
+
+pub(super) use hub::Hub;
+use hub::{Listening, Said};
+
+/// How often the feed is emptied. A lamp is seen this much later at worst.
+const TICK: Duration = Duration::from_millis(50);
+/// How often a line is sent that says nothing, so that neither side takes the other for gone.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The most things that are looked up in one tick; the rest waits for the next.
+const MOST_AT_ONCE: usize = 1_000;
+/// The most things that may wait; beyond that everybody is asked to load anew.
+const MOST_WAITING: usize = 100_000;
+/// So many are looked up before others get their turn on this thread.
+const SLICE: usize = 128;
+
+/// A lamp of which nothing is known any more.
+#[derive(Serialize)]
+struct Gone<'a> {
+    #[serde(flatten)]
+    lamp: &'a Lamp,
+    /// The configuration does not name it either.
+    gone: bool,
+}
+
+/// A subscription that has ended.
+#[derive(Serialize)]
+struct Ended<'a> {
+    id: String,
+    extension: &'a str,
+    gone: bool,
+}
+
+/// What the stream says of a subscription.
+#[derive(Serialize)]
+struct Subscribed<'a> {
+    #[serde(flatten)]
+    row: &'a WatcherRow,
+    gone: bool,
+}
+
+/// Begins a stream.
+pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask) -> Result<Reply, Fault> {
+    let header = head.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    let last = header.or_else(|| ask.query("last_event_id"));
+    let full = Fault::Refused(Refusal::LimitReached { key: "limits.event_streams", limit: api.hub.most() });
+    let (listening, start) = api.hub.join(account, last).ok_or(full)?;
+    if start {
+        api.state.control.listen(true);
+        tokio::spawn(pump(Arc::clone(api)));
+    }
+    Ok(Reply::Stream(Body::new(Stream(listening))))
+}
+
+/// Hands on what changes, for as long as somebody listens.
+async fn pump(api: Arc<Api>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut waiting: Vec<Changed> = Vec::new();
+    let mut heartbeat = Instant::now() + HEARTBEAT;
+    loop {
+        ticks.tick().await;
+        if !api.state.ready.load(Ordering::Acquire) {
+            api.hub.close("the server stops");
+        }
+        if !api.hub.is_wanted() {
+            api.state.control.listen(false);
+            // Somebody may have come between the last two lines, and has a pump of his own.
+            if !api.hub.is_idle() {
+                api.state.control.listen(true);
+                api.hub.reset("nobody listened for a moment");
+            }
+            return;
+        }
+        let (news, lost) = api.state.control.changes();
+        waiting.extend(news);
+        if lost || waiting.len() > MOST_WAITING {
+            waiting.clear();
+            api.hub.reset("too much has changed at once");
+        }
+        let rest = waiting.split_off(waiting.len().min(MOST_AT_ONCE));
+        let now = std::mem::replace(&mut waiting, rest);
+        let mut said = Vec::with_capacity(now.len());
+        for slice in now.chunks(SLICE) {
+            said.extend(slice.iter().filter(|changed| api.hub.has_listeners(changed.account)).filter_map(|changed| {
+                Some(Said { account: changed.account, event: kind(changed), data: look_up(&api.state, changed)? })
+            }));
+            tokio::task::yield_now().await;
+        }
+        api.hub.say(said);
+        if Instant::now() >= heartbeat {
+            heartbeat = Instant::now() + HEARTBEAT;
+            api.hub.beat();
+        }
+    }
+}
+
+fn kind(changed: &Changed) -> &'static str {
+    if changed.subscription.is_some() { "subscription" } else { "lamp" }
+}
+
+/// What has changed, as it is now.
+fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
+    let user = Uri::read(&changed.uri)?.user.map(percent_decode)?;
+    let account = changed.account;
+    let written = match changed.subscription {
+        Some(place) => {
+            let id = place.to_string();
+            match state.control.subscription(account, &id) {
+                Some(row) => serde_json::to_string(&Subscribed { row: &row, gone: false }),
+                None => serde_json::to_string(&Ended { id, extension: &user, gone: true }),
+            }
+        }
+        None => match state.control.lamp(account, &user) {
+            Some(lamp) => serde_json::to_string(&Gone { lamp: &lamp, gone: false }),
+            None => {
+                let lamp = lamps::unknown(&state.directory, account, &user);
+                let gone = !state.directory.has_extension(account, &user);
+                serde_json::to_string(&Gone { lamp: &lamp, gone })
+            }
+        },
+    };
+    written.ok()
+}
+
+/// The body of an answer that goes on for as long as both sides like.
+struct Stream(Listening);
+
+impl HttpBody for Stream {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,124 @@
+//! Explaining lamps over HTTP: all of an account, one with its whole story, its subscriptions, and how they fare.
+
+use crate::directory::{AccountNo, Bearer, Directory};
+use crate::notifier::explain::story::{Lamp, LampState};
+
+use super::ApiState;
+use super::envelope::{AccountRow, Data, Page, Reply};
+use super::error::Fault;
+use super::fields::Field;
+use super::presence::{MAX_EXTENSION, not_allowed};
+use super::request::{Ask, Verb};
+use super::route::Subject;
+
+/// Lamps on a page, unless `page_size` says otherwise.
+const PAGE: usize = 1_000;
+/// The most that it may say.
+const MAX_PAGE: usize = 10_000;
+/// The most subscriptions that a search brings.
+const MOST_FOUND: usize = 200;
+/// The longest text that is searched for, in bytes.
+const MAX_FILTER: usize = 128;
+const ACTIONS: &[&str] = &["resend"];
+
+/// The accounts that a token opens, for those who know it and nothing else.
+pub(super) fn accounts(directory: &Directory, bearer: Bearer) -> Reply {
+    let row =
+        |(id, name, realm): (&str, &str, &str)| AccountRow { id: id.into(), name: name.into(), realm: realm.into() };
+    Reply::Data(Data::Accounts(directory.visible_to(bearer).map(row).collect()))
+}
+
+/// Answers what concerns lamps, but for the live stream.
+pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, ask: &Ask) -> Result<Reply, Fault> {
+    let missing = |id: &str| Fault::BadIdentifier(id.to_owned());
+    match subject {
+        Subject::Lamps => list(state, account, ask),
+        Subject::Overview => Ok(Reply::Data(Data::Overview(Box::new(state.control.overview(account))))),
+        Subject::Lamp(extension) => {
+            let extension = extension.to_lowercase();
+            if let Some(story) = state.control.lamp_story(account, &extension) {
+                return Ok(Reply::Data(Data::Story(Box::new(story))));
+            }
+            let known = state.directory.has_extension(account, &extension);
+            let lamp = known.then(|| unknown(&state.directory, account, &extension));
+            lamp.map(|lamp| Reply::Data(Data::Lamp(Box::new(lamp)))).ok_or_else(|| missing(&extension))
+        }
+        Subject::Subscriptions => {
+            let filter = ask.query("filter").unwrap_or_default();
+            if filter.len() > MAX_FILTER {
+                return Err(Fault::malformed("filter", "must be no longer than 128 bytes"));
+            }
+            Ok(Reply::Data(Data::Watchers(state.control.find_watchers(account, filter, MOST_FOUND))))
+        }
+        Subject::Subscription(id) if ask.verb.reads() => {
+            let story = state.control.subscription_story(account, id).ok_or_else(|| missing(id))?;
+            Ok(Reply::Data(Data::Subscription(Box::new(story))))
+        }
+        Subject::Subscription(id) => {
+            let (found, done) = match ask.verb {
+                Verb::Delete => (state.control.end(account, id), "subscription ended"),
+                _ => {
+                    resend_is_asked_for(ask)?;
+                    (state.control.resend(account, id), "resend command sent")
+                }
+            };
+            if !found.map_err(Fault::Refused)? {
+                return Err(missing(id));
+            }
+            let account = state.directory.account_id(account);
+            tracing::info!(request_id = ask.id, account, subscription = id, done, "subscription changed by the API");
+            Ok(Reply::Data(Data::Text(done.into())))
+        }
+        Subject::Events => Err(Fault::NotFound),
+    }
+}
+
+fn resend_is_asked_for(ask: &Ask) -> Result<(), Fault> {
+    match ask.parameter("action") {
+        Some(Field::Text(action)) if action == "resend" => Ok(()),
+        Some(other) => Err(not_allowed("action", ACTIONS, other)),
+        None => Err(Fault::Required { field: "action", allowed: ACTIONS }),
+    }
+}
+
+/// A page of lamps: those of which something is known, and those that the configuration names.
+fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
+    let size = match ask.query("page_size").map(str::parse::<usize>) {
+        None => PAGE,
+        Some(Ok(size)) if (1..=MAX_PAGE).contains(&size) => size,
+        Some(_) => return Err(Fault::malformed("page_size", "must be a number from 1 to 10000")),
+    };
+    let start = ask.query("start_key").unwrap_or_default().to_lowercase();
+    if start.len() > MAX_EXTENSION {
+        return Err(Fault::malformed("start_key", "must be an extension, which has no more than 128 bytes"));
+    }
+    // One more than fits says where the next page begins.
+    let mut lamps = state.control.lamps(account, &start, size + 1);
+    let configured = state.directory.extensions_from(account, &start).take(size + 1);
+    let missing: Vec<_> = configured
+        .filter(|extension| lamps.binary_search_by(|lamp| lamp.extension.as_str().cmp(extension)).is_err())
+        .map(|extension| unknown(&state.directory, account, extension))
+        .collect();
+    lamps.extend(missing);
+    lamps.sort_by(|a, b| a.extension.cmp(&b.extension));
+    let next_start_key = lamps.get(size).map(|lamp| lamp.extension.clone());
+    lamps.truncate(size);
+    let page = Page { start_key: start, next_start_key, page_size: lamps.len() };
+    Ok(Reply::Page(Data::Lamps(lamps), page))
+}
+
+/// The lamp of an extension of which nothing is known but, at best, its name.
+pub(super) fn unknown(directory: &Directory, account: AccountNo, extension: &str) -> Lamp {
+    Lamp {
+        extension: extension.to_owned(),
+        name: directory.name_of(account, extension).map(String::from),
+        state: LampState::Unknown,
+        changed_at: None,
+        with: None,
+        calls: 0,
+        messages_waiting: None,
+        watchers: 0,
+        behind: 0,
+        failing: 0,
+    }
+}

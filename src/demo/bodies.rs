@@ -1,0 +1,66 @@
+//! What the phones of the office publish.
+
+use std::fmt::Write as _;
+
+use super::people::REALM;
+
+/// Where a call is, from one phone's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) state: &'static str,
+    /// This phone has called.
+    pub(super) outgoing: bool,
+    pub(super) held: bool,
+    /// Name and number of the other side.
+    pub(super) other: (String, String),
+}
+
+/// A dialog-info document with all calls of a phone.
+pub(super) fn dialog_info(version: u32, extension: &str, calls: &[Call]) -> String {
+    let mut body = format!(
+        "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"{version}\" \
+         state=\"full\" entity=\"sip:{extension}@{REALM}\">\n"
+    );
+    for Call { id, state, outgoing, held, other: (name, number) } in calls {
+        let direction = if *outgoing { "initiator" } else { "recipient" };
+        let rendering = if *held { "no" } else { "yes" };
+        let _ = writeln!(
+            body,
+            "<dialog id=\"{id}\" call-id=\"{id}\" direction=\"{direction}\"><state>{state}</state>\
+             <local><target uri=\"sip:{extension}@{REALM}\"><param pname=\"+sip.rendering\" pval=\"{rendering}\"/>\
+             </target></local><remote><identity display=\"{}\">sip:{number}@{REALM}</identity></remote></dialog>",
+            escaped(name)
+        );
+    }
+    body + "</dialog-info>\n"
+}
+
+/// A message summary.
+pub(super) fn summary(extension: &str, new: u32) -> String {
+    let waiting = if new > 0 { "yes" } else { "no" };
+    format!(
+        "Messages-Waiting: {waiting}\r\nMessage-Account: sip:{extension}@{REALM}\r\nVoice-Message: {new}/0 (0/0)\r\n"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::package::{EventPackage as _, dialog_info::DialogInfo, message_summary::MessageSummary};
+    use crate::presence::facts::{CallState, Report};
+
+    #[test]
+    fn the_server_understands_them() {
+        let other = ("Linen & Loom".to_owned(), "+1555".to_owned());
+        let call = Call { id: "c".into(), state: "confirmed", outgoing: false, held: true, other };
+        let Ok(Report::Calls(calls)) = DialogInfo.read(dialog_info(1, "100", &[call]).as_bytes()) else { panic!() };
+        assert!(calls.full && calls.calls[0].held && calls.calls[0].state == CallState::Confirmed);
+        assert_eq!(calls.calls[0].remote.display.as_deref(), Some("Linen & Loom"));
+        assert!(MessageSummary.read(summary("100", 2).as_bytes()).is_ok());
+    }
+}

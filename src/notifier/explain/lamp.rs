@@ -1,0 +1,244 @@
+//! The story of a lamp.
+
+use super::story::{
+    CallRow, ChangeRow, Lamp, LampState, LampStory, Other, PersonRow, PublicationRow, RevisionRow, SourceRow,
+};
+use super::{MOST_EXCHANGES, MOST_WATCHERS, standing_of_all};
+use crate::directory::AccountNo;
+use crate::notifier::Notifier;
+use crate::notifier::history::{Cause, Note};
+use crate::package::{self, PackageId, REGISTRY};
+use crate::presence::Tick;
+use crate::presence::facts::{Basic, CallReport, CallState, Direction, Party, Picture};
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::{Origin, Publication};
+use crate::sip::uri::percent_decode;
+
+impl Notifier {
+    /// The lamp of one extension; none if nothing is known of it.
+    pub fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp> {
+        self.read(account, extension, |presentity, state| self.lamp_of(presentity, state))
+    }
+
+    /// The lamps of an account from an extension on, ordered by extension; no more than `most`.
+    pub fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
+        let some = self.table.of_account_from(account, from, most);
+        some.iter().map(|presentity| self.lamp_of(presentity, &presentity.lock())).collect()
+    }
+
+    /// All about one extension; none if nothing is known of it.
+    pub fn lamp_story(&self, now: Tick, account: AccountNo, extension: &str) -> Option<LampStory> {
+        self.read(account, extension, |presentity, state| self.story_of(now, presentity, state))
+    }
+
+    fn lamp_of(&self, presentity: &Presentity, state: &State) -> Lamp {
+        let picture = state.picture(&presentity.uri);
+        let (watchers, behind, failing) = standing_of_all(state);
+        let account = presentity.aor.account;
+        let extension = presentity.aor.user.to_string();
+        Lamp {
+            name: self.settings.directory.name_of(account, &extension).map(String::from),
+            extension,
+            state: shown(&picture),
+            changed_at: (state.changed_at != Tick(0)).then_some(state.changed_at.0),
+            with: deciding(&picture).map(|call| other(&call.remote)).filter(|o| o.name.is_some() || o.number.is_some()),
+            calls: picture.calls.len(),
+            messages_waiting: picture.mailbox.waiting,
+            watchers,
+            behind,
+            failing,
+        }
+    }
+
+    fn story_of(&self, now: Tick, presentity: &Presentity, state: &State) -> LampStory {
+        let picture = state.picture(&presentity.uri);
+        let lamp = self.lamp_of(presentity, state);
+        let history = self.history.of_presentity(presentity.number);
+        let changes = history.iter().filter_map(|entry| match entry.note {
+            Note::Changed { cause, revisions } => {
+                Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0] })
+            }
+            _ => None,
+        });
+        let changes: Vec<_> = changes.collect();
+        let mut watching: Vec<_> =
+            state.watchers.iter().filter(|s| !s.ended).map(|s| self.watcher_of(presentity, state, s)).collect();
+        watching
+            .sort_by(|a, b| (b.behind, b.failures, &a.watcher, &a.id).cmp(&(a.behind, a.failures, &b.watcher, &b.id)));
+        watching.truncate(MOST_WATCHERS);
+        for row in watching.iter_mut().filter(|row| row.behind > 0) {
+            let package = package::by_name(row.event).unwrap_or(PackageId(0));
+            if let Some((at, longer)) = self.news_since(presentity.number, package, row.acknowledged) {
+                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
+            }
+        }
+        // Of so many as can be named; a hundred thousand exchanges help nobody.
+        let known = state.watchers.iter().filter(|s| !s.ended).take(MOST_WATCHERS);
+        let mut exchanges: Vec<_> = known.flat_map(|s| self.exchanges_of(s.place)).collect();
+        exchanges.sort_by_key(|exchange| exchange.at);
+        exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
+        let revision = |id: u8| RevisionRow {
+            event: package::get(PackageId(id)).name(),
+            revision: state.views[id as usize].revision.0,
+        };
+        LampStory {
+            uri: presentity.uri.to_string(),
+            why: why(now, state, &picture, lamp.state),
+            manual: state.manual.map(state_word),
+            live_calls: calls(state),
+            publications: state.publications.iter().map(publication).collect(),
+            person: person(&picture),
+            revisions: (0..REGISTRY.len() as u8).map(revision).collect(),
+            watching,
+            changes,
+            exchanges,
+            lamp,
+        }
+    }
+}
+
+/// The call that decides what the lamp shows; none where it is idle or was set by hand to ring or talk louder.
+fn deciding<'a>(picture: &Picture<'a>) -> Option<&'a CallReport> {
+    let ringing = |call: &&&CallReport| is_ringing(call);
+    let calls = &picture.calls;
+    let by_state = |state, held| calls.iter().find(|call| call.state == state && call.held == held);
+    calls
+        .iter()
+        .find(ringing)
+        .or_else(|| by_state(CallState::Confirmed, false))
+        .or_else(|| by_state(CallState::Confirmed, true))
+        .or_else(|| calls.first())
+        .copied()
+}
+
+fn is_ringing(call: &CallReport) -> bool {
+    call.state == CallState::Early && call.direction != Some(Direction::Initiator)
+}
+
+/// What a lamp shows.
+pub(super) fn shown(picture: &Picture<'_>) -> LampState {
+    let call = deciding(picture);
+    let of_call = match call {
+        Some(call) if is_ringing(call) => LampState::Ringing,
+        Some(call) if call.state == CallState::Confirmed && call.held => LampState::Held,
+        Some(call) if call.state == CallState::Confirmed => LampState::Talking,
+        Some(_) => LampState::Calling,
+        None => LampState::Idle,
+    };
+    match picture.manual {
+        Some(CallState::Early) => LampState::Ringing,
+        Some(CallState::Confirmed) if of_call != LampState::Ringing => LampState::Talking,
+        _ => of_call,
+    }
+}
+
+fn calls(state: &State) -> Vec<CallRow> {
+    let etag = |number| state.publications.iter().find(|p| p.etag.number == number).map(|p| p.etag.to_string());
+    let mut rows: Vec<_> = state.calls.stories().collect();
+    let rank: Vec<_> = state.calls.ranked().iter().map(|call| &*call.id).collect();
+    rows.sort_by_key(|story| rank.iter().position(|id| *id == &*story.report.id));
+    rows.iter()
+        .map(|story| CallRow {
+            id: story.report.id.to_string(),
+            call_id: story.report.call_id.as_deref().map(String::from),
+            state: state_word(story.report.state),
+            direction: story.report.direction.map(|direction| match direction {
+                Direction::Initiator => "initiator",
+                Direction::Recipient => "recipient",
+            }),
+            held: story.report.held,
+            with: other(&story.report.remote),
+            said_at: story.said.0,
+            lapses_at: story.lapses.map(|at| at.0),
+            held_by: story.holders.iter().filter_map(|number| etag(*number)).collect(),
+        })
+        .collect()
+}
+
+fn publication(p: &Publication) -> PublicationRow {
+    let source = |origin: &Origin| SourceRow {
+        from: origin.from.to_string(),
+        address: origin.address.to_string(),
+        transport: origin.transport.to_string(),
+        user_agent: origin.user_agent.as_deref().map(String::from),
+    };
+    PublicationRow {
+        etag: p.etag.to_string(),
+        event: package::get(p.package).name(),
+        expires_at: p.expires_at.0,
+        changes: p.etag.generation,
+        source: p.origin.as_deref().map(source),
+    }
+}
+
+fn person(picture: &Picture<'_>) -> PersonRow {
+    PersonRow {
+        open: picture.person.basic.map(|basic| basic == Basic::Open),
+        note: picture.person.note.as_deref().map(String::from),
+        activities: picture.person.activities.iter().map(|a| a.to_string()).collect(),
+        new_messages: picture.mailbox.counts[0].map(|counts| counts.new),
+    }
+}
+
+/// The other side of a call, for people.
+fn other(party: &Party) -> Other {
+    let number = party.identity.as_deref().or(party.target.as_deref()).map(|uri| {
+        let bare = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+        percent_decode(bare.split([';', '?']).next().unwrap_or(bare)).into_owned()
+    });
+    Other { name: party.display.as_deref().map(String::from), number }
+}
+
+fn why(now: Tick, state: &State, picture: &Picture<'_>, shown: LampState) -> Vec<String> {
+    let mut why = Vec::new();
+    if let Some(manual) = state.manual {
+        why.push(format!("It was set to {} by hand, which holds until it is set or reset again.", state_word(manual)));
+    }
+    for story in state.calls.stories() {
+        let call = story.report;
+        let ago = now.0.saturating_sub(story.said.0) / 1_000;
+        let id = call.call_id.as_deref().map_or_else(|| format!("Dialog {}", call.id), |id| format!("Call {id}"));
+        let held = if call.held { " and on hold" } else { "" };
+        let mut line = format!("{id} is {}{held}, as published {ago} s ago", state_word(call.state));
+        match story.holders.len() {
+            1 => line.push_str(" by one publication"),
+            n => line.push_str(&format!(" by {n} publications")),
+        }
+        if let Some(at) = story.lapses {
+            let left = at.0.saturating_sub(now.0) / 1_000;
+            line.push_str(&format!("; unless something is heard of it, it is forgotten in {left} s"));
+        }
+        why.push(line + ".");
+    }
+    if shown == LampState::Idle {
+        why.push(match (state.publications.is_empty(), picture.calls.is_empty()) {
+            (true, _) => "Nothing is published for it, so its lamp is idle.".into(),
+            (false, _) => "What is published for it holds no live call, so its lamp is idle.".into(),
+        });
+    }
+    let ended = state.calls.ended().count();
+    if ended > 0 {
+        why.push(format!("{ended} call(s) ended within the last five minutes; late news of them changes nothing."));
+    }
+    why
+}
+
+fn word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Published => "published",
+        Cause::PublicationExpired => "publication expired",
+        Cause::CallLapsed => "call lapsed",
+        Cause::Set => "set by hand",
+        Cause::Reset => "reset by hand",
+    }
+}
+
+fn state_word(state: CallState) -> &'static str {
+    match state {
+        CallState::Trying => "trying",
+        CallState::Proceeding => "proceeding",
+        CallState::Early => "early",
+        CallState::Confirmed => "confirmed",
+        CallState::Terminated => "terminated",
+    }
+}

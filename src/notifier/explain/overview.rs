@@ -1,0 +1,104 @@
+//! An account as a whole, and what was exchanged in the last minutes: counted from the history when somebody asks, so that
+//! nothing has to be counted before.
+
+use std::collections::HashSet;
+
+use super::lamp::shown;
+use super::standing_of_all;
+use super::story::{Bucket, LampState, Numbers, Overview};
+use crate::directory::AccountNo;
+use crate::notifier::Notifier;
+use crate::notifier::history::Note;
+use crate::presence::Tick;
+
+/// The length of a bucket (ms).
+const BUCKET: u64 = 5_000;
+/// How many there are: five minutes.
+const BUCKETS: usize = 60;
+
+impl Notifier {
+    /// How an account fares as a whole.
+    pub fn overview(&self, now: Tick, account: AccountNo) -> Overview {
+        // Buckets begin at round moments, so that a bucket is the same in two answers.
+        let from = Tick((now.0 / BUCKET + 1).saturating_sub(BUCKETS as u64) * BUCKET);
+        let mut numbers = HashSet::new();
+        let mut overview = Overview { from_at: from.0, bucket_ms: BUCKET, ..Overview::default() };
+        for presentity in self.table.of_account(account) {
+            numbers.insert(presentity.number);
+            let state = presentity.lock();
+            let picture = state.picture(&presentity.uri);
+            overview.extensions += 1;
+            overview.publications += state.publications.len();
+            overview.calls += picture.calls.len();
+            let states = &mut overview.states;
+            match shown(&picture) {
+                LampState::Idle | LampState::Unknown => states.idle += 1,
+                LampState::Ringing => states.ringing += 1,
+                LampState::Calling => states.calling += 1,
+                LampState::Talking => states.talking += 1,
+                LampState::Held => states.held += 1,
+            }
+            let (watchers, behind, failing) = standing_of_all(&state);
+            overview.subscriptions += watchers;
+            overview.behind += behind;
+            overview.failing += failing;
+        }
+        overview.buckets = self.buckets(from, &numbers);
+        overview.complete_from = self.history.reaches_back_to().filter(|at| *at > from).map(|at| at.0);
+        overview
+    }
+
+    /// How the server fares as a whole. Looks at every subscription, a presentity at a time.
+    pub fn numbers(&self, now: Tick) -> Numbers {
+        let mut numbers = Numbers {
+            phones: self.phones.len(),
+            turned_away: self.turned_away(),
+            panics: self.panics(),
+            tally: self.history.tally(),
+            ..Numbers::default()
+        };
+        for presentity in self.table.all() {
+            let state = presentity.lock();
+            numbers.presentities += 1;
+            numbers.publications += state.publications.len();
+            let (watchers, behind, failing) = standing_of_all(&state);
+            numbers.subscriptions += watchers;
+            numbers.behind += behind;
+            numbers.failing += failing;
+            if behind > 0 && state.changed_at > Tick(0) {
+                let waited = now.0.saturating_sub(state.changed_at.0);
+                numbers.behind_longest_ms = numbers.behind_longest_ms.max(waited);
+            }
+        }
+        numbers
+    }
+
+    fn buckets(&self, from: Tick, numbers: &HashSet<u32>) -> Vec<Bucket> {
+        let mut buckets = vec![Bucket::default(); BUCKETS];
+        let mut delays: Vec<Vec<u32>> = vec![Vec::new(); BUCKETS];
+        self.history.visit(
+            from,
+            |number| numbers.contains(&number),
+            |entry| {
+                let place = ((entry.at.0 - from.0) / BUCKET) as usize;
+                let Some(bucket) = buckets.get_mut(place) else { return };
+                match entry.note {
+                    Note::Changed { .. } => bucket.changes += 1,
+                    Note::Subscribed { .. } => bucket.subscribed += 1,
+                    Note::Notified { reply: 0, .. } => bucket.superseded += 1,
+                    Note::Notified { reply, delay, .. } if reply < 300 => {
+                        bucket.acknowledged += 1;
+                        delays[place].push(delay);
+                    }
+                    Note::Notified { .. } => bucket.failed += 1,
+                }
+            },
+        );
+        for (bucket, delays) in buckets.iter_mut().zip(&mut delays) {
+            delays.sort_unstable();
+            let at = |hundredths: usize| delays.get(delays.len().saturating_sub(1) * hundredths / 100).copied();
+            (bucket.delay_ms, bucket.delay_95_ms) = (at(50), at(95));
+        }
+        buckets
+    }
+}

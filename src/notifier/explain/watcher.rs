@@ -1,0 +1,250 @@
+//! The story of a subscription.
+
+use super::MOST_EXCHANGES;
+use super::is_behind;
+use super::story::{DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow};
+use crate::directory::AccountNo;
+use crate::notifier::Notifier;
+use crate::notifier::admin::{last_notify, watcher_uri};
+use crate::notifier::history::{Entry, Note};
+use crate::package;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::subscription::{Delivery, Place, Subscription};
+use crate::sip::headers::list;
+
+/// What a User-Agent has in it, and whose it is then.
+const FAMILIES: [(&str, &str); 20] = [
+    ("yealink", "Yealink"),
+    ("poly", "Poly"),
+    ("snom", "Snom"),
+    ("grandstream", "Grandstream"),
+    ("cisco", "Cisco"),
+    ("linksys", "Cisco"),
+    ("fanvil", "Fanvil"),
+    ("aastra", "Mitel"),
+    ("mitel", "Mitel"),
+    ("gigaset", "Gigaset"),
+    ("panasonic", "Panasonic"),
+    ("avaya", "Avaya"),
+    ("auerswald", "Auerswald"),
+    ("zoiper", "Zoiper"),
+    ("bria", "Bria"),
+    ("linphone", "Linphone"),
+    ("microsip", "MicroSIP"),
+    ("jssip", "JsSIP"),
+    ("sip.js", "SIP.js"),
+    ("lamplighter", "Lamplighter"),
+];
+
+impl Notifier {
+    /// One subscription in brief; none if it is not there or belongs to another account.
+    pub fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
+        self.with_subscription(account, id, |presentity, state, place| {
+            let found = state.watchers.iter().find(|s| s.place == place);
+            found.map(|s| self.watcher_of(presentity, state, s))
+        })?
+    }
+
+    /// All about one subscription; none if it is not there or belongs to another account.
+    pub fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+        self.with_subscription(account, id, |presentity, state, place| {
+            let s = state.watchers.iter().find(|s| s.place == place)?;
+            let mut row = self.watcher_of(presentity, state, s);
+            if row.behind > 0
+                && let Some((at, longer)) = self.news_since(presentity.number, s.package, s.acknowledged.0)
+            {
+                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
+            }
+            let (mut exchanges, carried) = self.exchanges_and_carried(place);
+            exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
+            let under_way = match &s.delivery {
+                Delivery::InFlight(flight) => Some(UnderWayRow {
+                    cseq: flight.cseq,
+                    version: flight.version,
+                    sent_at: flight.sent_at.0,
+                    copies: flight.copies.saturating_sub(carried),
+                    bytes: flight.bytes.len(),
+                }),
+                _ => None,
+            };
+            let first = exchanges.iter().find(|e| e.method == "NOTIFY").map(|e| e.cseq);
+            let earlier = match (first, &under_way) {
+                (Some(cseq), _) => cseq.saturating_sub(1),
+                (None, Some(flight)) => flight.cseq.saturating_sub(1),
+                (None, None) => s.dialog.local_cseq,
+            };
+            Some(SubscriptionStory {
+                event_id: s.event_id().map(String::from),
+                granted: s.granted,
+                subscribed_at: s.subscribed_at().0,
+                revision: state.views[s.package.0 as usize].revision.0,
+                dialog: dialog_of(s),
+                flow: self.flow_of(s),
+                under_way,
+                last_body: s.last.as_ref().map(|last| last_notify(s, last).body).filter(|body| !body.is_empty()),
+                exchanges,
+                earlier,
+                row,
+            })
+        })?
+    }
+
+    /// Subscriptions whose watcher, phone or address has `text` in it, no more than `most`.
+    pub fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
+        let text = text.to_lowercase();
+        let mut found = Vec::new();
+        for presentity in self.table.of_account(account) {
+            let state = presentity.lock();
+            for s in state.watchers.iter().filter(|s| !s.ended && has(s, &text)) {
+                if found.len() == most {
+                    return found;
+                }
+                found.push(self.watcher_of(&presentity, &state, s));
+            }
+        }
+        found
+    }
+
+    pub(super) fn watcher_of(&self, presentity: &Presentity, state: &State, s: &Subscription) -> WatcherRow {
+        let current = state.views[s.package.0 as usize].revision;
+        let behind = is_behind(state, s);
+        let next_try = match s.delivery {
+            Delivery::Paced { until, .. } | Delivery::Asked { until, .. } | Delivery::Suspended { until, .. } => {
+                Some(until.0)
+            }
+            Delivery::Idle | Delivery::InFlight(_) => None,
+        };
+        WatcherRow {
+            id: s.place.to_string(),
+            extension: presentity.aor.user.to_string(),
+            watcher: watcher_uri(s).to_string(),
+            event: package::get(s.package).name(),
+            family: s.user_agent.as_deref().and_then(family),
+            user_agent: s.user_agent.as_deref().map(String::from),
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
+            expires_at: s.expires_at.0,
+            standing: standing(s, behind),
+            acknowledged: s.acknowledged.0,
+            behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
+            behind_since: None,
+            behind_longer: false,
+            last: s.last.as_ref().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
+            failures: s.delivery.failures(),
+            next_try_at: next_try,
+        }
+    }
+
+    /// What the history has of a subscription, oldest first.
+    pub(super) fn exchanges_of(&self, place: Place) -> Vec<ExchangeRow> {
+        self.exchanges_and_carried(place).0
+    }
+
+    /// The same, and how many copies the NOTIFY under way has taken over: one that supersedes another goes on counting
+    /// where that was, and counts itself.
+    fn exchanges_and_carried(&self, place: Place) -> (Vec<ExchangeRow>, u8) {
+        let mut carried = 0;
+        let all = self.history.of_subscription(place);
+        let rows = all.iter().filter_map(|entry| {
+            let mut row = exchange(place, entry)?;
+            let counted = row.copies;
+            row.copies = counted.saturating_sub(carried);
+            carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
+            Some(row)
+        });
+        (rows.collect(), carried)
+    }
+
+    fn flow_of(&self, s: &Subscription) -> FlowRow {
+        FlowRow {
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
+            local: self.settings.routing.listener(s.source().listener).sent_by.to_string(),
+            connection: s.source().flow.map(|flow| flow.0),
+            certified: s.source().certified,
+        }
+    }
+}
+
+fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
+    let row = ExchangeRow {
+        subscription: place.to_string(),
+        at: entry.at.0,
+        method: "SUBSCRIBE",
+        cseq: 0,
+        reply: 200,
+        version: None,
+        granted: None,
+        delay_ms: None,
+        bytes: None,
+        copies: 0,
+        transport: None,
+    };
+    match entry.note {
+        Note::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),
+        Note::Notified { cseq, version, reply, copies, transport, delay, bytes } => Some(ExchangeRow {
+            method: "NOTIFY",
+            cseq,
+            reply,
+            version: Some(version),
+            delay_ms: Some(delay),
+            bytes: Some(bytes),
+            copies,
+            transport: Some(transport.to_string()),
+            ..row
+        }),
+        Note::Changed { .. } => None,
+    }
+}
+
+fn dialog_of(s: &Subscription) -> DialogRow {
+    DialogRow {
+        call_id: s.dialog.call_id().to_string(),
+        local: s.dialog.local().to_string(),
+        local_tag: s.place.to_string(),
+        remote: s.dialog.remote().to_string(),
+        target: s.dialog.target().to_string(),
+        route_set: list(s.dialog.route_set()).filter(|route| !route.is_empty()).map(String::from).collect(),
+        local_cseq: s.dialog.local_cseq,
+        remote_cseq: s.dialog.remote_cseq,
+    }
+}
+
+fn standing(s: &Subscription, behind: bool) -> Standing {
+    match &s.delivery {
+        _ if s.ended => Standing::Ended,
+        Delivery::InFlight(flight) if flight.failures > 0 => Standing::Silent,
+        Delivery::InFlight(_) => Standing::Sending,
+        Delivery::Suspended { silent: true, .. } => Standing::Silent,
+        Delivery::Suspended { .. } => Standing::Failing,
+        Delivery::Asked { .. } => Standing::Resolving,
+        Delivery::Paced { .. } => Standing::Waiting,
+        Delivery::Idle if behind => Standing::Behind,
+        Delivery::Idle => Standing::Current,
+    }
+}
+
+/// Whose phone it is, as far as its User-Agent tells.
+fn family(user_agent: &str) -> Option<&'static str> {
+    let agent = user_agent.to_ascii_lowercase();
+    FAMILIES.iter().find(|(part, _)| agent.contains(part)).map(|(_, family)| *family)
+}
+
+fn has(s: &Subscription, text: &str) -> bool {
+    watcher_uri(s).to_lowercase().contains(text)
+        || s.user_agent.as_deref().is_some_and(|agent| agent.to_lowercase().contains(text))
+        || s.source().peer.to_string().contains(text)
+        || s.dialog.call_id() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::family;
+
+    #[test]
+    fn phones_are_known_by_their_user_agent() {
+        assert_eq!(family("Yealink SIP-T46U 108.86.0.20"), Some("Yealink"));
+        assert_eq!(family("PolycomVVX-VVX_411-UA/5.9"), Some("Poly"));
+        assert_eq!(family("a phone of my own"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! A client of the HTTP API: one request per connection, bounded in time and size.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::escaped;
+use crate::cli::ServerArgs;
+use crate::config::Secret;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The largest answer; a page of lamps has less than a tenth of it.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The URL is not understood.
+    #[error("--server '{0}' is not http://HOST:PORT; an API behind TLS is best asked on its own machine")]
+    Url(String),
+    /// No token was given.
+    #[error("a token of the API is needed: --token-file FILE, or LAMPLIGHTER_TOKEN in the environment")]
+    NoToken,
+    /// The token's file cannot be read.
+    #[error("--token-file: {0}")]
+    TokenFile(io::Error),
+    /// Nobody answers.
+    #[error("no answer from {0}: {1}")]
+    Unreachable(String, io::Error),
+    /// The answer is not one of ours.
+    #[error("{0} does not answer as Lamplighter does")]
+    Strange(String),
+    /// The server refuses.
+    #[error("the server refuses: {status} {why}")]
+    Refused {
+        /// The status of its answer.
+        status: u16,
+        /// What it says of the cause.
+        why: String,
+    },
+    /// The token opens no account with this realm.
+    #[error("this token opens no account with the realm '{0}'; it opens: {1}")]
+    Realm(String, String),
+    /// The token opens several accounts.
+    #[error("this token opens several accounts; name one of these realms: {0}")]
+    Several(String),
+    /// Standard output is gone.
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
+}
+
+pub(super) struct Client {
+    host: String,
+    token: Secret,
+}
+
+impl Client {
+    pub(super) fn new(args: &ServerArgs) -> Result<Client, OperatorError> {
+        let wrong = || OperatorError::Url(args.server.clone());
+        let host = args.server.trim_end_matches('/').strip_prefix("http://").ok_or_else(wrong)?;
+        if host.is_empty() || host.contains(['/', '@']) || host.contains(char::is_whitespace) {
+            return Err(wrong());
+        }
+        let token = match &args.token_file {
+            Some(file) => std::fs::read_to_string(file).map_err(OperatorError::TokenFile)?.trim().to_owned(),
+            None => std::env::var("LAMPLIGHTER_TOKEN").unwrap_or_default(),
+        };
+        if token.is_empty() || token.contains(char::is_control) {
+            return Err(OperatorError::NoToken);
+        }
+        Ok(Client { host: host.into(), token: Secret::new(&token) })
+    }
+
+    /// Unix milliseconds, for spans.
+    pub(super) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+
+    /// The id of the account with this realm.
+    pub(super) fn account_of(&self, realm: &str) -> Result<String, OperatorError> {
+        let all = self.accounts()?;
+        let found = all.iter().find(|(_, known)| known.eq_ignore_ascii_case(realm));
+        found.map(|(id, _)| escaped(id)).ok_or_else(|| OperatorError::Realm(realm.into(), realms(&all)))
+    }
+
+    /// The id of the one account that the token opens.
+    pub(super) fn only_account(&self) -> Result<String, OperatorError> {
+        let all = self.accounts()?;
+        match all.as_slice() {
+            [(id, _)] => Ok(escaped(id)),
+            _ => Err(OperatorError::Several(realms(&all))),
+        }
+    }
+
+    /// Ids and realms of the accounts that the token opens.
+    fn accounts(&self) -> Result<Vec<(String, String)>, OperatorError> {
+        let data = self.get("")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(data.as_array().into_iter().flatten().map(|one| (text(&one["id"]), text(&one["realm"]))).collect())
+    }
+
+    /// The `data` that is at a path below `/v2/accounts/`.
+    pub(super) fn get(&self, path: &str) -> Result<Value, OperatorError> {
+        Ok(self.ask("GET", path, None)?["data"].take())
+    }
+
+    /// The whole envelope of an answer.
+    pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, OperatorError> {
+        let answer =
+            self.exchange(method, path, body).map_err(|error| OperatorError::Unreachable(self.host.clone(), error))?;
+        let strange = || OperatorError::Strange(self.host.clone());
+        let (head, rest) = answer.split_once("\r\n\r\n").ok_or_else(strange)?;
+        let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(strange)?;
+        let envelope: Value = serde_json::from_str(rest).map_err(|_| strange())?;
+        if (200..300).contains(&status) {
+            return Ok(envelope);
+        }
+        let data = &envelope["data"];
+        let words = [&data["cause"], &data["message"], &envelope["message"]];
+        let why = words.iter().find_map(|word| word.as_str()).unwrap_or_default().to_owned();
+        Err(OperatorError::Refused { status, why })
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<String> {
+        let host = &self.host;
+        let address = if host.ends_with(']') || !host.contains(':') { format!("{host}:80") } else { host.clone() };
+        let address = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        // HTTP/1.0, so that an answer comes in one piece and ends with the connection.
+        let head = format!(
+            "{method} /v2/accounts/{path} HTTP/1.0\r\nHost: {host}\r\nX-Auth-Token: {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.token.expose(),
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes())?;
+        let mut answer = String::new();
+        stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+fn realms(all: &[(String, String)]) -> String {
+    all.iter().map(|(_, realm)| realm.as_str()).collect::<Vec<_>>().join(", ")
+}

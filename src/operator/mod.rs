@@ -1,0 +1,148 @@
+//! Commands for operators: they ask a running server over its HTTP API, and print what it says, for people or as JSON.
+//!
+//! Nothing is decided here: what a lamp shows and why is the server's word, so a terminal and the dashboard never disagree.
+
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::cli::{ExplainArgs, LampsArgs, ResetArgs, ServerArgs, SetArgs};
+
+mod client;
+mod print;
+
+use client::Client;
+pub use client::OperatorError;
+
+/// The address of an extension, as one writes it: `1001@acme.test`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The extension.
+    pub extension: String,
+    /// The realm of its account.
+    pub realm: String,
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix("sip:").unwrap_or(text);
+        match bare.rsplit_once('@') {
+            Some((extension, realm)) if !extension.is_empty() && !realm.is_empty() => {
+                Ok(Address { extension: extension.into(), realm: realm.into() })
+            }
+            _ => Err("expected EXTENSION@REALM, such as 1001@acme.test".into()),
+        }
+    }
+}
+
+/// `lamplighter explain`: why a lamp is as it is, and what its watchers know.
+pub fn explain(args: &ExplainArgs) -> Result<(), OperatorError> {
+    let client = Client::new(&args.server)?;
+    let account = client.account_of(&args.address.realm)?;
+    let mut story = client.get(&format!("{account}/lamps/{}", escaped(&args.address.extension)))?;
+    let mut subscriptions = Vec::new();
+    if let Some(wanted) = &args.watcher {
+        let wanted = wanted.to_lowercase();
+        let is_wanted =
+            |row: &Value| row["watcher"].as_str().is_some_and(|watcher| watcher.to_lowercase().contains(&wanted));
+        if let Some(watching) = story["watching"].as_array_mut() {
+            watching.retain(is_wanted);
+        }
+        for row in story["watching"].as_array().into_iter().flatten() {
+            let id = row["id"].as_str().unwrap_or_default();
+            subscriptions.push(client.get(&format!("{account}/subscriptions/{}", escaped(id)))?);
+        }
+    }
+    if args.server.json {
+        if args.watcher.is_some() {
+            story["subscriptions"] = Value::Array(subscriptions);
+        }
+        return print_json(&story);
+    }
+    let now = client.now();
+    put(&print::lamp_story(&story, now))?;
+    subscriptions.iter().try_for_each(|subscription| put(&print::subscription(subscription, now)))
+}
+
+/// `lamplighter lamps`: what every lamp of an account shows.
+pub fn lamps(args: &LampsArgs) -> Result<(), OperatorError> {
+    let client = Client::new(&args.server)?;
+    let account = match &args.realm {
+        Some(realm) => client.account_of(realm)?,
+        None => client.only_account()?,
+    };
+    let mut lamps = Vec::new();
+    let mut start = String::new();
+    loop {
+        let page = client.ask("GET", &format!("{account}/lamps?page_size=1000&start_key={}", escaped(&start)), None)?;
+        lamps.extend(page["data"].as_array().cloned().unwrap_or_default());
+        match page["next_start_key"].as_str() {
+            Some(next) => start = next.to_owned(),
+            None => break,
+        }
+    }
+    match args.server.json {
+        true => print_json(&Value::Array(lamps)),
+        false => put(&print::lamps(&lamps, client.now())),
+    }
+}
+
+/// `lamplighter reset`: forgets the calls of an extension, and tells its watchers anew.
+pub fn reset(args: &ResetArgs) -> Result<(), OperatorError> {
+    change(&args.server, &args.address, &json!({ "data": { "action": "reset" } }))
+}
+
+/// `lamplighter set`: sets a lamp by hand.
+pub fn set(args: &SetArgs) -> Result<(), OperatorError> {
+    change(&args.server, &args.address, &json!({ "data": { "action": "set", "state": args.state } }))
+}
+
+fn change(server: &ServerArgs, address: &Address, what: &Value) -> Result<(), OperatorError> {
+    let client = Client::new(server)?;
+    let account = client.account_of(&address.realm)?;
+    let done = client.ask("POST", &format!("{account}/presence/{}", escaped(&address.extension)), Some(what))?;
+    match server.json {
+        true => print_json(&done["data"]),
+        false => put(&format!("{}\n", done["data"].as_str().unwrap_or("done"))),
+    }
+}
+
+fn print_json(value: &Value) -> Result<(), OperatorError> {
+    put(&format!("{value:#}\n"))
+}
+
+fn put(text: &str) -> Result<(), OperatorError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `lamplighter lamps | head` has all it wants.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(OperatorError::Output),
+    }
+}
+
+/// A part of a path or a query, escaped.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            true => out.push(byte as char),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let address = |text: &str| text.parse::<Address>().map(|a| (a.extension, a.realm));
+        assert_eq!(address("1001@acme.test"), Ok(("1001".into(), "acme.test".into())));
+        assert_eq!(address("sip:*98@acme.test"), Ok(("*98".into(), "acme.test".into())));
+        assert!(address("1001").is_err() && address("@x").is_err() && address("x@").is_err());
+        assert_eq!(escaped("*98 ä/"), "%2A98%20%C3%A4%2F");
+    }
+}
