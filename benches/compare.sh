@@ -46,7 +46,7 @@ for server in $servers; do
 		PATH=$PATH:/usr/sbin command -v kamailio >/dev/null || { echo "Kamailio is not installed"; continue; }
 		# What it does wrong is in the results, and no reason not to compare.
 		"$bin" bench --label "Kamailio, memory" --server-command "benches/kamailio/start $sip" --json "$out/kamailio.json" \
-			"${common[@]}" "${flow[@]}" "$@" 2> >(grep -v ' NOTICE\|INFO' >&2) || true
+			"${common[@]}" "${flow[@]}" "$@" 2> >(grep --line-buffered -v ' NOTICE\|INFO' >&2) || true
 		;;
 	*) echo "unknown server $server" >&2; exit 2 ;;
 	esac

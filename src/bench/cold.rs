@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::ops::{Kind, MS};
 use super::runner::{Found, Runner};
 use super::text::{Names, Text as _};
+use super::usage;
 
 /// Between two questions to a server that does not answer yet.
 const ASK_EVERY: Duration = Duration::from_millis(2);
@@ -45,7 +46,12 @@ impl Server {
 
     /// Without warning, as a power cut is, and on again.
     fn kill_and_restart(&mut self) -> io::Result<()> {
+        // A server of many processes would go on without its first one, and hold the port.
+        let all = usage::processes(&[self.child.id()]);
         self.child.kill()?;
+        all.into_iter().filter(|pid| *pid != self.child.id()).for_each(|pid| {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        });
         self.child.wait()?;
         *self = Server::start(&self.command)?;
         Ok(())

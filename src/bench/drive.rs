@@ -54,7 +54,8 @@ impl Engine {
                 0 => all,
                 rate => all.min((self.now - began) * rate / (1_000 * MS) + 1),
             };
-            let room = (window - self.ops.len()).min((allowed - started) as usize);
+            // What a scenario before could not finish takes its place in the window.
+            let room = window.saturating_sub(self.ops.len()).min((allowed - started) as usize);
             // First those who have just been served, then anybody.
             let served: Vec<usize> = done.drain(..).map(|done| self.lane_of(done.number)).collect();
             for lane in served.into_iter().chain(0..).take(room) {
@@ -62,12 +63,11 @@ impl Engine {
                 self.start(kind, number);
                 started += 1;
             }
-            let until = match rate {
-                0 => u64::MAX,
-                rate => began + (started * 1_000 * MS / rate),
-            };
+            let nothing_to_start = started == all || self.ops.len() >= window;
+            let until = if rate == 0 || nothing_to_start { u64::MAX } else { began + started * 1_000 * MS / rate };
             self.turn(until)?;
             done.append(&mut self.done);
+            done.retain(|done| done.kind == kind);
             ended += done.len() as u64;
             progress.show(self.now, ended, all);
         }

@@ -196,9 +196,10 @@ impl Engine {
 
     fn refused(&mut self, answer: &Scan<'_>, slot: u32, status: u16) {
         let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
-        if kind == Kind::Publish && status == 412 {
+        if status == 412 {
             // The server has forgotten the publication; the next one is a new one.
-            self.lamps.get_mut(number).etag = Box::default();
+            let lamp = self.lamps.get_mut(number);
+            (lamp.etag, lamp.accepted) = (Box::default(), 0);
         }
         if !self.refusals_are_expected || (500..600).contains(&status) {
             let what = if status >= 500 { "a request was answered with 5xx" } else { "a request was refused" };
@@ -251,7 +252,8 @@ impl Engine {
     fn published(&mut self, answer: &Scan<'_>, kind: Kind, extension: u32) {
         let lamp = self.lamps.get_mut(extension);
         if kind == Kind::Withdraw {
-            lamp.etag = Box::default();
+            // Whoever subscribes from now on is to see nothing.
+            (lamp.etag, lamp.accepted) = (Box::default(), 0);
             return;
         }
         lamp.accepted = lamp.sent;

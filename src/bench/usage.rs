@@ -39,6 +39,11 @@ pub(super) fn cpu(roots: &[u32]) -> f64 {
     family(roots).iter().map(|(_, cpu)| cpu).sum()
 }
 
+/// The ids of these processes and of their descendants.
+pub(super) fn processes(roots: &[u32]) -> Vec<u32> {
+    family(roots).into_iter().map(|(pid, _)| pid).collect()
+}
+
 /// These processes and their descendants, each with its CPU seconds.
 fn family(roots: &[u32]) -> Vec<(u32, f64)> {
     let mut all = Vec::new();
