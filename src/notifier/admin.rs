@@ -26,10 +26,10 @@ impl Notifier {
         SubscriptionRecord {
             user: aor.user.to_string(),
             package: s.package,
-            call_id: s.dialog.call_id.to_string(),
+            call_id: s.dialog.call_id().to_string(),
             from: watcher_uri(s).to_string(),
             expires: s.granted,
-            subscribed_at: s.subscribed_at.0 / 1_000,
+            subscribed_at: s.subscribed_at().0 / 1_000,
             last: s.last.as_ref().map(|last| last_notify(s, last)),
             user_agent: s.user_agent.as_deref().map(String::from),
             proxy_route: s.dialog.first_route().map(String::from),
@@ -99,7 +99,7 @@ impl Notifier {
 
 /// `user@realm` of a watcher as he wrote it, without scheme and parameters.
 pub(super) fn watcher_uri(s: &Subscription) -> &str {
-    let from = NameAddr::read(&s.dialog.remote).map_or("", |remote| remote.uri);
+    let from = NameAddr::read(s.dialog.remote()).map_or("", |remote| remote.uri);
     let from = from.split_once(':').map_or(from, |(_, rest)| rest);
     from.split(';').next().unwrap_or(from)
 }
@@ -108,5 +108,5 @@ pub(super) fn watcher_uri(s: &Subscription) -> &str {
 pub(super) fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
     let whole = |tail: &str| package::get(s.package).body(last.version, &s.entity, tail);
     let body = last.tail.as_deref().map(whole).unwrap_or_default();
-    LastNotify { cseq: last.cseq, reply: last.reply, body }
+    LastNotify { cseq: last.cseq, reply: last.reply.get(), body }
 }

@@ -216,7 +216,7 @@ impl Notifier {
     /// Another NOTIFY takes the place of the one under way, if one is.
     pub(super) fn note_superseded(&self, now: Tick, s: &Subscription) {
         if let Delivery::InFlight(flight) = &s.delivery {
-            self.note_answered(now, s.place, s.source, flight, 0);
+            self.note_answered(now, s.place, s.source(), flight, 0);
         }
     }
 

@@ -36,7 +36,8 @@ impl Notifier {
     /// is known, and to the source if it does not become known.
     pub(super) fn next_hop(&self, now: Tick, state: &mut State, slot: u32, out: &mut Outbox) -> Option<Destination> {
         let subscription = state.watchers.get_mut(slot)?;
-        let Subscription { dialog, source, place, .. } = &*subscription;
+        let Subscription { dialog, place, .. } = &*subscription;
+        let source = &subscription.source();
         let (straight, question) = self.settings.routing.next_hop(dialog, source);
         let Some(question) = question else { return Some(straight) };
         let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
@@ -94,7 +95,8 @@ impl Notifier {
         let Some(subscription) = state.watchers.get_mut(slot) else { return false };
         let Delivery::InFlight(flight) = &subscription.delivery else { return false };
         let routing = &self.settings.routing;
-        let Subscription { dialog, source, place, .. } = &*subscription;
+        let Subscription { dialog, place, .. } = &*subscription;
+        let source = &subscription.source();
         let (_, Some(question)) = routing.next_hop(dialog, source) else { return false };
         let Some(failed) = target_of(&flight.to, |no| routing.listener(no).transport) else { return false };
         let failures = flight.failures;

@@ -23,6 +23,7 @@ use crate::package;
 use crate::presence::Tick;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
+use crate::presence::shared::SharedTexts;
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
 use crate::sip::digest::Verifier;
@@ -116,6 +117,8 @@ pub struct Notifier {
     /// The verifier of a password that nobody has.
     nobody: Verifier,
     names: names::Names,
+    /// The names of phone models.
+    agents: SharedTexts,
     /// What Allow-Events says.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
@@ -154,6 +157,7 @@ impl Notifier {
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
+            agents: SharedTexts::default(),
             allow_events,
             settings,
             table,
@@ -221,6 +225,7 @@ impl Notifier {
     /// Does everything that is due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
         self.gate.pass_time(now);
+        self.transactions.pass_time(now.0);
         for entry in self.wheel.take_due(now) {
             self.contained(out, |out| self.look_at(now, entry, out));
         }

@@ -11,13 +11,13 @@ use crate::presence::presentity::{Presentity, State};
 use crate::sip::headers::Event;
 
 /// The dialog that an Event names, if it does.
-pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<Box<NamedDialog>> {
+pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<NamedDialog> {
     if package::get(package).name() != dialog_info::NAME {
         return None;
     }
     let word = |name| event.param(name).map(Box::from);
     let call_id = word("call-id")?;
-    Some(Box::new(NamedDialog { call_id, to_tag: word("to-tag"), from_tag: word("from-tag"), seen: false }))
+    Some(NamedDialog { call_id, to_tag: word("to-tag"), from_tag: word("from-tag"), seen: false })
 }
 
 impl Notifier {
@@ -31,7 +31,7 @@ impl Notifier {
         out: &mut Outbox,
     ) -> Option<Arc<str>> {
         let subscription = state.watchers.get_mut(slot)?;
-        let (named, package) = (subscription.named.clone()?, subscription.package);
+        let (named, package) = (subscription.named()?.clone(), subscription.package);
         let picture = state.picture_of(&presentity.uri, &named);
         let live = picture.calls.iter().any(|call| call.state != CallState::Terminated);
         let over = !live && (named.seen || !picture.calls.is_empty());
@@ -42,7 +42,7 @@ impl Notifier {
             subscription.ended = true;
             self.drop_subscription(presentity, slot, out);
         }
-        if let Some(named) = &mut subscription.named {
+        if let Some(named) = subscription.particulars.as_mut().and_then(|particulars| particulars.named.as_mut()) {
             named.seen |= live;
         }
         Some(tail.into())

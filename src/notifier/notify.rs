@@ -1,5 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
+use std::num::NonZeroU16;
+
 use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
@@ -7,7 +9,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::subscription::{Answered, Delivery, InFlight, NEVER, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -47,7 +49,7 @@ impl Notifier {
     /// copies of it leave, and its reply, should one come, does not count for this one. It may have to wait for the name of
     /// its next hop to be looked up; then this is called again.
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
-        if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source.flow.is_none()) {
+        if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source().flow.is_none()) {
             // After a restart: the phone may have come back by a new connection in another dialog.
             follow(subscription);
         }
@@ -121,7 +123,7 @@ impl Notifier {
         }
         let retry_after = reply.first(Name::RetryAfter).and_then(retry_after);
         self.table.with_number(place.presentity, |presentity, state| {
-            let fits = |s: &Subscription| s.place == place && *s.dialog.call_id == *reply.call_id;
+            let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
                 self.gate.know(now, source.peer);
                 let fate = Fate { cseq, status, retry_after, lost: false };
@@ -154,6 +156,7 @@ impl Notifier {
         let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
+        let (place, source) = (subscription.place, subscription.source());
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
             _ => return self.conclude_late(now, presentity, state, slot, fate, out),
@@ -161,7 +164,7 @@ impl Notifier {
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
-        self.note_answered(now, subscription.place, subscription.source, flight, status);
+        self.note_answered(now, place, source, flight, status);
         if status == NO_ANSWER && flight.detour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();
@@ -184,7 +187,7 @@ impl Notifier {
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
         subscription.tried = 0;
-        subscription.last = Some(Answered { cseq, reply: status, version, tail });
+        subscription.last = NonZeroU16::new(status).map(|reply| Answered { cseq, reply, version, tail });
         if last || (subscription.ended && status == NO_ANSWER) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
         }
@@ -222,7 +225,7 @@ impl Notifier {
                 self.watch_delivery(now, subscription, until);
             }
             tracing::debug!(
-                watcher = &*subscription.dialog.remote,
+                watcher = subscription.dialog.remote(),
                 presentity = &*presentity.uri,
                 status,
                 failures = failures + 1,
@@ -274,8 +277,8 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let current: [Revision; MAX_PACKAGES] = state.views.each_ref().map(|view| view.revision);
-        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == Some(at)) else { return };
-        subscription.delivery_timer = None;
+        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == at) else { return };
+        subscription.delivery_timer = NEVER;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
         let proven = self.is_proven(subscription);
@@ -323,12 +326,13 @@ impl Notifier {
 
     /// Has the subscription looked at by `deadline`, unless it will be anyway.
     pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
-        if subscription.delivery_timer.is_none_or(|at| at > deadline) {
+        let at = subscription.delivery_timer;
+        if at > deadline {
             let Place { presentity, slot, .. } = subscription.place;
-            if let Some(at) = subscription.delivery_timer {
+            if at != NEVER {
                 self.wheel.cancel(at, presentity, Watch::Delivery(slot));
             }
-            subscription.delivery_timer = Some(self.wheel.file(now, deadline, presentity, Watch::Delivery(slot)));
+            subscription.delivery_timer = self.wheel.file(now, deadline, presentity, Watch::Delivery(slot));
         }
     }
 
@@ -351,13 +355,13 @@ impl Notifier {
         self.table.discount_subscription(presentity.aor.account);
         self.feed.subscription(presentity, subscription.place);
         self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
-        if let Some(at) = subscription.delivery_timer {
-            self.wheel.cancel(at, presentity.number, Watch::Delivery(slot));
+        if subscription.delivery_timer != NEVER {
+            self.wheel.cancel(subscription.delivery_timer, presentity.number, Watch::Delivery(slot));
         }
         tracing::debug!(
-            watcher = &*subscription.dialog.remote,
+            watcher = subscription.dialog.remote(),
             presentity = &*presentity.uri,
-            call_id = &*subscription.dialog.call_id,
+            call_id = subscription.dialog.call_id(),
             why,
             "subscription gone"
         );

@@ -70,11 +70,11 @@ impl Notifier {
     /// than its answer and [`UNPROVEN_COPIES`] and one NOTIFYs: the source of a datagram is easily forged, unless
     /// something in front of us sees to it that it is not (`access.open_to_the_world`).
     pub(super) fn is_proven(&self, s: &Subscription) -> bool {
-        let address = s.source.peer.ip();
-        s.source.is_stream()
+        let address = s.source().peer.ip();
+        s.source().is_stream()
             || self.settings.access.open_to_the_world
             || s.phone.is_proven_at(address)
-            || self.settings.routing.trusts(&s.source)
+            || self.settings.routing.trusts(&s.source())
     }
 
     /// Has the subscriptions looked at that have waited for a sign of life from their phone, in turn.
@@ -93,7 +93,7 @@ impl Notifier {
         if let Delivery::Asked { .. } = subscription.delivery {
             return self.notify(now, presentity, state, slot, out);
         }
-        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply == NO_ANSWER);
+        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply.get() == NO_ANSWER);
         if !unanswered || !matches!(subscription.delivery, Delivery::Suspended { .. }) {
             return;
         }
@@ -108,12 +108,12 @@ impl Notifier {
 /// Takes the connection that the phone last came by in place of one that is gone; true if there is another, and it is
 /// no less safe.
 pub(super) fn follow(subscription: &mut Subscription) -> bool {
-    if !subscription.source.is_stream() {
+    if !subscription.source().is_stream() {
         return false;
     }
     match subscription.phone.way() {
-        Some(way) if way.flow != subscription.source.flow && is_as_safe(&way, &subscription.source) => {
-            subscription.source = way;
+        Some(way) if way.flow != subscription.source().flow && is_as_safe(&way, &subscription.source()) => {
+            subscription.way = way.into();
             true
         }
         _ => false,

@@ -21,7 +21,7 @@ use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
-use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Delivery, MaxRate, NEVER, Particulars, Place, Revision, Subscription, Suppressed};
 use crate::presence::{Aor, MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
@@ -37,7 +37,32 @@ const ACKNOWLEDGED: u64 = 1 << 32;
 /// phone more than it takes.
 const RESTART_PACE: u64 = 2;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct SubscriptionToKeep<'a, D> {
+    account: &'a str,
+    user: &'a str,
+    package: &'static str,
+    nonce: u64,
+    event_id: Option<&'a str>,
+    phone: PhoneId,
+    dialog: D,
+    entity: &'a str,
+    user_agent: Option<&'a str>,
+    way: Way,
+    listener: u8,
+    peer: SocketAddr,
+    subscribed_at: Tick,
+    granted: u32,
+    expires_at: Tick,
+    reserved: u32,
+    /// Whatever changes, it is not to be told (RFC 5839).
+    suppressed: bool,
+    max_rate: Option<&'a MaxRate>,
+    named: Option<&'a NamedDialog>,
+}
+
+/// [`SubscriptionToKeep`] read back: the same fields in the same order.
+#[derive(Deserialize)]
 struct KeptSubscription {
     account: String,
     user: String,
@@ -51,14 +76,14 @@ struct KeptSubscription {
     way: Way,
     listener: u8,
     peer: SocketAddr,
+    #[expect(dead_code, reason = "the end and what was granted say the same")]
     subscribed_at: Tick,
     granted: u32,
     expires_at: Tick,
     reserved: u32,
-    /// Whatever changes, it is not to be told (RFC 5839).
     suppressed: bool,
     max_rate: Option<MaxRate>,
-    named: Option<Box<NamedDialog>>,
+    named: Option<NamedDialog>,
 }
 
 /// The way that the latest SUBSCRIBE came. The first two are what was once `tcp: bool`, and read as such.
@@ -186,27 +211,27 @@ impl Notifier {
     }
 
     fn subscription_value(&self, presentity: &Presentity, s: &Subscription) -> Bytes {
-        encode(&KeptSubscription {
-            account: self.settings.directory.account_id(presentity.aor.account).into(),
-            user: presentity.aor.user.to_string(),
-            package: package::get(s.package).name().into(),
+        encode(&SubscriptionToKeep {
+            account: self.settings.directory.account_id(presentity.aor.account),
+            user: &presentity.aor.user,
+            package: package::get(s.package).name(),
             nonce: s.place.nonce,
-            event_id: s.event_id.clone(),
+            event_id: s.event_id(),
             phone: s.phone.id(),
             // Counting goes on where the reservation ends.
-            dialog: Dialog { local_cseq: s.reserved, ..s.dialog.clone() },
-            entity: s.entity.to_string(),
-            user_agent: s.user_agent.clone(),
-            way: Way::of(&s.source),
-            listener: s.source.listener.0,
-            peer: s.source.peer,
-            subscribed_at: s.subscribed_at,
+            dialog: s.dialog.kept(s.reserved),
+            entity: &s.entity,
+            user_agent: s.user_agent.as_deref(),
+            way: Way::of(&s.source()),
+            listener: s.source().listener.0,
+            peer: s.source().peer,
+            subscribed_at: s.subscribed_at(),
             granted: s.granted,
             expires_at: s.expires_at,
             reserved: s.reserved,
-            suppressed: s.suppressed == Suppressed::Everything,
-            max_rate: s.max_rate.clone(),
-            named: s.named.clone(),
+            suppressed: s.suppressed() == Suppressed::Everything,
+            max_rate: s.max_rate(),
+            named: s.named(),
         })
     }
 
@@ -315,18 +340,23 @@ impl Notifier {
         }
         self.gate.know(now, kept.peer);
         let expiry_timer = self.wheel.file(now, kept.expires_at, number, Watch::Expiry(slot));
+        let particulars = Particulars {
+            event_id: kept.event_id,
+            named: kept.named,
+            max_rate: kept.max_rate,
+            suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
+        };
         let subscription = Subscription {
             place: Place { presentity: number, slot, nonce: kept.nonce },
             package,
-            event_id: kept.event_id,
+            particulars: particulars.boxed(),
             phone: self.phones.obtain(kept.phone),
             doubted: false,
             dialog: kept.dialog,
             entity: kept.entity.into(),
-            user_agent: kept.user_agent,
+            user_agent: kept.user_agent.map(|agent| self.agents.share(&agent)),
             // The connection is gone with the process that had it.
-            source: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() },
-            subscribed_at: kept.subscribed_at,
+            way: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() }.into(),
             granted: kept.granted,
             expires_at: kept.expires_at,
             ended: false,
@@ -335,16 +365,13 @@ impl Notifier {
             reserved: kept.reserved,
             // What a phone says of NOTIFYs from before the crash is out of date.
             proven: kept.reserved,
-            max_rate: kept.max_rate,
-            named: kept.named,
             // It may have been told something a moment ago.
             told_at: now,
-            suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
             delivery: Delivery::Idle,
             tried: 0,
             last: None,
             expiry_timer,
-            delivery_timer: None,
+            delivery_timer: NEVER,
         };
         let back = presentity.lock().watchers.restore(slot, subscription);
         back.then(|| self.table.count_subscription(aor.account))

@@ -48,7 +48,7 @@ impl Routing {
                 None => (self.back_to(source), None),
             };
         }
-        let contact = Uri::read(&dialog.target).filter(believed);
+        let contact = Uri::read(dialog.target()).filter(believed);
         if let Some(flow) = source.flow {
             // Nobody can be connected to over WebSocket, and what began over TLS goes on over TLS or not at all.
             let otherwise = contact.as_ref().and_then(|uri| self.connection(uri, source.transport, source));
@@ -89,7 +89,7 @@ impl Routing {
     /// A connection to `peer`, where the next request of a dialog goes by datagram; none if that must not be TCP, because
     /// a URI says so or nobody asked for more than an answer to where it came from, through NAT.
     pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source, peer: SocketAddr) -> Option<Remote> {
-        let uri = Uri::read(dialog.first_route().unwrap_or(&dialog.target))?;
+        let uri = Uri::read(dialog.first_route().unwrap_or(dialog.target()))?;
         let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none() && self.may_name(source, &uri);
         let there = match uri.host.ip() {
             Some(_) => address_of(&uri, Transport::Tcp) == Some(peer),
@@ -230,17 +230,7 @@ mod tests {
     }
 
     fn dialog(route_set: &str, target: &str) -> Dialog {
-        Dialog {
-            call_id: "c".into(),
-            local: "".into(),
-            local_tag: "".into(),
-            remote: "".into(),
-            remote_tag: "".into(),
-            route_set: route_set.into(),
-            target: target.into(),
-            local_cseq: 0,
-            remote_cseq: 0,
-        }
+        Dialog::towards(route_set, target)
     }
 
     fn udp(peer: &str) -> Source {

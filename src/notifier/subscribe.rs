@@ -14,10 +14,10 @@ use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Delivery, MaxRate, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Delivery, MaxRate, NEVER, Particulars, Place, Revision, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
-use crate::sip::dialog::{self, Dialog};
+use crate::sip::dialog::{self, Dialog, TooLong};
 use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{Message, Name};
@@ -76,7 +76,7 @@ impl Notifier {
         check_watcher(from.as_ref())?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
-        let dialog = Dialog::of(request, target.uri, "");
+        let dialog = Dialog::of(request, target.uri).map_err(too_long)?;
         affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let user = from.map_or(request.from.uri, |from| from.address());
         let (phone, certain) = phone_of(user, &target, request, source);
@@ -99,7 +99,6 @@ impl Notifier {
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
-                let dialog = Dialog { local_tag: place.to_string().into(), ..dialog };
                 let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
                 let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
@@ -136,16 +135,13 @@ impl Notifier {
                 }
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
-                let routed = !subscription.dialog.route_set.is_empty();
+                let routed = !subscription.dialog.route_set().is_empty();
                 let wish = self.wish_of(request, routed, source, sender)?;
-                if (wish.package, wish.event.id) != (subscription.package, subscription.event_id.as_deref()) {
+                if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
-                    affordable(subscription.dialog.text() - subscription.dialog.target.len() + contact.uri.len())?;
-                    if *subscription.dialog.target != *contact.uri {
-                        subscription.dialog.target = contact.uri.into();
-                    }
+                    subscription.dialog.set_target(contact.uri).map_err(too_long)?;
                 }
                 let entity = Arc::clone(&subscription.entity);
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
@@ -223,17 +219,18 @@ impl Notifier {
         entity: Arc<str>,
         wish: &Wish<'_>,
     ) -> Subscription {
+        // By which it is told from others of its phone; the rest comes with what it is granted.
+        let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
         Subscription {
             place,
             package: wish.package,
-            event_id: wish.event.id.map(Into::into),
+            particulars: event_id.boxed(),
             phone: self.phones.obtain(phone),
             doubted: false,
             dialog,
             entity,
             user_agent: None,
-            source: wish.source,
-            subscribed_at: now,
+            way: wish.source.into(),
             granted: 0,
             expires_at: now,
             ended: false,
@@ -241,15 +238,12 @@ impl Notifier {
             documents: 0,
             reserved: 0,
             proven: 0,
-            named: None,
-            max_rate: None,
             told_at: now,
-            suppressed: Suppressed::Nothing,
             delivery: Delivery::Idle,
             tried: 0,
             last: None,
-            expiry_timer: Tick(u64::MAX),
-            delivery_timer: None,
+            expiry_timer: NEVER,
+            delivery_timer: NEVER,
         }
     }
 
@@ -266,19 +260,26 @@ impl Notifier {
     ) {
         let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        subscription.named = named_by(wish.package, &wish.event);
-        subscription.max_rate = wish.event.max_rate.and_then(MaxRate::of);
-        subscription.suppressed = match wish.unless {
-            Some("*") => Suppressed::Everything,
-            Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),
-            _ => Suppressed::Nothing,
+        let particulars = Particulars {
+            event_id: wish.event.id.map(Into::into),
+            named: named_by(wish.package, &wish.event),
+            max_rate: wish.event.max_rate.and_then(MaxRate::of),
+            suppressed: match wish.unless {
+                Some("*") => Suppressed::Everything,
+                Some(tag) if tag == current.to_string() => Suppressed::State(current.revision),
+                _ => Suppressed::Nothing,
+            },
         };
-        subscription.source = wish.source;
-        subscription.subscribed_at = now;
+        subscription.particulars = particulars.boxed();
+        subscription.way = wish.source.into();
         subscription.granted = wish.granted;
         subscription.expires_at = now.after(u64::from(wish.granted) * 1_000);
         if let Some(user_agent) = wish.user_agent {
-            subscription.user_agent = Some(user_agent.chars().take(MAX_USER_AGENT).collect::<String>().into());
+            let end = user_agent.char_indices().nth(MAX_USER_AGENT).map_or(user_agent.len(), |(at, _)| at);
+            let user_agent = &user_agent[..end];
+            if subscription.user_agent.as_deref() != Some(user_agent) {
+                subscription.user_agent = Some(self.agents.share(user_agent));
+            }
         }
         self.note_subscribed(now, presentity, subscription);
         subscription.delivery = Delivery::Idle;
@@ -317,7 +318,7 @@ impl Notifier {
         }
         if subscription.ended {
             self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
-        } else if subscription.suppressed == Suppressed::State(revision) {
+        } else if subscription.suppressed() == Suppressed::State(revision) {
             subscription.acknowledged = revision;
             self.remark_acknowledged(presentity, slot, Known(revision.0, fingerprint), out);
         }
@@ -379,10 +380,11 @@ fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
 
 /// What a subscription would keep of its requests must be no more than it may (law 7).
 fn affordable(octets: usize) -> Result<(), Answer> {
-    match octets > dialog::MAX_TEXT {
-        true => Err(Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")),
-        false => Ok(()),
-    }
+    if octets > dialog::MAX_TEXT { Err(too_long(TooLong)) } else { Ok(()) }
+}
+
+fn too_long(_: TooLong) -> Answer {
+    Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")
 }
 
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).

@@ -45,7 +45,63 @@ pub(super) struct Wheel {
 }
 
 /// By time: whose, and what about it.
-type Shard = BTreeMap<u64, HashSet<(u32, Watch), RandomState>>;
+type Shard = BTreeMap<u64, Bucket>;
+
+/// What comes up at one time. Nearly all of it concerns subscriptions, of which there are millions: these are kept as the
+/// number of the presentity and the slot, with the kind in the two bits that no slot needs.
+#[derive(Debug, Default)]
+struct Bucket {
+    of_subscriptions: HashSet<(u32, u32), RandomState>,
+    others: HashSet<(u32, Watch), RandomState>,
+}
+
+/// Slots are below this; see `limits.watchers_per_presentity`.
+const SLOTS: u32 = 1 << 30;
+
+/// What concerns a subscription in one number; none for anything else.
+fn packed(watch: Watch) -> Option<u32> {
+    match watch {
+        Watch::Expiry(slot) if slot < SLOTS => Some(slot),
+        Watch::Delivery(slot) if slot < SLOTS => Some(slot | SLOTS),
+        Watch::Awakening(slot) if slot < SLOTS => Some(slot | SLOTS << 1),
+        _ => None,
+    }
+}
+
+fn unpacked(packed: u32) -> Watch {
+    let slot = packed & (SLOTS - 1);
+    match packed / SLOTS {
+        0 => Watch::Expiry(slot),
+        1 => Watch::Delivery(slot),
+        _ => Watch::Awakening(slot),
+    }
+}
+
+impl Bucket {
+    fn insert(&mut self, presentity: u32, watch: Watch) {
+        match packed(watch) {
+            Some(watch) => self.of_subscriptions.insert((presentity, watch)),
+            None => self.others.insert((presentity, watch)),
+        };
+    }
+
+    fn remove(&mut self, presentity: u32, watch: Watch) {
+        match packed(watch) {
+            Some(watch) => self.of_subscriptions.remove(&(presentity, watch)),
+            None => self.others.remove(&(presentity, watch)),
+        };
+    }
+
+    fn len(&self) -> usize {
+        self.of_subscriptions.len() + self.others.len()
+    }
+
+    fn into_entries(self) -> Vec<(u32, Watch)> {
+        let of_subscriptions =
+            self.of_subscriptions.into_iter().map(|(presentity, watch)| (presentity, unpacked(watch)));
+        of_subscriptions.chain(self.others).collect()
+    }
+}
 
 const SHARDS: usize = 16;
 /// Deadlines are rounded up to this (ms), so that many share one bucket ...
@@ -65,7 +121,7 @@ impl Wheel {
     pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
-        self.shard(presentity).lock().entry(at.0).or_default().insert((presentity, watch));
+        self.shard(presentity).lock().entry(at.0).or_default().insert(presentity, watch);
         at
     }
 
@@ -73,8 +129,8 @@ impl Wheel {
     pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
         let mut shard = self.shard(presentity).lock();
         if let Some(bucket) = shard.get_mut(&at.0) {
-            bucket.remove(&(presentity, watch));
-            if bucket.is_empty() {
+            bucket.remove(presentity, watch);
+            if bucket.len() == 0 {
                 shard.remove(&at.0);
             }
         }
@@ -95,7 +151,7 @@ impl Wheel {
                 }
                 let at = Tick(*bucket.key());
                 // In an order of their own, so that a simulation can be replayed.
-                let mut entries: Vec<_> = bucket.remove().into_iter().collect();
+                let mut entries = bucket.remove().into_entries();
                 entries.sort_unstable();
                 due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
             }
@@ -106,7 +162,7 @@ impl Wheel {
     /// How many entries are filed.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().values().map(HashSet::len).sum::<usize>()).sum()
+        self.shards.iter().map(|shard| shard.lock().values().map(Bucket::len).sum::<usize>()).sum()
     }
 
     /// When something is due next; none while nothing is filed.
@@ -130,6 +186,27 @@ mod tests {
         assert_eq!(wheel.take_due(Tick(510)), [Entry { at: near, presentity: 1, watch: Watch::Delivery(0) }]);
         assert_eq!(wheel.take_due(Tick(4_000_000)).len(), 1);
         assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn every_kind_comes_back_as_it_was_filed() {
+        let wheel = Wheel::default();
+        let all = [
+            Watch::Expiry(SLOTS - 1),
+            Watch::Expiry(SLOTS),
+            Watch::Delivery(0),
+            Watch::Delivery(u32::MAX),
+            Watch::Awakening(7),
+            Watch::Publication(PublicationNo(u64::MAX)),
+            Watch::Calls,
+        ];
+        all.iter().for_each(|watch| _ = wheel.file(Tick(0), Tick(100), 1, *watch));
+        wheel.cancel(Tick(100), 1, Watch::Awakening(7));
+        let mut due: Vec<_> = wheel.take_due(Tick(100)).into_iter().map(|entry| entry.watch).collect();
+        due.sort_unstable();
+        let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != Watch::Awakening(7)).collect();
+        expected.sort_unstable();
+        assert_eq!(due, expected);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Notifier {
         document: &Document<'_>,
         pool: &mut Pool,
     ) -> Letter {
-        let no = listener_of(&to, subscription.source.listener);
+        let no = listener_of(&to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
             return Letter { to, bytes, detour: false };
@@ -120,7 +120,7 @@ impl Notifier {
             (Letter { to, bytes, detour: false }, "in fragments", &self.large.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let watcher = &*subscription.dialog.remote;
+        let watcher = subscription.dialog.remote();
         tracing::debug!(watcher, size, carried, "a NOTIFY is too large for a datagram");
         letter
     }
@@ -135,10 +135,11 @@ impl Notifier {
         {
             return None;
         }
-        let Subscription { source, dialog, .. } = subscription;
+        let (dialog, source) = (&subscription.dialog, &subscription.source());
         // Of the same host, for whoever else it is may be a proxy that knows nothing of this dialog.
         let way = subscription.phone.way().filter(|way| way.peer.ip() == source.peer.ip() && is_as_safe(way, source));
-        if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set.is_empty()) {
+        if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set().is_empty())
+        {
             return Some((Destination::Flow { flow, otherwise: None }, way.listener));
         }
         let remote = self.settings.routing.next_hop_by_tcp(dialog, source, peer)?;
@@ -162,11 +163,11 @@ impl Notifier {
         let listener = self.settings.routing.listener(via);
         let branch = (MAGIC_COOKIE, subscription.place, ".", Hex(subscription.dialog.local_cseq.into(), 1));
         let via = ("SIP/2.0/", name_of(listener.transport), " ", &listener.sent_by, ";branch=", branch, ";rport");
-        let mut writer = subscription.dialog.request(out, "NOTIFY", via);
+        let mut writer = subscription.dialog.request(out, "NOTIFY", via, subscription.place);
         let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
-        let sips = is_sips(&subscription.entity) || is_sips(&subscription.dialog.target);
+        let sips = is_sips(&subscription.entity) || is_sips(subscription.dialog.target());
         writer.header("Contact", self.contact(user, contact, sips));
-        match &subscription.event_id {
+        match subscription.event_id() {
             Some(id) => writer.header("Event", (package.name(), ";id=", id)),
             None => writer.header("Event", package.name()),
         };
@@ -178,7 +179,7 @@ impl Notifier {
             true => writer.header("Subscription-State", "terminated;reason=timeout"),
             false => {
                 let expires = subscription.remaining(now);
-                match &subscription.max_rate {
+                match subscription.max_rate() {
                     Some(MaxRate { written, .. }) => {
                         writer.header("Subscription-State", ("active;expires=", expires, ";max-rate=", written))
                     }

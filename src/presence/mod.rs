@@ -12,6 +12,7 @@ pub mod named;
 pub mod phone;
 pub mod presentity;
 pub mod publication;
+pub mod shared;
 pub mod subscription;
 pub mod table;
 

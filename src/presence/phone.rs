@@ -4,6 +4,8 @@
 //! show up again, and the connection that it last came by. Subscriptions to different presentities share it, so it
 //! has a lock of its own, held for a few instructions and never while another is taken.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,9 +38,9 @@ impl PhoneId {
 
 /// So many NOTIFYs may leave at once to a phone that was left alone for a while: the keys of a desk phone and its first
 /// extension module.
-const BURST: u64 = 20 * TURN;
+const BURST: u32 = 20 * TURN;
 /// One turn, in the unit that they are counted in.
-const TURN: u64 = 1_000;
+const TURN: u32 = 1_000;
 /// Between the NOTIFYs to a phone of which nothing is known, or that has shown to be slow (ms). There are models that
 /// manage ten in a second and throw away what is more (reference: peers.md, Auerswald).
 const SLOWEST: u32 = 100;
@@ -57,12 +59,13 @@ pub struct Phone {
 #[derive(Debug)]
 struct State {
     /// Turns taken and not yet worn off, in thousandths, at the tick beside it. One wears off per interval.
-    taken: u64,
+    taken: u32,
     taken_at: Tick,
     /// Milliseconds between turns.
     interval: u32,
-    /// Subscriptions, by presentity and slot, that wait for a sign of life.
-    asleep: Vec<(u32, u32)>,
+    /// Subscriptions, by presentity and slot, that wait for a sign of life. Few phones have any, and there are millions.
+    #[allow(clippy::box_collection)]
+    asleep: Option<Box<Vec<(u32, u32)>>>,
     /// An address that has been shown to be its own: something that only reached it there has come back.
     own_address: Option<IpAddr>,
     /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
@@ -77,7 +80,7 @@ impl Phone {
             taken: 0,
             taken_at: Tick(0),
             interval: SLOWEST,
-            asleep: Vec::new(),
+            asleep: None,
             own_address: None,
             way: None,
             datagrams_only: false,
@@ -94,8 +97,8 @@ impl Phone {
     pub fn take_turn(&self, now: Tick) -> Tick {
         let mut state = self.state.lock();
         state.wear_off(now);
-        state.taken += TURN;
-        now.after(state.taken.saturating_sub(BURST) * u64::from(state.interval) / TURN)
+        state.taken = state.taken.saturating_add(TURN);
+        now.after(u64::from(state.taken.saturating_sub(BURST)) * u64::from(state.interval) / u64::from(TURN))
     }
 
     /// A NOTIFY leaves without waiting for a turn, because the phone asked for it. Others wait the longer, but never for
@@ -103,7 +106,7 @@ impl Phone {
     pub fn jump_queue(&self, now: Tick) {
         let mut state = self.state.lock();
         state.wear_off(now);
-        state.taken = state.taken.max((state.taken + TURN).min(BURST));
+        state.taken = state.taken.max(state.taken.saturating_add(TURN).min(BURST));
     }
 
     /// It has answered a NOTIFY that left at `sent`. Gives the subscriptions that have waited for a sign of life.
@@ -113,7 +116,7 @@ impl Phone {
         if now.0.saturating_sub(sent.0) <= QUICK {
             state.interval = (state.interval * 7 / 8).max(QUICKEST);
         }
-        std::mem::take(&mut state.asleep)
+        state.awaken()
     }
 
     /// It lets a NOTIFY wait for so long that it has to be repeated.
@@ -125,7 +128,7 @@ impl Phone {
     /// It has shown itself. Gives the subscriptions that have waited for that.
     #[must_use]
     pub fn shown(&self) -> Vec<(u32, u32)> {
-        std::mem::take(&mut self.state.lock().asleep)
+        self.state.lock().awaken()
     }
 
     /// It has proven that it receives what is sent to this address.
@@ -161,53 +164,89 @@ impl Phone {
     /// It is silent to this subscription, which is to be tried again once it shows itself.
     pub fn sleeps(&self, presentity: u32, slot: u32) {
         let mut state = self.state.lock();
-        if !state.asleep.contains(&(presentity, slot)) {
-            state.asleep.push((presentity, slot));
+        let asleep = state.asleep.get_or_insert_default();
+        if !asleep.contains(&(presentity, slot)) {
+            asleep.push((presentity, slot));
         }
     }
 }
 
 impl State {
     fn wear_off(&mut self, now: Tick) {
-        let worn_off = now.0.saturating_sub(self.taken_at.0) * TURN / u64::from(self.interval);
-        self.taken = self.taken.saturating_sub(worn_off);
+        let worn_off = now.0.saturating_sub(self.taken_at.0) * u64::from(TURN) / u64::from(self.interval);
+        self.taken = self.taken.saturating_sub(u32::try_from(worn_off).unwrap_or(u32::MAX));
         self.taken_at = now;
     }
+
+    fn awaken(&mut self) -> Vec<(u32, u32)> {
+        self.asleep.take().map_or_else(Vec::new, |asleep| *asleep)
+    }
 }
+
+/// A phone in the set of all: found by its name, which it knows itself.
+#[derive(Debug)]
+struct Known(Arc<Phone>);
+
+impl Borrow<PhoneId> for Known {
+    fn borrow(&self) -> &PhoneId {
+        &self.0.id
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Known) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Known {}
 
 /// All phones that have a subscription.
 #[derive(Debug, Default)]
 pub struct Phones {
-    by_id: DashMap<PhoneId, Arc<Phone>, RandomState>,
+    known: DashMap<Known, (), RandomState>,
 }
 
 impl Phones {
     /// The phone of this name.
     pub fn obtain(&self, id: PhoneId) -> Arc<Phone> {
-        Arc::clone(&self.by_id.entry(id).or_insert_with(|| Arc::new(Phone::new(id))))
+        if let Some(known) = self.known.get(&id) {
+            return Arc::clone(&known.key().0);
+        }
+        // Should somebody have been quicker, his is the one that stays.
+        let entry = self.known.entry(Known(Arc::new(Phone::new(id)))).or_insert(());
+        Arc::clone(&entry.key().0)
     }
 
     /// One of its subscriptions has gone; with the last, the phone is forgotten.
     pub fn release(&self, phone: Arc<Phone>, presentity: u32, slot: u32) {
-        phone.state.lock().asleep.retain(|place| *place != (presentity, slot));
+        if let Some(asleep) = &mut phone.state.lock().asleep {
+            asleep.retain(|place| *place != (presentity, slot));
+        }
         // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
-        self.by_id.remove_if(&phone.id, |_, known| Arc::strong_count(known) <= 2);
+        self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
     }
 
     /// How many subscriptions a phone has.
     pub fn subscriptions(&self, id: PhoneId) -> usize {
         // The map has one, and every subscription.
-        self.by_id.get(&id).map_or(0, |phone| Arc::strong_count(&phone) - 1)
+        self.known.get(&id).map_or(0, |known| Arc::strong_count(&known.key().0) - 1)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.known.len()
     }
 
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.known.is_empty()
     }
 }
 

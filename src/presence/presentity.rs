@@ -139,18 +139,29 @@ pub struct FanOut {
 /// Subscriptions by slot; a slot that became free is used again.
 #[derive(Debug, Default)]
 pub struct Watchers {
-    slots: Vec<Option<Box<Subscription>>>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     of_package: [u32; MAX_PACKAGES],
-    /// The latest subscription of each phone for each event.
-    of_phone: HashMap<u64, u32, RandomState>,
+    /// The slots by wish, where there are too many slots to look through: the latest of each.
+    #[allow(clippy::box_collection)] // hardly any presentity has one
+    of_wish: Option<Box<HashMap<u64, u32, RandomState>>>,
 }
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// What its phone has this subscription of; 0 where it has another one for that by now, or the slot is free.
+    wish: u64,
+    subscription: Option<Box<Subscription>>,
+}
+
+/// From so many slots on there is an index of who has which.
+const MANY: usize = 64;
 
 /// What a phone can have one subscription of.
 fn wish_of(phone: PhoneId, package: PackageId, event_id: Option<&str>) -> u64 {
     let mut hasher = SipHasher13::new();
     (phone, package, event_id).hash(&mut hasher);
-    hasher.finish()
+    hasher.finish().max(1)
 }
 
 impl Watchers {
@@ -161,9 +172,9 @@ impl Watchers {
 
     /// The latest subscription of a phone for the same event.
     pub fn latest_of(&self, phone: PhoneId, package: PackageId, event_id: Option<&str>) -> Option<u32> {
-        let slot = *self.of_phone.get(&wish_of(phone, package, event_id))?;
-        let s = self.slots.get(slot as usize)?.as_deref()?;
-        (s.phone.id() == phone && s.package == package && s.event_id.as_deref() == event_id).then_some(slot)
+        let slot = self.latest(wish_of(phone, package, event_id))?;
+        let s = self.slots.get(slot as usize)?.subscription.as_deref()?;
+        (s.phone.id() == phone && s.package == package && s.event_id() == event_id).then_some(slot)
     }
 
     /// Puts a subscription into the vacant slot; `lasting` unless it is a mere look at the state.
@@ -172,47 +183,67 @@ impl Watchers {
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
             None => {
-                self.slots.push(None);
+                self.slots.push(Slot::default());
                 self.slots.len() - 1
             }
         };
         if lasting {
             self.index(slot as u32, &subscription);
         }
-        self.slots[slot] = Some(Box::new(subscription));
+        self.slots[slot].subscription = Some(Box::new(subscription));
     }
 
     /// Puts a subscription back into the slot that it had before a restart. False if the slot is taken.
     pub fn restore(&mut self, slot: u32, subscription: Subscription) -> bool {
         while self.slots.len() <= slot as usize {
             self.free.push(self.slots.len() as u32);
-            self.slots.push(None);
+            self.slots.push(Slot::default());
         }
         let Some(place) = self.free.iter().position(|free| *free == slot) else { return false };
         self.free.swap_remove(place);
         self.of_package[subscription.package.0 as usize] += 1;
         self.index(slot, &subscription);
-        self.slots[slot as usize] = Some(Box::new(subscription));
+        self.slots[slot as usize].subscription = Some(Box::new(subscription));
         true
     }
 
+    fn latest(&self, wish: u64) -> Option<u32> {
+        match &self.of_wish {
+            Some(of_wish) => of_wish.get(&wish).copied(),
+            None => self.slots.iter().position(|known| known.wish == wish).map(|slot| slot as u32),
+        }
+    }
+
     fn index(&mut self, slot: u32, s: &Subscription) {
-        self.of_phone.insert(wish_of(s.phone.id(), s.package, s.event_id.as_deref()), slot);
+        let wish = wish_of(s.phone.id(), s.package, s.event_id());
+        if let Some(earlier) = self.latest(wish) {
+            self.slots[earlier as usize].wish = 0;
+        }
+        self.slots[slot as usize].wish = wish;
+        match &mut self.of_wish {
+            Some(of_wish) => _ = of_wish.insert(wish, slot),
+            None if self.slots.len() < MANY => {}
+            None => {
+                let known = self.slots.iter().zip(0..).filter(|(known, _)| known.wish != 0);
+                self.of_wish = Some(Box::new(known.map(|(known, slot)| (known.wish, slot)).collect()));
+            }
+        }
     }
 
     /// The subscription in a slot.
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Subscription> {
-        self.slots.get_mut(slot as usize)?.as_deref_mut()
+        self.slots.get_mut(slot as usize)?.subscription.as_deref_mut()
     }
 
     /// Takes a subscription out.
     pub fn remove(&mut self, slot: u32) -> Option<Box<Subscription>> {
-        let taken = self.slots.get_mut(slot as usize)?.take()?;
+        let left = self.slots.get_mut(slot as usize)?;
+        let taken = left.subscription.take()?;
+        let wish = std::mem::take(&mut left.wish);
         self.free.push(slot);
         self.of_package[taken.package.0 as usize] -= 1;
-        let wish = wish_of(taken.phone.id(), taken.package, taken.event_id.as_deref());
-        if self.of_phone.get(&wish) == Some(&slot) {
-            self.of_phone.remove(&wish);
+        if let Some(of_wish) = self.of_wish.as_mut().filter(|of_wish| of_wish.get(&wish) == Some(&slot)) {
+            of_wish.remove(&wish);
         }
         if self.is_empty() {
             *self = Watchers::default();
@@ -222,7 +253,7 @@ impl Watchers {
 
     /// All subscriptions, in order of slot.
     pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
-        self.slots.iter().filter_map(|s| s.as_deref())
+        self.slots.iter().filter_map(|slot| slot.subscription.as_deref())
     }
 
     /// How many subscriptions there are.

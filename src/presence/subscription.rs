@@ -4,6 +4,7 @@
 //! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
-use crate::transport::{Destination, Source};
+use crate::transport::{Destination, PackedSource, Source};
 
 /// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
 /// finds its subscription without a table of dialogs.
@@ -65,8 +66,8 @@ pub struct Subscription {
     pub place: Place,
     /// Its event package.
     pub package: PackageId,
-    /// The `id` of its Event, given back in every NOTIFY.
-    pub event_id: Option<Box<str>>,
+    /// What few watchers ask for.
+    pub particulars: Option<Box<Particulars>>,
     /// The phone that it is for.
     pub phone: Arc<Phone>,
     /// The same phone, by all that can be told, has subscribed to the same again in another dialog. Should it not know
@@ -77,11 +78,9 @@ pub struct Subscription {
     /// The URI that was subscribed to, as the phone wrote it, without parameters.
     pub entity: Arc<str>,
     /// User-Agent of the latest SUBSCRIBE that had one.
-    pub user_agent: Option<Box<str>>,
+    pub user_agent: Option<Arc<str>>,
     /// The way that the latest SUBSCRIBE came.
-    pub source: Source,
-    /// When the latest SUBSCRIBE came.
-    pub subscribed_at: Tick,
+    pub way: PackedSource,
     /// Granted then, in seconds.
     pub granted: u32,
     /// When it ends unless refreshed.
@@ -98,14 +97,8 @@ pub struct Subscription {
     /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
     pub proven: u32,
-    /// The one dialog that the latest SUBSCRIBE named; none for all.
-    pub named: Option<Box<NamedDialog>>,
-    /// How often the latest SUBSCRIBE asked to be told at most.
-    pub max_rate: Option<MaxRate>,
     /// When the latest NOTIFY was made; repetitions of it do not count.
     pub told_at: Tick,
-    /// What the latest SUBSCRIBE asked not to be told.
-    pub suppressed: Suppressed,
     /// What has become of the latest NOTIFY.
     pub delivery: Delivery,
     /// How many targets of the name that its NOTIFYs go to have failed in a row.
@@ -114,8 +107,31 @@ pub struct Subscription {
     pub last: Option<Answered>,
     /// When the timer that watches over its expiry will look next.
     pub expiry_timer: Tick,
-    /// When the timer that watches over its NOTIFY will look next.
-    pub delivery_timer: Option<Tick>,
+    /// When the timer that watches over its NOTIFY will look next; [`NEVER`] while there is none.
+    pub delivery_timer: Tick,
+}
+
+/// Later than anything.
+pub const NEVER: Tick = Tick(u64::MAX);
+
+/// What few watchers ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Particulars {
+    /// The `id` of its Event, given back in every NOTIFY.
+    pub event_id: Option<Box<str>>,
+    /// The one dialog that the latest SUBSCRIBE named; none for all.
+    pub named: Option<NamedDialog>,
+    /// How often the latest SUBSCRIBE asked to be told at most.
+    pub max_rate: Option<MaxRate>,
+    /// What the latest SUBSCRIBE asked not to be told.
+    pub suppressed: Suppressed,
+}
+
+impl Particulars {
+    /// None of them, if there is none.
+    pub fn boxed(self) -> Option<Box<Particulars>> {
+        (self != Particulars::default()).then(|| Box::new(self))
+    }
 }
 
 /// The most NOTIFYs in a second that a watcher wants (RFC 6446 section 5).
@@ -137,9 +153,10 @@ impl MaxRate {
 }
 
 /// What a watcher does not want to be told (RFC 5839 section 5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suppressed {
     /// It wants to know all.
+    #[default]
     Nothing,
     /// The state of this revision, which it has.
     State(Revision),
@@ -229,8 +246,8 @@ pub struct InFlight {
 pub struct Answered {
     /// Its CSeq number.
     pub cseq: u32,
-    /// Status of the final answer; 408 for none.
-    pub reply: u16,
+    /// Status of the final answer; 408 for none. No status is 0, which leaves room to say that there was no NOTIFY yet.
+    pub reply: NonZeroU16,
     /// The version of its document.
     pub version: u32,
     /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
@@ -239,6 +256,36 @@ pub struct Answered {
 }
 
 impl Subscription {
+    /// The way that the latest SUBSCRIBE came.
+    pub fn source(&self) -> Source {
+        self.way.into()
+    }
+
+    /// When the latest SUBSCRIBE came.
+    pub fn subscribed_at(&self) -> Tick {
+        Tick(self.expires_at.0.saturating_sub(u64::from(self.granted) * 1_000))
+    }
+
+    /// The `id` of its Event.
+    pub fn event_id(&self) -> Option<&str> {
+        self.particulars.as_ref()?.event_id.as_deref()
+    }
+
+    /// The one dialog that the latest SUBSCRIBE named; none for all.
+    pub fn named(&self) -> Option<&NamedDialog> {
+        self.particulars.as_ref()?.named.as_ref()
+    }
+
+    /// How often the latest SUBSCRIBE asked to be told at most.
+    pub fn max_rate(&self) -> Option<&MaxRate> {
+        self.particulars.as_ref()?.max_rate.as_ref()
+    }
+
+    /// What the latest SUBSCRIBE asked not to be told.
+    pub fn suppressed(&self) -> Suppressed {
+        self.particulars.as_ref().map_or(Suppressed::Nothing, |particulars| particulars.suppressed)
+    }
+
     /// Whether the phone does not know the state of the moment, the presentity being at `current`.
     pub fn is_behind(&self, current: Revision) -> bool {
         !self.ended && self.acknowledged != current && !self.suppresses(current)
@@ -247,12 +294,12 @@ impl Subscription {
     /// When the next NOTIFY may leave that the watcher did not ask for himself; `gap`: milliseconds between two where he
     /// has no wish of his own.
     pub fn may_be_told(&self, gap: u32) -> Tick {
-        self.told_at.after(self.max_rate.as_ref().map_or(gap, |rate| rate.gap).into())
+        self.told_at.after(self.max_rate().map_or(gap, |rate| rate.gap).into())
     }
 
     /// Whether the watcher does not want to be told the state of a revision.
     pub fn suppresses(&self, revision: Revision) -> bool {
-        match self.suppressed {
+        match self.suppressed() {
             Suppressed::Nothing => false,
             Suppressed::State(known) => known == revision,
             Suppressed::Everything => true,
@@ -268,6 +315,12 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There may be a million in a small machine.
+    #[test]
+    fn a_subscription_is_small() {
+        assert!(size_of::<Subscription>() <= 256, "{}", size_of::<Subscription>());
+    }
 
     #[test]
     fn a_place_is_read_back_from_a_tag_in_either_case() {

@@ -7,87 +7,185 @@ use super::wire::{Message, Name, Value, Writer};
 /// The most text that a dialog keeps (octets). Without this limit each could keep as much as the largest message has.
 pub const MAX_TEXT: usize = 8 * 1024;
 
-/// The state of a dialog that a request from a peer made, kept as text that goes back on the wire.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+/// The state of a dialog that a request from a peer made, kept as text that goes back on the wire. There are a million of
+/// these, so the text is in one piece. Our own tag is not in it: whoever has the dialog knows what he has given out.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(try_from = "Parts<'_>")]
 pub struct Dialog {
-    /// Call-ID.
-    pub call_id: Box<str>,
-    /// The request's To, without tag: our side.
-    pub local: Box<str>,
-    /// Our tag.
-    pub local_tag: Box<str>,
-    /// The request's From with its tag: the peer's side, given back unchanged.
-    pub remote: Box<str>,
-    /// The peer's tag; empty for a peer of RFC 2543.
-    pub remote_tag: Box<str>,
-    /// The Record-Route items of the request in order, commas between them; empty if there were none.
-    pub route_set: Box<str>,
-    /// The peer's Contact URI: where requests are aimed.
-    pub target: Box<str>,
+    /// Call-ID, our side, the peer's side, the route set and the target, one behind the other.
+    text: Box<str>,
+    /// Where each of these ends but the last.
+    ends: [u16; 4],
+    /// Where the peer's tag is in his side.
+    tag: (u16, u16),
     /// CSeq number of our last request; the first will be one more.
     pub local_cseq: u32,
     /// CSeq number of the peer's last request.
     pub remote_cseq: u32,
 }
 
+/// A dialog would keep more than [`MAX_TEXT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a dialog keeps no more than {MAX_TEXT} octets of its headers")]
+pub struct TooLong;
+
+/// A dialog as it is kept on disk.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Parts<'a> {
+    call_id: &'a str,
+    local: &'a str,
+    /// Our tag was kept here once.
+    local_tag: &'a str,
+    remote: &'a str,
+    remote_tag: &'a str,
+    route_set: &'a str,
+    target: &'a str,
+    local_cseq: u32,
+    remote_cseq: u32,
+}
+
+impl TryFrom<Parts<'_>> for Dialog {
+    type Error = TooLong;
+
+    fn try_from(parts: Parts<'_>) -> Result<Dialog, TooLong> {
+        let Parts { call_id, local, remote, route_set, target, local_cseq, remote_cseq, .. } = parts;
+        Dialog::new([call_id, local, remote, route_set, target], (local_cseq, remote_cseq))
+    }
+}
+
 impl Dialog {
     /// The dialog that a request without To tag makes (RFC 3261 section 12.1.1).
-    pub fn of(request: &Message<'_>, target: &str, local_tag: &str) -> Dialog {
-        Dialog {
-            call_id: request.call_id.into(),
-            local: request.to.text.into(),
-            local_tag: local_tag.into(),
-            remote: request.from.text.into(),
-            remote_tag: request.from.tag().unwrap_or_default().into(),
-            route_set: items(request, Name::RecordRoute).join(", ").into(),
-            target: target.into(),
-            local_cseq: 0,
-            remote_cseq: request.cseq.number,
+    pub fn of(request: &Message<'_>, target: &str) -> Result<Dialog, TooLong> {
+        let route_set = items(request, Name::RecordRoute).join(", ");
+        let texts = [request.call_id, request.to.text, request.from.text, &route_set, target];
+        Dialog::new(texts, (0, request.cseq.number))
+    }
+
+    /// Of Call-ID, our side, the peer's side, route set and target; and the CSeq numbers of both sides.
+    fn new(texts: [&str; 5], (local_cseq, remote_cseq): (u32, u32)) -> Result<Dialog, TooLong> {
+        let (mut ends, mut end) = ([0; 5], 0);
+        for (place, text) in ends.iter_mut().zip(texts) {
+            end += text.len();
+            *place = u16::try_from(end).ok().filter(|end| usize::from(*end) <= MAX_TEXT).ok_or(TooLong)?;
         }
+        let remote = texts[2];
+        let tag = NameAddr::read(remote).and_then(|remote| remote.tag()).map_or((0, 0), |tag| {
+            // A slice of the text that it was found in.
+            let from = (tag.as_ptr() as usize).saturating_sub(remote.as_ptr() as usize);
+            (from as u16, (from + tag.len()) as u16)
+        });
+        let [ends @ .., _] = ends;
+        Ok(Dialog { text: texts.concat().into(), ends, tag, local_cseq, remote_cseq })
+    }
+
+    /// How it is kept on disk, with a CSeq number that our next requests will be above in any case.
+    pub fn kept(&self, local_cseq: u32) -> impl serde::Serialize + '_ {
+        Parts {
+            call_id: self.call_id(),
+            local: self.local(),
+            local_tag: "",
+            remote: self.remote(),
+            remote_tag: self.remote_tag(),
+            route_set: self.route_set(),
+            target: self.target(),
+            local_cseq,
+            remote_cseq: self.remote_cseq,
+        }
+    }
+
+    /// With nothing to it but where it leads.
+    #[cfg(test)]
+    pub(crate) fn towards(route_set: &str, target: &str) -> Dialog {
+        Dialog::new(["c", "", "", route_set, target], (0, 0)).unwrap()
+    }
+
+    fn part(&self, number: usize) -> &str {
+        let end = |number: usize| self.ends.get(number).map_or(self.text.len(), |end| usize::from(*end));
+        let from = number.checked_sub(1).map_or(0, end);
+        self.text.get(from..end(number)).unwrap_or_default()
+    }
+
+    /// Call-ID.
+    pub fn call_id(&self) -> &str {
+        self.part(0)
+    }
+
+    /// The request's To, without tag: our side.
+    pub fn local(&self) -> &str {
+        self.part(1)
+    }
+
+    /// The request's From with its tag: the peer's side, given back unchanged.
+    pub fn remote(&self) -> &str {
+        self.part(2)
+    }
+
+    /// The peer's tag; empty for a peer of RFC 2543.
+    pub fn remote_tag(&self) -> &str {
+        self.remote().get(usize::from(self.tag.0)..usize::from(self.tag.1)).unwrap_or_default()
+    }
+
+    /// The Record-Route items of the request in order, commas between them; empty if there were none.
+    pub fn route_set(&self) -> &str {
+        self.part(3)
+    }
+
+    /// The peer's Contact URI: where requests are aimed.
+    pub fn target(&self) -> &str {
+        self.part(4)
+    }
+
+    /// The peer has another Contact now (RFC 3261 section 12.2.2).
+    pub fn set_target(&mut self, target: &str) -> Result<(), TooLong> {
+        if target != self.target() {
+            let texts = [self.call_id(), self.local(), self.remote(), self.route_set(), target];
+            *self = Dialog::new(texts, (self.local_cseq, self.remote_cseq))?;
+        }
+        Ok(())
     }
 
     /// How much of the peer's text it keeps (octets).
     pub fn text(&self) -> usize {
-        [&self.call_id, &self.local, &self.remote, &self.route_set, &self.target].iter().map(|part| part.len()).sum()
+        self.text.len()
     }
 
     /// Whether a request with a To tag of ours belongs to this dialog. Tags compare as they are: we gave one and got
     /// the other from the peer himself.
     pub fn is_of(&self, request: &Message<'_>) -> bool {
-        *self.call_id == *request.call_id && *self.remote_tag == *request.from.tag().unwrap_or_default()
+        self.call_id() == request.call_id && self.remote_tag() == request.from.tag().unwrap_or_default()
     }
 
     /// The URI of the first route, if there is a route set.
     pub fn first_route(&self) -> Option<&str> {
-        if self.route_set.is_empty() {
+        if self.route_set().is_empty() {
             return None;
         }
-        list(&self.route_set).next().and_then(NameAddr::read).map(|route| route.uri)
+        list(self.route_set()).next().and_then(NameAddr::read).map(|route| route.uri)
     }
 
-    /// Starts a request in the dialog: request line, top Via, and all that the dialog determines
+    /// Starts a request in the dialog: request line, top Via, and all that the dialog and our tag determine
     /// (RFC 3261 section 12.2.1.1), with the CSeq that has been counted up for it.
-    pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: impl Value) -> Writer<'b> {
+    pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: impl Value, tag: impl Value) -> Writer<'b> {
         let strict = self.first_route().filter(|route| Uri::read(route).is_some_and(is_strict));
         let aimed_at = strict.and_then(Uri::read).map(|route| route.without_method_and_headers());
-        let mut writer = Writer::request(out, method, aimed_at.as_deref().unwrap_or(&self.target));
+        let mut writer = Writer::request(out, method, aimed_at.as_deref().unwrap_or(self.target()));
         writer.header("Via", via).header("Max-Forwards", 70);
         match strict {
-            None if self.route_set.is_empty() => {}
+            None if self.route_set().is_empty() => {}
             None => {
-                writer.header("Route", &self.route_set);
+                writer.header("Route", self.route_set());
             }
             // A strict router takes the Request-URI for itself and finds the target at the end of the Route.
             Some(_) => {
-                let mut rest: String = list(&self.route_set).skip(1).map(|route| format!("{route}, ")).collect();
-                rest.push_str(&format!("<{}>", self.target));
+                let mut rest: String = list(self.route_set()).skip(1).map(|route| format!("{route}, ")).collect();
+                rest.push_str(&format!("<{}>", self.target()));
                 writer.header("Route", rest);
             }
         }
         writer
-            .header("From", (&self.local, ";tag=", &self.local_tag))
-            .header("To", &self.remote)
-            .header("Call-ID", &self.call_id)
+            .header("From", (self.local(), ";tag=", tag))
+            .header("To", self.remote())
+            .header("Call-ID", self.call_id())
             .header("CSeq", (self.local_cseq, " ", method));
         writer
     }
@@ -108,12 +206,12 @@ mod tests {
             "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n{record_route}\
              f: \"Bob\" <sip:1002@acme.test>;tag=r1;x=y\r\nTo: <sip:1001@acme.test>\r\ni: c1\r\nCSeq: 7 SUBSCRIBE\r\n\r\n"
         );
-        Dialog::of(&wire::read(request.as_bytes()).unwrap().unwrap(), "sip:1002@192.0.2.9:5062;alias=1~2~1", "l1")
+        Dialog::of(&wire::read(request.as_bytes()).unwrap().unwrap(), "sip:1002@192.0.2.9:5062;alias=1~2~1").unwrap()
     }
 
     fn notify(dialog: &Dialog) -> String {
         let mut out = Vec::new();
-        dialog.request(&mut out, "NOTIFY", format_args!("SIP/2.0/UDP us")).end();
+        dialog.request(&mut out, "NOTIFY", "SIP/2.0/UDP us", "l1").end();
         String::from_utf8(out).unwrap()
     }
 
@@ -155,5 +253,27 @@ mod tests {
             assert!(text.starts_with("NOTIFY sip:1002@192.0.2.9:5062;alias=1~2~1 SIP/2.0\r\n"), "{text}");
             assert!(text.contains(&format!("\r\nRoute: {route}\r\n")), "{text}");
         }
+    }
+
+    #[test]
+    fn its_parts_survive_the_disk_and_a_new_contact() {
+        let mut d = dialog("Record-Route: <sip:p1;lr>\r\nRecord-Route: <sip:p2;lr>\r\n");
+        let parts = |d: &Dialog| {
+            [d.call_id(), d.local(), d.remote(), d.remote_tag(), d.route_set(), d.target()].map(String::from)
+        };
+        let expected = [
+            "c1",
+            "<sip:1001@acme.test>",
+            "\"Bob\" <sip:1002@acme.test>;tag=r1;x=y",
+            "r1",
+            "<sip:p1;lr>, <sip:p2;lr>",
+            "sip:1002@192.0.2.9:5062;alias=1~2~1",
+        ];
+        let back: Dialog = postcard::from_bytes(&postcard::to_allocvec(&d.kept(0)).unwrap()).unwrap();
+        assert_eq!((parts(&d), parts(&back)), (expected.map(String::from), expected.map(String::from)));
+        d.set_target("sip:new").unwrap();
+        assert_eq!((d.target(), &parts(&d)[..5], d.remote_cseq), ("sip:new", &parts(&back)[..5], 7));
+        assert_eq!(d.set_target(&"x".repeat(MAX_TEXT)), Err(TooLong));
+        assert_eq!(d.target(), "sip:new");
     }
 }

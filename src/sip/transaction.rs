@@ -2,13 +2,13 @@
 //!
 //! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip::SipHasher13;
 
 use super::headers::MAGIC_COOKIE;
 use super::wire::{Message, StartLine};
@@ -100,15 +100,18 @@ pub enum Seen {
     Merged,
 }
 
-/// Names a server transaction: a keyed hash, so that strangers cannot make two requests look alike.
+/// Names a server transaction: a keyed hash, so that strangers cannot make two requests look alike. That two of half a
+/// million do by chance happens once in a hundred million times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key(u128);
+pub struct Key(u64);
 
 /// The answers given in the last 32 seconds (Timer J), to be repeated when a request is.
 #[derive(Debug)]
 pub struct ServerTransactions {
     secret: [u8; 16],
     shards: Box<[Mutex<Shard>]>,
+    /// By what merged requests have in common, those outside dialogs.
+    traces: Box<[Mutex<Traces>]>,
     most_per_shard: usize,
 }
 
@@ -117,6 +120,57 @@ struct Shard {
     answers: HashMap<Key, Stage, RandomState>,
     /// In the order in which they end.
     ends: VecDeque<(u64, Key)>,
+}
+
+/// Requests of which it only matters that they came.
+#[derive(Debug, Default)]
+struct Traces {
+    known: HashSet<Key, RandomState>,
+    /// In the order in which they end.
+    ends: VecDeque<(u64, Key)>,
+}
+
+impl Traces {
+    /// Remembers one; false if it is known.
+    fn forget(&mut self, now: u64, most: usize) {
+        while let Some((ends, old)) = self.ends.front().copied() {
+            if ends > now && self.ends.len() < most {
+                break;
+            }
+            self.ends.pop_front();
+            self.known.remove(&old);
+        }
+        if is_wide(&self.ends) {
+            self.ends.shrink_to(2 * self.ends.len());
+            self.known.shrink_to(2 * self.known.len());
+        }
+    }
+
+    fn remember(&mut self, now: u64, key: Key, most: usize) -> bool {
+        self.forget(now, most);
+        let new = self.known.insert(key);
+        if new {
+            self.ends.push_back((now + TIMEOUT, key));
+        }
+        new
+    }
+}
+
+impl Shard {
+    /// Forgets what has ended, and more if there is no room for another one.
+    fn forget(&mut self, now: u64, most: usize) {
+        while let Some((ends, old)) = self.ends.front().copied() {
+            if ends > now && self.answers.len() < most && self.ends.len() / 2 < most {
+                break;
+            }
+            self.ends.pop_front();
+            self.answers.remove(&old);
+        }
+        if is_wide(&self.ends) {
+            self.ends.shrink_to(2 * self.ends.len());
+            self.answers.shrink_to(2 * self.answers.len());
+        }
+    }
 }
 
 /// How far a remembered request has come.
@@ -129,13 +183,25 @@ enum Stage {
 }
 
 const SHARDS: usize = 64;
+/// How long the sweep stays with one of them (ms): it comes round in the time that transactions take.
+const SWEEP_EVERY: u64 = TIMEOUT / SHARDS as u64;
+
+/// Whether a storm is over, and what it took can be given back.
+fn is_wide<T>(queue: &VecDeque<T>) -> bool {
+    queue.capacity() > 1_024 && queue.len() < queue.capacity() / 8
+}
+
+fn place(key: Key) -> usize {
+    key.0 as usize % SHARDS
+}
 
 impl ServerTransactions {
     /// Remembers at most `most` requests; beyond that the oldest are forgotten early, which costs no more than that a
     /// late repetition of them is taken for new.
     pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        ServerTransactions { secret, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
+        let traces = (0..SHARDS).map(|_| Mutex::default()).collect();
+        ServerTransactions { secret, shards, traces, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 
     /// Looks a request up and remembers it if it is new. `now` in ms.
@@ -149,7 +215,7 @@ impl ServerTransactions {
             Err(Stage::Working(_)) => return Seen::InProgress,
             Err(Stage::Merged) => return Seen::Merged,
         }
-        if outside_dialog && self.remember(now, self.fingerprint(request)).is_err() {
+        if outside_dialog && !self.trace(now, self.fingerprint(request)) {
             // Its repetitions are refused again, should the refusal be lost.
             self.advance(key, Stage::Merged);
             return Seen::Merged;
@@ -172,9 +238,22 @@ impl ServerTransactions {
     /// Forgets a request that was answered without keeping anything of it: its repetition is answered anew. So a flood
     /// of strangers who are asked who they are takes no memory (RFC 3261 section 8.2.7).
     pub fn forget(&self, request: &Message<'_>) {
-        for key in [self.key(request), self.fingerprint(request)] {
-            self.shard(key).lock().answers.remove(&key);
-        }
+        let key = self.key(request);
+        self.shard(key).lock().answers.remove(&key);
+        let trace = self.fingerprint(request);
+        self.traces[place(trace)].lock().known.remove(&trace);
+    }
+
+    /// Forgets what has ended by `now` (ms), in one part of the memory after another, as time goes on: so it is given back
+    /// even if nothing more comes in.
+    pub fn pass_time(&self, now: u64) {
+        let turn = (now / SWEEP_EVERY) as usize % SHARDS;
+        self.shards[turn].lock().forget(now, usize::MAX);
+        self.traces[turn].lock().forget(now, usize::MAX);
+    }
+
+    fn trace(&self, now: u64, key: Key) -> bool {
+        self.traces[place(key)].lock().remember(now, key, self.most_per_shard)
     }
 
     /// Keeps the answer to a request for its repetitions.
@@ -209,18 +288,12 @@ impl ServerTransactions {
     }
 
     fn shard(&self, key: Key) -> &Mutex<Shard> {
-        &self.shards[(key.0 as usize) % SHARDS]
+        &self.shards[place(key)]
     }
 
     fn remember(&self, now: u64, key: Key) -> Result<(), Stage> {
         let mut shard = self.shard(key).lock();
-        while let Some((ends, old)) = shard.ends.front().copied() {
-            if ends > now && shard.answers.len() < self.most_per_shard && shard.ends.len() < 2 * self.most_per_shard {
-                break;
-            }
-            shard.ends.pop_front();
-            shard.answers.remove(&old);
-        }
+        shard.forget(now, self.most_per_shard);
         if let Some(stage) = shard.answers.get(&key) {
             return Err(stage.clone());
         }
@@ -232,7 +305,7 @@ impl ServerTransactions {
     fn hash(&self, feed: impl FnOnce(&mut SipHasher13)) -> Key {
         let mut hasher = SipHasher13::new_with_key(&self.secret);
         feed(&mut hasher);
-        Key(hasher.finish128().as_u128())
+        Key(hasher.finish())
     }
 
     fn key(&self, request: &Message<'_>) -> Key {
@@ -350,6 +423,16 @@ mod tests {
         assert_eq!(look(&t, 0, &request("1", "h:1", 1)), Seen::InProgress);
         assert!(matches!(look(&t, 0, &request("1", "h:1", 2)), Seen::New(_)));
         assert!(matches!(look(&t, 0, &request("z9hG4bK", "h:1", 3)), Seen::New(_)));
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_though_nothing_more_comes_in() {
+        let t = ServerTransactions::new([1; 16], 100_000);
+        for i in 0..1_000 {
+            look(&t, 0, &request(&format!("z9hG4bK{i}"), "h", i));
+        }
+        (0..2 * TIMEOUT).step_by(50).for_each(|now| t.pass_time(now));
+        assert!(t.is_empty() && t.traces.iter().all(|traces| traces.lock().known.is_empty()));
     }
 
     #[test]

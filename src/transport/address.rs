@@ -1,6 +1,6 @@
 //! Where messages come from and go to, as plain values.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use crate::sip::Transport;
@@ -9,7 +9,7 @@ use crate::sip::Transport;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerNo(pub u8);
 
-/// Names a connection of a stream transport; never used twice.
+/// Names a connection of a stream transport; never used twice, and never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowId(pub u64);
 
@@ -37,6 +37,43 @@ impl Source {
     /// Whether nobody between its last hop and us could read it.
     pub fn is_secure(&self) -> bool {
         matches!(self.transport, Transport::Tls | Transport::Wss)
+    }
+}
+
+/// A [`Source`] in little room: every subscription has one.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedSource {
+    /// 0 for none, which no flow is.
+    flow: u64,
+    scope: u32,
+    ip: IpAddr,
+    port: u16,
+    listener: ListenerNo,
+    transport: Transport,
+    certified: bool,
+}
+
+impl From<Source> for PackedSource {
+    fn from(source: Source) -> PackedSource {
+        let Source { transport, listener, peer, flow, certified } = source;
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        let flow = flow.map_or(0, |flow| flow.0);
+        PackedSource { flow, scope, ip: peer.ip(), port: peer.port(), listener, transport, certified }
+    }
+}
+
+impl From<PackedSource> for Source {
+    fn from(packed: PackedSource) -> Source {
+        let PackedSource { flow, scope, ip, port, listener, transport, certified } = packed;
+        let peer = match ip {
+            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)),
+        };
+        let flow = (flow != 0).then_some(FlowId(flow));
+        Source { transport, listener, peer, flow, certified }
     }
 }
 

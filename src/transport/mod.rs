@@ -19,7 +19,7 @@ mod udp;
 mod upgrade;
 
 pub use accept::Acceptor;
-pub use address::{Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket};
+pub use address::{Destination, FlowId, Listener, ListenerNo, PackedSource, Packet, Remote, Source, Ticket};
 pub use connection::{Arrival, Connection};
 pub use door::Door;
 pub use hub::{Hub, Room, Shared};

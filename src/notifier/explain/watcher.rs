@@ -79,9 +79,9 @@ impl Notifier {
                 (None, None) => s.dialog.local_cseq,
             };
             Some(SubscriptionStory {
-                event_id: s.event_id.as_deref().map(String::from),
+                event_id: s.event_id().map(String::from),
                 granted: s.granted,
-                subscribed_at: s.subscribed_at.0,
+                subscribed_at: s.subscribed_at().0,
                 revision: state.views[s.package.0 as usize].revision.0,
                 dialog: dialog_of(s),
                 flow: self.flow_of(s),
@@ -126,15 +126,19 @@ impl Notifier {
             event: package::get(s.package).name(),
             family: s.user_agent.as_deref().and_then(family),
             user_agent: s.user_agent.as_deref().map(String::from),
-            transport: s.source.transport.to_string(),
-            peer: s.source.peer.to_string(),
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
             expires_at: s.expires_at.0,
             standing: standing(s, behind),
             acknowledged: s.acknowledged.0,
             behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
             behind_since: None,
             behind_longer: false,
-            last: s.last.as_ref().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
+            last: s.last.as_ref().map(|last| LastRow {
+                cseq: last.cseq,
+                reply: last.reply.get(),
+                version: last.version,
+            }),
             failures: s.delivery.failures(),
             next_try_at: next_try,
         }
@@ -142,11 +146,11 @@ impl Notifier {
 
     fn flow_of(&self, s: &Subscription) -> FlowRow {
         FlowRow {
-            transport: s.source.transport.to_string(),
-            peer: s.source.peer.to_string(),
-            local: self.settings.routing.listener(s.source.listener).sent_by.to_string(),
-            connection: s.source.flow.map(|flow| flow.0),
-            certified: s.source.certified,
+            transport: s.source().transport.to_string(),
+            peer: s.source().peer.to_string(),
+            local: self.settings.routing.listener(s.source().listener).sent_by.to_string(),
+            connection: s.source().flow.map(|flow| flow.0),
+            certified: s.source().certified,
         }
     }
 }
@@ -206,12 +210,12 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
 
 fn dialog_of(s: &Subscription) -> DialogRow {
     DialogRow {
-        call_id: s.dialog.call_id.to_string(),
-        local: s.dialog.local.to_string(),
-        local_tag: s.dialog.local_tag.to_string(),
-        remote: s.dialog.remote.to_string(),
-        target: s.dialog.target.to_string(),
-        route_set: list(&s.dialog.route_set).filter(|route| !route.is_empty()).map(String::from).collect(),
+        call_id: s.dialog.call_id().to_string(),
+        local: s.dialog.local().to_string(),
+        local_tag: s.place.to_string(),
+        remote: s.dialog.remote().to_string(),
+        target: s.dialog.target().to_string(),
+        route_set: list(s.dialog.route_set()).filter(|route| !route.is_empty()).map(String::from).collect(),
         local_cseq: s.dialog.local_cseq,
         remote_cseq: s.dialog.remote_cseq,
     }
@@ -240,8 +244,8 @@ fn family(user_agent: &str) -> Option<&'static str> {
 fn has(s: &Subscription, text: &str) -> bool {
     watcher_uri(s).to_lowercase().contains(text)
         || s.user_agent.as_deref().is_some_and(|agent| agent.to_lowercase().contains(text))
-        || s.source.peer.to_string().contains(text)
-        || *s.dialog.call_id == *text
+        || s.source().peer.to_string().contains(text)
+        || s.dialog.call_id() == text
 }
 
 #[cfg(test)]
