@@ -90,6 +90,8 @@ fn serve(file: Option<&Path>) -> ExitCode {
             server.reload_certificates();
         }
         tracing::info!("stopping: new subscriptions are sent away, what is under way is finished");
+        // Whoever hears of it may look at once.
+        server.drain();
         tell_service_manager(&[NotifyState::Stopping]);
         server.stop();
         Ok(())

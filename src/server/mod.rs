@@ -166,12 +166,17 @@ impl Server {
         }
     }
 
+    /// Begins to stop: from now on `/readyz` says so, and new subscriptions are sent away.
+    pub fn drain(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.notifier.drain();
+    }
+
     /// Stops it. New subscriptions are sent away and `/readyz` says so, what is under way is finished and what was
     /// acknowledged is on disk; after a few seconds it is over in any case. What phones then still owe an answer to,
     /// they are told again by the next server.
     pub fn stop(mut self) {
-        self.ready.store(false, Ordering::Release);
-        self.notifier.drain();
+        self.drain();
         let deadline = Instant::now() + DRAIN_WITHIN;
         while self.notifier.awaits_answers() && Instant::now() < deadline {
             std::thread::sleep(DRAIN_LOOK);
