@@ -183,8 +183,8 @@ enum Stage {
 }
 
 const SHARDS: usize = 64;
-/// How long the sweep stays with one of them (ms): it comes round in the time that transactions take.
-const SWEEP_EVERY: u64 = TIMEOUT / SHARDS as u64;
+/// How long the sweep stays with one of them (ms).
+const SWEEP_EVERY: u64 = 60;
 
 /// Whether a storm is over, and what it took can be given back.
 fn is_wide<T>(queue: &VecDeque<T>) -> bool {
