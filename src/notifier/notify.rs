@@ -212,6 +212,7 @@ impl Notifier {
             }
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
+            self.watch_no_more(subscription);
             subscription.acknowledged = revision;
             subscription.doubted = false;
             self.remark_acknowledged(presentity, slot, known, out);
@@ -336,6 +337,15 @@ impl Notifier {
         }
     }
 
+    /// Nothing is under way any more. While that is fresh, taking the timer out costs less than looking in vain later.
+    fn watch_no_more(&self, subscription: &mut Subscription) {
+        let at = std::mem::replace(&mut subscription.delivery_timer, NEVER);
+        if at != NEVER {
+            let Place { presentity, slot, .. } = subscription.place;
+            self.wheel.cancel(at, presentity, Watch::Delivery(slot));
+        }
+    }
+
     /// Takes a subscription out for good.
     pub(super) fn remove(
         &self,
@@ -345,7 +355,7 @@ impl Notifier {
         why: &'static str,
         out: &mut Outbox,
     ) {
-        let Some(subscription) = state.watchers.remove(slot).map(|s| *s) else { return };
+        let Some(mut subscription) = state.watchers.remove(slot).map(|s| *s) else { return };
         if !subscription.ended {
             self.drop_subscription(presentity, slot, out);
         }
@@ -355,9 +365,7 @@ impl Notifier {
         self.table.discount_subscription(presentity.aor.account);
         self.feed.subscription(presentity, subscription.place);
         self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
-        if subscription.delivery_timer != NEVER {
-            self.wheel.cancel(subscription.delivery_timer, presentity.number, Watch::Delivery(slot));
-        }
+        self.watch_no_more(&mut subscription);
         tracing::debug!(
             watcher = subscription.dialog.remote(),
             presentity = &*presentity.uri,

@@ -93,6 +93,10 @@ pub struct HeaderLines(Vec<u8>);
 impl HeaderLines {
     /// Appends a header.
     pub fn add(&mut self, name: &str, value: impl Value) {
+        if self.0.is_empty() {
+            // All of them at once, nearly always.
+            self.0.reserve(192);
+        }
         Writer { out: &mut self.0 }.header(name, value);
     }
 }
