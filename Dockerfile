@@ -1,6 +1,6 @@
 # The static binary and nothing else: no shell, no libc, no root.
 FROM rust:1.95-slim-bookworm AS build
-# aws-lc is C, and so will be jemalloc; the rest needs only the linker.
+# aws-lc and jemalloc are C; the rest needs only the linker.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make cmake \
     && rm -rf /var/lib/apt/lists/*
