@@ -43,9 +43,9 @@ const BURST: u32 = 20 * TURN;
 const TURN: u32 = 1_000;
 /// Between the NOTIFYs to a phone of which nothing is known, or that has shown to be slow (ms). There are models that
 /// manage ten in a second and throw away what is more (reference: peers.md, Auerswald).
-const SLOWEST: u32 = 100;
+const SLOWEST: u8 = 100;
 /// Between the NOTIFYs to a phone that answers quickly (ms).
-const QUICKEST: u32 = 1;
+const QUICKEST: u8 = 1;
 /// An answer that comes within this is a quick one (ms).
 const QUICK: u64 = 250;
 
@@ -62,29 +62,26 @@ struct State {
     taken: u32,
     taken_at: Tick,
     /// Milliseconds between turns.
-    interval: u32,
-    /// Subscriptions, by presentity and slot, that wait for a sign of life. Few phones have any, and there are millions.
-    #[allow(clippy::box_collection)]
-    asleep: Option<Box<Vec<(u32, u32)>>>,
+    interval: u8,
     /// An address that has been shown to be its own: something that only reached it there has come back.
     own_address: Option<IpAddr>,
+    /// What few phones have; there are millions.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    /// Subscriptions, by presentity and slot, that wait for a sign of life.
+    asleep: Vec<(u32, u32)>,
     /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
-    way: Option<Box<Source>>,
+    way: Option<Source>,
     /// It did not take a connection when one was tried.
     datagrams_only: bool,
 }
 
 impl Phone {
     fn new(id: PhoneId) -> Phone {
-        let state = State {
-            taken: 0,
-            taken_at: Tick(0),
-            interval: SLOWEST,
-            asleep: None,
-            own_address: None,
-            way: None,
-            datagrams_only: false,
-        };
+        let state = State { taken: 0, taken_at: Tick(0), interval: SLOWEST, own_address: None, rare: None };
         Phone { id, state: Mutex::new(state) }
     }
 
@@ -114,7 +111,7 @@ impl Phone {
     pub fn answered(&self, now: Tick, sent: Tick) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
         if now.0.saturating_sub(sent.0) <= QUICK {
-            state.interval = (state.interval * 7 / 8).max(QUICKEST);
+            state.interval = (u32::from(state.interval) * 7 / 8).max(QUICKEST.into()) as u8;
         }
         state.awaken()
     }
@@ -122,7 +119,7 @@ impl Phone {
     /// It lets a NOTIFY wait for so long that it has to be repeated.
     pub fn kept_waiting(&self) {
         let mut state = self.state.lock();
-        state.interval = (state.interval * 2).clamp(SLOWEST / 10, SLOWEST);
+        state.interval = state.interval.saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
     }
 
     /// It has shown itself. Gives the subscriptions that have waited for that.
@@ -143,28 +140,32 @@ impl Phone {
 
     /// A SUBSCRIBE came from it this way.
     pub fn came_by(&self, source: Source) {
-        self.state.lock().way = source.flow.map(|_| Box::new(source));
+        let mut state = self.state.lock();
+        let way = source.flow.map(|_| source);
+        if way.is_some() || state.rare.is_some() {
+            state.rare.get_or_insert_default().way = way;
+        }
     }
 
     /// The stream that it last came by, if it did.
     pub fn way(&self) -> Option<Source> {
-        self.state.lock().way.as_deref().copied()
+        self.state.lock().rare.as_ref().and_then(|rare| rare.way)
     }
 
     /// No connection to it could be made or used: what is large goes in datagrams to it, for as long as it is known.
     pub fn wants_datagrams(&self) {
-        self.state.lock().datagrams_only = true;
+        self.state.lock().rare.get_or_insert_default().datagrams_only = true;
     }
 
     /// Whether connections to it have been found to be in vain.
     pub fn takes_datagrams_only(&self) -> bool {
-        self.state.lock().datagrams_only
+        self.state.lock().rare.as_ref().is_some_and(|rare| rare.datagrams_only)
     }
 
     /// It is silent to this subscription, which is to be tried again once it shows itself.
     pub fn sleeps(&self, presentity: u32, slot: u32) {
         let mut state = self.state.lock();
-        let asleep = state.asleep.get_or_insert_default();
+        let asleep = &mut state.rare.get_or_insert_default().asleep;
         if !asleep.contains(&(presentity, slot)) {
             asleep.push((presentity, slot));
         }
@@ -179,7 +180,7 @@ impl State {
     }
 
     fn awaken(&mut self) -> Vec<(u32, u32)> {
-        self.asleep.take().map_or_else(Vec::new, |asleep| *asleep)
+        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.asleep)).unwrap_or_default()
     }
 }
 
@@ -226,8 +227,8 @@ impl Phones {
 
     /// One of its subscriptions has gone; with the last, the phone is forgotten.
     pub fn release(&self, phone: Arc<Phone>, presentity: u32, slot: u32) {
-        if let Some(asleep) = &mut phone.state.lock().asleep {
-            asleep.retain(|place| *place != (presentity, slot));
+        if let Some(rare) = &mut phone.state.lock().rare {
+            rare.asleep.retain(|place| *place != (presentity, slot));
         }
         // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
         self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
@@ -260,6 +261,12 @@ mod tests {
 
     fn turns(phone: &Phone, now: u64, count: usize) -> Vec<u64> {
         (0..count).map(|_| phone.take_turn(Tick(now)).0).collect()
+    }
+
+    #[test]
+    fn a_phone_is_small() {
+        // And two counters.
+        assert!(size_of::<Phone>() <= 80 - 16, "{}", size_of::<Phone>());
     }
 
     #[test]

@@ -183,6 +183,10 @@ impl Watchers {
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
             None => {
+                if self.slots.len() == self.slots.capacity() {
+                    // By half, for doubling would leave a third of them empty.
+                    self.slots.reserve_exact((self.slots.len() / 2).max(2));
+                }
                 self.slots.push(Slot::default());
                 self.slots.len() - 1
             }
