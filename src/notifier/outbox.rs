@@ -39,15 +39,15 @@ pub struct Promise {
 /// repeated, NOTIFYs until they are answered themselves: so they do not share blocks.
 #[derive(Debug, Default)]
 pub struct Pool {
-    answers: BytesMut,
-    notifies: BytesMut,
+    answers: Blocks,
+    notifies: Blocks,
     /// The message that is being written, and ...
     message: Vec<u8>,
     /// ... the part of its body that is its own.
     own: String,
 }
 
-/// How large a block is (octets).
+/// How large a block becomes (octets).
 const BLOCK: usize = 64 * 1024;
 
 impl Pool {
@@ -55,7 +55,7 @@ impl Pool {
     pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         self.message.clear();
         write(&mut self.message);
-        keep(&self.message, &mut self.answers)
+        self.answers.keep(&self.message)
     }
 
     /// Writes a NOTIFY.
@@ -63,18 +63,31 @@ impl Pool {
         self.message.clear();
         self.own.clear();
         write(&mut self.message, &mut self.own);
-        keep(&self.message, &mut self.notifies)
+        self.notifies.keep(&self.message)
     }
 }
 
-/// Copies a message to where the free part of a block begins.
-fn keep(message: &[u8], block: &mut BytesMut) -> Bytes {
-    if block.capacity() < message.len() {
-        // Not reserve(), which would look whether all of the old block has come back.
-        *block = BytesMut::with_capacity(BLOCK.max(message.len()));
+/// One block after another.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// What is left of the latest one.
+    free: BytesMut,
+    /// How large that was.
+    size: usize,
+}
+
+impl Blocks {
+    /// Copies a message to where the free part begins. The first block is as long as its message: many outboxes carry one
+    /// only, and what it takes is kept for as long as it is.
+    fn keep(&mut self, message: &[u8]) -> Bytes {
+        if self.free.capacity() < message.len() {
+            self.size = (8 * self.size).min(BLOCK).max(message.len());
+            // Not reserve(), which would look whether all of the old block has come back.
+            self.free = BytesMut::with_capacity(self.size);
+        }
+        self.free.extend_from_slice(message);
+        self.free.split().freeze()
     }
-    block.extend_from_slice(message);
-    block.split().freeze()
 }
 
 /// Collects what is to be sent.
@@ -111,5 +124,21 @@ impl Outbox {
             && self.remarks.is_empty()
             && self.unfinished.is_empty()
             && self.questions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_message_takes_what_it_is_long_and_many_share_blocks() {
+        let mut blocks = Blocks::default();
+        let first = blocks.keep(&[1; 500]);
+        assert_eq!((first.len(), blocks.free.capacity()), (500, 0));
+        let all: Vec<_> = (0..1_000).map(|n| blocks.keep(&[n as u8; 500])).collect();
+        assert!(all.iter().enumerate().all(|(n, message)| **message == [n as u8; 500]));
+        assert_eq!(blocks.size, BLOCK);
+        assert_eq!(blocks.keep(&vec![2; 2 * BLOCK]).len(), 2 * BLOCK);
     }
 }

@@ -195,8 +195,8 @@ impl Worker {
     /// Takes messages from one connection until it ends.
     async fn serve_connection(self, mut connection: Connection) {
         let source = connection.source();
-        let mut out = Outbox::default();
         while let Some(arrival) = connection.next(self.idle).await {
+            let mut out = Outbox::default();
             let now = self.clock.now();
             match arrival {
                 Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
@@ -214,8 +214,6 @@ impl Worker {
                 }
             }
             self.send(&mut out).await;
-            // Connections wait for long, and there are thousands: what one has of memory it gives back.
-            out = Outbox::default();
         }
     }
 
