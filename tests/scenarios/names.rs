@@ -21,6 +21,16 @@ fn behind_proxy(mut phone: Phone, parameters: &str) -> Phone {
     phone
 }
 
+/// The same with a proxy that has opened a connection to us.
+fn connected() -> (Office, Phone) {
+    let (office, phone) = office();
+    let mut phone = behind_proxy(phone, ";transport=tcp");
+    phone.source.transport = Transport::Tcp;
+    phone.source.listener = ListenerNo(1);
+    phone.source.flow = Some(FlowId(7));
+    (office, phone)
+}
+
 fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], 5060))
 }
@@ -244,11 +254,7 @@ fn after_a_restart_names_are_asked_for_anew() {
 /// A connection that is gone, and the first host that it could be opened to again is dead.
 #[test]
 fn the_next_target_is_tried_in_place_of_a_connection_as_well() {
-    let (mut office, phone) = office();
-    let mut phone = behind_proxy(phone, ";transport=tcp");
-    phone.source.transport = Transport::Tcp;
-    phone.source.listener = ListenerNo(1);
-    phone.source.flow = Some(FlowId(7));
+    let (mut office, mut phone) = connected();
     let sent = phone.subscribe(&mut office, 600);
     phone.answer(&mut office, &sent[1], 200);
     office.learn(hosts(Transport::Tcp, &[11, 12]));
@@ -274,11 +280,7 @@ fn a_large_notify_goes_over_tcp_to_the_host_that_the_name_stands_for() {
 
 #[test]
 fn a_proxy_that_is_connected_waits_for_no_name_and_is_found_again_by_it() {
-    let (mut office, phone) = office();
-    let mut phone = behind_proxy(phone, ";transport=tcp");
-    phone.source.transport = Transport::Tcp;
-    phone.source.listener = ListenerNo(1);
-    phone.source.flow = Some(FlowId(7));
+    let (mut office, mut phone) = connected();
     let sent = phone.subscribe(&mut office, 600);
     let down = |otherwise| Destination::Flow { flow: FlowId(7), otherwise };
     assert_eq!((ways(&sent), office.questions.len()), (vec![(1, down(None))], 1));
