@@ -325,7 +325,6 @@ impl Worker {
             }
         }
         self.dispatch(out).await;
-        out.answers.clear();
     }
 
     /// Sends what has waited for the journal.
