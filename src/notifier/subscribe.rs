@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access::Sender;
-use super::answer::{Answer, ToTag};
+use super::answer::{Answer, Grant, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
@@ -19,7 +19,7 @@ use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
 use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
-use crate::sip::uri::{Scheme, Uri};
+use crate::sip::uri::{Scheme, Uri, user_of};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
 
@@ -105,7 +105,7 @@ impl Notifier {
                 state.watchers.insert(subscription, wish.granted > 0);
                 self.grant_to(now, presentity, state, slot, &wish, out);
                 self.notify(now, presentity, state, slot, out);
-                Ok(self.accept(uri, &wish, Some(place)))
+                Ok(self.accept(uri.text, wish.contact, source, Grant::New { place, seconds: wish.granted }))
             })
             .map_err(|_| full())?
     }
@@ -149,9 +149,7 @@ impl Notifier {
                 if told {
                     self.notify(now, presentity, state, place.slot, out);
                 }
-                let uri = Uri::read(&entity).ok_or_else(Answer::no_subscription)?;
-                let answer = self.accept(&uri, &wish, None);
-                Ok(if told { answer } else { answer.no_notification() })
+                Ok(self.accept(&entity, wish.contact, source, Grant::Again { seconds: wish.granted, told }))
             })
             .unwrap_or_else(|| Err(Answer::no_subscription()))
     }
@@ -325,16 +323,35 @@ impl Notifier {
         true
     }
 
-    /// The 200 to a SUBSCRIBE.
-    fn accept(&self, entity: &Uri<'_>, wish: &Wish<'_>, new: Option<Place>) -> Answer {
-        let sips = is_sips(entity.text) || wish.contact.is_some_and(|contact| is_sips(contact.uri));
-        let mut answer = Answer::ok()
-            .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener, sips))
-            .with("Expires", wish.granted)
-            .with("Allow-Events", &self.allow_events);
-        answer.to_tag = new.map_or(ToTag::None, ToTag::Dialog);
-        answer.record_route = new.is_some();
-        answer
+    /// The 200 to a SUBSCRIBE, or 204 where no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
+    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, source: Source, grant: Grant) -> Answer {
+        let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
+        let (answer, seconds) = match grant {
+            Grant::New { place, seconds } => {
+                (Answer { to_tag: ToTag::Dialog(place), record_route: true, ..Answer::ok() }, seconds)
+            }
+            Grant::Again { seconds, told: true } => (Answer { to_tag: ToTag::None, ..Answer::ok() }, seconds),
+            Grant::Again { seconds, told: false } => {
+                let answer = Answer::new(StatusCode::NoNotification, "No Notification");
+                (Answer { to_tag: ToTag::None, ..answer }, seconds)
+            }
+        };
+        Answer { grant: Some(grant), ..answer }
+            .with("Contact", self.contact(user_of(entity).unwrap_or_default(), source.listener, sips))
+            .with("Expires", seconds)
+            .with("Allow-Events", &self.allow_events)
+    }
+
+    /// The answer that a SUBSCRIBE got before, for its repetition.
+    pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, source: Source, grant: Grant) -> Answer {
+        let contact = request.first(Name::Contact).and_then(NameAddr::read);
+        let place = request.to.tag().and_then(Place::read);
+        let entity = place.and_then(|place| {
+            let entity_of = |state: &mut State| state.watchers.get_mut(place.slot).map(|s| Arc::clone(&s.entity));
+            self.table.with_number(place.presentity, |_, state| entity_of(state)).flatten()
+        });
+        // If the subscription is gone by now, this is what led to it: the Contact that it was given.
+        self.accept(entity.as_deref().unwrap_or(uri.text), contact, source, grant)
     }
 }
 

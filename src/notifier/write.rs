@@ -17,7 +17,7 @@ use crate::presence::presentity::StateTag;
 use crate::presence::subscription::{MaxRate, Subscription};
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
-use crate::sip::uri::Uri;
+use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, ListenerNo, Remote};
 
@@ -164,7 +164,7 @@ impl Notifier {
         let branch = (MAGIC_COOKIE, subscription.place, ".", Hex(subscription.dialog.local_cseq.into(), 1));
         let via = ("SIP/2.0/", name_of(listener.transport), " ", &listener.sent_by, ";branch=", branch, ";rport");
         let mut writer = subscription.dialog.request(out, "NOTIFY", via, subscription.place);
-        let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
+        let user = user_of(&subscription.entity).unwrap_or_default();
         let sips = is_sips(&subscription.entity) || is_sips(subscription.dialog.target());
         writer.header("Contact", self.contact(user, contact, sips));
         match subscription.event_id() {

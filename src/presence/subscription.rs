@@ -45,13 +45,11 @@ impl Value for Place {
 impl Place {
     /// Reads what [`Place`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
     pub fn read(text: &str) -> Option<Place> {
-        let mut parts = text.split('.');
-        let place = Place {
-            presentity: u32::from_str_radix(parts.next()?, 16).ok()?,
-            slot: u32::from_str_radix(parts.next()?, 16).ok()?,
-            nonce: parts.next().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())?,
-        };
-        parts.next().is_none().then_some(place)
+        let (presentity, rest) = text.split_at_checked(text.bytes().position(|c| c == b'.')?)?;
+        let (slot, nonce) = rest[1..].split_at_checked(rest[1..].bytes().position(|c| c == b'.')?)?;
+        let number = |digits: &str| Hex::read(digits).and_then(|number| u32::try_from(number).ok());
+        let nonce = Some(&nonce[1..]).filter(|digits| digits.len() == 16).and_then(Hex::read)?;
+        Some(Place { presentity: number(presentity)?, slot: number(slot)?, nonce })
     }
 }
 
