@@ -1,7 +1,5 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
-use std::num::NonZeroU16;
-
 use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
@@ -9,7 +7,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, NEVER, Place, Revision, Subscription};
+use crate::presence::subscription::{Delivery, InFlight, NEVER, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -72,7 +70,7 @@ impl Notifier {
         }
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
-        let document = Document { tag, version, tail: tail.as_deref() };
+        let document = Document { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
         let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
@@ -185,7 +183,7 @@ impl Notifier {
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
         subscription.tried = 0;
-        subscription.last = NonZeroU16::new(status).map(|reply| Answered { cseq, reply, version, tail });
+        subscription.conclude(cseq, status, version, tail);
         if last || (subscription.ended && status == NO_ANSWER) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
         }
