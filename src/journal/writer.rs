@@ -119,6 +119,8 @@ impl Writer {
             numbers.commits.fetch_add(1, Relaxed);
             let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             numbers.last_commit_nanos.store(nanos, Relaxed);
+            numbers.took.count(nanos / 1_000);
+            numbers.batches.count(batch.records);
         }
         if sync {
             let kept = self.tail.len() + batch.frames.len();
@@ -196,6 +198,7 @@ impl Writer {
     /// Tells whoever waits that it failed, keeps what was promised, and turns to probing.
     fn fail(&mut self, why: &dyn ToString, batch: Batch) {
         let why: Arc<str> = why.to_string().into();
+        self.shared.numbers.failures.fetch_add(1, Relaxed);
         tracing::error!(dir = %self.shared.disk.dir().display(), %why, "the journal cannot be written; trying on");
         // Gives room back, and takes away what is about to be refused.
         let _ = self.file.set_len(self.synced);

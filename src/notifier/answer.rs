@@ -28,6 +28,8 @@ pub(super) struct Answer {
     pub(super) to_tag: ToTag,
     /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
+    /// The key of the limit that is reached.
+    pub(super) limit: Option<&'static str>,
 }
 
 impl Answer {
@@ -39,6 +41,7 @@ impl Answer {
             headers: HeaderLines::default(),
             to_tag: ToTag::Stateless,
             record_route: false,
+            limit: None,
         }
     }
 
@@ -60,16 +63,17 @@ impl Answer {
     /// The limit of one account or address: 480, so that a proxy in between does not take the whole server for
     /// overloaded (law 7).
     pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Answer {
-        Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached")
-            .with("Retry-After", retry_after)
-            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
+        Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached").at_limit(key, retry_after)
     }
 
     /// The limit of the whole server: 503.
     pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Answer {
-        Answer::new(StatusCode::ServiceUnavailable, "Server Full")
-            .with("Retry-After", retry_after)
-            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
+        Answer::new(StatusCode::ServiceUnavailable, "Server Full").at_limit(key, retry_after)
+    }
+
+    fn at_limit(self, key: &'static str, retry_after: u32) -> Answer {
+        let warning = ("399 lamplighter \"The limit ", key, " is reached\"");
+        Answer { limit: Some(key), ..self.with("Retry-After", retry_after).with("Warning", warning) }
     }
 
     /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).

@@ -17,6 +17,7 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
+use crate::presence::family::Family;
 use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
@@ -346,6 +347,7 @@ impl Notifier {
             max_rate: kept.max_rate,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
         };
+        let (user_agent, family) = kept.user_agent.map(|agent| self.agents.share(&agent, Family::of)).unzip();
         let subscription = Subscription {
             place: Place { presentity: number, slot, nonce: kept.nonce },
             package,
@@ -354,7 +356,8 @@ impl Notifier {
             doubted: false,
             dialog: kept.dialog,
             entity: kept.entity.into(),
-            user_agent: kept.user_agent.map(|agent| self.agents.share(&agent)),
+            user_agent,
+            family: family.unwrap_or_default(),
             // The connection is gone with the process that had it.
             way: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() }.into(),
             granted: kept.granted,

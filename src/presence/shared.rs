@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::DashSet;
+use dashmap::DashMap;
 use foldhash::quality::RandomState;
 
 /// The most texts that are shared. Strangers may make up as many as they like; beyond this everybody has his own.
 const MOST: usize = 4_096;
 
-/// Texts that are shared.
+/// Texts that are shared, each with what is known of it from having looked at it once.
 #[derive(Debug, Default)]
-pub struct SharedTexts {
-    known: DashSet<Arc<str>, RandomState>,
+pub struct SharedTexts<T> {
+    known: DashMap<Arc<str>, T, RandomState>,
     /// How many found no room.
     turned_away: AtomicUsize,
 }
@@ -20,20 +20,21 @@ pub struct SharedTexts {
 /// So many find no room before it is looked again whether some could be made.
 const LOOK_EVERY: usize = 1_024;
 
-impl SharedTexts {
-    /// The shared copy of a text.
-    pub fn share(&self, text: &str) -> Arc<str> {
+impl<T: Copy> SharedTexts<T> {
+    /// The shared copy of a text, and what `look` finds in it.
+    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (Arc<str>, T) {
         if let Some(known) = self.known.get(text) {
-            return Arc::clone(&known);
+            return (Arc::clone(known.key()), *known);
         }
+        let found = look(text);
         let text: Arc<str> = text.into();
         if self.known.len() >= MOST && self.turned_away.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
-            self.known.retain(|text| Arc::strong_count(text) > 1);
+            self.known.retain(|text, _| Arc::strong_count(text) > 1);
         }
         if self.known.len() < MOST {
-            self.known.insert(Arc::clone(&text));
+            self.known.insert(Arc::clone(&text), found);
         }
-        text
+        (text, found)
     }
 }
 
@@ -44,11 +45,12 @@ mod tests {
     #[test]
     fn the_same_text_is_kept_once_and_those_that_nobody_has_make_room() {
         let texts = SharedTexts::default();
-        let one = texts.share("snom");
-        assert!(Arc::ptr_eq(&one, &texts.share("snom")));
+        let share = |text: &str| texts.share(text, str::len);
+        let (one, length) = share("snom");
+        assert!(length == 4 && Arc::ptr_eq(&one, &share("snom").0));
         for number in 0..2 * MOST {
-            texts.share(&number.to_string());
+            share(&number.to_string());
         }
-        assert!(texts.known.len() <= MOST && Arc::ptr_eq(&one, &texts.share("snom")));
+        assert!(texts.known.len() <= MOST && Arc::ptr_eq(&one, &share("snom").0));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::family::Family;
 use super::named::NamedDialog;
 use super::phone::Phone;
 use super::{PackageId, Tick};
@@ -79,6 +80,8 @@ pub struct Subscription {
     pub entity: Arc<str>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<Arc<str>>,
+    /// What that says of the make of the phone.
+    pub family: Family,
     /// The way that the latest SUBSCRIBE came.
     pub way: PackedSource,
     /// Granted then, in seconds.

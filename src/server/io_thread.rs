@@ -105,7 +105,9 @@ impl IoThread {
             let listen = |source| StartError::Listen { what: what(), source };
             match listener.transport {
                 Transport::Udp => {
-                    sockets.push(Some(Arc::new(Datagrams::bind(listener.address, no).map_err(listen)?)));
+                    let socket = Datagrams::bind(listener.address, no).map_err(listen)?;
+                    self.shared.watch(&socket);
+                    sockets.push(Some(Arc::new(socket)));
                 }
                 _ => {
                     sockets.push(None);

@@ -120,8 +120,12 @@ impl Server {
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         // The first thread also sends what comes from the API and from the timers, and asks for names.
-        let mut first =
-            Some(io_thread::Chores { errands: errands_in, undeliverable, questions: questions_in, resolver });
+        let mut first = Some(io_thread::Chores {
+            errands: errands_in,
+            undeliverable,
+            questions: questions_in,
+            resolver: Arc::clone(&resolver),
+        });
         for number in 0..count {
             let thread = IoThread {
                 notifier: Arc::clone(&notifier),
@@ -137,9 +141,18 @@ impl Server {
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }
         let ready = Arc::new(AtomicBool::new(true));
+        let desk = Desk {
+            notifier: Arc::clone(&notifier),
+            clock,
+            errands,
+            journal: journal.clone(),
+            shared,
+            resolver,
+            questions,
+        };
         let state = ApiState {
             directory,
-            control: Arc::new(Desk::new(Arc::clone(&notifier), clock, journal.clone(), errands)),
+            control: Arc::new(desk),
             strict_compat: config.api.strict_compat,
             ready: Arc::clone(&ready),
             node: node_name(),

@@ -77,7 +77,7 @@ async fn admit(
         // Scanners, mostly.
         Err(error) => return tracing::debug!(%peer, %error, "a connection did not come in"),
     };
-    let (flow, outgoing) = shared.register(passage.frames.is_some());
+    let (flow, outgoing) = shared.register(door.transport());
     each(Connection::new(flow, door.transport(), listener, peer, passage, Arc::clone(&shared)));
     outgoing.write_to(&shared, flow, writing).await;
 }

@@ -84,7 +84,12 @@ impl Connection {
                 return None;
             }
             match self.cut() {
-                Cut::Arrival(arrival) => return Some(arrival),
+                Cut::Arrival(arrival) => {
+                    if matches!(arrival, Arrival::Message(_)) {
+                        self.shared.passing(self.source.transport).message_came();
+                    }
+                    return Some(arrival);
+                }
                 Cut::More => {}
                 Cut::End => return None,
             }
@@ -106,7 +111,10 @@ impl Connection {
             };
             buffer.reserve(8 * 1024);
             match tokio::time::timeout_at(look, self.reading.read_buf(buffer)).await {
-                Ok(Ok(length)) if length > 0 => asked = false,
+                Ok(Ok(length)) if length > 0 => {
+                    self.shared.passing(self.source.transport).came(length);
+                    asked = false;
+                }
                 Err(_) if look < until && !asked => {
                     self.shared.queue_frame(self.flow, Frames::ping());
                     asked = true;

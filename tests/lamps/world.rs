@@ -25,11 +25,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(more: &str) -> World {
         let [sip, http] = [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let data = if more.contains("data = ") { "" } else { "data = { durability = \"memory\" }" };
         let config = format!(
             r#"
-sip = {{ listen = ["udp://{sip}"] }}
+sip = {{ listen = ["udp://{sip}", "tcp://{sip}"] }}
 http = {{ listen = "{http}" }}
-data = {{ durability = "memory" }}
+{data}
 {more}
 [[token]]
 value = "acme-token"
