@@ -16,7 +16,7 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -36,9 +36,12 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
 }
 
 /// A server with a journal through which all has gone that is counted: both transports, every outcome, refusals, a listener.
-fn busy_world(folder: &Folder) -> (World, Events) {
+fn busy_world(folder: &Folder) -> (World, (Events, UdpSocket)) {
+    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let hep = format!("hep = {{ server = \"udp://{}\" }}", collector.local_addr().unwrap());
     let dir = folder.path().join("data");
-    let world = World::new(&format!("data = {{ dir = \"{}\" }}\nlimits = {{ event_streams = 1 }}", dir.display()));
+    let world =
+        World::new(&format!("data = {{ dir = \"{}\" }}\nlimits = {{ event_streams = 1 }}\n{hep}", dir.display()));
     let mut events = world.listen("");
     let (phone, pbx) = (Phone::new(&world), Phone::new(&world));
     phone.subscribe("1001", "acme.test");
@@ -61,7 +64,7 @@ fn busy_world(folder: &Folder) -> (World, Events) {
     phone.hear_start("SIP/2.0 400");
     over_tcp(&world);
     events.until_lamp("1001", "talking");
-    (world, events)
+    (world, (events, collector))
 }
 
 /// OPTIONS over TCP, twice the same.
@@ -91,7 +94,7 @@ fn sample(text: &str, name: &str) -> f64 {
 #[test]
 fn every_number_tells_what_has_happened() {
     let folder = Folder::new("metrics");
-    let (world, _events) = busy_world(&folder);
+    let (world, _rest) = busy_world(&folder);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     for (name, value) in [
         ("lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",family=\"Yealink\"}", 1.0),
@@ -189,7 +192,7 @@ fn promtool_finds_nothing_to_complain_of() {
         return;
     }
     let folder = Folder::new("promtool");
-    let (world, _events) = busy_world(&folder);
+    let (world, _rest) = busy_world(&folder);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     let (good, said) = promtool(&["check", "metrics"], &text);
     assert!(good && said.trim().is_empty(), "{said}");
@@ -245,7 +248,7 @@ fn dashboard_and_alerts_ask_only_for_what_there_is_and_promtool_understands_them
     let alerts = std::fs::read_to_string(docs.join("prometheus/alerts.yml")).unwrap();
     let variables = dashboard["templating"].to_string();
     let folder = Folder::new("dashboard");
-    let (world, _events) = busy_world(&folder);
+    let (world, _rest) = busy_world(&folder);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     let there: BTreeSet<_> = text.lines().filter(|line| !line.starts_with('#')).flat_map(names_in).collect();
     let wanted = names_in(&format!("{} {alerts} {variables}", asked.join(" ")));
@@ -275,7 +278,7 @@ fn dashboard_and_alerts_ask_only_for_what_there_is_and_promtool_understands_them
 #[test]
 fn the_documentation_names_every_metric() {
     let folder = Folder::new("documented");
-    let (world, _events) = busy_world(&folder);
+    let (world, _rest) = busy_world(&folder);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     let documented = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
     let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

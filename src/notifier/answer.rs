@@ -19,6 +19,17 @@ pub(super) enum ToTag {
     None,
 }
 
+/// The limits that may be reached, by their keys.
+const LIMITS: [&str; 7] = [
+    "limits.subscriptions",
+    "limits.subscriptions_per_account",
+    "limits.subscriptions_per_phone",
+    "limits.watchers_per_presentity",
+    "limits.publications_per_presentity",
+    "limits.presentities_per_account",
+    "rates",
+];
+
 /// An answer: status, reason phrase, and the headers that make it more than that.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -28,8 +39,8 @@ pub(super) struct Answer {
     pub(super) to_tag: ToTag,
     /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
-    /// The key of the limit that is reached.
-    pub(super) limit: Option<&'static str>,
+    /// The limit that is reached: its place in [`LIMITS`]. Answers travel as errors, and have to be small.
+    pub(super) limit: Option<u8>,
 }
 
 impl Answer {
@@ -73,7 +84,14 @@ impl Answer {
 
     fn at_limit(self, key: &'static str, retry_after: u32) -> Answer {
         let warning = ("399 lamplighter \"The limit ", key, " is reached\"");
-        Answer { limit: Some(key), ..self.with("Retry-After", retry_after).with("Warning", warning) }
+        let limit = LIMITS.iter().position(|limit| *limit == key).map(|place| place as u8);
+        debug_assert!(limit.is_some(), "{key} is missing in LIMITS");
+        Answer { limit, ..self.with("Retry-After", retry_after).with("Warning", warning) }
+    }
+
+    /// The key of the limit that is reached.
+    pub(super) fn limit_key(&self) -> Option<&'static str> {
+        LIMITS.get(usize::from(self.limit?)).copied()
     }
 
     /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).

@@ -2,6 +2,7 @@
 
 use super::explain::Explain;
 use super::explain::story::Numbers;
+use crate::capture;
 use crate::directory::AccountNo;
 use crate::journal;
 use crate::package::PackageId;
@@ -91,6 +92,8 @@ pub struct Vitals {
     pub names_under_way: usize,
     /// Names that were looked up, by [`LOOKUPS`].
     pub lookups: [u64; LOOKUPS.len()],
+    /// Copies for the capture server, if there is one.
+    pub capture: Option<capture::Stats>,
 }
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.

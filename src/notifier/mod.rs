@@ -215,6 +215,11 @@ impl Notifier {
         self.gate.dropped()
     }
 
+    /// What has been counted since the start.
+    pub fn tally(&self) -> tally::Tally {
+        self.history.tally()
+    }
+
     /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
     pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
         if self.judge(now, source) != Verdict::Pass {

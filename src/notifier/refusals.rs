@@ -78,7 +78,7 @@ impl Refusals {
     }
 
     fn refused(&self, method: usize, answer: &Answer) {
-        let why = match (&answer.limit, &answer.reason) {
+        let why = match (answer.limit_key(), &answer.reason) {
             (Some(limit), _) => limit,
             (None, Cow::Borrowed(reason)) => reason,
             (None, Cow::Owned(_)) => MALFORMED,
@@ -142,16 +142,19 @@ mod tests {
         let refusals = Refusals::default();
         let subscribe = Verb::Known(Method::Subscribe);
         refusals.decided(subscribe, &Answer::ok());
-        refusals.decided(subscribe, &Answer::limit_of_one("limits.x", 1));
+        refusals.decided(subscribe, &Answer::limit_of_one("limits.subscriptions_per_phone", 1));
         refusals.decided(Verb::Known(Method::Publish), &Answer::bad_request(format!("{} is no XML", "theirs")));
         refusals.decided(Verb::Unknown("NONSENSE"), &Answer::new(StatusCode::NotImplemented, "Not Implemented"));
-        refusals.decided(subscribe, &Answer::limit_of_one("limits.x", 2));
+        refusals.decided(subscribe, &Answer::limit_of_one("limits.subscriptions_per_phone", 2));
         let read = refusals.read();
         assert_eq!((read.requests, read.repeated), ([3, 1, 0, 1], 0));
         let happened = read.refused.iter().filter(|r| r.count > 0);
         let refused: Vec<_> = happened.map(|r| (r.method, r.status, r.reason, r.count)).collect();
-        let expected =
-            [("SUBSCRIBE", 480, "limits.x", 2), ("PUBLISH", 400, "Malformed", 1), ("other", 501, "Not Implemented", 1)];
+        let expected = [
+            ("SUBSCRIBE", 480, "limits.subscriptions_per_phone", 2),
+            ("PUBLISH", 400, "Malformed", 1),
+            ("other", 501, "Not Implemented", 1),
+        ];
         assert_eq!(refused, expected);
     }
 }

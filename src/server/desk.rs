@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::resolver::Resolver;
+use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
 use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
@@ -28,6 +29,7 @@ pub(super) struct Desk {
     pub(super) resolver: Arc<Resolver>,
     /// Names that wait for the resolver.
     pub(super) questions: mpsc::Sender<Question>,
+    pub(super) tap: Option<Arc<Tap>>,
 }
 
 impl Desk {
@@ -133,6 +135,7 @@ impl Explain for Desk {
             names_waiting: self.questions.max_capacity() - self.questions.capacity(),
             names_under_way,
             lookups,
+            capture: self.tap.as_ref().map(|tap| tap.stats()),
         }
     }
 

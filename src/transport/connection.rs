@@ -85,8 +85,9 @@ impl Connection {
             }
             match self.cut() {
                 Cut::Arrival(arrival) => {
-                    if matches!(arrival, Arrival::Message(_)) {
+                    if let Arrival::Message(bytes) = &arrival {
                         self.shared.passing(self.source.transport).message_came();
+                        self.shared.came(self.source, bytes);
                     }
                     return Some(arrival);
                 }

@@ -1,7 +1,7 @@
 //! The hub: one place to send from, over whatever socket or connection a packet needs.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,10 +17,14 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
-use super::{Connection, Datagrams, Destination, FlowId, Listener, Packet, Remote, Ticket, Tls};
+use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
+use crate::capture::Tap;
 use crate::count::{PerThread, one_more};
+use crate::seldom::Seldom;
 use crate::sip::Transport;
 
+/// A network that stops stops for many.
+static NOT_READING: Seldom = Seldom::new();
 /// The most messages that wait for one connection. A proxy's connection carries thousands of dialogs.
 const QUEUE: usize = 65_536;
 /// The most octets that wait for one connection; a peer that lets more pile up does not read, and is dropped.
@@ -62,6 +66,8 @@ pub struct Shared {
     /// For the connections over TLS that we open.
     tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
+    /// Where copies of all messages go, if they do.
+    tap: Option<Arc<Tap>>,
     counts: PerThread<Streams>,
     datagrams: Mutex<Vec<Arc<DatagramCounts>>>,
     refused: [AtomicU64; LIMITS.len()],
@@ -73,6 +79,8 @@ struct Flow {
     queue: mpsc::Sender<(Bytes, Option<Ticket>)>,
     octets: Arc<AtomicUsize>,
     transport: Transport,
+    listener: ListenerNo,
+    peer: SocketAddr,
 }
 
 impl Flow {
@@ -104,7 +112,12 @@ impl Drop for Permit {
 impl Shared {
     /// Connections for which there is `room`; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
     /// subscription is under way, so that channel is as bounded as the table is.
-    pub fn new(room: Room, tls: Option<Arc<Tls>>, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
+    pub fn new(
+        room: Room,
+        tls: Option<Arc<Tls>>,
+        tap: Option<Arc<Tap>>,
+        failures: mpsc::UnboundedSender<Ticket>,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             flows: DashMap::new(),
             opened: DashMap::new(),
@@ -115,6 +128,7 @@ impl Shared {
             handshakes: Semaphore::new(PASSING),
             tls,
             failures,
+            tap,
             counts: PerThread::default(),
             datagrams: Mutex::default(),
             refused: Default::default(),
@@ -125,6 +139,13 @@ impl Shared {
     /// What is counted of the connections of a transport, by this thread.
     pub(super) fn passing(&self, transport: Transport) -> &super::counts::Passing {
         &self.counts.mine()[place(transport)]
+    }
+
+    /// A message has come: it is copied, if all is to be.
+    pub fn came(&self, source: Source, bytes: &[u8]) {
+        if let Some(tap) = &self.tap {
+            tap.came(source.listener.0, source.peer, bytes);
+        }
     }
 
     /// Has the numbers of a datagram socket added to those of the others.
@@ -198,11 +219,11 @@ impl Shared {
     }
 
     /// Makes a flow known; what is queued for it comes out of the receiver.
-    pub(super) fn register(&self, transport: Transport) -> (FlowId, Outgoing) {
+    pub(super) fn register(&self, transport: Transport, listener: ListenerNo, peer: SocketAddr) -> (FlowId, Outgoing) {
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let (sender, queue) = mpsc::channel(QUEUE);
         let octets = Arc::new(AtomicUsize::new(0));
-        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), transport });
+        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), transport, listener, peer });
         (id, Outgoing { queue, octets, transport })
     }
 
@@ -219,6 +240,9 @@ impl Shared {
     /// Queues a message for a flow; false if that flow is gone.
     fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };
+        if let Some(tap) = &self.tap {
+            tap.left(flow.listener.0, flow.peer, bytes);
+        }
         let bytes = if flow.is_framed() { &Frames::wrap(bytes) } else { bytes };
         self.push(id, &flow, bytes, ticket)
     }
@@ -233,7 +257,10 @@ impl Shared {
     fn push(&self, id: FlowId, flow: &Flow, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let waiting = flow.octets.fetch_add(bytes.len(), Ordering::Relaxed);
         if waiting > QUEUE_OCTETS || flow.queue.try_send((bytes.clone(), ticket)).is_err() {
-            tracing::warn!(flow = id.0, octets = waiting, "a peer does not read; its connection is closed");
+            if let Some(more) = NOT_READING.may_say() {
+                let peer = flow.peer;
+                tracing::warn!(%peer, octets = waiting, more, "a peer does not read; its connection is closed");
+            }
             one_more(&self.not_reading);
             self.close(id);
             return false;
@@ -314,6 +341,11 @@ impl Hub {
         Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
+    /// What it shares with the other threads.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Sends packets in order, or reports the tickets of those that cannot be sent. Takes them all out.
     pub async fn send_all(&self, packets: &mut Vec<Packet>) {
         let mut rest = packets.as_slice();
@@ -324,7 +356,10 @@ impl Hub {
                     let alike = |next: &&Packet| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
                     let run = rest.iter().take_while(alike).count();
                     match self.datagrams.get(listener.0 as usize) {
-                        Some(Some(socket)) => socket.send_all(&rest[..run]).await,
+                        Some(Some(socket)) => {
+                            self.copy(&rest[..run]);
+                            socket.send_all(&rest[..run]).await;
+                        }
                         _ => rest[..run].iter().for_each(|packet| self.shared.report(packet.ticket)),
                     }
                     run
@@ -348,6 +383,16 @@ impl Hub {
         packets.clear();
     }
 
+    /// Has datagrams copied, if all is to be.
+    fn copy(&self, datagrams: &[Packet]) {
+        let Some(tap) = &self.shared.tap else { return };
+        for packet in datagrams {
+            if let Destination::Datagram { listener, peer } = packet.to {
+                tap.left(listener.0, peer, &packet.bytes);
+            }
+        }
+    }
+
     /// Sends over a connection of ours, opening one where there is none. Nobody waits for it to open.
     fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<Ticket>) {
         let Remote { listener, peer, .. } = remote;
@@ -357,7 +402,7 @@ impl Hub {
         }
         let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
         let Some(permit) = self.shared.permit() else { return self.shared.report(ticket) };
-        let (id, outgoing) = self.shared.register(transport);
+        let (id, outgoing) = self.shared.register(transport, listener, peer);
         self.shared.opened.insert(remote.clone(), id);
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());

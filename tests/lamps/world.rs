@@ -200,6 +200,10 @@ impl Phone {
         Phone { socket, server: world.sip }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
     pub(crate) fn send(&self, text: &str) {
         self.socket.send_to(text.as_bytes(), self.server).unwrap();
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use crate::api::events;
+use crate::capture;
 use crate::journal;
 use crate::notifier::control::{LOOKUPS, Vitals};
 use crate::transport::{Stats, TRANSPORTS, Traffic};
@@ -95,4 +96,14 @@ pub(super) fn journal(page: &mut Page<'_>, stats: &journal::Stats) -> fmt::Resul
     page.counters("journal_refused", "Changes that the journal did not take, by why", None, |each| {
         stats.refused.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))
     })
+}
+
+pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Result {
+    page.counters("hep_packets", "Messages seen to by the export to the capture server", None, |each| {
+        each(&[("outcome", "sent")], stats.sent)?;
+        each(&[("outcome", "dropped")], stats.dropped)?;
+        each(&[("outcome", "failed")], stats.failed)?;
+        each(&[("outcome", "left_out")], stats.left_out)
+    })?;
+    page.gauge("hep_queue_packets", "Messages that wait to be copied to the capture server", None, stats.waiting as f64)
 }

@@ -90,10 +90,8 @@ impl Collector for Scrape {
         io::sockets(page, &vitals.transport)?;
         io::names(page, vitals)?;
         io::events(page, streams)?;
-        match &vitals.journal {
-            Some(journal) => io::journal(page, journal),
-            None => Ok(()),
-        }
+        vitals.journal.as_ref().map_or(Ok(()), |journal| io::journal(page, journal))?;
+        vitals.capture.as_ref().map_or(Ok(()), |capture| io::capture(page, capture))
     }
 }
 
