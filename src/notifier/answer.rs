@@ -41,6 +41,32 @@ pub(super) struct Answer {
     pub(super) record_route: bool,
     /// The limit that is reached: its place in [`LIMITS`]. Answers travel as errors, and have to be small.
     pub(super) limit: Option<u8>,
+    /// What it grants, if it is all that this answer says.
+    pub(super) grant: Option<Grant>,
+}
+
+/// What a SUBSCRIBE was granted: with the request, all that its answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// A subscription that was not there before, for so many seconds.
+    New { place: Place, seconds: u32 },
+    /// More seconds in the same dialog, or the end; `told`: a NOTIFY follows.
+    Again { seconds: u32, told: bool },
+}
+
+/// An answer as it is remembered for repetitions of its request. Nearly all are grants, and there may be some hundred
+/// thousand of them: those are written anew should anybody ask, rather than kept.
+#[derive(Clone, Debug)]
+pub(super) enum Remembered {
+    Grant(Grant),
+    Whole(Box<[u8]>),
+}
+
+impl Remembered {
+    /// What is to be remembered of an answer that was written as `bytes`.
+    pub(super) fn of(answer: &Answer, bytes: &[u8]) -> Remembered {
+        answer.grant.map_or_else(|| Remembered::Whole(bytes.into()), Remembered::Grant)
+    }
 }
 
 impl Answer {
@@ -53,6 +79,7 @@ impl Answer {
             to_tag: ToTag::Stateless,
             record_route: false,
             limit: None,
+            grant: None,
         }
     }
 
@@ -94,14 +121,20 @@ impl Answer {
         LIMITS.get(usize::from(self.limit?)).copied()
     }
 
-    /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
-    pub(super) fn no_notification(self) -> Answer {
-        Answer { status: StatusCode::NoNotification, reason: "No Notification".into(), ..self }
-    }
-
     /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
         self.headers.add(name, value);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for every request of the last half minute.
+    #[test]
+    fn a_remembered_answer_is_small() {
+        assert!(size_of::<Remembered>() <= 24, "{}", size_of::<Remembered>());
     }
 }

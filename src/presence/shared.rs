@@ -1,10 +1,59 @@
 //! Texts that thousands have in common, such as the names of phone models, kept once.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
+
+/// A text with many owners, each of whom spends one word on it: there are a million of them and far fewer texts.
+#[derive(Clone, Debug)]
+#[allow(clippy::redundant_allocation)] // An Arc<str> is two words.
+pub struct SharedText(Arc<Box<str>>);
+
+impl SharedText {
+    /// Whether both are one copy.
+    pub fn is_same(&self, other: &SharedText) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for SharedText {
+    fn from(text: T) -> SharedText {
+        SharedText(Arc::new(text.into()))
+    }
+}
+
+impl Deref for SharedText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for SharedText {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl Hash for SharedText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl PartialEq for SharedText {
+    fn eq(&self, other: &SharedText) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for SharedText {}
 
 /// The most texts that are shared. Strangers may make up as many as they like; beyond this everybody has his own.
 const MOST: usize = 4_096;
@@ -12,7 +61,7 @@ const MOST: usize = 4_096;
 /// Texts that are shared, each with what is known of it from having looked at it once.
 #[derive(Debug, Default)]
 pub struct SharedTexts<T> {
-    known: DashMap<Arc<str>, T, RandomState>,
+    known: DashMap<SharedText, T, RandomState>,
     /// How many found no room.
     turned_away: AtomicUsize,
 }
@@ -22,17 +71,17 @@ const LOOK_EVERY: usize = 1_024;
 
 impl<T: Copy> SharedTexts<T> {
     /// The shared copy of a text, and what `look` finds in it.
-    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (Arc<str>, T) {
+    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (SharedText, T) {
         if let Some(known) = self.known.get(text) {
-            return (Arc::clone(known.key()), *known);
+            return (known.key().clone(), *known);
         }
         let found = look(text);
-        let text: Arc<str> = text.into();
+        let text = SharedText::from(text);
         if self.known.len() >= MOST && self.turned_away.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
-            self.known.retain(|text, _| Arc::strong_count(text) > 1);
+            self.known.retain(|text, _| Arc::strong_count(&text.0) > 1);
         }
         if self.known.len() < MOST {
-            self.known.insert(Arc::clone(&text), found);
+            self.known.insert(text.clone(), found);
         }
         (text, found)
     }
@@ -47,10 +96,10 @@ mod tests {
         let texts = SharedTexts::default();
         let share = |text: &str| texts.share(text, str::len);
         let (one, length) = share("snom");
-        assert!(length == 4 && Arc::ptr_eq(&one, &share("snom").0));
+        assert!(length == 4 && one.is_same(&share("snom").0));
         for number in 0..2 * MOST {
             share(&number.to_string());
         }
-        assert!(texts.known.len() <= MOST && Arc::ptr_eq(&one, &share("snom").0));
+        assert!(texts.known.len() <= MOST && one.is_same(&share("snom").0));
     }
 }
