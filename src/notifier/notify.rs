@@ -154,7 +154,7 @@ impl Notifier {
         let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let (place, source) = (subscription.place, subscription.source());
+        let (place, from) = (subscription.place, (subscription.source(), subscription.family));
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
             _ => return self.conclude_late(now, presentity, state, slot, fate, out),
@@ -162,7 +162,7 @@ impl Notifier {
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
-        self.note_answered(now, place, source, flight, status);
+        self.note_answered(now, place, from, flight, status);
         if status == NO_ANSWER && flight.detour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();
