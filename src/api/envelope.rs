@@ -11,6 +11,7 @@ use super::error::Fault;
 use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
+use crate::notifier::control::Left;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,6 +56,8 @@ pub(super) enum Data {
     Subscription(Box<SubscriptionStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
+    /// What a server that drains still has.
+    Left(Left),
 }
 
 /// An account in brief.

@@ -23,6 +23,7 @@ mod auth;
 mod body;
 mod cors;
 mod dashboard;
+mod drain;
 mod envelope;
 mod error;
 mod events;
@@ -121,6 +122,10 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
         return Ok(lamps::accounts(&api.state.directory, bearer));
+    }
+    if target == Target::Drain {
+        request::check_accept(head, ask, target.content_type(ask))?;
+        return drain::answer(&api.state, bearer, ask);
     }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::doors::Doors;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
-use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use crate::notifier::control::{Control, Left, PublicationRecord, Refusal, SubscriptionRecord};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -22,6 +23,7 @@ pub(super) struct Desk {
     /// To the thread that sends. Each API call adds at most one slice of a fan-out, and they are limited in number.
     errands: mpsc::UnboundedSender<Outbox>,
     journal: Option<Arc<Journal>>,
+    doors: Arc<Doors>,
 }
 
 impl Desk {
@@ -30,8 +32,9 @@ impl Desk {
         clock: Clock,
         journal: Option<Arc<Journal>>,
         errands: mpsc::UnboundedSender<Outbox>,
+        doors: Arc<Doors>,
     ) -> Desk {
-        Desk { notifier, clock, errands, journal }
+        Desk { notifier, clock, errands, journal, doors }
     }
 
     /// Has everything sent, once the journal has kept what has to be kept (law 5).
@@ -83,6 +86,19 @@ impl Control for Desk {
             self.hand_over(out)
         })
     }
+
+    fn drain(&self, begin: bool) -> Result<(), Refusal> {
+        if begin {
+            self.doors.close(false);
+        } else if !self.doors.open() {
+            return Err(Refusal::Stopping);
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> Left {
+        Left { draining: !self.doors.are_open(), ..self.notifier.left() }
+    }
 }
 
 impl Explain for Desk {
@@ -106,8 +122,8 @@ impl Explain for Desk {
         self.notifier.subscription_story(account, id)
     }
 
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
-        self.notifier.find_watchers(account, text, most)
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+        self.notifier.find_watchers(account, text, from, most)
     }
 
     fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {

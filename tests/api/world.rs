@@ -9,10 +9,12 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
-use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::control::{Control, LastNotify, Left, PublicationRecord, Refusal, SubscriptionRecord};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Bookmark, Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow,
+};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -106,6 +108,12 @@ impl Control for Notes {
         self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
         Ok(())
     }
+    fn drain(&self, _: bool) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn left(&self) -> Left {
+        Left::default()
+    }
 }
 
 /// What explains lamps is tested with a real notifier (tests/lamps.rs); this one knows nothing.
@@ -125,7 +133,7 @@ impl Explain for Notes {
     fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
         None
     }
-    fn find_watchers(&self, _: AccountNo, _: &str, _: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
     fn resend(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
