@@ -89,6 +89,9 @@ pub struct DemoArgs {
     /// Where the page is served [default: 127.0.0.1:8000, or another port if that is taken]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
+    /// An address of this machine where phones of your network may watch the office too; whoever reaches it is let in
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub sip: Option<SocketAddr>,
 }
 
 /// How a running server is asked.
