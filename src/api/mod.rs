@@ -124,7 +124,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
         return Ok(lamps::accounts(&api.state.directory, bearer));
     }
     if target == Target::Drain {
+        request::check_content_type(head, ask.verb)?;
         request::check_accept(head, ask, target.content_type(ask))?;
+        malformed?;
         return drain::answer(&api.state, bearer, ask);
     }
     let account = target.known(account)?;

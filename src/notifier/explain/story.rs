@@ -250,6 +250,10 @@ impl Bookmark {
     /// Reads what it prints.
     pub fn read(text: &str) -> Option<Bookmark> {
         let (slot, extension) = text.split_once('.')?;
+        let sound = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if !(1..=8).contains(&slot.len()) || !slot.bytes().all(sound) {
+            return None;
+        }
         Some(Bookmark { extension: extension.to_lowercase(), slot: u32::from_str_radix(slot, 16).ok()? })
     }
 }
