@@ -117,7 +117,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
     if target == Target::Metrics {
-        return metrics::answer(&api.state, bearer, head);
+        return metrics::answer(api, bearer, head);
     }
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, ApiState};
+use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Key};
@@ -25,17 +26,21 @@ mod doors;
 mod http;
 mod io_thread;
 mod resolver;
+mod watchman;
 
 use clock::Clock;
 use desk::Desk;
 use doors::Doors;
 use io_thread::IoThread;
 use resolver::Resolver;
+use watchman::Watchman;
 
 /// How long phones have to answer what is under way when the server is to stop.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
 /// How often it is looked whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the last copies may take to leave for the capture server.
+const FLUSH_WITHIN: Duration = Duration::from_millis(300);
 /// How long the threads may take to stop after that.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -56,6 +61,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("[tls]: {0}")]
     Tls(#[from] TlsError),
+    /// Nothing can be copied to the capture server.
+    #[error("[hep]: cannot send to the capture server: {0}")]
+    Capture(io::Error),
     /// The system gave us no thread or no runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -73,6 +81,7 @@ pub struct Server {
     addresses: Vec<String>,
     tls: Option<Arc<Tls>>,
     journal: Option<Arc<Journal>>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl Server {
@@ -86,6 +95,8 @@ impl Server {
             is_free(listener.address, listener.transport)
                 .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
         }
+        let tap = config.hep.as_ref().map(|hep| Tap::start(hep, heard_at(config))).transpose();
+        let tap = tap.map_err(StartError::Capture)?;
         let (journal, recovered) = match config.data.durability {
             Durability::Memory => (None, Vec::new()),
             Durability::Strict => open_journal(config, journal::Durability::Strict)?,
@@ -111,6 +122,7 @@ impl Server {
                 trusted: config.access.trusted.clone(),
             },
             tls.clone(),
+            tap.clone(),
             failures,
         );
         let (stop, stopping) = watch::channel(false);
@@ -121,8 +133,13 @@ impl Server {
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         // The first thread also sends what comes from the API and from the timers, and asks for names.
-        let mut first =
-            Some(io_thread::Chores { errands: errands_in, undeliverable, questions: questions_in, resolver });
+        let mut first = Some(io_thread::Chores {
+            errands: errands_in,
+            undeliverable,
+            questions: questions_in,
+            resolver: Arc::clone(&resolver),
+            watchman: Watchman { notifier: Arc::clone(&notifier), shared: Arc::clone(&shared), tap: tap.clone() },
+        });
         for number in 0..count {
             let thread = IoThread {
                 notifier: Arc::clone(&notifier),
@@ -138,9 +155,20 @@ impl Server {
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }
         let doors = Arc::new(Doors::new(Arc::clone(&notifier)));
+        let desk = Desk {
+            notifier: Arc::clone(&notifier),
+            clock,
+            errands,
+            journal: journal.clone(),
+            shared,
+            resolver,
+            questions,
+            tap: tap.clone(),
+            doors: Arc::clone(&doors),
+        };
         let state = ApiState {
             directory,
-            control: Arc::new(Desk::new(Arc::clone(&notifier), clock, journal.clone(), errands, Arc::clone(&doors))),
+            control: Arc::new(desk),
             strict_compat: config.api.strict_compat,
             ready: doors.ready(),
             node: node_name(),
@@ -150,7 +178,7 @@ impl Server {
         threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
-        Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal })
+        Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal, tap })
     }
 
     /// What it listens on, for people.
@@ -189,6 +217,9 @@ impl Server {
             journal.close();
             tracing::info!("the journal is closed");
         }
+        if let Some(tap) = &self.tap {
+            tap.flush(FLUSH_WITHIN);
+        }
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             let _ = thread.join();
         }
@@ -226,6 +257,16 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
         sent_by: sent_by(listen.address).into(),
     };
     config.sip.listen.iter().map(listener).collect()
+}
+
+/// Our sockets as captures name them.
+fn heard_at(config: &Config) -> Vec<Here> {
+    let advertised = config.sip.advertise.as_deref();
+    let here = |listen: &crate::config::Listen| Here {
+        address: seen_address(listen.address, advertised),
+        datagrams: listen.transport == ListenTransport::Udp,
+    };
+    config.sip.listen.iter().map(here).collect()
 }
 
 /// The name of this machine, which listings show.

@@ -9,12 +9,12 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
-use lamplighter::notifier::control::{Control, LastNotify, Left, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::control::{
+    Control, LastNotify, Left, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Bookmark, Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow,
-};
+use lamplighter::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -145,8 +145,8 @@ impl Explain for Notes {
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()
     }
-    fn numbers(&self) -> Numbers {
-        Numbers::default()
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
     fn listen(&self, _: bool) {}
     fn changes(&self) -> (Vec<Changed>, bool) {
