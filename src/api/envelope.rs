@@ -14,6 +14,7 @@ use super::flow;
 use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
+use crate::notifier::control::Left;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -58,6 +59,8 @@ pub(super) enum Data {
     Subscription(Box<SubscriptionStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
+    /// What a server that drains still has.
+    Left(Left),
 }
 
 /// An account in brief.

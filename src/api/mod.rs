@@ -23,6 +23,7 @@ mod auth;
 mod body;
 mod cors;
 mod dashboard;
+mod drain;
 mod envelope;
 mod error;
 mod events;
@@ -122,6 +123,12 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
         return Ok(lamps::accounts(&api.state.directory, bearer));
+    }
+    if target == Target::Drain {
+        request::check_content_type(head, ask.verb)?;
+        request::check_accept(head, ask, target.content_type(ask))?;
+        malformed?;
+        return drain::answer(&api.state, bearer, ask);
     }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;

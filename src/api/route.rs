@@ -21,6 +21,8 @@ pub(super) enum Target {
     },
     /// `/metrics`
     Metrics,
+    /// `drain`: whether the server takes new work.
+    Drain,
     /// `accounts`: those that the token opens.
     Accounts,
     /// What explains lamps, below an account.
@@ -93,6 +95,7 @@ impl Target {
         let (account, rest) = match rest {
             ["user_auth" | "api_auth" | "token_auth", ..] => return Ok(Self::Login),
             ["accounts"] => return Ok(Self::Accounts),
+            ["drain"] => return Ok(Self::Drain),
             ["accounts", account, rest @ ..] => ((*account).to_owned(), rest),
             _ => return Ok(Self::Unknown { account: None }),
         };
@@ -136,7 +139,9 @@ impl Target {
             Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
             // POST on the whole account is a known method with nothing to do, and answered so.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
-            Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Explained { subject: Subject::Subscription(_), .. } | Self::Drain => {
+                "GET, HEAD, POST, DELETE, OPTIONS"
+            }
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
             Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
@@ -146,8 +151,10 @@ impl Target {
     /// 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
         let allow = self.allow();
-        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics)
-            || allow.split(", ").any(|method| method == verb.name())
+        if !matches!(
+            self,
+            Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics | Self::Drain
+        ) || allow.split(", ").any(|method| method == verb.name())
         {
             return Ok(());
         }

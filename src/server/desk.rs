@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::doors::Doors;
 use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
-use crate::notifier::control::{Control, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use crate::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     /// Names that wait for the resolver.
     pub(super) questions: mpsc::Sender<Question>,
     pub(super) tap: Option<Arc<Tap>>,
+    pub(super) doors: Arc<Doors>,
 }
 
 impl Desk {
@@ -82,6 +84,19 @@ impl Control for Desk {
             self.hand_over(out)
         })
     }
+
+    fn drain(&self, begin: bool) -> Result<(), Refusal> {
+        if begin {
+            self.doors.close(false);
+        } else if !self.doors.open() {
+            return Err(Refusal::Stopping);
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> Left {
+        Left { draining: !self.doors.are_open(), ..self.notifier.left() }
+    }
 }
 
 impl Explain for Desk {
@@ -105,8 +120,8 @@ impl Explain for Desk {
         self.notifier.subscription_story(account, id)
     }
 
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
-        self.notifier.find_watchers(account, text, most)
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+        self.notifier.find_watchers(account, text, from, most)
     }
 
     fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {

@@ -10,11 +10,11 @@ use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::notifier::control::{
-    Control, LastNotify, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, LastNotify, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
 };
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -116,6 +116,12 @@ impl Control for Notes {
         self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
         Ok(())
     }
+    fn drain(&self, _: bool) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn left(&self) -> Left {
+        Left::default()
+    }
 }
 
 /// What explains lamps is tested with a real notifier (tests/lamps.rs); this one knows nothing.
@@ -135,7 +141,7 @@ impl Explain for Notes {
     fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
         None
     }
-    fn find_watchers(&self, _: AccountNo, _: &str, _: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
     fn resend(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {

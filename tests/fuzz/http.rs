@@ -16,10 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::directory::AccountNo;
-use lamplighter::notifier::control::{Control, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use lamplighter::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -103,6 +103,13 @@ impl Control for Desk {
         self.look(&out);
         done
     }
+    fn drain(&self, _: bool) -> Result<(), Refusal> {
+        // The notifier is used for all inputs; none may change what the next one meets.
+        Ok(())
+    }
+    fn left(&self) -> Left {
+        self.0.left()
+    }
 }
 
 impl Explain for Desk {
@@ -121,8 +128,8 @@ impl Explain for Desk {
     fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
         self.0.subscription_story(account, id)
     }
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
-        self.0.find_watchers(account, text, most)
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+        self.0.find_watchers(account, text, from, most)
     }
     fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
         let mut out = Outbox::default();
@@ -334,7 +341,10 @@ fn seeds() -> Vec<Vec<u8>> {
         get("/", ""),
         get("/v2/accounts", own),
         get("/metrics", "X-Auth-Token: root-token\r\n"),
+        get("/v2/drain", "X-Auth-Token: root-token\r\n"),
         get(&below("lamps?page_size=2&start_key=1001"), own),
+        get(&below("lamps?filter=1&start_key=1001"), own),
+        get(&below("subscriptions?page_size=1&start_key=0.1001"), own),
         get(&below("lamps/1001"), own),
         get(&below("subscriptions?filter=1"), own),
         get(&below("lamp_overview"), own),
