@@ -188,6 +188,40 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
 }
 
 #[test]
+fn the_reference_shows_every_call_of_the_document() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new("");
+    let mut browser = Browser::start("docs");
+    browser.size(1_280, 900);
+    browser.scheme("light");
+    browser.go(&world.page("docs"));
+    browser.until("document.querySelectorAll('.call .path').length > 0");
+    let missing = browser.eval(
+        "fetch('/openapi.json').then((answer) => answer.json()).then(({ paths }) => { \
+         const shown = [...document.querySelectorAll('.call h3')].map((call) => call.textContent); \
+         return Object.entries(paths).flatMap(([path, item]) => Object.keys(item).filter((name) => name !== 'parameters') \
+         .map((name) => name.toUpperCase() + path)).filter((call) => !shown.includes(call)); })",
+    );
+    assert_eq!(missing, json!([]));
+    let dead = browser.eval(
+        "[...document.querySelectorAll('a[href^=\"#\"]')].map((link) => link.getAttribute('href').slice(1)) \
+         .filter((name) => !document.getElementById(name))",
+    );
+    assert_eq!(dead, json!([]), "links that lead nowhere");
+    browser.shot(&picture("docs-light.png"), false);
+    browser.scheme("dark");
+    browser.until("document.documentElement.dataset.theme === 'dark'");
+    browser.eval("document.querySelector('#explainSubscription').scrollIntoView()");
+    browser.shot(&picture("docs-dark.png"), false);
+    browser.size(390, 800);
+    let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(overflow, 0, "nothing is wider than a phone");
+    assert_eq!(browser.complaints(), json!([]));
+}
+
+#[test]
 #[ignore = "a measurement, for docs/dashboard.md: cargo test --release --test dashboard -- --ignored --nocapture"]
 fn ten_thousand_lamps_stay_smooth() {
     if is_missing() {

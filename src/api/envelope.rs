@@ -114,19 +114,25 @@ pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault
         Ok(Reply::Data(data)) => success(&data, None),
         Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
         Ok(Reply::Stream(body)) => stream(body),
-        Ok(Reply::File(response)) => return response,
+        Ok(Reply::File(response)) => return with_request_id(response, ask),
         Err(fault) => failure(state, ask, &fault),
     };
+    response = with_request_id(response, ask);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::try_from(&ask.id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if ask.verb.reads() {
         headers.insert(EXPIRES, HeaderValue::from_static(LONG_AGO));
     }
     if ask.cors || failed {
         cors::decorate(headers, ask);
+    }
+    response
+}
+
+/// Every answer names the request that it is to, pages and metrics too.
+fn with_request_id(mut response: Response, ask: &Ask) -> Response {
+    if let Ok(id) = HeaderValue::try_from(&ask.id) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
     }
     response
 }

@@ -32,6 +32,7 @@ mod lamps;
 mod listen;
 mod listing;
 mod metrics;
+mod openapi;
 mod presence;
 mod request;
 mod route;
@@ -98,6 +99,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let target = Target::of(&path, ask)?;
     if let Target::Health(probe) = target {
         return health::answer(probe, &api.state.ready, ask.verb);
+    }
+    if target == Target::Document {
+        return openapi::answer(ask.verb);
     }
 
     // The token and the method may stand in the body, so it comes before them; what is wrong with it or with the token
