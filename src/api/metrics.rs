@@ -16,20 +16,22 @@ use crate::directory::Bearer;
 use crate::notifier::explain::story::Numbers;
 use crate::notifier::tally::{BOUNDS, CAUSES, Delays, OUTCOMES, TRANSPORTS};
 
-use super::ApiState;
+use super::Api;
 use super::envelope::Reply;
 use super::error::Fault;
+use super::webhooks::{self, Fares};
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a scrape; the token has to be a superuser's. Who does not ask for OpenMetrics gets the format before it.
-pub(super) fn answer(state: &ApiState, bearer: Bearer, head: &Parts) -> Result<Reply, Fault> {
+pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, Fault> {
     if bearer != Bearer::Superuser {
         return Err(Fault::Forbidden);
     }
     let mut registry = Registry::with_prefix("lamplighter");
-    registry.register_collector(Box::new(Scrape(state.control.numbers())));
+    registry
+        .register_collector(Box::new(Scrape { numbers: api.state.control.numbers(), webhooks: api.webhooks.fares() }));
     let mut written = String::with_capacity(8 * 1024);
     // Writing to a String cannot fail.
     let _ = text::encode(&mut written, &registry);
@@ -63,12 +65,15 @@ fn classic(open: &str) -> String {
 
 /// The numbers of one moment.
 #[derive(Debug)]
-struct Scrape(Numbers);
+struct Scrape {
+    numbers: Numbers,
+    webhooks: Fares,
+}
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let e = &mut encoder;
-        let Scrape(n) = self;
+        let Scrape { numbers: n, webhooks } = self;
         let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: f64| {
             e.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
         };
@@ -104,11 +109,27 @@ impl Collector for Scrape {
             e.encode_descriptor(name, help, None, MetricType::Counter)?
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
+        if webhooks.receivers > 0 {
+            deliveries(e, webhooks)?;
+        }
         let answered = "From a NOTIFY to the answer that acknowledges it";
         histogram(e, "notify_answered", answered, &n.tally.delays)?;
         let seen = "From the change of a lamp until a phone that watches it has acknowledged that";
         histogram(e, "lamp_seen", seen, &n.tally.lamp_delays)
     }
+}
+
+/// How webhooks fare, where there are any.
+fn deliveries(e: &mut DescriptorEncoder<'_>, fares: &Fares) -> fmt::Result {
+    let mut gauge = |name: &str, help: &str, value: usize| {
+        e.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&(value as f64))
+    };
+    gauge("webhook_receivers", "Receivers of webhooks", fares.receivers)?;
+    gauge("webhook_failing", "Receivers that have not taken their latest delivery", fares.failing)?;
+    gauge("webhook_waiting", "Lamps and subscriptions that receivers have still to be told of", fares.waiting)?;
+    counters(e, "webhook_deliveries", "Deliveries to receivers of webhooks, by what became of them", |family| {
+        webhooks::OUTCOMES.iter().zip(fares.outcomes).try_for_each(|(o, count)| family(&[("outcome", *o)], count))
+    })
 }
 
 /// Encodes a family of counters; `all` names each with its labels.

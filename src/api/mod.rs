@@ -36,8 +36,10 @@ mod openapi;
 mod presence;
 mod request;
 mod route;
+mod webhooks;
 
 pub use listen::serve;
+pub use webhooks::{WebhookError, Webhooks};
 
 use envelope::Reply;
 use error::Fault;
@@ -68,13 +70,35 @@ struct Api {
     bodies: Semaphore,
     /// Who listens to the live streams.
     hub: events::Hub,
+    /// Who is told without listening.
+    webhooks: Webhooks,
 }
 
-/// The API as a service, for [`serve`].
+/// The API and all that runs beside it, for [`serve`].
+pub struct Service {
+    router: Router,
+    /// Whose webhooks are to be delivered.
+    api: Option<Arc<Api>>,
+}
+
+impl Service {
+    /// The API, and deliveries to these receivers for as long as it is served.
+    pub fn new(state: ApiState, webhooks: Webhooks) -> Service {
+        let hub = events::Hub::new(state.event_streams, !webhooks.is_empty());
+        let api = Arc::new(Api { state, hub, webhooks, bodies: Semaphore::new(body::MAX_TOGETHER) });
+        Service { router: Router::new().fallback(answer).with_state(Arc::clone(&api)), api: Some(api) }
+    }
+}
+
+impl From<Router> for Service {
+    fn from(router: Router) -> Service {
+        Service { router, api: None }
+    }
+}
+
+/// The API without webhooks.
 pub fn router(state: ApiState) -> Router {
-    let hub = events::Hub::new(state.event_streams);
-    let api = Api { state, hub, bodies: Semaphore::new(body::MAX_TOGETHER) };
-    Router::new().fallback(answer).with_state(Arc::new(api))
+    Service::new(state, Webhooks::default()).router
 }
 
 /// Answers one request, whatever it is.
@@ -120,7 +144,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
     if target == Target::Metrics {
-        return metrics::answer(&api.state, bearer, head);
+        return metrics::answer(api, bearer, head);
     }
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;

@@ -88,6 +88,12 @@ const call = (path, item, method) => {
     parameters(all), body(operation.requestBody), responses(operation.responses), example(method, path, operation));
 };
 
+/** What the server itself calls. */
+const webhook = ([name, { post }]) => h("section", { class: "card call", id: `webhook-${name}` },
+  h("h3", null, h("span", { class: "method post" }, "POST"), h("code", { class: "path" }, "the url of [[account.webhook]]")),
+  h("p", { class: "summary" }, post.summary), prose(post.description), parameters(post.parameters),
+  h("h4", null, "Body"), h("p", { class: "prose" }, "application/json: ", type(post.requestBody.content["application/json"].schema)));
+
 const schema = ([name, one]) => h("section", { class: "card call", id: `schema-${name}` },
   h("h3", null, name), prose(one.description), one.properties ? fields(one, `Fields of ${name}`) : h("p", { class: "prose" }, type(one)));
 
@@ -99,6 +105,8 @@ const show = (read) => {
     h("h2", null, name),
     h("ul", null, by(name).map(({ path, item, method }) => h("li", null,
       h("a", { href: `#${id(item[method].operationId)}`, title: path }, h("span", { class: `method ${method}` }, method.toUpperCase()), h("span", null, item[method].summary)))))]).flat(),
+    h("h2", null, "Webhooks"), h("ul", null, Object.entries(api.webhooks).map(([name, { post }]) => h("li", null,
+      h("a", { href: `#webhook-${name}` }, h("span", { class: "method post" }, "POST"), h("span", null, post.summary))))),
     h("h2", null, "Shapes"), h("ul", null, Object.keys(api.components.schemas).map((name) => h("li", null, h("a", { href: `#schema-${name}` }, name)))));
   $("main").replaceChildren(
     h("div", { class: "hero" }, h("div", null, h("h1", null, "The HTTP API"), h("p", { class: "soft" }, api.info.summary))),
@@ -106,6 +114,7 @@ const show = (read) => {
     ...api.tags.flatMap(({ name, description }) => [
       h("h2", { class: "part" }, name), h("p", { class: "soft" }, description),
       ...by(name).map(({ path, item, method }) => call(path, item, method))]),
+    h("h2", { class: "part" }, "Webhooks"), ...Object.entries(api.webhooks).map(webhook),
     h("h2", { class: "part" }, "Shapes"), ...Object.entries(api.components.schemas).map(schema));
   // The places that an address names are there only now.
   document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
