@@ -21,5 +21,7 @@ pub mod server;
 pub mod simulator;
 pub mod sip;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod watch;

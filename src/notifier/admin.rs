@@ -6,6 +6,7 @@ use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
 use crate::presence::facts::CallState;
+use crate::presence::presentity::Presentity;
 use crate::presence::subscription::{Answered, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::NameAddr;
@@ -17,20 +18,20 @@ impl Notifier {
         for presentity in self.table.of_account(account) {
             let state = presentity.lock();
             let wanted = |s: &&Subscription| !s.ended && package.is_none_or(|id| id == s.package);
-            records.extend(state.watchers.iter().filter(wanted).map(|s| self.record(&presentity.aor, s)));
+            records.extend(state.watchers.iter().filter(wanted).map(|s| self.record(&presentity, s)));
         }
         records
     }
 
-    fn record(&self, aor: &Aor, s: &Subscription) -> SubscriptionRecord {
+    fn record(&self, presentity: &Presentity, s: &Subscription) -> SubscriptionRecord {
         SubscriptionRecord {
-            user: aor.user.to_string(),
+            user: presentity.aor.user.to_string(),
             package: s.package,
             call_id: s.dialog.call_id().to_string(),
             from: watcher_uri(s).to_string(),
             expires: s.granted,
             subscribed_at: s.subscribed_at().0 / 1_000,
-            last: s.last.as_ref().map(|last| last_notify(s, last)),
+            last: s.last().map(|last| last_notify(&presentity.uri, s, last)),
             user_agent: s.user_agent.as_deref().map(String::from),
             proxy_route: s.dialog.first_route().map(String::from),
         }
@@ -105,8 +106,8 @@ pub(super) fn watcher_uri(s: &Subscription) -> &str {
 }
 
 /// The body is not kept but put together again from what it was made of.
-pub(super) fn last_notify(s: &Subscription, last: &Answered) -> LastNotify {
-    let whole = |tail: &str| package::get(s.package).body(last.version, &s.entity, tail);
-    let body = last.tail.as_deref().map(whole).unwrap_or_default();
-    LastNotify { cseq: last.cseq, reply: last.reply.get(), body }
+pub(super) fn last_notify(own: &str, s: &Subscription, last: Answered<'_>) -> LastNotify {
+    let whole = |tail: &str| package::get(s.package).body(last.version, s.entity(own), tail);
+    let body = last.tail.map(whole).unwrap_or_default();
+    LastNotify { cseq: last.cseq, reply: last.reply, body }
 }

@@ -28,6 +28,32 @@ pub(super) struct Answer {
     pub(super) to_tag: ToTag,
     /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
+    /// What it grants, if it is all that this answer says.
+    pub(super) grant: Option<Grant>,
+}
+
+/// What a SUBSCRIBE was granted: with the request, all that its answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// A subscription that was not there before, for so many seconds.
+    New { place: Place, seconds: u32 },
+    /// More seconds in the same dialog, or the end; `told`: a NOTIFY follows.
+    Again { seconds: u32, told: bool },
+}
+
+/// An answer as it is remembered for repetitions of its request. Nearly all are grants, and there may be some hundred
+/// thousand of them: those are written anew should anybody ask, rather than kept.
+#[derive(Clone, Debug)]
+pub(super) enum Remembered {
+    Grant(Grant),
+    Whole(Box<[u8]>),
+}
+
+impl Remembered {
+    /// What is to be remembered of an answer that was written as `bytes`.
+    pub(super) fn of(answer: &Answer, bytes: &[u8]) -> Remembered {
+        answer.grant.map_or_else(|| Remembered::Whole(bytes.into()), Remembered::Grant)
+    }
 }
 
 impl Answer {
@@ -39,6 +65,7 @@ impl Answer {
             headers: HeaderLines::default(),
             to_tag: ToTag::Stateless,
             record_route: false,
+            grant: None,
         }
     }
 
@@ -72,14 +99,20 @@ impl Answer {
             .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
     }
 
-    /// The same, but no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
-    pub(super) fn no_notification(self) -> Answer {
-        Answer { status: StatusCode::NoNotification, reason: "No Notification".into(), ..self }
-    }
-
     /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
         self.headers.add(name, value);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for every request of the last half minute.
+    #[test]
+    fn a_remembered_answer_is_small() {
+        assert!(size_of::<Remembered>() <= 24, "{}", size_of::<Remembered>());
     }
 }

@@ -29,7 +29,7 @@ use crate::presence::table::Table;
 use crate::sip::digest::Verifier;
 use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
-use crate::sip::wire::{self, Fault};
+use crate::sip::wire::{self, Fault, Reply};
 use crate::transport::{Listener, Source};
 use gate::{Gate, Verdict};
 
@@ -111,7 +111,7 @@ pub struct Notifier {
     settings: Settings,
     table: Table,
     phones: Phones,
-    transactions: ServerTransactions,
+    transactions: ServerTransactions<answer::Remembered>,
     gate: Gate,
     nonces: Nonces,
     /// The verifier of a password that nobody has.
@@ -184,13 +184,24 @@ impl Notifier {
         if verdict == Verdict::Drop {
             return;
         }
-        self.contained(out, |out| match wire::read(bytes) {
-            Ok(None) => {}
-            Ok(Some(message)) if verdict == Verdict::TellOff => self.tell_off(&message, source, out),
-            Ok(Some(message)) if message.status().is_some() => self.take_reply(now, &message, source, out),
-            Ok(Some(message)) => self.take_request(now, &message, source, out),
-            Err(_) if verdict == Verdict::TellOff => {}
-            Err(refused) => self.refuse(&refused, source, out),
+        self.contained(out, |out| {
+            if verdict == Verdict::Pass
+                && let Some(reply) = Reply::glance(bytes)
+            {
+                return self.take_reply(now, &reply, source, out);
+            }
+            match wire::read(bytes) {
+                Ok(None) => {}
+                Ok(Some(message)) if verdict == Verdict::TellOff => self.tell_off(&message, source, out),
+                Ok(Some(message)) if message.status().is_none() => self.take_request(now, &message, source, out),
+                Ok(Some(message)) => {
+                    if let Some(reply) = Reply::of(&message) {
+                        self.take_reply(now, &reply, source, out);
+                    }
+                }
+                Err(_) if verdict == Verdict::TellOff => {}
+                Err(refused) => self.refuse(&refused, source, out),
+            }
         });
     }
 

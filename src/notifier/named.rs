@@ -1,13 +1,12 @@
 //! Watchers of one named dialog (RFC 4235 section 3.2). They have a document of their own where all others share one,
 //! and their subscription ends with the dialog.
 
-use std::sync::Arc;
-
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, dialog_info};
 use crate::presence::facts::CallState;
 use crate::presence::named::NamedDialog;
 use crate::presence::presentity::{Presentity, State};
+use crate::presence::shared::SharedText;
 use crate::sip::headers::Event;
 
 /// The dialog that an Event names, if it does.
@@ -29,7 +28,7 @@ impl Notifier {
         state: &mut State,
         slot: u32,
         out: &mut Outbox,
-    ) -> Option<Arc<str>> {
+    ) -> Option<SharedText> {
         let subscription = state.watchers.get_mut(slot)?;
         let (named, package) = (subscription.named()?.clone(), subscription.package);
         let picture = state.picture_of(&presentity.uri, &named);

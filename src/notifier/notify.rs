@@ -1,7 +1,5 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
-use std::num::NonZeroU16;
-
 use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
@@ -9,11 +7,11 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Answered, Delivery, InFlight, NEVER, Place, Revision, Subscription};
+use crate::presence::subscription::{Delivery, InFlight, NEVER, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
-use crate::sip::headers::{MAGIC_COOKIE, list, retry_after};
+use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
-use crate::sip::wire::{Message, Name};
+use crate::sip::wire::{Hex, Reply};
 use crate::transport::{Destination, Source, Ticket};
 
 /// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
@@ -72,7 +70,7 @@ impl Notifier {
         }
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
-        let document = Document { tag, version, tail: tail.as_deref() };
+        let document = Document { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
         let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
@@ -108,20 +106,18 @@ impl Notifier {
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
     /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
-    pub(super) fn take_reply(&self, now: Tick, reply: &Message<'_>, source: Source, out: &mut Outbox) {
-        let Some(status) = reply.status() else { return };
-        let found = reply.via.branch().and_then(|branch| {
-            let (place, cseq) = branch.strip_prefix(MAGIC_COOKIE)?.rsplit_once('.')?;
-            Some((Place::read(place)?, u32::from_str_radix(cseq, 16).ok()?))
+    pub(super) fn take_reply(&self, now: Tick, reply: &Reply<'_>, source: Source, out: &mut Outbox) {
+        let Reply { status, retry_after, .. } = *reply;
+        let found = reply.branch.strip_prefix(MAGIC_COOKIE).and_then(|branch| {
+            let (place, cseq) = branch.split_at_checked(branch.bytes().rposition(|c| c == b'.')?)?;
+            Some((Place::read(place)?, u32::try_from(Hex::read(&cseq[1..])?).ok()?))
         });
         let ours =
             |sent_by: &str| self.settings.routing.listeners.iter().any(|l| l.sent_by.eq_ignore_ascii_case(sent_by));
-        let only_one = reply.all(Name::Via).flat_map(list).count() == 1;
         let Some((place, cseq)) = found else { return };
-        if !only_one || !ours(reply.via.sent_by) || reply.cseq.method != "NOTIFY" || reply.cseq.number != cseq {
+        if !ours(reply.sent_by) || reply.cseq.method != "NOTIFY" || reply.cseq.number != cseq {
             return;
         }
-        let retry_after = reply.first(Name::RetryAfter).and_then(retry_after);
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
@@ -187,7 +183,7 @@ impl Notifier {
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
         subscription.tried = 0;
-        subscription.last = NonZeroU16::new(status).map(|reply| Answered { cseq, reply, version, tail });
+        subscription.conclude(cseq, status, version, tail);
         if last || (subscription.ended && status == NO_ANSWER) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
         }

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::answer::Remembered;
 use super::names::Question;
 use crate::journal::Record;
 use crate::presence::Tick;
@@ -29,6 +30,7 @@ impl From<NotifyRef> for Ticket {
 pub struct Promise {
     pub(super) key: Key,
     pub(super) answer: Bytes,
+    pub(super) remembered: Remembered,
     /// When it is too late for it: the client has given up then (Timer F), and a proxy would take it for another's.
     pub(super) until: Tick,
 }

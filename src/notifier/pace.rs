@@ -93,7 +93,7 @@ impl Notifier {
         if let Delivery::Asked { .. } = subscription.delivery {
             return self.notify(now, presentity, state, slot, out);
         }
-        let unanswered = subscription.last.as_ref().is_some_and(|last| last.reply.get() == NO_ANSWER);
+        let unanswered = subscription.last().is_some_and(|last| last.reply == NO_ANSWER);
         if !unanswered || !matches!(subscription.delivery, Delivery::Suspended { .. }) {
             return;
         }

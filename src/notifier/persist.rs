@@ -21,7 +21,9 @@ use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Content, EntityTag, Publication};
-use crate::presence::subscription::{Delivery, MaxRate, NEVER, Particulars, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{
+    Beginning, Delivery, MaxRate, Particulars, Place, Revision, Subscription, Suppressed,
+};
 use crate::presence::{Aor, MAX_PACKAGES, Tick};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
@@ -220,7 +222,7 @@ impl Notifier {
             phone: s.phone.id(),
             // Counting goes on where the reservation ends.
             dialog: s.dialog.kept(s.reserved),
-            entity: &s.entity,
+            entity: s.entity(&presentity.uri),
             user_agent: s.user_agent.as_deref(),
             way: Way::of(&s.source()),
             listener: s.source().listener.0,
@@ -346,33 +348,24 @@ impl Notifier {
             max_rate: kept.max_rate,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
         };
-        let subscription = Subscription {
+        let beginning = Beginning {
             place: Place { presentity: number, slot, nonce: kept.nonce },
             package,
-            particulars: particulars.boxed(),
             phone: self.phones.obtain(kept.phone),
-            doubted: false,
             dialog: kept.dialog,
-            entity: kept.entity.into(),
-            user_agent: kept.user_agent.map(|agent| self.agents.share(&agent)),
+            written: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
             // The connection is gone with the process that had it.
-            way: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() }.into(),
-            granted: kept.granted,
-            expires_at: kept.expires_at,
-            ended: false,
-            acknowledged: Revision::default(),
-            documents: kept.reserved,
-            reserved: kept.reserved,
-            // What a phone says of NOTIFYs from before the crash is out of date.
-            proven: kept.reserved,
-            // It may have been told something a moment ago.
-            told_at: now,
-            delivery: Delivery::Idle,
-            tried: 0,
-            last: None,
-            expiry_timer,
-            delivery_timer: NEVER,
+            source: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() },
         };
+        // It may have been told something a moment ago, which is what `told_at` says of a new one.
+        let mut subscription = Subscription::new(now, beginning);
+        subscription.particulars = particulars.boxed();
+        subscription.user_agent = kept.user_agent.map(|agent| self.agents.share(&agent));
+        (subscription.granted, subscription.expires_at) = (kept.granted, kept.expires_at);
+        // What a phone says of NOTIFYs from before the crash is out of date.
+        (subscription.documents, subscription.reserved, subscription.proven) =
+            (kept.reserved, kept.reserved, kept.reserved);
+        subscription.expiry_timer = expiry_timer;
         let back = presentity.lock().watchers.restore(slot, subscription);
         back.then(|| self.table.count_subscription(aor.account))
     }

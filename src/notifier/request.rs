@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::access::Sender;
-use super::answer::{Answer, ToTag};
+use super::answer::{Answer, Grant, Remembered, ToTag};
 use super::outbox::Promise;
 use super::{Notifier, Outbox, Pool};
 use crate::directory::AccountNo;
@@ -38,7 +38,7 @@ impl Notifier {
         }
         let key = match self.transactions.look_up(now.0, request) {
             Seen::New(key) => key,
-            Seen::Answered(bytes) => return out.send(reply_address(&request.via, source), bytes, None),
+            Seen::Answered(answer) => return self.answer_again(&answer, request, &uri, source, out),
             Seen::InProgress => return,
             // On a stream nothing is repeated, and what is there is no sign that the sender wonders.
             Seen::Stalled if source.is_stream() => return,
@@ -76,16 +76,38 @@ impl Notifier {
         let bytes = self.write_answer(&answer, &request.head, source, request.call_id, &mut out.pool);
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(request),
-            true => self.transactions.answered(key, bytes.clone()),
-            false => out.answers.push(Promise { key, answer: bytes.clone(), until: now.after(TIMEOUT) }),
+            true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
+            false => {
+                let remembered = Remembered::of(&answer, &bytes);
+                out.answers.push(Promise { key, answer: bytes.clone(), remembered, until: now.after(TIMEOUT) });
+            }
         }
         out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
     }
 
+    /// What a request got before, for its repetition.
+    fn answer_again(
+        &self,
+        answer: &Remembered,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        source: Source,
+        out: &mut Outbox,
+    ) {
+        match answer {
+            Remembered::Grant(grant) => {
+                self.send_answer(&self.accept_again(request, uri, source, *grant), request, source, out);
+            }
+            Remembered::Whole(bytes) => {
+                out.send(reply_address(&request.via, source), Bytes::copy_from_slice(bytes), None);
+            }
+        }
+    }
+
     /// The journal has kept what these messages acknowledge: they leave now, and repeated requests get them again.
     pub fn kept(&self, now: Tick, out: &mut Outbox) {
-        for Promise { key, answer, .. } in in_time(now, out) {
-            self.transactions.answered(key, answer);
+        for Promise { key, remembered, .. } in in_time(now, out) {
+            self.transactions.answered(key, remembered);
         }
     }
 
@@ -108,12 +130,13 @@ impl Notifier {
     pub fn refuse_unkept(&self, now: Tick, out: &mut Outbox) {
         let promises = in_time(now, out);
         for packet in &mut out.messages {
-            let Some(Promise { key, answer, .. }) = promises.iter().find(|p| p.answer == packet.bytes) else {
+            let Some(Promise { key, answer, remembered, .. }) = promises.iter().find(|p| p.answer == packet.bytes)
+            else {
                 continue;
             };
             let Ok(Some(message)) = wire::read(answer) else { continue };
             if message.status().is_none_or(|status| status >= 300) {
-                self.transactions.answered(*key, answer.clone());
+                self.transactions.answered(*key, remembered.clone());
                 continue;
             }
             let answer = self.not_kept();
@@ -127,7 +150,7 @@ impl Notifier {
             writer.lines(&answer.headers);
             writer.end();
             packet.bytes = out.into();
-            self.transactions.answered(*key, packet.bytes.clone());
+            self.transactions.answered(*key, Remembered::Whole(packet.bytes.as_ref().into()));
         }
     }
 
@@ -199,11 +222,15 @@ impl Notifier {
         let Some(earlier) = METHODS.iter().find_map(|method| self.transactions.answer_to(request, method)) else {
             return Answer::new(StatusCode::CallTransactionDoesNotExist, "Transaction Does Not Exist");
         };
-        let mut answer = Answer::ok();
-        if let Ok(Some(earlier)) = wire::read(&earlier) {
-            answer.to_tag = earlier.to.tag().map_or(ToTag::None, |tag| ToTag::Same(tag.to_string()));
-        }
-        answer
+        let to_tag = match earlier {
+            Remembered::Grant(Grant::New { place, .. }) => ToTag::Dialog(place),
+            Remembered::Grant(Grant::Again { .. }) => ToTag::None,
+            Remembered::Whole(bytes) => match wire::read(&bytes) {
+                Ok(Some(earlier)) => earlier.to.tag().map_or(ToTag::None, |tag| ToTag::Same(tag.to_string())),
+                _ => ToTag::Stateless,
+            },
+        };
+        Answer { to_tag, ..Answer::ok() }
     }
 
     /// Answers what cannot be read as well as it can be answered; noise and broken answers get silence.

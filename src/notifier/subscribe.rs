@@ -1,11 +1,10 @@
 //! SUBSCRIBE (RFC 6665 section 4.2.1).
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access::Sender;
-use super::answer::{Answer, ToTag};
+use super::answer::{Answer, Grant, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
@@ -14,12 +13,12 @@ use super::{Notifier, Outbox};
 use crate::package;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Delivery, MaxRate, NEVER, Particulars, Place, Revision, Subscription, Suppressed};
+use crate::presence::subscription::{Beginning, Delivery, MaxRate, Particulars, Place, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
 use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
-use crate::sip::uri::{Scheme, Uri};
+use crate::sip::uri::{Scheme, Uri, user_of};
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
 
@@ -99,13 +98,18 @@ impl Notifier {
                 }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
-                let entity = entity_of(uri, presentity);
                 self.table.count_subscription(account);
-                let subscription = self.new_subscription(now, place, phone, dialog, entity, &wish);
+                let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
+                let phone = self.phones.obtain(phone);
+                let beginning = Beginning { place, package: wish.package, phone, dialog, written, source };
+                // By which it is told from others of its phone; the rest comes with what it is granted.
+                let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
+                let mut subscription = Subscription::new(now, beginning);
+                subscription.particulars = event_id.boxed();
                 state.watchers.insert(subscription, wish.granted > 0);
                 self.grant_to(now, presentity, state, slot, &wish, out);
                 self.notify(now, presentity, state, slot, out);
-                Ok(self.accept(uri, &wish, Some(place)))
+                Ok(self.accept(uri.text, wish.contact, source, Grant::New { place, seconds: wish.granted }))
             })
             .map_err(|_| full())?
     }
@@ -143,15 +147,14 @@ impl Notifier {
                 if let Some(contact) = wish.contact {
                     subscription.dialog.set_target(contact.uri).map_err(too_long)?;
                 }
-                let entity = Arc::clone(&subscription.entity);
+                let written = subscription.written.clone();
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
                 let told = !self.spare(presentity, state, place.slot, out);
                 if told {
                     self.notify(now, presentity, state, place.slot, out);
                 }
-                let uri = Uri::read(&entity).ok_or_else(Answer::no_subscription)?;
-                let answer = self.accept(&uri, &wish, None);
-                Ok(if told { answer } else { answer.no_notification() })
+                let entity = written.as_deref().unwrap_or(&presentity.uri);
+                Ok(self.accept(entity, wish.contact, source, Grant::Again { seconds: wish.granted, told }))
             })
             .unwrap_or_else(|| Err(Answer::no_subscription()))
     }
@@ -208,43 +211,6 @@ impl Notifier {
             return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
         }
         Ok(())
-    }
-
-    fn new_subscription(
-        &self,
-        now: Tick,
-        place: Place,
-        phone: PhoneId,
-        dialog: Dialog,
-        entity: Arc<str>,
-        wish: &Wish<'_>,
-    ) -> Subscription {
-        // By which it is told from others of its phone; the rest comes with what it is granted.
-        let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
-        Subscription {
-            place,
-            package: wish.package,
-            particulars: event_id.boxed(),
-            phone: self.phones.obtain(phone),
-            doubted: false,
-            dialog,
-            entity,
-            user_agent: None,
-            way: wish.source.into(),
-            granted: 0,
-            expires_at: now,
-            ended: false,
-            acknowledged: Revision::default(),
-            documents: 0,
-            reserved: 0,
-            proven: 0,
-            told_at: now,
-            delivery: Delivery::Idle,
-            tried: 0,
-            last: None,
-            expiry_timer: NEVER,
-            delivery_timer: NEVER,
-        }
     }
 
     /// Gives a subscription its new lifetime, or its end. A SUBSCRIBE is a sign of life, so a suspended subscription
@@ -325,16 +291,36 @@ impl Notifier {
         true
     }
 
-    /// The 200 to a SUBSCRIBE.
-    fn accept(&self, entity: &Uri<'_>, wish: &Wish<'_>, new: Option<Place>) -> Answer {
-        let sips = is_sips(entity.text) || wish.contact.is_some_and(|contact| is_sips(contact.uri));
-        let mut answer = Answer::ok()
-            .with("Contact", self.contact(entity.user.unwrap_or_default(), wish.source.listener, sips))
-            .with("Expires", wish.granted)
-            .with("Allow-Events", &self.allow_events);
-        answer.to_tag = new.map_or(ToTag::None, ToTag::Dialog);
-        answer.record_route = new.is_some();
-        answer
+    /// The 200 to a SUBSCRIBE, or 204 where no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
+    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, source: Source, grant: Grant) -> Answer {
+        let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
+        let (answer, seconds) = match grant {
+            Grant::New { place, seconds } => {
+                (Answer { to_tag: ToTag::Dialog(place), record_route: true, ..Answer::ok() }, seconds)
+            }
+            Grant::Again { seconds, told: true } => (Answer { to_tag: ToTag::None, ..Answer::ok() }, seconds),
+            Grant::Again { seconds, told: false } => {
+                let answer = Answer::new(StatusCode::NoNotification, "No Notification");
+                (Answer { to_tag: ToTag::None, ..answer }, seconds)
+            }
+        };
+        Answer { grant: Some(grant), ..answer }
+            .with("Contact", self.contact(user_of(entity).unwrap_or_default(), source.listener, sips))
+            .with("Expires", seconds)
+            .with("Allow-Events", &self.allow_events)
+    }
+
+    /// The answer that a SUBSCRIBE got before, for its repetition.
+    pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, source: Source, grant: Grant) -> Answer {
+        let contact = request.first(Name::Contact).and_then(NameAddr::read);
+        let place = request.to.tag().and_then(Place::read);
+        let entity = place.and_then(|place| {
+            self.table.with_number(place.presentity, |presentity, state| {
+                state.watchers.get_mut(place.slot).map(|s| s.entity(&presentity.uri).to_string())
+            })?
+        });
+        // If the subscription is gone by now, this is what led to it: the Contact that it was given.
+        self.accept(entity.as_deref().unwrap_or(uri.text), contact, source, grant)
     }
 }
 
@@ -342,15 +328,6 @@ impl Notifier {
 const RESTART_WITHIN: u32 = 10;
 /// The longest User-Agent kept (characters).
 const MAX_USER_AGENT: usize = 128;
-
-/// The URI to put into documents for this watcher: as he wrote it, since phones compare it with what they asked for.
-/// Watchers who wrote it alike share one copy.
-fn entity_of(uri: &Uri<'_>, presentity: &Presentity) -> Arc<str> {
-    match uri.address() {
-        same if *same == *presentity.uri => Arc::clone(&presentity.uri),
-        other => other.into(),
-    }
-}
 
 /// Which phone of a user a SUBSCRIBE outside a dialog comes from, and whether that is certain: by the instance that its Contact
 /// names (RFC 5626 section 4.1), else by its Contact and the address that it has in front of any proxy, which two phones

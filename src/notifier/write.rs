@@ -17,7 +17,7 @@ use crate::presence::presentity::StateTag;
 use crate::presence::subscription::{MaxRate, Subscription};
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
-use crate::sip::uri::Uri;
+use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, ListenerNo, Remote};
 
@@ -37,6 +37,8 @@ const SHORT: [(&str, &str); 8] = [
 
 /// What a NOTIFY tells.
 pub(super) struct Document<'a> {
+    /// The URI that it is about, as its watcher wrote it.
+    pub(super) entity: &'a str,
     /// Names the state (RFC 5839).
     pub(super) tag: StateTag,
     /// Which document of this watcher it is.
@@ -159,13 +161,13 @@ impl Notifier {
         own: &mut String,
     ) {
         let package = package::get(subscription.package);
-        let &Document { tag, version, tail } = document;
+        let &Document { entity, tag, version, tail } = document;
         let listener = self.settings.routing.listener(via);
         let branch = (MAGIC_COOKIE, subscription.place, ".", Hex(subscription.dialog.local_cseq.into(), 1));
         let via = ("SIP/2.0/", name_of(listener.transport), " ", &listener.sent_by, ";branch=", branch, ";rport");
         let mut writer = subscription.dialog.request(out, "NOTIFY", via, subscription.place);
-        let user = Uri::read(&subscription.entity).and_then(|uri| uri.user).unwrap_or_default();
-        let sips = is_sips(&subscription.entity) || is_sips(subscription.dialog.target());
+        let user = user_of(entity).unwrap_or_default();
+        let sips = is_sips(entity) || is_sips(subscription.dialog.target());
         writer.header("Contact", self.contact(user, contact, sips));
         match subscription.event_id() {
             Some(id) => writer.header("Event", (package.name(), ";id=", id)),
@@ -190,7 +192,7 @@ impl Notifier {
         writer.header("SIP-ETag", tag);
         match tail {
             Some(tail) => {
-                package.write_head(version, &subscription.entity, own);
+                package.write_head(version, entity, own);
                 writer.body(package.content_type(), &[own.as_bytes(), tail.as_bytes()]);
             }
             None => writer.end(),

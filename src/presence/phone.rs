@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -58,15 +59,57 @@ pub struct Phone {
 
 #[derive(Debug)]
 struct State {
-    /// Turns taken and not yet worn off, in thousandths, at the tick beside it. One wears off per interval.
-    taken: u32,
-    taken_at: Tick,
-    /// Milliseconds between turns.
-    interval: u8,
+    pace: Pace,
+    /// The tick that the turns taken are of, as far as it fits: who was left alone for 25 days may find a few turns taken.
+    taken_at: u32,
     /// An address that has been shown to be its own: something that only reached it there has come back.
-    own_address: Option<IpAddr>,
+    own_address: Option<PackedAddress>,
     /// What few phones have; there are millions.
     rare: Option<Box<Rare>>,
+}
+
+/// The turns taken and not yet worn off, in thousandths, and in the top octet the milliseconds in which one wears off.
+#[derive(Clone, Copy, Debug)]
+struct Pace(u32);
+
+/// As many turns as fit beside the interval.
+const MOST_TAKEN: u32 = (1 << 24) - 1;
+
+impl Pace {
+    fn new(taken: u32, interval: u8) -> Pace {
+        Pace(u32::from(interval) << 24 | taken.min(MOST_TAKEN))
+    }
+
+    fn taken(self) -> u32 {
+        self.0 & MOST_TAKEN
+    }
+
+    fn interval(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    fn take(&mut self, taken: u32) {
+        *self = Pace::new(taken, self.interval());
+    }
+}
+
+/// An address in one word, for telling whether another is the same: of IPv4 its octets, of IPv6 a digest that nobody can
+/// aim at somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PackedAddress(NonZeroU64);
+
+impl PackedAddress {
+    fn of(address: IpAddr) -> PackedAddress {
+        let packed = match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            IpAddr::V6(v6) => {
+                let digest = Sha256::digest(v6.octets());
+                // Above all that IPv4 can be.
+                digest[..8].iter().fold(0, |packed, octet| packed << 8 | u64::from(*octet)) | 1 << 63
+            }
+        };
+        PackedAddress(NonZeroU64::MIN.saturating_add(packed))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +124,7 @@ struct Rare {
 
 impl Phone {
     fn new(id: PhoneId) -> Phone {
-        let state = State { taken: 0, taken_at: Tick(0), interval: SLOWEST, own_address: None, rare: None };
+        let state = State { pace: Pace::new(0, SLOWEST), taken_at: 0, own_address: None, rare: None };
         Phone { id, state: Mutex::new(state) }
     }
 
@@ -94,8 +137,9 @@ impl Phone {
     pub fn take_turn(&self, now: Tick) -> Tick {
         let mut state = self.state.lock();
         state.wear_off(now);
-        state.taken = state.taken.saturating_add(TURN);
-        now.after(u64::from(state.taken.saturating_sub(BURST)) * u64::from(state.interval) / u64::from(TURN))
+        let taken = state.pace.taken() + TURN;
+        state.pace.take(taken);
+        now.after(u64::from(taken.saturating_sub(BURST)) * u64::from(state.pace.interval()) / u64::from(TURN))
     }
 
     /// A NOTIFY leaves without waiting for a turn, because the phone asked for it. Others wait the longer, but never for
@@ -103,7 +147,8 @@ impl Phone {
     pub fn jump_queue(&self, now: Tick) {
         let mut state = self.state.lock();
         state.wear_off(now);
-        state.taken = state.taken.max(state.taken.saturating_add(TURN).min(BURST));
+        let taken = state.pace.taken();
+        state.pace.take(taken.max((taken + TURN).min(BURST)));
     }
 
     /// It has answered a NOTIFY that left at `sent`. Gives the subscriptions that have waited for a sign of life.
@@ -111,7 +156,8 @@ impl Phone {
     pub fn answered(&self, now: Tick, sent: Tick) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
         if now.0.saturating_sub(sent.0) <= QUICK {
-            state.interval = (u32::from(state.interval) * 7 / 8).max(QUICKEST.into()) as u8;
+            let quicker = (u32::from(state.pace.interval()) * 7 / 8).max(QUICKEST.into()) as u8;
+            state.pace = Pace::new(state.pace.taken(), quicker);
         }
         state.awaken()
     }
@@ -119,7 +165,8 @@ impl Phone {
     /// It lets a NOTIFY wait for so long that it has to be repeated.
     pub fn kept_waiting(&self) {
         let mut state = self.state.lock();
-        state.interval = state.interval.saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
+        let slower = state.pace.interval().saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
+        state.pace = Pace::new(state.pace.taken(), slower);
     }
 
     /// It has shown itself. Gives the subscriptions that have waited for that.
@@ -130,12 +177,12 @@ impl Phone {
 
     /// It has proven that it receives what is sent to this address.
     pub fn receives_at(&self, address: IpAddr) {
-        self.state.lock().own_address = Some(address.to_canonical());
+        self.state.lock().own_address = Some(PackedAddress::of(address));
     }
 
     /// Whether it has. Until then, who knows whom we would be sending to.
     pub fn is_proven_at(&self, address: IpAddr) -> bool {
-        self.state.lock().own_address == Some(address.to_canonical())
+        self.state.lock().own_address == Some(PackedAddress::of(address))
     }
 
     /// A SUBSCRIBE came from it this way.
@@ -174,9 +221,14 @@ impl Phone {
 
 impl State {
     fn wear_off(&mut self, now: Tick) {
-        let worn_off = now.0.saturating_sub(self.taken_at.0) * u64::from(TURN) / u64::from(self.interval);
-        self.taken = self.taken.saturating_sub(u32::try_from(worn_off).unwrap_or(u32::MAX));
-        self.taken_at = now;
+        let passed = (now.0 as u32).wrapping_sub(self.taken_at);
+        if passed > u32::MAX / 2 {
+            // Another thread has read its clock a little later, and was here first.
+            return;
+        }
+        let worn_off = u64::from(passed) * u64::from(TURN) / u64::from(self.pace.interval());
+        self.pace.take(self.pace.taken().saturating_sub(u32::try_from(worn_off).unwrap_or(u32::MAX)));
+        self.taken_at = now.0 as u32;
     }
 
     fn awaken(&mut self) -> Vec<(u32, u32)> {
@@ -266,7 +318,20 @@ mod tests {
     #[test]
     fn a_phone_is_small() {
         // And two counters.
-        assert!(size_of::<Phone>() <= 80 - 16, "{}", size_of::<Phone>());
+        assert!(size_of::<Phone>() <= 64 - 16, "{}", size_of::<Phone>());
+    }
+
+    #[test]
+    fn what_one_address_has_proven_counts_for_no_other() {
+        let phone = phone();
+        let addresses: [IpAddr; 4] =
+            ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+        for own in addresses {
+            phone.receives_at(own);
+            assert_eq!(addresses.map(|address| phone.is_proven_at(address)), addresses.map(|address| address == own));
+        }
+        phone.receives_at("::ffff:192.0.2.1".parse().unwrap());
+        assert!(phone.is_proven_at(addresses[0]), "the same host in other clothes");
     }
 
     #[test]
@@ -280,6 +345,17 @@ mod tests {
         let phone = phone();
         assert_eq!(turns(&phone, 1_000, 23), [&[1_000; 20][..], &[1_100, 1_200, 1_300]].concat());
         assert_eq!(turns(&phone, 10_000, 20), [10_000; 20], "left alone for a while");
+    }
+
+    #[test]
+    fn a_clock_that_was_read_a_little_earlier_wears_nothing_off() {
+        let phone = phone();
+        assert_eq!(turns(&phone, 5_000_000_000, 20), [5_000_000_000; 20]);
+        assert_eq!(turns(&phone, 4_999_999_998, 2), [5_000_000_098, 5_000_000_198]);
+        for _ in 0..100_000 {
+            phone.take_turn(Tick(5_000_000_000));
+        }
+        assert_eq!(phone.state.lock().pace.interval(), SLOWEST, "however many are taken");
     }
 
     #[test]

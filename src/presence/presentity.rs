@@ -14,6 +14,7 @@ use super::facts::{CallReport, CallState, Picture, Report};
 use super::named::NamedDialog;
 use super::phone::PhoneId;
 use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
+use super::shared::SharedText;
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
 use crate::sip::wire::{Hex, Value};
@@ -59,9 +60,9 @@ pub struct View {
     /// Counts its changes.
     pub revision: Revision,
     /// The shared part of the document that tells of the latest change; none before anybody watched.
-    pub tail: Option<Arc<str>>,
+    pub tail: Option<SharedText>,
     /// The same for who knows of that change, or comes later: calls that ended with it are gone from it.
-    pub settled: Option<Arc<str>>,
+    pub settled: Option<SharedText>,
     /// Tells settled documents apart, also across restarts.
     pub fingerprint: u64,
 }
@@ -99,8 +100,8 @@ impl View {
         if self.settled.as_deref() == Some(tail) {
             return false;
         }
-        let tail: Arc<str> = tail.into();
-        let settled = settled.map_or_else(|| Arc::clone(&tail), Arc::from);
+        let tail = SharedText::from(tail);
+        let settled = settled.map_or_else(|| tail.clone(), SharedText::from);
         self.fingerprint = fingerprint(&settled);
         self.settled = Some(settled);
         self.tail = Some(tail);
@@ -109,7 +110,7 @@ impl View {
     }
 
     /// The document for a watcher that has acknowledged a revision: the news if he is behind, else what holds now.
-    pub fn tail_for(&self, acknowledged: Revision) -> Option<&Arc<str>> {
+    pub fn tail_for(&self, acknowledged: Revision) -> Option<&SharedText> {
         let knows = acknowledged == self.revision || acknowledged == Revision::default();
         if knows { self.settled.as_ref() } else { self.tail.as_ref() }
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::named::NamedDialog;
 use super::phone::Phone;
+use super::shared::SharedText;
 use super::{PackageId, Tick};
 use crate::sip::dialog::Dialog;
 use crate::sip::transaction::ClientTransaction;
@@ -45,13 +46,11 @@ impl Value for Place {
 impl Place {
     /// Reads what [`Place`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
     pub fn read(text: &str) -> Option<Place> {
-        let mut parts = text.split('.');
-        let place = Place {
-            presentity: u32::from_str_radix(parts.next()?, 16).ok()?,
-            slot: u32::from_str_radix(parts.next()?, 16).ok()?,
-            nonce: parts.next().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())?,
-        };
-        parts.next().is_none().then_some(place)
+        let (presentity, rest) = text.split_at_checked(text.bytes().position(|c| c == b'.')?)?;
+        let (slot, nonce) = rest[1..].split_at_checked(rest[1..].bytes().position(|c| c == b'.')?)?;
+        let number = |digits: &str| Hex::read(digits).and_then(|number| u32::try_from(number).ok());
+        let nonce = Some(&nonce[1..]).filter(|digits| digits.len() == 16).and_then(Hex::read)?;
+        Some(Place { presentity: number(presentity)?, slot: number(slot)?, nonce })
     }
 }
 
@@ -75,10 +74,10 @@ pub struct Subscription {
     pub doubted: bool,
     /// The dialog that it lives in.
     pub dialog: Dialog,
-    /// The URI that was subscribed to, as the phone wrote it, without parameters.
-    pub entity: Arc<str>,
+    /// The URI that was subscribed to, as the phone wrote it, without parameters; none where that is the presentity's own.
+    pub written: Option<SharedText>,
     /// User-Agent of the latest SUBSCRIBE that had one.
-    pub user_agent: Option<Arc<str>>,
+    pub user_agent: Option<SharedText>,
     /// The way that the latest SUBSCRIBE came.
     pub way: PackedSource,
     /// Granted then, in seconds.
@@ -103,8 +102,11 @@ pub struct Subscription {
     pub delivery: Delivery,
     /// How many targets of the name that its NOTIFYs go to have failed in a row.
     pub tried: u8,
-    /// The latest NOTIFY that was answered.
-    pub last: Option<Answered>,
+    /// Of the latest NOTIFY that was answered: see [`Subscription::last`].
+    last_cseq: u32,
+    last_version: u32,
+    last_reply: Option<NonZeroU16>,
+    last_tail: Option<SharedText>,
     /// When the timer that watches over its expiry will look next.
     pub expiry_timer: Tick,
     /// When the timer that watches over its NOTIFY will look next; [`NEVER`] while there is none.
@@ -220,7 +222,7 @@ pub struct InFlight {
     /// The version of its document.
     pub version: u32,
     /// The shared part of its document; none where it was sent without.
-    pub tail: Option<Arc<str>>,
+    pub tail: Option<SharedText>,
     /// Tells what the phone knows once it has answered.
     pub fingerprint: u64,
     /// The message, for repeating it.
@@ -242,23 +244,89 @@ pub struct InFlight {
 }
 
 /// A NOTIFY that was answered, or to which no answer came in time.
-#[derive(Clone, Debug)]
-pub struct Answered {
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
     /// Its CSeq number.
     pub cseq: u32,
-    /// Status of the final answer; 408 for none. No status is 0, which leaves room to say that there was no NOTIFY yet.
-    pub reply: NonZeroU16,
+    /// Status of the final answer; 408 for none.
+    pub reply: u16,
     /// The version of its document.
     pub version: u32,
     /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
     /// without.
-    pub tail: Option<Arc<str>>,
+    pub tail: Option<&'a str>,
+}
+
+/// What a subscription begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// Where it lives.
+    pub place: Place,
+    /// Its event package.
+    pub package: PackageId,
+    /// The phone that it is for.
+    pub phone: Arc<Phone>,
+    /// The dialog that it lives in.
+    pub dialog: Dialog,
+    /// The URI that was subscribed to, unless it is the presentity's own.
+    pub written: Option<SharedText>,
+    /// The way that its SUBSCRIBE came.
+    pub source: Source,
 }
 
 impl Subscription {
+    /// A subscription of which no NOTIFY has been made and nothing is granted yet.
+    pub fn new(now: Tick, beginning: Beginning) -> Subscription {
+        let Beginning { place, package, phone, dialog, written, source } = beginning;
+        Subscription {
+            place,
+            package,
+            particulars: None,
+            phone,
+            doubted: false,
+            dialog,
+            written,
+            user_agent: None,
+            way: source.into(),
+            granted: 0,
+            expires_at: now,
+            ended: false,
+            acknowledged: Revision::default(),
+            documents: 0,
+            reserved: 0,
+            proven: 0,
+            told_at: now,
+            delivery: Delivery::Idle,
+            tried: 0,
+            last_cseq: 0,
+            last_version: 0,
+            last_reply: None,
+            last_tail: None,
+            expiry_timer: NEVER,
+            delivery_timer: NEVER,
+        }
+    }
+
+    /// The URI that was subscribed to, as the phone wrote it; `own` is that of the presentity.
+    pub fn entity<'a>(&'a self, own: &'a str) -> &'a str {
+        self.written.as_deref().unwrap_or(own)
+    }
+
+    /// The latest NOTIFY that was answered, or given up.
+    pub fn last(&self) -> Option<Answered<'_>> {
+        let reply = self.last_reply?.get();
+        Some(Answered { cseq: self.last_cseq, reply, version: self.last_version, tail: self.last_tail.as_deref() })
+    }
+
+    /// The NOTIFY under way, which this was, has come to this end.
+    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<SharedText>) {
+        (self.last_cseq, self.last_version) = (cseq, version);
+        (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
+    }
+
     /// The way that the latest SUBSCRIBE came.
     pub fn source(&self) -> Source {
-        self.way.into()
+        Source::from(&self.way)
     }
 
     /// When the latest SUBSCRIBE came.
@@ -319,7 +387,7 @@ mod tests {
     /// There may be a million in a small machine.
     #[test]
     fn a_subscription_is_small() {
-        assert!(size_of::<Subscription>() <= 256, "{}", size_of::<Subscription>());
+        assert!(size_of::<Subscription>() <= 192, "{}", size_of::<Subscription>());
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! to clone an `Arc`. Two indices lead to the same values: by number, for the tags and branches that we gave out, and
 //! by account, ordered by user, for listings. They change only when a presentity comes or goes.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
@@ -19,7 +23,7 @@ use super::{AccountNo, Aor};
 /// All presentities.
 #[derive(Debug)]
 pub struct Table {
-    by_aor: DashMap<Aor, Arc<Presentity>, RandomState>,
+    by_aor: DashMap<ByAor, (), RandomState>,
     by_number: DashMap<u32, Arc<Presentity>, RandomState>,
     accounts: Box<[Account]>,
     next_number: AtomicU32,
@@ -29,9 +33,63 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Account {
-    presentities: Mutex<BTreeMap<Box<str>, Arc<Presentity>>>,
+    presentities: Mutex<BTreeSet<ByUser>>,
     subscriptions: AtomicUsize,
 }
+
+/// A presentity in the table, found by its address, which it knows itself.
+#[derive(Debug)]
+struct ByAor(Arc<Presentity>);
+
+impl Borrow<Aor> for ByAor {
+    fn borrow(&self) -> &Aor {
+        &self.0.aor
+    }
+}
+
+impl Hash for ByAor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.aor.hash(state);
+    }
+}
+
+impl PartialEq for ByAor {
+    fn eq(&self, other: &ByAor) -> bool {
+        self.0.aor == other.0.aor
+    }
+}
+
+impl Eq for ByAor {}
+
+/// A presentity among those of its account, found by its user.
+#[derive(Debug)]
+struct ByUser(Arc<Presentity>);
+
+impl Borrow<str> for ByUser {
+    fn borrow(&self) -> &str {
+        &self.0.aor.user
+    }
+}
+
+impl Ord for ByUser {
+    fn cmp(&self, other: &ByUser) -> Ordering {
+        self.0.aor.user.cmp(&other.0.aor.user)
+    }
+}
+
+impl PartialOrd for ByUser {
+    fn partial_cmp(&self, other: &ByUser) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByUser {
+    fn eq(&self, other: &ByUser) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByUser {}
 
 /// No further presentity can be made in this account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +110,12 @@ impl Table {
 
     /// Does something with a presentity if it exists.
     pub fn with<T>(&self, aor: &Aor, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
-        let presentity = self.by_aor.get(aor).map(|entry| Arc::clone(&entry))?;
+        let presentity = self.find(aor)?;
         self.locked(&presentity, f)
+    }
+
+    fn find(&self, aor: &Aor) -> Option<Arc<Presentity>> {
+        self.by_aor.get(aor).map(|entry| Arc::clone(&entry.key().0))
     }
 
     /// Does something with the presentity of this number if it still exists.
@@ -71,8 +133,7 @@ impl Table {
     ) -> Result<T, AccountFull> {
         // A presentity found here may be retired before we have its lock; then there is room for a new one.
         loop {
-            let found = self.by_aor.get(aor).map(|entry| Arc::clone(&entry));
-            let presentity = match found {
+            let presentity = match self.find(aor) {
                 Some(presentity) => presentity,
                 None => self.create(aor, realm)?,
             };
@@ -88,52 +149,52 @@ impl Table {
     /// Puts a presentity back under the number that it had before a restart.
     pub fn restore(&self, number: u32, aor: &Aor, realm: &str) -> Arc<Presentity> {
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
-        if let Some(known) = of_account.get(&aor.user) {
-            return Arc::clone(known);
+        if let Some(known) = of_account.get(&*aor.user) {
+            return Arc::clone(&known.0);
         }
-        self.next_number.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+        self.next_number.fetch_max(number.saturating_add(1), Relaxed);
         self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm))
     }
 
     /// Every presentity, in the order of their numbers: what a restart does has to be the same in every run.
     pub fn all(&self) -> Vec<Arc<Presentity>> {
-        let mut all: Vec<_> = self.by_aor.iter().map(|entry| Arc::clone(&entry)).collect();
+        let mut all: Vec<_> = self.by_aor.iter().map(|entry| Arc::clone(&entry.key().0)).collect();
         all.sort_unstable_by_key(|presentity| presentity.number);
         all
     }
 
     /// The presentities of an account, ordered by user.
     pub fn of_account(&self, account: AccountNo) -> Vec<Arc<Presentity>> {
-        self.accounts[account.0 as usize].presentities.lock().values().cloned().collect()
+        self.accounts[account.0 as usize].presentities.lock().iter().map(|entry| Arc::clone(&entry.0)).collect()
     }
 
     /// The presentities of an account from a user on, ordered by user; no more than `most`.
     pub fn of_account_from(&self, account: AccountNo, user: &str, most: usize) -> Vec<Arc<Presentity>> {
         let all = self.accounts[account.0 as usize].presentities.lock();
         let from = (Bound::Included(user), Bound::Unbounded);
-        all.range::<str, _>(from).take(most).map(|(_, presentity)| Arc::clone(presentity)).collect()
+        all.range::<str, _>(from).take(most).map(|entry| Arc::clone(&entry.0)).collect()
     }
 
     /// How many subscriptions there are in all.
     pub fn subscriptions(&self) -> usize {
-        self.subscriptions.load(Ordering::Relaxed)
+        self.subscriptions.load(Relaxed)
     }
 
     /// How many subscriptions an account has.
     pub fn subscriptions_of(&self, account: AccountNo) -> usize {
-        self.accounts[account.0 as usize].subscriptions.load(Ordering::Relaxed)
+        self.accounts[account.0 as usize].subscriptions.load(Relaxed)
     }
 
     /// A subscription was made.
     pub fn count_subscription(&self, account: AccountNo) {
-        self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.accounts[account.0 as usize].subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.subscriptions.fetch_add(1, Relaxed);
+        self.accounts[account.0 as usize].subscriptions.fetch_add(1, Relaxed);
     }
 
     /// A subscription has gone.
     pub fn discount_subscription(&self, account: AccountNo) {
-        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        self.accounts[account.0 as usize].subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.subscriptions.fetch_sub(1, Relaxed);
+        self.accounts[account.0 as usize].subscriptions.fetch_sub(1, Relaxed);
     }
 
     /// How many presentities there are.
@@ -159,14 +220,14 @@ impl Table {
     fn create(&self, aor: &Aor, realm: &str) -> Result<Arc<Presentity>, AccountFull> {
         // The account's lock makes the three entries appear together for every other maker.
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
-        if let Some(presentity) = of_account.get(&aor.user) {
-            return Ok(Arc::clone(presentity));
+        if let Some(known) = of_account.get(&*aor.user) {
+            return Ok(Arc::clone(&known.0));
         }
         if of_account.len() >= self.presentities_per_account {
             return Err(AccountFull);
         }
         let number = loop {
-            let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+            let number = self.next_number.fetch_add(1, Relaxed);
             if !self.by_number.contains_key(&number) {
                 break number;
             }
@@ -174,11 +235,11 @@ impl Table {
         Ok(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
-    fn enter(&self, of_account: &mut BTreeMap<Box<str>, Arc<Presentity>>, presentity: Presentity) -> Arc<Presentity> {
+    fn enter(&self, of_account: &mut BTreeSet<ByUser>, presentity: Presentity) -> Arc<Presentity> {
         let presentity = Arc::new(presentity);
-        of_account.insert(presentity.aor.user.clone(), Arc::clone(&presentity));
+        of_account.insert(ByUser(Arc::clone(&presentity)));
         self.by_number.insert(presentity.number, Arc::clone(&presentity));
-        self.by_aor.insert(presentity.aor.clone(), Arc::clone(&presentity));
+        self.by_aor.insert(ByAor(Arc::clone(&presentity)), ());
         presentity
     }
 
@@ -191,7 +252,7 @@ impl Table {
         drop(state);
         let aor = &presentity.aor;
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
-        of_account.remove(&aor.user);
+        of_account.remove(&*aor.user);
         self.by_number.remove(&presentity.number);
         self.by_aor.remove(aor);
     }

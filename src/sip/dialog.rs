@@ -16,8 +16,6 @@ pub struct Dialog {
     text: Box<str>,
     /// Where each of these ends but the last.
     ends: [u16; 4],
-    /// Where the peer's tag is in his side.
-    tag: (u16, u16),
     /// CSeq number of our last request; the first will be one more.
     pub local_cseq: u32,
     /// CSeq number of the peer's last request.
@@ -68,14 +66,8 @@ impl Dialog {
             end += text.len();
             *place = u16::try_from(end).ok().filter(|end| usize::from(*end) <= MAX_TEXT).ok_or(TooLong)?;
         }
-        let remote = texts[2];
-        let tag = NameAddr::read(remote).and_then(|remote| remote.tag()).map_or((0, 0), |tag| {
-            // A slice of the text that it was found in.
-            let from = (tag.as_ptr() as usize).saturating_sub(remote.as_ptr() as usize);
-            (from as u16, (from + tag.len()) as u16)
-        });
         let [ends @ .., _] = ends;
-        Ok(Dialog { text: texts.concat().into(), ends, tag, local_cseq, remote_cseq })
+        Ok(Dialog { text: texts.concat().into(), ends, local_cseq, remote_cseq })
     }
 
     /// How it is kept on disk, with a CSeq number that our next requests will be above in any case.
@@ -122,7 +114,7 @@ impl Dialog {
 
     /// The peer's tag; empty for a peer of RFC 2543.
     pub fn remote_tag(&self) -> &str {
-        self.remote().get(usize::from(self.tag.0)..usize::from(self.tag.1)).unwrap_or_default()
+        NameAddr::read(self.remote()).and_then(|remote| remote.tag()).unwrap_or_default()
     }
 
     /// The Record-Route items of the request in order, commas between them; empty if there were none.

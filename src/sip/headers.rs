@@ -25,7 +25,14 @@ pub(super) fn name_and_value(param: &str) -> (&str, &str) {
 
 /// The parameters of a value, `;` between them.
 fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    split(text, b';').map(name_and_value)
+    let (plain, mut rest) = (is_plain(text), Some(text));
+    std::iter::from_fn(move || {
+        let text = rest?;
+        // In short texts a plain loop beats a search in blocks.
+        let end = if plain { text.bytes().position(|c| c == b';') } else { find_outside(text, b';') };
+        rest = end.map(|end| &text[end + 1..]);
+        Some(name_and_value(&text[..end.unwrap_or(text.len())]))
+    })
 }
 
 /// The first parameter of this name; names compare without case.
@@ -63,6 +70,25 @@ pub struct NameAddr<'a> {
 impl<'a> NameAddr<'a> {
     /// Reads one item. Without brackets, all parameters are the header's, and a URI that needs brackets is refused.
     pub fn read(text: &'a str) -> Option<NameAddr<'a>> {
+        NameAddr::read_plain(text).or_else(|| NameAddr::read_any(text))
+    }
+
+    /// `<uri>` or `<uri>;params` without blanks, quotes and commas, as nearly everybody writes it.
+    fn read_plain(text: &'a str) -> Option<NameAddr<'a>> {
+        let inside = text.strip_prefix('<')?;
+        let simple = |c: u8| (c > b' ') & (c < 0x7f) & (c != b'"') & (c != b',') & (c != b'<');
+        if !inside.bytes().fold(true, |all, c| all & simple(c)) || inside.ends_with(';') {
+            return None;
+        }
+        let (uri, after) = cut(inside, b'>')?;
+        let params = if after.is_empty() { "" } else { after.strip_prefix(';')? };
+        if !uri.bytes().fold(false, |any, c| any | (c == b':')) {
+            return None;
+        }
+        Some(NameAddr { text, uri, params, tag: only(params, "tag")? })
+    }
+
+    fn read_any(text: &'a str) -> Option<NameAddr<'a>> {
         // Separators at the end part nothing, and there we add parameters of our own.
         let text = trim_start(text);
         let end = text.bytes().rposition(|c| c != b';' && !is_blank(c)).map_or(0, |last| last + 1);

@@ -11,20 +11,28 @@ pub(super) const fn is_blank(c: u8) -> bool {
 }
 
 /// The text without blanks at its ends.
+#[inline]
 pub(super) fn trim(text: &str) -> &str {
     trim_end(trim_start(text))
 }
 
-/// The text without blanks at its start.
+/// The text without blanks at its start. Nearly always there is none, or the one behind a colon.
+#[inline]
 pub(super) fn trim_start(text: &str) -> &str {
-    let from = text.bytes().position(|c| !is_blank(c)).unwrap_or(text.len());
-    &text[from..]
+    match text.as_bytes() {
+        [first, ..] if !is_blank(*first) => text,
+        [_, second, ..] if !is_blank(*second) => &text[1..],
+        _ => &text[text.bytes().position(|c| !is_blank(c)).unwrap_or(text.len())..],
+    }
 }
 
 /// The text without blanks at its end.
+#[inline]
 pub(super) fn trim_end(text: &str) -> &str {
-    let to = text.bytes().rposition(|c| !is_blank(c)).map_or(0, |last| last + 1);
-    &text[..to]
+    match text.as_bytes() {
+        [.., last] if !is_blank(*last) => text,
+        _ => &text[..text.bytes().rposition(|c| !is_blank(c)).map_or(0, |last| last + 1)],
+    }
 }
 
 /// What stands before and behind the first `separator`, an ASCII character.

@@ -1,11 +1,11 @@
 //! Non-INVITE transactions (RFC 3261 sections 17.1.2 and 17.2.2), without sockets and without a clock.
 //!
-//! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer.
+//! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer, in
+//! whatever form its owner can give it again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
@@ -86,11 +86,11 @@ impl ClientTransaction {
 
 /// What is known of a request that has just come in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Seen<A> {
     /// It is new, and is remembered from now on; its answer is to be given to [`ServerTransactions::answered`].
     New(Key),
     /// It was answered before; this is the answer.
-    Answered(Bytes),
+    Answered(A),
     /// It is being worked on.
     InProgress,
     /// It has been worked on for so long that its sender's repetitions are [`T2`] apart by now: he may be told that it is
@@ -107,19 +107,25 @@ pub struct Key(u64);
 
 /// The answers given in the last 32 seconds (Timer J), to be repeated when a request is.
 #[derive(Debug)]
-pub struct ServerTransactions {
+pub struct ServerTransactions<A> {
     secret: [u8; 16],
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<Shard<A>>]>,
     /// By what merged requests have in common, those outside dialogs.
     traces: Box<[Mutex<Traces>]>,
     most_per_shard: usize,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    answers: HashMap<Key, Stage, RandomState>,
+#[derive(Debug)]
+struct Shard<A> {
+    answers: HashMap<Key, Stage<A>, RandomState>,
     /// In the order in which they end.
     ends: VecDeque<(u64, Key)>,
+}
+
+impl<A> Default for Shard<A> {
+    fn default() -> Shard<A> {
+        Shard { answers: HashMap::default(), ends: VecDeque::new() }
+    }
 }
 
 /// Requests of which it only matters that they came.
@@ -156,7 +162,7 @@ impl Traces {
     }
 }
 
-impl Shard {
+impl<A> Shard<A> {
     /// Forgets what has ended, and more if there is no room for another one.
     fn forget(&mut self, now: u64, most: usize) {
         while let Some((ends, old)) = self.ends.front().copied() {
@@ -175,10 +181,10 @@ impl Shard {
 
 /// How far a remembered request has come.
 #[derive(Clone, Debug)]
-enum Stage {
+enum Stage<A> {
     /// Since when (ms).
     Working(u64),
-    Answered(Bytes),
+    Answered(A),
     Merged,
 }
 
@@ -195,17 +201,17 @@ fn place(key: Key) -> usize {
     key.0 as usize % SHARDS
 }
 
-impl ServerTransactions {
+impl<A: Clone> ServerTransactions<A> {
     /// Remembers at most `most` requests; beyond that the oldest are forgotten early, which costs no more than that a
     /// late repetition of them is taken for new.
-    pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions {
+    pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions<A> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let traces = (0..SHARDS).map(|_| Mutex::default()).collect();
         ServerTransactions { secret, shards, traces, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 
     /// Looks a request up and remembers it if it is new. `now` in ms.
-    pub fn look_up(&self, now: u64, request: &Message<'_>) -> Seen {
+    pub fn look_up(&self, now: u64, request: &Message<'_>) -> Seen<A> {
         let key = self.key(request);
         let outside_dialog = request.to.tag().is_none();
         match self.remember(now, key) {
@@ -257,11 +263,11 @@ impl ServerTransactions {
     }
 
     /// Keeps the answer to a request for its repetitions.
-    pub fn answered(&self, key: Key, answer: Bytes) {
+    pub fn answered(&self, key: Key, answer: A) {
         self.advance(key, Stage::Answered(answer));
     }
 
-    fn advance(&self, key: Key, stage: Stage) {
+    fn advance(&self, key: Key, stage: Stage<A>) {
         if let Some(slot) = self.shard(key).lock().answers.get_mut(&key) {
             *slot = stage;
         }
@@ -269,7 +275,7 @@ impl ServerTransactions {
 
     /// The answer given to a request of this method with the branch and sent-by of the given one: what a CANCEL is
     /// about (RFC 3261 section 9.2).
-    pub fn answer_to(&self, cancel: &Message<'_>, method: &str) -> Option<Bytes> {
+    pub fn answer_to(&self, cancel: &Message<'_>, method: &str) -> Option<A> {
         let key = self.key_for(cancel, method);
         match self.shard(key).lock().answers.get(&key) {
             Some(Stage::Answered(answer)) => Some(answer.clone()),
@@ -287,11 +293,11 @@ impl ServerTransactions {
         self.len() == 0
     }
 
-    fn shard(&self, key: Key) -> &Mutex<Shard> {
+    fn shard(&self, key: Key) -> &Mutex<Shard<A>> {
         &self.shards[place(key)]
     }
 
-    fn remember(&self, now: u64, key: Key) -> Result<(), Stage> {
+    fn remember(&self, now: u64, key: Key) -> Result<(), Stage<A>> {
         let mut shard = self.shard(key).lock();
         shard.forget(now, self.most_per_shard);
         if let Some(stage) = shard.answers.get(&key) {
@@ -380,7 +386,7 @@ mod tests {
         )
     }
 
-    fn look(t: &ServerTransactions, now: u64, text: &str) -> Seen {
+    fn look(t: &ServerTransactions<&'static str>, now: u64, text: &str) -> Seen<&'static str> {
         t.look_up(now, &wire::read(text.as_bytes()).unwrap().unwrap())
     }
 
@@ -391,8 +397,8 @@ mod tests {
         let Seen::New(key) = look(&t, 0, &first) else { panic!("new") };
         assert_eq!((look(&t, 1, &first), look(&t, 3_499, &first)), (Seen::InProgress, Seen::InProgress));
         assert_eq!(look(&t, 3_500, &first), Seen::Stalled);
-        t.answered(key, Bytes::from_static(b"ok"));
-        assert_eq!(look(&t, 31_999, &first), Seen::Answered(Bytes::from_static(b"ok")));
+        t.answered(key, "ok");
+        assert_eq!(look(&t, 31_999, &first), Seen::Answered("ok"));
         assert!(matches!(look(&t, 40_000, &first), Seen::New(_)));
     }
 

@@ -86,7 +86,11 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. Of schemes other than sip and sips only the scheme is looked at.
     pub fn read(text: &'a str) -> Option<Uri<'a>> {
-        let (scheme, rest) = cut(text, b':')?;
+        let (scheme, rest) = match text.as_bytes() {
+            [s, i, p, b':', ..] if [*s, *i, *p].eq_ignore_ascii_case(b"sip") => text.split_at(3),
+            _ => text.split_at(text.bytes().position(|c| c == b':')?),
+        };
+        let rest = &rest[1..];
         let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
         if scheme.is_empty() || !scheme.as_bytes()[0].is_ascii_alphabetic() || !scheme.bytes().all(token) {
             return None;
@@ -151,6 +155,12 @@ impl<'a> Uri<'a> {
         let end = self.text.len().saturating_sub(tail + separators);
         self.text.get(..end).unwrap_or(self.text).trim_end_matches([';', '?'])
     }
+}
+
+/// The user part of a SIP URI that has been read before, as [`Uri::user`] has it: for what is written again and again.
+pub fn user_of(uri: &str) -> Option<&str> {
+    let (userinfo, _) = cut(cut(uri, b':')?.1, b'@')?;
+    Some(cut(userinfo, b':').map_or(userinfo, |(user, _)| user))
 }
 
 /// Resolves `%HH`; a `%` that starts no escape, or an escape that makes no UTF-8, stays as written.
@@ -232,6 +242,21 @@ mod tests {
             "sip:a@b;\"",
         ] {
             assert!(Uri::read(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_uri_that_was_read_is_found_again() {
+        for text in [
+            "sip:john.doe:secret@[2001:db8::7]:5070;x=1",
+            "sips:a@b",
+            "sip:b",
+            "SIP:a;b?c@d?e=f@",
+            "sip:[2001:db8::7]:1",
+        ] {
+            if let Some(read) = Uri::read(text) {
+                assert_eq!(user_of(text), read.user, "{text}");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where messages come from and go to, as plain values.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::sip::Transport;
@@ -40,40 +40,43 @@ impl Source {
     }
 }
 
-/// A [`Source`] in little room: every subscription has one.
-#[derive(Clone, Copy, Debug)]
-pub struct PackedSource {
-    /// 0 for none, which no flow is.
-    flow: u64,
-    scope: u32,
-    ip: IpAddr,
-    port: u16,
-    listener: ListenerNo,
-    transport: Transport,
-    certified: bool,
+/// A [`Source`] in little room: every subscription has one, and by far the most come by datagrams over IPv4.
+#[derive(Clone, Debug)]
+pub struct PackedSource(Packed);
+
+#[derive(Clone, Debug)]
+enum Packed {
+    Datagram { ip: Ipv4Addr, port: u16, listener: ListenerNo },
+    Other(Box<Source>),
 }
 
 impl From<Source> for PackedSource {
     fn from(source: Source) -> PackedSource {
-        let Source { transport, listener, peer, flow, certified } = source;
-        let scope = match peer {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(v6) => v6.scope_id(),
-        };
-        let flow = flow.map_or(0, |flow| flow.0);
-        PackedSource { flow, scope, ip: peer.ip(), port: peer.port(), listener, transport, certified }
+        PackedSource(match source {
+            Source {
+                transport: Transport::Udp,
+                listener,
+                peer: SocketAddr::V4(peer),
+                flow: None,
+                certified: false,
+            } => Packed::Datagram { ip: *peer.ip(), port: peer.port(), listener },
+            other => Packed::Other(Box::new(other)),
+        })
     }
 }
 
-impl From<PackedSource> for Source {
-    fn from(packed: PackedSource) -> Source {
-        let PackedSource { flow, scope, ip, port, listener, transport, certified } = packed;
-        let peer = match ip {
-            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
-            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)),
-        };
-        let flow = (flow != 0).then_some(FlowId(flow));
-        Source { transport, listener, peer, flow, certified }
+impl From<&PackedSource> for Source {
+    fn from(packed: &PackedSource) -> Source {
+        match &packed.0 {
+            Packed::Datagram { ip, port, listener } => Source {
+                transport: Transport::Udp,
+                listener: *listener,
+                peer: SocketAddr::from((*ip, *port)),
+                flow: None,
+                certified: false,
+            },
+            Packed::Other(source) => **source,
+        }
     }
 }
 

@@ -86,7 +86,10 @@ impl Notifier {
                 dialog: dialog_of(s),
                 flow: self.flow_of(s),
                 under_way,
-                last_body: s.last.as_ref().map(|last| last_notify(s, last).body).filter(|body| !body.is_empty()),
+                last_body: s
+                    .last()
+                    .map(|last| last_notify(&presentity.uri, s, last).body)
+                    .filter(|body| !body.is_empty()),
                 exchanges,
                 earlier,
                 row,
@@ -134,11 +137,7 @@ impl Notifier {
             behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
             behind_since: None,
             behind_longer: false,
-            last: s.last.as_ref().map(|last| LastRow {
-                cseq: last.cseq,
-                reply: last.reply.get(),
-                version: last.version,
-            }),
+            last: s.last().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
             failures: s.delivery.failures(),
             next_try_at: next_try,
         }

@@ -4,7 +4,7 @@ use memchr::{memchr, memchr3};
 
 use super::{Fault, MAX_HEADERS, MAX_LINE};
 use crate::sip::Method;
-use crate::sip::scan::trim;
+use crate::sip::scan::{cut, trim};
 
 /// The headers that we look at, whatever form of the name was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,47 +36,87 @@ pub enum Name {
     Other,
 }
 
-/// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once.
-type Entry = (&'static str, &'static str, Name, bool);
-
-const NAMES: [Entry; 23] = [
-    ("Via", "v", Name::Via, false),
-    ("From", "f", Name::From, true),
-    ("To", "t", Name::To, true),
-    ("Call-ID", "i", Name::CallId, true),
-    ("CSeq", "", Name::CSeq, true),
-    ("Contact", "m", Name::Contact, false),
-    ("Event", "o", Name::Event, true),
-    ("Expires", "", Name::Expires, true),
-    ("Accept", "", Name::Accept, false),
-    ("Authorization", "", Name::Authorization, false),
-    ("Content-Length", "l", Name::ContentLength, true),
-    ("Content-Type", "c", Name::ContentType, true),
-    ("Content-Encoding", "e", Name::ContentEncoding, false),
-    ("Max-Forwards", "", Name::MaxForwards, true),
-    ("Min-Expires", "", Name::MinExpires, false),
-    ("Record-Route", "", Name::RecordRoute, false),
-    ("Route", "", Name::Route, false),
-    ("Require", "", Name::Require, false),
-    ("Retry-After", "", Name::RetryAfter, false),
-    ("SIP-If-Match", "", Name::SipIfMatch, true),
-    ("Subscription-State", "", Name::SubscriptionState, true),
-    ("Suppress-If-Match", "", Name::SuppressIfMatch, true),
-    ("User-Agent", "", Name::UserAgent, false),
+/// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once. In the order
+/// of [`Name`].
+const NAMES: [(&str, &str, bool); Name::Other as usize] = [
+    ("Accept", "", false),
+    ("Authorization", "", false),
+    ("Call-ID", "i", true),
+    ("Contact", "m", false),
+    ("Content-Encoding", "e", false),
+    ("Content-Length", "l", true),
+    ("Content-Type", "c", true),
+    ("CSeq", "", true),
+    ("Event", "o", true),
+    ("Expires", "", true),
+    ("From", "f", true),
+    ("Max-Forwards", "", true),
+    ("Min-Expires", "", false),
+    ("Record-Route", "", false),
+    ("Require", "", false),
+    ("Retry-After", "", false),
+    ("Route", "", false),
+    ("SIP-If-Match", "", true),
+    ("Subscription-State", "", true),
+    ("Suppress-If-Match", "", true),
+    ("To", "t", true),
+    ("User-Agent", "", false),
+    ("Via", "v", false),
 ];
 
 impl Name {
-    /// The header of this name, and whether it may stand only once.
-    fn of(text: &str) -> (Name, bool) {
-        let long = |entry: &&Entry| entry.0.len() == text.len() && entry.0.eq_ignore_ascii_case(text);
-        let short = |entry: &&Entry| entry.1.eq_ignore_ascii_case(text);
-        let found = if text.len() == 1 { NAMES.iter().find(short) } else { NAMES.iter().find(long) };
-        found.map_or((Name::Other, false), |(_, _, name, once)| (*name, *once))
+    /// The header of this name.
+    pub(super) fn of(text: &str) -> Name {
+        let text = text.as_bytes();
+        let guess = Name::guess(text);
+        match NAMES.get(guess as usize) {
+            Some((long, short, _)) if [long, short].iter().any(|name| name.as_bytes().eq_ignore_ascii_case(text)) => {
+                guess
+            }
+            _ => Name::Other,
+        }
+    }
+
+    /// The only header that a name can be, by its length and its first letters: there is one to compare with, not 23.
+    fn guess(text: &[u8]) -> Name {
+        let letter = |i: usize| text.get(i).map_or(0, u8::to_ascii_lowercase);
+        match (text.len(), letter(0)) {
+            (1, b'v') | (3, b'v') => Name::Via,
+            (1, b'f') | (4, b'f') => Name::From,
+            (1, b't') | (2, b't') => Name::To,
+            (7, b'c') if letter(1) == b'a' => Name::CallId,
+            (1, b'i') => Name::CallId,
+            (1, b'm') | (7, b'c') => Name::Contact,
+            (4, b'c') => Name::CSeq,
+            (1, b'o') | (5, b'e') => Name::Event,
+            (7, b'e') => Name::Expires,
+            (6, b'a') => Name::Accept,
+            (13, b'a') => Name::Authorization,
+            (1, b'l') | (14, b'c') => Name::ContentLength,
+            (1, b'c') | (12, b'c') => Name::ContentType,
+            (1, b'e') | (16, b'c') => Name::ContentEncoding,
+            (12, b'm') => Name::MaxForwards,
+            (11, b'm') => Name::MinExpires,
+            (12, b'r') => Name::RecordRoute,
+            (5, b'r') => Name::Route,
+            (7, b'r') => Name::Require,
+            (11, b'r') => Name::RetryAfter,
+            (12, b's') => Name::SipIfMatch,
+            (18, b's') => Name::SubscriptionState,
+            (17, b's') => Name::SuppressIfMatch,
+            (10, b'u') => Name::UserAgent,
+            _ => Name::Other,
+        }
+    }
+
+    /// Whether it may stand only once.
+    pub(super) fn stands_once(self) -> bool {
+        NAMES.get(self as usize).is_some_and(|(_, _, once)| *once)
     }
 
     /// The header's full name, as written.
     pub fn text(self) -> &'static str {
-        NAMES.iter().find(|(_, _, name, _)| *name == self).map_or("Other", |(long, ..)| long)
+        NAMES.get(self as usize).map_or("Other", |(long, ..)| long)
     }
 }
 
@@ -160,6 +200,9 @@ pub struct Head<'a> {
 
 /// The version at the end of a request line or the start of a status line.
 fn version(text: &str) -> Result<(), Fault> {
+    if text == "SIP/2.0" {
+        return Ok(());
+    }
     let Some((name, number)) = text.split_once('/') else { return Err(Fault::NotSip) };
     let shaped = number.split_once('.').is_some_and(|(a, b)| {
         [a, b].iter().all(|n| !n.is_empty() && n.len() < 4 && n.bytes().all(|c| c.is_ascii_digit()))
@@ -197,10 +240,11 @@ fn start_line(line: &str) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
         return Ok((StartLine::Response { status }, None));
     }
     // Blanks too many are the peer's fault, not a reason to leave him without an answer (RFC 4475 section 3.1.2.9).
-    let trimmed = line.trim_end_matches(' ');
+    let trimmed = if line.ends_with(' ') { line.trim_end_matches(' ') } else { line };
     let mut fault = (trimmed.len() != line.len()).then_some(Fault::StartLine);
-    let (rest, last) = trimmed.rsplit_once(' ').ok_or(Fault::NotSip)?;
-    let (method, uri) = rest.split_once(' ').ok_or(Fault::NotSip)?;
+    let blank = trimmed.bytes().rposition(|c| c == b' ').ok_or(Fault::NotSip)?;
+    let (rest, last) = (&trimmed[..blank], &trimmed[blank + 1..]);
+    let (method, uri) = cut(rest, b' ').ok_or(Fault::NotSip)?;
     if !is_token(method) {
         return Err(Fault::NotSip);
     }
@@ -266,9 +310,9 @@ impl<'a> Head<'a> {
     /// Takes one header line with its folds. `seen` has a bit for every name that stood before.
     fn take(&mut self, line: &'a str, seen: &mut u32) {
         let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
-        let (name, once) = Name::of(written);
+        let name = Name::of(written);
         let bit = 1 << name as u32;
-        if once && *seen & bit != 0 {
+        if *seen & bit != 0 && name.stands_once() {
             let fault = Fault::Repeated(name);
             return match name {
                 Name::ContentLength => self.note_hidden_end(fault),
@@ -363,8 +407,11 @@ fn next_line(text: &str, at: usize) -> Option<Line<'_>> {
 /// Name and value of a header line, not trimmed; none if there is no name.
 fn name_and_value(line: &str) -> Option<(&str, &str)> {
     let end = line.bytes().position(|c| !TOKEN[usize::from(c)]).filter(|end| *end > 0)?;
-    let value = line[end..].trim_start_matches([' ', '\t']).strip_prefix(':')?;
-    Some((&line[..end], value))
+    let mut colon = end;
+    while matches!(line.as_bytes().get(colon), Some(b' ' | b'\t')) {
+        colon += 1;
+    }
+    (line.as_bytes().get(colon) == Some(&b':')).then(|| (&line[..end], &line[colon + 1..]))
 }
 
 /// Where the head ends that `bytes` starts with: behind its empty line, be that rightly `CRLF` or wrongly `LF`. What

@@ -49,8 +49,9 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, Refused<'_>> {
     if bytes.len() > MAX_MESSAGE {
         return Err(refuse(Fault::TooLarge));
     }
-    // Only the head is text; the body may hold anything.
-    let text = match std::str::from_utf8(&bytes[..head_end(bytes, 0).unwrap_or(bytes.len())]) {
+    // Only the head has to be text; the body may hold anything, but seldom does.
+    let head = || std::str::from_utf8(&bytes[..head_end(bytes, 0).unwrap_or(bytes.len())]);
+    let text = match std::str::from_utf8(bytes).or_else(|_| head()) {
         Ok(text) => text,
         // The lines up to the bad byte may be enough to answer.
         Err(e) => {

@@ -7,6 +7,7 @@ mod fault;
 mod frame;
 mod head;
 mod message;
+mod reply;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -17,6 +18,7 @@ pub use frame::{Frame, Framer};
 pub use head::is_token;
 pub use head::{Head, Header, Name, StartLine, Verb};
 pub use message::{Message, Refused, read};
+pub use reply::Reply;
 pub use value::{Hex, Value};
 pub use write::{HeaderLines, Writer, reply};
 

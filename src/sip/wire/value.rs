@@ -80,6 +80,19 @@ impl Value for IpAddr {
 #[derive(Clone, Copy, Debug)]
 pub struct Hex(pub u64, pub usize);
 
+impl Hex {
+    /// Reads a number of up to 16 hexadecimal digits in either case.
+    pub fn read(text: &str) -> Option<u64> {
+        let digit = |c: u8| match c {
+            b'0'..=b'9' => Some(u64::from(c - b'0')),
+            b'a'..=b'f' | b'A'..=b'F' => Some(u64::from((c | 0x20) - b'a' + 10)),
+            _ => None,
+        };
+        let sized = (1..=16).contains(&text.len());
+        text.bytes().filter(|_| sized).try_fold(0, |number, c| Some(number << 4 | digit(c)?)).filter(|_| sized)
+    }
+}
+
 impl Value for Hex {
     fn put(&self, out: &mut Vec<u8>) {
         let Hex(number, least) = *self;
@@ -123,7 +136,12 @@ mod tests {
             assert_eq!(text(number), number.to_string());
             assert_eq!(text(Hex(number, 0)), format!("{number:x}"));
             assert_eq!(text(Hex(number, 16)), format!("{number:016x}"));
+            assert_eq!(
+                (Hex::read(&format!("{number:x}")), Hex::read(&format!("{number:016X}"))),
+                (Some(number), Some(number))
+            );
         }
+        assert_eq!(["", "g", "+1", "1 ", "00000000000000001"].map(Hex::read), [None; 5]);
         for ip in ["127.0.0.1", "255.0.10.199", "2001:db8::7"] {
             assert_eq!(text(ip.parse::<IpAddr>().unwrap()), ip);
         }
