@@ -111,6 +111,21 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     browser.until("document.querySelector('.ladder')?.textContent.includes('NOTIFY 7')");
 
+    // A trace shows what is said from now on, word for word.
+    browser.eval("document.querySelector('#trace').click()");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.eval("document.querySelector('#ask-yes').click()");
+    browser.until("document.querySelector('#traced')?.textContent.includes('Nothing was said yet')");
+    browser.eval("document.querySelector('#resend').click()");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.eval("document.querySelector('#ask-yes').click()");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    browser.until("document.querySelectorAll('#traced details').length === 2");
+    browser
+        .until("[...document.querySelectorAll('#traced pre')].some((one) => one.textContent.includes('<dialog-info'))");
+    browser.eval("document.querySelectorAll('#traced details').forEach((one) => { one.open = true; })");
+    browser.shot(&picture("trace.png"), true);
+
     // What strangers write is text, wherever it is shown.
     world.ask("POST", "presence/%3Cimg%20src=x%20onerror=alert(1)%3E", r#"{"data":{"action":"set","state":"early"}}"#);
     browser.eval("location.hash = '#/wall'");

@@ -116,6 +116,10 @@ fn a_schema_fuzzer_finds_no_answer_that_the_document_does_not_foresee() {
     };
     let (story, lamp) = (id("1004"), id("1001"));
 
+    // And a trace with a message in it.
+    assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"trace"}}"#).0, 200);
+    assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"resend"}}"#).0, 200);
+
     let folder = folder("fuzzer");
     std::fs::write(folder.join("openapi.json"), strict(document(&world)).to_string()).unwrap();
     // Most requests are to things that are there; the others are to whatever comes to the fuzzer's mind.

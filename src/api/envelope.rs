@@ -11,7 +11,7 @@ use super::error::Fault;
 use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Kazoo's way of saying that an answer may not be kept.
@@ -53,6 +53,8 @@ pub(super) enum Data {
     Watchers(Vec<WatcherRow>),
     /// All about one.
     Subscription(Box<SubscriptionStory>),
+    /// What was said in it.
+    Trace(Box<TraceStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
 }

@@ -116,6 +116,7 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
     let value = match value {
         Field::Text(text) => text.chars().take(MAX_ECHO).collect::<String>().into(),
         Field::Bool(value) => value.into(),
+        Field::Number(value) => value.into(),
         Field::Null => serde_json::Value::Null,
         Field::Other(kind) => format!("({kind})").into(),
     };

@@ -63,6 +63,8 @@ pub(super) enum Subject {
     Subscriptions,
     /// `subscriptions/ID`
     Subscription(String),
+    /// `subscriptions/ID/trace`
+    Trace(String),
 }
 
 /// Whose presence a path speaks of.
@@ -82,7 +84,7 @@ pub(super) enum Scope {
 type Make = fn(&[&str]) -> Target;
 
 /// Every path that is served but for the pages, each once; the OpenAPI document names the same. `/v1` is the same as `/v2`.
-const ROUTES: [(&str, Make); 17] = [
+const ROUTES: [(&str, Make); 18] = [
     ("/healthz", |_| Target::Health(Probe::Live)),
     ("/readyz", |_| Target::Health(Probe::Ready)),
     ("/metrics", |_| Target::Metrics),
@@ -100,6 +102,7 @@ const ROUTES: [(&str, Make); 17] = [
     ("/v2/accounts/{account}/lamp_events", |p| explained(p, Subject::Events)),
     ("/v2/accounts/{account}/subscriptions", |p| explained(p, Subject::Subscriptions)),
     ("/v2/accounts/{account}/subscriptions/{subscription}", |p| explained(p, Subject::Subscription(p[1].into()))),
+    ("/v2/accounts/{account}/subscriptions/{subscription}/trace", |p| explained(p, Subject::Trace(p[1].into()))),
 ];
 
 fn presence(parts: &[&str], of: Scope) -> Target {
@@ -167,6 +170,7 @@ impl Target {
             // POST on the whole account is a known method with nothing to do, and answered so.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Explained { subject: Subject::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
             Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",

@@ -10,7 +10,7 @@ use crate::journal::Journal;
 use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -120,6 +120,18 @@ impl Explain for Desk {
         let mut out = Outbox::default();
         let found = self.notifier.end(self.clock.now(), account, id, &mut out);
         self.hand_over(out).map(|()| found)
+    }
+
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+        self.notifier.trace(self.clock.now(), account, id, seconds)
+    }
+
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+        self.notifier.trace_story(self.clock.now(), account, id)
+    }
+
+    fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
+        self.notifier.forget_trace(self.clock.now(), account, id)
     }
 
     fn overview(&self, account: AccountNo) -> Overview {

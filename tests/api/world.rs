@@ -12,7 +12,9 @@ use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -133,6 +135,15 @@ impl Explain for Notes {
     }
     fn end(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
         Ok(false)
+    }
+    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceStory> {
+        None
+    }
+    fn forget_trace(&self, _: AccountNo, _: &str) -> bool {
+        false
     }
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()

@@ -19,7 +19,9 @@ use lamplighter::directory::AccountNo;
 use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;

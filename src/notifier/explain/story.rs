@@ -257,6 +257,42 @@ pub struct SubscriptionStory {
     pub exchanges: Vec<ExchangeRow>,
     /// How many NOTIFYs, at most, were sent before those and are not in the history any more.
     pub earlier: u32,
+    /// There is a trace of it, which ends or has ended then.
+    pub traced_until: Option<u64>,
+}
+
+/// What was said in a subscription while it was traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TraceStory {
+    /// The subscription.
+    pub subscription: String,
+    /// When tracing began.
+    pub since_at: u64,
+    /// When it ends, or has ended.
+    pub until_at: u64,
+    /// It goes on.
+    pub running: bool,
+    /// How many messages have made room for later ones.
+    pub displaced: u64,
+    /// The messages, oldest first.
+    pub messages: Vec<TracedMessage>,
+}
+
+/// A message, word for word but for what proves who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TracedMessage {
+    /// When it came or was given to the network.
+    pub at: u64,
+    /// `received` or `sent`.
+    pub direction: &'static str,
+    /// How it went, or was to go; none for one sent over a connection that the phone has opened.
+    pub transport: Option<String>,
+    /// The other end; none for the same.
+    pub peer: Option<String>,
+    /// Its size (octets).
+    pub bytes: usize,
+    /// Itself.
+    pub text: String,
 }
 
 /// A dialog.

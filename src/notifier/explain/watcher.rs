@@ -92,6 +92,7 @@ impl Notifier {
                     .filter(|body| !body.is_empty()),
                 exchanges,
                 earlier,
+                traced_until: self.trace_ends(place),
                 row,
             })
         })?
