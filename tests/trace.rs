@@ -1,4 +1,5 @@
-//! The trace of one subscription over the API of a real server: what is kept of it, what not, and for whom.
+//! Following things up over the API of a real server: the trace of one subscription, what is kept of it, what not, and for
+//! whom; and a request from HTTP to the NOTIFYs that it sets off.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -136,4 +137,77 @@ fn no_more_are_traced_at_once_than_is_good() {
     assert_eq!(trace(&world, &ids[0], "").0, 200, "anew");
     assert_eq!(world.ask("DELETE", &format!("subscriptions/{}/trace", ids[1]), "").0, 200);
     assert_eq!(trace(&world, &ids[16], "").0, 200);
+}
+
+/// Does something, and gives the id that its answer bears.
+fn request(world: &World, method: &str, path: &str, body: &str) -> Value {
+    let (status, json) = world.ask(method, path, body);
+    assert_eq!(status, 200, "{json}");
+    json["request_id"].clone()
+}
+
+#[test]
+fn a_request_is_named_by_what_it_sets_off_and_by_nothing_else() {
+    let (world, phone, id) = watched();
+    let pbx = Phone::new(&world);
+    let path = format!("subscriptions/{id}");
+    // The NOTIFY with this CSeq, once it is answered.
+    let request_of = |cseq: u64| {
+        world.until(&path, |story| {
+            let found =
+                story["exchanges"].as_array()?.iter().find(|one| one["method"] == "NOTIFY" && one["cseq"] == cseq);
+            found.map(|one| one["request"].clone())
+        })
+    };
+    assert_eq!(request_of(1), Value::Null, "the first is the work of the SUBSCRIBE");
+
+    let set = request(&world, "POST", "presence/1001", r#"{"data":{"action":"set","state":"early"}}"#);
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    assert_eq!(request_of(2), set);
+
+    pbx.publish(1, "1001", "confirmed", "");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    assert_eq!(request_of(3), Value::Null, "a PUBLISH is nobody's request");
+
+    let resend = request(&world, "POST", &path, r#"{"data":{"action":"resend"}}"#);
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    assert_eq!(request_of(4), resend);
+
+    // One that is not answered yet is named as well.
+    let reset = request(&world, "POST", "presence/1001", "");
+    let notify = phone.hear_start("NOTIFY");
+    assert_eq!(world.data(&path)["under_way"]["request"], reset);
+    phone.answer(&notify, "200 OK");
+    assert_eq!(request_of(5), reset);
+
+    // What a refresh brings is the work of the phone, whatever was before.
+    let field = |name: &str| notify.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let (ours, theirs, call) = (field("From:"), field("To:"), field("Call-ID:"));
+    let local = call.split('@').nth(1).unwrap();
+    phone.send(&format!(
+        "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKrefresh;rport\r\nFrom: {theirs}\r\n\
+         To: {ours}\r\nCall-ID: {call}\r\nCSeq: 2 SUBSCRIBE\r\nContact: <sip:1002@{local}>\r\nEvent: dialog\r\n\
+         Expires: 600\r\nContent-Length: 0\r\n\r\n"
+    ));
+    phone.hear_start("SIP/2.0 200");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    assert_eq!(request_of(6), Value::Null);
+
+    let story = world.data("lamps/1001");
+    let changes: Vec<_> =
+        story["changes"].as_array().unwrap().iter().map(|one| (&one["cause"], &one["request"])).collect();
+    let expected =
+        [(&json!("set by hand"), &set), (&json!("published"), &Value::Null), (&json!("reset by hand"), &reset)];
+    assert_eq!(changes, expected);
+    let told: Vec<_> = story["exchanges"].as_array().unwrap().iter().filter(|one| one["request"] == resend).collect();
+    assert_eq!(told.len(), 1, "the story of the lamp names it too");
+}
+
+#[test]
+fn every_answer_bears_the_id_of_its_request() {
+    let world = World::new("");
+    for path in ["/healthz", "/metrics", "/", "/docs", "/openapi.json", "/v2/accounts", "/v2/nowhere", "/nowhere"] {
+        let (head, _) = world.text_as("root-token", path, "X-Request-ID: mine-1\r\n");
+        assert!(head.contains("x-request-id: mine-1\r\n"), "{path}: {head}");
+    }
 }

@@ -58,10 +58,12 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             Ok(Reply::Data(Data::Subscription(Box::new(story))))
         }
         Subject::Subscription(id) => {
+            // Whatever is logged of it names the request.
+            let _span = tracing::info_span!("request", id = ask.id).entered();
             let (found, done) = match ask.verb {
-                Verb::Delete => (state.control.end(account, id), "subscription ended"),
+                Verb::Delete => (state.control.end(account, id, &ask.id), "subscription ended"),
                 _ => match action(ask)? {
-                    Action::Resend => (state.control.resend(account, id), "resend command sent"),
+                    Action::Resend => (state.control.resend(account, id, &ask.id), "resend command sent"),
                     Action::Trace(seconds) => (state.control.trace(account, id, seconds), "trace begun"),
                 },
             };
@@ -69,7 +71,7 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
                 return Err(missing(id));
             }
             let account = state.directory.account_id(account);
-            tracing::info!(request_id = ask.id, account, subscription = id, done, "subscription changed by the API");
+            tracing::info!(account, subscription = id, done, "subscription changed by the API");
             Ok(Reply::Data(Data::Text(done.into())))
         }
         Subject::Trace(id) if ask.verb == Verb::Delete => match state.control.forget_trace(account, id) {

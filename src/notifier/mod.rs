@@ -37,6 +37,7 @@ mod access;
 mod admin;
 mod answer;
 pub mod control;
+mod deeds;
 pub mod events;
 mod expire;
 pub mod explain;
@@ -133,6 +134,7 @@ pub struct Notifier {
     history: history::History,
     feed: events::Feed,
     trace: trace::Trace,
+    deeds: deeds::Deeds,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -177,6 +179,7 @@ impl Notifier {
             history,
             feed: events::Feed::default(),
             trace: trace::Trace::default(),
+            deeds: deeds::Deeds::default(),
             panics: AtomicU64::new(0),
         }
     }

@@ -68,18 +68,20 @@ impl Control for Desk {
         self.notifier.list_publications(account, package)
     }
 
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.reset(self.clock.now(), account, user, &mut out);
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.reset(now, account, user, &mut out);
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
     }
 
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.set(self.clock.now(), account, user, state, &mut out)?;
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.set(now, account, user, state, &mut out)?;
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
     }
@@ -110,15 +112,21 @@ impl Explain for Desk {
         self.notifier.find_watchers(account, text, most)
     }
 
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.resend(self.clock.now(), account, id, &mut out);
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.resend(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
     }
 
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.end(self.clock.now(), account, id, &mut out);
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.end(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
     }
 

@@ -97,11 +97,11 @@ impl Control for Notes {
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
         mine.map(|(_, p)| p.clone()).collect()
     }
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), Refusal> {
         if self.full.load(Ordering::Relaxed) {
             return Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit: 7 });
         }
@@ -130,10 +130,10 @@ impl Explain for Notes {
     fn find_watchers(&self, _: AccountNo, _: &str, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
-    fn resend(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
         Ok(false)
     }
-    fn end(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
         Ok(false)
     }
     fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, Refusal> {

@@ -77,10 +77,11 @@ const traced = (trace) => h("section", { class: "card", id: "traced" }, h("h2", 
       h("span", { class: "faint" }, ` ${one.bytes} B${one.transport ? `, ${one.transport}` : ""}${one.peer ? `, ${one.peer}` : ""}`)),
     h("pre", { tabindex: 0 }, one.text))) : h("p", { class: "soft" }, "Nothing was said yet. Resend a NOTIFY to see one."));
 
-const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies"],
+const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies", "API request"],
   [...story.exchanges].reverse().map((one) => [
     time(one.at, true), `${one.method} ${one.cseq}`, one.version === null ? "" : String(one.version), answer(one.reply),
     one.delay_ms === null ? "" : `${one.delay_ms} ms`, one.bytes === null ? "" : `${one.bytes} B`, one.transport ?? "", one.copies ? `+${one.copies}` : "",
+    one.request ? h("span", { class: "mono" }, one.request) : "",
   ]));
 
 export const subscriptionPage = (main, id) => {

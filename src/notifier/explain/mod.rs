@@ -37,10 +37,10 @@ pub trait Explain: Send + Sync + 'static {
     fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory>;
     /// Subscriptions whose watcher, phone or address has `text` in it, no more than `most`.
     fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow>;
-    /// Sends a fresh NOTIFY in one subscription; false if there is no such one.
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal>;
+    /// Sends a fresh NOTIFY in one subscription; false if there is no such one. `request` names who asked for it, in stories.
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
     /// Ends one subscription, as if it had expired; false if there is no such one.
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal>;
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
     /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
     fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal>;
     /// What has been kept of one, also when it is over; none if it was not traced, or belongs to another account.

@@ -344,6 +344,8 @@ pub struct UnderWayRow {
     pub copies: u8,
     /// Octets.
     pub bytes: usize,
+    /// The request of the API that it is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// Something that was exchanged.
@@ -371,6 +373,8 @@ pub struct ExchangeRow {
     pub copies: u8,
     /// How it went; none for a SUBSCRIBE.
     pub transport: Option<String>,
+    /// The request of the API that a NOTIFY is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// A change of a lamp.
@@ -382,6 +386,8 @@ pub struct ChangeRow {
     pub cause: &'static str,
     /// The revision of the dialog package since.
     pub revision: u32,
+    /// The request of the API that it is the work of.
+    pub request: Option<String>,
 }
 
 /// How an account fares as a whole.
