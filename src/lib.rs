@@ -6,8 +6,10 @@
 
 pub mod api;
 pub mod bench;
+pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod count;
 pub mod demo;
 pub mod directory;
 pub mod greeting;
@@ -17,6 +19,7 @@ pub mod notifier;
 pub mod operator;
 pub mod package;
 pub mod presence;
+pub mod seldom;
 pub mod server;
 pub mod simulator;
 pub mod sip;

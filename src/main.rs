@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use lamplighter::cli::{Cli, Command, DemoArgs};
-use lamplighter::config::Config;
+use lamplighter::config::{Config, LogFormat};
 use lamplighter::demo::Demo;
 use lamplighter::server::Server;
 use sd_notify::NotifyState;
@@ -79,7 +79,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    telemetry::init(&config.log.level);
+    telemetry::init(&config.log.level, config.log.format);
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         // The server has threads and runtimes of its own; this one only waits for the signals.
@@ -103,7 +103,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {
-    telemetry::init("warn");
+    telemetry::init("warn", LogFormat::Text);
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         let demo = Demo::open(args).map_err(std::io::Error::other)?;

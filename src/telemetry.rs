@@ -5,10 +5,13 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Starts logging at `level`, a level or a filter such as `info,lamplighter::api=debug`; RUST_LOG goes before it.
+use crate::config::LogFormat;
+
+/// Starts logging at `level`, a level or a filter such as `info,lamplighter::api=debug`; RUST_LOG goes before it. A line is text
+/// for people, or a JSON object with its time in UTC, level, target, message and fields.
 ///
 /// A second call, and a wrong RUST_LOG, are harmless: the first subscriber stays, the wrong filter yields to `level`.
-pub fn init(level: &str) {
+pub fn init(level: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::builder().parse(level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
@@ -16,7 +19,12 @@ pub fn init(level: &str) {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     // Complaining on standard error that standard error cannot be written panics; a full disk is no reason to.
     // The one error is that a subscriber is set already, as in tests that share a process.
-    let _ = subscriber.log_internal_errors(false).try_init();
+    let subscriber = subscriber.log_internal_errors(false);
+    let _ = match format {
+        LogFormat::Text => subscriber.try_init(),
+        // The fields of an event stand beside its level and message, where whoever searches expects them.
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
 }
 
 /// Whether `level` is a filter that [`init`] would take.

@@ -357,17 +357,18 @@ fn metrics_are_for_who_may_see_everything() {
     let text = text2;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     for line in [
-        "lamplighter_subscriptions 1.0",
-        "lamplighter_behind 1.0",
-        "lamplighter_failing 1.0",
+        "lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
+        "lamplighter_behind{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
+        "lamplighter_behind_longer_than{seconds=\"300\"} 0.0",
+        "lamplighter_failing{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
         "# TYPE lamplighter_notifies counter",
-        "lamplighter_notifies_total{transport=\"udp\",outcome=\"acknowledged\"} 2",
-        "lamplighter_notifies_total{transport=\"udp\",outcome=\"refused\"} 1",
+        "lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"acknowledged\"} 2",
+        "lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"refused\"} 1",
         "lamplighter_changes_total{cause=\"set\"} 2",
         "lamplighter_subscribes_total{effect=\"granted\"} 1",
         "# UNIT lamplighter_lamp_seen_seconds seconds",
         "lamplighter_lamp_seen_seconds_count 1",
-        "lamplighter_notify_answered_seconds_bucket{le=\"+Inf\"} 2",
+        "lamplighter_notify_answered_seconds_bucket{le=\"+Inf\",family=\"Yealink\"} 2",
         "lamplighter_panics_total 0",
         "# EOF",
     ] {

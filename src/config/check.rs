@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, History, Http, Limits, Listen, ListenTransport,
-    Log, Presence, Profile, Rates, Sip, dns, people, raw, tls,
+    Log, LogFormat, Presence, Profile, Rates, Sip, dns, hep, people, raw, tls,
 };
 use crate::package;
 
@@ -30,7 +30,8 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
     let tokens = people::tokens(source, &raw.token, &accounts)?;
-    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, history, access, api, log, tokens, accounts })
+    let hep = hep::section(source, raw.hep, &accounts)?;
+    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, history, access, api, hep, log, tokens, accounts })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {
@@ -370,7 +371,15 @@ fn api(source: Source<'_>, raw: &raw::Api) -> Result<Api, ConfigError> {
 }
 
 fn log(source: Source<'_>, raw: raw::Log) -> Result<Log, ConfigError> {
-    let Some(written) = raw.level else { return Ok(Log { level: "info".to_owned() }) };
+    let format = match raw.format.as_ref().map(|written| (written, written.get_ref().as_str())) {
+        None | Some((_, "text")) => LogFormat::Text,
+        Some((_, "json")) => LogFormat::Json,
+        Some((written, other)) => {
+            let problem = format!("\"{other}\" is no format; allowed: \"text\", \"json\"");
+            return Err(source.fault(written.span(), "log.format", problem));
+        }
+    };
+    let Some(written) = raw.level else { return Ok(Log { level: "info".to_owned(), format }) };
     if let Err(error) = crate::telemetry::check(written.get_ref()) {
         let problem = format!(
             "\"{}\" is no filter ({error}); allowed: \"error\", \"warn\", \"info\", \"debug\", \"trace\", or \
@@ -379,11 +388,11 @@ fn log(source: Source<'_>, raw: raw::Log) -> Result<Log, ConfigError> {
         );
         return Err(source.fault(written.span(), "log.level", problem));
     }
-    Ok(Log { level: written.into_inner() })
+    Ok(Log { level: written.into_inner(), format })
 }
 
 /// A number within its range, or its default.
-fn number<T: TryFrom<i64>>(
+pub(super) fn number<T: TryFrom<i64>>(
     source: Source<'_>,
     key: &str,
     written: &Option<Spanned<i64>>,

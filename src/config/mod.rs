@@ -18,6 +18,7 @@ use crate::package::PackageId;
 mod check;
 mod dns;
 mod error;
+mod hep;
 mod people;
 mod raw;
 mod sip;
@@ -28,6 +29,7 @@ mod webhook;
 
 pub use dns::Dns;
 pub use error::ConfigError;
+pub use hep::Hep;
 pub use sip::{Listen, ListenTransport, Sip};
 pub use tls::Tls;
 pub use webhook::{Webhook, WebhookUrl};
@@ -60,6 +62,8 @@ pub struct Config {
     pub access: Access,
     /// `[api]`
     pub api: Api,
+    /// `[hep]`, if there is one.
+    pub hep: Option<Hep>,
     /// `[log]`
     pub log: Log,
     /// Every `[[token]]`.
@@ -243,6 +247,18 @@ pub enum Profile {
 pub struct Log {
     /// A level or a filter of `tracing-subscriber`; the environment's RUST_LOG goes before it.
     pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text, for people.
+    #[default]
+    Text,
+    /// One JSON object, for what collects logs.
+    Json,
 }
 
 /// A bearer token of the API.

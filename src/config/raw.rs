@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) history: History,
     pub(super) access: Access,
     pub(super) api: Api,
+    pub(super) hep: Option<Spanned<Hep>>,
     pub(super) log: Log,
     pub(super) token: Vec<Spanned<Token>>,
     pub(super) account: Vec<Account>,
@@ -127,8 +128,18 @@ pub(super) struct Api {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Hep {
+    pub(super) server: Option<Spanned<String>>,
+    pub(super) node: Option<Spanned<i64>>,
+    pub(super) password: Option<Spanned<Secret>>,
+    pub(super) traffic: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) level: Option<Spanned<String>>,
+    pub(super) format: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

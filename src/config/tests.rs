@@ -257,6 +257,11 @@ fn data_access_and_log() {
     assert!(Config::parse("access.trusted = []", "l").unwrap().access.trusted.is_empty());
     assert_eq!(refused("access.trusted = ['10.0.0.0/33']").key, "access.trusted[0]");
     assert!(refused("log.level = 'lamplighter=loudly'").problem.contains("\"debug\""));
+    assert_eq!(Config::parse("log.format = 'json'", "l").unwrap().log.format, LogFormat::Json);
+    assert_eq!(Config::parse("log.level = 'warn'", "l").unwrap().log.format, LogFormat::Text);
+    let error = refused("[log]\nformat = 'xml'");
+    assert_eq!((error.key.as_str(), error.place), ("log.format", Some((2, 10))));
+    assert!(error.problem.contains("allowed: \"text\", \"json\""), "{error}");
 }
 
 #[test]

@@ -36,6 +36,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::count::Spread;
 pub use error::{JournalError, WriteFailed};
 pub use snapshot::Snapshot;
 pub use store::{Cut, Report};
@@ -93,7 +94,7 @@ pub enum Health {
 }
 
 /// Numbers for metrics, counted since the journal was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Records written.
     pub records: u64,
@@ -105,6 +106,20 @@ pub struct Stats {
     pub last_commit: Duration,
     /// Octets of log and image on disk.
     pub on_disk: u64,
+    /// Octets that are queued, being written or not yet synced.
+    pub queued: usize,
+    /// Appends whose fate somebody waits for.
+    pub awaited: usize,
+    /// Whether the disk takes what it is given.
+    pub good: bool,
+    /// How often it has begun to refuse.
+    pub failures: u64,
+    /// How long commits took (microseconds).
+    pub took: Spread,
+    /// How many records were written at once.
+    pub batches: Spread,
+    /// Appends that were refused, and why.
+    pub refused: [(&'static str, u64); 4],
 }
 
 /// What bounds the journal. Production uses the default; tests shrink it.
@@ -194,6 +209,7 @@ impl Journal {
         }
         if let Err(refused) = self.shared.admit(&mut queue, &records, true) {
             drop(queue);
+            self.shared.numbers.refuse(&refused);
             return done(Err(refused));
         }
         let end = queue.frames.len();
@@ -221,7 +237,8 @@ impl Journal {
     /// When they were not even queued.
     pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
         let mut queue = self.shared.queue.lock();
-        self.shared.admit(&mut queue, &records, false)?;
+        let admitted = self.shared.admit(&mut queue, &records, false);
+        admitted.inspect_err(|refused| self.shared.numbers.refuse(refused))?;
         let end = queue.frames.len();
         queue.entries.push(Entry { end, done: None });
         // The writer must learn of the first one's deadline, and of a queue that fills; else it may sleep on.

@@ -13,6 +13,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::count::{Sizes, one_more};
+
 use super::{
     Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, latest::Latest,
     store::Opened,
@@ -64,7 +66,14 @@ pub(super) struct Shared {
     _lock: Option<File>,
 }
 
-#[derive(Default)]
+/// Upper bounds of how long a commit takes (microseconds): from a battery-backed cache to a disk in trouble.
+static TIMES: [u64; 13] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
+/// Upper bounds of how many records are written at once.
+static BATCHES: [u64; 7] = [1, 4, 16, 64, 256, 1_024, 4_096];
+/// Why appends are refused.
+const REFUSALS: [&str; 4] = ["overloaded", "too_large", "disk", "closed"];
+
 pub(super) struct Numbers {
     pub(super) records: AtomicU64,
     pub(super) octets: AtomicU64,
@@ -75,6 +84,42 @@ pub(super) struct Numbers {
     /// Octets of the segments before it.
     pub(super) older_segments: AtomicU64,
     pub(super) snapshot: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) took: Sizes<14>,
+    pub(super) batches: Sizes<8>,
+    refused: [AtomicU64; REFUSALS.len()],
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            records: zero(),
+            octets: zero(),
+            commits: zero(),
+            last_commit_nanos: zero(),
+            segment: zero(),
+            older_segments: zero(),
+            snapshot: zero(),
+            failures: zero(),
+            took: Sizes::new(&TIMES),
+            batches: Sizes::new(&BATCHES),
+            refused: Default::default(),
+        }
+    }
+}
+
+impl Numbers {
+    /// An append was refused.
+    pub(super) fn refuse(&self, why: &WriteFailed) {
+        let place = match why {
+            WriteFailed::Overloaded => 0,
+            WriteFailed::TooLarge { .. } => 1,
+            WriteFailed::Disk(_) => 2,
+            WriteFailed::Closed => 3,
+        };
+        one_more(&self.refused[place]);
+    }
 }
 
 impl Shared {
@@ -202,7 +247,18 @@ impl Shared {
             &numbers.snapshot,
         ]
         .map(|number| number.load(Relaxed));
+        let (queued, good) = {
+            let queue = self.queue.lock();
+            (queue.held, queue.health == Health::Good)
+        };
         Stats {
+            queued,
+            good,
+            awaited: self.awaited.load(Relaxed),
+            failures: numbers.failures.load(Relaxed),
+            took: numbers.took.read(),
+            batches: numbers.batches.read(),
+            refused: std::array::from_fn(|why| (REFUSALS[why], numbers.refused[why].load(Relaxed))),
             records,
             octets,
             commits,

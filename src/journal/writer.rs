@@ -8,7 +8,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -18,6 +18,10 @@ use super::{
     queue::{Entry, Queue, Rotated, Shared},
     store::{self, Opened},
 };
+use crate::seldom::Seldom;
+
+/// A commit that takes so long is told of: two of them, and phones begin to repeat themselves (T1 is 500 ms).
+const SLOW: Duration = Duration::from_millis(250);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -29,6 +33,7 @@ pub(super) struct Writer {
     tail_since: Option<Instant>,
     /// When a failing disk is tried next.
     probe_at: Option<Instant>,
+    slow: Seldom,
     /// Emptied buffers of the last commit, so that a steady state allocates nothing.
     spare: (Vec<u8>, Vec<Entry>),
 }
@@ -46,7 +51,17 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
         let Opened { file, number, at, .. } = opened;
         let spare = (Vec::new(), Vec::new());
-        Self { shared, file, number, synced: at, tail: Vec::new(), tail_since: None, probe_at: None, spare }
+        Self {
+            shared,
+            file,
+            number,
+            synced: at,
+            tail: Vec::new(),
+            tail_since: None,
+            probe_at: None,
+            slow: Seldom::new(),
+            spare,
+        }
     }
 
     /// Writes until the journal is closed.
@@ -119,6 +134,9 @@ impl Writer {
             numbers.commits.fetch_add(1, Relaxed);
             let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             numbers.last_commit_nanos.store(nanos, Relaxed);
+            numbers.took.count(nanos / 1_000);
+            numbers.batches.count(batch.records);
+            self.complain_of_slowness(began.elapsed(), &batch);
         }
         if sync {
             let kept = self.tail.len() + batch.frames.len();
@@ -141,6 +159,16 @@ impl Writer {
         }
         batch.frames.clear();
         self.spare = (batch.frames, batch.entries);
+    }
+
+    fn complain_of_slowness(&self, took: Duration, batch: &Batch) {
+        if took >= SLOW
+            && let Some(more) = self.slow.may_say()
+        {
+            let (ms, records, octets) = (took.as_millis() as u64, batch.records, batch.frames.len());
+            let dir = self.shared.disk.dir().display();
+            tracing::warn!(%dir, ms, records, octets, more, "the disk is slow; every answer waits for it");
+        }
     }
 
     fn write(&mut self, frames: &[u8], sync: bool) -> io::Result<()> {
@@ -196,6 +224,7 @@ impl Writer {
     /// Tells whoever waits that it failed, keeps what was promised, and turns to probing.
     fn fail(&mut self, why: &dyn ToString, batch: Batch) {
         let why: Arc<str> = why.to_string().into();
+        self.shared.numbers.failures.fetch_add(1, Relaxed);
         tracing::error!(dir = %self.shared.disk.dir().display(), %why, "the journal cannot be written; trying on");
         // Gives room back, and takes away what is about to be refused.
         let _ = self.file.set_len(self.synced);

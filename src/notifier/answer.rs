@@ -19,6 +19,17 @@ pub(super) enum ToTag {
     None,
 }
 
+/// The limits that may be reached, by their keys.
+const LIMITS: [&str; 7] = [
+    "limits.subscriptions",
+    "limits.subscriptions_per_account",
+    "limits.subscriptions_per_phone",
+    "limits.watchers_per_presentity",
+    "limits.publications_per_presentity",
+    "limits.presentities_per_account",
+    "rates",
+];
+
 /// An answer: status, reason phrase, and the headers that make it more than that.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -28,6 +39,8 @@ pub(super) struct Answer {
     pub(super) to_tag: ToTag,
     /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
+    /// The limit that is reached: its place in [`LIMITS`]. Answers travel as errors, and have to be small.
+    pub(super) limit: Option<u8>,
     /// What it grants, if it is all that this answer says.
     pub(super) grant: Option<Grant>,
 }
@@ -65,6 +78,7 @@ impl Answer {
             headers: HeaderLines::default(),
             to_tag: ToTag::Stateless,
             record_route: false,
+            limit: None,
             grant: None,
         }
     }
@@ -87,16 +101,24 @@ impl Answer {
     /// The limit of one account or address: 480, so that a proxy in between does not take the whole server for
     /// overloaded (law 7).
     pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Answer {
-        Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached")
-            .with("Retry-After", retry_after)
-            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
+        Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached").at_limit(key, retry_after)
     }
 
     /// The limit of the whole server: 503.
     pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Answer {
-        Answer::new(StatusCode::ServiceUnavailable, "Server Full")
-            .with("Retry-After", retry_after)
-            .with("Warning", ("399 lamplighter \"The limit ", key, " is reached\""))
+        Answer::new(StatusCode::ServiceUnavailable, "Server Full").at_limit(key, retry_after)
+    }
+
+    fn at_limit(self, key: &'static str, retry_after: u32) -> Answer {
+        let warning = ("399 lamplighter \"The limit ", key, " is reached\"");
+        let limit = LIMITS.iter().position(|limit| *limit == key).map(|place| place as u8);
+        debug_assert!(limit.is_some(), "{key} is missing in LIMITS");
+        Answer { limit, ..self.with("Retry-After", retry_after).with("Warning", warning) }
+    }
+
+    /// The key of the limit that is reached.
+    pub(super) fn limit_key(&self) -> Option<&'static str> {
+        LIMITS.get(usize::from(self.limit?)).copied()
     }
 
     /// Adds a header.

@@ -1,9 +1,13 @@
 //! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
 
 use super::explain::Explain;
+use super::explain::story::Numbers;
+use crate::capture;
 use crate::directory::AccountNo;
+use crate::journal;
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
+use crate::transport;
 
 /// One subscription as the listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +70,30 @@ pub enum Refusal {
     /// The journal could not keep the change: the disk is full or broken.
     #[error("the change could not be written to disk, so it may not survive a restart; nothing was acknowledged")]
     NotKept,
+}
+
+/// What becomes of looking a name up: its addresses are known, there are none, no answer came in time, nobody can be asked.
+pub const LOOKUPS: [&str; 4] = ["found", "unknown", "late", "no_server"];
+
+/// How the whole server fares, room by room.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// When the server started (Unix milliseconds).
+    pub up_since_ms: u64,
+    /// The notifier.
+    pub numbers: Numbers,
+    /// Sockets and connections.
+    pub transport: transport::Stats,
+    /// The journal, where there is one.
+    pub journal: Option<journal::Stats>,
+    /// Names that wait for their turn to be looked up.
+    pub names_waiting: usize,
+    /// Names that are being looked up.
+    pub names_under_way: usize,
+    /// Names that were looked up, by [`LOOKUPS`].
+    pub lookups: [u64; LOOKUPS.len()],
+    /// Copies for the capture server, if there is one.
+    pub capture: Option<capture::Stats>,
 }
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.

@@ -10,6 +10,7 @@ use super::Notifier;
 use super::tally::Tally;
 use crate::package::PackageId;
 use crate::presence::Tick;
+use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, InFlight, Place, Subscription};
 use crate::sip::Transport;
@@ -43,7 +44,16 @@ pub(super) enum Note {
     /// A SUBSCRIBE was granted so many seconds.
     Subscribed { cseq: u32, granted: u32 },
     /// A NOTIFY was answered (408: it was not), or superseded by the next (0).
-    Notified { cseq: u32, version: u32, reply: u16, copies: u8, transport: Transport, delay: u32, bytes: u32 },
+    Notified {
+        cseq: u32,
+        version: u32,
+        reply: u16,
+        copies: u8,
+        transport: Transport,
+        family: Family,
+        delay: u32,
+        bytes: u32,
+    },
     /// The presentity changed; the lower halves of the revisions of its packages since.
     Changed { cause: Cause, revisions: [u32; 3] },
 }
@@ -71,6 +81,13 @@ struct Shard {
 pub(super) struct History {
     shards: Box<[Mutex<Shard>]>,
     per_shard: usize,
+}
+
+impl Entry {
+    /// The number of the presentity that it is about.
+    pub(super) fn presentity(&self) -> u32 {
+        self.presentity
+    }
 }
 
 impl History {
@@ -194,7 +211,14 @@ impl Notifier {
     }
 
     /// A NOTIFY was answered with this status, or not at all (408).
-    pub(super) fn note_answered(&self, now: Tick, place: Place, source: Source, flight: &InFlight, reply: u16) {
+    pub(super) fn note_answered(
+        &self,
+        now: Tick,
+        place: Place,
+        (source, family): (Source, Family),
+        flight: &InFlight,
+        reply: u16,
+    ) {
         let transport = match &flight.to {
             Destination::Datagram { .. } => Transport::Udp,
             Destination::Connection(remote) => self.settings.routing.listener(remote.listener).transport,
@@ -207,6 +231,7 @@ impl Notifier {
             reply,
             copies: flight.copies,
             transport,
+            family,
             delay: now.0.saturating_sub(flight.sent_at.0).min(u64::from(u32::MAX)) as u32,
             bytes: flight.bytes.len() as u32,
         };
@@ -216,7 +241,7 @@ impl Notifier {
     /// Another NOTIFY takes the place of the one under way, if one is.
     pub(super) fn note_superseded(&self, now: Tick, s: &Subscription) {
         if let Delivery::InFlight(flight) = &s.delivery {
-            self.note_answered(now, s.place, s.source(), flight, 0);
+            self.note_answered(now, s.place, (s.source(), s.family), flight, 0);
         }
     }
 

@@ -21,6 +21,7 @@ use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
 use crate::package;
 use crate::presence::Tick;
+use crate::presence::family::Family;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
 use crate::presence::shared::SharedTexts;
@@ -52,6 +53,7 @@ mod outbox;
 mod pace;
 mod persist;
 mod publish;
+pub mod refusals;
 mod request;
 pub mod route;
 mod subscribe;
@@ -120,7 +122,7 @@ pub struct Notifier {
     nobody: Verifier,
     names: names::Names,
     /// The names of phone models.
-    agents: SharedTexts,
+    agents: SharedTexts<Family>,
     /// What Allow-Events says.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
@@ -132,6 +134,7 @@ pub struct Notifier {
     draining: AtomicBool,
     large: write::Tally,
     history: history::History,
+    refusals: refusals::Refusals,
     feed: events::Feed,
     trace: trace::Trace,
     deeds: deeds::Deeds,
@@ -177,6 +180,7 @@ impl Notifier {
             draining: AtomicBool::new(false),
             large: write::Tally::default(),
             history,
+            refusals: refusals::Refusals::default(),
             feed: events::Feed::default(),
             trace: trace::Trace::default(),
             deeds: deeds::Deeds::default(),
@@ -227,6 +231,11 @@ impl Notifier {
     /// How many messages were not read because their source said too much.
     pub fn turned_away(&self) -> u64 {
         self.gate.dropped()
+    }
+
+    /// What has been counted since the start.
+    pub fn tally(&self) -> tally::Tally {
+        self.history.tally()
     }
 
     /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.

@@ -235,6 +235,11 @@ impl Names {
         }
     }
 
+    /// How many names are remembered, or asked for.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().entries.len()
+    }
+
     /// A target has failed: for a while others go before it (RFC 3263 section 4.3).
     pub(super) fn set_aside(&self, now: Tick, target: Target) {
         let mut state = self.0.lock();

@@ -121,7 +121,9 @@ impl Notifier {
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
-                self.gate.know(now, source.peer);
+                if !self.settings.routing.trusts(&source) {
+                    self.gate.know(now, source.peer);
+                }
                 let fate = Fate { cseq, status, retry_after, lost: false };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }
@@ -152,7 +154,7 @@ impl Notifier {
         let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let (place, source) = (subscription.place, subscription.source());
+        let (place, from) = (subscription.place, (subscription.source(), subscription.family));
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
             _ => return self.conclude_late(now, presentity, state, slot, fate, out),
@@ -160,7 +162,7 @@ impl Notifier {
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
-        self.note_answered(now, place, source, flight, status);
+        self.note_answered(now, place, from, flight, status);
         if status == NO_ANSWER && flight.detour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();

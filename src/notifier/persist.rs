@@ -17,6 +17,7 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
+use crate::presence::family::Family;
 use crate::presence::named::NamedDialog;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State};
@@ -360,7 +361,10 @@ impl Notifier {
         // It may have been told something a moment ago, which is what `told_at` says of a new one.
         let mut subscription = Subscription::new(now, beginning);
         subscription.particulars = particulars.boxed();
-        subscription.user_agent = kept.user_agent.map(|agent| self.agents.share(&agent));
+        if let Some(agent) = kept.user_agent {
+            let (agent, family) = self.agents.share(&agent, Family::of);
+            (subscription.user_agent, subscription.family) = (Some(agent), family);
+        }
         (subscription.granted, subscription.expires_at) = (kept.granted, kept.expires_at);
         // What a phone says of NOTIFYs from before the crash is out of date.
         (subscription.documents, subscription.reserved, subscription.proven) =

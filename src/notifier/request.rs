@@ -38,16 +38,21 @@ impl Notifier {
         }
         let key = match self.transactions.look_up(now.0, request) {
             Seen::New(key) => key,
-            Seen::Answered(answer) => return self.answer_again(&answer, request, &uri, source, out),
-            Seen::InProgress => return,
+            Seen::Answered(answer) => {
+                self.refusals.repeated();
+                return self.answer_again(&answer, request, &uri, source, out);
+            }
+            Seen::InProgress => return self.refusals.repeated(),
             // On a stream nothing is repeated, and what is there is no sign that the sender wonders.
             Seen::Stalled if source.is_stream() => return,
             Seen::Stalled => {
+                self.refusals.repeated();
                 let answer = Answer { to_tag: ToTag::None, ..Answer::new(StatusCode::Trying, "Trying") };
                 return self.send_answer(&answer, request, source, out);
             }
             Seen::Merged => {
                 let answer = Answer::new(StatusCode::LoopDetected, "Merged Request");
+                self.refusals.decided(verb, &answer);
                 return self.send_answer(&answer, request, source, out);
             }
         };
@@ -69,6 +74,7 @@ impl Notifier {
                 _ => self.options(now, request, out),
             })
             .unwrap_or_else(|refusal| refusal);
+        self.refusals.decided(verb, &answer);
         tracing::debug!(
             peer = %source.peer, method = request.cseq.method, uri = uri.text, call_id = request.call_id,
             status = answer.status.code(), reason = &*answer.reason, "request answered"
@@ -241,6 +247,7 @@ impl Notifier {
             return;
         }
         let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
+        self.refusals.unreadable(&answer);
         tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
         let bytes =
             self.write_answer(&answer, head, source, head.first(Name::CallId).unwrap_or_default(), &mut out.pool);

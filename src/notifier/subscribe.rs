@@ -11,6 +11,7 @@ use super::wheel::Watch;
 use super::write::is_sips;
 use super::{Notifier, Outbox};
 use crate::package;
+use crate::presence::family::Family;
 use crate::presence::phone::PhoneId;
 use crate::presence::presentity::{Presentity, State, StateTag};
 use crate::presence::subscription::{Beginning, Delivery, MaxRate, Particulars, Place, Subscription, Suppressed};
@@ -244,7 +245,8 @@ impl Notifier {
             let end = user_agent.char_indices().nth(MAX_USER_AGENT).map_or(user_agent.len(), |(at, _)| at);
             let user_agent = &user_agent[..end];
             if subscription.user_agent.as_deref() != Some(user_agent) {
-                subscription.user_agent = Some(self.agents.share(user_agent));
+                let (user_agent, family) = self.agents.share(user_agent, Family::of);
+                (subscription.user_agent, subscription.family) = (Some(user_agent), family);
             }
         }
         self.note_subscribed(now, presentity, subscription);

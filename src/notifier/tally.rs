@@ -2,12 +2,12 @@
 //! counter is fought over; they are put together when somebody asks.
 
 use super::history::{Cause, Note};
-use crate::sip::Transport;
+use crate::presence::family::Family;
+pub use crate::transport::TRANSPORTS;
+pub(super) use crate::transport::place;
 
 /// The upper bounds of the histograms' buckets (ms); what is slower goes into one more.
 pub const BOUNDS: [u32; 11] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 32_000];
-/// How NOTIFYs are carried.
-pub const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "ws", "wss"];
 /// What becomes of them.
 pub const OUTCOMES: [&str; 4] = ["acknowledged", "refused", "unanswered", "superseded"];
 /// Why lamps change.
@@ -36,14 +36,14 @@ impl Delays {
 }
 
 /// Everything that is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// NOTIFYs by [`TRANSPORTS`] and [`OUTCOMES`].
-    pub notifies: [[u64; OUTCOMES.len()]; TRANSPORTS.len()],
+    /// NOTIFYs by the number of the phone's family, [`TRANSPORTS`] and [`OUTCOMES`].
+    pub notifies: [[[u64; OUTCOMES.len()]; TRANSPORTS.len()]; Family::COUNT],
     /// Copies of NOTIFYs, and NOTIFYs in their place, that left for want of an answer.
     pub copies: u64,
-    /// From a NOTIFY to the answer that acknowledges it.
-    pub delays: Delays,
+    /// From a NOTIFY to the answer that acknowledges it, by the number of the phone's family.
+    pub delays: [Delays; Family::COUNT],
     /// From a change of a lamp until a phone has acknowledged it.
     pub lamp_delays: Delays,
     /// SUBSCRIBEs that were granted a time, and those that ended a subscription.
@@ -57,20 +57,20 @@ impl Tally {
         match *note {
             Note::Subscribed { granted, .. } => self.subscribed[usize::from(granted == 0)] += 1,
             Note::Changed { cause, .. } => self.changes[cause as usize] += 1,
-            Note::Notified { reply, copies, transport, delay, .. } => {
+            Note::Notified { reply, copies, transport, family, delay, .. } => {
                 let outcome = match reply {
                     0 => 3,
                     408 => 2,
                     200..300 => 0,
                     _ => 1,
                 };
-                self.notifies[place(transport)][outcome] += 1;
+                self.notifies[family.number()][place(transport)][outcome] += 1;
                 // Of one that was superseded, its successor goes on counting.
                 if reply != 0 {
                     self.copies += u64::from(copies);
                 }
                 if outcome == 0 {
-                    self.delays.count(delay);
+                    self.delays[family.number()].count(delay);
                 }
             }
         }
@@ -81,24 +81,15 @@ impl Tally {
     }
 
     pub(super) fn add(&mut self, other: &Tally) {
-        for (sums, more) in self.notifies.iter_mut().zip(other.notifies) {
+        let notifies = self.notifies.as_flattened_mut().iter_mut().zip(other.notifies.as_flattened());
+        for (sums, more) in notifies {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         }
         self.copies += other.copies;
-        self.delays.add(&other.delays);
+        self.delays.iter_mut().zip(&other.delays).for_each(|(sum, more)| sum.add(more));
         self.lamp_delays.add(&other.lamp_delays);
         self.subscribed.iter_mut().zip(other.subscribed).for_each(|(sum, more)| *sum += more);
         self.changes.iter_mut().zip(other.changes).for_each(|(sum, more)| *sum += more);
-    }
-}
-
-fn place(transport: Transport) -> usize {
-    match transport {
-        Transport::Udp => 0,
-        Transport::Tcp | Transport::Sctp => 1,
-        Transport::Tls | Transport::TlsSctp => 2,
-        Transport::Ws => 3,
-        Transport::Wss => 4,
     }
 }
 

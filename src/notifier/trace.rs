@@ -30,6 +30,8 @@ const MOST_OCTETS: usize = 1024 * 1024;
 const KEPT_FOR: u64 = 3_600_000;
 /// Header fields whose value proves something; none has a short form.
 const SECRETS: [&str; 4] = ["authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"];
+/// What their value may begin with that proves nothing yet; any other word may be the proof itself.
+const SCHEMES: [&str; 3] = ["Digest", "Basic", "Bearer"];
 
 /// All that is traced.
 #[derive(Debug, Default)]
@@ -189,9 +191,12 @@ fn without_secrets(text: &str) -> String {
         secret = name.is_some_and(|name| SECRETS.iter().any(|known| name.eq_ignore_ascii_case(known)));
         match field.filter(|_| secret) {
             Some((name, value)) => {
-                let scheme =
-                    value.split_whitespace().next().filter(|word| word.bytes().all(|b| b.is_ascii_alphanumeric()));
-                kept.push_str(&format!("{name}: {} (removed)", scheme.unwrap_or_default()));
+                let first = value.split_whitespace().next().unwrap_or_default();
+                let scheme = SCHEMES.iter().find(|known| first.eq_ignore_ascii_case(known));
+                kept.push_str(name);
+                kept.push_str(": ");
+                scheme.iter().for_each(|scheme| kept.extend([scheme, " "]));
+                kept.push_str("(removed)");
                 kept.push_str(if line.ends_with('\n') { "\r\n" } else { "" });
             }
             None => kept.push_str(line),
@@ -292,7 +297,10 @@ mod tests {
                     Authorization: in a body";
         let kept = without_secrets(text);
         assert!(!kept.contains("s3cret") && !kept.contains("username"), "{kept}");
-        assert!(kept.contains("AUTHORIZATION : Digest (removed)\r\nCall-ID: x\r\n"), "{kept}");
+        assert!(
+            kept.contains("AUTHORIZATION : Digest (removed)\r\nCall-ID: x\r\nProxy-Authorization: (removed)"),
+            "{kept}"
+        );
         assert!(kept.ends_with("\r\n\r\nAuthorization: in a body"), "{kept}");
         assert_eq!(without_secrets("no head at all"), "no head at all");
     }

@@ -8,6 +8,7 @@
 pub mod aor;
 pub mod calls;
 pub mod facts;
+pub mod family;
 pub mod named;
 pub mod phone;
 pub mod presentity;

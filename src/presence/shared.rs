@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::DashSet;
+use dashmap::DashMap;
 use foldhash::quality::RandomState;
 
 /// A text with many owners, each of whom spends one word on it: there are a million of them and far fewer texts.
@@ -58,10 +58,10 @@ impl Eq for SharedText {}
 /// The most texts that are shared. Strangers may make up as many as they like; beyond this everybody has his own.
 const MOST: usize = 4_096;
 
-/// Texts that are shared.
+/// Texts that are shared, each with what is known of it from having looked at it once.
 #[derive(Debug, Default)]
-pub struct SharedTexts {
-    known: DashSet<SharedText, RandomState>,
+pub struct SharedTexts<T> {
+    known: DashMap<SharedText, T, RandomState>,
     /// How many found no room.
     turned_away: AtomicUsize,
 }
@@ -69,20 +69,21 @@ pub struct SharedTexts {
 /// So many find no room before it is looked again whether some could be made.
 const LOOK_EVERY: usize = 1_024;
 
-impl SharedTexts {
-    /// The shared copy of a text.
-    pub fn share(&self, text: &str) -> SharedText {
+impl<T: Copy> SharedTexts<T> {
+    /// The shared copy of a text, and what `look` finds in it.
+    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (SharedText, T) {
         if let Some(known) = self.known.get(text) {
-            return known.clone();
+            return (known.key().clone(), *known);
         }
+        let found = look(text);
         let text = SharedText::from(text);
         if self.known.len() >= MOST && self.turned_away.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
-            self.known.retain(|text| Arc::strong_count(&text.0) > 1);
+            self.known.retain(|text, _| Arc::strong_count(&text.0) > 1);
         }
         if self.known.len() < MOST {
-            self.known.insert(text.clone());
+            self.known.insert(text.clone(), found);
         }
-        text
+        (text, found)
     }
 }
 
@@ -93,11 +94,12 @@ mod tests {
     #[test]
     fn the_same_text_is_kept_once_and_those_that_nobody_has_make_room() {
         let texts = SharedTexts::default();
-        let one = texts.share("snom");
-        assert!(one.is_same(&texts.share("snom")));
+        let share = |text: &str| texts.share(text, str::len);
+        let (one, length) = share("snom");
+        assert!(length == 4 && one.is_same(&share("snom").0));
         for number in 0..2 * MOST {
-            texts.share(&number.to_string());
+            share(&number.to_string());
         }
-        assert!(texts.known.len() <= MOST && one.is_same(&texts.share("snom")));
+        assert!(texts.known.len() <= MOST && one.is_same(&share("snom").0));
     }
 }

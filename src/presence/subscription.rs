@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::family::Family;
 use super::named::NamedDialog;
 use super::phone::Phone;
 use super::shared::SharedText;
@@ -78,6 +79,8 @@ pub struct Subscription {
     pub written: Option<SharedText>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<SharedText>,
+    /// What that says of the make of the phone.
+    pub family: Family,
     /// The way that the latest SUBSCRIBE came.
     pub way: PackedSource,
     /// Granted then, in seconds.
@@ -287,6 +290,7 @@ impl Subscription {
             dialog,
             written,
             user_agent: None,
+            family: Family::default(),
             way: source.into(),
             granted: 0,
             expires_at: now,

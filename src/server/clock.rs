@@ -20,6 +20,11 @@ impl Clock {
         Clock { start: Instant::now(), started_at: unix.as_millis() as u64 }
     }
 
+    /// When the server started.
+    pub(super) fn started(&self) -> Tick {
+        Tick(self.started_at)
+    }
+
     pub(super) fn now(&self) -> Tick {
         Tick(self.started_at + self.start.elapsed().as_millis() as u64)
     }

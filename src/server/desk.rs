@@ -5,35 +5,34 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::resolver::Resolver;
+use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
-use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
+use crate::transport::Shared;
 
-#[derive(Debug)]
 pub(super) struct Desk {
-    notifier: Arc<Notifier>,
-    clock: Clock,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) clock: Clock,
     /// To the thread that sends. Each API call adds at most one slice of a fan-out, and they are limited in number.
-    errands: mpsc::UnboundedSender<Outbox>,
-    journal: Option<Arc<Journal>>,
+    pub(super) errands: mpsc::UnboundedSender<Outbox>,
+    pub(super) journal: Option<Arc<Journal>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) resolver: Arc<Resolver>,
+    /// Names that wait for the resolver.
+    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) tap: Option<Arc<Tap>>,
 }
 
 impl Desk {
-    pub(super) fn new(
-        notifier: Arc<Notifier>,
-        clock: Clock,
-        journal: Option<Arc<Journal>>,
-        errands: mpsc::UnboundedSender<Outbox>,
-    ) -> Desk {
-        Desk { notifier, clock, errands, journal }
-    }
-
     /// Has everything sent, once the journal has kept what has to be kept (law 5).
     fn hand_over(&self, mut out: Outbox) -> Result<(), Refusal> {
         let mut result = Ok(());
@@ -146,8 +145,18 @@ impl Explain for Desk {
         self.notifier.overview(self.clock.now(), account)
     }
 
-    fn numbers(&self) -> Numbers {
-        self.notifier.numbers(self.clock.now())
+    fn vitals(&self) -> Vitals {
+        let (names_under_way, lookups) = self.resolver.stats();
+        Vitals {
+            up_since_ms: self.clock.started().0,
+            numbers: self.notifier.numbers(self.clock.now(), self.clock.started()),
+            transport: self.shared.stats(),
+            journal: self.journal.as_ref().map(|journal| journal.stats()),
+            names_waiting: self.questions.max_capacity() - self.questions.capacity(),
+            names_under_way,
+            lookups,
+            capture: self.tap.as_ref().map(|tap| tap.stats()),
+        }
     }
 
     fn listen(&self, on: bool) {

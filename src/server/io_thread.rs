@@ -13,9 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::StartError;
 use super::clock::Clock;
 use super::resolver::Resolver;
+use super::watchman::Watchman;
 use crate::journal::{Health, Journal, WriteFailed};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
+use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::wire::Fault;
 use crate::transport::{
@@ -26,6 +28,8 @@ use crate::transport::{
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
 /// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
 const LONGEST_SLEEP: u64 = 50;
+/// A disk that fails does so for every change.
+static UNKEPT: Seldom = Seldom::new();
 /// How often the files of `[tls]` are looked at.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,8 @@ pub(super) struct Chores {
     pub(super) questions: mpsc::Receiver<Question>,
     /// Who knows them.
     pub(super) resolver: Arc<Resolver>,
+    /// Who looks round now and then.
+    pub(super) watchman: Watchman,
 }
 
 /// What every task of the thread shares.
@@ -105,7 +111,9 @@ impl IoThread {
             let listen = |source| StartError::Listen { what: what(), source };
             match listener.transport {
                 Transport::Udp => {
-                    sockets.push(Some(Arc::new(Datagrams::bind(listener.address, no).map_err(listen)?)));
+                    let socket = Datagrams::bind(listener.address, no).map_err(listen)?;
+                    self.shared.watch(&socket);
+                    sockets.push(Some(Arc::new(socket)));
                 }
                 _ => {
                     sockets.push(None);
@@ -143,10 +151,11 @@ impl IoThread {
                 }
                 tokio::spawn(worker.clone().serve_opened(connections));
                 if let Some(chores) = chores {
-                    let Chores { errands, undeliverable, questions, resolver } = chores;
+                    let Chores { errands, undeliverable, questions, resolver, watchman } = chores;
                     tokio::spawn(worker.clone().run_errands(errands, undeliverable));
                     tokio::spawn(worker.clone().look_names_up(questions, resolver));
                     tokio::spawn(worker.clone().keep_time());
+                    tokio::spawn(watchman.walk());
                     if let Some(tls) = self.tls {
                         tokio::spawn(keep_fresh(tls));
                     }
@@ -181,6 +190,7 @@ impl Worker {
             // The clock is read when a datagram is there, not when the wait for it began.
             let received = socket
                 .receive(|source, bytes| {
+                    self.hub.shared().came(source, bytes);
                     self.notifier.receive(self.clock.now(), source, bytes, &mut out);
                 })
                 .await;
@@ -332,7 +342,9 @@ impl Worker {
         while let Some(Kept { mut out, own, result }) = kept.recv().await {
             match result {
                 Err(failure) if own => {
-                    tracing::warn!(%failure, "a change could not be kept, so it is not acknowledged");
+                    if let Some(more) = UNKEPT.may_say() {
+                        tracing::warn!(%failure, more, "a change could not be kept, so it is not acknowledged");
+                    }
                     self.notifier.refuse_unkept(self.clock.now(), &mut out);
                 }
                 // What only came after others leaves all the same: what is in memory goes on being served.

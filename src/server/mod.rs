@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{ApiState, Service, WebhookError, Webhooks};
+use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Key};
@@ -25,16 +26,20 @@ mod desk;
 mod http;
 mod io_thread;
 mod resolver;
+mod watchman;
 
 use clock::Clock;
 use desk::Desk;
 use io_thread::IoThread;
 use resolver::Resolver;
+use watchman::Watchman;
 
 /// How long phones have to answer what is under way when the server is to stop.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
 /// How often it is looked whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the last copies may take to leave for the capture server.
+const FLUSH_WITHIN: Duration = Duration::from_millis(300);
 /// How long the threads may take to stop after that.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,6 +63,9 @@ pub enum StartError {
     /// The receiver of a webhook cannot be served.
     #[error("[[account.webhook]]: {0}")]
     Webhook(#[from] WebhookError),
+    /// Nothing can be copied to the capture server.
+    #[error("[hep]: cannot send to the capture server: {0}")]
+    Capture(io::Error),
     /// The system gave us no thread or no runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -75,6 +83,7 @@ pub struct Server {
     addresses: Vec<String>,
     tls: Option<Arc<Tls>>,
     journal: Option<Arc<Journal>>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl Server {
@@ -89,6 +98,8 @@ impl Server {
             is_free(listener.address, listener.transport)
                 .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
         }
+        let tap = config.hep.as_ref().map(|hep| Tap::start(hep, heard_at(config))).transpose();
+        let tap = tap.map_err(StartError::Capture)?;
         let (journal, recovered) = match config.data.durability {
             Durability::Memory => (None, Vec::new()),
             Durability::Strict => open_journal(config, journal::Durability::Strict)?,
@@ -114,6 +125,7 @@ impl Server {
                 trusted: config.access.trusted.clone(),
             },
             tls.clone(),
+            tap.clone(),
             failures,
         );
         let (stop, stopping) = watch::channel(false);
@@ -124,8 +136,13 @@ impl Server {
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         // The first thread also sends what comes from the API and from the timers, and asks for names.
-        let mut first =
-            Some(io_thread::Chores { errands: errands_in, undeliverable, questions: questions_in, resolver });
+        let mut first = Some(io_thread::Chores {
+            errands: errands_in,
+            undeliverable,
+            questions: questions_in,
+            resolver: Arc::clone(&resolver),
+            watchman: Watchman { notifier: Arc::clone(&notifier), shared: Arc::clone(&shared), tap: tap.clone() },
+        });
         for number in 0..count {
             let thread = IoThread {
                 notifier: Arc::clone(&notifier),
@@ -141,9 +158,19 @@ impl Server {
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }
         let ready = Arc::new(AtomicBool::new(true));
+        let desk = Desk {
+            notifier: Arc::clone(&notifier),
+            clock,
+            errands,
+            journal: journal.clone(),
+            shared,
+            resolver,
+            questions,
+            tap: tap.clone(),
+        };
         let state = ApiState {
             directory,
-            control: Arc::new(Desk::new(Arc::clone(&notifier), clock, journal.clone(), errands)),
+            control: Arc::new(desk),
             strict_compat: config.api.strict_compat,
             ready: Arc::clone(&ready),
             node: node_name(),
@@ -153,7 +180,7 @@ impl Server {
         threads.push(http::spawn(config.http.listen, service, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
-        Ok(Server { notifier, stop, ready, threads, ended, addresses, tls, journal })
+        Ok(Server { notifier, stop, ready, threads, ended, addresses, tls, journal, tap })
     }
 
     /// What it listens on, for people.
@@ -193,6 +220,9 @@ impl Server {
             journal.close();
             tracing::info!("the journal is closed");
         }
+        if let Some(tap) = &self.tap {
+            tap.flush(FLUSH_WITHIN);
+        }
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             let _ = thread.join();
         }
@@ -230,6 +260,16 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
         sent_by: sent_by(listen.address).into(),
     };
     config.sip.listen.iter().map(listener).collect()
+}
+
+/// Our sockets as captures name them.
+fn heard_at(config: &Config) -> Vec<Here> {
+    let advertised = config.sip.advertise.as_deref();
+    let here = |listen: &crate::config::Listen| Here {
+        address: seen_address(listen.address, advertised),
+        datagrams: listen.transport == ListenTransport::Udp,
+    };
+    config.sip.listen.iter().map(here).collect()
 }
 
 /// The name of this machine, which listings show.

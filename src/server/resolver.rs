@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
@@ -15,6 +16,8 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Dns;
+use crate::count::one_more;
+use crate::notifier::control::LOOKUPS;
 use crate::notifier::names::{Answer, Candidate, Question, Unresolved};
 use crate::sip::Transport;
 use crate::transport::Listener;
@@ -42,6 +45,7 @@ pub(super) struct Resolver {
     /// The kinds of addresses that we can send to.
     kinds: Vec<RecordType>,
     room: Arc<Semaphore>,
+    counts: [AtomicU64; LOOKUPS.len()],
 }
 
 /// Where a service is offered: from the DNS, or guessed from the name.
@@ -89,6 +93,7 @@ impl Resolver {
             transports: [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|t| spoken(*t)).collect(),
             kinds: kinds.into_iter().filter(|(v4, _)| sends_to(*v4)).map(|(_, kind)| kind).collect(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
+            counts: Default::default(),
         })
     }
 
@@ -100,6 +105,25 @@ impl Resolver {
 
     /// Answers a question, in no more than two seconds.
     pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Unresolved> {
+        let answer = self.search(question).await;
+        one_more(
+            &self.counts[match &answer {
+                Ok(_) => 0,
+                Err(Unresolved::Unknown) => 1,
+                Err(Unresolved::Late) => 2,
+                Err(Unresolved::NoServer) => 3,
+            }],
+        );
+        answer
+    }
+
+    /// How many are being answered, and what became of the others: by [`LOOKUPS`].
+    pub(super) fn stats(&self) -> (usize, [u64; LOOKUPS.len()]) {
+        let under_way = AT_ONCE - self.room.available_permits();
+        (under_way, std::array::from_fn(|outcome| self.counts[outcome].load(Relaxed)))
+    }
+
+    async fn search(&self, question: &Question) -> Result<Answer, Unresolved> {
         let dns = self.dns.as_ref().ok_or(Unresolved::NoServer)?;
         let mut search = Search { dns, kinds: &self.kinds, found: Vec::new(), until: None };
         let searched = tokio::time::timeout(ANSWER_WITHIN, search.run(question, &self.transports)).await;

@@ -7,10 +7,16 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::seldom::Seldom;
+
 use super::door::Door;
 use super::hub::Shared;
 use super::{Connection, ListenerNo, listening_socket};
 
+/// Somebody who opens more connections than he may opens many.
+static TOO_MANY: Seldom = Seldom::new();
+/// It is tried ten times in a second.
+static NOT_ACCEPTED: Seldom = Seldom::new();
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
@@ -39,7 +45,9 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(e) => {
                     // Out of descriptors, most likely; it may get better when connections close.
-                    tracing::warn!(error = %e, "a connection could not be accepted");
+                    if let Some(more) = NOT_ACCEPTED.may_say() {
+                        tracing::warn!(error = %e, more, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -47,7 +55,9 @@ impl Acceptor {
             let permit = match self.shared.permit_from(peer.ip()) {
                 Ok(permit) => permit,
                 Err(limit) => {
-                    tracing::warn!(%peer, limit, "a limit is reached; a connection was closed");
+                    if let Some(more) = TOO_MANY.may_say() {
+                        tracing::warn!(%peer, limit, more, "a limit is reached; a connection was closed");
+                    }
                     continue;
                 }
             };
@@ -77,7 +87,7 @@ async fn admit(
         // Scanners, mostly.
         Err(error) => return tracing::debug!(%peer, %error, "a connection did not come in"),
     };
-    let (flow, outgoing) = shared.register(passage.frames.is_some());
+    let (flow, outgoing) = shared.register(door.transport(), listener, peer);
     each(Connection::new(flow, door.transport(), listener, peer, passage, Arc::clone(&shared)));
     outgoing.write_to(&shared, flow, writing).await;
 }

@@ -84,7 +84,13 @@ impl Connection {
                 return None;
             }
             match self.cut() {
-                Cut::Arrival(arrival) => return Some(arrival),
+                Cut::Arrival(arrival) => {
+                    if let Arrival::Message(bytes) = &arrival {
+                        self.shared.passing(self.source.transport).message_came();
+                        self.shared.came(self.source, bytes);
+                    }
+                    return Some(arrival);
+                }
                 Cut::More => {}
                 Cut::End => return None,
             }
@@ -106,7 +112,10 @@ impl Connection {
             };
             buffer.reserve(8 * 1024);
             match tokio::time::timeout_at(look, self.reading.read_buf(buffer)).await {
-                Ok(Ok(length)) if length > 0 => asked = false,
+                Ok(Ok(length)) if length > 0 => {
+                    self.shared.passing(self.source.transport).came(length);
+                    asked = false;
+                }
                 Err(_) if look < until && !asked => {
                     self.shared.queue_frame(self.flow, Frames::ping());
                     asked = true;

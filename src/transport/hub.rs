@@ -1,7 +1,7 @@
 //! The hub: one place to send from, over whatever socket or connection a packet needs.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,15 +9,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
-use super::{Connection, Datagrams, Destination, FlowId, Listener, Packet, Remote, Ticket, Tls};
+use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
+use crate::capture::Tap;
+use crate::count::{PerThread, one_more};
+use crate::seldom::Seldom;
 use crate::sip::Transport;
 
+/// A network that stops stops for many.
+static NOT_READING: Seldom = Seldom::new();
 /// The most messages that wait for one connection. A proxy's connection carries thousands of dialogs.
 const QUEUE: usize = 65_536;
 /// The most octets that wait for one connection; a peer that lets more pile up does not read, and is dropped.
@@ -29,6 +36,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// How many handshakes and upgrades may be under way at once. Each may last ten seconds and costs far more than the
 /// connection that it is for, so those who only begin them are kept from taking all the room.
 const PASSING: usize = 1_024;
+
+/// The limits that a connection may meet at once.
+const LIMITS: [&str; 2] = ["limits.tcp_connections", "limits.tcp_connections_per_address"];
 
 /// How many connections there may be.
 #[derive(Clone, Debug)]
@@ -52,18 +62,32 @@ pub struct Shared {
     /// Connections by where they come from.
     from: DashMap<IpAddr, usize>,
     room: Room,
-    passing: Semaphore,
+    handshakes: Semaphore,
     /// For the connections over TLS that we open.
     tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
+    /// Where copies of all messages go, if they do.
+    tap: Option<Arc<Tap>>,
+    counts: PerThread<Streams>,
+    datagrams: Mutex<Vec<Arc<DatagramCounts>>>,
+    refused: [AtomicU64; LIMITS.len()],
+    not_reading: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
 struct Flow {
     queue: mpsc::Sender<(Bytes, Option<Ticket>)>,
     octets: Arc<AtomicUsize>,
+    transport: Transport,
+    listener: ListenerNo,
+    peer: SocketAddr,
+}
+
+impl Flow {
     /// A WebSocket: every message goes into a frame.
-    framed: bool,
+    fn is_framed(&self) -> bool {
+        matches!(self.transport, Transport::Ws | Transport::Wss)
+    }
 }
 
 /// Counts an open connection while it lives.
@@ -88,7 +112,12 @@ impl Drop for Permit {
 impl Shared {
     /// Connections for which there is `room`; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
     /// subscription is under way, so that channel is as bounded as the table is.
-    pub fn new(room: Room, tls: Option<Arc<Tls>>, failures: mpsc::UnboundedSender<Ticket>) -> Arc<Shared> {
+    pub fn new(
+        room: Room,
+        tls: Option<Arc<Tls>>,
+        tap: Option<Arc<Tap>>,
+        failures: mpsc::UnboundedSender<Ticket>,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             flows: DashMap::new(),
             opened: DashMap::new(),
@@ -96,10 +125,52 @@ impl Shared {
             open: AtomicUsize::new(0),
             from: DashMap::new(),
             room,
-            passing: Semaphore::new(PASSING),
+            handshakes: Semaphore::new(PASSING),
             tls,
             failures,
+            tap,
+            counts: PerThread::default(),
+            datagrams: Mutex::default(),
+            refused: Default::default(),
+            not_reading: AtomicU64::new(0),
         })
+    }
+
+    /// What is counted of the connections of a transport, by this thread.
+    pub(super) fn passing(&self, transport: Transport) -> &super::counts::Passing {
+        &self.counts.mine()[place(transport)]
+    }
+
+    /// A message has come: it is copied, if all is to be.
+    pub fn came(&self, source: Source, bytes: &[u8]) {
+        if let Some(tap) = &self.tap {
+            tap.came(source.listener.0, source.peer, bytes);
+        }
+    }
+
+    /// Has the numbers of a datagram socket added to those of the others.
+    pub fn watch(&self, socket: &Datagrams) {
+        self.datagrams.lock().push(Arc::clone(socket.counts()));
+    }
+
+    /// What has passed the sockets, and what waits there.
+    pub fn stats(&self) -> Stats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut streams = StreamStats {
+            traffic: std::array::from_fn(|transport| traffic(&self.counts, transport)),
+            refused: std::array::from_fn(|limit| (LIMITS[limit], read(&self.refused[limit]))),
+            not_reading: read(&self.not_reading),
+            ..StreamStats::default()
+        };
+        for flow in &self.flows {
+            let octets = flow.octets.load(Ordering::Relaxed);
+            streams.open[place(flow.transport)] += 1;
+            streams.waiting += flow.queue.max_capacity() - flow.queue.capacity();
+            streams.waiting_octets += octets;
+            streams.waiting_octets_most = streams.waiting_octets_most.max(octets);
+        }
+        let datagrams = DatagramStats::of(self.datagrams.lock().iter().map(Arc::as_ref));
+        Stats { datagrams, streams }
     }
 
     /// How many connections are open.
@@ -117,13 +188,17 @@ impl Shared {
     /// The same for a connection that comes in. The error names the limit that is reached.
     pub(super) fn permit_from(self: &Arc<Self>, from: IpAddr) -> Result<Permit, &'static str> {
         let from = from.to_canonical();
-        let mut permit = self.permit().ok_or("limits.tcp_connections")?;
+        let refuse = |limit: usize| {
+            one_more(&self.refused[limit]);
+            LIMITS[limit]
+        };
+        let mut permit = self.permit().ok_or_else(|| refuse(0))?;
         if self.room.trusted.iter().any(|net| net.contains(&from)) {
             return Ok(permit);
         }
         let mut count = self.from.entry(from).or_default();
         if *count >= self.room.per_address {
-            return Err("limits.tcp_connections_per_address");
+            return Err(refuse(1));
         }
         *count += 1;
         drop(count);
@@ -132,8 +207,8 @@ impl Shared {
     }
 
     /// Takes one of the handshakes that there may be at once; none when all are taken.
-    pub(super) fn passing(&self) -> Option<SemaphorePermit<'_>> {
-        self.passing.try_acquire().ok()
+    pub(super) fn handshake(&self) -> Option<SemaphorePermit<'_>> {
+        self.handshakes.try_acquire().ok()
     }
 
     fn report(&self, ticket: Option<Ticket>) {
@@ -143,13 +218,13 @@ impl Shared {
         }
     }
 
-    /// Makes a flow known; what is queued for it comes out of the receiver. Messages of a `framed` one go into frames.
-    pub(super) fn register(&self, framed: bool) -> (FlowId, Outgoing) {
+    /// Makes a flow known; what is queued for it comes out of the receiver.
+    pub(super) fn register(&self, transport: Transport, listener: ListenerNo, peer: SocketAddr) -> (FlowId, Outgoing) {
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let (sender, queue) = mpsc::channel(QUEUE);
         let octets = Arc::new(AtomicUsize::new(0));
-        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), framed });
-        (id, Outgoing { queue, octets })
+        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), transport, listener, peer });
+        (id, Outgoing { queue, octets, transport })
     }
 
     /// Takes no more for a flow. What is queued is still written, then its connection is closed.
@@ -165,7 +240,10 @@ impl Shared {
     /// Queues a message for a flow; false if that flow is gone.
     fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };
-        let bytes = if flow.framed { &Frames::wrap(bytes) } else { bytes };
+        if let Some(tap) = &self.tap {
+            tap.left(flow.listener.0, flow.peer, bytes);
+        }
+        let bytes = if flow.is_framed() { &Frames::wrap(bytes) } else { bytes };
         self.push(id, &flow, bytes, ticket)
     }
 
@@ -179,7 +257,11 @@ impl Shared {
     fn push(&self, id: FlowId, flow: &Flow, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let waiting = flow.octets.fetch_add(bytes.len(), Ordering::Relaxed);
         if waiting > QUEUE_OCTETS || flow.queue.try_send((bytes.clone(), ticket)).is_err() {
-            tracing::warn!(flow = id.0, octets = waiting, "a peer does not read; its connection is closed");
+            if let Some(more) = NOT_READING.may_say() {
+                let peer = flow.peer;
+                tracing::warn!(%peer, octets = waiting, more, "a peer does not read; its connection is closed");
+            }
+            one_more(&self.not_reading);
             self.close(id);
             return false;
         }
@@ -192,6 +274,7 @@ impl Shared {
 pub(super) struct Outgoing {
     queue: mpsc::Receiver<(Bytes, Option<Ticket>)>,
     octets: Arc<AtomicUsize>,
+    transport: Transport,
 }
 
 impl Outgoing {
@@ -214,7 +297,9 @@ impl Outgoing {
                 socket.flush().await
             };
             let written = tokio::time::timeout(PATIENCE, write).await;
-            if !matches!(written, Ok(Ok(()))) {
+            if matches!(written, Ok(Ok(()))) {
+                shared.passing(self.transport).left(tickets.len(), chunk.len());
+            } else {
                 tickets.drain(..).for_each(|ticket| shared.report(ticket));
                 break;
             }
@@ -256,6 +341,11 @@ impl Hub {
         Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
+    /// What it shares with the other threads.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Sends packets in order, or reports the tickets of those that cannot be sent. Takes them all out.
     pub async fn send_all(&self, packets: &mut Vec<Packet>) {
         let mut rest = packets.as_slice();
@@ -266,7 +356,10 @@ impl Hub {
                     let alike = |next: &&Packet| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
                     let run = rest.iter().take_while(alike).count();
                     match self.datagrams.get(listener.0 as usize) {
-                        Some(Some(socket)) => socket.send_all(&rest[..run]).await,
+                        Some(Some(socket)) => {
+                            self.copy(&rest[..run]);
+                            socket.send_all(&rest[..run]).await;
+                        }
                         _ => rest[..run].iter().for_each(|packet| self.shared.report(packet.ticket)),
                     }
                     run
@@ -290,6 +383,16 @@ impl Hub {
         packets.clear();
     }
 
+    /// Has datagrams copied, if all is to be.
+    fn copy(&self, datagrams: &[Packet]) {
+        let Some(tap) = &self.shared.tap else { return };
+        for packet in datagrams {
+            if let Destination::Datagram { listener, peer } = packet.to {
+                tap.left(listener.0, peer, &packet.bytes);
+            }
+        }
+    }
+
     /// Sends over a connection of ours, opening one where there is none. Nobody waits for it to open.
     fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<Ticket>) {
         let Remote { listener, peer, .. } = remote;
@@ -299,7 +402,7 @@ impl Hub {
         }
         let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
         let Some(permit) = self.shared.permit() else { return self.shared.report(ticket) };
-        let (id, outgoing) = self.shared.register(false);
+        let (id, outgoing) = self.shared.register(transport, listener, peer);
         self.shared.opened.insert(remote.clone(), id);
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());

@@ -10,6 +10,7 @@
 mod accept;
 pub mod address;
 mod connection;
+mod counts;
 mod door;
 mod frames;
 mod hub;
@@ -21,6 +22,8 @@ mod upgrade;
 pub use accept::Acceptor;
 pub use address::{Destination, FlowId, Listener, ListenerNo, PackedSource, Packet, Remote, Source, Ticket};
 pub use connection::{Arrival, Connection};
+pub(crate) use counts::place;
+pub use counts::{DatagramCounts, DatagramStats, KernelQueue, Stats, StreamStats, TRANSPORTS, Traffic};
 pub use door::Door;
 pub use hub::{Hub, Room, Shared};
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 use rustix::net::addr::SocketAddrArg as _;
@@ -11,7 +12,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::{Destination, ListenerNo, Packet, Source, listening_socket};
+use super::{DatagramCounts, Destination, ListenerNo, Packet, Source, listening_socket};
 use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
 
@@ -26,6 +27,7 @@ pub struct Datagrams {
     socket: UdpSocket,
     listener: ListenerNo,
     v6: bool,
+    counts: Arc<DatagramCounts>,
 }
 
 /// What receiving works on. Each thread has one for all of its sockets, for it is never held across a wait.
@@ -59,12 +61,18 @@ impl Datagrams {
     /// Binds a socket; several may share an address.
     pub fn bind(address: SocketAddr, listener: ListenerNo) -> io::Result<Datagrams> {
         let socket = listening_socket(address, socket2::Type::DGRAM)?;
-        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6() })
+        let counts = Arc::new(DatagramCounts::of(&socket, address));
+        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6(), counts })
     }
 
     /// The address that it is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// What is counted of it.
+    pub fn counts(&self) -> &Arc<DatagramCounts> {
+        &self.counts
     }
 
     /// Waits until something has arrived, then hands over what is there, up to a batch.
@@ -88,6 +96,9 @@ impl Datagrams {
                 Ok(count.count())
             });
             let received = received.unwrap_or_default();
+            if received > 0 {
+                self.counts.took(received, datagrams[..received].iter().map(|(length, _)| length).sum());
+            }
             for (octets, (length, peer)) in octets.chunks_exact(ROOM).zip(datagrams).take(received) {
                 let Some(peer) = peer else { continue };
                 let (transport, listener) = (Transport::Udp, self.listener);
@@ -102,7 +113,11 @@ impl Datagrams {
     pub(super) async fn send_all(&self, mut packets: &[Packet]) {
         while !packets.is_empty() {
             match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets)) {
-                Ok(sent) => packets = &packets[sent.max(1)..],
+                Ok(sent) => {
+                    let sent = sent.max(1);
+                    self.counts.gave(sent, packets[..sent].iter().map(|packet| packet.bytes.len()).sum());
+                    packets = &packets[sent..];
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.socket.writable().await.is_err() {
                         return;
@@ -110,6 +125,7 @@ impl Datagrams {
                 }
                 Err(e) => {
                     tracing::debug!(to = ?packets[0].to, error = %e, "a datagram could not be sent");
+                    self.counts.lost();
                     packets = &packets[1..];
                 }
             }

@@ -9,12 +9,10 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
-use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow,
-};
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -148,8 +146,8 @@ impl Explain for Notes {
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()
     }
-    fn numbers(&self) -> Numbers {
-        Numbers::default()
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
     fn listen(&self, _: bool) {}
     fn changes(&self) -> (Vec<Changed>, bool) {

@@ -16,12 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::directory::AccountNo;
-use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord};
+use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow,
-};
+use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -159,8 +157,8 @@ impl Explain for Desk {
     fn overview(&self, account: AccountNo) -> Overview {
         self.0.overview(Tick(2_000), account)
     }
-    fn numbers(&self) -> Numbers {
-        self.0.numbers(Tick(2_000))
+    fn vitals(&self) -> Vitals {
+        Vitals { numbers: self.0.numbers(Tick(2_000), Tick(0)), ..Vitals::default() }
     }
     fn listen(&self, on: bool) {
         self.0.listen(on);

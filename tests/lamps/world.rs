@@ -30,11 +30,12 @@ impl World {
     /// With more keys of the server, and more of account Acme.
     pub(crate) fn with(more: &str, of_acme: &str) -> World {
         let [sip, http] = [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let data = if more.contains("data = ") { "" } else { "data = { durability = \"memory\" }" };
         let config = format!(
             r#"
-sip = {{ listen = ["udp://{sip}"] }}
+sip = {{ listen = ["udp://{sip}", "tcp://{sip}"] }}
 http = {{ listen = "{http}" }}
-data = {{ durability = "memory" }}
+{data}
 {more}
 [[token]]
 value = "acme-token"
@@ -210,6 +211,10 @@ impl Phone {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Phone { socket, server: world.sip }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
     }
 
     pub(crate) fn send(&self, text: &str) {

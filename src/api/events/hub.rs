@@ -51,6 +51,21 @@ struct State {
     /// Accounts whose events are being kept up.
     accounts: HashMap<AccountNo, Followed>,
     pumping: bool,
+    dropped: u64,
+    refused: u64,
+}
+
+/// What a scrape shows of the live streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::api) struct Stats {
+    /// Who reads.
+    pub(in crate::api) listeners: usize,
+    /// Pieces that wait for the reader for whom most do.
+    pub(in crate::api) deepest: usize,
+    /// Readers that were too slow.
+    pub(in crate::api) dropped: u64,
+    /// Readers that were one too many.
+    pub(in crate::api) refused: u64,
 }
 
 #[derive(Debug)]
@@ -144,6 +159,7 @@ impl Hub {
         let state = &mut *state;
         state.listeners.retain(|listener| !listener.pieces.is_closed());
         if state.listeners.len() >= self.most {
+            state.refused += 1;
             return None;
         }
         let followed = state.accounts.entry(account).or_insert_with(|| {
@@ -169,6 +185,17 @@ impl Hub {
         state.listeners.push(Listener { account, pieces, slow: Arc::clone(&slow) });
         let start = !std::mem::replace(&mut state.pumping, true);
         Some((Listening { first: Some(first.into()), pieces: receiver, slow, over: false }, start))
+    }
+
+    /// Numbers for metrics.
+    pub(in crate::api) fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        let open = state.listeners.iter().filter(|listener| !listener.pieces.is_closed());
+        let (listeners, deepest) = open.fold((0, 0), |(count, deepest), listener| {
+            let waiting = listener.pieces.max_capacity() - listener.pieces.capacity();
+            (count + 1, waiting.max(deepest))
+        });
+        Stats { listeners, deepest, dropped: state.dropped, refused: state.refused }
     }
 
     /// Whether events of an account are wanted, by somebody or by who may come back.
@@ -249,6 +276,7 @@ impl Hub {
 impl State {
     /// To the listeners of one account or to all. Who has no room left has read too slowly and loses his place.
     fn send(&mut self, account: Option<AccountNo>, piece: &Bytes) {
+        let dropped = &mut self.dropped;
         self.listeners.retain(|listener| {
             if account.is_some_and(|account| account != listener.account) {
                 return true;
@@ -256,6 +284,7 @@ impl State {
             let full = matches!(listener.pieces.try_send(piece.clone()), Err(mpsc::error::TrySendError::Full(_)));
             if full {
                 listener.slow.store(true, Ordering::Relaxed);
+                *dropped += 1;
                 tracing::debug!("a reader of lamp events was too slow and is dropped");
             }
             !full

@@ -28,7 +28,7 @@ use crate::sip::uri::{Uri, percent_decode};
 
 mod hub;
 
-pub(super) use hub::Hub;
+pub(super) use hub::{Hub, Stats};
 use hub::{Listening, Said};
 
 /// How often the feed is emptied. A lamp is seen this much later at worst.

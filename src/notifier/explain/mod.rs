@@ -6,17 +6,18 @@
 use super::events::Changed;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
-use crate::notifier::control::Refusal;
+use crate::notifier::control::{Refusal, Vitals};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::presence::{Aor, Tick};
 
 mod lamp;
+mod numbers;
 mod overview;
 pub mod story;
 mod watcher;
 
-use story::{Lamp, LampStory, Numbers, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 /// The most watchers that the story of a lamp names.
 pub const MOST_WATCHERS: usize = 1_000;
@@ -50,7 +51,7 @@ pub trait Explain: Send + Sync + 'static {
     /// How an account fares as a whole.
     fn overview(&self, account: AccountNo) -> Overview;
     /// How the server fares as a whole.
-    fn numbers(&self) -> Numbers;
+    fn vitals(&self) -> Vitals;
     /// Begins or ends collecting what changes.
     fn listen(&self, on: bool);
     /// What has changed since the last call, each thing once, and whether something was lost.

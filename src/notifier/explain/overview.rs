@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::lamp::shown;
 use super::standing_of_all;
-use super::story::{Bucket, LampState, Numbers, Overview};
+use super::story::{Bucket, LampState, Overview};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::history::Note;
@@ -46,31 +46,6 @@ impl Notifier {
         overview.buckets = self.buckets(from, &numbers);
         overview.complete_from = self.history.reaches_back_to().filter(|at| *at > from).map(|at| at.0);
         overview
-    }
-
-    /// How the server fares as a whole. Looks at every subscription, a presentity at a time.
-    pub fn numbers(&self, now: Tick) -> Numbers {
-        let mut numbers = Numbers {
-            phones: self.phones.len(),
-            turned_away: self.turned_away(),
-            panics: self.panics(),
-            tally: self.history.tally(),
-            ..Numbers::default()
-        };
-        for presentity in self.table.all() {
-            let state = presentity.lock();
-            numbers.presentities += 1;
-            numbers.publications += state.publications.len();
-            let (watchers, behind, failing) = standing_of_all(&state);
-            numbers.subscriptions += watchers;
-            numbers.behind += behind;
-            numbers.failing += failing;
-            if behind > 0 && state.changed_at > Tick(0) {
-                let waited = now.0.saturating_sub(state.changed_at.0);
-                numbers.behind_longest_ms = numbers.behind_longest_ms.max(waited);
-            }
-        }
-        numbers
     }
 
     fn buckets(&self, from: Tick, numbers: &HashSet<u32>) -> Vec<Bucket> {

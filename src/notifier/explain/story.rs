@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::notifier::LargeNotifies;
+use crate::notifier::refusals::Answered;
 use crate::notifier::tally::Tally;
 
 /// What a lamp shows.
@@ -417,21 +419,45 @@ pub struct Overview {
     pub complete_from: Option<u64>,
 }
 
-/// How the whole server fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// Subscriptions.
+/// How subscriptions of one kind fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Their event package.
+    pub event: &'static str,
+    /// How their SUBSCRIBEs come: one of [`TRANSPORTS`](crate::notifier::tally::TRANSPORTS).
+    pub transport: &'static str,
+    /// Their phones' make, where it is known.
+    pub family: Option<&'static str>,
+    /// How many there are.
     pub subscriptions: usize,
     /// Of these, how many do not know the state of the moment.
     pub behind: usize,
-    /// The longest that a lamp has waited for one of these since it last changed (ms).
-    pub behind_longest_ms: u64,
     /// Of these, how many have let their latest NOTIFY fail.
     pub failing: usize,
+}
+
+/// For how long lamps may have been wrong, in seconds, as they are counted in [`Numbers`].
+pub const AGES: [u64; 6] = [1, 5, 30, 300, 3_600, 86_400];
+
+/// How the notifier fares as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Subscriptions, by kind; none of a kind, and it is not named.
+    pub subscriptions: Vec<Kind>,
+    /// How many subscriptions have been behind for longer than each of [`AGES`].
+    pub behind_longer_than: [usize; AGES.len()],
+    /// The longest that one has been (ms).
+    pub behind_longest_ms: u64,
     /// Extensions of which something is known.
     pub presentities: usize,
-    /// Publications.
-    pub publications: usize,
+    /// Publications, by event package.
+    pub publications: Vec<(&'static str, usize)>,
+    /// What became of requests.
+    pub answered: Answered,
+    /// NOTIFYs that were too large for a datagram.
+    pub large: LargeNotifies,
+    /// Names of next hops that are remembered.
+    pub names: usize,
     /// Phones that have a subscription.
     pub phones: usize,
     /// Messages that were not read because their source said too much.

@@ -14,30 +14,6 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
 
-/// What a User-Agent has in it, and whose it is then.
-const FAMILIES: [(&str, &str); 20] = [
-    ("yealink", "Yealink"),
-    ("poly", "Poly"),
-    ("snom", "Snom"),
-    ("grandstream", "Grandstream"),
-    ("cisco", "Cisco"),
-    ("linksys", "Cisco"),
-    ("fanvil", "Fanvil"),
-    ("aastra", "Mitel"),
-    ("mitel", "Mitel"),
-    ("gigaset", "Gigaset"),
-    ("panasonic", "Panasonic"),
-    ("avaya", "Avaya"),
-    ("auerswald", "Auerswald"),
-    ("zoiper", "Zoiper"),
-    ("bria", "Bria"),
-    ("linphone", "Linphone"),
-    ("microsip", "MicroSIP"),
-    ("jssip", "JsSIP"),
-    ("sip.js", "SIP.js"),
-    ("lamplighter", "Lamplighter"),
-];
-
 impl Notifier {
     /// One subscription in brief; none if it is not there or belongs to another account.
     pub fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
@@ -132,7 +108,7 @@ impl Notifier {
             extension: presentity.aor.user.to_string(),
             watcher: watcher_uri(s).to_string(),
             event: package::get(s.package).name(),
-            family: s.user_agent.as_deref().and_then(family),
+            family: s.family.name(),
             user_agent: s.user_agent.as_deref().map(String::from),
             transport: s.source().transport.to_string(),
             peer: s.source().peer.to_string(),
@@ -210,7 +186,7 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
     };
     match entry.note {
         Note::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),
-        Note::Notified { cseq, version, reply, copies, transport, delay, bytes } => Some(ExchangeRow {
+        Note::Notified { cseq, version, reply, copies, transport, delay, bytes, .. } => Some(ExchangeRow {
             method: "NOTIFY",
             cseq,
             reply,
@@ -252,27 +228,9 @@ fn standing(s: &Subscription, behind: bool) -> Standing {
     }
 }
 
-/// Whose phone it is, as far as its User-Agent tells.
-fn family(user_agent: &str) -> Option<&'static str> {
-    let agent = user_agent.to_ascii_lowercase();
-    FAMILIES.iter().find(|(part, _)| agent.contains(part)).map(|(_, family)| *family)
-}
-
 fn has(s: &Subscription, text: &str) -> bool {
     watcher_uri(s).to_lowercase().contains(text)
         || s.user_agent.as_deref().is_some_and(|agent| agent.to_lowercase().contains(text))
         || s.source().peer.to_string().contains(text)
         || s.dialog.call_id() == text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::family;
-
-    #[test]
-    fn phones_are_known_by_their_user_agent() {
-        assert_eq!(family("Yealink SIP-T46U 108.86.0.20"), Some("Yealink"));
-        assert_eq!(family("PolycomVVX-VVX_411-UA/5.9"), Some("Poly"));
-        assert_eq!(family("a phone of my own"), None);
-    }
 }

@@ -1,0 +1,122 @@
+//! Lamps: who watches, who does not know the state of the moment, and what became of NOTIFYs and requests.
+
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+
+use crate::notifier::explain::story::{AGES, Kind, Numbers};
+use crate::notifier::refusals::METHODS;
+use crate::notifier::tally::{BOUNDS, CAUSES, Delays, OUTCOMES, TRANSPORTS};
+use crate::presence::family::Family;
+
+use super::page::{Histogram, Page};
+
+/// What a phone is counted under whose make is not known.
+const OTHER: &str = "other";
+const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
+
+pub(super) fn write(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+    subscriptions(page, n)?;
+    notifies(page, n)?;
+    requests(page, n)
+}
+
+fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+    // Somebody who adds them up must not find nothing where there are none.
+    let nobody = [Kind { event: "dialog", transport: "udp", family: None, subscriptions: 0, behind: 0, failing: 0 }];
+    let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
+    for (name, help, count) in [
+        ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&Kind) -> usize),
+        ("behind", "Subscriptions whose phone does not know the state of the moment", |kind| kind.behind),
+        ("failing", "Subscriptions whose latest NOTIFY failed", |kind| kind.failing),
+    ] {
+        page.gauges(name, help, None, |family| {
+            kinds.iter().try_for_each(|kind| {
+                let make = kind.family.unwrap_or(OTHER);
+                let labels = [("event", kind.event), ("transport", kind.transport), ("family", make)];
+                family(&labels, count(kind) as f64)
+            })
+        })?;
+    }
+    page.gauges(
+        "behind_longer_than",
+        "Subscriptions that have been behind for longer than so many seconds",
+        None,
+        |family| {
+            let counts = AGES.iter().zip(n.behind_longer_than);
+            counts.into_iter().try_for_each(|(age, count)| family(&[("seconds", &age.to_string())], count as f64))
+        },
+    )?;
+    let since = "How long the subscription has been behind that has been so for longest";
+    page.gauge("behind_longest", since, SECONDS, n.behind_longest_ms as f64 / 1_000.0)?;
+    page.gauge("presentities", "Extensions of which something is known", None, n.presentities as f64)?;
+    page.gauge("phones", "Phones that have a subscription", None, n.phones as f64)?;
+    page.gauges("publications", "Publications", None, |family| {
+        n.publications.iter().try_for_each(|(event, count)| family(&[("event", event)], *count as f64))
+    })?;
+    page.counters("changes", "Changes of lamps, by their cause", None, |family| {
+        CAUSES.iter().zip(n.tally.changes).try_for_each(|(cause, count)| family(&[("cause", cause)], count))
+    })?;
+    page.counters("subscribes", "SUBSCRIBEs granted, by what they brought", None, |family| {
+        let [granted, ended] = n.tally.subscribed;
+        family(&[("effect", "granted")], granted)?;
+        family(&[("effect", "ended")], ended)
+    })
+}
+
+/// Every make of which anything was counted, and those that are not known in any case.
+fn families<'a, T>(all: &'a [T], counted: impl Fn(&T) -> bool + 'a) -> impl Iterator<Item = (&'static str, &'a T)> {
+    let all = all.iter().enumerate().filter(move |(number, of)| *number == 0 || counted(of));
+    all.map(|(number, of)| (Family::numbered(number).name().unwrap_or(OTHER), of))
+}
+
+fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+    page.counters("notifies", "NOTIFYs, by what became of them", None, |each| {
+        for (make, transports) in families(&n.tally.notifies, |of| of.as_flattened().iter().any(|count| *count > 0)) {
+            for (transport, of) in TRANSPORTS.iter().zip(transports) {
+                // Most makes speak one transport; UDP is there in any case, so that a rate has something to begin with.
+                if *transport == "udp" || of.iter().any(|count| *count > 0) {
+                    for (outcome, count) in OUTCOMES.iter().zip(of) {
+                        each(&[("transport", transport), ("family", make), ("outcome", outcome)], *count)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let copies = "NOTIFYs repeated or made anew for want of an answer";
+    page.counter("notify_copies", copies, None, n.tally.copies)?;
+    page.counters("large_notifies", "NOTIFYs above 1,300 octets for phones on UDP, by how they went", None, |each| {
+        each(&[("way", "slimmed")], n.large.slimmed)?;
+        each(&[("way", "flow")], n.large.on_flow)?;
+        each(&[("way", "connection")], n.large.on_connection)?;
+        each(&[("way", "fragmented")], n.large.fragmented)
+    })?;
+    page.histograms("notify_answered", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
+        families(&n.tally.delays, |of| *of != Delays::default())
+            .try_for_each(|(make, delays)| each(&[("family", make)], &histogram(delays)))
+    })?;
+    let seen = "From the change of a lamp until a phone that watches it has acknowledged that";
+    page.histogram("lamp_seen", seen, SECONDS, &histogram(&n.tally.lamp_delays))
+}
+
+fn histogram(delays: &Delays) -> Histogram {
+    Histogram::new(BOUNDS.iter().map(|ms| u64::from(*ms)), &delays.buckets, delays.sum, 1_000.0)
+}
+
+fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+    let answered = &n.answered;
+    page.counters("requests", "Requests, each counted once however often it came", None, |each| {
+        METHODS.iter().zip(answered.requests).try_for_each(|(method, count)| each(&[("method", method)], count))
+    })?;
+    page.counter("repeated_requests", "Requests that came again", None, answered.repeated)?;
+    let refused = "Requests refused, by the reason phrase of the answer or the key of the limit that was reached";
+    page.counters("refused_requests", refused, None, |each| {
+        answered.refused.iter().try_for_each(|refused| {
+            let status = refused.status.to_string();
+            each(&[("method", refused.method), ("status", &status), ("reason", refused.reason)], refused.count)
+        })
+    })?;
+    page.counter("turned_away", "Messages not read because their source said too much", None, n.turned_away)?;
+    page.counter("panics", "Messages whose handling met a bug; each is worth a report", None, n.panics)
+}

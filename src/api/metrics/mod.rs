@@ -1,0 +1,110 @@
+//! `/metrics` for Prometheus: numbers of the whole server, which are nobody's in particular, for those who may see all of it.
+//!
+//! The rooms count for themselves and say what they have counted as plain values ([`Vitals`]); here these are given names, by
+//! Prometheus' conventions. Every label takes few values that are known beforehand: none comes from a peer.
+
+use std::fmt;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::response::Response;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+
+use crate::directory::Bearer;
+use crate::notifier::control::Vitals;
+
+use super::Api;
+use super::envelope::Reply;
+use super::error::Fault;
+use super::events;
+use super::webhooks::Fares;
+use page::Page;
+
+mod io;
+mod lamps;
+mod page;
+mod process;
+
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers a scrape; the token has to be a superuser's. Who does not ask for OpenMetrics gets the format before it.
+pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, Fault> {
+    if bearer != Bearer::Superuser {
+        return Err(Fault::Forbidden);
+    }
+    let written = write(api.state.control.vitals(), api.hub.stats(), api.webhooks.fares());
+    let wanted = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (kind, written) = match wanted.contains("application/openmetrics-text") {
+        true => (OPEN, written),
+        false => (CLASSIC, classic(&written)),
+    };
+    let mut response = Response::new(Body::from(written));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(Reply::File(response))
+}
+
+fn write(vitals: Vitals, streams: events::Stats, webhooks: Fares) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process(vitals.up_since_ms)));
+    registry.sub_registry_with_prefix("lamplighter").register_collector(Box::new(Scrape(vitals, streams, webhooks)));
+    let mut written = String::with_capacity(32 * 1024);
+    // Writing to a String cannot fail.
+    let _ = text::encode(&mut written, &registry);
+    written
+}
+
+/// The same in the older format, in which a counter is described by its whole name, and units and ends are not known.
+fn classic(open: &str) -> String {
+    let described = |line: &str, word: &str| line.strip_prefix(word)?.split(' ').next().map(str::to_owned);
+    let counters: Vec<_> =
+        open.lines().filter(|line| line.ends_with(" counter")).filter_map(|line| described(line, "# TYPE ")).collect();
+    let mut out = String::with_capacity(open.len());
+    for line in open.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let name = described(line, "# HELP ").or_else(|| described(line, "# TYPE "));
+        match name.filter(|name| counters.contains(name)) {
+            Some(name) => out.push_str(&line.replacen(&name, &format!("{name}_total"), 1)),
+            None => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The numbers of one moment.
+#[derive(Debug)]
+struct Scrape(Vitals, events::Stats, Fares);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Scrape(vitals, streams, webhooks) = self;
+        let page = &mut Page(encoder);
+        page.gauges("build_info", "What is running", None, |family| {
+            family(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)
+        })?;
+        lamps::write(page, &vitals.numbers)?;
+        io::sockets(page, &vitals.transport)?;
+        io::names(page, vitals)?;
+        io::events(page, streams)?;
+        if webhooks.receivers > 0 {
+            io::webhooks(page, webhooks)?;
+        }
+        vitals.journal.as_ref().map_or(Ok(()), |journal| io::journal(page, journal))?;
+        vitals.capture.as_ref().map_or(Ok(()), |capture| io::capture(page, capture))
+    }
+}
+
+/// What every process tells, under the names that it has everywhere.
+#[derive(Debug)]
+struct Process(u64);
+
+impl Collector for Process {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        process::write(&mut Page(encoder), self.0)
+    }
+}

@@ -1,0 +1,83 @@
+//! The thread that chooses, writes and sends.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Receiver;
+
+use super::choice::{Choice, head_of};
+use super::hep::Agent;
+use super::{Counts, Passed, Told};
+use crate::count::one_more;
+use crate::seldom::Seldom;
+use crate::sip::wire::Name;
+
+/// The longest Call-ID that goes along as what correlates messages.
+const LONGEST_ID: usize = 512;
+
+pub(super) struct Exporter {
+    socket: UdpSocket,
+    server: SocketAddr,
+    agent: Agent,
+    choice: Choice,
+    counts: Arc<Counts>,
+    unreachable: Seldom,
+}
+
+impl Exporter {
+    pub(super) fn new(server: SocketAddr, agent: Agent, choice: Choice, counts: Arc<Counts>) -> io::Result<Exporter> {
+        let any = match server {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        // So that the system tells when nobody listens there.
+        socket.connect(server)?;
+        Ok(Exporter { socket, server, agent, choice, counts, unreachable: Seldom::new() })
+    }
+
+    /// Sends until there is nobody left who could pass anything in.
+    pub(super) fn run(self, told: &Receiver<Told>) {
+        let mut out = Vec::with_capacity(4_096);
+        while let Ok(told) = told.recv() {
+            match told {
+                Told::Passed(passed) => {
+                    self.export(&passed, &mut out);
+                    self.counts.waiting.fetch_sub(1, Relaxed);
+                    self.counts.octets.fetch_sub(passed.bytes.len(), Relaxed);
+                }
+                // Whoever asked may have given up waiting.
+                Told::Flush(done) => drop(done.try_send(())),
+            }
+        }
+    }
+
+    fn export(&self, passed: &Passed, out: &mut Vec<u8>) {
+        // Keep-alives are no messages.
+        if passed.bytes.iter().all(|c| matches!(c, b'\r' | b'\n')) {
+            return;
+        }
+        let head = head_of(&passed.bytes);
+        if !self.choice.wants(head.as_ref()) {
+            return one_more(&self.counts.left_out);
+        }
+        let id = head.as_ref().and_then(|head| head.first(Name::CallId)).filter(|id| id.len() <= LONGEST_ID);
+        if !self.agent.write(out, passed, id) {
+            return one_more(&self.counts.failed);
+        }
+        match self.socket.send(out) {
+            Ok(_) => one_more(&self.counts.sent),
+            Err(error) => {
+                one_more(&self.counts.failed);
+                self.complain(&error);
+            }
+        }
+    }
+
+    fn complain(&self, error: &io::Error) {
+        if let Some(more) = self.unreachable.may_say() {
+            tracing::warn!(server = %self.server, %error, more, "the capture server of [hep] cannot be reached");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A copy of the SIP traffic for Homer and its kin, by HEP version 3: who keeps the calls of a network can then keep what was
+//! said about its lamps beside them.
+//!
+//! In flow messages as they pass the sockets, with addresses and time; out flow datagrams to one capture server. Whoever passes
+//! a message in only puts it into a bounded queue: if that is full the copy is dropped and counted, and nothing waits. What is
+//! wanted is chosen, and written in chunks, on a thread of its own. Knows the language of SIP, nothing of sockets of others,
+//! dialogs or accounts.
+
+mod choice;
+mod exporter;
+mod hep;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::config::Hep;
+use crate::count::one_more;
+use choice::Choice;
+use exporter::Exporter;
+use hep::Agent;
+
+/// The most messages that wait for the thread ...
+const QUEUE: usize = 16_384;
+/// ... and the most octets.
+const QUEUE_OCTETS: usize = 32 * 1024 * 1024;
+
+/// One of our sockets, as captures name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The address that peers see, as far as we know it.
+    pub address: SocketAddr,
+    /// Messages are datagrams; else they come in a stream.
+    pub datagrams: bool,
+}
+
+/// A message that has passed.
+#[derive(Debug)]
+struct Passed {
+    at: SystemTime,
+    from: SocketAddr,
+    to: SocketAddr,
+    datagram: bool,
+    bytes: Bytes,
+}
+
+/// What the thread is told.
+enum Told {
+    Passed(Passed),
+    /// Everything before this has been seen to: say so.
+    Flush(SyncSender<()>),
+}
+
+/// What has become of messages.
+#[derive(Debug, Default)]
+struct Counts {
+    octets: AtomicUsize,
+    waiting: AtomicUsize,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+    failed: AtomicU64,
+    left_out: AtomicU64,
+}
+
+/// What has become of messages so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sent to the capture server.
+    pub sent: u64,
+    /// Dropped because too many waited.
+    pub dropped: u64,
+    /// The system did not take them, or nobody listens there.
+    pub failed: u64,
+    /// Not asked for by `hep.traffic`.
+    pub left_out: u64,
+    /// Waiting for the thread.
+    pub waiting: usize,
+}
+
+/// Where messages are passed in, from any thread.
+#[derive(Debug)]
+pub struct Tap {
+    here: Box<[Here]>,
+    queue: SyncSender<Told>,
+    counts: Arc<Counts>,
+}
+
+impl Tap {
+    /// Starts the thread. `here` are the listeners, by their numbers.
+    ///
+    /// # Errors
+    /// When the system gives no socket or no thread.
+    pub fn start(config: &Hep, here: Vec<Here>) -> std::io::Result<Arc<Tap>> {
+        let agent = Agent::new(config.node, config.password.as_ref().map(|password| password.expose().as_bytes()));
+        let choice = Choice::of(&config.traffic);
+        let counts = Arc::<Counts>::default();
+        let exporter = Exporter::new(config.server, agent, choice, Arc::clone(&counts))?;
+        let (queue, told) = sync_channel(QUEUE);
+        let run = move || exporter.run(&told);
+        std::thread::Builder::new().name("hep".into()).spawn(run)?;
+        Ok(Arc::new(Tap { here: here.into(), queue, counts }))
+    }
+
+    /// A message has come to a listener.
+    pub fn came(&self, listener: u8, peer: SocketAddr, bytes: &[u8]) {
+        if let Some(here) = self.here.get(usize::from(listener)) {
+            self.pass(peer, here.address, *here, || Bytes::copy_from_slice(bytes), bytes.len());
+        }
+    }
+
+    /// A message leaves by a listener.
+    pub fn left(&self, listener: u8, peer: SocketAddr, bytes: &Bytes) {
+        if let Some(here) = self.here.get(usize::from(listener)) {
+            self.pass(here.address, peer, *here, || bytes.clone(), bytes.len());
+        }
+    }
+
+    fn pass(&self, from: SocketAddr, to: SocketAddr, here: Here, bytes: impl FnOnce() -> Bytes, octets: usize) {
+        let counts = &*self.counts;
+        let held = counts.octets.fetch_add(octets, Relaxed);
+        counts.waiting.fetch_add(1, Relaxed);
+        let room = held + octets <= QUEUE_OCTETS;
+        let passed = || Passed { at: SystemTime::now(), from, to, datagram: here.datagrams, bytes: bytes() };
+        if !room || self.queue.try_send(Told::Passed(passed())).is_err() {
+            counts.octets.fetch_sub(octets, Relaxed);
+            counts.waiting.fetch_sub(1, Relaxed);
+            one_more(&counts.dropped);
+        }
+    }
+
+    /// Waits until everything that was passed in has been seen to, but not for longer than this.
+    pub fn flush(&self, within: Duration) {
+        let (done, seen_to) = sync_channel(1);
+        // Behind a full queue there is no place even for this; whoever stops the server does not wait for that.
+        if self.queue.try_send(Told::Flush(done)).is_ok() {
+            let _ = seen_to.recv_timeout(within);
+        }
+    }
+
+    /// What has become of messages so far.
+    pub fn stats(&self) -> Stats {
+        let Counts { waiting, sent, dropped, failed, left_out, .. } = &*self.counts;
+        Stats {
+            sent: sent.load(Relaxed),
+            dropped: dropped.load(Relaxed),
+            failed: failed.load(Relaxed),
+            left_out: left_out.load(Relaxed),
+            waiting: waiting.load(Relaxed),
+        }
+    }
+}
+
+/// The address that peers of a listener see: where it listens, or, if that is any address of this machine, what it says of
+/// itself.
+pub fn seen_address(listens: SocketAddr, advertised: Option<&str>) -> SocketAddr {
+    let said = advertised.map(|host| host.trim_matches(['[', ']'])).and_then(|host| host.parse::<IpAddr>().ok());
+    match said.filter(|said| listens.ip().is_unspecified() && said.is_ipv4() == listens.is_ipv4()) {
+        Some(ip) => SocketAddr::new(ip, listens.port()),
+        None => listens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn tap(server: SocketAddr) -> Arc<Tap> {
+        let config = Hep { server, node: 7, password: None, traffic: vec!["all".into()] };
+        let here = Here { address: "192.0.2.1:5060".parse().unwrap(), datagrams: true };
+        Tap::start(&config, vec![here]).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dropped_and_counted_and_nobody_waits() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tap = tap(server.local_addr().unwrap());
+        let peer = "192.0.2.9:5060".parse().unwrap();
+        let huge = Bytes::from(vec![b'x'; QUEUE_OCTETS + 1]);
+        tap.left(0, peer, &huge);
+        assert_eq!((tap.stats().dropped, tap.stats().waiting), (1, 0));
+        tap.came(9, peer, b"to a listener that there is not");
+        tap.came(0, peer, b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+        tap.flush(Duration::from_secs(60));
+        let stats = tap.stats();
+        assert_eq!((stats.sent, stats.dropped, stats.failed, stats.waiting), (1, 1, 0, 0));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_a_count_and_no_more() {
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let tap = tap(gone);
+        for _ in 0..3 {
+            tap.came(0, "192.0.2.9:5060".parse().unwrap(), b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+            tap.flush(Duration::from_secs(60));
+        }
+        // The first is on its way before the system can know.
+        assert!(tap.stats().failed >= 1, "{:?}", tap.stats());
+    }
+
+    #[test]
+    fn a_wildcard_is_called_by_what_it_says_of_itself() {
+        let any = "0.0.0.0:5060".parse().unwrap();
+        assert_eq!(seen_address(any, Some("192.0.2.1")).to_string(), "192.0.2.1:5060");
+        assert_eq!(seen_address(any, Some("sip.acme.test")), any);
+        assert_eq!(seen_address(any, Some("[2001:db8::1]")), any);
+        assert_eq!(seen_address("[::]:5060".parse().unwrap(), Some("[2001:db8::1]")).to_string(), "[2001:db8::1]:5060");
+        assert_eq!(seen_address("127.0.0.1:5060".parse().unwrap(), Some("192.0.2.1")).to_string(), "127.0.0.1:5060");
+    }
+}

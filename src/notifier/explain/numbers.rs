@@ -1,0 +1,133 @@
+//! The notifier as a whole, in numbers. What is counted as it happens is read here; what only holds at the moment is counted
+//! when somebody asks, a presentity at a time.
+
+use std::collections::HashMap;
+
+use super::is_behind;
+use super::story::{AGES, Kind, Numbers};
+use crate::notifier::Notifier;
+use crate::notifier::history::Note;
+use crate::notifier::tally::{TRANSPORTS, place};
+use crate::package::{self, REGISTRY};
+use crate::presence::family::Family;
+use crate::presence::presentity::State;
+use crate::presence::subscription::{Revision, Subscription};
+use crate::presence::{PackageId, Tick};
+
+/// Subscriptions of one kind: all, those behind, those failing.
+type Counts = [usize; 3];
+/// By transport and family.
+type Table = [[Counts; Family::COUNT]; TRANSPORTS.len()];
+
+/// Watchers of a presentity that are behind by the same.
+#[derive(Debug)]
+struct Behind {
+    package: PackageId,
+    acknowledged: Revision,
+    since: Tick,
+    count: usize,
+}
+
+impl Notifier {
+    /// How the notifier fares as a whole, having been up since `up_since`.
+    pub fn numbers(&self, now: Tick, up_since: Tick) -> Numbers {
+        let mut numbers = Numbers {
+            phones: self.phones.len(),
+            answered: self.refusals.read(),
+            large: self.large_notifies(),
+            turned_away: self.turned_away(),
+            panics: self.panics(),
+            tally: self.history.tally(),
+            names: self.names.len(),
+            ..Numbers::default()
+        };
+        let mut kinds: Vec<Table> = vec![[[[0; 3]; Family::COUNT]; TRANSPORTS.len()]; REGISTRY.len()];
+        let mut publications = vec![0; REGISTRY.len()];
+        let mut behind: HashMap<u32, Vec<Behind>> = HashMap::new();
+        for presentity in self.table.all() {
+            let state = presentity.lock();
+            numbers.presentities += 1;
+            for publication in &state.publications {
+                publications[usize::from(publication.package.0)] += 1;
+            }
+            for s in state.watchers.iter().filter(|s| !s.ended) {
+                let of_package = &mut kinds[usize::from(s.package.0)];
+                let [all, late, failing] = &mut of_package[place(s.source().transport)][s.family.number()];
+                *all += 1;
+                *failing += usize::from(s.delivery.failures() > 0);
+                if is_behind(&state, s) {
+                    *late += 1;
+                    join(behind.entry(presentity.number).or_default(), &state, s, up_since);
+                }
+            }
+        }
+        if !behind.is_empty() {
+            self.look_back(&mut behind, up_since);
+        }
+        for group in behind.values().flatten() {
+            let age = now.0.saturating_sub(group.since.0);
+            numbers.behind_longest_ms = numbers.behind_longest_ms.max(age);
+            let older = numbers.behind_longer_than.iter_mut().zip(AGES).filter(|(_, least)| age > least * 1_000);
+            older.for_each(|(count, _)| *count += group.count);
+        }
+        let id = |number: usize| PackageId(number as u8);
+        numbers.publications =
+            publications.into_iter().enumerate().map(|(n, c)| (package::get(id(n)).name(), c)).collect();
+        numbers.subscriptions = kinds.iter().enumerate().flat_map(|(n, table)| rows(id(n), table)).collect();
+        numbers
+    }
+
+    /// Finds out, as far as the history reaches, when the first change came that they do not know.
+    fn look_back(&self, behind: &mut HashMap<u32, Vec<Behind>>, up_since: Tick) {
+        let mut changes = Vec::new();
+        self.history.visit(
+            up_since,
+            |number| behind.contains_key(&number),
+            |entry| {
+                if let Note::Changed { revisions, .. } = entry.note {
+                    changes.push((entry.presentity(), entry.at, revisions));
+                }
+            },
+        );
+        for (number, at, revisions) in changes {
+            for group in behind.get_mut(&number).into_iter().flatten() {
+                let news =
+                    revisions.get(usize::from(group.package.0)).is_some_and(|r| *r > group.acknowledged.0 as u32);
+                if news && group.acknowledged != Revision::default() {
+                    group.since = group.since.min(at);
+                }
+            }
+        }
+    }
+}
+
+/// Counts a watcher that is behind with the others that are so by the same.
+fn join(groups: &mut Vec<Behind>, state: &State, s: &Subscription, up_since: Tick) {
+    // Who has acknowledged nothing yet waits since he asked; who has, since the lamp changed last, or longer.
+    let since = match s.acknowledged == Revision::default() {
+        true => s.subscribed_at(),
+        false => state.changed_at,
+    };
+    let since = since.max(up_since);
+    let alike = |b: &&mut Behind| b.package == s.package && b.acknowledged == s.acknowledged && b.since == since;
+    match groups.iter_mut().rev().find(alike) {
+        Some(group) => group.count += 1,
+        None => groups.push(Behind { package: s.package, acknowledged: s.acknowledged, since, count: 1 }),
+    }
+}
+
+/// The kinds that there are subscriptions of.
+fn rows(package: PackageId, table: &Table) -> impl Iterator<Item = Kind> + '_ {
+    let event = package::get(package).name();
+    TRANSPORTS.iter().zip(table).flat_map(move |(transport, families)| {
+        let kinds = families.iter().enumerate().filter(|(_, [all, ..])| *all > 0);
+        kinds.map(move |(number, [subscriptions, behind, failing])| Kind {
+            event,
+            transport,
+            family: Family::numbered(number).name(),
+            subscriptions: *subscriptions,
+            behind: *behind,
+            failing: *failing,
+        })
+    })
+}

@@ -1,0 +1,80 @@
+//! Phone families: whose make a phone is, as far as its User-Agent tells. Their number is small and known, so that they may
+//! be counted by.
+
+/// What a User-Agent has in it, and whose it is then.
+const PARTS: [(&str, &str); 20] = [
+    ("yealink", "Yealink"),
+    ("poly", "Poly"),
+    ("snom", "Snom"),
+    ("grandstream", "Grandstream"),
+    ("cisco", "Cisco"),
+    ("linksys", "Cisco"),
+    ("fanvil", "Fanvil"),
+    ("aastra", "Mitel"),
+    ("mitel", "Mitel"),
+    ("gigaset", "Gigaset"),
+    ("panasonic", "Panasonic"),
+    ("avaya", "Avaya"),
+    ("auerswald", "Auerswald"),
+    ("zoiper", "Zoiper"),
+    ("bria", "Bria"),
+    ("linphone", "Linphone"),
+    ("microsip", "MicroSIP"),
+    ("jssip", "JsSIP"),
+    ("sip.js", "SIP.js"),
+    ("lamplighter", "Lamplighter"),
+];
+
+/// A phone family, or none that we know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Family(u8);
+
+impl Family {
+    /// How many there are, with the one that we do not know.
+    pub const COUNT: usize = PARTS.len() + 1;
+
+    /// That of a User-Agent. Looks for every name in turn: to be kept, not asked again.
+    pub fn of(user_agent: &str) -> Family {
+        let agent = user_agent.to_ascii_lowercase();
+        let Some(found) = PARTS.iter().position(|(part, _)| agent.contains(part)) else { return Family::default() };
+        // Makes with several names are counted under the first.
+        let first = PARTS.iter().position(|(_, name)| *name == PARTS[found].1).unwrap_or(found);
+        Family(first as u8 + 1)
+    }
+
+    /// Its number, below [`Family::COUNT`].
+    pub fn number(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The one with this number.
+    pub fn numbered(number: usize) -> Family {
+        Family(if number < Family::COUNT { number as u8 } else { 0 })
+    }
+
+    /// Its name; none where it is not known.
+    pub fn name(self) -> Option<&'static str> {
+        PARTS.get(self.number().checked_sub(1)?).map(|(_, name)| *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phones_are_known_by_their_user_agent() {
+        assert_eq!(Family::of("Yealink SIP-T46U 108.86.0.20").name(), Some("Yealink"));
+        assert_eq!(Family::of("PolycomVVX-VVX_411-UA/5.9").name(), Some("Poly"));
+        assert_eq!(Family::of("a phone of my own").name(), None);
+        assert_eq!(Family::of("Linksys/SPA942"), Family::of("Cisco/SPA303"), "one make, one number");
+    }
+
+    #[test]
+    fn a_number_names_its_family() {
+        for number in 0..Family::COUNT {
+            assert_eq!(Family::numbered(number).number(), number);
+        }
+        assert_eq!(Family::numbered(Family::COUNT), Family::default());
+    }
+}

@@ -1,0 +1,54 @@
+//! What may happen ten thousand times in a second is said once in a while, with how often it was not said.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Between two times that the same thing is said.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// One thing that is said seldom.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<Option<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    held_back: u64,
+}
+
+impl Seldom {
+    /// Not said yet.
+    pub const fn new() -> Seldom {
+        Seldom(Mutex::new(None))
+    }
+
+    /// Whether it may be said now, and how often it happened unsaid since the last time.
+    pub fn may_say(&self) -> Option<u64> {
+        self.may_say_at(Instant::now())
+    }
+
+    fn may_say_at(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock();
+        match &mut *said {
+            Some(said) if now < said.at + EVERY => {
+                said.held_back += 1;
+                None
+            }
+            _ => Some(said.replace(Said { at: now, held_back: 0 }).map_or(0, |before| before.held_back)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_time_is_said_and_those_after_it_are_counted() {
+        let (seldom, start) = (Seldom::new(), Instant::now());
+        let ask = |seconds| seldom.may_say_at(start + Duration::from_secs(seconds));
+        assert_eq!([ask(0), ask(1), ask(9)], [Some(0), None, None]);
+        assert_eq!([ask(10), ask(15), ask(25), ask(60)], [Some(2), None, Some(1), Some(0)]);
+    }
+}

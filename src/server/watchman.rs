@@ -1,0 +1,158 @@
+//! The watchman: once a minute he compares what has been counted with what he saw before, and says in a line what somebody
+//! should know who is woken at night. What happens for each message or phone is not logged one by one; so a network that breaks down
+//! under a hundred thousand phones is a line a minute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::capture::Tap;
+use crate::notifier::Notifier;
+use crate::transport::Shared;
+
+/// How often he looks.
+pub(super) const ROUND: Duration = Duration::from_secs(60);
+/// More NOTIFYs than one in so many that come to nothing are no matter of single phones.
+const MANY: u64 = 20;
+
+/// What he looks at.
+pub(super) struct Watchman {
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tap: Option<Arc<Tap>>,
+}
+
+/// What he saw, counted from the start of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    notifies: u64,
+    unanswered: u64,
+    refused: u64,
+    turned_away: u64,
+    dropped: u64,
+    unsent: u64,
+    connections_refused: u64,
+    captures_dropped: u64,
+}
+
+/// How a minute was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Minute {
+    /// Nothing to say.
+    Quiet,
+    /// Somebody will have a wrong lamp, as there always is somebody.
+    Single,
+    /// It is not single phones.
+    Many,
+}
+
+impl Watchman {
+    /// Makes his rounds.
+    pub(super) async fn walk(self) {
+        let mut before = self.look();
+        loop {
+            tokio::time::sleep(ROUND).await;
+            let now = self.look();
+            now.since(&before).tell();
+            before = now;
+        }
+    }
+
+    fn look(&self) -> Seen {
+        let tally = self.notifier.tally();
+        let outcome = |outcome: usize| tally.notifies.as_flattened().iter().map(|of| of[outcome]).sum::<u64>();
+        let [acknowledged, refused, unanswered] = [0, 1, 2].map(outcome);
+        let stats = self.shared.stats();
+        Seen {
+            notifies: acknowledged + refused + unanswered,
+            unanswered,
+            refused,
+            turned_away: self.notifier.turned_away(),
+            dropped: stats.datagrams.kernel.iter().map(|queue| queue.dropped).sum(),
+            unsent: stats.datagrams.unsent,
+            connections_refused: stats.streams.refused.iter().map(|(_, count)| count).sum(),
+            captures_dropped: self.tap.as_ref().map_or(0, |tap| tap.stats().dropped),
+        }
+    }
+}
+
+impl Seen {
+    fn since(&self, before: &Seen) -> Seen {
+        // The sockets' numbers come from the kernel, which nobody promises to be there the whole time.
+        let more = |now: u64, before: u64| now.saturating_sub(before);
+        Seen {
+            notifies: more(self.notifies, before.notifies),
+            unanswered: more(self.unanswered, before.unanswered),
+            refused: more(self.refused, before.refused),
+            turned_away: more(self.turned_away, before.turned_away),
+            dropped: more(self.dropped, before.dropped),
+            unsent: more(self.unsent, before.unsent),
+            connections_refused: more(self.connections_refused, before.connections_refused),
+            captures_dropped: more(self.captures_dropped, before.captures_dropped),
+        }
+    }
+
+    /// How phones have taken their NOTIFYs.
+    fn phones(&self) -> Minute {
+        match self.unanswered + self.refused {
+            0 => Minute::Quiet,
+            failed if failed > 10 && failed * MANY > self.notifies => Minute::Many,
+            _ => Minute::Single,
+        }
+    }
+
+    fn tell(&self) {
+        let Seen { notifies, unanswered, refused, .. } = *self;
+        match self.phones() {
+            Minute::Quiet => {}
+            Minute::Single => tracing::info!(
+                notifies,
+                unanswered,
+                refused,
+                "some phones did not take a NOTIFY in the last minute; the wall shows their lamps as not reached"
+            ),
+            Minute::Many => tracing::warn!(
+                notifies,
+                unanswered,
+                refused,
+                "many phones did not take a NOTIFY in the last minute: rather a network or a proxy than phones"
+            ),
+        }
+        if self.dropped + self.unsent > 0 {
+            let (dropped, unsent) = (self.dropped, self.unsent);
+            tracing::warn!(
+                dropped,
+                unsent,
+                "datagrams were lost on this machine in the last minute: too little CPU, or too small a net.core.rmem_max"
+            );
+        }
+        if self.turned_away + self.connections_refused > 0 {
+            let (messages, connections) = (self.turned_away, self.connections_refused);
+            tracing::warn!(messages, connections, "somebody said too much in the last minute and was turned away");
+        }
+        if self.captures_dropped > 0 {
+            let dropped = self.captures_dropped;
+            tracing::warn!(dropped, "not everything was copied to the capture server in the last minute");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_phones_are_told_from_a_network() {
+        let minute = |notifies, unanswered, refused| Seen { notifies, unanswered, refused, ..Seen::default() }.phones();
+        assert_eq!(minute(1_000, 0, 0), Minute::Quiet);
+        assert_eq!(minute(1_000, 20, 10), Minute::Single);
+        assert_eq!(minute(1_000, 40, 11), Minute::Many);
+        assert_eq!(minute(4, 4, 0), Minute::Single, "a small office at night");
+    }
+
+    #[test]
+    fn only_what_is_new_counts() {
+        let before = Seen { notifies: 10, unanswered: 3, dropped: 5, ..Seen::default() };
+        let now = Seen { notifies: 15, unanswered: 3, dropped: 0, captures_dropped: 2, ..Seen::default() };
+        assert_eq!(now.since(&before), Seen { notifies: 5, captures_dropped: 2, ..Seen::default() });
+    }
+}
