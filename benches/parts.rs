@@ -1,23 +1,17 @@
 //! What the parts cost: `cargo bench --bench parts`. Prints nanoseconds for each and how many times as much that is as
 //! looking once at every octet of a SUBSCRIBE, which no reader can do without. Nothing here is timed to pass.
 //!
-//! The journal has a bench of its own (`journal`), and so has the core as a whole (`cycle`); what the table and the timers
-//! cost shows in whether a refresh and a tick get dearer as subscriptions grow in number.
+//! The journal has a bench of its own (`journal`), and so have the core as a whole (`cycle`), and table and timers as the
+//! number of subscriptions grows (`flat`).
 
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamplighter::config::Config;
-use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::package::{self, dialog_info};
-use lamplighter::presence::Tick;
+use lamplighter::sip::StatusCode;
 use lamplighter::sip::digest::{Algorithm, Credentials, Verifier, challenge};
 use lamplighter::sip::wire::{self, Writer};
-use lamplighter::sip::{StatusCode, Transport};
-use lamplighter::transport::{Listener, ListenerNo, Source};
 
 /// Each part runs so long, five times over; the median counts.
 const SPAN: Duration = Duration::from_millis(100);
@@ -54,34 +48,6 @@ fn time(mut work: impl FnMut()) -> f64 {
         .collect();
     runs.sort_by(f64::total_cmp);
     runs[RUNS / 2]
-}
-
-/// A notifier with so many subscriptions, and the To tags of these.
-fn filled(subscriptions: usize) -> (Notifier, Vec<String>) {
-    let text = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[[account]]\nid = \"a\"\nname = \"A\"\nrealm = \"acme.test\"\n";
-    let mut config = Config::parse(text, "parts.toml").expect("the configuration");
-    config.data.durability = lamplighter::config::Durability::Memory;
-    let address = SocketAddr::from(([127, 0, 0, 1], 5060));
-    let listener = Listener { transport: Transport::Udp, address, sent_by: "127.0.0.1:5060".into() };
-    let notifier = Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), vec![listener], [7; 16]));
-    let tags = (0..subscriptions).map(|n| exchange(&notifier, 1_000, &subscribe(n, 1, ""))).collect();
-    (notifier, tags)
-}
-
-/// A SUBSCRIBE, its answer, its NOTIFY and the answer to that; gives the To tag.
-fn exchange(notifier: &Notifier, now: u64, request: &str) -> String {
-    let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
-    let source = || Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
-    let mut out = Outbox::default();
-    notifier.receive(Tick(now), source(), request.as_bytes(), &mut out);
-    let answer = wire::read(&out.messages[0].bytes).ok().flatten().expect("an answer");
-    assert_eq!(answer.status(), Some(200));
-    let tag = format!(";tag={}", answer.to.tag().expect("a tag"));
-    let notify = wire::read(&out.messages[1].bytes).ok().flatten().expect("a NOTIFY");
-    let mut reply = Vec::new();
-    wire::reply(&mut reply, &StatusCode::OK, "OK", &notify.head, peer, None).end();
-    notifier.receive(Tick(now), source(), &reply, &mut Outbox::default());
-    tag
 }
 
 fn main() {
@@ -135,27 +101,5 @@ fn main() {
         show(&format!("check a proof, {}", algorithm.name()), time(|| _ = black_box(check())));
         let ask = || drop(black_box(challenge(algorithm, "acme.test", black_box(nonce), false)));
         show(&format!("write a challenge, {}", algorithm.name()), time(ask));
-    }
-
-    let mut small = (0.0, 0.0);
-    for subscriptions in [1_000, 100_000] {
-        let (notifier, tags) = filled(subscriptions);
-        let (mut count, mut now) = (0, 100_000);
-        let refresh = time(|| {
-            // A prime stride: in no order that memory likes, and each once before any is due again.
-            let (n, round) = (count * 617 % subscriptions, count / subscriptions);
-            now = 100_000 + round as u64 * 40_000;
-            exchange(&notifier, now, &subscribe(n, 2 + round as u32, &tags[n]));
-            count += 1;
-        });
-        let tick = time(|| notifier.pass_time(Tick(now), black_box(&mut Outbox::default())));
-        show(&format!("refresh one of {subscriptions}, with what the phone says"), refresh);
-        show(&format!("a tick with nothing due at {subscriptions}"), tick);
-        if small == (0.0, 0.0) {
-            small = (refresh, tick);
-        } else {
-            let growth = [refresh / small.0, tick / small.1];
-            println!("from 1,000 to 100,000 subscriptions: a refresh {:.2} x, a tick {:.2} x", growth[0], growth[1]);
-        }
     }
 }

@@ -27,6 +27,7 @@ mod envelope;
 mod error;
 mod events;
 mod fields;
+mod flow;
 mod health;
 mod lamps;
 mod listen;
@@ -81,7 +82,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut ask = Ask::new(&head);
     let outcome = handle(&api, &head, body, &mut ask).await;
-    envelope::response(&api.state, &ask, outcome)
+    envelope::response(&api.state, &ask, outcome).await
 }
 
 /// The life of a request: each check in the order that clients of Kazoo know, then the work.

@@ -56,6 +56,15 @@ pub struct PublicationRecord {
     pub body: String,
 }
 
+/// A part of a long list, which is told in parts so that nobody has to hold all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part<T> {
+    /// All about some presentities, ordered by user.
+    pub records: Vec<T>,
+    /// Where the next part begins; none after the last.
+    pub next: Option<String>,
+}
+
 /// Why a change by the API was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -98,10 +107,10 @@ pub struct Vitals {
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.
 pub trait Control: Explain {
-    /// The subscriptions of an account, of one package or of all, ordered by user.
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord>;
-    /// The publications of an account, of one package or of all, ordered by user.
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord>;
+    /// Some subscriptions of an account, of one package or of all, ordered by user, beginning with `from`.
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord>;
+    /// Some publications of an account, of one package or of all, ordered by user, beginning with `from`.
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord>;
     /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY.
     fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal>;
     /// Sets the manual state of each presentity; `Terminated` removes it.

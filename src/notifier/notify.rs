@@ -121,7 +121,9 @@ impl Notifier {
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
-                self.gate.know(now, source.peer);
+                if !self.settings.routing.trusts(&source) {
+                    self.gate.know(now, source.peer);
+                }
                 let fate = Fate { cseq, status, retry_after, lost: false };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }

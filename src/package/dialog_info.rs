@@ -45,9 +45,16 @@ impl EventPackage for DialogInfo {
 
     fn write_head(&self, version: u32, entity: &str, head: &mut String) {
         head.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info");
-        xml::attribute("xmlns", xml::DIALOG_INFO_NS, head);
-        xml::attribute("version", itoa::Buffer::new().format(version), head);
-        xml::attribute("state", "full", head);
+        // Nothing in these needs escaping.
+        for part in [
+            " xmlns=\"",
+            xml::DIALOG_INFO_NS,
+            "\" version=\"",
+            itoa::Buffer::new().format(version),
+            "\" state=\"full\"",
+        ] {
+            head.push_str(part);
+        }
         xml::attribute("entity", entity, head);
         head.push('>');
     }

@@ -235,6 +235,7 @@ impl Table {
         Ok(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
+    #[allow(clippy::mutable_key_type)] // what changes about a presentity is not its address
     fn enter(&self, of_account: &mut BTreeSet<ByUser>, presentity: Presentity) -> Arc<Presentity> {
         let presentity = Arc::new(presentity);
         of_account.insert(ByUser(Arc::clone(&presentity)));

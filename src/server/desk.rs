@@ -9,7 +9,7 @@ use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
-use crate::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use crate::notifier::control::{Control, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
@@ -59,12 +59,12 @@ impl Desk {
 }
 
 impl Control for Desk {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
-        self.notifier.list_subscriptions(account, package)
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+        self.notifier.subscriptions_from(account, package, from)
     }
 
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
-        self.notifier.list_publications(account, package)
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+        self.notifier.publications_from(account, package, from)
     }
 
     fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {

@@ -110,7 +110,7 @@ impl Datagrams {
 
     /// Sends datagrams in order, waiting while the kernel has no room for them. One that cannot be sent is lost, as
     /// datagrams are.
-    pub(super) async fn send_all(&self, mut packets: &[Packet]) {
+    pub async fn send_all(&self, mut packets: &[Packet]) {
         while !packets.is_empty() {
             match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets)) {
                 Ok(sent) => {

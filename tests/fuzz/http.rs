@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::directory::AccountNo;
-use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use lamplighter::notifier::control::{Control, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
 use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
@@ -85,11 +85,11 @@ impl Desk {
 }
 
 impl Control for Desk {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
-        self.0.list_subscriptions(account, package)
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+        self.0.subscriptions_from(account, package, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
-        self.0.list_publications(account, package)
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+        self.0.publications_from(account, package, from)
     }
     fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
         let mut out = Outbox::default();

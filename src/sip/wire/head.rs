@@ -67,12 +67,11 @@ const NAMES: [(&str, &str, bool); Name::Other as usize] = [
 impl Name {
     /// The header of this name.
     pub(super) fn of(text: &str) -> Name {
-        let text = text.as_bytes();
-        let guess = Name::guess(text);
+        let guess = Name::guess(text.as_bytes());
         match NAMES.get(guess as usize) {
-            Some((long, short, _)) if [long, short].iter().any(|name| name.as_bytes().eq_ignore_ascii_case(text)) => {
-                guess
-            }
+            // Nearly everybody writes it as the RFCs do.
+            Some((long, ..)) if *long == text => guess,
+            Some((long, short, _)) if long.eq_ignore_ascii_case(text) || short.eq_ignore_ascii_case(text) => guess,
             _ => Name::Other,
         }
     }

@@ -1,0 +1,84 @@
+//! What the sockets alone cost: `cargo bench --bench floor -- [CYCLES]`.
+//!
+//! The four datagrams of SUBSCRIBE, 200, NOTIFY and 200, of the lengths that the load generator and we send, through the very
+//! sockets of the server (batches, tokio), but nobody reads or writes a word of SIP. This much no server can do without; what
+//! ours takes is to be held against it, on the same machine and in the same minutes.
+
+mod office;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lamplighter::transport::{Datagrams, Destination, ListenerNo, Packet};
+use office::cpu_time;
+
+/// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that.
+const LENGTHS: [usize; 4] = [560, 440, 860, 400];
+/// Cycles under way at once.
+const WINDOW: u64 = 256;
+/// Whatever is not back by then is lost, and another takes its place.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn main() {
+    let cycles = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(300_000);
+    let (over, spent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = {
+        let (over, spent) = (Arc::clone(&over), Arc::clone(&spent));
+        std::thread::spawn(move || serve(&over, &spent, |address| tell.send(address).expect("the client waits")))
+    };
+    let server_address = told.recv().expect("a server");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let [subscribe, answer] = [LENGTHS[0], LENGTHS[3]].map(|length| vec![b'x'; length]);
+    let (mut done, mut room) = (0_u64, vec![0; 2_048]);
+    let begin = |count: u64| (0..count).for_each(|_| _ = client.send_to(&subscribe, server_address));
+    begin(WINDOW);
+    while done < cycles {
+        match client.recv(&mut room) {
+            Ok(length) if length == LENGTHS[2] => {
+                let _ = client.send_to(&answer, server_address);
+                done += 1;
+                begin(1);
+            }
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => begin(WINDOW),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    begin(1);
+    server.join().expect("the server ends");
+    let per_thousand = spent.load(Ordering::Relaxed) as f64 / 1e9 / (done as f64 / 1e3);
+    println!("{done} cycles: {per_thousand:.4} CPU seconds per 1,000 for their four datagrams alone");
+}
+
+/// Sends two datagrams for each long one; the CPU time that it takes (ns) is in `spent` at the end.
+fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let socket = Datagrams::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerNo(0)).expect("a socket");
+        ready(socket.local_addr().expect("an address"));
+        let [answer, notify] = [LENGTHS[1], LENGTHS[2]].map(|length| Bytes::from(vec![b'x'; length]));
+        let mut packets = Vec::new();
+        let began = cpu_time();
+        while !over.load(Ordering::Relaxed) {
+            let each = |source: lamplighter::transport::Source, octets: &[u8]| {
+                if octets.len() == LENGTHS[0] {
+                    let to = Destination::Datagram { listener: ListenerNo(0), peer: source.peer };
+                    for bytes in [&answer, &notify] {
+                        packets.push(Packet { to: to.clone(), bytes: bytes.clone(), ticket: None });
+                    }
+                }
+            };
+            socket.receive(each).await.expect("datagrams");
+            socket.send_all(&packets).await;
+            packets.clear();
+        }
+        spent.store((cpu_time() - began).as_nanos() as u64, Ordering::Relaxed);
+    });
+}

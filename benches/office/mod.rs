@@ -1,0 +1,101 @@
+//! What the benches of the core have in common: a notifier without sockets and without a journal, and phones that answer at
+//! once.
+#![allow(dead_code)] // each bench uses what it needs
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamplighter::config::{Config, Durability};
+use lamplighter::directory::Directory;
+use lamplighter::notifier::{Notifier, Outbox, Settings};
+use lamplighter::presence::Tick;
+use lamplighter::sip::Transport;
+use lamplighter::transport::{Listener, ListenerNo, Source};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Watchers of each extension.
+pub(crate) const WATCHERS: usize = 10;
+
+/// The CPU time of this thread so far.
+pub(crate) fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// The notifier, and the time that it is told.
+pub(crate) struct Office {
+    pub(crate) notifier: Notifier,
+    pub(crate) now: u64,
+    pub(crate) out: Outbox,
+}
+
+/// Where phone `i` is.
+pub(crate) fn source(i: usize) -> Source {
+    let port = 20_000 + (i % 4) as u16;
+    let peer = SocketAddr::from(([127, 0, 0, 1], port));
+    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+}
+
+/// The value of a header that we write ourselves.
+pub(crate) fn header<'a>(message: &'a str, name: &str) -> &'a str {
+    let at = message.find(name).expect("the header") + name.len();
+    message[at..].split("\r\n").next().expect("its line")
+}
+
+/// Our tag in an answer.
+pub(crate) fn tag_of(answer: &[u8]) -> String {
+    let answer = std::str::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
+    header(answer, "\r\nTo: ").rsplit_once(";tag=").expect("our tag").1.to_string()
+}
+
+/// The SUBSCRIBE of phone `i`.
+pub(crate) fn subscribe(request: &mut String, i: usize, cseq: u32, tag: Option<&str>, expires: u32) {
+    let (user, port) = (i / WATCHERS, 20_000 + i % 4);
+    let to_tag = tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
+    request.clear();
+    let _ = write!(
+        request,
+        "SUBSCRIBE sip:{user}@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{i:x}x{cseq};rport\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:w{i}@acme.test>;tag=f{i:x}\r\nTo: <sip:{user}@acme.test>{to_tag}\r\n\
+         Call-ID: cycle-{i:08x}@127.0.0.1\r\nCSeq: {cseq} SUBSCRIBE\r\nContact: <sip:w{i}@127.0.0.1:{port}>\r\n\
+         Event: dialog\r\nAccept: application/dialog-info+xml\r\nExpires: {expires}\r\nUser-Agent: bench/1.0\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+}
+
+/// The 200 to a NOTIFY.
+pub(crate) fn reply(reply: &mut String, notify: &[u8]) {
+    let notify = std::str::from_utf8(notify).expect("text");
+    reply.clear();
+    reply.push_str("SIP/2.0 200 OK\r\n");
+    for name in ["Via: ", "From: ", "To: ", "Call-ID: ", "CSeq: "] {
+        let _ = write!(reply, "{name}{}\r\n", header(notify, &format!("\r\n{name}")));
+    }
+    reply.push_str("Content-Length: 0\r\n\r\n");
+}
+
+impl Office {
+    pub(crate) fn new() -> Office {
+        let text = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[limits]\nsubscriptions = 10000000\n\
+             subscriptions_per_account = 10000000\npresentities_per_account = 10000000\n[[account]]\nid = \"a\"\n\
+             name = \"A\"\nrealm = \"acme.test\"\n";
+        let mut config = Config::parse(text, "bench.toml").expect("the configuration");
+        config.data.durability = Durability::Memory;
+        let directory = Arc::new(Directory::new(&config));
+        let listener = Listener {
+            transport: Transport::Udp,
+            address: SocketAddr::from(([127, 0, 0, 1], 5060)),
+            sent_by: "127.0.0.1:5060".into(),
+        };
+        let notifier = Notifier::new(Settings::of(&config, directory, vec![listener], [7; 16]));
+        Office { notifier, now: 1_000, out: Outbox::default() }
+    }
+
+    /// Hands a message over, as it came from where phone `i` is.
+    pub(crate) fn hear(&mut self, i: usize, message: &[u8]) {
+        self.notifier.receive(Tick(self.now), source(i), message, &mut self.out);
+    }
+}
