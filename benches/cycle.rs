@@ -1,8 +1,8 @@
 //! What the core spends on SUBSCRIBE -> 200 -> NOTIFY -> 200, on a refresh and on the end: no sockets, no journal.
 //!
-//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]] [listened]` prints CPU nanoseconds for each, the median of all runs; `listened`:
-//! while somebody reads a live stream, what has changed being taken as often as its pump does under 20,000 cycles a second. For
-//! instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
+//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]] [listened]` prints CPU nanoseconds for each, the median of all
+//! runs; `listened`: while somebody reads a live stream, what has changed being taken as often as its pump does under 20,000
+//! cycles a second. For instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
 
 mod office;
 

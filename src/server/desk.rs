@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::doors::Doors;
 use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::Journal;
-use crate::notifier::control::{Control, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use crate::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     /// Names that wait for the resolver.
     pub(super) questions: mpsc::Sender<Question>,
     pub(super) tap: Option<Arc<Tap>>,
+    pub(super) doors: Arc<Doors>,
 }
 
 impl Desk {
@@ -67,20 +69,35 @@ impl Control for Desk {
         self.notifier.publications_from(account, package, from)
     }
 
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.reset(self.clock.now(), account, user, &mut out);
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.reset(now, account, user, &mut out);
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
     }
 
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.set(self.clock.now(), account, user, state, &mut out)?;
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.set(now, account, user, state, &mut out)?;
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
+    }
+
+    fn drain(&self, begin: bool) -> Result<(), Refusal> {
+        if begin {
+            self.doors.close(false);
+        } else if !self.doors.open() {
+            return Err(Refusal::Stopping);
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> Left {
+        Left { draining: !self.doors.are_open(), ..self.notifier.left() }
     }
 }
 
@@ -105,20 +122,38 @@ impl Explain for Desk {
         self.notifier.subscription_story(account, id)
     }
 
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
-        self.notifier.find_watchers(account, text, most)
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+        self.notifier.find_watchers(account, text, from, most)
     }
 
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.resend(self.clock.now(), account, id, &mut out);
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.resend(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
     }
 
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.end(self.clock.now(), account, id, &mut out);
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.end(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
+    }
+
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+        self.notifier.trace(self.clock.now(), account, id, seconds)
+    }
+
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+        self.notifier.trace_story(self.clock.now(), account, id)
+    }
+
+    fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
+        self.notifier.forget_trace(self.clock.now(), account, id)
     }
 
     fn overview(&self, account: AccountNo) -> Overview {

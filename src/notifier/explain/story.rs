@@ -2,11 +2,14 @@
 //!
 //! Times are Unix milliseconds and end in `_at`; spans say their unit.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::notifier::LargeNotifies;
 use crate::notifier::refusals::Answered;
 use crate::notifier::tally::Tally;
+use crate::presence::subscription::Place;
 
 /// What a lamp shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -222,6 +225,41 @@ pub struct WatcherRow {
     pub next_try_at: Option<u64>,
 }
 
+impl WatcherRow {
+    /// Where it stands in a list of subscriptions.
+    pub fn bookmark(&self) -> Bookmark {
+        let slot = Place::read(&self.id).map_or(0, |place| place.slot);
+        Bookmark { extension: self.extension.clone(), slot }
+    }
+}
+
+/// Where a list of subscriptions goes on: at an extension, and there at a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bookmark {
+    /// The extension, lower case.
+    pub extension: String,
+    /// The first slot that is meant.
+    pub slot: u32,
+}
+
+impl fmt::Display for Bookmark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{}", self.slot, self.extension)
+    }
+}
+
+impl Bookmark {
+    /// Reads what it prints.
+    pub fn read(text: &str) -> Option<Bookmark> {
+        let (slot, extension) = text.split_once('.')?;
+        let sound = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if !(1..=8).contains(&slot.len()) || !slot.bytes().all(sound) {
+            return None;
+        }
+        Some(Bookmark { extension: extension.to_lowercase(), slot: u32::from_str_radix(slot, 16).ok()? })
+    }
+}
+
 /// The last answered NOTIFY.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastRow {
@@ -259,6 +297,42 @@ pub struct SubscriptionStory {
     pub exchanges: Vec<ExchangeRow>,
     /// How many NOTIFYs, at most, were sent before those and are not in the history any more.
     pub earlier: u32,
+    /// There is a trace of it, which ends or has ended then.
+    pub traced_until: Option<u64>,
+}
+
+/// What was said in a subscription while it was traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TraceStory {
+    /// The subscription.
+    pub subscription: String,
+    /// When tracing began.
+    pub since_at: u64,
+    /// When it ends, or has ended.
+    pub until_at: u64,
+    /// It goes on.
+    pub running: bool,
+    /// How many messages have made room for later ones.
+    pub displaced: u64,
+    /// The messages, oldest first.
+    pub messages: Vec<TracedMessage>,
+}
+
+/// A message, word for word but for what proves who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TracedMessage {
+    /// When it came or was given to the network.
+    pub at: u64,
+    /// `received` or `sent`.
+    pub direction: &'static str,
+    /// How it went, or was to go; none for one sent over a connection that the phone has opened.
+    pub transport: Option<String>,
+    /// The other end; none for the same.
+    pub peer: Option<String>,
+    /// Its size (octets).
+    pub bytes: usize,
+    /// Itself.
+    pub text: String,
 }
 
 /// A dialog.
@@ -310,6 +384,8 @@ pub struct UnderWayRow {
     pub copies: u8,
     /// Octets.
     pub bytes: usize,
+    /// The request of the API that it is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// Something that was exchanged.
@@ -337,6 +413,8 @@ pub struct ExchangeRow {
     pub copies: u8,
     /// How it went; none for a SUBSCRIBE.
     pub transport: Option<String>,
+    /// The request of the API that a NOTIFY is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// A change of a lamp.
@@ -348,6 +426,8 @@ pub struct ChangeRow {
     pub cause: &'static str,
     /// The revision of the dialog package since.
     pub revision: u32,
+    /// The request of the API that it is the work of.
+    pub request: Option<String>,
 }
 
 /// How an account fares as a whole.

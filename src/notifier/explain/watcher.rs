@@ -2,15 +2,22 @@
 
 use super::MOST_EXCHANGES;
 use super::is_behind;
-use super::story::{DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow};
+use super::story::{
+    Bookmark, DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow,
+};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::admin::{last_notify, watcher_uri};
+use crate::notifier::deeds::Reasons;
 use crate::notifier::history::{Entry, Note, news_since};
 use crate::package;
+use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
+
+/// How many presentities are taken out of the table at once.
+const AT_ONCE: usize = 256;
 
 impl Notifier {
     /// One subscription in brief; none if it is not there or belongs to another account.
@@ -27,8 +34,9 @@ impl Notifier {
         let place = Place::read(id)?;
         let mut teller = Teller::new(place);
         let told = self.history.of_subscription(place);
-        let mut exchanges: Vec<_> = told.iter().filter_map(|entry| teller.tell(entry)).collect();
         let changes = self.history.of_presentity(place.presentity);
+        let reasons = self.reasons(place.presentity, &changes);
+        let mut exchanges: Vec<_> = told.iter().filter_map(|entry| teller.tell(entry, &reasons)).collect();
         self.with_subscription(account, id, |presentity, state, place| {
             let s = state.watchers.iter().find(|s| s.place == place)?;
             let mut row = self.watcher_of(presentity, state, s);
@@ -45,6 +53,7 @@ impl Notifier {
                     sent_at: flight.sent_at.0,
                     copies: flight.copies.saturating_sub(teller.carried),
                     bytes: flight.bytes.len(),
+                    request: teller.request(&reasons, flight.sent_at),
                 }),
                 _ => None,
             };
@@ -68,25 +77,36 @@ impl Notifier {
                     .filter(|body| !body.is_empty()),
                 exchanges,
                 earlier,
+                traced_until: self.trace_ends(place),
                 row,
             })
         })?
     }
 
-    /// Subscriptions whose watcher, phone or address has `text` in it, no more than `most`.
-    pub fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
+    /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
+    /// `most`.
+    pub fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
         let text = text.to_lowercase();
         let mut found = Vec::new();
-        for presentity in self.table.of_account(account) {
-            let state = presentity.lock();
-            for s in state.watchers.iter().filter(|s| !s.ended && has(s, &text)) {
-                if found.len() == most {
-                    return found;
+        let mut start = from.extension.clone();
+        loop {
+            let some = self.table.of_account_from(account, &start, AT_ONCE + 1);
+            for presentity in some.iter().take(AT_ONCE) {
+                let first = if *presentity.aor.user == *from.extension { from.slot } else { 0 };
+                let state = presentity.lock();
+                let wanted = |s: &&Subscription| !s.ended && s.place.slot >= first && has(s, &text);
+                for s in state.watchers.iter().filter(wanted) {
+                    if found.len() == most {
+                        return found;
+                    }
+                    found.push(self.watcher_of(presentity, &state, s));
                 }
-                found.push(self.watcher_of(&presentity, &state, s));
+            }
+            match some.get(AT_ONCE) {
+                Some(next) => start = next.aor.user.to_string(),
+                None => return found,
             }
         }
-        found
     }
 
     pub(super) fn watcher_of(&self, presentity: &Presentity, state: &State, s: &Subscription) -> WatcherRow {
@@ -136,15 +156,27 @@ pub(super) struct Teller {
     /// How many copies the next NOTIFY has taken over: one that supersedes another goes on counting where that was, and
     /// counts itself.
     carried: u8,
+    /// When the phone was last spoken to or asked; none before the first entry.
+    since: Option<Tick>,
 }
 
 impl Teller {
     pub(super) fn new(place: Place) -> Teller {
-        Teller { place, carried: 0 }
+        Teller { place, carried: 0, since: None }
     }
 
-    pub(super) fn tell(&mut self, entry: &Entry) -> Option<ExchangeRow> {
+    /// The request behind a NOTIFY that comes after all that was told.
+    fn request(&self, reasons: &Reasons, sent: Tick) -> Option<String> {
+        reasons.of_notify(self.place, self.since?, sent)
+    }
+
+    pub(super) fn tell(&mut self, entry: &Entry, reasons: &Reasons) -> Option<ExchangeRow> {
         let mut row = exchange(self.place, entry)?;
+        let began = Tick(row.at - u64::from(row.delay_ms.unwrap_or(0)).min(row.at));
+        if row.method == "NOTIFY" {
+            row.request = self.request(reasons, began);
+        }
+        self.since = Some(began);
         let counted = row.copies;
         row.copies = counted.saturating_sub(self.carried);
         self.carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
@@ -165,6 +197,7 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
         bytes: None,
         copies: 0,
         transport: None,
+        request: None,
     };
     match entry.note {
         Note::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),

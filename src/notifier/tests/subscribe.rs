@@ -91,7 +91,8 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
 fn a_long_listing_comes_in_parts_of_whole_presentities() {
     // kazoo 55
     let mut office = Office::new();
-    let phones: Vec<_> = (0..700).map(|i| office.watcher("a", &format!("{}@acme.test", 1000 + i / 2), 600)).collect();
+    let phones: Vec<_> =
+        (0..700).map(|i| office.watcher(&format!("a{i}"), &format!("{}@acme.test", 1000 + i / 2), 600)).collect();
     let (mut users, mut from, mut parts) = (Vec::new(), Some(String::new()), 0);
     while let Some(begin) = from {
         let part = office.notifier.subscriptions_from(ACME, None, &begin);
