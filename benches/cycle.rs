@@ -1,14 +1,21 @@
 //! What the core spends on SUBSCRIBE -> 200 -> NOTIFY -> 200, on a refresh and on the end: no sockets, no journal.
 //!
-//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]]` prints CPU nanoseconds for each, the median of all runs. For
-//! instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
+//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]] [listened]` prints CPU nanoseconds for each, the median of all
+//! runs; `listened`: while somebody reads a live stream, what has changed being taken as often as its pump does under 20,000
+//! cycles a second. For instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
 
 mod office;
 
 use office::{Office, cpu_time, reply, subscribe, tag_of};
 
+/// Cycles between two looks of the pump.
+const LOOK: usize = 1_000;
+
 /// One SUBSCRIBE with all that it brings; gives our tag.
 fn cycle(office: &mut Office, text: &mut String, i: usize, cseq: u32, tag: Option<&str>, expires: u32) -> String {
+    if i.is_multiple_of(LOOK) {
+        office.notifier.changes();
+    }
     subscribe(text, i, cseq, tag, expires);
     office.hear(i, text.as_bytes());
     assert_eq!(office.out.messages.len(), 2, "an answer and a NOTIFY");
@@ -23,9 +30,11 @@ fn cycle(office: &mut Office, text: &mut String, i: usize, cseq: u32, tag: Optio
 fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let (subscriptions, runs) = (*numbers.first().unwrap_or(&50_000), *numbers.get(1).unwrap_or(&5));
+    let listened = std::env::args().any(|argument| argument == "listened");
     let mut figures: [Vec<u128>; 3] = Default::default();
     for _ in 0..runs {
         let (mut office, mut text) = (Office::new(), String::new());
+        office.notifier.listen(listened);
         let mut tags = Vec::with_capacity(subscriptions);
         for (step, figures) in figures.iter_mut().enumerate() {
             let began = cpu_time();

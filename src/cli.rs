@@ -44,12 +44,35 @@ pub enum Command {
     Watch(WatchArgs),
     /// Say why a lamp is as it is, who watches it, and what each watcher knows
     Explain(ExplainArgs),
+    /// List the accounts that a token opens
+    Accounts(AccountsArgs),
     /// List what the lamps of an account show
     Lamps(LampsArgs),
+    /// List the subscriptions of an account
+    Subscriptions(SubscriptionsArgs),
+    /// Find lamps and subscriptions by a part of their extension, name, watcher, phone or address, or by Call-ID
+    Search(SearchArgs),
     /// Forget the calls of an extension and what was set by hand, and tell its watchers anew
     Reset(ResetArgs),
     /// Set the state of an extension by hand, until it is set or reset again
     Set(SetArgs),
+    /// Send a fresh NOTIFY in a subscription, whatever has become of the last
+    Resend(SubscriptionArgs),
+    /// End a subscription with a last NOTIFY; its phone may subscribe anew at once
+    End(SubscriptionArgs),
+    /// Have a server take no new subscriptions, and say what it still has; needs a superuser's token
+    Drain(DrainArgs),
+    /// Print a script that makes a shell complete these commands
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write a page of each command into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
     /// Measure a presence server, ours or any other, and check every word that it says
     Bench(Box<crate::bench::BenchArgs>),
     /// Ask a running server whether it is well; for health checks of containers
@@ -66,6 +89,9 @@ pub struct DemoArgs {
     /// Where the page is served [default: 127.0.0.1:8000, or another port if that is taken]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
+    /// An address of this machine where phones of your network may watch the office too; whoever reaches it is let in
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub sip: Option<SocketAddr>,
 }
 
 /// How a running server is asked.
@@ -96,12 +122,82 @@ pub struct ExplainArgs {
     pub server: ServerArgs,
 }
 
+/// Arguments of `accounts`.
+#[derive(Debug, Args)]
+pub struct AccountsArgs {
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
 /// Arguments of `lamps`.
 #[derive(Debug, Args)]
 pub struct LampsArgs {
     /// The realm of the account; not needed where the token opens one only
     #[arg(value_name = "REALM")]
     pub realm: Option<String>,
+    /// Only lamps whose extension or name has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `subscriptions`.
+#[derive(Debug, Args)]
+pub struct SubscriptionsArgs {
+    /// The realm of the account; not needed where the token opens one only
+    #[arg(value_name = "REALM")]
+    pub realm: Option<String>,
+    /// Only those whose watcher, phone or address has this in it, or whose Call-ID it is
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// What to look for; case does not matter
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    /// Look in the account with this realm only, not in all that the token opens
+    #[arg(long, value_name = "REALM")]
+    pub realm: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `resend` and `end`.
+#[derive(Debug, Args)]
+pub struct SubscriptionArgs {
+    /// The subscription, as `subscriptions`, `search` and `explain` name it
+    #[arg(value_name = "SUBSCRIPTION")]
+    pub id: String,
+    /// The realm of its account; not needed where the token opens one only
+    #[arg(value_name = "REALM")]
+    pub realm: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Take new subscriptions again
+    #[arg(long, conflicts_with_all = ["status", "wait"])]
+    pub undo: bool,
+    /// Change nothing, only say what there is
+    #[arg(long)]
+    pub status: bool,
+    /// Wait so long for phones to answer the NOTIFYs that are under way; exit status 1 if some have not
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u32,
     /// How the server is asked.
     #[command(flatten)]
     pub server: ServerArgs,

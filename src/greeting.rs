@@ -31,7 +31,9 @@ fn write(out: &mut impl io::Write, config: &Config, addresses: &[String], token:
              curl -H 'X-Auth-Token: {token}' -H 'Content-Type: application/json' \
              -d '{{\"data\":{{\"action\":\"set\",\"state\":\"early\"}}}}' {path}/1001\n\n\
              List who watches whom:\n  curl -H 'X-Auth-Token: {token}' {path}\n\n\
-             Ctrl-C stops it. With a file of your own: {command} serve --config FILE"
+             See all of it in a browser:\n  http://{http}/#token={token}&account={}\n\n\
+             Ctrl-C stops it. With a file of your own: {command} serve --config FILE",
+            account.id
         )?;
     }
     out.flush()
@@ -60,6 +62,7 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("X-Auth-Token: t0ken").count(), 2);
+        assert!(text.contains("http://127.0.0.1:8000/#token=t0ken&account=de3"), "{text}");
     }
 
     #[test]

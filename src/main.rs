@@ -34,9 +34,17 @@ fn main() -> ExitCode {
             if misused { ExitCode::from(MISUSE) } else { code }
         }
         Command::Explain(args) => report(operator::explain(&args)),
+        Command::Accounts(args) => report(operator::accounts(&args)),
         Command::Lamps(args) => report(operator::lamps(&args)),
+        Command::Subscriptions(args) => report(operator::subscriptions(&args)),
+        Command::Search(args) => report(operator::search(&args)),
         Command::Reset(args) => report(operator::reset(&args)),
         Command::Set(args) => report(operator::set(&args)),
+        Command::Resend(args) => report(operator::resend(&args)),
+        Command::End(args) => report(operator::end(&args)),
+        Command::Drain(args) => report(operator::drain(&args)),
+        Command::Completion { shell } => report(operator::completion(shell)),
+        Command::Man { folder } => report(operator::man(folder.as_deref())),
         Command::Bench(args) => {
             let outcome = bench::run(&args);
             let misused = matches!(outcome, Err(bench::BenchError::Setting(_)));

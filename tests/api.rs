@@ -357,7 +357,9 @@ fn check_55_a_large_listing_is_whole_and_never_a_timeout() {
     for i in 0..2_000 {
         world.subscribe(&format!("{}", 1000 + i % 100), "dialog", &format!("c{i}"), 1800);
     }
-    let data = world.get("presence").data();
+    let answer = world.get("presence");
+    assert_eq!(answer.header("transfer-encoding"), Some("chunked"), "it leaves before its end is known");
+    let data = answer.data();
     assert_eq!(data.as_object().unwrap().keys().collect::<Vec<_>>(), ["subscriptions"]);
     let by_user = data["subscriptions"].as_object().unwrap();
     assert_eq!(by_user.len(), 100);

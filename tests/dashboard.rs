@@ -87,6 +87,14 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     browser.key("ArrowRight");
     assert_eq!(browser.until("document.activeElement.dataset.extension"), "1002");
 
+    // A question does not outlive its page.
+    browser.eval("location.hash = '#/lamps/1002'");
+    browser.until("document.querySelector('#reset')");
+    browser.eval("document.querySelector('#reset').click()");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.eval("history.back()");
+    browser.until(&format!("{} && !document.querySelector('dialog[open]')", shows("1001", "idle")));
+
     // Reset from the page sends the NOTIFY.
     world.set("1001", "early");
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
@@ -187,12 +195,19 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     browser.eval("location.hash = '#/overview'");
     browser.until("document.querySelectorAll('#plots .plot rect').length > 0");
     browser.shot(&picture("overview-dark.png"), true);
-    browser.size(390, 800);
-    browser.eval("location.hash = '#/wall'");
-    browser.until("document.querySelectorAll('.lamp').length > 4");
-    let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    assert_eq!(overflow, 0, "nothing is wider than a phone");
-    browser.shot(&picture("wall-phone.png"), false);
+    browser.size(360, 800);
+    for (name, way_there, there) in [
+        ("overview", "0", "document.querySelectorAll('#plots .plot rect').length > 0"),
+        ("wall", "location.hash = '#/wall'", "document.querySelectorAll('.lamp').length > 4"),
+        ("lamp", "location.hash = '#/lamps/101'", "document.querySelector('#watchers a')"),
+        ("subscription", "document.querySelector('#watchers a').click()", "document.querySelector('.ladder')"),
+    ] {
+        browser.eval(way_there);
+        browser.until(there);
+        let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        assert_eq!(overflow, 0, "{name}: nothing is wider than a phone");
+        browser.shot(&picture(&format!("{name}-phone.png")), false);
+    }
     assert_eq!(browser.complaints(), json!([]));
 
     // Ctrl-C ends it in good order.
@@ -236,8 +251,11 @@ fn the_reference_shows_every_call_of_the_document() {
     assert_eq!(browser.complaints(), json!([]));
 }
 
+/// How many lamps of the ten thousand change in a second; 0: as many as the server takes.
+const RATES: [u32; 2] = [200, 0];
+
 #[test]
-#[ignore = "a measurement, for docs/dashboard.md: cargo test --release --test dashboard -- --ignored --nocapture"]
+#[ignore = "a measurement, for docs/dashboard.md: cargo test --test dashboard -- --ignored --nocapture"]
 fn ten_thousand_lamps_stay_smooth() {
     if is_missing() {
         return;
@@ -250,35 +268,50 @@ fn ten_thousand_lamps_stay_smooth() {
     browser.size(1_600, 1_000);
     browser.go(&world.page(&format!("#token=acme-token&account={ACME}")));
     browser.until("document.querySelector('.chip b')?.textContent === '10002'");
-    // Up and down through all of them, while hundreds a second change.
+    for (rate, scrolled) in RATES.into_iter().flat_map(|rate| [(rate, false), (rate, true)]) {
+        let (frames, cpu) = look(&world, &mut browser, rate, scrolled);
+        let elements = browser.eval("document.querySelectorAll('.lamp').length").as_u64().unwrap();
+        println!("{elements} elements; per frame {cpu:.1} ms of CPU on the page's thread; ms between frames: {frames}");
+        assert!(elements < 400, "{elements}");
+        // At rest a machine may be busy and nobody sees it; what scrolling costs is for whoever reads this.
+        assert!(scrolled || rate == 0 || frames["median"].as_f64().unwrap() < 25.0, "{frames}");
+    }
+}
+
+/// Looks at the wall for 600 frames while lamps change: at rest, or up and down through all of them.
+fn look(world: &World, browser: &mut Browser, rate: u32, scrolled: bool) -> (serde_json::Value, f64) {
     let before = browser.work();
     let done = AtomicBool::new(false);
-    let (frames, changed) = std::thread::scope(|scope| {
+    let from = Instant::now();
+    let (mut frames, changed) = std::thread::scope(|scope| {
         let changing = scope.spawn(|| {
             let mut n = 0;
             while !done.load(Ordering::Relaxed) {
-                world.set(&format!("{}", 10_000 + n * 7 % 10_000), ["early", "confirmed"][n % 2]);
+                // What can be seen at rest changes as often as the rest.
+                let extension = if n % 2 == 0 { n * 7 % 10_000 } else { n % 60 };
+                world.set(&format!("{}", 10_000 + extension), ["early", "confirmed"][(n / 2 % 2) as usize]);
                 n += 1;
+                if rate > 0 {
+                    let due = from + Duration::from_secs(1) * n / rate;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
             }
             n
         });
-        let frames = browser.eval(
-            "new Promise((done) => { const times = []; let last = performance.now(); let y = 0; let step = 150; \
-             const frame = (t) => { times.push(t - last); last = t; y += step; \
+        let step = if scrolled { 150 } else { 0 };
+        let frames = browser.eval(&format!(
+            "new Promise((done) => {{ const times = []; let last = performance.now(); let y = 0; let step = {step}; \
+             const frame = (t) => {{ times.push(t - last); last = t; y += step; \
              if (y > document.documentElement.scrollHeight - innerHeight || y < 0) step = -step; scrollTo(0, y); \
-             if (times.length < 600) requestAnimationFrame(frame); else { times.sort((a, b) => a - b); \
-             done({ median: times[300], slowest_twentieth: times[570], slowest_hundredth: times[594] }); } }; \
-             requestAnimationFrame(frame); })",
-        );
+             if (times.length < 601) return requestAnimationFrame(frame); times.shift(); times.sort((a, b) => a - b); \
+             const late = (than) => times.filter((time) => time > than).length; \
+             done({{ median: times[300], p95: times[570], p99: times[594], longest: times[599], over_50: late(50), over_100: late(100) }}); }}; \
+             requestAnimationFrame(frame); }})"
+        ));
         done.store(true, Ordering::Relaxed);
         (frames, changing.join().unwrap())
     });
-    let after = browser.work();
-    let elements = browser.eval("document.querySelectorAll('.lamp').length");
-    let [script, style, layout, all] = std::array::from_fn(|i| (after[i] - before[i]) / 600.0);
-    println!(
-        "10,002 lamps, {elements} elements, {changed} changes meanwhile; per frame: {all:.1} ms of CPU on the page's thread, \
-         of these scripts {script:.1}, styles {style:.1}, layout {layout:.1}; ms between frames: {frames}"
-    );
-    assert!(all < 16.0, "{all} ms");
+    frames["scrolled"] = scrolled.into();
+    frames["changes_a_second"] = (f64::from(changed) / from.elapsed().as_secs_f64()).round().into();
+    (frames, (browser.work()[3] - before[3]) / 600.0)
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
+#[path = "lamps/commands.rs"]
+mod commands;
 #[path = "peers/harness/ports.rs"]
 mod ports;
 #[path = "lamps/world.rs"]
@@ -81,12 +83,44 @@ fn the_story_of_a_lamp_names_its_call_publication_watcher_and_why() {
     let found = world.data("subscriptions?filter=yealink");
     assert_eq!((&found[0]["extension"], found.as_array().unwrap().len()), (&json!("1001"), 1));
     assert_eq!(world.data("subscriptions?filter=snom"), json!([]));
+    let (_, named) = world.ask("GET", "lamps?filter=ALI", "");
+    assert_eq!((&named["data"][0]["extension"], &named["page_size"]), (&json!("1001"), &json!(1)));
+    assert_eq!(world.data("lamps?filter=002")[0]["extension"], "1002");
+    assert_eq!(world.ask("GET", &format!("lamps?filter={}", "x".repeat(129)), "").0, 400);
     let (status, fault) = world.ask("GET", &format!("subscriptions?filter={}", "x".repeat(129)), "");
     assert_eq!((status, &fault["data"]["filter"]["invalid"]["target"]), (400, &json!("filter")));
     let overview = world.data("lamp_overview");
     assert_eq!((&overview["subscriptions"], &overview["states"]["ringing"]), (&json!(1), &json!(1)));
     let sum = |key: &str| overview["buckets"].as_array().unwrap().iter().map(|b| b[key].as_u64().unwrap()).sum::<u64>();
     assert_eq!((sum("changes"), sum("subscribed"), sum("acknowledged"), sum("failed")), (1, 1, 2, 0));
+}
+
+#[test]
+fn subscriptions_come_in_pages_ordered_by_extension() {
+    let world = World::new("");
+    // Slots of one extension are cut by a page as well.
+    let phones: Vec<_> = (0..5).map(|_| Phone::new(&world)).collect();
+    for (phone, extension) in phones.iter().zip(["1003", "1001", "1002", "1002", "1002"]) {
+        phone.subscribe(extension, "acme.test");
+    }
+    let mut seen = Vec::new();
+    let mut start = String::new();
+    loop {
+        let (_, page) = world.ask("GET", &format!("subscriptions?page_size=2&start_key={start}"), "");
+        assert_eq!(page["start_key"], json!(start));
+        seen.extend(page["data"].as_array().unwrap().iter().map(|row| row["extension"].clone()));
+        match page["next_start_key"].as_str() {
+            Some(next) => start = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["1001", "1002", "1002", "1002", "1003"]);
+    for (query, field) in
+        [("page_size=0", "page_size"), ("start_key=x", "start_key"), ("start_key=%2B1.1", "start_key")]
+    {
+        let (status, fault) = world.ask("GET", &format!("subscriptions?{query}"), "");
+        assert_eq!((status, &fault["data"][field]["invalid"]["target"]), (400, &json!(field)), "{query}");
+    }
 }
 
 #[test]
@@ -282,57 +316,6 @@ fn there_are_only_so_many_streams() {
     assert_eq!(status, 503);
     assert!(fault["data"]["cause"].as_str().unwrap().contains("limits.event_streams"), "{fault}");
     assert_eq!(world.ask("POST", "lamp_events", "").0, 405);
-}
-
-#[test]
-fn the_commands_print_what_the_api_says() {
-    let world = World::new("");
-    let phone = Phone::new(&world);
-    phone.subscribe("1001", "acme.test");
-    let run = |args: &[&str], token: Option<&str>| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lamplighter"));
-        command.args(args).args(["--server", &world.page("")]).env_remove("LAMPLIGHTER_TOKEN");
-        if let Some(token) = token {
-            command.env("LAMPLIGHTER_TOKEN", token);
-        }
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.success(), text(output.stdout), text(output.stderr))
-    };
-    let token = Some("acme-token");
-    assert_eq!(run(&["set", "1001@ACME.test", "early"], token).1, "set command sent for extension 1001\n");
-    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
-    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
-    let (_, told, _) = run(&["explain", "1001@acme.test", "--watcher", "1002"], token);
-    assert!(told.starts_with("sip:1001@acme.test is ringing, changed "), "{told}");
-    for part in ["It was set to early by hand", "1002@acme.test", "Yealink", "current", "SUBSCRIBE 1", "NOTIFY 2"] {
-        assert!(told.contains(part), "{part}: {told}");
-    }
-    assert!(!run(&["explain", "1001@acme.test", "--watcher", "7777"], token).1.contains("1002@acme.test"));
-    let json: Value = serde_json::from_str(&run(&["explain", "1001@acme.test", "--json"], token).1).unwrap();
-    assert_eq!(json["manual"], "early");
-    let (_, lamps, _) = run(&["lamps"], token);
-    assert!(lamps.contains("1001       Alice  ringing") && lamps.contains("1002              unknown"), "{lamps}");
-    assert_eq!(run(&["reset", "1001@acme.test"], token).1, "reset command sent for extension 1001\n");
-    for (args, token, said) in [
-        (
-            &["lamps", "umbrella.test"][..],
-            token,
-            "opens no account with the realm 'umbrella.test'; it opens: acme.test",
-        ),
-        (&["lamps"], None, "a token of the API is needed"),
-        (&["lamps"], Some("wrong"), "the server refuses: 401 invalid credentials"),
-        (&["explain", "7777@acme.test"], token, "404 7777"),
-        (&["explain", "1001"], token, "expected EXTENSION@REALM"),
-        (&["set", "1001@acme.test", "red"], token, "possible values: early"),
-    ] {
-        let (good, _, error) = run(args, token);
-        assert!(!good && error.contains(said), "{args:?}: {error}");
-        assert!(!error.contains("acme-token"), "{error}");
-    }
-    let (_, accounts) = world.ask_as("umbrella-token", "GET", "/v2/accounts", "");
-    assert_eq!(accounts["data"], json!([{"id": UMBRELLA, "name": "umbrella.test", "realm": "umbrella.test"}]));
-    assert_eq!(world.ask_as("wrong", "GET", "/v2/accounts", "").0, 401);
 }
 
 #[test]

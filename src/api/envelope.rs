@@ -1,5 +1,7 @@
 //! The form of every answer: Kazoo's envelope and the headers around it.
 
+use std::io::Write as _;
+
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -8,9 +10,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::Fault;
+use super::flow;
 use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
+use crate::notifier::control::Left;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,6 +29,8 @@ pub(super) enum Reply {
     Healthy,
     /// 200 with `data`.
     Data(Data),
+    /// 200 with `data` that may be too long to be held.
+    Long(Listing),
     /// 200 with a part of what there is under `data`, and beside it which.
     Page(Data, Page),
     /// 200 with a body that goes on: Server-Sent Events.
@@ -39,8 +45,6 @@ pub(super) enum Reply {
 pub(super) enum Data {
     /// What has been done.
     Text(String),
-    /// Who watches.
-    Listing(Listing),
     /// The accounts that a token opens.
     Accounts(Vec<AccountRow>),
     /// What lamps show.
@@ -57,6 +61,8 @@ pub(super) enum Data {
     Trace(Box<TraceStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
+    /// What a server that drains still has.
+    Left(Left),
 }
 
 /// An account in brief.
@@ -80,9 +86,9 @@ pub(super) struct Page {
 }
 
 #[derive(Serialize)]
-struct Success<'a> {
+struct Success<'a, D> {
     auth_token: &'a str,
-    data: &'a Data,
+    data: &'a D,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     page: Option<&'a Page>,
     request_id: &'a str,
@@ -103,7 +109,7 @@ struct Failure<'a> {
 }
 
 /// Puts an outcome into its form.
-pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
+pub(super) async fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
     let failed = outcome.is_err();
     let success = |data: &Data, page: Option<&Page>| {
         let (auth_token, request_id) = (&ask.token, &ask.id);
@@ -114,6 +120,7 @@ pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault
         Ok(Reply::Empty) => Response::new(Body::empty()),
         Ok(Reply::Healthy) => with_body(ask, StatusCode::OK, &json!({"status": "ok"})),
         Ok(Reply::Data(data)) => success(&data, None),
+        Ok(Reply::Long(listing)) => long(ask, listing).await,
         Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
         Ok(Reply::Stream(body)) => stream(body),
         Ok(Reply::File(response)) => return with_request_id(response, ask),
@@ -129,6 +136,27 @@ pub(super) fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault
         cors::decorate(headers, ask);
     }
     response
+}
+
+/// The same as for other data, but that it leaves while it is being written.
+async fn long(ask: &Ask, listing: Listing) -> Response {
+    let (token, id, pretty, jsonp) = (ask.token.clone(), ask.id.clone(), ask.pretty, ask.jsonp.clone());
+    let content_type = content_type(ask);
+    let write = move |out: &mut flow::Pieces| {
+        let (auth_token, request_id) = (&*token, &*id);
+        let success =
+            Success { auth_token, data: &listing, page: None, request_id, revision: "undefined", status: "success" };
+        if let Some(callback) = &jsonp {
+            write!(out, "{callback}(")?;
+        }
+        if pretty {
+            serde_json::to_writer_pretty(&mut *out, &success)
+        } else {
+            serde_json::to_writer(&mut *out, &success)
+        }?;
+        if jsonp.is_some() { out.write_all(b");") } else { Ok(()) }
+    };
+    of_type(content_type, flow::body(write).await)
 }
 
 /// Every answer names the request that it is to, pages and metrics too.
@@ -187,14 +215,21 @@ fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Respons
     let written = if ask.pretty { serde_json::to_vec_pretty(content) } else { serde_json::to_vec(content) };
     // Our own types have string keys and finite numbers, which is all that can go wrong here.
     let mut body = written.unwrap_or_default();
-    let mut content_type = "application/json";
     if let Some(callback) = &ask.jsonp {
         body.splice(..0, callback.bytes().chain([b'(']));
         body.extend_from_slice(b");");
-        content_type = "application/javascript";
     }
-    let mut response = Response::new(Body::from(body));
+    let mut response = of_type(content_type(ask), Body::from(body));
     *response.status_mut() = status;
+    response
+}
+
+fn content_type(ask: &Ask) -> &'static str {
+    if ask.jsonp.is_some() { "application/javascript" } else { "application/json" }
+}
+
+fn of_type(content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // Some of the content is a stranger's: no browser may take it for anything else.

@@ -187,6 +187,9 @@ impl Fault {
                 let cause = "there are no logins; tokens are named in the server's configuration";
                 (501, "not_implemented", caused("not implemented", Some(cause)))
             }
+            Self::Refused(Refusal::Stopping) => {
+                (503, "service_unavailable", caused("not ready", Some(&Refusal::Stopping.to_string())))
+            }
             Self::Refused(refusal) => (503, "service_unavailable", caused("limit reached", Some(&refusal.to_string()))),
             Self::Busy => (503, "service_unavailable", caused("too many bodies at once", None)),
             Self::NotReady => (503, "service_unavailable", caused("not ready", None)),

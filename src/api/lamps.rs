@@ -1,7 +1,7 @@
 //! Explaining lamps over HTTP: all of an account, one with its whole story, its subscriptions, and how they fare.
 
 use crate::directory::{AccountNo, Bearer, Directory};
-use crate::notifier::explain::story::{Lamp, LampState};
+use crate::notifier::explain::story::{Bookmark, Lamp, LampState};
 
 use super::ApiState;
 use super::envelope::{AccountRow, Data, Page, Reply};
@@ -15,8 +15,8 @@ use super::route::Subject;
 const PAGE: usize = 1_000;
 /// The most that it may say.
 const MAX_PAGE: usize = 10_000;
-/// The most subscriptions that a search brings.
-const MOST_FOUND: usize = 200;
+/// Subscriptions on a page, unless `page_size` says otherwise.
+const PAGE_OF_WATCHERS: usize = 200;
 /// The longest text that is searched for, in bytes.
 const MAX_FILTER: usize = 128;
 const ACTIONS: &[&str] = &["resend", "trace"];
@@ -46,13 +46,7 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             let lamp = known.then(|| unknown(&state.directory, account, &extension));
             lamp.map(|lamp| Reply::Data(Data::Lamp(Box::new(lamp)))).ok_or_else(|| missing(&extension))
         }
-        Subject::Subscriptions => {
-            let filter = ask.query("filter").unwrap_or_default();
-            if filter.len() > MAX_FILTER {
-                return Err(Fault::malformed("filter", "must be no longer than 128 bytes"));
-            }
-            Ok(Reply::Data(Data::Watchers(state.control.find_watchers(account, filter, MOST_FOUND))))
-        }
+        Subject::Subscriptions => watchers(state, account, ask),
         Subject::Subscription(id) if ask.verb.reads() => {
             let story = state.control.subscription_story(account, id).ok_or_else(|| missing(id))?;
             Ok(Reply::Data(Data::Subscription(Box::new(story))))
@@ -112,30 +106,77 @@ fn seconds(ask: &Ask) -> Result<u32, Fault> {
     allowed.ok_or(Fault::malformed("seconds", "must be a number from 1 to 3600"))
 }
 
-/// A page of lamps: those of which something is known, and those that the configuration names.
-fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
-    let size = match ask.query("page_size").map(str::parse::<usize>) {
-        None => PAGE,
-        Some(Ok(size)) if (1..=MAX_PAGE).contains(&size) => size,
-        Some(_) => return Err(Fault::malformed("page_size", "must be a number from 1 to 10000")),
+/// What is searched for.
+fn filter(ask: &Ask) -> Result<&str, Fault> {
+    let filter = ask.query("filter").unwrap_or_default();
+    match filter.len() {
+        0..=MAX_FILTER => Ok(filter),
+        _ => Err(Fault::malformed("filter", "must be no longer than 128 bytes")),
+    }
+}
+
+fn page_size(ask: &Ask, usual: usize) -> Result<usize, Fault> {
+    match ask.query("page_size").map(str::parse::<usize>) {
+        None => Ok(usual),
+        Some(Ok(size)) if (1..=MAX_PAGE).contains(&size) => Ok(size),
+        Some(_) => Err(Fault::malformed("page_size", "must be a number from 1 to 10000")),
+    }
+}
+
+/// A page of subscriptions.
+fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
+    let (filter, size) = (filter(ask)?, page_size(ask, PAGE_OF_WATCHERS)?);
+    let start_key = ask.query("start_key").unwrap_or_default().to_owned();
+    let from = match &*start_key {
+        "" => Bookmark::default(),
+        key => {
+            Bookmark::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?
+        }
     };
+    // One more than fits says where the next page begins.
+    let mut found = state.control.find_watchers(account, filter, &from, size + 1);
+    let next_start_key = found.get(size).map(|row| row.bookmark().to_string());
+    found.truncate(size);
+    let page = Page { start_key, next_start_key, page_size: found.len() };
+    Ok(Reply::Page(Data::Watchers(found), page))
+}
+
+/// A page of lamps, all or those whose extension or name has a text in it.
+fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
+    let (size, wanted) = (page_size(ask, PAGE)?, filter(ask)?.to_lowercase());
     let start = ask.query("start_key").unwrap_or_default().to_lowercase();
     if start.len() > MAX_EXTENSION {
         return Err(Fault::malformed("start_key", "must be an extension, which has no more than 128 bytes"));
     }
+    let has = |text: &str| text.to_lowercase().contains(&wanted);
+    let is_wanted = |lamp: &Lamp| has(&lamp.extension) || lamp.name.as_deref().is_some_and(has);
+    let (mut lamps, mut from) = (Vec::new(), Some(start.clone()));
     // One more than fits says where the next page begins.
-    let mut lamps = state.control.lamps(account, &start, size + 1);
-    let configured = state.directory.extensions_from(account, &start).take(size + 1);
+    while let Some(start) = from.take_if(|_| lamps.len() <= size) {
+        let (some, next) = some_lamps(state, account, &start, if wanted.is_empty() { size + 1 } else { MAX_PAGE });
+        lamps.extend(some.into_iter().filter(is_wanted));
+        from = next;
+    }
+    let next_start_key = lamps.get(size).map(|lamp| lamp.extension.clone());
+    lamps.truncate(size);
+    let page = Page { start_key: start, next_start_key, page_size: lamps.len() };
+    Ok(Reply::Page(Data::Lamps(lamps), page))
+}
+
+/// Lamps from an extension on: those of which something is known, and those that the configuration names. And the
+/// extension with which the rest begins.
+fn some_lamps(state: &ApiState, account: AccountNo, start: &str, most: usize) -> (Vec<Lamp>, Option<String>) {
+    let mut lamps = state.control.lamps(account, start, most + 1);
+    let configured = state.directory.extensions_from(account, start).take(most + 1);
     let missing: Vec<_> = configured
         .filter(|extension| lamps.binary_search_by(|lamp| lamp.extension.as_str().cmp(extension)).is_err())
         .map(|extension| unknown(&state.directory, account, extension))
         .collect();
     lamps.extend(missing);
     lamps.sort_by(|a, b| a.extension.cmp(&b.extension));
-    let next_start_key = lamps.get(size).map(|lamp| lamp.extension.clone());
-    lamps.truncate(size);
-    let page = Page { start_key: start, next_start_key, page_size: lamps.len() };
-    Ok(Reply::Page(Data::Lamps(lamps), page))
+    let next = lamps.get(most).map(|lamp| lamp.extension.clone());
+    lamps.truncate(most);
+    (lamps, next)
 }
 
 /// The lamp of an extension of which nothing is known but, at best, its name.

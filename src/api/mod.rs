@@ -23,10 +23,12 @@ mod auth;
 mod body;
 mod cors;
 mod dashboard;
+mod drain;
 mod envelope;
 mod error;
 mod events;
 mod fields;
+mod flow;
 mod health;
 mod lamps;
 mod listen;
@@ -106,7 +108,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut ask = Ask::new(&head);
     let outcome = handle(&api, &head, body, &mut ask).await;
-    envelope::response(&api.state, &ask, outcome)
+    envelope::response(&api.state, &ask, outcome).await
 }
 
 /// The life of a request: each check in the order that clients of Kazoo know, then the work.
@@ -149,6 +151,12 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
         return Ok(lamps::accounts(&api.state.directory, bearer));
+    }
+    if target == Target::Drain {
+        request::check_content_type(head, ask.verb)?;
+        request::check_accept(head, ask, target.content_type(ask))?;
+        malformed?;
+        return drain::answer(&api.state, bearer, ask);
     }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;

@@ -1,5 +1,7 @@
 //! The work itself: the listing, the reset, the set.
 
+use std::sync::Arc;
+
 use crate::directory::{AccountNo, Directory, Member};
 use crate::package;
 use crate::presence::facts::CallState;
@@ -8,7 +10,7 @@ use super::ApiState;
 use super::envelope::{Data, Reply};
 use super::error::Fault;
 use super::fields::Field;
-use super::listing::Listing;
+use super::listing::{Listing, Only};
 use super::request::Ask;
 use super::route::{Scope, Target};
 
@@ -33,14 +35,6 @@ pub(super) enum Place {
 pub(super) enum Command {
     List { only: Only, with_publications: bool },
     Change { place: Place, change: Change },
-}
-
-/// What is listed.
-pub(super) enum Only {
-    All,
-    Package(package::PackageId),
-    /// A package that does not exist has no subscriptions.
-    Nothing,
 }
 
 #[derive(Clone, Copy)]
@@ -126,20 +120,13 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
 /// Does it.
 pub(super) fn execute(state: &ApiState, account: AccountNo, command: Command, ask: &Ask) -> Result<Reply, Fault> {
     let data = match command {
-        Command::List { only, with_publications } => Data::Listing(list(state, account, &only, with_publications)),
+        Command::List { only, with_publications } => {
+            let (control, node) = (Arc::clone(&state.control), state.node.clone());
+            return Ok(Reply::Long(Listing { control, node, account, only, with_publications }));
+        }
         Command::Change { place, change } => Data::Text(apply(state, account, place, change, ask)?),
     };
     Ok(Reply::Data(data))
-}
-
-fn list(state: &ApiState, account: AccountNo, only: &Only, with_publications: bool) -> Listing {
-    let package = match only {
-        Only::All => None,
-        Only::Package(id) => Some(*id),
-        Only::Nothing => return Listing::new(&state.node, Vec::new(), with_publications.then(Vec::new)),
-    };
-    let publications = with_publications.then(|| state.control.publications(account, package));
-    Listing::new(&state.node, state.control.subscriptions(account, package), publications)
 }
 
 /// Resets or sets, and says so in upstream's words.

@@ -21,6 +21,8 @@ pub(super) enum Target {
     },
     /// `/metrics`
     Metrics,
+    /// `drain`: whether the server takes new work.
+    Drain,
     /// `/openapi.json`
     Document,
     /// `accounts`: those that the token opens.
@@ -84,11 +86,12 @@ pub(super) enum Scope {
 type Make = fn(&[&str]) -> Target;
 
 /// Every path that is served but for the pages, each once; the OpenAPI document names the same. `/v1` is the same as `/v2`.
-const ROUTES: [(&str, Make); 18] = [
+const ROUTES: [(&str, Make); 19] = [
     ("/healthz", |_| Target::Health(Probe::Live)),
     ("/readyz", |_| Target::Health(Probe::Ready)),
     ("/metrics", |_| Target::Metrics),
     ("/openapi.json", |_| Target::Document),
+    ("/v2/drain", |_| Target::Drain),
     ("/v2/accounts", |_| Target::Accounts),
     ("/v2/accounts/{account}/presence", |p| presence(p, Scope::Account)),
     ("/v2/accounts/{account}/presence/{extension}", |p| presence(p, Scope::Extension(p[1].into()))),
@@ -169,7 +172,9 @@ impl Target {
             Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
             // POST on the whole account is a known method with nothing to do, and answered so.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
-            Self::Explained { subject: Subject::Subscription(_), .. } => "GET, HEAD, POST, DELETE, OPTIONS",
+            Self::Explained { subject: Subject::Subscription(_), .. } | Self::Drain => {
+                "GET, HEAD, POST, DELETE, OPTIONS"
+            }
             Self::Explained { subject: Subject::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
             Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
@@ -180,8 +185,10 @@ impl Target {
     /// 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
         let allow = self.allow();
-        if !matches!(self, Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics)
-            || allow.split(", ").any(|method| method == verb.name())
+        if !matches!(
+            self,
+            Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics | Self::Drain
+        ) || allow.split(", ").any(|method| method == verb.name())
         {
             return Ok(());
         }

@@ -336,6 +336,33 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn every_configuration_that_a_document_shows_is_accepted() {
+    let accepted = |name: &str, text: &str| Config::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
+    for (name, text) in
+        [("README.md", include_str!("../../README.md")), ("asterisk.md", include_str!("../../docs/asterisk.md"))]
+    {
+        // A fragment that names certificates wants to find them.
+        let shown = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let whole: Vec<_> = shown.filter(|block| !block.contains("[tls]")).collect();
+        assert!(!whole.is_empty(), "{name}");
+        whole.into_iter().for_each(|block| assert_eq!(accepted(name, block).accounts.len(), 1));
+    }
+    // As it is installed, and with all that it proposes.
+    let installed = include_str!("../../packaging/lamplighter.toml");
+    assert_eq!(accepted("packaging/lamplighter.toml", installed).accounts.len(), 0);
+    let proposed: Vec<_> = installed
+        .lines()
+        .map(|line| {
+            line.strip_prefix("# ")
+                .filter(|rest| rest.trim_start().starts_with('[') || rest.contains(" = "))
+                .unwrap_or(line)
+        })
+        .collect();
+    let all = accepted("packaging/lamplighter.toml", &proposed.join("\n"));
+    assert_eq!((all.accounts[0].devices.len(), all.tokens.len()), (1, 1));
+}
+
+#[test]
 fn webhooks_have_a_url_and_a_key_and_show_neither() {
     let with =
         |lines: &str| contract_with("[[account]]\nid = \"5a5a\"", &format!("{lines}\n[[account]]\nid = \"5a5a\""));

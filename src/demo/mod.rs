@@ -20,8 +20,9 @@ mod phone;
 
 pub use people::ACCOUNT;
 
-/// Where it is looked for a free port first, so that the address is mostly the same.
+/// Where it is looked for free ports first, so that the addresses are mostly the same.
 const HTTP: u16 = 8_000;
+const SIP: u16 = 5_060;
 
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum DemoError {
     /// The server did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Nobody can be sent back to this address.
+    #[error("--sip {0}: name an address of this machine that phones can reach, such as 192.0.2.10:5060")]
+    Unspecified(SocketAddr),
     /// A socket cannot be had.
     #[error("no socket on this machine can be had: {0}")]
     Socket(#[from] io::Error),
@@ -43,6 +47,8 @@ pub struct Demo {
     /// Where its people live.
     people: Runtime,
     url: String,
+    /// Where phones find it.
+    sip: SocketAddr,
 }
 
 impl Demo {
@@ -50,8 +56,11 @@ impl Demo {
     pub fn open(args: &DemoArgs) -> Result<Demo, DemoError> {
         let token = format!("{:032x}", u128::from_ne_bytes(new_secret()));
         let http = args.http.map_or_else(free_for_http, Ok)?;
-        let sip = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let config = Config::parse(&people::configuration(sip, http, &token), "the demo's configuration")?;
+        if let Some(open) = args.sip.filter(|open| open.ip().is_unspecified()) {
+            return Err(DemoError::Unspecified(open));
+        }
+        let sip = free_for_sip()?;
+        let config = Config::parse(&people::configuration(sip, args.sip, http, &token), "the demo's configuration")?;
         let server = Server::start(&config)?;
         // Of their own, so that they still answer while the server stops.
         let people = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -62,7 +71,8 @@ impl Demo {
             phones.push(line);
         }
         people.spawn(calls::direct(phones));
-        Ok(Demo { server, people, url: format!("http://{http}/#token={token}&account={ACCOUNT}") })
+        let url = format!("http://{http}/#token={token}&account={ACCOUNT}");
+        Ok(Demo { server, people, url, sip: args.sip.unwrap_or(sip) })
     }
 
     /// The page that shows it; whoever has this address is signed in.
@@ -77,10 +87,18 @@ impl Demo {
         let _ = writeln!(
             out,
             "Lamplighter {} demo: an office of {} phones on this machine, forgotten when it ends.\n\n\
-             Open this page and watch the lamps:\n\n  {}\n\nCtrl-C ends it.",
+             Open this page and watch the lamps:\n\n  {}\n\n\
+             A phone of yours may watch them too: SIP server {} (UDP or TCP), domain {},\n\
+             any user name, no password, no registration; a BLF key for 101. Or, in another terminal:\n\n  \
+             {} watch 101@{} --server udp:{}\n\nCtrl-C ends it.",
             env!("CARGO_PKG_VERSION"),
             people::PEOPLE.len(),
-            self.url
+            self.url,
+            self.sip,
+            people::REALM,
+            std::env::args().next().unwrap_or_else(|| "lamplighter".into()),
+            people::REALM,
+            self.sip,
         )
         .and_then(|()| out.flush());
     }
@@ -90,6 +108,16 @@ impl Demo {
         self.server.stop();
         self.people.shutdown_background();
     }
+}
+
+/// The usual port, else any; free for datagrams and for connections.
+fn free_for_sip() -> io::Result<SocketAddr> {
+    let here = |port| {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+        let address = socket.local_addr()?;
+        TcpListener::bind(address).map(|_| address)
+    };
+    here(SIP).or_else(|_| here(0))
 }
 
 /// The usual port, else any.

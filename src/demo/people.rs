@@ -77,11 +77,15 @@ pub(super) const CALLERS: [(&str, &str); 10] = [
 ];
 
 /// What the server is told.
-pub(super) fn configuration(sip: SocketAddr, http: SocketAddr, token: &str) -> String {
+pub(super) fn configuration(sip: SocketAddr, open: Option<SocketAddr>, http: SocketAddr, token: &str) -> String {
+    let all = [Some(sip), open.filter(|open| *open != sip)];
+    let listen: Vec<_> = all.into_iter().flatten().map(|at| format!("\"udp://{at}\", \"tcp://{at}\"")).collect();
+    let listen = listen.join(", ");
     let mut text = format!(
-        "sip = {{ listen = [\"udp://{sip}\"] }}\nhttp = {{ listen = \"{http}\" }}\ndata = {{ durability = \"memory\" }}\n\
+        "sip = {{ listen = [{listen}] }}\naccess = {{ open_to_the_world = {} }}\nhttp = {{ listen = \"{http}\" }}\ndata = {{ durability = \"memory\" }}\n\
          log = {{ level = \"warn\" }}\n[[token]]\nvalue = \"{token}\"\naccount = \"{ACCOUNT}\"\n\
-         [[account]]\nid = \"{ACCOUNT}\"\nname = \"Office\"\nrealm = \"{REALM}\"\n"
+         [[account]]\nid = \"{ACCOUNT}\"\nname = \"Office\"\nrealm = \"{REALM}\"\n",
+        open.is_some()
     );
     for Person { extension, name, .. } in &PEOPLE {
         let _ = write!(
@@ -101,7 +105,11 @@ mod tests {
     #[test]
     fn the_configuration_is_right() {
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = Config::parse(&configuration(here, here, "t"), "demo").unwrap();
+        let config = Config::parse(&configuration(here, None, here, "t"), "demo").unwrap();
+        assert_eq!(config.sip.listen.len(), 2);
+        let there = SocketAddr::from(([192, 0, 2, 10], 5060));
+        let open = Config::parse(&configuration(here, Some(there), here, "t"), "demo").unwrap();
+        assert_eq!((open.sip.listen.len(), open.access.open_to_the_world), (4, true));
         assert_eq!(config.accounts[0].devices.len(), PEOPLE.len());
         assert_eq!(PEOPLE[WORKSHOP].name, "Workshop");
     }

@@ -1,5 +1,7 @@
 //! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
 
+use serde::Serialize;
+
 use super::explain::Explain;
 use super::explain::story::Numbers;
 use crate::capture;
@@ -56,6 +58,15 @@ pub struct PublicationRecord {
     pub body: String,
 }
 
+/// A part of a long list, which is told in parts so that nobody has to hold all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part<T> {
+    /// All about some presentities, ordered by user.
+    pub records: Vec<T>,
+    /// Where the next part begins; none after the last.
+    pub next: Option<String>,
+}
+
 /// Why a change by the API was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -70,6 +81,24 @@ pub enum Refusal {
     /// The journal could not keep the change: the disk is full or broken.
     #[error("the change could not be written to disk, so it may not survive a restart; nothing was acknowledged")]
     NotKept,
+    /// The server is about to end.
+    #[error("the server is stopping; start it again to take new work")]
+    Stopping,
+}
+
+/// What a server that drains still has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Left {
+    /// Whether new subscriptions are sent away.
+    pub draining: bool,
+    /// NOTIFYs whose answer is still awaited, from phones that are known to answer.
+    pub unanswered: usize,
+    /// Subscriptions, which go on being refreshed and notified.
+    pub subscriptions: usize,
+    /// When the last of them ends unless refreshed, Unix milliseconds; none if there is none.
+    pub last_expires_at: Option<u64>,
+    /// Publications.
+    pub publications: usize,
 }
 
 /// What becomes of looking a name up: its addresses are known, there are none, no answer came in time, nobody can be asked.
@@ -98,13 +127,17 @@ pub struct Vitals {
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.
 pub trait Control: Explain {
-    /// The subscriptions of an account, of one package or of all, ordered by user.
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord>;
-    /// The publications of an account, of one package or of all, ordered by user.
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord>;
+    /// Some subscriptions of an account, of one package or of all, ordered by user, beginning with `from`.
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord>;
+    /// Some publications of an account, of one package or of all, ordered by user, beginning with `from`.
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord>;
     /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request` names
     /// who asked for it, in stories.
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal>;
     /// Sets the manual state of each presentity; `Terminated` removes it.
     fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal>;
+    /// Begins to send new subscriptions away and to be not ready, as SIGTERM does but without ending; or takes that back.
+    fn drain(&self, begin: bool) -> Result<(), Refusal>;
+    /// What there still is.
+    fn left(&self) -> Left;
 }

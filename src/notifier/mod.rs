@@ -25,7 +25,6 @@ use crate::presence::family::Family;
 use crate::presence::phone::Phones;
 use crate::presence::publication::PublicationNo;
 use crate::presence::shared::SharedTexts;
-use crate::presence::subscription::{Delivery, Subscription};
 use crate::presence::table::Table;
 use crate::sip::digest::Verifier;
 use crate::sip::digest::nonces::Nonces;
@@ -39,6 +38,7 @@ mod admin;
 mod answer;
 pub mod control;
 mod deeds;
+mod drain;
 pub mod events;
 mod expire;
 pub mod explain;
@@ -277,21 +277,6 @@ impl Notifier {
                 false => tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503"),
             }
         }
-    }
-
-    /// From now on new subscriptions are sent away, to come back when the next server is up. Refreshes, publications and
-    /// answers are taken until the end.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a phone that is known to answer still owes us the answer to a NOTIFY. Looks at everything: for the end of
-    /// the server only.
-    pub fn awaits_answers(&self) -> bool {
-        let awaited = |s: &Subscription| {
-            matches!(s.delivery, Delivery::InFlight(_) | Delivery::Asked { .. }) && s.delivery.failures() == 0
-        };
-        self.table.all().iter().any(|presentity| presentity.lock().watchers.iter().any(awaited))
     }
 
     /// How many messages met a bug of ours so far.

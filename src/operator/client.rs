@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -47,9 +48,24 @@ pub enum OperatorError {
     /// The token opens several accounts.
     #[error("this token opens several accounts; name one of these realms: {0}")]
     Several(String),
+    /// Phones have not answered in time.
+    #[error("{0} NOTIFY(s) are still not answered; phones that do not answer are told again by the next server")]
+    Unanswered(u64),
+    /// Pages cannot be written.
+    #[error("{0} cannot be written: {1}")]
+    Pages(PathBuf, io::Error),
     /// Standard output is gone.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
+}
+
+/// An account that the token opens.
+pub(super) struct Account {
+    /// Where it is found below `/v2/`.
+    pub(super) path: String,
+    pub(super) realm: String,
+    /// What the API says of it.
+    pub(super) row: Value,
 }
 
 pub(super) struct Client {
@@ -79,30 +95,60 @@ impl Client {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
-    /// The id of the account with this realm.
-    pub(super) fn account_of(&self, realm: &str) -> Result<String, OperatorError> {
-        let all = self.accounts()?;
-        let found = all.iter().find(|(_, known)| known.eq_ignore_ascii_case(realm));
-        found.map(|(id, _)| escaped(id)).ok_or_else(|| OperatorError::Realm(realm.into(), realms(&all)))
+    /// Where the account with this realm is found; without a realm, the one account that the token opens.
+    pub(super) fn account(&self, realm: Option<&str>) -> Result<String, OperatorError> {
+        Ok(self.accounts_of(realm)?.swap_remove(0).path)
     }
 
-    /// The id of the one account that the token opens.
-    pub(super) fn only_account(&self) -> Result<String, OperatorError> {
+    /// The account with this realm; without a realm, all that the token opens, which must be one.
+    fn accounts_of(&self, realm: Option<&str>) -> Result<Vec<Account>, OperatorError> {
         let all = self.accounts()?;
-        match all.as_slice() {
-            [(id, _)] => Ok(escaped(id)),
-            _ => Err(OperatorError::Several(realms(&all))),
+        let realms = || all.iter().map(|account| account.realm.as_str()).collect::<Vec<_>>().join(", ");
+        match realm {
+            None if all.len() == 1 => Ok(all),
+            None => Err(OperatorError::Several(realms())),
+            Some(realm) => match all.iter().position(|account| account.realm.eq_ignore_ascii_case(realm)) {
+                Some(at) => Ok(all.into_iter().skip(at).take(1).collect()),
+                None => Err(OperatorError::Realm(realm.into(), realms())),
+            },
         }
     }
 
-    /// Ids and realms of the accounts that the token opens.
-    fn accounts(&self) -> Result<Vec<(String, String)>, OperatorError> {
-        let data = self.get("")?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(data.as_array().into_iter().flatten().map(|one| (text(&one["id"]), text(&one["realm"]))).collect())
+    /// The accounts that the token opens, or the one of them with this realm.
+    pub(super) fn accounts_in(&self, realm: Option<&str>) -> Result<Vec<Account>, OperatorError> {
+        if realm.is_some() { self.accounts_of(realm) } else { self.accounts() }
     }
 
-    /// The `data` that is at a path below `/v2/accounts/`.
+    /// The accounts that the token opens.
+    pub(super) fn accounts(&self) -> Result<Vec<Account>, OperatorError> {
+        let data = self.get("accounts")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let account = |one: &Value| Account {
+            path: format!("accounts/{}", escaped(&text(&one["id"]))),
+            realm: text(&one["realm"]),
+            row: one.clone(),
+        };
+        Ok(data.as_array().into_iter().flatten().map(account).collect())
+    }
+
+    /// All rows of a list that comes in pages.
+    pub(super) fn pages(&self, path: &str, filter: &str) -> Result<Vec<Value>, OperatorError> {
+        let mut rows = Vec::new();
+        let mut start = String::new();
+        loop {
+            let query = format!("page_size=1000&filter={}&start_key={}", escaped(filter), escaped(&start));
+            let mut page = self.ask("GET", &format!("{path}?{query}"), None)?;
+            if let Value::Array(more) = page["data"].take() {
+                rows.extend(more);
+            }
+            match page["next_start_key"].as_str() {
+                Some(next) => start = next.to_owned(),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// The `data` that is at a path below `/v2/`.
     pub(super) fn get(&self, path: &str) -> Result<Value, OperatorError> {
         Ok(self.ask("GET", path, None)?["data"].take())
     }
@@ -134,7 +180,7 @@ impl Client {
         let body = body.map(Value::to_string).unwrap_or_default();
         // HTTP/1.0, so that an answer comes in one piece and ends with the connection.
         let head = format!(
-            "{method} /v2/accounts/{path} HTTP/1.0\r\nHost: {host}\r\nX-Auth-Token: {}\r\n\
+            "{method} /v2/{path} HTTP/1.0\r\nHost: {host}\r\nX-Auth-Token: {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.token.expose(),
             body.len()
@@ -144,8 +190,4 @@ impl Client {
         stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
         Ok(answer)
     }
-}
-
-fn realms(all: &[(String, String)]) -> String {
-    all.iter().map(|(_, realm)| realm.as_str()).collect::<Vec<_>>().join(", ")
 }

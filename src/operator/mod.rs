@@ -6,13 +6,19 @@ use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use crate::cli::{ExplainArgs, LampsArgs, ResetArgs, ServerArgs, SetArgs};
+use crate::cli::{ExplainArgs, ResetArgs, ServerArgs, SetArgs, SubscriptionArgs};
 
 mod client;
+mod drain;
+mod find;
+mod paper;
 mod print;
 
 use client::Client;
 pub use client::OperatorError;
+pub use drain::drain;
+pub use find::{accounts, lamps, search, subscriptions};
+pub use paper::{completion, man};
 
 /// The address of an extension, as one writes it: `1001@acme.test`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl std::str::FromStr for Address {
 /// `lamplighter explain`: why a lamp is as it is, and what its watchers know.
 pub fn explain(args: &ExplainArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
-    let account = client.account_of(&args.address.realm)?;
+    let account = client.account(Some(&args.address.realm))?;
     let mut story = client.get(&format!("{account}/lamps/{}", escaped(&args.address.extension)))?;
     let mut subscriptions = Vec::new();
     if let Some(wanted) = &args.watcher {
@@ -66,29 +72,6 @@ pub fn explain(args: &ExplainArgs) -> Result<(), OperatorError> {
     subscriptions.iter().try_for_each(|subscription| put(&print::subscription(subscription, now)))
 }
 
-/// `lamplighter lamps`: what every lamp of an account shows.
-pub fn lamps(args: &LampsArgs) -> Result<(), OperatorError> {
-    let client = Client::new(&args.server)?;
-    let account = match &args.realm {
-        Some(realm) => client.account_of(realm)?,
-        None => client.only_account()?,
-    };
-    let mut lamps = Vec::new();
-    let mut start = String::new();
-    loop {
-        let page = client.ask("GET", &format!("{account}/lamps?page_size=1000&start_key={}", escaped(&start)), None)?;
-        lamps.extend(page["data"].as_array().cloned().unwrap_or_default());
-        match page["next_start_key"].as_str() {
-            Some(next) => start = next.to_owned(),
-            None => break,
-        }
-    }
-    match args.server.json {
-        true => print_json(&Value::Array(lamps)),
-        false => put(&print::lamps(&lamps, client.now())),
-    }
-}
-
 /// `lamplighter reset`: forgets the calls of an extension, and tells its watchers anew.
 pub fn reset(args: &ResetArgs) -> Result<(), OperatorError> {
     change(&args.server, &args.address, &json!({ "data": { "action": "reset" } }))
@@ -101,8 +84,28 @@ pub fn set(args: &SetArgs) -> Result<(), OperatorError> {
 
 fn change(server: &ServerArgs, address: &Address, what: &Value) -> Result<(), OperatorError> {
     let client = Client::new(server)?;
-    let account = client.account_of(&address.realm)?;
-    let done = client.ask("POST", &format!("{account}/presence/{}", escaped(&address.extension)), Some(what))?;
+    let account = client.account(Some(&address.realm))?;
+    let path = format!("{account}/presence/{}", escaped(&address.extension));
+    say_done(server, &client.ask("POST", &path, Some(what))?)
+}
+
+/// `lamplighter resend`: a fresh NOTIFY in one subscription.
+pub fn resend(args: &SubscriptionArgs) -> Result<(), OperatorError> {
+    with_subscription(args, "POST", Some(&json!({ "data": { "action": "resend" } })))
+}
+
+/// `lamplighter end`: a last NOTIFY in one subscription, and its end.
+pub fn end(args: &SubscriptionArgs) -> Result<(), OperatorError> {
+    with_subscription(args, "DELETE", None)
+}
+
+fn with_subscription(args: &SubscriptionArgs, method: &str, what: Option<&Value>) -> Result<(), OperatorError> {
+    let client = Client::new(&args.server)?;
+    let account = client.account(args.realm.as_deref())?;
+    say_done(&args.server, &client.ask(method, &format!("{account}/subscriptions/{}", escaped(&args.id)), what)?)
+}
+
+fn say_done(server: &ServerArgs, done: &Value) -> Result<(), OperatorError> {
     match server.json {
         true => print_json(&done["data"]),
         false => put(&format!("{}\n", done["data"].as_str().unwrap_or("done"))),

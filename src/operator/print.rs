@@ -58,6 +58,87 @@ fn answer(reply: &Value) -> String {
     }
 }
 
+/// Accounts, by realm.
+pub(super) fn accounts(accounts: &[Value]) -> String {
+    let row = |account: &Value| vec![text(&account["realm"]), text(&account["name"]), text(&account["id"])];
+    table(&["REALM", "NAME", "ID"], &accounts.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Subscriptions of one account.
+pub(super) fn subscriptions(found: &[Value], now: u64) -> String {
+    let heads = [&["EXTENSION"][..], &WATCHER].concat();
+    let row = |one: &Value| [vec![text(&one["extension"])], watcher(one, now)].concat();
+    table(&heads, &found.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Lamps and subscriptions of several accounts.
+pub(super) fn found(found_lamps: &[Value], subscriptions: &[Value], now: u64) -> String {
+    if found_lamps.is_empty() && subscriptions.is_empty() {
+        return "nothing has that in it\n".into();
+    }
+    let address = |row: &Value| format!("{}@{}", text(&row["extension"]), text(&row["realm"]));
+    let mut out = String::new();
+    if !found_lamps.is_empty() {
+        let named = |lamp: &Value| {
+            let mut lamp = lamp.clone();
+            lamp["extension"] = address(&lamp).into();
+            lamp
+        };
+        out += "Lamps\n";
+        out += &lamps(&found_lamps.iter().map(named).collect::<Vec<_>>(), now);
+    }
+    if !subscriptions.is_empty() {
+        let heads = [&["EXTENSION"][..], &WATCHER].concat();
+        let row = |one: &Value| [vec![address(one)], watcher(one, now)].concat();
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let rows: Vec<_> = subscriptions.iter().map(row).collect();
+        let _ = write!(out, "{gap}Subscriptions\n{}", table(&heads, &rows));
+    }
+    out
+}
+
+/// What a server that drains still has.
+pub(super) fn left(left: &Value, now: u64) -> String {
+    let begin = match left["draining"] == true {
+        true => "Draining: /readyz answers 503, new subscriptions are sent away.",
+        false => "Not draining: new subscriptions are taken.",
+    };
+    let ends = match span(&left["last_expires_at"], now) {
+        none if none.is_empty() => none,
+        ends => format!(", the last ends {ends} unless refreshed"),
+    };
+    let (subscriptions, publications) = (text(&left["subscriptions"]), text(&left["publications"]));
+    format!(
+        "{begin}\n  {} NOTIFY(s) not answered yet\n  {subscriptions} subscription(s){ends}\n  \
+         {publications} publication(s)\n",
+        text(&left["unanswered"])
+    )
+}
+
+/// Heads of what [`watcher`] tells.
+const WATCHER: [&str; 9] =
+    ["WATCHER", "EVENT", "PHONE", "FROM", "STANDING", "BEHIND", "ANSWERED", "EXPIRES", "SUBSCRIPTION"];
+
+/// A subscription in a row.
+fn watcher(row: &Value, now: u64) -> Vec<String> {
+    let behind = match row["behind"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(n) if row["behind_since"].is_null() => n.to_string(),
+        Some(n) => format!("{n}, since {}", span(&row["behind_since"], now)),
+    };
+    vec![
+        text(&row["watcher"]),
+        text(&row["event"]),
+        text(&row["family"]),
+        format!("{} {}", text(&row["transport"]), text(&row["peer"])),
+        text(&row["standing"]),
+        behind,
+        answer(&row["last"]["reply"]),
+        span(&row["expires_at"], now),
+        text(&row["id"]),
+    ]
+}
+
 /// What every lamp shows.
 pub(super) fn lamps(lamps: &[Value], now: u64) -> String {
     let row = |lamp: &Value| {
@@ -115,31 +196,11 @@ pub(super) fn lamp_story(story: &Value, now: u64) -> String {
             ]
         })
         .collect();
-    let watching: Vec<_> = rows(story, "watching")
-        .map(|row| {
-            let behind = match row["behind"].as_u64() {
-                None | Some(0) => String::new(),
-                Some(n) => format!("{n}, since {}", span(&row["behind_since"], now)),
-            };
-            let last = &row["last"];
-            vec![
-                text(&row["watcher"]),
-                text(&row["event"]),
-                text(&row["family"]),
-                format!("{} {}", text(&row["transport"]), text(&row["peer"])),
-                text(&row["standing"]),
-                behind,
-                answer(&last["reply"]),
-                span(&row["expires_at"], now),
-                text(&row["id"]),
-            ]
-        })
-        .collect();
-    let heads = ["WATCHER", "EVENT", "PHONE", "FROM", "STANDING", "BEHIND", "ANSWERED", "EXPIRES", "SUBSCRIPTION"];
+    let watching: Vec<_> = rows(story, "watching").map(|row| watcher(row, now)).collect();
     for (title, heads, rows) in [
         ("Calls", &["ID", "STATE", "WITH", "HEARD OF", "LAPSES"][..], calls),
         ("Publications", &["EVENT", "BY", "AGENT", "FROM", "EXPIRES"], publications),
-        ("Watchers", &heads, watching),
+        ("Watchers", &WATCHER, watching),
     ] {
         if !rows.is_empty() {
             let _ = write!(out, "\n{title}\n{}", table(heads, &rows));

@@ -6,7 +6,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
 
 mod clock;
 mod desk;
+mod doors;
 mod http;
 mod io_thread;
 mod resolver;
@@ -30,6 +30,7 @@ mod watchman;
 
 use clock::Clock;
 use desk::Desk;
+use doors::Doors;
 use io_thread::IoThread;
 use resolver::Resolver;
 use watchman::Watchman;
@@ -76,7 +77,7 @@ pub enum StartError {
 pub struct Server {
     notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
-    ready: Arc<AtomicBool>,
+    doors: Arc<Doors>,
     threads: Vec<std::thread::JoinHandle<()>>,
     /// Closed by the threads when they end.
     ended: std::sync::mpsc::Receiver<()>,
@@ -157,7 +158,7 @@ impl Server {
             };
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }
-        let ready = Arc::new(AtomicBool::new(true));
+        let doors = Arc::new(Doors::new(Arc::clone(&notifier)));
         let desk = Desk {
             notifier: Arc::clone(&notifier),
             clock,
@@ -167,12 +168,13 @@ impl Server {
             resolver,
             questions,
             tap: tap.clone(),
+            doors: Arc::clone(&doors),
         };
         let state = ApiState {
             directory,
             control: Arc::new(desk),
             strict_compat: config.api.strict_compat,
-            ready: Arc::clone(&ready),
+            ready: doors.ready(),
             node: node_name(),
             event_streams: config.limits.event_streams,
         };
@@ -180,7 +182,7 @@ impl Server {
         threads.push(http::spawn(config.http.listen, service, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
-        Ok(Server { notifier, stop, ready, threads, ended, addresses, tls, journal, tap })
+        Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal, tap })
     }
 
     /// What it listens on, for people.
@@ -199,8 +201,7 @@ impl Server {
 
     /// Begins to stop: from now on `/readyz` says so, and new subscriptions are sent away.
     pub fn drain(&self) {
-        self.ready.store(false, Ordering::Release);
-        self.notifier.drain();
+        self.doors.close(true);
     }
 
     /// Stops it. New subscriptions are sent away and `/readyz` says so, what is under way is finished and what was

@@ -57,7 +57,7 @@ pub enum WatchError {
     #[error("the connection to the server failed: {0}")]
     Io(#[from] io::Error),
     /// The server refused the subscription.
-    #[error("the server answered {status} {reason}")]
+    #[error("the server answered {status} {reason}{}", hint(*.status))]
     Refused {
         /// Status of the answer.
         status: u16,
@@ -67,6 +67,18 @@ pub enum WatchError {
     /// The server is silent.
     #[error("no answer from {0} within {1} s; is the server running there?")]
     Silent(SocketAddr, u64),
+}
+
+/// What may help.
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 | 407 => {
+            "; it asks for a password, and this watcher has none: ask from an address that is in access.trusted, such as \
+             loopback on the server's own machine"
+        }
+        404 => "; has an account this realm?",
+        _ => "",
+    }
 }
 
 /// How long an answer may take: the lifetime of a transaction (RFC 3261 section 17.1.2.2) is longer than people wait.

@@ -9,10 +9,14 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
-use lamplighter::notifier::control::{Control, LastNotify, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use lamplighter::notifier::control::{
+    Control, LastNotify, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -84,16 +88,24 @@ pub(crate) struct Notes {
     pub(crate) full: AtomicBool,
 }
 
+/// The smallest part that there can be: the records of the first user that is not before `from`.
+fn of_one_user<T>(records: impl Iterator<Item = T>, user: impl Fn(&T) -> &String, from: &str) -> Part<T> {
+    let mut records: Vec<T> = records.filter(|record| user(record).as_str() >= from).collect();
+    let Some(first) = records.iter().map(&user).min().cloned() else { return Part { records, next: None } };
+    records.retain(|record| *user(record) == first);
+    Part { records, next: Some(format!("{first}\0")) }
+}
+
 impl Control for Notes {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
         let all = self.subscriptions.lock().unwrap();
         let mine = all.iter().filter(|(a, s)| *a == account && package.is_none_or(|p| p == s.package));
-        mine.map(|(_, s)| s.clone()).collect()
+        of_one_user(mine.map(|(_, s)| s.clone()), |s| &s.user, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
         let all = self.publications.lock().unwrap();
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
-        mine.map(|(_, p)| p.clone()).collect()
+        of_one_user(mine.map(|(_, p)| p.clone()), |p| &p.user, from)
     }
     fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
@@ -105,6 +117,12 @@ impl Control for Notes {
         }
         self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
         Ok(())
+    }
+    fn drain(&self, _: bool) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn left(&self) -> Left {
+        Left::default()
     }
 }
 
@@ -125,7 +143,7 @@ impl Explain for Notes {
     fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
         None
     }
-    fn find_watchers(&self, _: AccountNo, _: &str, _: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
     fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
@@ -286,7 +304,24 @@ impl Answer {
             let (name, value) = line.split_once(':').unwrap();
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
-        Self { status, headers: lines.map(header).collect(), body: body.to_owned() }
+        let headers: Vec<_> = lines.map(header).collect();
+        let chunked = headers.contains(&("transfer-encoding".into(), "chunked".into()));
+        let body = if chunked { Self::joined(body) } else { body.to_owned() };
+        Self { status, headers, body }
+    }
+
+    /// The chunks of a body as one (RFC 9112 section 7.1).
+    fn joined(mut rest: &str) -> String {
+        let mut body = String::new();
+        loop {
+            let (length, after) = rest.split_once("\r\n").unwrap_or_else(|| panic!("no chunk: {rest:?}"));
+            let length = usize::from_str_radix(length, 16).unwrap();
+            if length == 0 {
+                return body;
+            }
+            body += &after[..length];
+            rest = after[length..].strip_prefix("\r\n").unwrap();
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

@@ -16,10 +16,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::directory::AccountNo;
-use lamplighter::notifier::control::{Control, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use lamplighter::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -85,11 +87,11 @@ impl Desk {
 }
 
 impl Control for Desk {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
-        self.0.list_subscriptions(account, package)
+    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+        self.0.subscriptions_from(account, package, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
-        self.0.list_publications(account, package)
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+        self.0.publications_from(account, package, from)
     }
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
         let mut out = Outbox::default();
@@ -110,6 +112,13 @@ impl Control for Desk {
         self.look(&out);
         done
     }
+    fn drain(&self, _: bool) -> Result<(), Refusal> {
+        // The notifier is used for all inputs; none may change what the next one meets.
+        Ok(())
+    }
+    fn left(&self) -> Left {
+        self.0.left()
+    }
 }
 
 impl Explain for Desk {
@@ -128,8 +137,8 @@ impl Explain for Desk {
     fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
         self.0.subscription_story(account, id)
     }
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
-        self.0.find_watchers(account, text, most)
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+        self.0.find_watchers(account, text, from, most)
     }
     fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
         let mut out = Outbox::default();
@@ -352,7 +361,10 @@ fn seeds() -> Vec<Vec<u8>> {
         get("/", ""),
         get("/v2/accounts", own),
         get("/metrics", "X-Auth-Token: root-token\r\n"),
+        get("/v2/drain", "X-Auth-Token: root-token\r\n"),
         get(&below("lamps?page_size=2&start_key=1001"), own),
+        get(&below("lamps?filter=1&start_key=1001"), own),
+        get(&below("subscriptions?page_size=1&start_key=0.1001"), own),
         get(&below("lamps/1001"), own),
         get(&below("subscriptions?filter=1"), own),
         get(&below("lamp_overview"), own),

@@ -235,6 +235,12 @@ impl Phone {
 
     /// Subscribes to an extension, and answers the first NOTIFY.
     pub(crate) fn subscribe(&self, extension: &str, realm: &str) {
+        self.send_subscribe(extension, realm);
+        self.hear_start("SIP/2.0 200");
+        self.answer(&self.hear_start("NOTIFY"), "200 OK");
+    }
+
+    pub(crate) fn send_subscribe(&self, extension: &str, realm: &str) {
         let local = self.socket.local_addr().unwrap();
         self.send(&format!(
             "SUBSCRIBE sip:{extension}@{realm} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKs{extension};rport\r\n\
@@ -242,8 +248,6 @@ impl Phone {
              CSeq: 1 SUBSCRIBE\r\nContact: <sip:1002@{local}>\r\nEvent: dialog\r\nExpires: 600\r\n\
              User-Agent: Yealink SIP-T46U 108.86\r\nContent-Length: 0\r\n\r\n"
         ));
-        self.hear_start("SIP/2.0 200");
-        self.answer(&self.hear_start("NOTIFY"), "200 OK");
     }
 
     pub(crate) fn answer(&self, notify: &str, status: &str) {

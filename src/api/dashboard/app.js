@@ -87,6 +87,8 @@ const show = () => {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
   const page = PAGES[name] ?? wallPage;
   leavePage?.();
+  // A question about the page before must not be answered on this one.
+  $("ask").close();
   const main = $("main");
   main.replaceChildren();
   for (const link of document.querySelectorAll("nav a")) {

@@ -109,7 +109,7 @@ export const other = (side) => {
 
 /** A table that scrolls sideways on small screens. */
 export const table = (caption, heads, rows) =>
-  h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+  h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption, "data-key": `scroll ${caption}` },
     h("table", null, h("caption", { class: "unseen" }, caption),
       h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", null, rows.map((row) => h("tr", null, row.map((cell) => h("td", null, cell)))))));

@@ -62,11 +62,13 @@ export const living = (main, load, draw, concerns, still = null) => {
   };
 };
 
-/** Keeps what can be opened open, and the focus where it was, when a page is drawn anew. */
+/** Keeps what can be opened open, what was pushed aside there, and the focus where it was, when a page is drawn anew. */
 export const redraw = (body, ...children) => {
   const open = new Set([...body.querySelectorAll("details[open]")].map((details) => details.dataset.key));
   const focused = body.contains(document.activeElement) ? document.activeElement.dataset.key ?? null : null;
+  const aside = new Map([...body.querySelectorAll(".scroll")].map((part) => [part.dataset.key, part.scrollLeft]));
   body.replaceChildren(...children);
+  for (const part of body.querySelectorAll(".scroll")) part.scrollLeft = aside.get(part.dataset.key) ?? 0;
   for (const details of body.querySelectorAll("details")) details.open = open.has(details.dataset.key);
   if (focused) body.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 };

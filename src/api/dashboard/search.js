@@ -7,6 +7,8 @@ import { living, redraw } from "./page.js";
 import * as store from "./store.js";
 
 const MOST = 100;
+/** So many watchers come at once. */
+const PAGE = 200;
 
 export const searchPage = (main, text) => {
   document.title = `${text} · Lamplighter`;
@@ -27,7 +29,7 @@ export const searchPage = (main, text) => {
       found.length ? table("Extensions", ["Extension", "Name", "Lamp", "With", "Watchers"], found.map((lamp) => [
         h("a", { href: `#/lamps/${encodeURIComponent(lamp.extension)}`, "data-key": lamp.extension }, lamp.extension), lamp.name ?? "", STATES[lamp.state], other(lamp.with), String(lamp.watchers)]))
         : h("p", { class: "soft" }, "No extension has that in its number, name or call.")),
-    h("section", { class: "card" }, h("h2", null, "Watchers ", h("small", null, String(watching.length))),
+    h("section", { class: "card" }, h("h2", null, "Watchers ", h("small", null, `${watching.length}${watching.length === PAGE ? " or more" : ""}`)),
       watching.length ? watchers(watching, true) : h("p", { class: "soft" }, "No watcher has that in its address, phone or Call-ID."))));
   return living(main, load, draw, (news) => news.all || news.lamps.size > 0);
 };

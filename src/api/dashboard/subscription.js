@@ -41,7 +41,7 @@ const draw = (body, story) => {
     h("div", { class: "cols" },
       h("div", { class: "two cols" },
         h("section", { class: "card" }, h("h2", null, "Last exchanges"),
-          ladder(story, latest, missing),
+          h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ladder", "data-key": "scroll ladder" }, ladder(story, latest, missing)),
           h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
         story.trace ? traced(story.trace) : null,
         story.last_body ? h("section", { class: "card" }, h("h2", null, story.last.reply === 408 ? "Body of the last NOTIFY, which was not answered" : `Body of the last NOTIFY, answered ${story.last.reply}`), h("pre", { tabindex: 0 }, story.last_body)) : null),

@@ -18,11 +18,11 @@ const makeTile = () => {
   const parts = {
     disc: h("span", { class: "disc" }), ext: h("span", { class: "ext" }), name: h("span", { class: "name" }),
     mail: h("span", { class: "mail", hidden: true }, "mail"), word: h("span", { class: "word" }), with: h("span", { class: "with" }),
-    since: h("span", { class: "since" }), flag: h("span", { class: "flag", hidden: true }),
+    since: h("span", { class: "since", "aria-hidden": "true" }), flag: h("span", { class: "flag", hidden: true }),
   };
   const link = h("a", { class: "lamp", tabindex: -1 }, parts.disc,
-    h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, parts.name, parts.mail, parts.flag),
-      h("span", { class: "what" }, parts.word, parts.with, parts.since)));
+    h("span", { class: "body" }, h("span", { class: "top" }, parts.ext, " ", parts.name, " ", parts.mail, " ", parts.flag, " "),
+      h("span", { class: "what" }, parts.word, " ", parts.with, parts.since)));
   return { node: h("div", { class: "place", role: "listitem" }, link), link, parts, extension: null, lamp: null, state: null, index: -1 };
 };
 
@@ -50,8 +50,9 @@ const paint = (tile, lamp) => {
   parts.mail.hidden = !lamp.messages_waiting;
   parts.flag.hidden = !lamp.failing;
   if (lamp.failing) put(parts.flag, `! ${lamp.failing} not reached`);
-  const label = [lamp.extension, kept.names ? lamp.name : null, word, side && `with ${side}`, lamp.failing && `${lamp.failing} watchers not reached`,
-    lamp.messages_waiting && "messages waiting"].filter(Boolean).join(", ");
+  // The words that are seen, in their order, so that one can say them to a machine that listens.
+  const label = [lamp.extension, kept.names ? lamp.name : null, lamp.messages_waiting && "mail", lamp.failing && `${lamp.failing} not reached`, word, side]
+    .filter(Boolean).join(", ");
   if (tile.label !== label) {
     // Whoever rests on a lamp hears it change.
     if (tile.label && tile.lamp?.extension === lamp.extension && document.activeElement === link) whisper(label);
@@ -107,7 +108,7 @@ export const wallPage = (main) => {
     if (!chips.childElementCount) {
       for (const [state, word] of wanted) {
         const pick = () => (kept.state = kept.state === state ? null : state, scrollTo(0, 0), choose(), count(), render());
-        chips.append(h("button", { type: "button", class: "chip", "data-state": state ?? "", onclick: pick }, state && STATES[state] ? icon(state) : null, h("b"), h("span", null, word)));
+        chips.append(h("button", { type: "button", class: "chip", "data-state": state ?? "", onclick: pick }, state && STATES[state] ? icon(state) : null, h("b"), " ", h("span", null, word)));
       }
     }
     wanted.forEach(([state, , n], i) => {

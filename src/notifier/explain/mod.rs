@@ -17,7 +17,7 @@ mod overview;
 pub mod story;
 mod watcher;
 
-use story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 /// The most watchers that the story of a lamp names.
 pub const MOST_WATCHERS: usize = 1_000;
@@ -36,8 +36,9 @@ pub trait Explain: Send + Sync + 'static {
     fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow>;
     /// All about one subscription; none if it is not there or belongs to another account.
     fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory>;
-    /// Subscriptions whose watcher, phone or address has `text` in it, no more than `most`.
-    fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow>;
+    /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
+    /// `most`.
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow>;
     /// Sends a fresh NOTIFY in one subscription; false if there is no such one. `request` names who asked for it, in stories.
     fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
     /// Ends one subscription, as if it had expired; false if there is no such one.

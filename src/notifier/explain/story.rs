@@ -2,11 +2,14 @@
 //!
 //! Times are Unix milliseconds and end in `_at`; spans say their unit.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::notifier::LargeNotifies;
 use crate::notifier::refusals::Answered;
 use crate::notifier::tally::Tally;
+use crate::presence::subscription::Place;
 
 /// What a lamp shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -220,6 +223,41 @@ pub struct WatcherRow {
     pub failures: u32,
     /// When the next try is made or its turn comes.
     pub next_try_at: Option<u64>,
+}
+
+impl WatcherRow {
+    /// Where it stands in a list of subscriptions.
+    pub fn bookmark(&self) -> Bookmark {
+        let slot = Place::read(&self.id).map_or(0, |place| place.slot);
+        Bookmark { extension: self.extension.clone(), slot }
+    }
+}
+
+/// Where a list of subscriptions goes on: at an extension, and there at a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bookmark {
+    /// The extension, lower case.
+    pub extension: String,
+    /// The first slot that is meant.
+    pub slot: u32,
+}
+
+impl fmt::Display for Bookmark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{}", self.slot, self.extension)
+    }
+}
+
+impl Bookmark {
+    /// Reads what it prints.
+    pub fn read(text: &str) -> Option<Bookmark> {
+        let (slot, extension) = text.split_once('.')?;
+        let sound = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if !(1..=8).contains(&slot.len()) || !slot.bytes().all(sound) {
+            return None;
+        }
+        Some(Bookmark { extension: extension.to_lowercase(), slot: u32::from_str_radix(slot, 16).ok()? })
+    }
 }
 
 /// The last answered NOTIFY.

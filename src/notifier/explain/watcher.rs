@@ -2,7 +2,9 @@
 
 use super::MOST_EXCHANGES;
 use super::is_behind;
-use super::story::{DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow};
+use super::story::{
+    Bookmark, DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow,
+};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::admin::{last_notify, watcher_uri};
@@ -13,6 +15,9 @@ use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
+
+/// How many presentities are taken out of the table at once.
+const AT_ONCE: usize = 256;
 
 impl Notifier {
     /// One subscription in brief; none if it is not there or belongs to another account.
@@ -78,20 +83,30 @@ impl Notifier {
         })?
     }
 
-    /// Subscriptions whose watcher, phone or address has `text` in it, no more than `most`.
-    pub fn find_watchers(&self, account: AccountNo, text: &str, most: usize) -> Vec<WatcherRow> {
+    /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
+    /// `most`.
+    pub fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
         let text = text.to_lowercase();
         let mut found = Vec::new();
-        for presentity in self.table.of_account(account) {
-            let state = presentity.lock();
-            for s in state.watchers.iter().filter(|s| !s.ended && has(s, &text)) {
-                if found.len() == most {
-                    return found;
+        let mut start = from.extension.clone();
+        loop {
+            let some = self.table.of_account_from(account, &start, AT_ONCE + 1);
+            for presentity in some.iter().take(AT_ONCE) {
+                let first = if *presentity.aor.user == *from.extension { from.slot } else { 0 };
+                let state = presentity.lock();
+                let wanted = |s: &&Subscription| !s.ended && s.place.slot >= first && has(s, &text);
+                for s in state.watchers.iter().filter(wanted) {
+                    if found.len() == most {
+                        return found;
+                    }
+                    found.push(self.watcher_of(presentity, &state, s));
                 }
-                found.push(self.watcher_of(&presentity, &state, s));
+            }
+            match some.get(AT_ONCE) {
+                Some(next) => start = next.aor.user.to_string(),
+                None => return found,
             }
         }
-        found
     }
 
     pub(super) fn watcher_of(&self, presentity: &Presentity, state: &State, s: &Subscription) -> WatcherRow {

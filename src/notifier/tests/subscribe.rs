@@ -88,6 +88,23 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
 }
 
 #[test]
+fn a_long_listing_comes_in_parts_of_whole_presentities() {
+    // kazoo 55
+    let mut office = Office::new();
+    let phones: Vec<_> =
+        (0..700).map(|i| office.watcher(&format!("a{i}"), &format!("{}@acme.test", 1000 + i / 2), 600)).collect();
+    let (mut users, mut from, mut parts) = (Vec::new(), Some(String::new()), 0);
+    while let Some(begin) = from {
+        let part = office.notifier.subscriptions_from(ACME, None, &begin);
+        assert!(part.records.len() < 300, "{}", part.records.len());
+        users.extend(part.records.into_iter().map(|record| record.user));
+        (from, parts) = (part.next, parts + 1);
+    }
+    let expected: Vec<_> = (0..phones.len()).map(|i| (1000 + i / 2).to_string()).collect();
+    assert_eq!((users, parts), (expected, 3));
+}
+
+#[test]
 fn a_refresh_may_shorten() {
     // F-021
     let mut office = Office::new();
