@@ -119,6 +119,21 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     browser.until("document.querySelector('.ladder')?.textContent.includes('NOTIFY 7')");
 
+    // A trace shows what is said from now on, word for word.
+    browser.eval("document.querySelector('#trace').click()");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.eval("document.querySelector('#ask-yes').click()");
+    browser.until("document.querySelector('#traced')?.textContent.includes('Nothing was said yet')");
+    browser.eval("document.querySelector('#resend').click()");
+    browser.until("document.querySelector('dialog[open]')");
+    browser.eval("document.querySelector('#ask-yes').click()");
+    phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
+    browser.until("document.querySelectorAll('#traced details').length === 2");
+    browser
+        .until("[...document.querySelectorAll('#traced pre')].some((one) => one.textContent.includes('<dialog-info'))");
+    browser.eval("document.querySelectorAll('#traced details').forEach((one) => { one.open = true; })");
+    browser.shot(&picture("trace.png"), true);
+
     // What strangers write is text, wherever it is shown.
     world.ask("POST", "presence/%3Cimg%20src=x%20onerror=alert(1)%3E", r#"{"data":{"action":"set","state":"early"}}"#);
     browser.eval("location.hash = '#/wall'");
@@ -200,6 +215,40 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     assert!(demo.wait(Duration::from_secs(20)).expect("it ends").success());
     // A wall without a server must not look as if it were live.
     browser.until("document.body.dataset.connection === 'lost'");
+}
+
+#[test]
+fn the_reference_shows_every_call_of_the_document() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new("");
+    let mut browser = Browser::start("docs");
+    browser.size(1_280, 900);
+    browser.scheme("light");
+    browser.go(&world.page("docs"));
+    browser.until("document.querySelectorAll('.call .path').length > 0");
+    let missing = browser.eval(
+        "fetch('/openapi.json').then((answer) => answer.json()).then(({ paths }) => { \
+         const shown = [...document.querySelectorAll('.call h3')].map((call) => call.textContent); \
+         return Object.entries(paths).flatMap(([path, item]) => Object.keys(item).filter((name) => name !== 'parameters') \
+         .map((name) => name.toUpperCase() + path)).filter((call) => !shown.includes(call)); })",
+    );
+    assert_eq!(missing, json!([]));
+    let dead = browser.eval(
+        "[...document.querySelectorAll('a[href^=\"#\"]')].map((link) => link.getAttribute('href').slice(1)) \
+         .filter((name) => !document.getElementById(name))",
+    );
+    assert_eq!(dead, json!([]), "links that lead nowhere");
+    browser.shot(&picture("docs-light.png"), false);
+    browser.scheme("dark");
+    browser.until("document.documentElement.dataset.theme === 'dark'");
+    browser.eval("document.querySelector('#explainSubscription').scrollIntoView()");
+    browser.shot(&picture("docs-dark.png"), false);
+    browser.size(390, 800);
+    let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(overflow, 0, "nothing is wider than a phone");
+    assert_eq!(browser.complaints(), json!([]));
 }
 
 /// How many lamps of the ten thousand change in a second; 0: as many as the server takes.

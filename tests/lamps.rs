@@ -190,9 +190,9 @@ fn resend_brings_one_notify_and_delete_the_last() {
     assert!(again.contains("CSeq: 2 NOTIFY") && again.contains("version=\"1\""), "{again}");
     phone.answer(&again, "200 OK");
     let (status, fault) = world.ask("POST", &path, r#"{"data":{"action":"reset"}}"#);
-    assert_eq!((status, &fault["data"]["action"]["enum"]["target"]), (400, &json!(["resend"])));
+    assert_eq!((status, &fault["data"]["action"]["enum"]["target"]), (400, &json!(["resend", "trace"])));
     let (status, fault) = world.ask("POST", &path, "");
-    assert_eq!((status, &fault["data"]["action"]["required"]["target"]), (400, &json!(["resend"])));
+    assert_eq!((status, &fault["data"]["action"]["required"]["target"]), (400, &json!(["resend", "trace"])));
     assert_eq!(world.ask("PUT", &path, "").0, 405);
     world.until(&path, |story| (story["standing"] == "current").then_some(()));
     assert_eq!(world.ask("DELETE", &path, "").1["data"], "subscription ended");

@@ -33,13 +33,16 @@ macro_rules! asset {
     };
 }
 
-const FILES: [File; 16] = [
+const FILES: [File; 20] = [
     ("/", HTML, include_str!("dashboard/index.html")),
+    ("/docs", HTML, include_str!("dashboard/docs.html")),
     asset!("icon.svg", "image/svg+xml"),
     asset!("base.css", CSS),
     asset!("pages.css", CSS),
     asset!("api.js", JS),
     asset!("app.js", JS),
+    asset!("docs.css", CSS),
+    asset!("docs.js", JS),
     asset!("dom.js", JS),
     asset!("ladder.js", JS),
     asset!("lamp.js", JS),
@@ -49,6 +52,7 @@ const FILES: [File; 16] = [
     asset!("store.js", JS),
     asset!("subscription.js", JS),
     asset!("talk.js", JS),
+    asset!("theme.js", JS),
     asset!("wall.js", JS),
 ];
 

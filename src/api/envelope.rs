@@ -15,7 +15,7 @@ use super::listing::Listing;
 use super::request::Ask;
 use super::{ApiState, cors};
 use crate::notifier::control::Left;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Kazoo's way of saying that an answer may not be kept.
@@ -57,6 +57,8 @@ pub(super) enum Data {
     Watchers(Vec<WatcherRow>),
     /// All about one.
     Subscription(Box<SubscriptionStory>),
+    /// What was said in it.
+    Trace(Box<TraceStory>),
     /// An account as a whole.
     Overview(Box<Overview>),
     /// What a server that drains still has.
@@ -121,13 +123,11 @@ pub(super) async fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply,
         Ok(Reply::Long(listing)) => long(ask, listing).await,
         Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
         Ok(Reply::Stream(body)) => stream(body),
-        Ok(Reply::File(response)) => return response,
+        Ok(Reply::File(response)) => return with_request_id(response, ask),
         Err(fault) => failure(state, ask, &fault),
     };
+    response = with_request_id(response, ask);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::try_from(&ask.id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if ask.verb.reads() {
         headers.insert(EXPIRES, HeaderValue::from_static(LONG_AGO));
@@ -157,6 +157,14 @@ async fn long(ask: &Ask, listing: Listing) -> Response {
         if jsonp.is_some() { out.write_all(b");") } else { Ok(()) }
     };
     of_type(content_type, flow::body(write).await)
+}
+
+/// Every answer names the request that it is to, pages and metrics too.
+fn with_request_id(mut response: Response, ask: &Ask) -> Response {
+    if let Ok(id) = HeaderValue::try_from(&ask.id) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    response
 }
 
 fn stream(body: Body) -> Response {

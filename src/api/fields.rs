@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use super::error::Fault;
 
 /// The fields that are kept.
-const KNOWN: [&str; 7] = ["accept", "action", "auth_token", "authorization", "reset", "state", "verb"];
+const KNOWN: [&str; 8] = ["accept", "action", "auth_token", "authorization", "reset", "seconds", "state", "verb"];
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Field {
     Null,
     Bool(bool),
     Text(String),
+    /// A whole number that is not negative.
+    Number(u64),
     /// Of another kind, which no field has.
     Other(&'static str),
 }
@@ -155,8 +157,8 @@ impl<'de, T: Any> Visitor<'de> for Reader<T> {
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<T, E> {
         Ok(T::scalar(Field::Other("number")))
     }
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<T, E> {
-        Ok(T::scalar(Field::Other("number")))
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<T, E> {
+        Ok(T::scalar(Field::Number(v)))
     }
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<T, E> {
         Ok(T::scalar(Field::Other("number")))
@@ -211,6 +213,9 @@ mod tests {
         assert_eq!(odd.data.get("action"), Some(&Field::Other("array")));
         assert_eq!(odd.data.get("state"), Some(&Field::Other("object")));
         assert_eq!(odd.data.get("reset"), Some(&Field::Other("number")));
+        let numbers = read(r#"{"data":{"seconds":60,"reset":-1}}"#);
+        assert_eq!(numbers.data.get("seconds"), Some(&Field::Number(60)));
+        assert_eq!(numbers.data.get("reset"), Some(&Field::Other("number")));
     }
 
     #[test]

@@ -19,7 +19,10 @@ const MAX_PAGE: usize = 10_000;
 const PAGE_OF_WATCHERS: usize = 200;
 /// The longest text that is searched for, in bytes.
 const MAX_FILTER: usize = 128;
-const ACTIONS: &[&str] = &["resend"];
+const ACTIONS: &[&str] = &["resend", "trace"];
+/// How long a subscription is traced, in seconds, unless `seconds` says otherwise; and the longest.
+const TRACE: u32 = 300;
+const MAX_TRACE: u32 = 3_600;
 
 /// The accounts that a token opens, for those who know it and nothing else.
 pub(super) fn accounts(directory: &Directory, bearer: Bearer) -> Reply {
@@ -49,30 +52,58 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             Ok(Reply::Data(Data::Subscription(Box::new(story))))
         }
         Subject::Subscription(id) => {
+            // Whatever is logged of it names the request.
+            let _span = tracing::info_span!("request", id = ask.id).entered();
             let (found, done) = match ask.verb {
-                Verb::Delete => (state.control.end(account, id), "subscription ended"),
-                _ => {
-                    resend_is_asked_for(ask)?;
-                    (state.control.resend(account, id), "resend command sent")
-                }
+                Verb::Delete => (state.control.end(account, id, &ask.id), "subscription ended"),
+                _ => match action(ask)? {
+                    Action::Resend => (state.control.resend(account, id, &ask.id), "resend command sent"),
+                    Action::Trace(seconds) => (state.control.trace(account, id, seconds), "trace begun"),
+                },
             };
             if !found.map_err(Fault::Refused)? {
                 return Err(missing(id));
             }
             let account = state.directory.account_id(account);
-            tracing::info!(request_id = ask.id, account, subscription = id, done, "subscription changed by the API");
+            tracing::info!(account, subscription = id, done, "subscription changed by the API");
             Ok(Reply::Data(Data::Text(done.into())))
+        }
+        Subject::Trace(id) if ask.verb == Verb::Delete => match state.control.forget_trace(account, id) {
+            true => Ok(Reply::Data(Data::Text("trace forgotten".into()))),
+            false => Err(missing(id)),
+        },
+        Subject::Trace(id) => {
+            let story = state.control.trace_story(account, id).ok_or_else(|| missing(id))?;
+            Ok(Reply::Data(Data::Trace(Box::new(story))))
         }
         Subject::Events => Err(Fault::NotFound),
     }
 }
 
-fn resend_is_asked_for(ask: &Ask) -> Result<(), Fault> {
+/// What a POST to a subscription wants.
+enum Action {
+    Resend,
+    Trace(u32),
+}
+
+fn action(ask: &Ask) -> Result<Action, Fault> {
     match ask.parameter("action") {
-        Some(Field::Text(action)) if action == "resend" => Ok(()),
+        Some(Field::Text(action)) if action == "resend" => Ok(Action::Resend),
+        Some(Field::Text(action)) if action == "trace" => seconds(ask).map(Action::Trace),
         Some(other) => Err(not_allowed("action", ACTIONS, other)),
         None => Err(Fault::Required { field: "action", allowed: ACTIONS }),
     }
+}
+
+fn seconds(ask: &Ask) -> Result<u32, Fault> {
+    let number = match ask.parameter("seconds") {
+        None => return Ok(TRACE),
+        Some(Field::Number(number)) => u32::try_from(number).ok(),
+        Some(Field::Text(text)) => text.parse().ok(),
+        Some(_) => None,
+    };
+    let allowed = number.filter(|seconds| (1..=MAX_TRACE).contains(seconds));
+    allowed.ok_or(Fault::malformed("seconds", "must be a number from 1 to 3600"))
 }
 
 /// What is searched for.

@@ -14,6 +14,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use super::{Service, webhooks};
+
 /// How long the head of a request may take, and how long a connection may stay without one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may leave unread what was sent to him.
@@ -26,9 +28,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves HTTP until `stop` is ready, then finishes the requests that have begun and returns.
 ///
 /// At most `connections` are open at once; who comes later waits in the listener's queue. The caller bounds how long he
-/// waits for the end: a client that does not read its answer can hold it up.
-pub async fn serve(listener: TcpListener, router: Router, connections: usize, stop: impl Future<Output = ()> + Send) {
-    serve_patiently(listener, router, connections, stop, PATIENCE).await;
+/// waits for the end: a client that does not read its answer can hold it up. Webhooks are delivered meanwhile, and at the
+/// end what is left of them.
+pub async fn serve(
+    listener: TcpListener,
+    service: impl Into<Service>,
+    connections: usize,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let Service { router, api } = service.into();
+    let (said, stopping) = watch::channel(false);
+    let stop = async move {
+        stop.await;
+        said.send_replace(true);
+    };
+    let deliveries = async {
+        if let Some(api) = api {
+            webhooks::run(api, stopping).await;
+        }
+    };
+    tokio::join!(serve_patiently(listener, router, connections, stop, PATIENCE), deliveries);
 }
 
 async fn serve_patiently(

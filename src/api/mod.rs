@@ -34,11 +34,14 @@ mod lamps;
 mod listen;
 mod listing;
 mod metrics;
+mod openapi;
 mod presence;
 mod request;
 mod route;
+mod webhooks;
 
 pub use listen::serve;
+pub use webhooks::{WebhookError, Webhooks};
 
 use envelope::Reply;
 use error::Fault;
@@ -69,13 +72,35 @@ struct Api {
     bodies: Semaphore,
     /// Who listens to the live streams.
     hub: events::Hub,
+    /// Who is told without listening.
+    webhooks: Webhooks,
 }
 
-/// The API as a service, for [`serve`].
+/// The API and all that runs beside it, for [`serve`].
+pub struct Service {
+    router: Router,
+    /// Whose webhooks are to be delivered.
+    api: Option<Arc<Api>>,
+}
+
+impl Service {
+    /// The API, and deliveries to these receivers for as long as it is served.
+    pub fn new(state: ApiState, webhooks: Webhooks) -> Service {
+        let hub = events::Hub::new(state.event_streams, !webhooks.is_empty());
+        let api = Arc::new(Api { state, hub, webhooks, bodies: Semaphore::new(body::MAX_TOGETHER) });
+        Service { router: Router::new().fallback(answer).with_state(Arc::clone(&api)), api: Some(api) }
+    }
+}
+
+impl From<Router> for Service {
+    fn from(router: Router) -> Service {
+        Service { router, api: None }
+    }
+}
+
+/// The API without webhooks.
 pub fn router(state: ApiState) -> Router {
-    let hub = events::Hub::new(state.event_streams);
-    let api = Api { state, hub, bodies: Semaphore::new(body::MAX_TOGETHER) };
-    Router::new().fallback(answer).with_state(Arc::new(api))
+    Service::new(state, Webhooks::default()).router
 }
 
 /// Answers one request, whatever it is.
@@ -100,6 +125,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let target = Target::of(&path, ask)?;
     if let Target::Health(probe) = target {
         return health::answer(probe, &api.state.ready, ask.verb);
+    }
+    if target == Target::Document {
+        return openapi::answer(ask.verb);
     }
 
     // The token and the method may stand in the body, so it comes before them; what is wrong with it or with the token

@@ -110,6 +110,7 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
     let value = match value {
         Field::Text(text) => text.chars().take(MAX_ECHO).collect::<String>().into(),
         Field::Bool(value) => value.into(),
+        Field::Number(value) => value.into(),
         Field::Null => serde_json::Value::Null,
         Field::Other(kind) => format!("({kind})").into(),
     };
@@ -145,12 +146,14 @@ fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask
     if users.is_empty() {
         return Ok(format!("nothing to {verb}"));
     }
+    // Whatever is logged of it names the request.
+    let _span = tracing::info_span!("request", id = ask.id).entered();
     match change {
-        Change::Reset => state.control.reset(account, &users),
-        Change::Set(to) => state.control.set(account, &users, to),
+        Change::Reset => state.control.reset(account, &users, &ask.id),
+        Change::Set(to) => state.control.set(account, &users, to, &ask.id),
     }
     .map_err(Fault::Refused)?;
     let account = state.directory.account_id(account);
-    tracing::info!(request_id = ask.id, account, ?users, "presence {verb} by the API");
+    tracing::info!(account, ?users, "presence {verb} by the API");
     Ok(done)
 }

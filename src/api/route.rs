@@ -23,6 +23,8 @@ pub(super) enum Target {
     Metrics,
     /// `drain`: whether the server takes new work.
     Drain,
+    /// `/openapi.json`
+    Document,
     /// `accounts`: those that the token opens.
     Accounts,
     /// What explains lamps, below an account.
@@ -63,6 +65,8 @@ pub(super) enum Subject {
     Subscriptions,
     /// `subscriptions/ID`
     Subscription(String),
+    /// `subscriptions/ID/trace`
+    Trace(String),
 }
 
 /// Whose presence a path speaks of.
@@ -78,49 +82,78 @@ pub(super) enum Scope {
     User(String),
 }
 
+/// What a path with these placeholders filled is about; the parts come in their order.
+type Make = fn(&[&str]) -> Target;
+
+/// Every path that is served but for the pages, each once; the OpenAPI document names the same. `/v1` is the same as `/v2`.
+const ROUTES: [(&str, Make); 19] = [
+    ("/healthz", |_| Target::Health(Probe::Live)),
+    ("/readyz", |_| Target::Health(Probe::Ready)),
+    ("/metrics", |_| Target::Metrics),
+    ("/openapi.json", |_| Target::Document),
+    ("/v2/drain", |_| Target::Drain),
+    ("/v2/accounts", |_| Target::Accounts),
+    ("/v2/accounts/{account}/presence", |p| presence(p, Scope::Account)),
+    ("/v2/accounts/{account}/presence/{extension}", |p| presence(p, Scope::Extension(p[1].into()))),
+    ("/v2/accounts/{account}/devices/{device}/presence", |p| presence(p, Scope::Device(p[1].into()))),
+    ("/v2/accounts/{account}/users/{user}/presence", |p| presence(p, Scope::User(p[1].into()))),
+    ("/v2/accounts/{account}/devices/{device}/presence/{extension}", |p| presence(p, Scope::Extension(p[2].into()))),
+    ("/v2/accounts/{account}/users/{user}/presence/{extension}", |p| presence(p, Scope::Extension(p[2].into()))),
+    ("/v2/accounts/{account}/lamps", |p| explained(p, Subject::Lamps)),
+    ("/v2/accounts/{account}/lamps/{extension}", |p| explained(p, Subject::Lamp(p[1].into()))),
+    ("/v2/accounts/{account}/lamp_overview", |p| explained(p, Subject::Overview)),
+    ("/v2/accounts/{account}/lamp_events", |p| explained(p, Subject::Events)),
+    ("/v2/accounts/{account}/subscriptions", |p| explained(p, Subject::Subscriptions)),
+    ("/v2/accounts/{account}/subscriptions/{subscription}", |p| explained(p, Subject::Subscription(p[1].into()))),
+    ("/v2/accounts/{account}/subscriptions/{subscription}/trace", |p| explained(p, Subject::Trace(p[1].into()))),
+];
+
+fn presence(parts: &[&str], of: Scope) -> Target {
+    Target::Presence { account: parts[0].into(), of }
+}
+
+fn explained(parts: &[&str], subject: Subject) -> Target {
+    Target::Explained { account: parts[0].into(), subject }
+}
+
+/// What stands in the places of a pattern's placeholders, if the path is one of that pattern.
+fn fit<'a>(pattern: &str, path: &[&'a str]) -> Option<Vec<&'a str>> {
+    let mut parts = pattern.split('/').skip(1);
+    let mut filled = Vec::new();
+    for part in path {
+        match parts.next()? {
+            placeholder if placeholder.starts_with('{') => filled.push(*part),
+            literal if literal == *part => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(filled)
+}
+
+/// Every path that is served, with the methods that it has.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = (String, &'static str)> {
+    ROUTES.iter().map(|(pattern, make)| ((*pattern).to_owned(), make(&["a", "b", "c"]).allow()))
+}
+
 impl Target {
     /// Reads a path that has been split and decoded.
     pub(super) fn of(path: &[String], ask: &mut Ask) -> Result<Self, Fault> {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let rest = match path.as_slice() {
-            ["healthz"] => return Ok(Self::Health(Probe::Live)),
-            ["metrics"] => return Ok(Self::Metrics),
-            ["readyz"] => return Ok(Self::Health(Probe::Ready)),
-            [version @ ("v1" | "v2"), rest @ ..] => {
-                ask.version_1 = *version == "v1";
-                rest
-            }
-            _ => return Err(Fault::NotFound),
-        };
-        let (account, rest) = match rest {
-            ["user_auth" | "api_auth" | "token_auth", ..] => return Ok(Self::Login),
-            ["accounts"] => return Ok(Self::Accounts),
-            ["drain"] => return Ok(Self::Drain),
-            ["accounts", account, rest @ ..] => ((*account).to_owned(), rest),
-            _ => return Ok(Self::Unknown { account: None }),
-        };
-        let subject = match rest {
-            ["lamps"] => Some(Subject::Lamps),
-            ["lamps", extension] => Some(Subject::Lamp((*extension).to_owned())),
-            ["lamp_overview"] => Some(Subject::Overview),
-            ["lamp_events"] => Some(Subject::Events),
-            ["subscriptions"] => Some(Subject::Subscriptions),
-            ["subscriptions", id] => Some(Subject::Subscription((*id).to_owned())),
-            _ => None,
-        };
-        if let Some(subject) = subject {
-            return Ok(Self::Explained { account, subject });
+        let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
+        if let Some(version @ (&mut "v1" | &mut "v2")) = path.first_mut() {
+            ask.version_1 = *version == "v1";
+            *version = "v2";
         }
-        let of = match rest {
-            ["presence"] => Scope::Account,
-            ["devices", id, "presence"] => Scope::Device((*id).to_owned()),
-            ["users", id, "presence"] => Scope::User((*id).to_owned()),
-            ["presence", extension] | ["devices" | "users", _, "presence", extension] => {
-                Scope::Extension((*extension).to_owned())
-            }
-            _ => return Ok(Self::Unknown { account: Some(account) }),
-        };
-        Ok(Self::Presence { account, of })
+        let served = ROUTES.iter().find_map(|(pattern, make)| Some(make(&fit(pattern, &path)?)));
+        if let Some(target) = served {
+            return Ok(target);
+        }
+        match path.as_slice() {
+            ["v2", "user_auth" | "api_auth" | "token_auth", ..] => Ok(Self::Login),
+            ["v2", "accounts", account, ..] => Ok(Self::Unknown { account: Some((*account).to_owned()) }),
+            ["v2", ..] => Ok(Self::Unknown { account: None }),
+            _ => Err(Fault::NotFound),
+        }
     }
 
     /// What a success is written in.
@@ -135,13 +168,14 @@ impl Target {
     /// The value of Allow.
     pub(super) fn allow(&self) -> &'static str {
         match self {
-            Self::Health(_) => "GET, HEAD",
+            Self::Health(_) | Self::Document => "GET, HEAD",
             Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
             // POST on the whole account is a known method with nothing to do, and answered so.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Explained { subject: Subject::Subscription(_), .. } | Self::Drain => {
                 "GET, HEAD, POST, DELETE, OPTIONS"
             }
+            Self::Explained { subject: Subject::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
             Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",

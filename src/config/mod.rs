@@ -25,12 +25,14 @@ mod sip;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod webhook;
 
 pub use dns::Dns;
 pub use error::ConfigError;
 pub use hep::Hep;
 pub use sip::{Listen, ListenTransport, Sip};
 pub use tls::Tls;
+pub use webhook::{Webhook, WebhookUrl};
 
 /// The configuration of [`Config::demo`], which is also the shortest example of one.
 const DEMO: &str = include_str!("demo.toml");
@@ -292,6 +294,8 @@ pub struct Account {
     pub users: Vec<User>,
     /// Its devices.
     pub devices: Vec<Device>,
+    /// Who is told of its lamps.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// A person of an account.

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::check::Unique;
 use super::error::{ConfigError, Source};
-use super::{Account, Device, DeviceSip, Grants, Publishes, Token, User, raw};
+use super::{Account, Device, DeviceSip, Grants, Publishes, Token, User, raw, webhook};
 
 /// The longest id; Kazoo's are 32 characters.
 const MAX_ID: usize = 64;
@@ -36,9 +36,10 @@ pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<A
             return Err(source.fault(account.realm.span(), format!("{path}.realm"), problem));
         }
         let (users, devices) = members(source, account, &path)?;
+        let webhooks = webhook::all(source, &account.webhook, &path)?;
         let name = account.name.clone().unwrap_or_else(|| realm.clone());
         let parent = account.parent.as_ref().map(|parent| parent.get_ref().clone());
-        accounts.push(Account { id, name, realm, parent, users, devices });
+        accounts.push(Account { id, name, realm, parent, users, devices, webhooks });
     }
     parents(source, raw)?;
     Ok(accounts)

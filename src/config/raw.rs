@@ -161,6 +161,17 @@ pub(super) struct Account {
     pub(super) user: Vec<User>,
     #[serde(default)]
     pub(super) device: Vec<Device>,
+    #[serde(default)]
+    pub(super) webhook: Vec<Spanned<Webhook>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    pub(super) url: Spanned<String>,
+    pub(super) secret: Spanned<Secret>,
+    pub(super) events: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) ca: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]

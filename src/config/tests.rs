@@ -361,3 +361,52 @@ fn every_configuration_that_a_document_shows_is_accepted() {
     let all = accepted("packaging/lamplighter.toml", &proposed.join("\n"));
     assert_eq!((all.accounts[0].devices.len(), all.tokens.len()), (1, 1));
 }
+
+#[test]
+fn webhooks_have_a_url_and_a_key_and_show_neither() {
+    let with =
+        |lines: &str| contract_with("[[account]]\nid = \"5a5a\"", &format!("{lines}\n[[account]]\nid = \"5a5a\""));
+    let hook = |url: &str, secret: &str, more: &str| {
+        with(&format!("  [[account.webhook]]\n  url = \"{url}\"\n  secret = \"{secret}\"\n  {more}"))
+    };
+    let (url, secret) = ("https://crm.acme.test/lamps?k=hidden", "a key of four and twenty octets");
+    let config = Config::parse(&hook(url, secret, ""), "l").unwrap();
+    let webhook = &config.accounts[0].webhooks[0];
+    assert_eq!((webhook.lamps, webhook.subscriptions, webhook.ca.clone()), (true, false, None));
+    assert_eq!(
+        (webhook.url.host(), webhook.url.port(), webhook.url.path_and_query()),
+        ("crm.acme.test", 443, "/lamps?k=hidden")
+    );
+    assert_eq!(webhook.key(), secret.as_bytes());
+    let shown = format!("{config:?}");
+    assert!(shown.contains("crm.acme.test") && !shown.contains("hidden") && !shown.contains("twenty"), "{shown}");
+    let both = Config::parse(
+        &hook("http://[::1]:81", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "events = ['lamp', 'subscription']"),
+        "l",
+    );
+    let both = &both.unwrap().accounts[0].webhooks[0];
+    assert_eq!((both.url.host(), both.url.port(), both.url.path_and_query()), ("::1", 81, "/"));
+    assert_eq!((both.key().len(), both.lamps, both.subscriptions), (24, true, true));
+
+    for wrong in [
+        "ftp://a.test",
+        "/lamps",
+        "https://",
+        "https://u:p@a.test/",
+        "https://a.test/#x",
+        "http://a.test:0",
+        "http://a:x",
+    ] {
+        assert_eq!(refused(&hook(wrong, secret, "")).key, "account[0].webhook[0].url", "{wrong}");
+    }
+    for wrong in ["short", "whsec_MfKQ", "whsec_not Base64 at all, not Base64", &"a".repeat(513)] {
+        let error = refused(&hook(url, wrong, ""));
+        assert_eq!(error.key, "account[0].webhook[0].secret", "{wrong}");
+        assert!(!error.to_string().contains(wrong), "{error}");
+    }
+    assert_eq!(refused(&hook(url, secret, "events = []")).key, "account[0].webhook[0].events");
+    assert_eq!(refused(&hook(url, secret, "events = ['call']")).key, "account[0].webhook[0].events[0]");
+    assert!(refused(&hook(url, secret, "retries = 3")).to_string().contains("retries"));
+    let many = format!("  [[account.webhook]]\n  url = \"{url}\"\n  secret = \"{secret}\"\n").repeat(17);
+    assert!(refused(&with(&many)).problem.contains("16 webhooks"));
+}

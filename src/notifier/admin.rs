@@ -99,7 +99,7 @@ impl Notifier {
     /// Removes all calls and the manual state of a presentity; each of its watchers is sent one fresh NOTIFY.
     pub fn reset(&self, now: Tick, account: AccountNo, user: &str, out: &mut Outbox) {
         let Some(aor) = Aor::of(account, user) else { return };
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             self.table.with(&aor, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
                 state.reset();
@@ -125,7 +125,7 @@ impl Notifier {
         let limit = self.settings.limits.presentities_per_account;
         let realm = self.settings.directory.realm(account);
         let mut full = false;
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             let made = self.table.obtain(&aor, realm, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
                 state.manual = (manual != CallState::Terminated).then_some(manual);

@@ -131,10 +131,11 @@ pub trait Control: Explain {
     fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord>;
     /// Some publications of an account, of one package or of all, ordered by user, beginning with `from`.
     fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord>;
-    /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY.
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal>;
+    /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request` names
+    /// who asked for it, in stories.
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal>;
     /// Sets the manual state of each presentity; `Terminated` removes it.
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal>;
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal>;
     /// Begins to send new subscriptions away and to be not ready, as SIGTERM does but without ending; or takes that back.
     fn drain(&self, begin: bool) -> Result<(), Refusal>;
     /// What there still is.

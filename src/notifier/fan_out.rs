@@ -88,7 +88,7 @@ impl Notifier {
 
     /// Goes on with a fan-out that [`Outbox::unfinished`] named.
     pub fn continue_fan_out(&self, now: Tick, presentity: u32, out: &mut Outbox) {
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             self.table.with_number(presentity, |presentity, state| self.walk(now, presentity, state, out));
         });
     }

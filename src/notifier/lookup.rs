@@ -22,7 +22,7 @@ impl Notifier {
         }
         for (i, (number, slot)) in self.names.learn(now, question, answer).into_iter().enumerate() {
             if i < SLICE {
-                self.contained(out, |out| {
+                self.contained(now, out, |out| {
                     self.table.with_number(number, |presentity, state| self.awaken(now, presentity, state, slot, out));
                 });
             } else {

@@ -7,7 +7,7 @@
 //!
 //! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `pace`, `fan_out`, `admin` (listing, reset, set), `explain`, `history` and `events` (what is, what has been, what has just changed), `route`, `names` and `lookup` (next hops that are names), `wheel`.
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -37,6 +37,7 @@ mod access;
 mod admin;
 mod answer;
 pub mod control;
+mod deeds;
 mod drain;
 pub mod events;
 mod expire;
@@ -59,6 +60,7 @@ mod subscribe;
 pub mod tally;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod wheel;
 mod write;
 
@@ -134,6 +136,8 @@ pub struct Notifier {
     history: history::History,
     refusals: refusals::Refusals,
     feed: events::Feed,
+    trace: trace::Trace,
+    deeds: deeds::Deeds,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -178,6 +182,8 @@ impl Notifier {
             history,
             refusals: refusals::Refusals::default(),
             feed: events::Feed::default(),
+            trace: trace::Trace::default(),
+            deeds: deeds::Deeds::default(),
             panics: AtomicU64::new(0),
         }
     }
@@ -188,7 +194,8 @@ impl Notifier {
         if verdict == Verdict::Drop {
             return;
         }
-        self.contained(out, |out| {
+        self.trace.received(now, source, bytes);
+        self.contained(now, out, |out| {
             if verdict == Verdict::Pass
                 && let Some(reply) = Reply::glance(bytes)
             {
@@ -236,7 +243,7 @@ impl Notifier {
         if self.judge(now, source) != Verdict::Pass {
             return;
         }
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
             self.refuse(&wire::Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
         });
@@ -247,7 +254,7 @@ impl Notifier {
         self.gate.pass_time(now);
         self.transactions.pass_time(now.0);
         for entry in self.wheel.take_due(now) {
-            self.contained(out, |out| self.look_at(now, entry, out));
+            self.contained(now, out, |out| self.look_at(now, entry, out));
         }
     }
 
@@ -279,13 +286,14 @@ impl Notifier {
 
     /// A panic is a bug, and harms no more than the message that found it. No lock is poisoned by it, and what was to
     /// be sent because of it is not.
-    fn contained(&self, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
+    fn contained(&self, now: Tick, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
         let before = out.messages.len();
         if catch_unwind(AssertUnwindSafe(|| f(out))).is_err() {
             out.messages.truncate(before);
             self.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a message was dropped because handling it panicked; this is a bug, please report it");
         }
+        self.trace.sent(now, self, &out.messages[before..]);
     }
 
     fn next_number(&self) -> u64 {

@@ -133,7 +133,7 @@ impl Notifier {
     /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.
     pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             self.table.with_number(presentity, |presentity, state| {
                 let Some(s) = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce) else { return };
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
@@ -69,18 +69,20 @@ impl Control for Desk {
         self.notifier.publications_from(account, package, from)
     }
 
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.reset(self.clock.now(), account, user, &mut out);
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.reset(now, account, user, &mut out);
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
     }
 
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
         users.iter().try_for_each(|user| {
-            let mut out = Outbox::default();
-            self.notifier.set(self.clock.now(), account, user, state, &mut out)?;
+            let (now, mut out) = (self.clock.now(), Outbox::default());
+            self.notifier.set(now, account, user, state, &mut out)?;
+            self.notifier.attribute_change(now, account, user, request);
             self.hand_over(out)
         })
     }
@@ -124,16 +126,34 @@ impl Explain for Desk {
         self.notifier.find_watchers(account, text, from, most)
     }
 
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.resend(self.clock.now(), account, id, &mut out);
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.resend(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
     }
 
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
-        let mut out = Outbox::default();
-        let found = self.notifier.end(self.clock.now(), account, id, &mut out);
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        let found = self.notifier.end(now, account, id, &mut out);
+        if found {
+            self.notifier.attribute_notify(now, id, request);
+        }
         self.hand_over(out).map(|()| found)
+    }
+
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+        self.notifier.trace(self.clock.now(), account, id, seconds)
+    }
+
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+        self.notifier.trace_story(self.clock.now(), account, id)
+    }
+
+    fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
+        self.notifier.forget_trace(self.clock.now(), account, id)
     }
 
     fn overview(&self, account: AccountNo) -> Overview {

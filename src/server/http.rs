@@ -5,12 +5,11 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::StartError;
-use crate::api;
+use crate::api::{self, Service};
 
 /// Threads of the HTTP runtime.
 const WORKERS: usize = 2;
@@ -20,7 +19,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// Starts the thread; its socket is bound when this returns.
 pub(super) fn spawn(
     address: SocketAddr,
-    router: Router,
+    service: Service,
     connections: usize,
     mut stopping: watch::Receiver<bool>,
     ending: Sender<()>,
@@ -43,7 +42,7 @@ pub(super) fn spawn(
                 tokio::time::sleep(FINISH_WITHIN).await;
             };
             tokio::select! {
-                () = api::serve(listener, router, connections, stopped) => {}
+                () = api::serve(listener, service, connections, stopped) => {}
                 () = too_late => {}
             }
         });

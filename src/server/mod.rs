@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use crate::api::{self, ApiState};
+use crate::api::{ApiState, Service, WebhookError, Webhooks};
 use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
@@ -61,6 +61,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("[tls]: {0}")]
     Tls(#[from] TlsError),
+    /// The receiver of a webhook cannot be served.
+    #[error("[[account.webhook]]: {0}")]
+    Webhook(#[from] WebhookError),
     /// Nothing can be copied to the capture server.
     #[error("[hep]: cannot send to the capture server: {0}")]
     Capture(io::Error),
@@ -90,6 +93,7 @@ impl Server {
         let directory = Arc::new(Directory::new(config));
         let clock = Clock::start();
         let listeners = listeners_of(config);
+        let webhooks = Webhooks::new(config)?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         for (listen, listener) in config.sip.listen.iter().zip(&listeners) {
             is_free(listener.address, listener.transport)
@@ -174,8 +178,8 @@ impl Server {
             node: node_name(),
             event_streams: config.limits.event_streams,
         };
-        let router = api::router(state);
-        threads.push(http::spawn(config.http.listen, router, config.limits.http_connections, stopping, ending)?);
+        let service = Service::new(state, webhooks);
+        threads.push(http::spawn(config.http.listen, service, config.limits.http_connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
         Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal, tap })

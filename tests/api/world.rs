@@ -14,7 +14,9 @@ use lamplighter::notifier::control::{
 };
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -105,11 +107,11 @@ impl Control for Notes {
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
         of_one_user(mine.map(|(_, p)| p.clone()), |p| &p.user, from)
     }
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), Refusal> {
         if self.full.load(Ordering::Relaxed) {
             return Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit: 7 });
         }
@@ -144,11 +146,20 @@ impl Explain for Notes {
     fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
-    fn resend(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
         Ok(false)
     }
-    fn end(&self, _: AccountNo, _: &str) -> Result<bool, Refusal> {
+    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
         Ok(false)
+    }
+    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceStory> {
+        None
+    }
+    fn forget_trace(&self, _: AccountNo, _: &str) -> bool {
+        false
     }
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()

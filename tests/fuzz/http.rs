@@ -19,7 +19,9 @@ use lamplighter::directory::AccountNo;
 use lamplighter::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use lamplighter::notifier::explain::story::{
+    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -91,15 +93,22 @@ impl Control for Desk {
     fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
         self.0.publications_from(account, package, from)
     }
-    fn reset(&self, account: AccountNo, users: &[String]) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
         let mut out = Outbox::default();
-        users.iter().for_each(|user| self.0.reset(Tick(2_000), account, user, &mut out));
+        for user in users {
+            self.0.reset(Tick(2_000), account, user, &mut out);
+            self.0.attribute_change(Tick(2_000), account, user, request);
+        }
         self.look(&out);
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
         let mut out = Outbox::default();
-        let done = users.iter().try_for_each(|user| self.0.set(Tick(2_000), account, user, state, &mut out));
+        let done = users.iter().try_for_each(|user| {
+            self.0.set(Tick(2_000), account, user, state, &mut out)?;
+            self.0.attribute_change(Tick(2_000), account, user, request);
+            Ok(())
+        });
         self.look(&out);
         done
     }
@@ -131,17 +140,28 @@ impl Explain for Desk {
     fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
         self.0.find_watchers(account, text, from, most)
     }
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
         let mut out = Outbox::default();
         let found = self.0.resend(Tick(2_000), account, id, &mut out);
+        self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
     }
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal> {
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
         let mut out = Outbox::default();
         let found = self.0.end(Tick(2_000), account, id, &mut out);
+        self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
+    }
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+        self.0.trace(Tick(2_000), account, id, seconds)
+    }
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+        self.0.trace_story(Tick(2_000), account, id)
+    }
+    fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
+        self.0.forget_trace(Tick(2_000), account, id)
     }
     fn overview(&self, account: AccountNo) -> Overview {
         self.0.overview(Tick(2_000), account)

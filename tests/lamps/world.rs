@@ -24,6 +24,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(more: &str) -> World {
+        World::with(more, "")
+    }
+
+    /// With more keys of the server, and more of account Acme.
+    pub(crate) fn with(more: &str, of_acme: &str) -> World {
         let [sip, http] = [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let data = if more.contains("data = ") { "" } else { "data = { durability = \"memory\" }" };
         let config = format!(
@@ -54,6 +59,7 @@ realm = "acme.test"
   [[account.device]]
   id = "d2"
   sip = {{ username = "1002" }}
+{of_acme}
 [[account]]
 id = "{UMBRELLA}"
 realm = "umbrella.test"
@@ -115,6 +121,13 @@ realm = "umbrella.test"
         reader.read_line(&mut line).unwrap();
         assert!(line.starts_with("HTTP/1.1 200"), "{line}");
         Events { reader, last_id: String::new() }
+    }
+
+    /// Stops the server, as SIGTERM does.
+    pub(crate) fn stop(&self) {
+        if let Some(server) = self.server.lock().unwrap().take() {
+            server.stop();
+        }
     }
 
     /// The address of the dashboard.

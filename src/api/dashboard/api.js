@@ -63,6 +63,17 @@ export const lamp = (extension) => `lamps/${encodeURIComponent(extension)}`;
 export const reset = (extension) => ask(`presence/${encodeURIComponent(extension)}`, "POST", { action: "reset" });
 export const set = (extension, state) => ask(`presence/${encodeURIComponent(extension)}`, "POST", { action: "set", state });
 export const resend = (id) => ask(`subscriptions/${encodeURIComponent(id)}`, "POST", { action: "resend" });
+export const trace = (id, seconds) => ask(`subscriptions/${encodeURIComponent(id)}`, "POST", { action: "trace", seconds });
+export const forgetTrace = (id) => ask(`subscriptions/${encodeURIComponent(id)}/trace`, "DELETE");
+/** What a subscription was traced saying; null if it was not. */
+export const traced = async (id) => {
+  try {
+    return await get(`subscriptions/${encodeURIComponent(id)}/trace`);
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+};
 export const end = (id) => ask(`subscriptions/${encodeURIComponent(id)}`, "DELETE");
 
 /** Every lamp of the account, page by page. */

@@ -8,33 +8,13 @@ import { overviewPage } from "./overview.js";
 import { searchPage } from "./search.js";
 import { subscriptionPage } from "./subscription.js";
 import { say } from "./talk.js";
+import { theme } from "./theme.js";
 import { wallPage } from "./wall.js";
 
 const PAGES = { wall: wallPage, lamps: lampPage, subscriptions: subscriptionPage, overview: overviewPage, search: searchPage };
 let leavePage = null;
 
-// The theme: what the system says, until somebody says otherwise.
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const chosen = () => {
-  try {
-    return localStorage.getItem("lamplighter-theme");
-  } catch {
-    return null;
-  }
-};
-const showTheme = () => {
-  const theme = chosen() ?? (dark.matches ? "dark" : "light");
-  document.documentElement.dataset.theme = theme;
-  $("theme").textContent = theme === "dark" ? "Light" : "Dark";
-};
-dark.addEventListener("change", showTheme);
-$("theme").addEventListener("click", () => {
-  try {
-    localStorage.setItem("lamplighter-theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  } catch { /* Then it stays as the system has it. */ }
-  showTheme();
-});
-showTheme();
+theme();
 
 const LIVE = { live: "live", connecting: "connecting", lost: "reconnecting", refused: "not allowed" };
 const showConnection = () => {

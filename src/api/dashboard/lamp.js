@@ -57,7 +57,8 @@ export const watchers = (rows, withExtension = false) => table("Watchers",
 
 const changes = (story) => story.changes.length === 0 ? h("p", { class: "soft" }, "None in the history.")
   : h("ol", { class: "why" }, [...story.changes].reverse().slice(0, 12).map((change) =>
-    h("li", null, `${time(change.at)} `, h("span", { class: "soft" }, `${change.cause}, revision ${change.revision}`))));
+    h("li", null, `${time(change.at)} `, h("span", { class: "soft" }, `${change.cause}, revision ${change.revision}`),
+      change.request ? h("div", { class: "faint mono" }, `request ${change.request}`) : null)));
 
 const exchanges = (story) => {
   const names = new Map(story.watching.map((row) => [row.id, row.watcher]));

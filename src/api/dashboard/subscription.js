@@ -14,11 +14,14 @@ const mono = (text) => h("span", { class: "mono" }, text);
 
 const actions = (story) => {
   const resend = () => confirm("Send a fresh NOTIFY?", `${story.watcher} is told the state of the moment once more.`, "Resend", () => api.resend(story.id));
+  const trace = () => confirm("Trace this subscription?",
+    "For five minutes its messages are kept and shown here, whole but for what proves who somebody is.", "Trace it", () => api.trace(story.id, 300));
   const end = () => confirm("End this subscription?",
     `${story.watcher} gets a last NOTIFY, as if its time were over. Most phones subscribe anew at once; until then this lamp of theirs is dark.`,
     "End it", () => api.end(story.id), { bad: true });
   return h("div", { class: "push" },
     h("button", { type: "button", "data-key": "resend", id: "resend", onclick: resend }, "Resend NOTIFY"),
+    h("button", { type: "button", "data-key": "trace", id: "trace", onclick: trace }, "Trace"),
     h("button", { type: "button", class: "bad", "data-key": "end", onclick: end }, "End subscription"));
 };
 
@@ -40,8 +43,13 @@ const draw = (body, story) => {
         h("section", { class: "card" }, h("h2", null, "Last exchanges"),
           h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ladder", "data-key": "scroll ladder" }, ladder(story, latest, missing)),
           h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
+        story.trace ? traced(story.trace) : null,
         story.last_body ? h("section", { class: "card" }, h("h2", null, story.last.reply === 408 ? "Body of the last NOTIFY, which was not answered" : `Body of the last NOTIFY, answered ${story.last.reply}`), h("pre", { tabindex: 0 }, story.last_body)) : null),
       h("div", { class: "third cols" },
+        story.trace ? h("section", { class: "card" }, h("h2", null, "Trace"), facts([
+          ["Since", time(story.trace.since_at)], [story.trace.running ? "Until" : "Ended", time(story.trace.until_at)],
+          ["Displaced", story.trace.displaced || null]]),
+          h("button", { type: "button", "data-key": "forget", onclick: () => confirm("Forget the trace?", "What was kept is gone for good.", "Forget it", () => api.forgetTrace(story.id), { bad: true }) }, "Forget it")) : null,
         h("section", { class: "card" }, h("h2", null, "State"), facts([
           ["Knows", `revision ${story.acknowledged} of ${story.revision}`],
           ["Under way", story.under_way && `NOTIFY ${story.under_way.cseq}, sent ${time(story.under_way.sent_at)}, ${story.under_way.copies} copies since`],
@@ -62,10 +70,18 @@ const draw = (body, story) => {
         ])))));
 };
 
-const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies"],
+/** The messages of a trace, newest first. */
+const traced = (trace) => h("section", { class: "card", id: "traced" }, h("h2", null, "Traced messages", h("small", null, `${trace.messages.length} kept`)),
+  trace.messages.length ? [...trace.messages].reverse().map((one) => h("details", { "data-key": `${one.at}${one.direction}${one.text.length}` },
+    h("summary", null, `${time(one.at, true)} ${one.direction === "sent" ? "→" : "←"} ${one.text.split("\r\n")[0]}`,
+      h("span", { class: "faint" }, ` ${one.bytes} B${one.transport ? `, ${one.transport}` : ""}${one.peer ? `, ${one.peer}` : ""}`)),
+    h("pre", { tabindex: 0 }, one.text))) : h("p", { class: "soft" }, "Nothing was said yet. Resend a NOTIFY to see one."));
+
+const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies", "API request"],
   [...story.exchanges].reverse().map((one) => [
     time(one.at, true), `${one.method} ${one.cseq}`, one.version === null ? "" : String(one.version), answer(one.reply),
     one.delay_ms === null ? "" : `${one.delay_ms} ms`, one.bytes === null ? "" : `${one.bytes} B`, one.transport ?? "", one.copies ? `+${one.copies}` : "",
+    one.request ? h("span", { class: "mono" }, one.request) : "",
   ]));
 
 export const subscriptionPage = (main, id) => {
@@ -74,7 +90,7 @@ export const subscriptionPage = (main, id) => {
   const load = async () => {
     const story = await api.get(`subscriptions/${encodeURIComponent(id)}`);
     extension = story.extension;
-    return story;
+    return { ...story, trace: story.traced_until === null ? null : await api.traced(id) };
   };
   return living(main, load, draw, (news) => news.lamps.has(extension) || news.subscriptions.has(extension));
 };

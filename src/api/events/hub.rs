@@ -37,6 +37,8 @@ pub(in crate::api) struct Hub {
     /// Tells the ids of this run from those of others.
     run: u64,
     most: usize,
+    /// The pump runs for others, whoever listens here.
+    always: bool,
     state: Mutex<State>,
 }
 
@@ -129,9 +131,10 @@ fn reset(id: &str, why: &str) -> String {
 }
 
 impl Hub {
-    pub(in crate::api) fn new(most: usize) -> Hub {
+    /// For so many listeners at most; `always` if the pump does not end when there are none.
+    pub(in crate::api) fn new(most: usize, always: bool) -> Hub {
         let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        Hub { run, most, state: Mutex::default() }
+        Hub { run, most, always, state: Mutex::new(State { pumping: always, ..State::default() }) }
     }
 
     pub(super) fn most(&self) -> usize {
@@ -212,7 +215,7 @@ impl Hub {
         }
         accounts.retain(|_, followed| followed.seen.elapsed() < GRACE);
         kept.retain(|kept| accounts.contains_key(&kept.account));
-        *pumping = !accounts.is_empty();
+        *pumping = self.always || !accounts.is_empty();
         *pumping
     }
 
@@ -321,7 +324,7 @@ mod tests {
 
     #[test]
     fn everybody_hears_of_his_own_account_only() {
-        let hub = Hub::new(2);
+        let hub = Hub::new(2, false);
         let (mut a, start) = hub.join(A, None).unwrap();
         let (mut b, again) = hub.join(B, None).unwrap();
         assert_eq!(
@@ -338,7 +341,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_in_time_misses_nothing() {
-        let hub = Hub::new(2);
+        let hub = Hub::new(2, false);
         let (mut one, _) = hub.join(A, None).unwrap();
         hub.say(vec![lamp(A, 1)]);
         let id = last_id(&read(&mut one).0);
@@ -357,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_was_displaced_or_not_followed_is_told_by_a_reset() {
-        let hub = Hub::new(3);
+        let hub = Hub::new(3, false);
         let (mut one, _) = hub.join(A, None).unwrap();
         let id = last_id(&read(&mut one).0);
         for n in 0..=KEPT {
@@ -371,7 +374,7 @@ mod tests {
 
     #[test]
     fn who_reads_too_slowly_is_dropped_and_told_so() {
-        let hub = Hub::new(2);
+        let hub = Hub::new(2, false);
         let (mut slow, _) = hub.join(A, None).unwrap();
         let (mut quick, _) = hub.join(A, None).unwrap();
         for n in 0..=QUEUE {

@@ -74,14 +74,15 @@ pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask)
     let full = Fault::Refused(Refusal::LimitReached { key: "limits.event_streams", limit: api.hub.most() });
     let (listening, start) = api.hub.join(account, last).ok_or(full)?;
     if start {
+        // Before the answer: what changes from now on is heard of.
         api.state.control.listen(true);
         tokio::spawn(pump(Arc::clone(api)));
     }
     Ok(Reply::Stream(Body::new(Stream(listening))))
 }
 
-/// Hands on what changes, for as long as somebody listens.
-async fn pump(api: Arc<Api>) {
+/// Hands on what changes, for as long as somebody listens; with webhooks, for ever.
+pub(super) async fn pump(api: Arc<Api>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: Vec<Changed> = Vec::new();
@@ -100,8 +101,8 @@ async fn pump(api: Arc<Api>) {
             }
             return;
         }
-        let (news, lost) = api.state.control.changes();
-        waiting.extend(news);
+        let (news, lost) = feed_webhooks(&api);
+        waiting.extend(news.into_iter().filter(|changed| api.hub.has_listeners(changed.account)));
         if lost || waiting.len() > MOST_WAITING {
             waiting.clear();
             api.hub.reset("too much has changed at once");
@@ -123,12 +124,24 @@ async fn pump(api: Arc<Api>) {
     }
 }
 
+/// Empties the feed, and lets the webhooks know; what comes back is for the stream.
+pub(super) fn feed_webhooks(api: &Api) -> (Vec<Changed>, bool) {
+    let (news, lost) = api.state.control.changes();
+    if !api.webhooks.is_empty() {
+        if lost {
+            api.webhooks.reset();
+        }
+        news.iter().for_each(|changed| api.webhooks.add(changed));
+    }
+    (news, lost)
+}
+
 fn kind(changed: &Changed) -> &'static str {
     if changed.subscription.is_some() { "subscription" } else { "lamp" }
 }
 
 /// What has changed, as it is now.
-fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
+pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
     let user = Uri::read(&changed.uri)?.user.map(percent_decode)?;
     let account = changed.account;
     let written = match changed.subscription {

@@ -5,6 +5,7 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use crate::api::events;
+use crate::api::webhooks::{self, Fares};
 use crate::capture;
 use crate::journal;
 use crate::notifier::control::{LOOKUPS, Vitals};
@@ -106,4 +107,17 @@ pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Resul
         each(&[("outcome", "left_out")], stats.left_out)
     })?;
     page.gauge("hep_queue_packets", "Messages that wait to be copied to the capture server", None, stats.waiting as f64)
+}
+
+/// How webhooks fare.
+pub(super) fn webhooks(page: &mut Page<'_>, fares: &Fares) -> fmt::Result {
+    page.gauge("webhook_receivers", "Receivers of webhooks", None, fares.receivers as f64)?;
+    let failing = "Receivers of webhooks that have not taken their latest delivery";
+    page.gauge("webhook_failing", failing, None, fares.failing as f64)?;
+    let waiting = "Lamps and subscriptions that receivers of webhooks have still to be told of";
+    page.gauge("webhook_waiting", waiting, None, fares.waiting as f64)?;
+    let deliveries = "Deliveries to receivers of webhooks, by what became of them";
+    page.counters("webhook_deliveries", deliveries, None, |each| {
+        webhooks::OUTCOMES.iter().zip(fares.outcomes).try_for_each(|(o, count)| each(&[("outcome", o)], count))
+    })
 }

@@ -21,6 +21,7 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::Fault;
 use super::events;
+use super::webhooks::Fares;
 use page::Page;
 
 mod io;
@@ -36,7 +37,7 @@ pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, F
     if bearer != Bearer::Superuser {
         return Err(Fault::Forbidden);
     }
-    let written = write(api.state.control.vitals(), api.hub.stats());
+    let written = write(api.state.control.vitals(), api.hub.stats(), api.webhooks.fares());
     let wanted = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (kind, written) = match wanted.contains("application/openmetrics-text") {
         true => (OPEN, written),
@@ -48,10 +49,10 @@ pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, F
     Ok(Reply::File(response))
 }
 
-fn write(vitals: Vitals, streams: events::Stats) -> String {
+fn write(vitals: Vitals, streams: events::Stats, webhooks: Fares) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process(vitals.up_since_ms)));
-    registry.sub_registry_with_prefix("lamplighter").register_collector(Box::new(Scrape(vitals, streams)));
+    registry.sub_registry_with_prefix("lamplighter").register_collector(Box::new(Scrape(vitals, streams, webhooks)));
     let mut written = String::with_capacity(32 * 1024);
     // Writing to a String cannot fail.
     let _ = text::encode(&mut written, &registry);
@@ -77,11 +78,11 @@ fn classic(open: &str) -> String {
 
 /// The numbers of one moment.
 #[derive(Debug)]
-struct Scrape(Vitals, events::Stats);
+struct Scrape(Vitals, events::Stats, Fares);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Scrape(vitals, streams) = self;
+        let Scrape(vitals, streams, webhooks) = self;
         let page = &mut Page(encoder);
         page.gauges("build_info", "What is running", None, |family| {
             family(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)
@@ -90,6 +91,9 @@ impl Collector for Scrape {
         io::sockets(page, &vitals.transport)?;
         io::names(page, vitals)?;
         io::events(page, streams)?;
+        if webhooks.receivers > 0 {
+            io::webhooks(page, webhooks)?;
+        }
         vitals.journal.as_ref().map_or(Ok(()), |journal| io::journal(page, journal))?;
         vitals.capture.as_ref().map_or(Ok(()), |capture| io::capture(page, capture))
     }

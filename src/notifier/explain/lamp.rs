@@ -47,9 +47,11 @@ impl Notifier {
                 (row.behind_since, row.behind_longer) = (Some(at.0), longer);
             }
         }
+        let reasons = self.reasons(number, &changes);
         let change = |entry: &Entry| match entry.note {
             Note::Changed { cause, revisions } => {
-                Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0] })
+                let request = reasons.of_change(entry.at);
+                Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0], request })
             }
             _ => None,
         };
@@ -59,7 +61,7 @@ impl Notifier {
             places.map(|place| ((place.slot, place.nonce as u32), Teller::new(place))).collect();
         let exchanges = self.history.of_watchers(number).into_iter();
         story.exchanges =
-            exchanges.filter_map(|(slot, nonce, entry)| told.get_mut(&(slot, nonce))?.tell(&entry)).collect();
+            exchanges.filter_map(|(slot, nonce, entry)| told.get_mut(&(slot, nonce))?.tell(&entry, &reasons)).collect();
         story.exchanges.drain(..story.exchanges.len().saturating_sub(MOST_EXCHANGES));
     }
 

@@ -17,7 +17,7 @@ mod overview;
 pub mod story;
 mod watcher;
 
-use story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, WatcherRow};
+use story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
 /// The most watchers that the story of a lamp names.
 pub const MOST_WATCHERS: usize = 1_000;
@@ -39,10 +39,16 @@ pub trait Explain: Send + Sync + 'static {
     /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
     /// `most`.
     fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow>;
-    /// Sends a fresh NOTIFY in one subscription; false if there is no such one.
-    fn resend(&self, account: AccountNo, id: &str) -> Result<bool, Refusal>;
+    /// Sends a fresh NOTIFY in one subscription; false if there is no such one. `request` names who asked for it, in stories.
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
     /// Ends one subscription, as if it had expired; false if there is no such one.
-    fn end(&self, account: AccountNo, id: &str) -> Result<bool, Refusal>;
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
+    /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal>;
+    /// What has been kept of one, also when it is over; none if it was not traced, or belongs to another account.
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory>;
+    /// Ends the tracing of one, and forgets what was kept; false if it was not traced.
+    fn forget_trace(&self, account: AccountNo, id: &str) -> bool;
     /// How an account fares as a whole.
     fn overview(&self, account: AccountNo) -> Overview;
     /// How the server fares as a whole.
@@ -61,7 +67,7 @@ impl Notifier {
     }
 
     /// Does something with a subscription of an account.
-    fn with_subscription<T>(
+    pub(super) fn with_subscription<T>(
         &self,
         account: AccountNo,
         id: &str,
@@ -88,7 +94,7 @@ impl Notifier {
     /// Sends a fresh NOTIFY in one subscription, whatever has become of the last; false if there is no such one.
     pub fn resend(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             found = self
                 .with_subscription(account, id, |presentity, state, place| {
                     tracing::debug!(presentity = &*presentity.uri, subscription = id, "resend");
@@ -103,7 +109,7 @@ impl Notifier {
     /// 4.1.3, `timeout`). False if there is no such one.
     pub fn end(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
-        self.contained(out, |out| {
+        self.contained(now, out, |out| {
             found = self
                 .with_subscription(account, id, |presentity, state, place| {
                     tracing::debug!(presentity = &*presentity.uri, subscription = id, "ended by hand");

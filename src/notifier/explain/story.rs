@@ -297,6 +297,42 @@ pub struct SubscriptionStory {
     pub exchanges: Vec<ExchangeRow>,
     /// How many NOTIFYs, at most, were sent before those and are not in the history any more.
     pub earlier: u32,
+    /// There is a trace of it, which ends or has ended then.
+    pub traced_until: Option<u64>,
+}
+
+/// What was said in a subscription while it was traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TraceStory {
+    /// The subscription.
+    pub subscription: String,
+    /// When tracing began.
+    pub since_at: u64,
+    /// When it ends, or has ended.
+    pub until_at: u64,
+    /// It goes on.
+    pub running: bool,
+    /// How many messages have made room for later ones.
+    pub displaced: u64,
+    /// The messages, oldest first.
+    pub messages: Vec<TracedMessage>,
+}
+
+/// A message, word for word but for what proves who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TracedMessage {
+    /// When it came or was given to the network.
+    pub at: u64,
+    /// `received` or `sent`.
+    pub direction: &'static str,
+    /// How it went, or was to go; none for one sent over a connection that the phone has opened.
+    pub transport: Option<String>,
+    /// The other end; none for the same.
+    pub peer: Option<String>,
+    /// Its size (octets).
+    pub bytes: usize,
+    /// Itself.
+    pub text: String,
 }
 
 /// A dialog.
@@ -348,6 +384,8 @@ pub struct UnderWayRow {
     pub copies: u8,
     /// Octets.
     pub bytes: usize,
+    /// The request of the API that it is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// Something that was exchanged.
@@ -375,6 +413,8 @@ pub struct ExchangeRow {
     pub copies: u8,
     /// How it went; none for a SUBSCRIBE.
     pub transport: Option<String>,
+    /// The request of the API that a NOTIFY is the work of, where that is certain.
+    pub request: Option<String>,
 }
 
 /// A change of a lamp.
@@ -386,6 +426,8 @@ pub struct ChangeRow {
     pub cause: &'static str,
     /// The revision of the dialog package since.
     pub revision: u32,
+    /// The request of the API that it is the work of.
+    pub request: Option<String>,
 }
 
 /// How an account fares as a whole.

@@ -8,8 +8,10 @@ use super::story::{
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::admin::{last_notify, watcher_uri};
+use crate::notifier::deeds::Reasons;
 use crate::notifier::history::{Entry, Note, news_since};
 use crate::package;
+use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
@@ -32,8 +34,9 @@ impl Notifier {
         let place = Place::read(id)?;
         let mut teller = Teller::new(place);
         let told = self.history.of_subscription(place);
-        let mut exchanges: Vec<_> = told.iter().filter_map(|entry| teller.tell(entry)).collect();
         let changes = self.history.of_presentity(place.presentity);
+        let reasons = self.reasons(place.presentity, &changes);
+        let mut exchanges: Vec<_> = told.iter().filter_map(|entry| teller.tell(entry, &reasons)).collect();
         self.with_subscription(account, id, |presentity, state, place| {
             let s = state.watchers.iter().find(|s| s.place == place)?;
             let mut row = self.watcher_of(presentity, state, s);
@@ -50,6 +53,7 @@ impl Notifier {
                     sent_at: flight.sent_at.0,
                     copies: flight.copies.saturating_sub(teller.carried),
                     bytes: flight.bytes.len(),
+                    request: teller.request(&reasons, flight.sent_at),
                 }),
                 _ => None,
             };
@@ -73,6 +77,7 @@ impl Notifier {
                     .filter(|body| !body.is_empty()),
                 exchanges,
                 earlier,
+                traced_until: self.trace_ends(place),
                 row,
             })
         })?
@@ -151,15 +156,27 @@ pub(super) struct Teller {
     /// How many copies the next NOTIFY has taken over: one that supersedes another goes on counting where that was, and
     /// counts itself.
     carried: u8,
+    /// When the phone was last spoken to or asked; none before the first entry.
+    since: Option<Tick>,
 }
 
 impl Teller {
     pub(super) fn new(place: Place) -> Teller {
-        Teller { place, carried: 0 }
+        Teller { place, carried: 0, since: None }
     }
 
-    pub(super) fn tell(&mut self, entry: &Entry) -> Option<ExchangeRow> {
+    /// The request behind a NOTIFY that comes after all that was told.
+    fn request(&self, reasons: &Reasons, sent: Tick) -> Option<String> {
+        reasons.of_notify(self.place, self.since?, sent)
+    }
+
+    pub(super) fn tell(&mut self, entry: &Entry, reasons: &Reasons) -> Option<ExchangeRow> {
         let mut row = exchange(self.place, entry)?;
+        let began = Tick(row.at - u64::from(row.delay_ms.unwrap_or(0)).min(row.at));
+        if row.method == "NOTIFY" {
+            row.request = self.request(reasons, began);
+        }
+        self.since = Some(began);
         let counted = row.copies;
         row.copies = counted.saturating_sub(self.carried);
         self.carried = if row.reply == 0 { counted.saturating_add(1) } else { 0 };
@@ -180,6 +197,7 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
         bytes: None,
         copies: 0,
         transport: None,
+        request: None,
     };
     match entry.note {
         Note::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),

@@ -1,0 +1,32 @@
+// Light or dark: what the system says, until somebody says otherwise.
+
+import { $ } from "./dom.js";
+
+const KEY = "lamplighter-theme";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+const chosen = () => {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null;
+  }
+};
+
+const show = () => {
+  const theme = chosen() ?? (dark.matches ? "dark" : "light");
+  document.documentElement.dataset.theme = theme;
+  $("theme").textContent = theme === "dark" ? "Light" : "Dark";
+};
+
+/** Shows the theme, and lets the button change it. */
+export const theme = () => {
+  dark.addEventListener("change", show);
+  $("theme").addEventListener("click", () => {
+    try {
+      localStorage.setItem(KEY, document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    } catch { /* Then it stays as the system has it. */ }
+    show();
+  });
+  show();
+};

@@ -1,0 +1,301 @@
+//! Webhooks: receivers of an account's choice are told by HTTP what has changed, and what is so now.
+//!
+//! They are fed by the pump of the live stream (`events`). Level, not edge, here as well: what waits for a receiver is the
+//! names of things, each once, and a delivery says what they are when it is made. So a receiver that was slow or away hears
+//! the present and not the past, what waits is bounded, and nobody is waited for. One delivery at a time is under way to a
+//! receiver; one that fails is sent again, or, if any of it has changed meanwhile, a new one in its place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{Api, events};
+use crate::config::{Config, Webhook, WebhookUrl};
+use crate::directory::AccountNo;
+use crate::notifier::events::Changed;
+
+mod client;
+mod delivery;
+mod pending;
+mod signature;
+
+use client::{Client, Failure};
+use delivery::Delivery;
+use pending::Pending;
+use signature::Signer;
+
+/// The most things in one delivery.
+const MOST_AT_ONCE: usize = 500;
+/// The first pause after a failure; each further one in a row doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause, whatever the receiver wishes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// For the last words when the server stops.
+const LAST_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// What becomes of deliveries.
+pub(super) const OUTCOMES: [&str; 5] = ["delivered", "refused", "redirected", "timed_out", "unreachable"];
+
+/// Why the webhooks cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The file of authorities is of no use.
+    #[error("ca {path}: {problem}")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// In a person's words.
+        problem: String,
+    },
+    /// The machine has no authorities.
+    #[error(
+        "{0} is https, but this machine has no certificates of authorities; install ca-certificates, or name a file as ca"
+    )]
+    NoAuthorities(WebhookUrl),
+}
+
+/// All receivers of all accounts.
+#[derive(Debug, Default)]
+pub struct Webhooks {
+    all: Vec<Arc<Hook>>,
+}
+
+/// One receiver.
+#[derive(Debug)]
+struct Hook {
+    account: AccountNo,
+    url: WebhookUrl,
+    lamps: bool,
+    subscriptions: bool,
+    signer: Signer,
+    tls: Option<Arc<ClientConfig>>,
+    pending: Pending,
+    sequence: AtomicU64,
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    failing: AtomicBool,
+}
+
+/// How deliveries fare, all receivers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fares {
+    /// By [`OUTCOMES`].
+    pub(super) outcomes: [u64; OUTCOMES.len()],
+    /// Things that wait.
+    pub(super) waiting: usize,
+    /// Receivers whose latest delivery failed.
+    pub(super) failing: usize,
+    /// Receivers.
+    pub(super) receivers: usize,
+}
+
+impl Webhooks {
+    /// The receivers that a configuration names; its accounts are numbered as the directory does it.
+    pub fn new(config: &Config) -> Result<Webhooks, WebhookError> {
+        let named =
+            config.accounts.iter().zip(0..).flat_map(|(a, n)| a.webhooks.iter().map(move |w| (AccountNo(n), w)));
+        let hook = |(account, webhook): (AccountNo, &Webhook)| {
+            Ok(Arc::new(Hook {
+                account,
+                url: webhook.url.clone(),
+                lamps: webhook.lamps,
+                subscriptions: webhook.subscriptions,
+                signer: Signer::new(&webhook.key()),
+                tls: webhook.url.is_https().then(|| tls(webhook)).transpose()?,
+                pending: Pending::new(),
+                sequence: AtomicU64::new(0),
+                outcomes: Default::default(),
+                failing: AtomicBool::new(false),
+            }))
+        };
+        Ok(Webhooks { all: named.map(hook).collect::<Result<_, _>>()? })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Hands on what has changed to whom it concerns.
+    pub(super) fn add(&self, changed: &Changed) {
+        for hook in self.all.iter().filter(|hook| hook.account == changed.account) {
+            if if changed.subscription.is_some() { hook.subscriptions } else { hook.lamps } {
+                hook.pending.add(changed);
+            }
+        }
+    }
+
+    /// Something was missed.
+    pub(super) fn reset(&self) {
+        self.all.iter().for_each(|hook| hook.pending.reset());
+    }
+
+    pub(super) fn fares(&self) -> Fares {
+        self.all.iter().fold(Fares::default(), |mut sum, hook| {
+            sum.outcomes.iter_mut().zip(&hook.outcomes).for_each(|(sum, one)| *sum += one.load(Ordering::Relaxed));
+            sum.waiting += hook.pending.len();
+            sum.failing += usize::from(hook.failing.load(Ordering::Relaxed));
+            sum.receivers += 1;
+            sum
+        })
+    }
+}
+
+/// How certificates of a receiver are checked.
+fn tls(webhook: &Webhook) -> Result<Arc<ClientConfig>, WebhookError> {
+    let mut roots = RootCertStore::empty();
+    match &webhook.ca {
+        Some(path) => {
+            let fault = |problem: String| WebhookError::Authorities { path: path.clone(), problem };
+            let pem = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let certificate = certificate.map_err(|error| fault(format!("is no PEM file: {error}")))?;
+                roots.add(certificate).map_err(|error| fault(format!("holds an unusable root: {error}")))?;
+            }
+            if roots.is_empty() {
+                return Err(fault("holds no certificate in PEM".into()));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(WebhookError::NoAuthorities(webhook.url.clone()));
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| WebhookError::Authorities {
+        path: webhook.ca.clone().unwrap_or_default(),
+        problem: error.to_string(),
+    })?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// Delivers until `stopping` says so, and then once more what is left.
+pub(super) async fn run(api: Arc<Api>, mut stopping: watch::Receiver<bool>) {
+    if api.webhooks.is_empty() {
+        return;
+    }
+    api.state.control.listen(true);
+    let (last, words) = watch::channel(false);
+    let mut workers = JoinSet::new();
+    for hook in &api.webhooks.all {
+        workers.spawn(work(Arc::clone(&api), Arc::clone(hook), words.clone()));
+    }
+    let pump = tokio::spawn(events::pump(Arc::clone(&api)));
+    drop(stopping.wait_for(|stopping| *stopping).await);
+    pump.abort();
+    events::feed_webhooks(&api);
+    last.send_replace(true);
+    while workers.join_next().await.is_some() {}
+}
+
+/// Serves one receiver.
+async fn work(api: Arc<Api>, hook: Arc<Hook>, last: watch::Receiver<bool>) {
+    let stopped = |mut last: watch::Receiver<bool>| async move { drop(last.wait_for(|last| *last).await) };
+    let mut client = Client::new(hook.url.clone(), hook.tls.clone());
+    let mut failed: Option<Delivery> = None;
+    let mut failures = 0;
+    loop {
+        if failed.is_none() {
+            tokio::select! {
+                () = hook.pending.wait() => {}
+                () = stopped(last.clone()) => if hook.pending.is_empty() { return },
+            }
+        }
+        let is_last = *last.borrow();
+        let delivery = failed.take().unwrap_or_else(|| hook.make(&api.state));
+        let headers = delivery.headers(&hook.signer);
+        let outcome = tokio::select! {
+            outcome = client.post(&headers, &delivery.body) => outcome,
+            () = async { stopped(last.clone()).await; sleep(LAST_WITHIN).await } => Err(Failure::TimedOut),
+        };
+        hook.note(&outcome, &mut failures);
+        let Err(failure) = outcome else { continue };
+        // One try for the last words; who has missed them begins with a reset after the next start.
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = sleep(pause(failures, &failure)) => {}
+            () = stopped(last.clone()) => {}
+        }
+        if !hook.pending.put_back(&delivery.batch) {
+            failed = Some(delivery);
+        }
+    }
+}
+
+/// How long to leave a receiver alone that has failed so many times in a row: half of it fixed, half of it random, so
+/// that those who failed together do not come back together.
+fn pause(failures: u32, failure: &Failure) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16)));
+    let mut random = [0u8];
+    let _ = getrandom::fill(&mut random);
+    let spread = doubled.min(LONGEST_PAUSE).mul_f64(0.5 + f64::from(random[0]) / 510.0);
+    match failure {
+        Failure::Refused { retry_after: Some(wished), .. } => spread.max((*wished).min(LONGEST_PAUSE)),
+        _ => spread,
+    }
+}
+
+impl Hook {
+    /// Counts an outcome, and tells the log of the first failure and of the end of them.
+    fn note(&self, outcome: &Result<(), Failure>, failures: &mut u32) {
+        let kind = match outcome {
+            Ok(()) => 0,
+            Err(Failure::Refused { .. }) => 1,
+            Err(Failure::Redirected { .. }) => 2,
+            Err(Failure::TimedOut) => 3,
+            Err(Failure::Unreachable(_)) => 4,
+        };
+        self.outcomes[kind].fetch_add(1, Ordering::Relaxed);
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
+        let url = &self.url;
+        match outcome {
+            Err(failure) => {
+                *failures = failures.saturating_add(1);
+                match *failures {
+                    1 => tracing::warn!(%url, ?failure, "a webhook does not take its delivery; it is tried again"),
+                    failures => tracing::debug!(%url, ?failure, failures, "a webhook still does not take its delivery"),
+                }
+            }
+            Ok(()) => {
+                if std::mem::take(failures) > 0 {
+                    tracing::info!(%url, "a webhook takes deliveries again");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end_somewhere_and_follow_the_receiver() {
+        let spread = |failures, low: u64, high: u64| {
+            let pause = pause(failures, &Failure::TimedOut).as_millis() as u64;
+            assert!((low..=high).contains(&pause), "{failures}: {pause}");
+        };
+        spread(1, 500, 1_000);
+        spread(2, 1_000, 2_000);
+        spread(5, 8_000, 16_000);
+        spread(40, 150_000, 300_000);
+        spread(u32::MAX, 150_000, 300_000);
+        let wished = |seconds| {
+            let retry_after = Some(Duration::from_secs(seconds));
+            pause(1, &Failure::Refused { status: 503, retry_after })
+        };
+        assert_eq!(wished(7), Duration::from_secs(7));
+        assert_eq!(wished(100_000), LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,307 @@
+//! Tracing single subscriptions: the messages of one dialog, whole, for as long as somebody has asked for.
+//!
+//! While nobody traces, a message costs one look at a flag. While somebody does, it is searched for the tag that we gave the
+//! dialog, which stands in every message of it, requests and answers of both sides alike, and is found nowhere else. What is
+//! kept is bounded in number, size and time; what proves who somebody is has been taken out before it is kept.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memchr::memmem::Finder;
+use parking_lot::Mutex;
+
+use super::Notifier;
+use super::control::Refusal;
+use super::explain::story::{TraceStory, TracedMessage};
+use crate::directory::AccountNo;
+use crate::presence::Tick;
+use crate::presence::subscription::Place;
+use crate::sip::Transport;
+use crate::transport::{Destination, Packet, Source};
+
+/// The most traces at once, of all accounts together.
+const MOST: usize = 16;
+/// The most messages of one.
+const MOST_MESSAGES: usize = 200;
+/// The most octets of these together.
+const MOST_OCTETS: usize = 1024 * 1024;
+/// How long a trace can be read after it has ended (ms).
+const KEPT_FOR: u64 = 3_600_000;
+/// Header fields whose value proves something; none has a short form.
+const SECRETS: [&str; 4] = ["authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"];
+/// What their value may begin with that proves nothing yet; any other word may be the proof itself.
+const SCHEMES: [&str; 3] = ["Digest", "Basic", "Bearer"];
+
+/// All that is traced.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    on: AtomicBool,
+    traces: Mutex<Vec<Traced>>,
+}
+
+/// One subscription that is, or was.
+#[derive(Debug)]
+struct Traced {
+    account: AccountNo,
+    place: Place,
+    tag: Finder<'static>,
+    since: Tick,
+    until: Tick,
+    messages: VecDeque<TracedMessage>,
+    octets: usize,
+    displaced: u64,
+}
+
+impl Trace {
+    /// A message has come.
+    #[inline]
+    pub(super) fn received(&self, now: Tick, source: Source, bytes: &[u8]) {
+        if self.on.load(Ordering::Relaxed) {
+            self.look(now, "received", bytes, || (Some(source.transport), Some(source.peer)));
+        }
+    }
+
+    /// Messages leave.
+    #[inline]
+    pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[Packet]) {
+        if self.on.load(Ordering::Relaxed) {
+            for packet in packets {
+                self.look(now, "sent", &packet.bytes, || way(notifier, &packet.to));
+            }
+        }
+    }
+
+    #[cold]
+    fn look(
+        &self,
+        now: Tick,
+        direction: &'static str,
+        bytes: &[u8],
+        way: impl Fn() -> (Option<Transport>, Option<SocketAddr>),
+    ) {
+        let mut traces = self.traces.lock();
+        for trace in traces.iter_mut().filter(|trace| now < trace.until && trace.tag.find(bytes).is_some()) {
+            let (transport, peer) = way();
+            trace.keep(TracedMessage {
+                at: now.0,
+                direction,
+                transport: transport.map(|transport| transport.to_string()),
+                peer: peer.map(|peer| peer.to_string()),
+                bytes: bytes.len(),
+                text: without_secrets(&String::from_utf8_lossy(bytes)),
+            });
+        }
+        self.switch(now, &mut traces);
+    }
+
+    /// Forgets what is too old to be read, and looks no further where nothing is traced any more.
+    fn switch(&self, now: Tick, traces: &mut Vec<Traced>) {
+        traces.retain(|trace| now.0 < trace.until.0.saturating_add(KEPT_FOR));
+        self.on.store(traces.iter().any(|trace| now < trace.until), Ordering::Relaxed);
+    }
+
+    /// Begins to trace a subscription, or begins anew.
+    fn begin(&self, now: Tick, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
+        let mut traces = self.traces.lock();
+        traces.retain(|trace| trace.place != place);
+        if traces.len() >= MOST {
+            // One that has ended makes room for one that is needed now; one that runs does not.
+            let oldest = (0..traces.len()).filter(|n| traces[*n].until <= now).min_by_key(|n| traces[*n].until.0);
+            let full = Refusal::LimitReached { key: "subscriptions traced at once", limit: MOST };
+            traces.remove(oldest.ok_or(full)?);
+        }
+        traces.push(Traced {
+            account,
+            place,
+            tag: Finder::new(&place.to_string()).into_owned(),
+            since: now,
+            until: now.after(u64::from(seconds) * 1_000),
+            messages: VecDeque::new(),
+            octets: 0,
+            displaced: 0,
+        });
+        self.switch(now, &mut traces);
+        Ok(())
+    }
+
+    fn read(&self, now: Tick, account: AccountNo, place: Place) -> Option<TraceStory> {
+        let mut traces = self.traces.lock();
+        self.switch(now, &mut traces);
+        let trace = traces.iter().find(|trace| trace.place == place && trace.account == account)?;
+        Some(TraceStory {
+            subscription: place.to_string(),
+            since_at: trace.since.0,
+            until_at: trace.until.0,
+            running: now < trace.until,
+            displaced: trace.displaced,
+            messages: trace.messages.iter().cloned().collect(),
+        })
+    }
+
+    fn forget(&self, now: Tick, account: AccountNo, place: Place) -> bool {
+        let mut traces = self.traces.lock();
+        let before = traces.len();
+        traces.retain(|trace| trace.place != place || trace.account != account);
+        let found = traces.len() < before;
+        self.switch(now, &mut traces);
+        found
+    }
+}
+
+impl Traced {
+    fn keep(&mut self, message: TracedMessage) {
+        self.octets += message.text.len();
+        self.messages.push_back(message);
+        while self.messages.len() > MOST_MESSAGES || (self.octets > MOST_OCTETS && self.messages.len() > 1) {
+            let oldest = self.messages.pop_front().map_or(0, |message| message.text.len());
+            self.octets -= oldest;
+            self.displaced += 1;
+        }
+    }
+}
+
+/// How a message goes, as far as is known before it is sent: what is on the other end of a connection that the phone has
+/// opened, only the transport knows.
+fn way(notifier: &Notifier, to: &Destination) -> (Option<Transport>, Option<SocketAddr>) {
+    let of = |listener| Some(notifier.settings.routing.listener(listener).transport);
+    match to {
+        Destination::Datagram { listener, peer } => (of(*listener), Some(*peer)),
+        Destination::Connection(remote) => (of(remote.listener), Some(remote.peer)),
+        Destination::Flow { otherwise: Some(remote), .. } => (of(remote.listener), Some(remote.peer)),
+        Destination::Flow { otherwise: None, .. } => (None, None),
+    }
+}
+
+/// A message without what proves who somebody is; that it was there, and by which scheme, stays.
+fn without_secrets(text: &str) -> String {
+    let (head, body) = match text.find("\r\n\r\n") {
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    };
+    let mut kept = String::with_capacity(text.len());
+    let mut secret = false;
+    for line in head.split_inclusive('\n') {
+        let folded = line.starts_with([' ', '\t']);
+        if secret && folded {
+            continue;
+        }
+        let field = line.split_once(':').filter(|_| !folded);
+        let name = field.map(|(name, _)| name.trim());
+        secret = name.is_some_and(|name| SECRETS.iter().any(|known| name.eq_ignore_ascii_case(known)));
+        match field.filter(|_| secret) {
+            Some((name, value)) => {
+                let first = value.split_whitespace().next().unwrap_or_default();
+                let scheme = SCHEMES.iter().find(|known| first.eq_ignore_ascii_case(known));
+                kept.push_str(name);
+                kept.push_str(": ");
+                scheme.iter().for_each(|scheme| kept.extend([scheme, " "]));
+                kept.push_str("(removed)");
+                kept.push_str(if line.ends_with('\n') { "\r\n" } else { "" });
+            }
+            None => kept.push_str(line),
+        }
+    }
+    kept + body
+}
+
+impl Notifier {
+    /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
+    pub fn trace(&self, now: Tick, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+        match self.with_subscription(account, id, |_, _, place| place) {
+            Some(place) => self.trace.begin(now, account, place, seconds).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// What has been kept of one, also when it is over; none if it was not traced, or belongs to another account.
+    pub fn trace_story(&self, now: Tick, account: AccountNo, id: &str) -> Option<TraceStory> {
+        self.trace.read(now, account, Place::read(id)?)
+    }
+
+    /// When the trace of a subscription ends or has ended, if there is one.
+    pub(super) fn trace_ends(&self, place: Place) -> Option<u64> {
+        let traces = self.trace.traces.lock();
+        traces.iter().find(|trace| trace.place == place).map(|trace| trace.until.0)
+    }
+
+    /// Ends the tracing of one, and forgets what was kept; false if it was not traced.
+    pub fn forget_trace(&self, now: Tick, account: AccountNo, id: &str) -> bool {
+        Place::read(id).is_some_and(|place| self.trace.forget(now, account, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::transport::ListenerNo;
+
+    const A: AccountNo = AccountNo(0);
+
+    fn place(slot: u32) -> Place {
+        Place { presentity: 1, slot, nonce: 0xabc }
+    }
+
+    fn source() -> Source {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
+        Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+    }
+
+    fn message(slot: u32, body: &str) -> Vec<u8> {
+        format!("SUBSCRIBE sip:a@b SIP/2.0\r\nTo: <sip:a@b>;tag={}\r\n\r\n{body}", place(slot)).into_bytes()
+    }
+
+    #[test]
+    fn only_what_has_the_tag_is_kept_and_only_for_its_time() {
+        let trace = Trace::default();
+        trace.received(Tick(1), source(), &message(1, "before"));
+        trace.begin(Tick(1_000), A, place(1), 10).unwrap();
+        trace.received(Tick(1_001), source(), &message(1, "mine"));
+        trace.received(Tick(1_002), source(), &message(2, "another's"));
+        trace.received(Tick(11_000), source(), &message(1, "too late"));
+        assert!(!trace.on.load(Ordering::Relaxed), "nobody looks any more");
+        let story = trace.read(Tick(11_001), A, place(1)).unwrap();
+        assert_eq!((story.messages.len(), story.running, story.until_at), (1, false, 11_000));
+        assert!(story.messages[0].text.ends_with("mine") && story.messages[0].direction == "received");
+        assert!(trace.read(Tick(11_001), AccountNo(1), place(1)).is_none(), "another account's eyes");
+        assert!(trace.read(Tick(11_000 + KEPT_FOR), A, place(1)).is_none());
+    }
+
+    #[test]
+    fn the_oldest_messages_and_the_oldest_traces_make_room() {
+        let trace = Trace::default();
+        trace.begin(Tick(0), A, place(0), 10).unwrap();
+        for n in 0..MOST_MESSAGES + 5 {
+            trace.received(Tick(1), source(), &message(0, &n.to_string()));
+        }
+        let story = trace.read(Tick(1), A, place(0)).unwrap();
+        assert_eq!((story.messages.len(), story.displaced), (MOST_MESSAGES, 5));
+        assert!(story.messages[0].text.ends_with("\r\n\r\n5"));
+        trace.received(Tick(2), source(), &message(0, &"x".repeat(2 * MOST_OCTETS)));
+        assert_eq!(trace.read(Tick(2), A, place(0)).unwrap().messages.len(), 1, "one too large is shown alone");
+        for n in 1..MOST as u32 {
+            trace.begin(Tick(0), A, place(n), 10).unwrap();
+        }
+        assert!(trace.begin(Tick(0), A, place(99), 10).is_err(), "all of them run");
+        trace.begin(Tick(0), A, place(3), 10).unwrap();
+        trace.begin(Tick(20_000), A, place(99), 10).unwrap();
+        assert!(trace.forget(Tick(20_000), A, place(99)) && !trace.forget(Tick(20_000), A, place(99)));
+    }
+
+    #[test]
+    fn proofs_are_taken_out_wherever_they_stand() {
+        let text = "SUBSCRIBE sip:a@b SIP/2.0\r\nAUTHORIZATION : Digest username=\"a\",\r\n response=\"s3cret\"\r\n\
+                    Call-ID: x\r\nProxy-Authorization: s3cret\r\nAuthentication-Info: rspauth=\"s3cret\"\r\n\r\n\
+                    Authorization: in a body";
+        let kept = without_secrets(text);
+        assert!(!kept.contains("s3cret") && !kept.contains("username"), "{kept}");
+        assert!(
+            kept.contains("AUTHORIZATION : Digest (removed)\r\nCall-ID: x\r\nProxy-Authorization: (removed)"),
+            "{kept}"
+        );
+        assert!(kept.ends_with("\r\n\r\nAuthorization: in a body"), "{kept}");
+        assert_eq!(without_secrets("no head at all"), "no head at all");
+    }
+}
