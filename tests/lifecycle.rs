@@ -152,7 +152,9 @@ fn a_server_that_is_to_stop_finishes_what_is_under_way_and_sends_new_phones_away
     assert_eq!(http(&server, "GET", "/readyz", "").0, "HTTP/1.1 503 Service Unavailable");
     let (status, left) = http(&server, "DELETE", "/v2/drain", "");
     assert!(status.contains("503") && left.contains("the server is stopping"), "no way back: {status} {left}");
-    assert!(http(&server, "GET", "/v2/drain", "").1.contains("\"draining\":true,\"unanswered\":1,"));
+    // The answer of the other phone may still be on its way.
+    let left = http(&server, "GET", "/v2/drain", "").1;
+    assert!(left.contains("\"draining\":true,\"unanswered\":") && !left.contains("\"unanswered\":0"), "{left}");
     let refused = Phone::new(server.address()).subscribe();
     assert!(refused.starts_with("SIP/2.0 503 Server Is Stopping"), "{refused}");
     let wait: u32 = header(&refused, "Retry-After").parse().unwrap();
