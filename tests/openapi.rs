@@ -18,7 +18,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use process::skip_without_file;
+use process::skip_unless;
 use serde_json::{Value, json};
 use world::{ACME, Phone, World};
 
@@ -30,10 +30,7 @@ fn program(name: &str) -> PathBuf {
 
 fn is_missing() -> bool {
     let installed = program("schemathesis").is_file() && program("openapi-spec-validator").is_file();
-    if !installed {
-        eprintln!("skipped: schemathesis is not installed {REMEDY}");
-    }
-    !installed && skip_without_file(&program("schemathesis"), REMEDY)
+    skip_unless(installed, "schemathesis", REMEDY)
 }
 
 /// A folder of this test's own.

@@ -120,6 +120,8 @@ fn a_slow_receiver_holds_up_nobody_and_hears_the_newest() {
     let world = World::with("", &(slow.hook("") + &quick.hook("")));
     slow.next();
     quick.next();
+    // Seen is not answered yet.
+    until("both are answered", || count(&world, "delivered") == 2);
     slow.hold();
     world.set("1001", "early");
     slow.lamp("1001");
@@ -173,6 +175,15 @@ fn receivers_that_are_gone_or_silent_do_not_hold_up_the_end() {
     let from = Instant::now();
     world.stop();
     assert!(from.elapsed() < Duration::from_secs(10), "{:?}", from.elapsed());
+}
+
+#[test]
+fn authorities_that_cannot_be_read_are_told_at_the_start() {
+    let account = "[[account]]\nid = \"a\"\nrealm = \"acme.test\"\n";
+    let text = account.to_owned() + &hook("https://127.0.0.1:1/", "ca = \"/nowhere/ca.pem\"");
+    let config = lamplighter::config::Config::parse(&text, "hooks.toml").unwrap();
+    let error = lamplighter::server::Server::start(&config).unwrap_err().to_string();
+    assert!(error.starts_with("[[account.webhook]]: ca /nowhere/ca.pem: cannot be read: "), "{error}");
 }
 
 #[test]

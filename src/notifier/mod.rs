@@ -293,7 +293,7 @@ impl Notifier {
             self.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a message was dropped because handling it panicked; this is a bug, please report it");
         }
-        self.trace.sent(now, self, &out.messages[before..]);
+        self.trace.sent(now, self, out.messages.get(before..).unwrap_or_default());
     }
 
     fn next_number(&self) -> u64 {

@@ -52,7 +52,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let permit = match self.shared.permit_from(peer.ip()) {
+            let permit = match self.shared.places().permit_from(peer.ip()) {
                 Ok(permit) => permit,
                 Err(limit) => {
                     if let Some(more) = TOO_MANY.may_say() {

@@ -56,7 +56,7 @@ impl Door {
         if self.transport == Transport::Tcp {
             return Ok(plain(stream));
         }
-        let _passing = shared.handshake().ok_or_else(|| io::Error::other("too many handshakes at once"))?;
+        let _passing = shared.places().handshake().ok_or_else(|| io::Error::other("too many handshakes at once"))?;
         tokio::time::timeout(PASS_WITHIN, self.negotiate(stream)).await?
     }
 

@@ -1,22 +1,22 @@
 //! The hub: one place to send from, over whatever socket or connection a packet needs.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
+use super::room::{Places, Room};
 use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
 use crate::capture::Tap;
 use crate::count::{PerThread, one_more};
@@ -33,24 +33,6 @@ const QUEUE_OCTETS: usize = 64 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may take to open: the first packet may be lost twice. Somebody's lamp is waiting.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
-/// How many handshakes and upgrades may be under way at once. Each may last ten seconds and costs far more than the
-/// connection that it is for, so those who only begin them are kept from taking all the room.
-const PASSING: usize = 1_024;
-
-/// The limits that a connection may meet at once.
-const LIMITS: [&str; 2] = ["limits.tcp_connections", "limits.tcp_connections_per_address"];
-
-/// How many connections there may be.
-#[derive(Clone, Debug)]
-pub struct Room {
-    /// In all.
-    pub most: usize,
-    /// From one address ...
-    pub per_address: usize,
-    /// ... unless it is one of these.
-    pub trusted: Vec<IpNet>,
-}
-
 /// What all threads share: the connections, and where failures are reported.
 #[derive(Debug)]
 pub struct Shared {
@@ -58,11 +40,7 @@ pub struct Shared {
     /// Connections that we opened, to be used again.
     opened: DashMap<Remote, FlowId>,
     next_flow: AtomicU64,
-    open: AtomicUsize,
-    /// Connections by where they come from.
-    from: DashMap<IpAddr, usize>,
-    room: Room,
-    handshakes: Semaphore,
+    places: Arc<Places>,
     /// For the connections over TLS that we open.
     tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
@@ -70,7 +48,6 @@ pub struct Shared {
     tap: Option<Arc<Tap>>,
     counts: PerThread<Streams>,
     datagrams: Mutex<Vec<Arc<DatagramCounts>>>,
-    refused: [AtomicU64; LIMITS.len()],
     not_reading: AtomicU64,
 }
 
@@ -90,25 +67,6 @@ impl Flow {
     }
 }
 
-/// Counts an open connection while it lives.
-#[derive(Debug)]
-pub(super) struct Permit {
-    shared: Arc<Shared>,
-    from: Option<IpAddr>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(mut count) = self.from.and_then(|from| self.shared.from.get_mut(&from)) {
-            *count -= 1;
-        }
-        if let Some(from) = self.from {
-            self.shared.from.remove_if(&from, |_, count| *count == 0);
-        }
-    }
-}
-
 impl Shared {
     /// Connections for which there is `room`; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
     /// subscription is under way, so that channel is as bounded as the table is.
@@ -122,16 +80,12 @@ impl Shared {
             flows: DashMap::new(),
             opened: DashMap::new(),
             next_flow: AtomicU64::new(1),
-            open: AtomicUsize::new(0),
-            from: DashMap::new(),
-            room,
-            handshakes: Semaphore::new(PASSING),
+            places: Places::of(room),
             tls,
             failures,
             tap,
             counts: PerThread::default(),
             datagrams: Mutex::default(),
-            refused: Default::default(),
             not_reading: AtomicU64::new(0),
         })
     }
@@ -155,11 +109,10 @@ impl Shared {
 
     /// What has passed the sockets, and what waits there.
     pub fn stats(&self) -> Stats {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut streams = StreamStats {
             traffic: std::array::from_fn(|transport| traffic(&self.counts, transport)),
-            refused: std::array::from_fn(|limit| (LIMITS[limit], read(&self.refused[limit]))),
-            not_reading: read(&self.not_reading),
+            refused: self.places.refused(),
+            not_reading: self.not_reading.load(Ordering::Relaxed),
             ..StreamStats::default()
         };
         for flow in &self.flows {
@@ -175,40 +128,12 @@ impl Shared {
 
     /// How many connections are open.
     pub fn connections(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.places.open()
     }
 
-    /// Takes one of the connections that there may be; none when all are taken.
-    pub(super) fn permit(self: &Arc<Self>) -> Option<Permit> {
-        let taken = self.open.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit { shared: Arc::clone(self), from: None };
-        (taken < self.room.most).then_some(permit)
-    }
-
-    /// The same for a connection that comes in. The error names the limit that is reached.
-    pub(super) fn permit_from(self: &Arc<Self>, from: IpAddr) -> Result<Permit, &'static str> {
-        let from = from.to_canonical();
-        let refuse = |limit: usize| {
-            one_more(&self.refused[limit]);
-            LIMITS[limit]
-        };
-        let mut permit = self.permit().ok_or_else(|| refuse(0))?;
-        if self.room.trusted.iter().any(|net| net.contains(&from)) {
-            return Ok(permit);
-        }
-        let mut count = self.from.entry(from).or_default();
-        if *count >= self.room.per_address {
-            return Err(refuse(1));
-        }
-        *count += 1;
-        drop(count);
-        permit.from = Some(from);
-        Ok(permit)
-    }
-
-    /// Takes one of the handshakes that there may be at once; none when all are taken.
-    pub(super) fn handshake(&self) -> Option<SemaphorePermit<'_>> {
-        self.handshakes.try_acquire().ok()
+    /// The connections that there may be.
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     fn report(&self, ticket: Option<Ticket>) {
@@ -401,7 +326,7 @@ impl Hub {
             return;
         }
         let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
-        let Some(permit) = self.shared.permit() else { return self.shared.report(ticket) };
+        let Some(permit) = self.shared.places.permit() else { return self.shared.report(ticket) };
         let (id, outgoing) = self.shared.register(transport, listener, peer);
         self.shared.opened.insert(remote.clone(), id);
         self.shared.queue(id, bytes, ticket);

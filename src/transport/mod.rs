@@ -15,6 +15,7 @@ mod door;
 mod frames;
 mod hub;
 mod peer_name;
+mod room;
 mod tls;
 mod udp;
 mod upgrade;
@@ -25,7 +26,8 @@ pub use connection::{Arrival, Connection};
 pub(crate) use counts::place;
 pub use counts::{DatagramCounts, DatagramStats, KernelQueue, Stats, StreamStats, TRANSPORTS, Traffic};
 pub use door::Door;
-pub use hub::{Hub, Room, Shared};
+pub use hub::{Hub, Shared};
+pub use room::Room;
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
 pub use udp::Datagrams;
 

@@ -1,7 +1,7 @@
 //! What holds of every message: those that can be read, and those of ours.
 
 use lamplighter::sip::headers;
-use lamplighter::sip::wire::{self, Head, Message, Name};
+use lamplighter::sip::wire::{self, Head, Message, Name, Reply};
 
 /// Every header that we ever write. Anything else in a message of ours was smuggled in.
 const OURS: [&str; 28] = [
@@ -103,4 +103,8 @@ pub(crate) fn read_is_sound(bytes: &[u8]) {
     assert_ne!(message.request().is_some(), message.status().is_some());
     assert!(message.cseq.number < 1 << 31);
     assert_eq!(message.uri.is_some(), message.request().is_some());
+    // What a glance sees of an answer is what reading it finds.
+    if let Some(glanced) = Reply::glance(bytes) {
+        assert_eq!(Some(glanced), Reply::of(&message));
+    }
 }

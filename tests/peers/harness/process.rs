@@ -18,7 +18,8 @@ pub(crate) fn skip_without_file(file: &Path, remedy: &str) -> bool {
     skip_unless(file.is_file(), &file.display().to_string(), remedy)
 }
 
-fn skip_unless(installed: bool, what: &str, remedy: &str) -> bool {
+/// The same for whatever a test has looked for itself.
+pub(crate) fn skip_unless(installed: bool, what: &str, remedy: &str) -> bool {
     if !installed {
         let required = std::env::var("LAMPLIGHTER_REQUIRE_PEERS").is_ok_and(|value| value == "1");
         assert!(!required, "{what} is not installed, but LAMPLIGHTER_REQUIRE_PEERS=1 {remedy}");
