@@ -130,6 +130,9 @@ pub(crate) struct Limits {
     queue: usize,
     /// How long a lazy record may wait for company, and a relaxed one for its fdatasync.
     within: Duration,
+    /// The least between the beginnings of two commits. A single change does not wait; under load, the more share a
+    /// fdatasync the less each of them costs.
+    apart: Duration,
     /// How often a failed disk is tried.
     probe_every: Duration,
     /// Octets written to see whether there is room again. As much as a busy commit, so that the journal does not
@@ -149,6 +152,7 @@ impl Default for Limits {
         Self {
             queue: 16 << 20,
             within: Duration::from_secs(1),
+            apart: Duration::from_millis(1),
             probe_every: Duration::from_secs(1),
             probe: 1 << 20,
             compact_from: 64 << 20,

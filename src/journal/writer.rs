@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::MutexGuard;
+
 use super::{
     Durability, Health, WriteFailed,
     disk::DiskFile,
@@ -31,6 +33,8 @@ pub(super) struct Writer {
     /// Promised frames after `synced`: written and not yet synced, or, on a failing disk, still to be written.
     tail: Vec<u8>,
     tail_since: Option<Instant>,
+    /// When the latest commit began.
+    begun: Option<Instant>,
     /// When a failing disk is tried next.
     probe_at: Option<Instant>,
     slow: Seldom,
@@ -58,6 +62,7 @@ impl Writer {
             synced: at,
             tail: Vec::new(),
             tail_since: None,
+            begun: None,
             probe_at: None,
             slow: Seldom::new(),
             spare,
@@ -90,7 +95,15 @@ impl Writer {
         let mut queue = shared.queue.lock();
         loop {
             let crowded = queue.held > shared.limits.queue / 2;
-            if queue.urgent || queue.closing || queue.rotate.is_some() || (crowded && queue.held > 0) {
+            let hurried = queue.closing || queue.rotate.is_some() || (crowded && queue.held > 0);
+            let early = self.begun.and_then(|begun| shared.limits.apart.checked_sub(begun.elapsed()));
+            if let Some(early) = early.filter(|_| queue.urgent && !hurried) {
+                // Nobody need wake us: whatever comes meanwhile is what we wait for.
+                MutexGuard::unlocked(&mut queue, || std::thread::sleep(early));
+                self.begun = None;
+                continue;
+            }
+            if queue.urgent || hurried {
                 return self.take_from(&mut queue, crowded);
             }
             let since = [queue.lazy_since, self.tail_since].into_iter().flatten().min();
@@ -104,6 +117,7 @@ impl Writer {
 
     fn take_from(&mut self, queue: &mut Queue, crowded: bool) -> Batch {
         let (frames, entries) = std::mem::take(&mut self.spare);
+        self.begun = Some(Instant::now());
         queue.urgent = false;
         queue.lazy_since = None;
         Batch {
