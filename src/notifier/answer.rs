@@ -121,7 +121,13 @@ impl Answer {
         LIMITS.get(usize::from(self.limit?)).copied()
     }
 
+    /// Writes its headers into memory that was used before.
+    pub(super) fn in_room(self, room: Vec<u8>) -> Answer {
+        Answer { headers: HeaderLines::in_room(room), ..self }
+    }
+
     /// Adds a header.
+    #[inline(always)]
     pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
         self.headers.add(name, value);
         self

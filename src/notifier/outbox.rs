@@ -43,6 +43,8 @@ pub struct Promise {
 pub struct Pool {
     answers: Blocks,
     notifies: Blocks,
+    /// The headers of an answer before it is written.
+    pub(super) lines: Vec<u8>,
     /// The message that is being written, and ...
     message: Vec<u8>,
     /// ... the part of its body that is its own.

@@ -15,7 +15,7 @@ use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
 use crate::sip::transaction::{Seen, TIMEOUT};
 use crate::sip::uri::{Scheme, Uri};
-use crate::sip::wire::{self, Head, Message, Name, Refused, StartLine, Value, Verb};
+use crate::sip::wire::{self, Asked, Message, Name, Refused, StartLine, Value, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
 
@@ -58,7 +58,7 @@ impl Notifier {
         };
         // The answer goes in front of whatever the decision wants sent.
         let (place, kept) = (out.messages.len(), out.records.len());
-        let answer = self
+        let mut answer = self
             .inspect(verb, uri, request, source)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
@@ -79,7 +79,8 @@ impl Notifier {
             peer = %source.peer, method = request.cseq.method, uri = uri.text, call_id = request.call_id,
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
-        let bytes = self.write_answer(&answer, &request.head, source, request.call_id, &mut out.pool);
+        let bytes = self.write_answer(&answer, request.into(), source, request.call_id, &mut out.pool);
+        out.pool.lines = std::mem::take(&mut answer.headers).into_room();
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(request),
             true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
@@ -102,7 +103,8 @@ impl Notifier {
     ) {
         match answer {
             Remembered::Grant(grant) => {
-                self.send_answer(&self.accept_again(request, uri, source, *grant), request, source, out);
+                let answer = self.accept_again(request, uri, source, *grant, &mut out.pool);
+                self.send_answer(&answer, request, source, out);
             }
             Remembered::Whole(bytes) => {
                 out.send(reply_address(&request.via, source), Bytes::copy_from_slice(bytes), None);
@@ -249,8 +251,13 @@ impl Notifier {
         let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
         self.refusals.unreadable(&answer);
         tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
-        let bytes =
-            self.write_answer(&answer, head, source, head.first(Name::CallId).unwrap_or_default(), &mut out.pool);
+        let bytes = self.write_answer(
+            &answer,
+            (&**head).into(),
+            source,
+            head.first(Name::CallId).unwrap_or_default(),
+            &mut out.pool,
+        );
         let to = match head.first(Name::Via).and_then(Via::first_of) {
             Some(via) => reply_address(&via, source),
             None => back(source),
@@ -266,14 +273,14 @@ impl Notifier {
     }
 
     fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
-        let bytes = self.write_answer(answer, &request.head, source, request.call_id, &mut out.pool);
+        let bytes = self.write_answer(answer, request.into(), source, request.call_id, &mut out.pool);
         out.send(reply_address(&request.via, source), bytes, None);
     }
 
     fn write_answer(
         &self,
         answer: &Answer,
-        request: &Head<'_>,
+        request: Asked<'_, '_>,
         source: Source,
         call_id: &str,
         pool: &mut Pool,
@@ -281,7 +288,7 @@ impl Notifier {
         let stateless;
         let tag: Option<&dyn Value> = match &answer.to_tag {
             ToTag::Stateless => {
-                stateless = self.stateless_tag(call_id, request.first(Name::CSeq).unwrap_or_default());
+                stateless = self.stateless_tag(call_id, request.head().first(Name::CSeq).unwrap_or_default());
                 Some(&stateless)
             }
             ToTag::Dialog(place) => Some(place),
@@ -291,7 +298,7 @@ impl Notifier {
         pool.answer(|out| {
             let mut writer = wire::reply(out, &answer.status, &answer.reason, request, source.peer, tag);
             if answer.record_route {
-                for value in request.all(Name::RecordRoute) {
+                for value in request.head().all(Name::RecordRoute) {
                     writer.header("Record-Route", value);
                 }
             }

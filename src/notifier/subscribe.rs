@@ -9,7 +9,7 @@ use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
 use super::write::is_sips;
-use super::{Notifier, Outbox};
+use super::{Notifier, Outbox, Pool};
 use crate::package;
 use crate::presence::family::Family;
 use crate::presence::phone::PhoneId;
@@ -20,7 +20,7 @@ use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
 use crate::sip::headers::{Event, NameAddr, Via, accepts, has_stray_separators, list, param};
 use crate::sip::uri::{Scheme, Uri, user_of};
-use crate::sip::wire::{Message, Name};
+use crate::sip::wire::{Message, Name, text_of};
 use crate::transport::Source;
 
 /// What a SUBSCRIBE asks for, once it has been found to be in order.
@@ -74,7 +74,7 @@ impl Notifier {
         let aor = self.presentity_of(account, uri)?;
         let from = Uri::read(request.from.uri);
         check_watcher(from.as_ref())?;
-        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), source, sender)?;
+        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), None, source, sender)?;
         let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
         let dialog = Dialog::of(request, target.uri).map_err(too_long)?;
         affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
@@ -110,7 +110,8 @@ impl Notifier {
                 state.watchers.insert(subscription, wish.granted > 0);
                 self.grant_to(now, presentity, state, slot, &wish, out);
                 self.notify(now, presentity, state, slot, out);
-                Ok(self.accept(uri.text, wish.contact, source, Grant::New { place, seconds: wish.granted }))
+                let grant = Grant::New { place, seconds: wish.granted };
+                Ok(self.accept(uri.text, wish.contact, source, grant, &mut out.pool))
             })
             .map_err(|_| full())?
     }
@@ -141,7 +142,8 @@ impl Notifier {
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
                 let routed = !subscription.dialog.route_set().is_empty();
-                let wish = self.wish_of(request, routed, source, sender)?;
+                let known = Some(subscription.dialog.target());
+                let wish = self.wish_of(request, routed, known, source, sender)?;
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
@@ -155,16 +157,19 @@ impl Notifier {
                     self.notify(now, presentity, state, place.slot, out);
                 }
                 let entity = written.as_deref().unwrap_or(&presentity.uri);
-                Ok(self.accept(entity, wish.contact, source, Grant::Again { seconds: wish.granted, told }))
+                let grant = Grant::Again { seconds: wish.granted, told };
+                Ok(self.accept(entity, wish.contact, source, grant, &mut out.pool))
             })
             .unwrap_or_else(|| Err(Answer::no_subscription()))
     }
 
-    /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone.
+    /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone; `known`: the
+    /// Contact URI that its dialog has.
     fn wish_of<'a>(
         &self,
         request: &Message<'a>,
         routed: bool,
+        known: Option<&str>,
         source: Source,
         sender: Sender,
     ) -> Result<Wish<'a>, Answer> {
@@ -180,7 +185,7 @@ impl Notifier {
             return Err(Answer::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
                 .with("Accept", content_type));
         }
-        let contact = contact_of(request, routed || source.is_secure())?;
+        let contact = contact_of(request, known, routed || source.is_secure())?;
         let user_agent = request.first(Name::UserAgent);
         let unless = request.first(Name::SuppressIfMatch);
         Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
@@ -294,7 +299,14 @@ impl Notifier {
     }
 
     /// The 200 to a SUBSCRIBE, or 204 where no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
-    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, source: Source, grant: Grant) -> Answer {
+    fn accept(
+        &self,
+        entity: &str,
+        contact: Option<NameAddr<'_>>,
+        source: Source,
+        grant: Grant,
+        pool: &mut Pool,
+    ) -> Answer {
         let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
         let (answer, seconds) = match grant {
             Grant::New { place, seconds } => {
@@ -307,13 +319,21 @@ impl Notifier {
             }
         };
         Answer { grant: Some(grant), ..answer }
+            .in_room(std::mem::take(&mut pool.lines))
             .with("Contact", self.contact(user_of(entity).unwrap_or_default(), source.listener, sips))
             .with("Expires", seconds)
             .with("Allow-Events", &self.allow_events)
     }
 
     /// The answer that a SUBSCRIBE got before, for its repetition.
-    pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, source: Source, grant: Grant) -> Answer {
+    pub(super) fn accept_again(
+        &self,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        source: Source,
+        grant: Grant,
+        pool: &mut Pool,
+    ) -> Answer {
         let contact = request.first(Name::Contact).and_then(NameAddr::read);
         let place = request.to.tag().and_then(Place::read);
         let entity = place.and_then(|place| {
@@ -322,7 +342,7 @@ impl Notifier {
             })?
         });
         // If the subscription is gone by now, this is what led to it: the Contact that it was given.
-        self.accept(entity.as_deref().unwrap_or(uri.text), contact, source, grant)
+        self.accept(entity.as_deref().unwrap_or(uri.text), contact, source, grant, pool)
     }
 }
 
@@ -343,7 +363,7 @@ fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: S
     let by_proxy = request.all(Name::Via).flat_map(list).skip(1).last().and_then(Via::first_of);
     let address = match by_proxy {
         Some(via) => Cow::Borrowed(param(via.params, "received").unwrap_or(via.sent_by)),
-        None => Cow::Owned(source.peer.ip().to_string()),
+        None => Cow::Owned(text_of(source.peer.ip())),
     };
     (PhoneId::of(&[user, "contact", contact.uri, &address]), false)
 }
@@ -368,15 +388,33 @@ fn too_long(_: TooLong) -> Answer {
 
 /// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
 ///
-/// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between.
-fn contact_of<'a>(request: &Message<'a>, secure: bool) -> Result<Option<NameAddr<'a>>, Answer> {
-    let mut all = request.all(Name::Contact).flat_map(list);
-    let Some(first) = all.next() else { return Ok(None) };
-    if all.next().is_some() {
-        return Err(Answer::bad_request("More Than One Contact"));
+/// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between. What is `known`
+/// is not looked into again.
+fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> Result<Option<NameAddr<'a>>, Answer> {
+    let mut lines = request.all(Name::Contact);
+    let Some(first) = lines.next() else { return Ok(None) };
+    let several = || Answer::bad_request("More Than One Contact");
+    if lines.next().is_some() {
+        return Err(several());
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
-    let contact = NameAddr::read(first).filter(|_| !has_stray_separators(first)).ok_or_else(malformed)?;
+    let contact = match NameAddr::read_plain(first) {
+        Some(contact) => contact,
+        None => {
+            let mut all = list(first);
+            let first = all.next().ok_or_else(malformed)?;
+            if all.next().is_some() {
+                return Err(several());
+            }
+            NameAddr::read(first).ok_or_else(malformed)?
+        }
+    };
+    if !contact.params.is_empty() && has_stray_separators(contact.text) {
+        return Err(malformed());
+    }
+    if known == Some(contact.uri) && !is_sips(contact.uri) {
+        return Ok(Some(contact));
+    }
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
         // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).

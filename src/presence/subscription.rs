@@ -40,7 +40,11 @@ impl fmt::Display for Place {
 
 impl Value for Place {
     fn put(&self, out: &mut Vec<u8>) {
-        (Hex(self.presentity.into(), 1), ".", Hex(self.slot.into(), 1), ".", Hex(self.nonce, 16)).put(out);
+        let mut text = [b'.'; 34];
+        let (presentity, slot) = (Hex(self.presentity.into(), 1), Hex(self.slot.into(), 1));
+        let parts = [presentity, slot, Hex(self.nonce, 16)];
+        let length = parts.iter().fold(0, |at, part| at + part.write(&mut text[at..]) + 1) - 1;
+        out.extend_from_slice(&text[..length]);
     }
 }
 

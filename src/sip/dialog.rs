@@ -144,7 +144,10 @@ impl Dialog {
     /// Whether a request with a To tag of ours belongs to this dialog. Tags compare as they are: we gave one and got
     /// the other from the peer himself.
     pub fn is_of(&self, request: &Message<'_>) -> bool {
-        self.call_id() == request.call_id && self.remote_tag() == request.from.tag().unwrap_or_default()
+        // Nearly everybody writes the whole From again as it was.
+        let same_peer =
+            || self.remote() == request.from.text || self.remote_tag() == request.from.tag().unwrap_or_default();
+        self.call_id() == request.call_id && same_peer()
     }
 
     /// The URI of the first route, if there is a route set.

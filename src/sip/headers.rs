@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Transport;
+use super::blocks::{find, is_printable};
 use super::scan::{closes, cut, cut_at_blank, find_outside, is_blank, is_plain, split, trim, trim_start};
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
@@ -25,18 +26,26 @@ pub(super) fn name_and_value(param: &str) -> (&str, &str) {
 
 /// The parameters of a value, `;` between them.
 fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let (plain, mut rest) = (is_plain(text), Some(text));
+    pieces(text, is_plain(text)).map(name_and_value)
+}
+
+/// What stands between the `;` of a text that is [plain](is_plain), or not.
+#[inline]
+fn pieces(text: &str, plain: bool) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        // In short texts a plain loop beats a search in blocks.
-        let end = if plain { text.bytes().position(|c| c == b';') } else { find_outside(text, b';') };
+        let end = if plain { find(text.as_bytes(), b';') } else { find_outside(text, b';') };
         rest = end.map(|end| &text[end + 1..]);
-        Some(name_and_value(&text[..end.unwrap_or(text.len())]))
+        Some(&text[..end.unwrap_or(text.len())])
     })
 }
 
 /// The first parameter of this name; names compare without case.
 pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    if text.is_empty() {
+        return None;
+    }
     params(text).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
@@ -74,18 +83,22 @@ impl<'a> NameAddr<'a> {
     }
 
     /// `<uri>` or `<uri>;params` without blanks, quotes and commas, as nearly everybody writes it.
-    fn read_plain(text: &'a str) -> Option<NameAddr<'a>> {
+    pub fn read_plain(text: &'a str) -> Option<NameAddr<'a>> {
         let inside = text.strip_prefix('<')?;
-        let simple = |c: u8| (c > b' ') & (c < 0x7f) & (c != b'"') & (c != b',') & (c != b'<');
-        if !inside.bytes().fold(true, |all, c| all & simple(c)) || inside.ends_with(';') {
+        if !is_printable(inside.as_bytes(), b'!', *b"\",<") || inside.ends_with(';') {
             return None;
         }
-        let (uri, after) = cut(inside, b'>')?;
+        let end = find(inside.as_bytes(), b'>')?;
+        let (uri, after) = (&inside[..end], &inside[end + 1..]);
         let params = if after.is_empty() { "" } else { after.strip_prefix(';')? };
-        if !uri.bytes().fold(false, |any, c| any | (c == b':')) {
+        if !uri.bytes().any(|c| c == b':') {
             return None;
         }
-        Some(NameAddr { text, uri, params, tag: only(params, "tag")? })
+        let tag = match params.strip_prefix("tag=") {
+            Some(tag) if find(tag.as_bytes(), b';').is_none() => Some(tag),
+            _ => only(params, "tag")?,
+        };
+        Some(NameAddr { text, uri, params, tag })
     }
 
     fn read_any(text: &'a str) -> Option<NameAddr<'a>> {
@@ -186,13 +199,15 @@ impl<'a> CSeq<'a> {
         let (number, method) = cut_at_blank(value)?;
         let number = digits(number).filter(|n| *n < 1 << 31)?;
         let method = trim(method);
-        (!method.is_empty() && !method.bytes().any(is_blank)).then_some(CSeq { number: number as u32, method })
+        let whole = is_printable(method.as_bytes(), b'!', []) || !method.bytes().any(is_blank);
+        (!method.is_empty() && whole).then_some(CSeq { number: number as u32, method })
     }
 }
 
 /// A number made of digits only.
 fn digits(text: &str) -> Option<u64> {
-    (!text.is_empty() && text.bytes().all(|c| c.is_ascii_digit())).then(|| text.parse().ok())?
+    // Not "+1", which would be a number as well.
+    text.as_bytes().first()?.is_ascii_digit().then(|| text.parse().ok())?
 }
 
 /// The seconds of an Expires or Min-Expires value: none if it is no number below 2^32 (RFC 3261 section 20.19).
@@ -223,6 +238,8 @@ pub struct Via<'a> {
     pub params: &'a str,
     branch: Option<&'a str>,
     rport: bool,
+    /// What stands before and behind its `rport`; none if more than that has to be looked for before it can be stamped.
+    around_rport: Option<(&'a str, &'a str)>,
 }
 
 /// What an RFC 3261 branch starts with.
@@ -231,10 +248,14 @@ pub const MAGIC_COOKIE: &str = "z9hG4bK";
 impl<'a> Via<'a> {
     /// Reads the first item of a Via header.
     pub fn first_of(value: &'a str) -> Option<Via<'a>> {
-        Via::read(list(value).next()?)
+        match is_plain(value) {
+            true => Via::read(trim(value), true),
+            false => Via::read(list(value).next()?, false),
+        }
     }
 
-    fn read(text: &'a str) -> Option<Via<'a>> {
+    /// Reads one item, which is known to be [plain](is_plain) or not.
+    fn read(text: &'a str, plain: bool) -> Option<Via<'a>> {
         let rest = match text.strip_prefix("SIP/2.0/") {
             Some(rest) => rest,
             None => {
@@ -248,22 +269,30 @@ impl<'a> Via<'a> {
         };
         let (transport, rest) = cut_at_blank(trim_start(rest)).filter(|(transport, _)| is_token(transport))?;
         let (sent_by, params_text) = cut(rest, b';').map_or((rest, None), |(by, rest)| (by, Some(rest)));
-        let (mut branch, mut rport) = (None, false);
-        if let Some(text) = params_text {
-            for (name, value) in params(text) {
-                if name.is_empty() {
-                    return None;
+        let (mut branch, mut rport, mut around_rport) = (None, false, plain.then_some((text, "")));
+        if let Some(all) = params_text {
+            // The parameters are the end of the text.
+            let mut at = text.len() - all.len();
+            for param in pieces(all, plain || is_plain(all)) {
+                let (name, value) = name_and_value(param);
+                let behind = at + param.len();
+                match name.len() {
+                    0 => return None,
+                    // Twice, it would not be certain which transaction is meant.
+                    6 if name.eq_ignore_ascii_case("branch") && branch.replace(value).is_some() => return None,
+                    5 if name.eq_ignore_ascii_case("rport") => {
+                        around_rport = around_rport.filter(|_| !rport).map(|_| (&text[..at - 1], &text[behind..]));
+                        rport = true;
+                    }
+                    8 if name.eq_ignore_ascii_case("received") => around_rport = None,
+                    _ => {}
                 }
-                // Twice, it would not be certain which transaction is meant.
-                if name.eq_ignore_ascii_case("branch") && branch.replace(value).is_some() {
-                    return None;
-                }
-                rport |= name.eq_ignore_ascii_case("rport");
+                at = behind + 1;
             }
         }
         let (sent_by, params) = (trim(sent_by), params_text.unwrap_or_default());
         let (host, port) = host_port(sent_by)?;
-        if !is_plain(params) && !is_writable(params) {
+        if !plain && !is_plain(params) && !is_writable(params) {
             return None;
         }
         const TRANSPORTS: [(&str, Transport); 6] = [
@@ -275,7 +304,7 @@ impl<'a> Via<'a> {
             ("WSS", Transport::Wss),
         ];
         let transport = TRANSPORTS.iter().find(|(name, _)| transport.eq_ignore_ascii_case(name)).map(|(_, t)| *t);
-        Some(Via { text, transport, host, port, sent_by, params, branch, rport })
+        Some(Via { text, transport, host, port, sent_by, params, branch, rport, around_rport })
     }
 
     /// True if no item of the value is empty and nothing is left open, for then nobody knows where one ends. Lower items
@@ -292,6 +321,11 @@ impl<'a> Via<'a> {
     /// `rport`: absent, or asked for (RFC 3581).
     pub fn wants_rport(&self) -> bool {
         self.rport
+    }
+
+    /// Its text without `rport`, in two pieces: all that stands in the header, if that is plain and holds no `received`.
+    pub(super) fn around_rport(&self) -> Option<(&'a str, &'a str)> {
+        self.around_rport
     }
 }
 

@@ -5,6 +5,8 @@
 
 use memchr::{memchr2, memchr3};
 
+use super::blocks::is_printable;
+
 /// Whether an octet is white space, folds included.
 pub(super) const fn is_blank(c: u8) -> bool {
     matches!(c, b' ' | b'\t' | b'\r' | b'\n')
@@ -20,8 +22,8 @@ pub(super) fn trim(text: &str) -> &str {
 #[inline]
 pub(super) fn trim_start(text: &str) -> &str {
     match text.as_bytes() {
-        [first, ..] if !is_blank(*first) => text,
-        [_, second, ..] if !is_blank(*second) => &text[1..],
+        [first, ..] if *first > b' ' => text,
+        [b' ', second, ..] if *second > b' ' => &text[1..],
         _ => &text[text.bytes().position(|c| !is_blank(c)).unwrap_or(text.len())..],
     }
 }
@@ -30,7 +32,7 @@ pub(super) fn trim_start(text: &str) -> &str {
 #[inline]
 pub(super) fn trim_end(text: &str) -> &str {
     match text.as_bytes() {
-        [.., last] if !is_blank(*last) => text,
+        [.., last] if *last > b' ' => text,
         _ => &text[..text.bytes().rposition(|c| !is_blank(c)).map_or(0, |last| last + 1)],
     }
 }
@@ -118,7 +120,7 @@ pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
 /// Whether parameters are of the plain kind, which nearly all are: printable ASCII without quote, bracket or comma. Then
 /// every `;` in them separates.
 pub(super) fn is_plain(params: &str) -> bool {
-    params.bytes().fold(true, |plain, c| plain & (b' '..0x7f).contains(&c) & (c != b'"') & (c != b'<') & (c != b','))
+    is_printable(params.as_bytes(), b' ', *b"\"<,")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::blocks::{find, is_printable};
 use super::scan::{cut, trim, trim_end};
 
 /// The scheme of a URI.
@@ -14,6 +15,19 @@ pub enum Scheme<'a> {
     Sips,
     /// Any other, as written.
     Other(&'a str),
+}
+
+impl<'a> Scheme<'a> {
+    /// Reads what stands before the colon.
+    fn of(text: &'a str) -> Option<Scheme<'a>> {
+        let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
+        match text {
+            s if s.eq_ignore_ascii_case("sip") => Some(Scheme::Sip),
+            s if s.eq_ignore_ascii_case("sips") => Some(Scheme::Sips),
+            s if s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.bytes().all(token) => Some(Scheme::Other(s)),
+            _ => None,
+        }
+    }
 }
 
 /// The host of a SIP URI or of a Via.
@@ -52,16 +66,22 @@ impl<'a> Host<'a> {
 /// Reads `host[:port]` with blanks allowed round the colon.
 pub(super) fn host_port(text: &str) -> Option<(Host<'_>, Option<u16>)> {
     let text = trim(text);
-    let (host, port) = match text.bytes().rposition(|c| c == b':' || c == b']') {
-        Some(at) if text.as_bytes()[at] == b':' => (&text[..at], Some(&text[at + 1..])),
-        _ => (text, None),
+    // An IPv6 address has colons of its own, and stands in brackets.
+    let colon = match text.starts_with('[') {
+        true => text.bytes().rposition(|c| c == b':' || c == b']').filter(|at| text.as_bytes()[*at] == b':'),
+        false => find(text.as_bytes(), b':'),
     };
-    let port = match port.map(trim) {
+    let (host, port) = match colon {
+        Some(at) => (trim_end(&text[..at]), Some(trim(&text[at + 1..]))),
+        None => (text, None),
+    };
+    let port = match port.map(str::as_bytes) {
         None => None,
-        Some(p) if !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()) => Some(p.parse().ok()?),
+        // Not "+5060", which would be a number as well.
+        Some([b'0'..=b'9', ..]) => Some(port?.parse().ok()?),
         Some(_) => return None,
     };
-    Some((Host::read(trim_end(host))?, port))
+    Some((Host::read(host)?, port))
 }
 
 /// A URI, its parts as written.
@@ -86,43 +106,46 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. Of schemes other than sip and sips only the scheme is looked at.
     pub fn read(text: &'a str) -> Option<Uri<'a>> {
-        let (scheme, rest) = match text.as_bytes() {
-            [s, i, p, b':', ..] if [*s, *i, *p].eq_ignore_ascii_case(b"sip") => text.split_at(3),
-            _ => text.split_at(text.bytes().position(|c| c == b':')?),
-        };
-        let rest = &rest[1..];
-        let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
-        if scheme.is_empty() || !scheme.as_bytes()[0].is_ascii_alphabetic() || !scheme.bytes().all(token) {
-            return None;
-        }
-        let harmful = |c: u8| (c <= b' ') | (c == b'<') | (c == b'>') | (c == b'"') | (c == 0x7f);
-        if rest.is_empty() || rest.bytes().fold(false, |any, c| any | harmful(c)) {
-            return None;
-        }
-        let scheme = match scheme {
-            s if s.eq_ignore_ascii_case("sip") => Scheme::Sip,
-            s if s.eq_ignore_ascii_case("sips") => Scheme::Sips,
-            other => {
-                let (scheme, host) = (Scheme::Other(other), Host::Name(rest));
-                return Some(Uri { text, scheme, user: None, host, port: None, params: "", headers: "" });
+        let (scheme, rest) = match text.strip_prefix("sip:") {
+            Some(rest) => (Scheme::Sip, rest),
+            None => {
+                let (scheme, rest) = cut(text, b':')?;
+                (Scheme::of(scheme)?, rest)
             }
         };
+        let harmful = |c: u8| (c <= b' ') | (c == b'<') | (c == b'>') | (c == b'"') | (c == 0x7f);
+        if rest.is_empty() || !is_printable(rest.as_bytes(), b'!', *b"<>\"") && rest.bytes().any(harmful) {
+            return None;
+        }
+        if let Scheme::Other(_) = scheme {
+            return Some(Uri { text, scheme, user: None, host: Host::Name(rest), port: None, params: "", headers: "" });
+        }
         // The user part may hold ';', '?' and '/', so the '@' comes first (RFC 4475 section 3.1.1.9).
         let (user, rest) = match cut(rest, b'@') {
             Some((userinfo, rest)) => (Some(cut(userinfo, b':').map_or(userinfo, |(user, _)| user)), rest),
             None => (None, rest),
         };
-        if user == Some("") || rest.bytes().any(|c| c == b'@') {
+        if user == Some("") {
             return None;
         }
-        let (rest, headers) = cut(rest, b'?').unwrap_or((rest, ""));
-        let (host, params) = cut(rest, b';').unwrap_or((rest, ""));
+        let (host, params, headers) = match rest.bytes().position(|c| matches!(c, b'@' | b'?' | b';')) {
+            None => (rest, "", ""),
+            Some(_) if rest.bytes().any(|c| c == b'@') => return None,
+            Some(_) => {
+                let (rest, headers) = cut(rest, b'?').unwrap_or((rest, ""));
+                let (host, params) = cut(rest, b';').unwrap_or((rest, ""));
+                (host, params, headers)
+            }
+        };
         let (host, port) = host_port(host)?;
         Some(Uri { text, scheme, user, host, port, params, headers })
     }
 
     /// A URI parameter: none if absent, `Some("")` if it has no value. Names compare without case.
     pub fn param(&self, name: &str) -> Option<&'a str> {
+        if self.params.is_empty() {
+            return None;
+        }
         self.params.split(';').find_map(|p| {
             let (key, value) = p.split_once('=').unwrap_or((p, ""));
             key.eq_ignore_ascii_case(name).then_some(value)

@@ -18,8 +18,9 @@ use crate::sip::wire::MAX_MESSAGE;
 
 /// How many datagrams a system call takes or sends at most.
 const BATCH: usize = 32;
-/// Room for the largest one, and an octet that tells when it was larger.
-const ROOM: usize = MAX_MESSAGE + 1;
+/// Room for the largest one, and an octet that tells when it was larger. And some more: were it a power of two, all
+/// datagrams of a batch would begin in the same few lines of the processor's cache, and drive each other out.
+const ROOM: usize = MAX_MESSAGE + 1 + 1_088;
 
 /// One thread's socket of a UDP listener.
 #[derive(Debug)]

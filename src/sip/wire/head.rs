@@ -1,9 +1,10 @@
 //! The head of a message: start line and header lines, found but not yet interpreted.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr;
 
 use super::{Fault, MAX_HEADERS, MAX_LINE};
 use crate::sip::Method;
+use crate::sip::blocks::Odd;
 use crate::sip::scan::{cut, trim};
 
 /// The headers that we look at, whatever form of the name was used.
@@ -73,6 +74,34 @@ impl Name {
             Some((long, ..)) if *long == text => guess,
             Some((long, short, _)) if long.eq_ignore_ascii_case(text) || short.eq_ignore_ascii_case(text) => guess,
             _ => Name::Other,
+        }
+    }
+
+    /// The header of a line and where its colon is, if its name is one of those that nearly all lines have, written as nearly
+    /// everybody writes it. A comparison with a constant is a few instructions, so these are tried before the name is looked
+    /// for.
+    #[inline]
+    pub(super) fn at_start_of(line: &[u8]) -> Option<(Name, usize)> {
+        let is = |name: Name| {
+            let text = NAMES[name as usize].0.as_bytes();
+            (line.len() > text.len() && line[text.len()] == b':' && line.starts_with(text))
+                .then_some((name, text.len()))
+        };
+        match line.first()? {
+            b'V' => is(Name::Via),
+            b'F' => is(Name::From),
+            b'T' => is(Name::To),
+            b'C' => is(Name::CallId)
+                .or_else(|| is(Name::CSeq))
+                .or_else(|| is(Name::Contact))
+                .or_else(|| is(Name::ContentLength))
+                .or_else(|| is(Name::ContentType)),
+            b'M' => is(Name::MaxForwards),
+            b'E' => is(Name::Event).or_else(|| is(Name::Expires)),
+            b'U' => is(Name::UserAgent),
+            b'A' => is(Name::Accept),
+            b'R' => is(Name::RecordRoute).or_else(|| is(Name::Route)),
+            _ => None,
         }
     }
 
@@ -263,7 +292,8 @@ impl<'a> Head<'a> {
     /// the body starts.
     pub fn find(text: &'a str) -> Result<(Head<'a>, usize), Fault> {
         let bytes = text.as_bytes();
-        let line = next_line(text, 0).ok_or(Fault::NotSip)?;
+        let mut odd = Odd::of(bytes);
+        let line = next_line(text, 0, &mut odd).ok_or(Fault::NotSip)?;
         let first = line.text.strip_suffix('\r').unwrap_or(line.text);
         let (start, fault) = start_line(first)?;
         let mut head = Head {
@@ -280,25 +310,22 @@ impl<'a> Head<'a> {
             head.note(Fault::HeaderTooLong);
         }
         let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
-        while let Some(Line { text: line, mut end, mut clean }) = next_line(text, at) {
-            let empty = matches!(line, "" | "\r");
+        while let Some(mut line) = next_line(text, at, &mut odd) {
+            let empty = matches!(line.text, "" | "\r");
             // Lines that start with a blank continue the one before (RFC 3261 section 7.3.1).
-            while !empty && matches!(bytes.get(end), Some(b' ' | b'\t')) {
-                match next_line(text, end) {
-                    Some(more) => (end, clean) = (more.end, clean & more.clean),
-                    None => break,
-                }
+            while !empty && matches!(bytes.get(line.end), Some(b' ' | b'\t')) {
+                let Some(more) = next_line(text, line.end, &mut odd) else { break };
+                line = Line { text: &text[at..more.end], end: more.end, clean: line.clean & more.clean };
             }
-            let whole = &text[at..end];
-            at = end;
-            if !clean {
-                head.check_octets(whole);
+            if !line.clean {
+                head.check_octets(&text[at..line.end]);
             }
             if empty {
-                complete = true;
+                (complete, at) = (true, line.end);
                 break;
             }
-            head.take(whole, &mut seen);
+            head.take(line.text, line.end - at, &mut seen);
+            at = line.end;
         }
         if !complete {
             head.note(Fault::Incomplete);
@@ -306,10 +333,17 @@ impl<'a> Head<'a> {
         Ok((head, at))
     }
 
-    /// Takes one header line with its folds. `seen` has a bit for every name that stood before.
-    fn take(&mut self, line: &'a str, seen: &mut u32) {
-        let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
-        let name = Name::of(written);
+    /// Takes one header line with its folds, `length` octets with its end. `seen` has a bit for every name that stood
+    /// before.
+    #[inline]
+    fn take(&mut self, line: &'a str, length: usize, seen: &mut u32) {
+        let (name, written, value) = match Name::at_start_of(line.as_bytes()) {
+            Some((name, colon)) => (name, &line[..colon], &line[colon + 1..]),
+            None => {
+                let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
+                (Name::of(written), written, value)
+            }
+        };
         let bit = 1 << name as u32;
         if *seen & bit != 0 && name.stands_once() {
             let fault = Fault::Repeated(name);
@@ -319,7 +353,7 @@ impl<'a> Head<'a> {
             };
         }
         *seen |= bit;
-        if line.len() > MAX_LINE {
+        if length > MAX_LINE {
             return self.note(Fault::HeaderTooLong);
         }
         if self.headers.len() >= MAX_HEADERS {
@@ -392,15 +426,20 @@ struct Line<'a> {
     clean: bool,
 }
 
-/// The line that starts at `at`.
-fn next_line(text: &str, at: usize) -> Option<Line<'_>> {
-    let rest = text.as_bytes().get(at..)?;
-    let special = memchr3(b'\r', b'\n', 0, rest)?;
-    if rest[special..].starts_with(b"\r\n") {
-        return Some(Line { text: &text[at..at + special], end: at + special + 2, clean: true });
-    }
-    let length = special + memchr(b'\n', &rest[special..])?;
-    Some(Line { text: &text[at..at + length], end: at + length + 1, clean: false })
+/// The line that starts at `at`; `odd` is of the whole text.
+#[inline]
+fn next_line<'a>(text: &'a str, at: usize, odd: &mut Odd<'_>) -> Option<Line<'a>> {
+    let (bytes, mut from) = (text.as_bytes(), at);
+    let end = loop {
+        let special = odd.next(from)?;
+        match bytes[special..] {
+            [b'\r', b'\n', ..] => return Some(Line { text: &text[at..special], end: special + 2, clean: true }),
+            [b'\r' | b'\n' | 0, ..] => break special + memchr(b'\n', &bytes[special..])?,
+            // A tab, a letter beyond ASCII, or a control character that parts nothing.
+            _ => from = special + 1,
+        }
+    };
+    Some(Line { text: &text[at..end], end: end + 1, clean: false })
 }
 
 /// Name and value of a header line, not trimmed; none if there is no name.

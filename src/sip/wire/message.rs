@@ -2,6 +2,7 @@
 
 use super::head::{StartLine, head_end};
 use super::{Fault, Head, MAX_MESSAGE, Name, Verb};
+use crate::sip::blocks::is_printable;
 use crate::sip::headers::{CSeq, NameAddr, Via};
 use crate::sip::uri::Uri;
 
@@ -96,7 +97,7 @@ impl<'a> Message<'a> {
         let (from, to) = (party(Name::From)?, party(Name::To)?);
         let call_id = need(Name::CallId)?;
         // What the writer would have to change could not be given back as it came.
-        let printable = call_id.bytes().fold(true, |all, c| all & (c > b' ') & (c < 0x7f));
+        let printable = is_printable(call_id.as_bytes(), b'!', []);
         if call_id.is_empty() || (!printable && call_id.contains(|c: char| c.is_whitespace() || c.is_control())) {
             return Err(Fault::Invalid(Name::CallId));
         }

@@ -19,8 +19,8 @@ pub use head::is_token;
 pub use head::{Head, Header, Name, StartLine, Verb};
 pub use message::{Message, Refused, read};
 pub use reply::Reply;
-pub use value::{Hex, Value};
-pub use write::{HeaderLines, Writer, reply};
+pub use value::{Hex, Value, text_of};
+pub use write::{Asked, HeaderLines, Writer, reply};
 
 /// The largest message taken, head and body (octets): the largest UDP datagram.
 pub const MAX_MESSAGE: usize = 65_535;

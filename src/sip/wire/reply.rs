@@ -3,10 +3,9 @@
 //! Every second message is one, and nearly all have the same plain shape. A glance is enough for those, at a tenth of
 //! what a whole [`Message`] costs; what has any other shape goes the long way.
 
-use memchr::memchr2;
-
 use super::head::{Name, is_token};
 use super::{MAX_HEADERS, MAX_LINE, Message};
+use crate::sip::blocks::{Odd, is_printable};
 use crate::sip::headers::{CSeq, list, name_and_value, retry_after};
 use crate::sip::scan::{cut, trim};
 
@@ -52,27 +51,32 @@ impl<'a> Reply<'a> {
             }
             _ => return None,
         };
-        let odd = |c: u8| ((c < b' ') & (c != b'\r') & (c != b'\n')) | (c >= 0x7f);
-        if bytes.iter().fold(false, |any, c| any | odd(*c)) {
-            return None;
-        }
         let text = std::str::from_utf8(bytes).ok()?;
         let (mut via, mut call_id, mut cseq, mut again, mut length) = (None, None, None, None, None);
-        let (mut rest, mut seen) = (behind_line(text)?.1, 0_u32);
+        let (mut lines, mut seen) = (Lines { text, at: 0, odd: Odd::of(bytes) }, 0_u32);
+        lines.next()?;
         for _ in 0..=MAX_HEADERS {
-            let (line, after) = behind_line(rest)?;
-            rest = after;
+            let line = lines.next()?;
             if line.is_empty() {
                 const NEEDED: u32 = 1 << Name::From as u32 | 1 << Name::To as u32;
-                if seen & NEEDED != NEEDED || length.is_some_and(|length| length > rest.len()) {
+                if seen & NEEDED != NEEDED || length.is_some_and(|length| length > text.len() - lines.at) {
                     return None;
                 }
                 let (sent_by, branch) = via?;
                 let (call_id, cseq) = (call_id?, cseq?);
                 return Some(Reply { status, branch, sent_by, call_id, cseq, retry_after: again });
             }
-            let (name, value) = cut(line, b':').filter(|(name, _)| is_token(name) && line.len() <= MAX_LINE)?;
-            let (name, value) = (Name::of(name), trim(value));
+            if line.len() + "\r\n".len() > MAX_LINE {
+                return None;
+            }
+            let (name, value) = match Name::at_start_of(line.as_bytes()) {
+                Some((name, colon)) => (name, &line[colon + 1..]),
+                None => {
+                    let (name, value) = cut(line, b':').filter(|(name, _)| is_token(name))?;
+                    (Name::of(name), value)
+                }
+            };
+            let value = trim(value);
             let known = seen & 1 << name as u32 != 0;
             if known && (name.stands_once() || matches!(name, Name::Via | Name::RetryAfter)) {
                 return None;
@@ -91,12 +95,27 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The first line, and what follows it; none unless that is a whole line.
-fn behind_line(text: &str) -> Option<(&str, &str)> {
-    let end = memchr2(b'\r', b'\n', text.as_bytes())?;
-    let after = text[end..].strip_prefix("\r\n")?;
-    // A line that starts with a blank would go on with this one.
-    (!after.starts_with(' ')).then_some((&text[..end], after))
+/// Lines of printable ASCII, one behind the other.
+struct Lines<'a> {
+    text: &'a str,
+    /// Where the next one starts.
+    at: usize,
+    odd: Odd<'a>,
+}
+
+impl<'a> Lines<'a> {
+    /// The next one; none unless it is whole.
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let (from, end) = (self.at, self.odd.next(self.at)?);
+        self.at = end + 2;
+        match self.text.as_bytes()[end..] {
+            // The next line would go on with this one.
+            [b'\r', b'\n', b' ', ..] => None,
+            [b'\r', b'\n', ..] => Some(&self.text[from..end]),
+            _ => None,
+        }
+    }
 }
 
 fn digits(text: &str) -> Option<usize> {
@@ -108,12 +127,18 @@ fn digits(text: &str) -> Option<usize> {
 fn plain_via(value: &str) -> Option<(&str, &str)> {
     let (transport, rest) = cut(value.strip_prefix("SIP/2.0/")?, b' ')?;
     let (sent_by, params) = cut(rest, b';')?;
-    let simple = |c: u8| (c > b' ') & (c != b'"') & (c != b'<') & (c != b',');
-    if !is_token(transport) || sent_by.is_empty() || !rest.bytes().fold(true, |all, c| all & simple(c)) {
+    if !is_token(transport) || sent_by.is_empty() || !is_printable(rest.as_bytes(), b'!', *b"\"<,") {
         return None;
     }
-    let mut branch = None;
-    for (name, value) in params.split(';').map(name_and_value) {
+    // Ours starts with it, and nearly all leave it there.
+    let (mut branch, params) = match params.strip_prefix("branch=") {
+        Some(params) => {
+            let (branch, rest) = cut(params, b';').map_or((params, None), |(branch, rest)| (branch, Some(rest)));
+            (Some(branch), rest)
+        }
+        None => (None, Some(params)),
+    };
+    for (name, value) in params.into_iter().flat_map(|params| params.split(';')).map(name_and_value) {
         if name.is_empty() || (name.eq_ignore_ascii_case("branch") && branch.replace(value).is_some()) {
             return None;
         }

@@ -15,13 +15,14 @@ pub trait Value {
 }
 
 impl Value for str {
-    #[inline]
+    #[inline(always)]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.as_bytes());
     }
 }
 
 impl<T: Value + ?Sized> Value for &T {
+    #[inline(always)]
     fn put(&self, out: &mut Vec<u8>) {
         (**self).put(out);
     }
@@ -68,12 +69,25 @@ impl Value for IpAddr {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             IpAddr::V4(ip) => {
-                let [a, b, c, d] = ip.octets();
-                (a, ".", b, ".", c, ".", d).put(out);
+                let (mut text, mut length) = ([b'.'; 16], 0);
+                for octet in ip.octets() {
+                    let mut digits = itoa::Buffer::new();
+                    let digits = digits.format(octet).as_bytes();
+                    text[length..length + digits.len()].copy_from_slice(digits);
+                    length += digits.len() + 1;
+                }
+                out.extend_from_slice(&text[..length - 1]);
             }
             IpAddr::V6(ip) => format_args!("{ip}").put(out),
         }
     }
+}
+
+/// A value that is nothing but a text.
+pub fn text_of(value: impl Value) -> String {
+    let mut out = Vec::with_capacity(40);
+    value.put(&mut out);
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// A number in hexadecimal digits, at least so many of them.
@@ -83,27 +97,69 @@ pub struct Hex(pub u64, pub usize);
 impl Hex {
     /// Reads a number of up to 16 hexadecimal digits in either case.
     pub fn read(text: &str) -> Option<u64> {
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Some(u64::from(c - b'0')),
-            b'a'..=b'f' | b'A'..=b'F' => Some(u64::from((c | 0x20) - b'a' + 10)),
-            _ => None,
-        };
-        let sized = (1..=16).contains(&text.len());
-        text.bytes().filter(|_| sized).try_fold(0, |number, c| Some(number << 4 | digit(c)?)).filter(|_| sized)
+        if !(1..=16).contains(&text.len()) {
+            return None;
+        }
+        let digits = text.bytes().map(|c| DIGITS[usize::from(c)]);
+        let (number, all) = digits.fold((0, 0), |(number, all), d| (number << 4 | u64::from(d), all | d));
+        (all < 16).then_some(number)
+    }
+
+    /// Writes it to where `room` begins, which has to be long enough; gives the number of digits.
+    #[inline]
+    pub fn write(self, room: &mut [u8]) -> usize {
+        let Hex(number, least) = self;
+        let count = (16 - number.leading_zeros() as usize / 4).max(least.clamp(1, 16));
+        let (high, low) = (Hex::digits((number >> 32) as u32), Hex::digits(number as u32));
+        match count.checked_sub(8) {
+            Some(more) => {
+                room[..more].copy_from_slice(&high[8 - more..]);
+                room[more..count].copy_from_slice(&low);
+            }
+            None => room[..count].copy_from_slice(&low[8 - count..]),
+        }
+        count
+    }
+
+    /// The eight digits of a number.
+    fn digits(number: u32) -> [u8; 8] {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        // The nibbles move apart, one into each octet; then all of them become letters at once.
+        let n = u64::from(number);
+        let n = (n | n << 16) & 0x0000_ffff_0000_ffff;
+        let n = (n | n << 8) & 0x00ff_00ff_00ff_00ff;
+        let n = (n | n << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let letters = (n + 6 * ONES) >> 4 & ONES;
+        (n + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
     }
 }
 
+/// What a hexadecimal digit is worth; 255 if it is none.
+const DIGITS: [u8; 256] = {
+    let (mut table, mut c) = ([255; 256], 0);
+    while c < 128 {
+        table[c] = match c as u8 {
+            c @ b'0'..=b'9' => c - b'0',
+            c @ (b'a'..=b'f' | b'A'..=b'F') => (c | 0x20) - b'a' + 10,
+            _ => 255,
+        };
+        c += 1;
+    }
+    table
+};
+
 impl Value for Hex {
     fn put(&self, out: &mut Vec<u8>) {
-        let Hex(number, least) = *self;
-        let digits = (16 - number.leading_zeros() as usize / 4).max(least.clamp(1, 16));
-        out.extend((0..digits).rev().map(|place| b"0123456789abcdef"[(number >> (4 * place)) as usize & 0xf]));
+        let mut text = [0; 16];
+        let length = self.write(&mut text);
+        out.extend_from_slice(&text[..length]);
     }
 }
 
 macro_rules! tuple {
     ($($part:ident)*) => {
         impl<$($part: Value),*> Value for ($($part,)*) {
+            #[inline(always)] // so that parts which are constants become a few moves
             fn put(&self, out: &mut Vec<u8>) {
                 #[allow(non_snake_case)]
                 let ($($part,)*) = self;

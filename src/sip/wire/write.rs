@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::Value;
 use super::head::{Head, Name};
+use super::{Message, Value};
 use crate::sip::StatusCode;
+use crate::sip::blocks::{count_odd, is_printable};
 use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
 use crate::sip::scan::split;
 
@@ -13,38 +14,75 @@ use crate::sip::scan::split;
 /// Values are cleaned as they go in: a line break becomes a blank (which unfolds what a peer folded) and so does every
 /// other control character, so that no string from anywhere can add a header. None is left out: a backslash before it
 /// would escape the quote behind it.
+///
+/// Looking at every line costs as much as writing it, so that is done for many at once: nearly always there is nothing to
+/// replace, and then all octets that are not printable are our own line ends.
 #[derive(Debug)]
+#[must_use = "a message has to be ended"]
 pub struct Writer<'b> {
     out: &'b mut Vec<u8>,
+    /// Where the lines begin that have not been looked at.
+    begun: usize,
+    /// Where each of them ends.
+    ends: [usize; LINES],
+    lines: usize,
 }
+
+/// So many lines are looked at together.
+const LINES: usize = 24;
 
 impl<'b> Writer<'b> {
     /// Starts a request.
     pub fn request(out: &'b mut Vec<u8>, method: &str, uri: &str) -> Writer<'b> {
-        let mut writer = Writer { out };
+        let mut writer = Writer::behind(out);
         writer.line((method, " ", uri, " SIP/2.0"));
         writer
     }
 
     /// Starts a response.
     pub fn response(out: &'b mut Vec<u8>, status: &StatusCode, reason: &str) -> Writer<'b> {
-        let mut writer = Writer { out };
+        let mut writer = Writer::behind(out);
         writer.line(("SIP/2.0 ", status.code(), " ", reason));
         writer
     }
 
+    fn behind(out: &'b mut Vec<u8>) -> Writer<'b> {
+        Writer { begun: out.len(), out, ends: [0; LINES], lines: 0 }
+    }
+
+    #[inline(always)]
     fn line(&mut self, line: impl Value) {
-        let start = self.out.len();
-        line.put(self.out);
-        // The whole line at once: nearly always there is nothing to replace.
-        if !self.out[start..].iter().fold(true, |clean, c| clean & (*c >= b' ') & (*c != 0x7f)) {
-            let written = self.out.split_off(start);
-            clean(&written, self.out);
+        if self.lines == LINES {
+            self.look();
         }
+        line.put(self.out);
+        self.ends[self.lines] = self.out.len();
+        self.lines += 1;
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// Looks at the lines that have been written since it last did, and replaces what they must not hold.
+    fn look(&mut self) {
+        if count_odd(&self.out[self.begun..]) != "\r\n".len() * self.lines {
+            self.clean();
+        }
+        (self.begun, self.lines) = (self.out.len(), 0);
+    }
+
+    #[cold]
+    fn clean(&mut self) {
+        let written = self.out.split_off(self.begun);
+        let mut from = 0;
+        for end in &self.ends[..self.lines] {
+            let end = end - self.begun;
+            clean(&written[from..end], self.out);
+            self.out.extend_from_slice(b"\r\n");
+            from = end + "\r\n".len();
+        }
+    }
+
     /// Appends a header.
+    #[inline(always)]
     pub fn header(&mut self, name: &str, value: impl Value) -> &mut Self {
         self.line((name, ": ", value));
         self
@@ -54,18 +92,22 @@ impl<'b> Writer<'b> {
     pub fn body(mut self, content_type: &str, body: &[&[u8]]) {
         let length: usize = body.iter().map(|part| part.len()).sum();
         self.header("Content-Type", content_type).header("Content-Length", length);
+        self.look();
         self.out.extend_from_slice(b"\r\n");
         body.iter().for_each(|part| self.out.extend_from_slice(part));
     }
 
     /// Appends header lines that were written before.
     pub fn lines(&mut self, lines: &HeaderLines) -> &mut Self {
+        self.look();
         self.out.extend_from_slice(&lines.0);
+        self.begun = self.out.len();
         self
     }
 
     /// Ends the message without a body.
-    pub fn end(self) {
+    pub fn end(mut self) {
+        self.look();
         self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
     }
 }
@@ -91,13 +133,78 @@ fn clean(line: &[u8], out: &mut Vec<u8>) {
 pub struct HeaderLines(Vec<u8>);
 
 impl HeaderLines {
+    /// None yet, in memory that was used before.
+    pub fn in_room(mut room: Vec<u8>) -> HeaderLines {
+        room.clear();
+        HeaderLines(room)
+    }
+
+    /// Their memory, for others.
+    pub fn into_room(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Appends a header.
+    #[inline(always)]
     pub fn add(&mut self, name: &str, value: impl Value) {
-        if self.0.is_empty() {
-            // All of them at once, nearly always.
-            self.0.reserve(192);
+        let begun = self.0.len();
+        (name, ": ", value).put(&mut self.0);
+        self.end_line(begun);
+    }
+
+    fn end_line(&mut self, begun: usize) {
+        if !is_printable(&self.0[begun..], b' ', []) {
+            let written = self.0.split_off(begun);
+            clean(&written, &mut self.0);
         }
-        Writer { out: &mut self.0 }.header(name, value);
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A request that is answered.
+#[derive(Clone, Copy)]
+pub enum Asked<'m, 'a> {
+    /// It was read.
+    Read(&'m Message<'a>),
+    /// It could not be taken, and this much of it is there.
+    Refused(&'m Head<'a>),
+}
+
+impl<'m, 'a> From<&'m Message<'a>> for Asked<'m, 'a> {
+    fn from(message: &'m Message<'a>) -> Self {
+        Asked::Read(message)
+    }
+}
+
+impl<'m, 'a> From<&'m Head<'a>> for Asked<'m, 'a> {
+    fn from(head: &'m Head<'a>) -> Self {
+        Asked::Refused(head)
+    }
+}
+
+impl<'m, 'a> Asked<'m, 'a> {
+    /// Its head.
+    pub fn head(self) -> &'m Head<'a> {
+        match self {
+            Asked::Read(message) => &message.head,
+            Asked::Refused(head) => head,
+        }
+    }
+
+    /// The top Via, whose header has this value.
+    fn via(self, value: &'a str) -> Option<Via<'a>> {
+        match self {
+            Asked::Read(message) => Some(message.via),
+            Asked::Refused(_) => Via::first_of(value),
+        }
+    }
+
+    /// The To, whose header has this value.
+    fn to(self, value: &'a str) -> Option<NameAddr<'a>> {
+        match self {
+            Asked::Read(message) => Some(message.to),
+            Asked::Refused(_) => NameAddr::read(value),
+        }
     }
 }
 
@@ -105,20 +212,21 @@ impl HeaderLines {
 ///
 /// The top Via gets `received`, and `rport` where it asked for it (RFC 3261 section 18.2.1, RFC 3581 section 4). A To
 /// without a tag gets `to_tag`. Headers that the request lacks are left out: it may be the reason for the answer.
-pub fn reply<'b>(
+pub fn reply<'b, 'm, 'a: 'm>(
     out: &'b mut Vec<u8>,
     status: &StatusCode,
     reason: &str,
-    request: &Head<'_>,
+    request: impl Into<Asked<'m, 'a>>,
     source: SocketAddr,
     to_tag: Option<&dyn Value>,
 ) -> Writer<'b> {
+    let asked = request.into();
+    let request = asked.head();
     let mut writer = Writer::response(out, status, reason);
     let mut top = true;
     for value in request.all(Name::Via) {
         if std::mem::take(&mut top) {
-            let (via, rest) = split_first(value);
-            writer.header("Via", StampedVia { via, rest, source });
+            writer.header("Via", StampedVia { value, via: asked.via(value), source });
         } else {
             writer.header("Via", value);
         }
@@ -127,7 +235,7 @@ pub fn reply<'b>(
         writer.header("From", from);
     }
     if let Some(to) = request.first(Name::To) {
-        match NameAddr::read(to) {
+        match asked.to(to) {
             Some(to) if !to.has_tag() => match to_tag {
                 Some(tag) => writer.header("To", (to.text, ";tag=", tag)),
                 None => writer.header("To", to.text),
@@ -145,15 +253,21 @@ pub fn reply<'b>(
 
 /// The top Via with the address that the request really came from.
 struct StampedVia<'a> {
-    via: &'a str,
-    rest: &'a str,
+    /// The whole value, which may hold others.
+    value: &'a str,
+    /// The top one, if it could be read.
+    via: Option<Via<'a>>,
     source: SocketAddr,
 }
 
 impl Value for StampedVia<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        let source = self.source.ip().to_canonical();
-        let mut parts = split(self.via, b';');
+        if let Some((via, (before, behind))) = self.via.and_then(|via| Some((via, via.around_rport()?))) {
+            (before, behind).put(out);
+            return self.stamp(via.wants_rport(), out);
+        }
+        let (via, rest) = split_first(self.value);
+        let mut parts = split(via, b';');
         parts.next().unwrap_or_default().put(out);
         let mut rport = false;
         for part in parts {
@@ -164,13 +278,20 @@ impl Value for StampedVia<'_> {
                 (";", part).put(out);
             }
         }
-        if rport || Via::first_of(self.via).and_then(|via| via.host.ip()) != Some(source) {
+        self.stamp(rport, out);
+        rest.put(out);
+    }
+}
+
+impl StampedVia<'_> {
+    fn stamp(&self, rport: bool, out: &mut Vec<u8>) {
+        let source = self.source.ip().to_canonical();
+        if rport || self.via.and_then(|via| via.host.ip()) != Some(source) {
             (";received=", source).put(out);
         }
         if rport {
             (";rport=", self.source.port()).put(out);
         }
-        self.rest.put(out);
     }
 }
 
