@@ -42,7 +42,17 @@ pub(super) struct Answer {
     /// The limit that is reached: its place in [`LIMITS`]. Answers travel as errors, and have to be small.
     pub(super) limit: Option<u8>,
     /// What it grants, if it is all that this answer says.
-    pub(super) grant: Option<Grant>,
+    pub(super) granted: Option<Granted>,
+}
+
+/// What the answer to a SUBSCRIBE says.
+#[derive(Clone, Debug)]
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    /// The user part of our Contact.
+    pub(super) user: String,
+    /// Our Contact is a sips URI.
+    pub(super) sips: bool,
 }
 
 /// What a SUBSCRIBE was granted: with the request, all that its answer is made of.
@@ -52,6 +62,15 @@ pub(super) enum Grant {
     New { place: Place, seconds: u32 },
     /// More seconds in the same dialog, or the end; `told`: a NOTIFY follows.
     Again { seconds: u32, told: bool },
+}
+
+impl Grant {
+    /// For how many seconds; 0 is the end.
+    pub(super) fn seconds(self) -> u32 {
+        match self {
+            Grant::New { seconds, .. } | Grant::Again { seconds, .. } => seconds,
+        }
+    }
 }
 
 /// An answer as it is remembered for repetitions of its request. Nearly all are grants, and there may be some hundred
@@ -65,7 +84,10 @@ pub(super) enum Remembered {
 impl Remembered {
     /// What is to be remembered of an answer that was written as `bytes`.
     pub(super) fn of(answer: &Answer, bytes: &[u8]) -> Remembered {
-        answer.grant.map_or_else(|| Remembered::Whole(bytes.into()), Remembered::Grant)
+        match &answer.granted {
+            Some(granted) => Remembered::Grant(granted.grant),
+            None => Remembered::Whole(bytes.into()),
+        }
     }
 }
 
@@ -79,7 +101,7 @@ impl Answer {
             to_tag: ToTag::Stateless,
             record_route: false,
             limit: None,
-            grant: None,
+            granted: None,
         }
     }
 
@@ -121,13 +143,7 @@ impl Answer {
         LIMITS.get(usize::from(self.limit?)).copied()
     }
 
-    /// Writes its headers into memory that was used before.
-    pub(super) fn in_room(self, room: Vec<u8>) -> Answer {
-        Answer { headers: HeaderLines::in_room(room), ..self }
-    }
-
     /// Adds a header.
-    #[inline(always)]
     pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
         self.headers.add(name, value);
         self

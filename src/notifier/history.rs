@@ -233,7 +233,7 @@ impl Notifier {
             transport,
             family,
             delay: now.0.saturating_sub(flight.sent_at.0).min(u64::from(u32::MAX)) as u32,
-            bytes: flight.bytes.len() as u32,
+            bytes: flight.size,
         };
         self.note(now, place, note);
     }

@@ -1,6 +1,7 @@
 //! NOTIFYs whose next hop is a name: they wait for it to be looked up, and try one target after the other.
 
 use super::names::{Answer, Found, Question, Target, Unresolved};
+use super::route::back;
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
@@ -36,10 +37,16 @@ impl Notifier {
     /// is known, and to the source if it does not become known.
     pub(super) fn next_hop(&self, now: Tick, state: &mut State, slot: u32, out: &mut Outbox) -> Option<Destination> {
         let subscription = state.watchers.get_mut(slot)?;
-        let Subscription { dialog, place, .. } = &*subscription;
         let source = &subscription.source();
-        let (straight, question) = self.settings.routing.next_hop(dialog, source);
-        let Some(question) = question else { return Some(straight) };
+        if subscription.straight_back {
+            return Some(back(*source));
+        }
+        let (straight, question) = self.settings.routing.next_hop(&subscription.dialog, source);
+        let Some(question) = question else {
+            subscription.straight_back = matches!(straight, Destination::Datagram { .. }) && straight == back(*source);
+            return Some(straight);
+        };
+        let place = subscription.place;
         let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
         let usual = question.usual_transport();
         if let Some(flow) = source.flow.filter(|_| usual == source.transport) {

@@ -71,7 +71,7 @@ impl Notifier {
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document = Document { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, detour } = self.write_notify(now, subscription, to, &document, &mut out.pool);
+        let Letter { to, bytes, detour, slim } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
@@ -81,7 +81,8 @@ impl Notifier {
             other => (fresh, other.failures(), 0),
         };
         let notify = NotifyRef { place: subscription.place, cseq };
-        out.send(to.clone(), bytes.clone(), Some(notify));
+        let size = bytes.len() as u32;
+        out.send(to.clone(), bytes, Some(notify));
         subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
@@ -91,7 +92,8 @@ impl Notifier {
             version,
             tail,
             fingerprint,
-            bytes,
+            size,
+            slim,
             to,
             detour,
             copies,
@@ -171,10 +173,11 @@ impl Notifier {
         }
         let known = Known(flight.revision.0, flight.fingerprint);
         if status != NO_ANSWER {
-            if let Destination::Datagram { peer, .. } = flight.to {
-                subscription.phone.receives_at(peer.ip());
-            }
-            let asleep = subscription.phone.answered(now, flight.sent_at);
+            let address = match flight.to {
+                Destination::Datagram { peer, .. } => Some(peer.ip()),
+                _ => None,
+            };
+            let asleep = subscription.phone.answered(now, flight.sent_at, address);
             self.wake(now, &subscription.phone, asleep);
         }
         if (lost || status == 503) && self.try_next_target(now, presentity, state, slot, out) {
@@ -314,13 +317,20 @@ impl Notifier {
                     if due == Due::Retransmission {
                         flight.copies = flight.copies.saturating_add(1);
                         subscription.phone.kept_waiting();
-                        let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
-                        out.send(flight.to.clone(), flight.bytes.clone(), Some(notify));
+                        self.repeat(presentity, subscription, out);
                     }
                     self.watch_delivery(now, subscription, deadline);
                 }
             },
         }
+    }
+
+    /// Sends another copy of the NOTIFY that is under way.
+    fn repeat(&self, presentity: &Presentity, subscription: &Subscription, out: &mut Outbox) {
+        let Delivery::InFlight(flight) = &subscription.delivery else { return };
+        let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
+        let bytes = self.write_again(presentity, subscription, flight, &mut out.pool);
+        out.send(flight.to.clone(), bytes, Some(notify));
     }
 
     /// Has the subscription looked at by `deadline`, unless it will be anyway.

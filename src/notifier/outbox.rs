@@ -37,14 +37,13 @@ pub struct Promise {
 
 /// Memory in which messages are written, many to a block: so one costs no allocation of its own, and takes what it is long.
 ///
-/// A block lives as long as any of its messages. Answers are kept for the half minute in which their requests may be
-/// repeated, NOTIFYs until they are answered themselves: so they do not share blocks.
+/// Once a datagram has left nobody keeps it, so mostly the same block is filled again and again, and does not leave the
+/// processor's cache. One that holds what waits, for the journal or for a connection, lives as long as that.
 #[derive(Debug, Default)]
 pub struct Pool {
-    answers: Blocks,
-    notifies: Blocks,
-    /// The headers of an answer before it is written.
-    pub(super) lines: Vec<u8>,
+    blocks: Blocks,
+    /// The user part of the Contact in an answer before it is written.
+    pub(super) user: String,
     /// The message that is being written, and ...
     message: Vec<u8>,
     /// ... the part of its body that is its own.
@@ -59,7 +58,7 @@ impl Pool {
     pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         self.message.clear();
         write(&mut self.message);
-        self.answers.keep(&self.message)
+        self.blocks.keep(&self.message)
     }
 
     /// Writes a NOTIFY.
@@ -67,7 +66,15 @@ impl Pool {
         self.message.clear();
         self.own.clear();
         write(&mut self.message, &mut self.own);
-        self.notifies.keep(&self.message)
+        self.blocks.keep(&self.message)
+    }
+}
+
+impl Pool {
+    /// What was written has been sent: what nobody has kept of it is written over.
+    pub fn rewind(&mut self) {
+        let whole = self.blocks.size;
+        let _ = self.blocks.free.try_reclaim(whole);
     }
 }
 
@@ -84,9 +91,8 @@ impl Blocks {
     /// Copies a message to where the free part begins. The first block is as long as its message: many outboxes carry one
     /// only, and what it takes is kept for as long as it is.
     fn keep(&mut self, message: &[u8]) -> Bytes {
-        if self.free.capacity() < message.len() {
+        if !self.free.try_reclaim(message.len()) {
             self.size = (8 * self.size).min(BLOCK).max(message.len());
-            // Not reserve(), which would look whether all of the old block has come back.
             self.free = BytesMut::with_capacity(self.size);
         }
         self.free.extend_from_slice(message);

@@ -113,7 +113,7 @@ pub(super) fn follow(subscription: &mut Subscription) -> bool {
     }
     match subscription.phone.way() {
         Some(way) if way.flow != subscription.source().flow && is_as_safe(&way, &subscription.source()) => {
-            subscription.way = way.into();
+            subscription.comes_by(way);
             true
         }
         _ => false,

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::access::Sender;
-use super::answer::{Answer, Grant, Remembered, ToTag};
+use super::answer::{Answer, Grant, Granted, Remembered, ToTag};
 use super::outbox::Promise;
+use super::route::back;
 use super::{Notifier, Outbox, Pool};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
@@ -58,7 +59,7 @@ impl Notifier {
         };
         // The answer goes in front of whatever the decision wants sent.
         let (place, kept) = (out.messages.len(), out.records.len());
-        let mut answer = self
+        let answer = self
             .inspect(verb, uri, request, source)
             .and_then(|inspected| self.can_keep(inspected))
             .and_then(|(method, uri)| match method {
@@ -80,9 +81,8 @@ impl Notifier {
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, request.into(), source, request.call_id, &mut out.pool);
-        out.pool.lines = std::mem::take(&mut answer.headers).into_room();
         match out.records.len() == kept {
-            true if answer.status == StatusCode::Unauthorized => self.transactions.forget(request),
+            true if answer.status == StatusCode::Unauthorized => self.transactions.forget(key),
             true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
             false => {
                 let remembered = Remembered::of(&answer, &bytes);
@@ -90,6 +90,9 @@ impl Notifier {
             }
         }
         out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
+        if let Some(granted) = answer.granted {
+            out.pool.user = granted.user;
+        }
     }
 
     /// What a request got before, for its repetition.
@@ -103,7 +106,7 @@ impl Notifier {
     ) {
         match answer {
             Remembered::Grant(grant) => {
-                let answer = self.accept_again(request, uri, source, *grant, &mut out.pool);
+                let answer = self.accept_again(request, uri, *grant, &mut out.pool);
                 self.send_answer(&answer, request, source, out);
             }
             Remembered::Whole(bytes) => {
@@ -302,6 +305,12 @@ impl Notifier {
                     writer.header("Record-Route", value);
                 }
             }
+            if let Some(Granted { grant, user, sips }) = &answer.granted {
+                writer
+                    .header("Contact", self.contact(user, source.listener, *sips))
+                    .header("Expires", grant.seconds())
+                    .header("Allow-Events", &self.allow_events);
+            }
             writer.lines(&answer.headers);
             writer.end();
         })
@@ -376,12 +385,5 @@ fn reply_address(via: &Via<'_>, source: Source) -> Destination {
     match SocketAddr::new(source.peer.ip(), via.port.unwrap_or(5060)) {
         peer if peer.port() == 0 => back(source),
         peer => Destination::Datagram { listener: source.listener, peer },
-    }
-}
-
-fn back(source: Source) -> Destination {
-    match source.flow {
-        Some(flow) => Destination::Flow { flow, otherwise: None },
-        None => Destination::Datagram { listener: source.listener, peer: source.peer },
     }
 }

@@ -45,7 +45,7 @@ impl Routing {
         if let Some(route) = dialog.first_route().and_then(Uri::read) {
             return match Some(route).filter(believed) {
                 Some(uri) => self.by_address_or_name(&uri, source, false),
-                None => (self.back_to(source), None),
+                None => (back(*source), None),
             };
         }
         let contact = Uri::read(dialog.target()).filter(believed);
@@ -59,7 +59,7 @@ impl Routing {
         }
         match contact {
             Some(uri) => self.by_address_or_name(&uri, source, source.is_secure()),
-            None => (self.back_to(source), None),
+            None => (back(*source), None),
         }
     }
 
@@ -68,7 +68,7 @@ impl Routing {
             // Down the connection that is there; where to when it is gone is a question that can wait.
             Some(to @ Destination::Flow { otherwise: None, .. }) => (to, question_of(uri, secure)),
             Some(to) => (to, None),
-            None => (self.back_to(source), question_of(uri, secure)),
+            None => (back(*source), question_of(uri, secure)),
         }
     }
 
@@ -131,14 +131,6 @@ impl Routing {
         Some(Remote { listener: self.listener_for(transport, peer, source)?, peer, name: None })
     }
 
-    /// The way that the last request came.
-    fn back_to(&self, source: &Source) -> Destination {
-        match source.flow {
-            Some(flow) => Destination::Flow { flow, otherwise: None },
-            None => Destination::Datagram { listener: source.listener, peer: source.peer },
-        }
-    }
-
     /// The listener of a subscription that comes back after a restart: the one that it had, unless the configuration has
     /// another in its place.
     pub(super) fn listener_again(&self, transport: Transport, no: ListenerNo, peer: SocketAddr) -> Option<ListenerNo> {
@@ -156,6 +148,14 @@ impl Routing {
             return Some(source.listener);
         }
         self.listeners.iter().position(fits).map(|i| ListenerNo(i as u8))
+    }
+}
+
+/// The way that a message came.
+pub(super) fn back(source: Source) -> Destination {
+    match source.flow {
+        Some(flow) => Destination::Flow { flow, otherwise: None },
+        None => Destination::Datagram { listener: source.listener, peer: source.peer },
     }
 }
 

@@ -1,10 +1,11 @@
 //! SUBSCRIBE (RFC 6665 section 4.2.1).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access::Sender;
-use super::answer::{Answer, Grant, ToTag};
+use super::answer::{Answer, Grant, Granted, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
 use super::wheel::Watch;
@@ -12,7 +13,7 @@ use super::write::is_sips;
 use super::{Notifier, Outbox, Pool};
 use crate::package;
 use crate::presence::family::Family;
-use crate::presence::phone::PhoneId;
+use crate::presence::phone::{Phone, PhoneId, Phones};
 use crate::presence::presentity::{Presentity, State, StateTag};
 use crate::presence::subscription::{Beginning, Delivery, MaxRate, Particulars, Place, Subscription, Suppressed};
 use crate::presence::{AccountNo, PackageId, Tick};
@@ -86,13 +87,19 @@ impl Notifier {
             .obtain(&aor, realm, |presentity, state| {
                 let lasting = wish.granted > 0;
                 let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
+                let known = self.phones.find(phone);
                 match earlier {
                     // It takes the place of its own.
                     Some(slot) if certain => {
                         self.take_on()?;
                         self.remove(presentity, state, slot, "its phone has subscribed anew", out);
                     }
-                    _ => self.admit(account, phone, state.watchers.len())?,
+                    _ => {
+                        if let Err(refusal) = self.admit(account, known.as_ref(), state.watchers.len()) {
+                            known.into_iter().for_each(|phone| self.phones.let_go(phone));
+                            return Err(refusal);
+                        }
+                    }
                 }
                 if let Some(earlier) = earlier.and_then(|slot| state.watchers.get_mut(slot)) {
                     earlier.doubted = true;
@@ -101,7 +108,7 @@ impl Notifier {
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
                 self.table.count_subscription(account);
                 let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
-                let phone = self.phones.obtain(phone);
+                let phone = known.unwrap_or_else(|| self.phones.obtain(phone));
                 let beginning = Beginning { place, package: wish.package, phone, dialog, written, source };
                 // By which it is told from others of its phone; the rest comes with what it is granted.
                 let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
@@ -111,7 +118,7 @@ impl Notifier {
                 self.grant_to(now, presentity, state, slot, &wish, out);
                 self.notify(now, presentity, state, slot, out);
                 let grant = Grant::New { place, seconds: wish.granted };
-                Ok(self.accept(uri.text, wish.contact, source, grant, &mut out.pool))
+                Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
             })
             .map_err(|_| full())?
     }
@@ -148,7 +155,7 @@ impl Notifier {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 if let Some(contact) = wish.contact {
-                    subscription.dialog.set_target(contact.uri).map_err(too_long)?;
+                    subscription.aim_at(contact.uri).map_err(too_long)?;
                 }
                 let written = subscription.written.clone();
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
@@ -158,7 +165,7 @@ impl Notifier {
                 }
                 let entity = written.as_deref().unwrap_or(&presentity.uri);
                 let grant = Grant::Again { seconds: wish.granted, told };
-                Ok(self.accept(entity, wish.contact, source, grant, &mut out.pool))
+                Ok(self.accept(entity, wish.contact, grant, &mut out.pool))
             })
             .unwrap_or_else(|| Err(Answer::no_subscription()))
     }
@@ -201,7 +208,7 @@ impl Notifier {
     }
 
     /// Whether there is room for another subscription to a presentity that has so many (law 7).
-    fn admit(&self, account: AccountNo, phone: PhoneId, watchers: usize) -> Result<(), Answer> {
+    fn admit(&self, account: AccountNo, phone: Option<&Arc<Phone>>, watchers: usize) -> Result<(), Answer> {
         self.take_on()?;
         let limits = &self.settings.limits;
         if self.table.subscriptions() >= limits.subscriptions {
@@ -210,7 +217,7 @@ impl Notifier {
         if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
             return Err(Answer::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
         }
-        if self.phones.subscriptions(phone) >= limits.subscriptions_per_phone {
+        if phone.map_or(0, Phones::subscriptions) >= limits.subscriptions_per_phone {
             return Err(Answer::limit_of_one("limits.subscriptions_per_phone", self.spread(30)));
         }
         if watchers >= limits.watchers_per_presentity {
@@ -243,7 +250,7 @@ impl Notifier {
             },
         };
         subscription.particulars = particulars.boxed();
-        subscription.way = wish.source.into();
+        subscription.comes_by(wish.source);
         subscription.granted = wish.granted;
         subscription.expires_at = now.after(u64::from(wish.granted) * 1_000);
         if let Some(user_agent) = wish.user_agent {
@@ -258,12 +265,7 @@ impl Notifier {
         subscription.delivery = Delivery::Idle;
         subscription.proven = subscription.dialog.local_cseq;
         subscription.doubted = false;
-        subscription.phone.came_by(wish.source);
-        if wish.sender == Sender::Known {
-            subscription.phone.receives_at(wish.source.peer.ip());
-        }
-        subscription.phone.jump_queue(now);
-        let asleep = subscription.phone.shown();
+        let asleep = subscription.phone.subscribed(now, wish.source, wish.sender == Sender::Known);
         self.wake(now, &subscription.phone, asleep);
         subscription.ended = wish.granted == 0;
         if !subscription.ended && subscription.expires_at < subscription.expiry_timer {
@@ -299,41 +301,24 @@ impl Notifier {
     }
 
     /// The 200 to a SUBSCRIBE, or 204 where no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
-    fn accept(
-        &self,
-        entity: &str,
-        contact: Option<NameAddr<'_>>,
-        source: Source,
-        grant: Grant,
-        pool: &mut Pool,
-    ) -> Answer {
+    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, grant: Grant, pool: &mut Pool) -> Answer {
         let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
-        let (answer, seconds) = match grant {
-            Grant::New { place, seconds } => {
-                (Answer { to_tag: ToTag::Dialog(place), record_route: true, ..Answer::ok() }, seconds)
-            }
-            Grant::Again { seconds, told: true } => (Answer { to_tag: ToTag::None, ..Answer::ok() }, seconds),
-            Grant::Again { seconds, told: false } => {
+        let answer = match grant {
+            Grant::New { place, .. } => Answer { to_tag: ToTag::Dialog(place), record_route: true, ..Answer::ok() },
+            Grant::Again { told: true, .. } => Answer { to_tag: ToTag::None, ..Answer::ok() },
+            Grant::Again { told: false, .. } => {
                 let answer = Answer::new(StatusCode::NoNotification, "No Notification");
-                (Answer { to_tag: ToTag::None, ..answer }, seconds)
+                Answer { to_tag: ToTag::None, ..answer }
             }
         };
-        Answer { grant: Some(grant), ..answer }
-            .in_room(std::mem::take(&mut pool.lines))
-            .with("Contact", self.contact(user_of(entity).unwrap_or_default(), source.listener, sips))
-            .with("Expires", seconds)
-            .with("Allow-Events", &self.allow_events)
+        let mut user = std::mem::take(&mut pool.user);
+        user.clear();
+        user.push_str(user_of(entity).unwrap_or_default());
+        Answer { granted: Some(Granted { grant, user, sips }), ..answer }
     }
 
     /// The answer that a SUBSCRIBE got before, for its repetition.
-    pub(super) fn accept_again(
-        &self,
-        request: &Message<'_>,
-        uri: &Uri<'_>,
-        source: Source,
-        grant: Grant,
-        pool: &mut Pool,
-    ) -> Answer {
+    pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, grant: Grant, pool: &mut Pool) -> Answer {
         let contact = request.first(Name::Contact).and_then(NameAddr::read);
         let place = request.to.tag().and_then(Place::read);
         let entity = place.and_then(|place| {
@@ -342,7 +327,7 @@ impl Notifier {
             })?
         });
         // If the subscription is gone by now, this is what led to it: the Contact that it was given.
-        self.accept(entity.as_deref().unwrap_or(uri.text), contact, source, grant, pool)
+        self.accept(entity.as_deref().unwrap_or(uri.text), contact, grant, pool)
     }
 }
 

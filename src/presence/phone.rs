@@ -142,19 +142,35 @@ impl Phone {
         now.after(u64::from(taken.saturating_sub(BURST)) * u64::from(state.pace.interval()) / u64::from(TURN))
     }
 
-    /// A NOTIFY leaves without waiting for a turn, because the phone asked for it. Others wait the longer, but never for
-    /// more than a burst: it has itself to thank.
-    pub fn jump_queue(&self, now: Tick) {
+    /// A SUBSCRIBE came from it this way; `own`: it has shown that the address is its own. Gives the subscriptions that have
+    /// waited for a sign of life.
+    ///
+    /// The NOTIFY that follows leaves without waiting for a turn, because the phone asked for it. Others wait the longer,
+    /// but never for more than a burst: it has itself to thank.
+    #[must_use]
+    pub fn subscribed(&self, now: Tick, source: Source, own: bool) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
+        let way = source.flow.map(|_| source);
+        if way.is_some() || state.rare.is_some() {
+            state.rare.get_or_insert_default().way = way;
+        }
+        if own {
+            state.own_address = Some(PackedAddress::of(source.peer.ip()));
+        }
         state.wear_off(now);
         let taken = state.pace.taken();
         state.pace.take(taken.max((taken + TURN).min(BURST)));
+        state.awaken()
     }
 
-    /// It has answered a NOTIFY that left at `sent`. Gives the subscriptions that have waited for a sign of life.
+    /// It has answered a NOTIFY that left at `sent`, to this address if it was a datagram: so it has proven that it receives
+    /// what is sent there. Gives the subscriptions that have waited for a sign of life.
     #[must_use]
-    pub fn answered(&self, now: Tick, sent: Tick) -> Vec<(u32, u32)> {
+    pub fn answered(&self, now: Tick, sent: Tick, address: Option<IpAddr>) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
+        if let Some(address) = address {
+            state.own_address = Some(PackedAddress::of(address));
+        }
         if now.0.saturating_sub(sent.0) <= QUICK {
             let quicker = (u32::from(state.pace.interval()) * 7 / 8).max(QUICKEST.into()) as u8;
             state.pace = Pace::new(state.pace.taken(), quicker);
@@ -175,23 +191,10 @@ impl Phone {
         self.state.lock().awaken()
     }
 
-    /// It has proven that it receives what is sent to this address.
-    pub fn receives_at(&self, address: IpAddr) {
-        self.state.lock().own_address = Some(PackedAddress::of(address));
-    }
-
-    /// Whether it has. Until then, who knows whom we would be sending to.
+    /// Whether it has proven that it receives what is sent to this address. Until then, who knows whom we would be sending
+    /// to.
     pub fn is_proven_at(&self, address: IpAddr) -> bool {
         self.state.lock().own_address == Some(PackedAddress::of(address))
-    }
-
-    /// A SUBSCRIBE came from it this way.
-    pub fn came_by(&self, source: Source) {
-        let mut state = self.state.lock();
-        let way = source.flow.map(|_| source);
-        if way.is_some() || state.rare.is_some() {
-            state.rare.get_or_insert_default().way = way;
-        }
     }
 
     /// The stream that it last came by, if it did.
@@ -267,11 +270,13 @@ pub struct Phones {
 }
 
 impl Phones {
+    /// The phone of this name, if it has a subscription.
+    pub fn find(&self, id: PhoneId) -> Option<Arc<Phone>> {
+        self.known.get(&id).map(|known| Arc::clone(&known.key().0))
+    }
+
     /// The phone of this name.
     pub fn obtain(&self, id: PhoneId) -> Arc<Phone> {
-        if let Some(known) = self.known.get(&id) {
-            return Arc::clone(&known.key().0);
-        }
         // Should somebody have been quicker, his is the one that stays.
         let entry = self.known.entry(Known(Arc::new(Phone::new(id)))).or_insert(());
         Arc::clone(&entry.key().0)
@@ -282,14 +287,19 @@ impl Phones {
         if let Some(rare) = &mut phone.state.lock().rare {
             rare.asleep.retain(|place| *place != (presentity, slot));
         }
+        self.let_go(phone);
+    }
+
+    /// Whoever has found a phone does not want it after all. If nobody else has it by now, it is forgotten.
+    pub fn let_go(&self, phone: Arc<Phone>) {
         // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
         self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
     }
 
-    /// How many subscriptions a phone has.
-    pub fn subscriptions(&self, id: PhoneId) -> usize {
-        // The map has one, and every subscription.
-        self.known.get(&id).map_or(0, |known| Arc::strong_count(&known.key().0) - 1)
+    /// How many subscriptions a phone has that was found.
+    pub fn subscriptions(phone: &Arc<Phone>) -> usize {
+        // The map has one, and every subscription, and whoever asks.
+        Arc::strong_count(phone).saturating_sub(2)
     }
 
     /// How many there are.
@@ -311,6 +321,11 @@ mod tests {
         Phones::default().obtain(PhoneId::of(&["sip:1002@acme.test", "desk"]))
     }
 
+    fn by_udp(peer: &str) -> Source {
+        let (transport, listener) = (crate::sip::Transport::Udp, crate::transport::ListenerNo(0));
+        Source { transport, listener, peer: peer.parse().unwrap(), flow: None, certified: false }
+    }
+
     fn turns(phone: &Phone, now: u64, count: usize) -> Vec<u64> {
         (0..count).map(|_| phone.take_turn(Tick(now)).0).collect()
     }
@@ -327,10 +342,10 @@ mod tests {
         let addresses: [IpAddr; 4] =
             ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
         for own in addresses {
-            phone.receives_at(own);
+            let _ = phone.answered(Tick(0), Tick(0), Some(own));
             assert_eq!(addresses.map(|address| phone.is_proven_at(address)), addresses.map(|address| address == own));
         }
-        phone.receives_at("::ffff:192.0.2.1".parse().unwrap());
+        let _ = phone.subscribed(Tick(0), by_udp("[::ffff:192.0.2.1]:5060"), true);
         assert!(phone.is_proven_at(addresses[0]), "the same host in other clothes");
     }
 
@@ -362,14 +377,14 @@ mod tests {
     fn a_phone_that_answers_quickly_gets_a_thousand_in_a_second() {
         let phone = phone();
         for _ in 0..40 {
-            assert_eq!(phone.answered(Tick(1_020), Tick(1_000)), []);
+            assert_eq!(phone.answered(Tick(1_020), Tick(1_000), None), []);
         }
         assert_eq!(turns(&phone, 2_000, 22), [&[2_000; 20][..], &[2_001, 2_002]].concat());
         for _ in 0..4 {
             phone.kept_waiting();
         }
         assert_eq!(turns(&phone, 9_000, 21)[20], 9_080);
-        assert_eq!(phone.answered(Tick(20_000), Tick(19_000)), [], "a slow answer changes nothing");
+        assert_eq!(phone.answered(Tick(20_000), Tick(19_000), None), [], "a slow answer changes nothing");
         assert_eq!(turns(&phone, 30_000, 21)[20], 30_080);
     }
 
@@ -377,7 +392,7 @@ mod tests {
     fn what_a_phone_asks_for_itself_delays_the_others_by_no_more_than_a_burst() {
         let phone = phone();
         for _ in 0..1_000 {
-            phone.jump_queue(Tick(1_000));
+            let _ = phone.subscribed(Tick(1_000), by_udp("192.0.2.1:5060"), false);
         }
         assert_eq!(turns(&phone, 1_000, 2), [1_100, 1_200]);
     }
@@ -399,7 +414,7 @@ mod tests {
         let (one, two) = (phones.obtain(id), phones.obtain(id));
         one.sleeps(1, 0);
         phones.release(one, 1, 0);
-        assert_eq!((phones.len(), phones.subscriptions(id), two.shown()), (1, 1, vec![]));
+        assert_eq!((phones.len(), Phones::subscriptions(&phones.find(id).unwrap()), two.shown()), (1, 1, vec![]));
         phones.release(two, 2, 0);
         assert!(phones.is_empty());
     }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::family::Family;
@@ -15,7 +14,7 @@ use super::named::NamedDialog;
 use super::phone::Phone;
 use super::shared::SharedText;
 use super::{PackageId, Tick};
-use crate::sip::dialog::Dialog;
+use crate::sip::dialog::{Dialog, TooLong};
 use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, PackedSource, Source};
@@ -40,11 +39,14 @@ impl fmt::Display for Place {
 
 impl Value for Place {
     fn put(&self, out: &mut Vec<u8>) {
-        let mut text = [b'.'; 34];
-        let (presentity, slot) = (Hex(self.presentity.into(), 1), Hex(self.slot.into(), 1));
-        let parts = [presentity, slot, Hex(self.nonce, 16)];
-        let length = parts.iter().fold(0, |at, part| at + part.write(&mut text[at..]) + 1) - 1;
-        out.extend_from_slice(&text[..length]);
+        let (mut text, mut length) = ([0; 51], 0);
+        for number in [Hex(self.presentity.into(), 1), Hex(self.slot.into(), 1), Hex(self.nonce, 16)] {
+            let (digits, count) = number.digits();
+            text[length..length + 16].copy_from_slice(&digits);
+            text[length + count] = b'.';
+            length += count + 1;
+        }
+        out.extend_from_slice(&text[..length - 1]);
     }
 }
 
@@ -86,7 +88,9 @@ pub struct Subscription {
     /// What that says of the make of the phone.
     pub family: Family,
     /// The way that the latest SUBSCRIBE came.
-    pub way: PackedSource,
+    way: PackedSource,
+    /// NOTIFYs go back that way, and not only this time: neither it nor the target has changed since that was found.
+    pub straight_back: bool,
     /// Granted then, in seconds.
     pub granted: u32,
     /// When it ends unless refreshed.
@@ -232,8 +236,10 @@ pub struct InFlight {
     pub tail: Option<SharedText>,
     /// Tells what the phone knows once it has answered.
     pub fingerprint: u64,
-    /// The message, for repeating it.
-    pub bytes: Bytes,
+    /// How long it was (octets). The message itself is not kept: to be repeated it is written again from what is here.
+    pub size: u32,
+    /// It was written with short header names.
+    pub slim: bool,
     /// Where it went.
     pub to: Destination,
     /// It went over a connection only because it is large.
@@ -296,6 +302,7 @@ impl Subscription {
             user_agent: None,
             family: Family::default(),
             way: source.into(),
+            straight_back: false,
             granted: 0,
             expires_at: now,
             ended: false,
@@ -335,6 +342,23 @@ impl Subscription {
     /// The way that the latest SUBSCRIBE came.
     pub fn source(&self) -> Source {
         Source::from(&self.way)
+    }
+
+    /// Its phone comes this way now.
+    pub fn comes_by(&mut self, source: Source) {
+        let way = PackedSource::from(source);
+        if self.way != way {
+            (self.way, self.straight_back) = (way, false);
+        }
+    }
+
+    /// Its phone has this Contact now.
+    pub fn aim_at(&mut self, target: &str) -> Result<(), TooLong> {
+        if self.dialog.target() != target {
+            self.straight_back = false;
+            self.dialog.set_target(target)?;
+        }
+        Ok(())
     }
 
     /// When the latest SUBSCRIBE came.

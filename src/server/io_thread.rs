@@ -367,6 +367,7 @@ impl Worker {
     /// them are taken meanwhile.
     async fn dispatch(&self, out: &mut Outbox) {
         self.hub.send_all(&mut out.messages).await;
+        out.pool.rewind();
         for presentity in out.unfinished.drain(..) {
             tokio::spawn(self.clone().finish_fan_out(presentity));
         }

@@ -41,10 +41,10 @@ impl Source {
 }
 
 /// A [`Source`] in little room: every subscription has one, and by far the most come by datagrams over IPv4.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedSource(Packed);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Packed {
     Datagram { ip: Ipv4Addr, port: u16, listener: ListenerNo },
     Other(Box<Source>),

@@ -52,7 +52,7 @@ impl Notifier {
                     version: flight.version,
                     sent_at: flight.sent_at.0,
                     copies: flight.copies.saturating_sub(teller.carried),
-                    bytes: flight.bytes.len(),
+                    bytes: flight.size as usize,
                     request: teller.request(&reasons, flight.sent_at),
                 }),
                 _ => None,

@@ -310,7 +310,19 @@ impl<'a> Head<'a> {
             head.note(Fault::HeaderTooLong);
         }
         let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
-        while let Some(mut line) = next_line(text, at, &mut odd) {
+        loop {
+            // As most are: a usual name, no fold, and nothing odd but the end.
+            if let Some(end) = odd.next(at)
+                && let [b'\r', b'\n', next, ..] = bytes[end..]
+                && !matches!(next, b' ' | b'\t')
+                && let Some((name, colon)) = Name::at_start_of(&bytes[at..end])
+            {
+                let line = &text[at..end];
+                head.take(name, &line[..colon], &line[colon + 1..], end + 2 - at, &mut seen);
+                at = end + 2;
+                continue;
+            }
+            let Some(mut line) = next_line(text, at, &mut odd) else { break };
             let empty = matches!(line.text, "" | "\r");
             // Lines that start with a blank continue the one before (RFC 3261 section 7.3.1).
             while !empty && matches!(bytes.get(line.end), Some(b' ' | b'\t')) {
@@ -324,7 +336,7 @@ impl<'a> Head<'a> {
                 (complete, at) = (true, line.end);
                 break;
             }
-            head.take(line.text, line.end - at, &mut seen);
+            head.take_any(line.text, line.end - at, &mut seen);
             at = line.end;
         }
         if !complete {
@@ -333,10 +345,8 @@ impl<'a> Head<'a> {
         Ok((head, at))
     }
 
-    /// Takes one header line with its folds, `length` octets with its end. `seen` has a bit for every name that stood
-    /// before.
-    #[inline]
-    fn take(&mut self, line: &'a str, length: usize, seen: &mut u32) {
+    /// Takes one header line with its folds, `length` octets with its end.
+    fn take_any(&mut self, line: &'a str, length: usize, seen: &mut u32) {
         let (name, written, value) = match Name::at_start_of(line.as_bytes()) {
             Some((name, colon)) => (name, &line[..colon], &line[colon + 1..]),
             None => {
@@ -344,6 +354,12 @@ impl<'a> Head<'a> {
                 (Name::of(written), written, value)
             }
         };
+        self.take(name, written, value, length, seen);
+    }
+
+    /// Takes one header. `seen` has a bit for every name that stood before.
+    #[inline(always)]
+    fn take(&mut self, name: Name, written: &'a str, value: &'a str, length: usize, seen: &mut u32) {
         let bit = 1 << name as u32;
         if *seen & bit != 0 && name.stands_once() {
             let fault = Fault::Repeated(name);

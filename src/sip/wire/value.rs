@@ -105,24 +105,28 @@ impl Hex {
         (all < 16).then_some(number)
     }
 
-    /// Writes it to where `room` begins, which has to be long enough; gives the number of digits.
+    /// Its digits, and how many of these octets they are. Made by moves of fixed sizes: a copy of some length or other
+    /// costs more than the digits do.
     #[inline]
-    pub fn write(self, room: &mut [u8]) -> usize {
+    pub fn digits(self) -> ([u8; 16], usize) {
         let Hex(number, least) = self;
         let count = (16 - number.leading_zeros() as usize / 4).max(least.clamp(1, 16));
-        let (high, low) = (Hex::digits((number >> 32) as u32), Hex::digits(number as u32));
+        let (high, low) = (Hex::eight((number >> 32) as u32), Hex::eight(number as u32));
+        let mut digits = [b'0'; 16];
         match count.checked_sub(8) {
             Some(more) => {
-                room[..more].copy_from_slice(&high[8 - more..]);
-                room[more..count].copy_from_slice(&low);
+                // Eight of these may be too many: the lower ones take their place.
+                let shifted = high.checked_shl(8 * (8 - more) as u32).unwrap_or_default();
+                digits[..8].copy_from_slice(&shifted.to_be_bytes());
+                digits[more..more + 8].copy_from_slice(&low.to_be_bytes());
             }
-            None => room[..count].copy_from_slice(&low[8 - count..]),
+            None => digits[..8].copy_from_slice(&(low << (8 * (8 - count))).to_be_bytes()),
         }
-        count
+        (digits, count)
     }
 
-    /// The eight digits of a number.
-    fn digits(number: u32) -> [u8; 8] {
+    /// The eight digits of a number, the first in the highest octet.
+    fn eight(number: u32) -> u64 {
         const ONES: u64 = 0x0101_0101_0101_0101;
         // The nibbles move apart, one into each octet; then all of them become letters at once.
         let n = u64::from(number);
@@ -130,7 +134,7 @@ impl Hex {
         let n = (n | n << 8) & 0x00ff_00ff_00ff_00ff;
         let n = (n | n << 4) & 0x0f0f_0f0f_0f0f_0f0f;
         let letters = (n + 6 * ONES) >> 4 & ONES;
-        (n + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
+        n + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)
     }
 }
 
@@ -150,9 +154,8 @@ const DIGITS: [u8; 256] = {
 
 impl Value for Hex {
     fn put(&self, out: &mut Vec<u8>) {
-        let mut text = [0; 16];
-        let length = self.write(&mut text);
-        out.extend_from_slice(&text[..length]);
+        let (digits, count) = self.digits();
+        out.extend_from_slice(&digits[..count]);
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::head::{Head, Name};
 use super::{Message, Value};
 use crate::sip::StatusCode;
-use crate::sip::blocks::{count_odd, is_printable};
+use crate::sip::blocks::count_odd;
 use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
 use crate::sip::scan::split;
 
@@ -99,6 +99,9 @@ impl<'b> Writer<'b> {
 
     /// Appends header lines that were written before.
     pub fn lines(&mut self, lines: &HeaderLines) -> &mut Self {
+        if lines.0.is_empty() {
+            return self;
+        }
         self.look();
         self.out.extend_from_slice(&lines.0);
         self.begun = self.out.len();
@@ -133,31 +136,11 @@ fn clean(line: &[u8], out: &mut Vec<u8>) {
 pub struct HeaderLines(Vec<u8>);
 
 impl HeaderLines {
-    /// None yet, in memory that was used before.
-    pub fn in_room(mut room: Vec<u8>) -> HeaderLines {
-        room.clear();
-        HeaderLines(room)
-    }
-
-    /// Their memory, for others.
-    pub fn into_room(self) -> Vec<u8> {
-        self.0
-    }
-
     /// Appends a header.
-    #[inline(always)]
     pub fn add(&mut self, name: &str, value: impl Value) {
-        let begun = self.0.len();
-        (name, ": ", value).put(&mut self.0);
-        self.end_line(begun);
-    }
-
-    fn end_line(&mut self, begun: usize) {
-        if !is_printable(&self.0[begun..], b' ', []) {
-            let written = self.0.split_off(begun);
-            clean(&written, &mut self.0);
-        }
-        self.0.extend_from_slice(b"\r\n");
+        let mut writer = Writer::behind(&mut self.0);
+        writer.header(name, value);
+        writer.look();
     }
 }
 
