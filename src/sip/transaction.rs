@@ -3,6 +3,7 @@
 //! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer, in
 //! whatever form its owner can give it again.
 
+mod index;
 mod memory;
 mod server;
 

@@ -1,12 +1,11 @@
 //! The requests of the last half minute in the order in which they came, and ways to find one.
 //!
-//! There may be a million of them, seldom looked at again. So a new one goes where the last one went, and what leads
-//! to it are four octets in an index: looking something up, and forgetting it in the end, touch little memory.
+//! There may be a million of them, seldom looked at again. So a new one goes where the last one went, the oldest go
+//! without anything else being looked at, and finding out that one has not come before looks at one line of memory.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 
-use hashbrown::HashTable;
+use super::index::{Index, MOST_LIVE, known};
 
 /// How far a remembered request has come.
 #[derive(Clone, Debug)]
@@ -15,6 +14,8 @@ pub(super) enum Stage<A> {
     Working,
     Answered(A),
     Merged,
+    /// It is as if it had never come.
+    Forgotten,
 }
 
 /// A request.
@@ -24,126 +25,133 @@ struct Entry<A> {
     ends: u64,
     key: u64,
     /// What it has in common with requests that are merged with it, if that is looked for.
-    trace: Option<NonZeroU64>,
+    trace: Option<u64>,
     stage: Stage<A>,
+}
+
+/// The requests themselves, numbered.
+#[derive(Debug)]
+struct Ring<A> {
+    /// In the order in which they end.
+    entries: VecDeque<Entry<A>>,
+    /// The number of the first. They are counted up, and begin anew after 2^32.
+    first: u32,
+}
+
+impl<A> Ring<A> {
+    /// Which of the entries has the number of which this much is known; there may be none of it.
+    fn place(&self, number: u32) -> usize {
+        known(number.wrapping_sub(self.first)) as usize
+    }
+
+    fn get(&self, number: u32) -> Option<&Entry<A>> {
+        self.entries.get(self.place(number)).filter(|entry| !matches!(entry.stage, Stage::Forgotten))
+    }
+
+    /// Whether there is one of this number, be it forgotten or not.
+    fn holds(&self, number: u32) -> bool {
+        self.place(number) < self.entries.len()
+    }
+
+    /// The number of the next one, which nothing has yet.
+    fn next(&self) -> u32 {
+        self.first.wrapping_add(self.entries.len() as u32)
+    }
 }
 
 /// What is remembered. Keys are hashes already, and are taken as they are.
 #[derive(Debug)]
 pub(super) struct Memory<A> {
-    /// In the order in which they end. Those that have been forgotten before are in none of the indices.
-    ring: VecDeque<Entry<A>>,
-    /// The number of the first. They are counted up, and begin anew after 2^32.
-    first: u32,
-    /// Numbers by key, and by trace.
-    by_key: HashTable<u32>,
-    by_trace: HashTable<u32>,
+    ring: Ring<A>,
+    by_key: Index,
+    by_trace: Index,
 }
 
 impl<A> Default for Memory<A> {
     fn default() -> Memory<A> {
-        Memory { ring: VecDeque::new(), first: 0, by_key: HashTable::new(), by_trace: HashTable::new() }
+        let ring = Ring { entries: VecDeque::new(), first: 0 };
+        Memory { ring, by_key: Index::default(), by_trace: Index::default() }
     }
-}
-
-fn nonzero(trace: u64) -> NonZeroU64 {
-    NonZeroU64::new(trace).unwrap_or(NonZeroU64::MIN)
 }
 
 impl<A> Memory<A> {
     /// Forgets what has ended, and more if there is no room for another one.
     pub(super) fn make_room(&mut self, now: u64, most: usize) {
-        while let Some(entry) = self.ring.front() {
-            if entry.ends > now && self.by_key.len() < most && self.ring.len() / 2 < most {
-                break;
-            }
-            let (key, trace, number) = (entry.key, entry.trace, self.first);
-            self.unlist(key, trace, number);
-            self.ring.pop_front();
-            self.first = self.first.wrapping_add(1);
+        let Ring { entries, first } = &mut self.ring;
+        let most = most.min(MOST_LIVE);
+        while entries.front().is_some_and(|entry| entry.ends <= now || entries.len() >= most) {
+            entries.pop_front();
+            *first = first.wrapping_add(1);
         }
         // A storm is over, and what it took can be given back.
-        if self.ring.capacity() > 1_024 && self.ring.len() < self.ring.capacity() / 8 {
-            let Memory { ring, first, by_key, by_trace } = self;
-            let room = 2 * ring.len();
-            ring.shrink_to(room);
-            by_key.shrink_to(room, |number| key_of(ring, *first, *number));
-            by_trace.shrink_to(room, |number| trace_of(ring, *first, *number));
+        if entries.capacity() > 1_024 && entries.len() < entries.capacity() / 8 {
+            entries.shrink_to(2 * entries.len());
+            self.list(2 * self.ring.entries.len());
         }
     }
 
     /// When a request ends, and how far it has come.
     pub(super) fn find(&self, key: u64) -> Option<(u64, &Stage<A>)> {
-        let number = self.by_key.find(key, |number| key_of(&self.ring, self.first, *number) == key)?;
-        self.ring.get(number.wrapping_sub(self.first) as usize).map(|entry| (entry.ends, &entry.stage))
+        self.ring.get(self.number(key)?).map(|entry| (entry.ends, &entry.stage))
+    }
+
+    fn number(&self, key: u64) -> Option<u32> {
+        self.by_key.find(key, |number| self.ring.get(number).is_some_and(|entry| entry.key == key))
     }
 
     /// Whether a request with this trace has come.
     pub(super) fn has_trace(&self, trace: u64) -> bool {
-        let trace = nonzero(trace).get();
-        self.by_trace.find(trace, |number| trace_of(&self.ring, self.first, *number) == trace).is_some()
+        let is = |number| self.ring.get(number).is_some_and(|entry| entry.trace == Some(trace));
+        self.by_trace.find(trace, is).is_some()
     }
 
     /// Remembers a request that was not found, and its trace if there is one that was not found either.
     pub(super) fn push(&mut self, ends: u64, key: u64, trace: Option<u64>, stage: Stage<A>) {
-        let Memory { ring, first, by_key, by_trace } = self;
-        let number = first.wrapping_add(ring.len() as u32);
-        let trace = trace.map(nonzero);
-        by_key.insert_unique(key, number, |number| key_of(ring, *first, *number));
-        if let Some(trace) = trace {
-            by_trace.insert_unique(trace.get(), number, |number| trace_of(ring, *first, *number));
+        if self.ring.entries.len() >= self.by_key.room() {
+            self.list(2 * self.ring.entries.len());
         }
-        ring.push_back(Entry { ends, key, trace, stage });
+        let Memory { ring, by_key, by_trace } = self;
+        let number = ring.next();
+        by_key.insert(key, number, |other| ring.holds(other));
+        if let Some(trace) = trace {
+            by_trace.insert(trace, number, |other| ring.holds(other));
+        }
+        ring.entries.push_back(Entry { ends, key, trace, stage });
+    }
+
+    /// Makes the indices anew, with room for so many.
+    fn list(&mut self, room: usize) {
+        let Memory { ring, by_key, by_trace } = self;
+        (*by_key, *by_trace) = (Index::with_room(room), Index::with_room(room));
+        for (n, entry) in (0..).zip(&ring.entries) {
+            let number = ring.first.wrapping_add(n);
+            by_key.insert(entry.key, number, |other| ring.holds(other));
+            if let Some(trace) = entry.trace {
+                by_trace.insert(trace, number, |other| ring.holds(other));
+            }
+        }
     }
 
     /// A request has come this far, if it is still known.
     pub(super) fn set(&mut self, key: u64, stage: Stage<A>) {
-        let found = self.by_key.find(key, |number| key_of(&self.ring, self.first, *number) == key);
-        if let Some(entry) = found.and_then(|number| self.ring.get_mut(number.wrapping_sub(self.first) as usize)) {
+        let place = self.number(key).map(|number| self.ring.place(number));
+        if let Some(entry) = place.and_then(|place| self.ring.entries.get_mut(place)) {
             entry.stage = stage;
         }
     }
 
     /// Forgets a request before its time.
     pub(super) fn forget(&mut self, key: u64) {
-        let Some(number) = self.by_key.find(key, |n| key_of(&self.ring, self.first, *n) == key).copied() else {
-            return;
-        };
-        let place = number.wrapping_sub(self.first) as usize;
-        let trace = self.ring.get(place).and_then(|entry| entry.trace);
-        self.unlist(key, trace, number);
-        if place + 1 == self.ring.len() {
-            self.ring.pop_back();
+        self.set(key, Stage::Forgotten);
+        while self.ring.entries.back().is_some_and(|entry| matches!(entry.stage, Stage::Forgotten)) {
+            self.ring.entries.pop_back();
         }
     }
 
-    /// How many can be found.
+    /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.by_key.len()
+        self.ring.entries.len()
     }
-
-    fn unlist(&mut self, key: u64, trace: Option<NonZeroU64>, number: u32) {
-        if let Ok(found) = self.by_key.find_entry(key, |n| *n == number) {
-            found.remove();
-        }
-        if let Some(trace) = trace
-            && let Ok(found) = self.by_trace.find_entry(trace.get(), |n| *n == number)
-        {
-            found.remove();
-        }
-    }
-}
-
-fn entry_of<A>(ring: &VecDeque<Entry<A>>, first: u32, number: u32) -> Option<&Entry<A>> {
-    ring.get(number.wrapping_sub(first) as usize)
-}
-
-fn key_of<A>(ring: &VecDeque<Entry<A>>, first: u32, number: u32) -> u64 {
-    entry_of(ring, first, number).map_or(0, |entry| entry.key)
-}
-
-fn trace_of<A>(ring: &VecDeque<Entry<A>>, first: u32, number: u32) -> u64 {
-    entry_of(ring, first, number).and_then(|entry| entry.trace).map_or(0, NonZeroU64::get)
 }
 
 #[cfg(test)]
@@ -156,7 +164,8 @@ mod tests {
 
     #[test]
     fn numbers_that_begin_anew_lead_where_they_should() {
-        let mut memory = Memory { first: u32::MAX - 2, ..Memory::default() };
+        let mut memory = Memory::default();
+        memory.ring.first = u32::MAX - 2;
         for key in 1..=6 {
             memory.push(key, key, Some(100 + key), Stage::Answered(key as u32));
         }
@@ -171,19 +180,32 @@ mod tests {
     }
 
     #[test]
+    fn each_of_many_is_found_for_as_long_as_it_is_there() {
+        let mut memory = Memory::default();
+        for n in 1..=200_000_u64 {
+            memory.make_room(n, 10_000);
+            let key = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            assert!(memory.find(key).is_none() && !memory.has_trace(!key));
+            memory.push(n + 8_000, key, Some(!key), Stage::Answered(n as u32));
+            let old = n.saturating_sub(7_999).max(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            assert!(memory.find(old).is_some() && memory.has_trace(!old), "{n}");
+        }
+    }
+
+    #[test]
     fn what_was_forgotten_before_its_time_is_nowhere_and_takes_no_room_for_long() {
         let mut memory = Memory::default();
         for key in 1..=100_000 {
             memory.push(32_000, key, Some(key), Stage::<u32>::Working);
             memory.forget(key);
         }
-        assert_eq!((memory.ring.len(), memory.len()), (0, 0));
+        assert_eq!(memory.len(), 0);
         (1..=3).for_each(|key| memory.push(key, key, Some(key), Stage::Working));
         memory.forget(2);
         assert_eq!((keys(&memory, 0..10), memory.has_trace(2)), (vec![1, 3], false));
         memory.push(4, 2, Some(2), Stage::Working);
         memory.make_room(3, 100);
-        assert_eq!((keys(&memory, 0..10), memory.has_trace(2), memory.ring.len()), (vec![2], true, 1));
+        assert_eq!((keys(&memory, 0..10), memory.has_trace(2), memory.len()), (vec![2], true, 1));
     }
 
     #[test]
@@ -196,6 +218,6 @@ mod tests {
         assert_eq!((memory.len(), memory.find(40_000).is_none(), memory.find(40_001).is_some()), (10_000, true, true));
         memory.make_room(49_990, 10_000);
         assert_eq!(keys(&memory, 0..60_000), (49_991..=50_000).collect::<Vec<_>>());
-        assert!(memory.ring.capacity() < 100 && memory.by_key.capacity() < 100 && memory.by_trace.capacity() < 100);
+        assert!(memory.ring.entries.capacity() < 100 && memory.by_key.room() < 100 && memory.by_trace.room() < 100);
     }
 }
