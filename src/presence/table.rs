@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::numbers::Numbers;
 use super::presentity::{Presentity, State};
 use super::{AccountNo, Aor};
 
@@ -24,7 +25,7 @@ use super::{AccountNo, Aor};
 #[derive(Debug)]
 pub struct Table {
     by_aor: DashMap<ByAor, (), RandomState>,
-    by_number: DashMap<u32, Arc<Presentity>, RandomState>,
+    by_number: Numbers,
     accounts: Box<[Account]>,
     next_number: AtomicU32,
     subscriptions: AtomicUsize,
@@ -100,7 +101,7 @@ impl Table {
     pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
         Table {
             by_aor: DashMap::default(),
-            by_number: DashMap::default(),
+            by_number: Numbers::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
             next_number: AtomicU32::new(1),
             subscriptions: AtomicUsize::new(0),
@@ -120,7 +121,7 @@ impl Table {
 
     /// Does something with the presentity of this number if it still exists.
     pub fn with_number<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
-        let presentity = self.by_number.get(&number).map(|entry| Arc::clone(&entry))?;
+        let presentity = self.by_number.get(number)?;
         self.locked(&presentity, f)
     }
 
@@ -228,7 +229,7 @@ impl Table {
         }
         let number = loop {
             let number = self.next_number.fetch_add(1, Relaxed);
-            if !self.by_number.contains_key(&number) {
+            if self.by_number.get(number).is_none() {
                 break number;
             }
         };
@@ -239,7 +240,7 @@ impl Table {
     fn enter(&self, of_account: &mut BTreeSet<ByUser>, presentity: Presentity) -> Arc<Presentity> {
         let presentity = Arc::new(presentity);
         of_account.insert(ByUser(Arc::clone(&presentity)));
-        self.by_number.insert(presentity.number, Arc::clone(&presentity));
+        self.by_number.insert(Arc::clone(&presentity));
         self.by_aor.insert(ByAor(Arc::clone(&presentity)), ());
         presentity
     }
@@ -254,7 +255,7 @@ impl Table {
         let aor = &presentity.aor;
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
         of_account.remove(&*aor.user);
-        self.by_number.remove(&presentity.number);
+        self.by_number.remove(presentity.number);
         self.by_aor.remove(aor);
     }
 }

@@ -187,11 +187,13 @@ impl Worker {
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
         let mut out = Outbox::default();
         loop {
-            // The clock is read when a datagram is there, not when the wait for it began.
+            // The clock is read when datagrams are there, not when the wait for them began.
+            let mut now = None;
             let received = socket
                 .receive(|source, bytes| {
                     self.hub.shared().came(source, bytes);
-                    self.notifier.receive(self.clock.now(), source, bytes, &mut out);
+                    let now = *now.get_or_insert_with(|| self.clock.now());
+                    self.notifier.receive(now, source, bytes, &mut out);
                 })
                 .await;
             if let Err(e) = received {

@@ -1,0 +1,94 @@
+//! Presentities by number.
+//!
+//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. Numbers are given
+//! out one after the other, so they are kept in pages, like the memory of a machine: what leads to the pages stays in
+//! the processor's cache, and one look into memory is left where a hash table needs two.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use foldhash::quality::RandomState;
+
+use super::presentity::Presentity;
+
+/// So many numbers are in a page. A single presentity that stays while all others of its page go holds 512 octets.
+const PAGE: u32 = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    pages: DashMap<u32, Page, RandomState>,
+}
+
+#[derive(Debug)]
+struct Page {
+    places: Box<[Option<Arc<Presentity>>; PAGE as usize]>,
+    /// How many of them are taken.
+    taken: u32,
+}
+
+impl Page {
+    fn empty() -> Page {
+        Page { places: Box::new([const { None }; PAGE as usize]), taken: 0 }
+    }
+
+    fn place(&mut self, number: u32) -> &mut Option<Arc<Presentity>> {
+        &mut self.places[(number % PAGE) as usize]
+    }
+}
+
+impl Numbers {
+    /// The presentity of this number.
+    pub(super) fn get(&self, number: u32) -> Option<Arc<Presentity>> {
+        self.pages.get(&(number / PAGE))?.places[(number % PAGE) as usize].clone()
+    }
+
+    /// Puts a presentity in the place of its number.
+    pub(super) fn insert(&self, presentity: Arc<Presentity>) {
+        let number = presentity.number;
+        let mut page = self.pages.entry(number / PAGE).or_insert_with(Page::empty);
+        if page.place(number).replace(presentity).is_none() {
+            page.taken += 1;
+        }
+    }
+
+    /// Takes the presentity of a number out.
+    pub(super) fn remove(&self, number: u32) {
+        self.pages.remove_if_mut(&(number / PAGE), |_, page| {
+            if page.place(number).take().is_some() {
+                page.taken -= 1;
+            }
+            page.taken == 0
+        });
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pages.iter().map(|page| page.taken as usize).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::{AccountNo, Aor};
+
+    #[test]
+    fn a_presentity_is_found_by_its_number_and_pages_go_with_the_last_of_them() {
+        let numbers = Numbers::default();
+        let all = [1, PAGE - 1, PAGE, 7 * PAGE + 3, u32::MAX];
+        for number in all {
+            let aor = Aor::of(AccountNo(0), &number.to_string()).unwrap();
+            numbers.insert(Arc::new(Presentity::new(number, aor, "acme.test")));
+        }
+        assert_eq!((numbers.len(), numbers.pages.len()), (5, 4));
+        assert!(all.iter().all(|number| numbers.get(*number).unwrap().number == *number));
+        assert!([0, 2, 5 * PAGE].iter().all(|number| numbers.get(*number).is_none()));
+        for (number, pages) in all.into_iter().zip([4, 3, 2, 1, 0]) {
+            numbers.remove(number);
+            numbers.remove(number);
+            assert!(numbers.get(number).is_none());
+            assert_eq!(numbers.pages.len(), pages);
+        }
+    }
+}
