@@ -12,7 +12,7 @@ use crate::package::PackageId;
 use crate::presence::Tick;
 use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Delivery, InFlight, Place, Subscription};
+use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Subscription};
 use crate::sip::Transport;
 use crate::transport::{Destination, Source};
 
@@ -222,7 +222,7 @@ impl Notifier {
         let transport = match &flight.to {
             Destination::Datagram { .. } => Transport::Udp,
             Destination::Connection(remote) => self.settings.routing.listener(remote.listener).transport,
-            Destination::Flow { .. } if flight.detour => Transport::Tcp,
+            Destination::Flow { .. } if flight.carried == Carried::ByDetour => Transport::Tcp,
             Destination::Flow { .. } => source.transport,
         };
         let note = Note::Notified {

@@ -6,7 +6,7 @@ use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Delivery, Subscription};
+use crate::presence::subscription::{Carried, Delivery, Subscription};
 use crate::sip::Transport;
 use crate::transport::{Destination, ListenerNo, Remote};
 
@@ -80,7 +80,7 @@ impl Notifier {
                 }
                 if let Delivery::InFlight(flight) = &subscription.delivery {
                     // What takes the place of another NOTIFY goes the same way: it does not get more time by waiting.
-                    return Some(if flight.detour { straight } else { flight.to.clone() });
+                    return Some(if flight.carried == Carried::ByDetour { straight } else { flight.to.clone() });
                 }
                 subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
                 self.watch_delivery(now, subscription, until);

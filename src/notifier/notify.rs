@@ -7,7 +7,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Delivery, InFlight, NEVER, Place, Revision, Subscription};
+use crate::presence::subscription::{Carried, Delivery, InFlight, NEVER, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -71,7 +71,7 @@ impl Notifier {
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document = Document { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, detour, slim } = self.write_notify(now, subscription, to, &document, &mut out.pool);
+        let Letter { to, bytes, carried } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
@@ -93,9 +93,8 @@ impl Notifier {
             tail,
             fingerprint,
             size,
-            slim,
             to,
-            detour,
+            carried,
             copies,
             sent_at,
             transaction,
@@ -165,7 +164,7 @@ impl Notifier {
             return flight.transaction.proceed(now.0);
         }
         self.note_answered(now, place, from, flight, status);
-        if status == NO_ANSWER && flight.detour {
+        if status == NO_ANSWER && flight.carried == Carried::ByDetour {
             // The phone takes no connections, it seems: the same news once more, in a datagram however large.
             subscription.phone.wants_datagrams();
             subscription.delivery = Delivery::Idle;

@@ -68,9 +68,7 @@ impl Pool {
         write(&mut self.message, &mut self.own);
         self.blocks.keep(&self.message)
     }
-}
 
-impl Pool {
     /// What was written has been sent: what nobody has kept of it is written over.
     pub fn rewind(&mut self) {
         let whole = self.blocks.size;

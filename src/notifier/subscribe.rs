@@ -383,7 +383,8 @@ fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> R
         return Err(several());
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
-    let contact = match NameAddr::read_plain(first) {
+    let contact = match NameAddr::read_plain(first).filter(|contact| contact.params.is_empty()) {
+        // As most phones write it: there is nothing more in it.
         Some(contact) => contact,
         None => {
             let mut all = list(first);
@@ -391,12 +392,9 @@ fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> R
             if all.next().is_some() {
                 return Err(several());
             }
-            NameAddr::read(first).ok_or_else(malformed)?
+            NameAddr::read(first).filter(|_| !has_stray_separators(first)).ok_or_else(malformed)?
         }
     };
-    if !contact.params.is_empty() && has_stray_separators(contact.text) {
-        return Err(malformed());
-    }
     if known == Some(contact.uri) && !is_sips(contact.uri) {
         return Ok(Some(contact));
     }

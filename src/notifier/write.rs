@@ -14,7 +14,7 @@ use super::{Notifier, Pool};
 use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, StateTag};
-use crate::presence::subscription::{InFlight, MaxRate, Subscription};
+use crate::presence::subscription::{Carried, InFlight, MaxRate, Subscription};
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::user_of;
@@ -51,10 +51,8 @@ pub(super) struct Document<'a> {
 pub(super) struct Letter {
     pub(super) to: Destination,
     pub(super) bytes: Bytes,
-    /// It goes over a connection only because it is large.
-    pub(super) detour: bool,
-    /// It has short header names.
-    pub(super) slim: bool,
+    /// What was done about its size.
+    pub(super) carried: Carried,
 }
 
 /// How large NOTIFYs of subscriptions over UDP were carried, counted from the start.
@@ -104,43 +102,33 @@ impl Notifier {
         let no = listener_of(&to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
-            return Letter { to, bytes, detour: false, slim: false };
+            return Letter { to, bytes, carried: Carried::Plainly };
         }
         let size = bytes.len();
         let slim = slim(&bytes);
-        let (letter, carried, count) = if slim.len() <= LARGE {
-            (
-                Letter { to, bytes: slim.into(), detour: false, slim: true },
-                "with short header names",
-                &self.large.slimmed,
-            )
+        let (letter, how, count) = if slim.len() <= LARGE {
+            let letter = Letter { to, bytes: slim.into(), carried: Carried::Slim };
+            (letter, "with short header names", &self.large.slimmed)
         } else if let Some((to, via)) = self.connection_for(subscription, &to) {
             // The Contact is that of the dialog, which goes on over UDP.
             let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
-            match to {
-                Destination::Flow { .. } => (
-                    Letter { to, bytes, detour: true, slim: false },
-                    "over a connection of the phone",
-                    &self.large.on_flow,
-                ),
-                _ => (
-                    Letter { to, bytes, detour: true, slim: false },
-                    "over a connection of ours",
-                    &self.large.on_connection,
-                ),
-            }
+            let (how, count) = match to {
+                Destination::Flow { .. } => ("over a connection of the phone", &self.large.on_flow),
+                _ => ("over a connection of ours", &self.large.on_connection),
+            };
+            (Letter { to, bytes, carried: Carried::ByDetour }, how, count)
         } else {
             // Short names would save nothing now, and there are phones that have never seen them.
-            (Letter { to, bytes, detour: false, slim: false }, "in fragments", &self.large.fragmented)
+            (Letter { to, bytes, carried: Carried::Plainly }, "in fragments", &self.large.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
         let watcher = subscription.dialog.remote();
-        tracing::debug!(watcher, size, carried, "a NOTIFY is too large for a datagram");
+        tracing::debug!(watcher, size, carried = how, "a NOTIFY is too large for a datagram");
         letter
     }
 
-    /// The NOTIFY under way once more, octet by octet as it was, and where it goes: nothing that it tells has changed, or
-    /// another would go in its place.
+    /// The NOTIFY under way once more, octet by octet as it was: nothing that it tells has changed, or another would go in its
+    /// place.
     pub(super) fn write_again(
         &self,
         presentity: &Presentity,
@@ -154,8 +142,9 @@ impl Notifier {
         let document = Document { entity, tag, version, tail };
         let no = listener_of(&flight.to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(sent_at, subscription, &document, (no, no), out, own));
-        debug_assert!(flight.slim || bytes.len() == flight.size as usize, "it is not what it was");
-        if flight.slim { slim(&bytes).into() } else { bytes }
+        let bytes = if flight.carried == Carried::Slim { slim(&bytes).into() } else { bytes };
+        debug_assert_eq!(bytes.len(), flight.size as usize, "it is not what it was");
+        bytes
     }
 
     /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by. None to an address that has

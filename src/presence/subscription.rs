@@ -238,12 +238,10 @@ pub struct InFlight {
     pub fingerprint: u64,
     /// How long it was (octets). The message itself is not kept: to be repeated it is written again from what is here.
     pub size: u32,
-    /// It was written with short header names.
-    pub slim: bool,
     /// Where it went.
     pub to: Destination,
-    /// It went over a connection only because it is large.
-    pub detour: bool,
+    /// What was done about its size.
+    pub carried: Carried,
     /// How many more copies of it, or NOTIFYs in its place, have left without an answer.
     pub copies: u8,
     /// When it first left.
@@ -254,6 +252,17 @@ pub struct InFlight {
     pub failures: u32,
     /// It says that the subscription has ended.
     pub last: bool,
+}
+
+/// How a NOTIFY is carried that may be too large for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// As any other.
+    Plainly,
+    /// With short header names.
+    Slim,
+    /// Over a connection that only large ones take.
+    ByDetour,
 }
 
 /// A NOTIFY that was answered, or to which no answer came in time.

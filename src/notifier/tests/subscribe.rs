@@ -287,6 +287,8 @@ fn a_request_that_is_refused_leaves_nothing_behind() {
         (400, "From: <sip:watcher@acme.test>", "From: <sip:acme.test>"),
         (400, "Contact: <sip:watcher@", "X: <sip:watcher@"),
         (400, "Contact: ", "Contact: <sip:x@127.0.0.1>, "),
+        (400, "Contact: ", "Contact: <sip:watcher@127.0.0.1>;;x=1\r\nX: "),
+        (400, "Contact: ", "Contact: <sip:watcher@127.0.0.1>;;\r\nX: "),
         (400, "Contact: <sip:watcher@", "Contact: <mailto:watcher@"),
         (416, "SUBSCRIBE sip:", "SUBSCRIBE soap:"),
         (415, "Content-Length: 0\r\n\r\n", "Content-Type: application/simple-filter+xml\r\nContent-Length: 1\r\n\r\nx"),
