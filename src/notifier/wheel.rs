@@ -4,13 +4,14 @@
 //! comes up early, its owner files it again. Whoever goes takes his entries out, so that phones that come and go by
 //! the thousand leave nothing behind.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::presence::Tick;
 use crate::presence::publication::PublicationNo;
+use crate::sip::transaction::T1;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +45,80 @@ pub(super) struct Wheel {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-/// By time: whose, and what about it.
-type Shard = BTreeMap<u64, Bucket>;
+#[derive(Debug, Default)]
+struct Shard {
+    /// By time: whose, and what about it.
+    buckets: BTreeMap<u64, Bucket>,
+    /// The first looks at NOTIFYs: due half a second ([`T1`]) after they were filed, and nearly all taken out long before. So
+    /// they come one behind the other, and are found by when they are due.
+    queue: VecDeque<Queued>,
+}
+
+/// A look at a NOTIFY.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    at: u64,
+    presentity: u32,
+    slot: u32,
+    /// It was taken out.
+    gone: bool,
+}
+
+impl Shard {
+    fn file(&mut self, now: u64, at: u64, presentity: u32, watch: Watch) {
+        // One that is far away would have all others after it wait elsewhere.
+        let next = at <= now + T1 + FINE && self.queue.back().is_none_or(|last| last.at <= at);
+        match watch {
+            Watch::Delivery(slot) if next => {
+                self.queue.push_back(Queued { at, presentity, slot, gone: false });
+            }
+            _ => self.buckets.entry(at).or_default().insert(presentity, watch),
+        }
+    }
+
+    fn cancel(&mut self, at: u64, presentity: u32, watch: Watch) {
+        if let Watch::Delivery(slot) = watch {
+            let from = self.queue.partition_point(|queued| queued.at < at);
+            let same_time = self.queue.range_mut(from..).take_while(|queued| queued.at == at);
+            let mut live = same_time.filter(|queued| !queued.gone);
+            if let Some(queued) = live.find(|queued| (queued.presentity, queued.slot) == (presentity, slot)) {
+                queued.gone = true;
+                while self.queue.pop_front_if(|first| first.gone).is_some() {}
+                return;
+            }
+        }
+        if let Some(bucket) = self.buckets.get_mut(&at) {
+            bucket.remove(presentity, watch);
+            if bucket.len() == 0 {
+                self.buckets.remove(&at);
+            }
+        }
+    }
+
+    /// Takes out what is due at `now`, in an order of its own, so that a simulation can be replayed.
+    fn take_due(&mut self, now: u64, due: &mut Vec<Entry>) {
+        let from = due.len();
+        while let Some(bucket) = self.buckets.first_entry().filter(|bucket| *bucket.key() <= now) {
+            let at = Tick(*bucket.key());
+            let entries = bucket.remove().into_entries();
+            due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
+        }
+        while let Some(Queued { at, presentity, slot, gone }) = self.queue.pop_front_if(|first| first.at <= now) {
+            if !gone {
+                due.push(Entry { at: Tick(at), presentity, watch: Watch::Delivery(slot) });
+            }
+        }
+        due[from..].sort_unstable_by_key(|entry| (entry.at, entry.presentity, entry.watch));
+        while self.queue.pop_front_if(|first| first.gone).is_some() {}
+    }
+
+    /// When something is due next.
+    fn next(&self) -> Option<u64> {
+        // Those at the front that are gone have been let go.
+        let queued = self.queue.front().map(|first| first.at);
+        self.buckets.first_key_value().map(|(at, _)| *at).into_iter().chain(queued).min()
+    }
+}
 
 /// What comes up at one time. Nearly all of it concerns subscriptions, of which there are millions: these are kept as the
 /// number of the presentity and the slot, with the kind in the two bits that no slot needs.
@@ -121,19 +194,13 @@ impl Wheel {
     pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
-        self.shard(presentity).lock().entry(at.0).or_default().insert(presentity, watch);
+        self.shard(presentity).lock().file(now.0, at.0, presentity, watch);
         at
     }
 
     /// Takes an entry out that was filed for `at`; nothing happens if it has come up already.
     pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
-        let mut shard = self.shard(presentity).lock();
-        if let Some(bucket) = shard.get_mut(&at.0) {
-            bucket.remove(presentity, watch);
-            if bucket.len() == 0 {
-                shard.remove(&at.0);
-            }
-        }
+        self.shard(presentity).lock().cancel(at.0, presentity, watch);
     }
 
     fn shard(&self, presentity: u32) -> &Mutex<Shard> {
@@ -143,31 +210,23 @@ impl Wheel {
     /// Takes out everything due at `now`.
     pub(super) fn take_due(&self, now: Tick) -> Vec<Entry> {
         let mut due = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            while let Some(bucket) = shard.first_entry() {
-                if *bucket.key() > now.0 {
-                    break;
-                }
-                let at = Tick(*bucket.key());
-                // In an order of their own, so that a simulation can be replayed.
-                let mut entries = bucket.remove().into_entries();
-                entries.sort_unstable();
-                due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
-            }
-        }
+        self.shards.iter().for_each(|shard| shard.lock().take_due(now.0, &mut due));
         due
     }
 
     /// How many entries are filed.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().values().map(Bucket::len).sum::<usize>()).sum()
+        let count = |shard: &Shard| {
+            let queued = shard.queue.iter().filter(|queued| !queued.gone).count();
+            queued + shard.buckets.values().map(Bucket::len).sum::<usize>()
+        };
+        self.shards.iter().map(|shard| count(&shard.lock())).sum()
     }
 
     /// When something is due next; none while nothing is filed.
     pub(super) fn next(&self) -> Option<Tick> {
-        self.shards.iter().filter_map(|shard| shard.lock().first_key_value().map(|(at, _)| Tick(*at))).min()
+        self.shards.iter().filter_map(|shard| shard.lock().next()).min().map(Tick)
     }
 }
 
@@ -207,6 +266,25 @@ mod tests {
         let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != Watch::Awakening(7)).collect();
         expected.sort_unstable();
         assert_eq!(due, expected);
+    }
+
+    #[test]
+    fn looks_at_notifys_come_up_in_order_whenever_they_were_filed_and_not_once_they_are_taken_out() {
+        let wheel = Wheel::default();
+        let slots = [(3, 500), (1, 500), (2, 300), (4, 1_000), (5, 400), (6, 1_000), (7, 510)];
+        // All of one shard.
+        let filed = slots.map(|(slot, at)| (slot, wheel.file(Tick(0), Tick(at), 7, Watch::Delivery(slot))));
+        assert_eq!((wheel.next(), wheel.len()), (Some(Tick(300)), 7));
+        for (slot, at) in filed {
+            if [1, 2, 6].contains(&slot) {
+                wheel.cancel(at, 7, Watch::Delivery(slot));
+                wheel.cancel(at, 7, Watch::Delivery(slot));
+            }
+        }
+        assert_eq!((wheel.next(), wheel.len()), (Some(Tick(400)), 4));
+        let due: Vec<_> = wheel.take_due(Tick(2_000)).iter().map(|entry| (entry.at.0, entry.watch)).collect();
+        assert_eq!(due, [(400, 5), (500, 3), (510, 7), (1_000, 4)].map(|(at, slot)| (at, Watch::Delivery(slot))));
+        assert_eq!((wheel.next(), wheel.len()), (None, 0));
     }
 
     #[test]
