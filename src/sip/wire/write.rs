@@ -99,12 +99,11 @@ impl<'b> Writer<'b> {
 
     /// Appends header lines that were written before.
     pub fn lines(&mut self, lines: &HeaderLines) -> &mut Self {
-        if lines.0.is_empty() {
-            return self;
+        if let Some(lines) = &lines.0 {
+            self.look();
+            self.out.extend_from_slice(lines);
+            self.begun = self.out.len();
         }
-        self.look();
-        self.out.extend_from_slice(&lines.0);
-        self.begun = self.out.len();
         self
     }
 
@@ -131,14 +130,16 @@ fn clean(line: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Header lines that wait for the message that they go into.
+/// Header lines that wait for the message that they go into. In one word, for most messages have none that wait.
 #[derive(Clone, Debug, Default)]
-pub struct HeaderLines(Vec<u8>);
+#[allow(clippy::box_collection)]
+pub struct HeaderLines(Option<Box<Vec<u8>>>);
 
 impl HeaderLines {
     /// Appends a header.
     pub fn add(&mut self, name: &str, value: impl Value) {
-        let mut writer = Writer::behind(&mut self.0);
+        // All of them at once, nearly always.
+        let mut writer = Writer::behind(self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(192))));
         writer.header(name, value);
         writer.look();
     }
@@ -296,6 +297,24 @@ mod tests {
             w.end();
         });
         assert_eq!(message, "NOTIFY sip:a@b Evil: 1 SIP/2.0\r\nSubject: x body  é\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn whichever_of_many_lines_holds_what_it_must_not_all_others_stay_as_they_are() {
+        for odd in 0..60 {
+            let message = text(|out| {
+                out.extend_from_slice(b"\x07\r\nnot ours\r\n");
+                let mut w = Writer::response(out, &StatusCode::OK, "OK");
+                for line in 0..60 {
+                    w.header("A", (line, if line == odd { "\x01\r\n" } else { "" }, "."));
+                }
+                w.end();
+            });
+            let lines: String =
+                (0..60).map(|line| format!("A: {line}{}.\r\n", if line == odd { "  " } else { "" })).collect();
+            let expected = format!("\x07\r\nnot ours\r\nSIP/2.0 200 OK\r\n{lines}Content-Length: 0\r\n\r\n");
+            assert_eq!(message, expected);
+        }
     }
 
     #[test]
