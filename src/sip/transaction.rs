@@ -15,6 +15,7 @@ pub const T1: u64 = 500;
 pub const T2: u64 = 4_000;
 /// Timers F and J: how long a transaction can last (ms).
 pub const TIMEOUT: u64 = 64 * T1;
+
 /// A non-INVITE client transaction, as far as time is concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTransaction {

@@ -14,8 +14,6 @@ pub(super) enum Stage<A> {
     Working,
     Answered(A),
     Merged,
-    /// It is as if it had never come.
-    Forgotten,
 }
 
 /// A request.
@@ -26,7 +24,8 @@ struct Entry<A> {
     key: u64,
     /// What it has in common with requests that are merged with it, if that is looked for.
     trace: Option<u64>,
-    stage: Stage<A>,
+    /// None once it is forgotten: it is as if it had never come.
+    stage: Option<Stage<A>>,
 }
 
 /// The requests themselves, numbered.
@@ -45,7 +44,7 @@ impl<A> Ring<A> {
     }
 
     fn get(&self, number: u32) -> Option<&Entry<A>> {
-        self.entries.get(self.place(number)).filter(|entry| !matches!(entry.stage, Stage::Forgotten))
+        self.entries.get(self.place(number)).filter(|entry| entry.stage.is_some())
     }
 
     /// Whether there is one of this number, be it forgotten or not.
@@ -92,7 +91,8 @@ impl<A> Memory<A> {
 
     /// When a request ends, and how far it has come.
     pub(super) fn find(&self, key: u64) -> Option<(u64, &Stage<A>)> {
-        self.ring.get(self.number(key)?).map(|entry| (entry.ends, &entry.stage))
+        let entry = self.ring.get(self.number(key)?)?;
+        Some((entry.ends, entry.stage.as_ref()?))
     }
 
     fn number(&self, key: u64) -> Option<u32> {
@@ -116,7 +116,7 @@ impl<A> Memory<A> {
         if let Some(trace) = trace {
             by_trace.insert(trace, number, |other| ring.holds(other));
         }
-        ring.entries.push_back(Entry { ends, key, trace, stage });
+        ring.entries.push_back(Entry { ends, key, trace, stage: Some(stage) });
     }
 
     /// Makes the indices anew, with room for so many.
@@ -134,17 +134,19 @@ impl<A> Memory<A> {
 
     /// A request has come this far, if it is still known.
     pub(super) fn set(&mut self, key: u64, stage: Stage<A>) {
-        let place = self.number(key).map(|number| self.ring.place(number));
-        if let Some(entry) = place.and_then(|place| self.ring.entries.get_mut(place)) {
-            entry.stage = stage;
-        }
+        self.put(key, Some(stage));
     }
 
     /// Forgets a request before its time.
     pub(super) fn forget(&mut self, key: u64) {
-        self.set(key, Stage::Forgotten);
-        while self.ring.entries.back().is_some_and(|entry| matches!(entry.stage, Stage::Forgotten)) {
-            self.ring.entries.pop_back();
+        self.put(key, None);
+        while self.ring.entries.pop_back_if(|entry| entry.stage.is_none()).is_some() {}
+    }
+
+    fn put(&mut self, key: u64, stage: Option<Stage<A>>) {
+        let place = self.number(key).map(|number| self.ring.place(number));
+        if let Some(entry) = place.and_then(|place| self.ring.entries.get_mut(place)) {
+            entry.stage = stage;
         }
     }
 

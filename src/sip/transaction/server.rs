@@ -68,7 +68,7 @@ impl<A: Clone> ServerTransactions<A> {
             return match stage {
                 Stage::Answered(answer) => Seen::Answered(answer.clone()),
                 Stage::Working if now + TIMEOUT >= ends + SLOWED_DOWN => Seen::Stalled,
-                Stage::Working | Stage::Forgotten => Seen::InProgress,
+                Stage::Working => Seen::InProgress,
                 Stage::Merged => Seen::Merged,
             };
         }
