@@ -4,6 +4,7 @@
 //! [`sip`] (the language), [`transport`] (sockets), [`presence`] (the domain), [`directory`] (who is who),
 //! [`package`] (the event packages), [`notifier`] (the application), [`api`] (HTTP), [`server`] (all of it, running).
 
+mod ahead;
 pub mod api;
 pub mod bench;
 pub mod capture;
@@ -15,6 +16,7 @@ pub mod directory;
 pub mod greeting;
 pub mod health;
 pub mod journal;
+mod lanes;
 pub mod notifier;
 pub mod operator;
 pub mod package;

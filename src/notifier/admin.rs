@@ -126,7 +126,7 @@ impl Notifier {
         let realm = self.settings.directory.realm(account);
         let mut full = false;
         self.contained(now, out, |out| {
-            let made = self.table.obtain(&aor, realm, |presentity, state| {
+            let made = self.table.obtain(&aor, realm, None, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
                 state.manual = (manual != CallState::Terminated).then_some(manual);
                 self.spread_news(now, presentity, state, Cause::Set, out);

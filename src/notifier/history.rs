@@ -1,13 +1,19 @@
-//! What has been exchanged with whom, and what changed when and why: one ring for the whole server (law 10).
+//! What has been exchanged with whom, and what changed when and why: one history for the whole server (law 10).
 //!
 //! An entry has a fixed size and refers to subscriptions by their place; bodies are not kept, for the last one can be put
-//! together again. Writing costs a lock that is hardly ever contended and a copy of 48 octets into memory that is there
-//! already. All entries of one subscription are in one shard, so that showing its story looks at that shard alone.
+//! together again. Each thread writes a chapter of its own, and a full one is put behind those of all threads, the
+//! oldest of which makes room. So writing costs a lock that is the thread's own and a copy of 48 octets to where the last
+//! one went, and nobody who reads is waited for: a full chapter does not change any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::Notifier;
 use super::tally::Tally;
+use crate::ahead::fetch_one;
+use crate::lanes::Lanes;
 use crate::package::PackageId;
 use crate::presence::Tick;
 use crate::presence::family::Family;
@@ -16,10 +22,12 @@ use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Subscrip
 use crate::sip::Transport;
 use crate::transport::{Destination, Source};
 
-/// Threads that write at the same moment mostly do so to different ones.
-const SHARDS: usize = 32;
-/// So many entries are looked at in one go.
-const STRIDE: usize = 2_048;
+/// The longest chapter (entries).
+const CHAPTER: usize = 1_024;
+/// There are at least so many chapters where there is room for as many entries.
+const CHAPTERS: usize = 64;
+/// So many entries before one is written its memory is asked for.
+const AHEAD: usize = 4;
 /// What an entry of a presentity itself has in place of a slot.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -67,20 +75,40 @@ pub(super) struct Entry {
     pub(super) note: Note,
 }
 
+/// What one thread has written, in order.
 #[derive(Debug, Default)]
-struct Shard {
-    /// Entry number n is at the place n modulo the room there is.
+struct Chapter {
+    /// No other has it.
+    number: u64,
     entries: Vec<Entry>,
-    /// How many have been written so far.
-    written: usize,
+}
+
+/// What a thread is writing.
+#[derive(Debug, Default)]
+struct Desk {
+    chapter: Chapter,
     tally: Tally,
 }
 
-/// The ring.
+/// Full chapters, oldest first.
+#[derive(Debug, Default)]
+struct Shelf {
+    chapters: VecDeque<Arc<Chapter>>,
+    /// How many there were so far.
+    filled: u64,
+    /// When the last entry was made that had to make room.
+    lost_until: Option<Tick>,
+}
+
+/// All that is remembered.
 #[derive(Debug)]
 pub(super) struct History {
-    shards: Box<[Mutex<Shard>]>,
-    per_shard: usize,
+    desks: Lanes<Mutex<Desk>>,
+    /// Locked once a chapter, while the thread's desk is locked.
+    shelf: Mutex<Shelf>,
+    /// How long a chapter is, and how many full ones are kept.
+    length: usize,
+    most: usize,
 }
 
 impl Entry {
@@ -91,107 +119,114 @@ impl Entry {
 }
 
 impl History {
-    /// With room for so many entries. With none, there is only counting.
+    /// Remembers so many entries, and what each thread has begun. With none, there is only counting.
     pub(super) fn new(entries: usize) -> History {
-        let per_shard = entries.div_ceil(SHARDS);
-        let shard =
-            |_| Mutex::new(Shard { entries: Vec::with_capacity(per_shard), written: 0, tally: Tally::default() });
-        History { shards: (0..SHARDS).map(shard).collect(), per_shard }
+        let length = (entries / CHAPTERS).clamp(1, CHAPTER);
+        History { desks: Lanes::default(), shelf: Mutex::default(), length, most: entries / length }
     }
 
     fn push(&self, entry: Entry) {
-        let mut shard = self.shard(entry.presentity, entry.slot).lock();
-        shard.tally.count(&entry.note);
-        if self.per_shard == 0 {
+        let mut desk = self.desks.mine().lock();
+        let Desk { chapter, tally } = &mut *desk;
+        tally.count(&entry.note);
+        if self.most == 0 {
             return;
         }
-        let place = shard.written % self.per_shard;
-        match shard.entries.get_mut(place) {
-            Some(oldest) => *oldest = entry,
-            None => shard.entries.push(entry),
+        if chapter.entries.len() == chapter.entries.capacity() {
+            self.turn_over(chapter);
         }
-        shard.written += 1;
+        chapter.entries.push(entry);
+        // Its place has been far away since it was last written, and letting go of the lock waits for what was written.
+        fetch_one(&chapter.entries, chapter.entries.len() + AHEAD);
     }
 
-    fn shard(&self, presentity: u32, slot: u32) -> &Mutex<Shard> {
-        // Fibonacci hashing: neighbours go apart.
-        let mixed = (u64::from(presentity) << 32 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        &self.shards[(mixed >> 32) as usize % SHARDS]
+    /// Puts a full chapter on the shelf and begins another.
+    #[cold]
+    fn turn_over(&self, chapter: &mut Chapter) {
+        let mut shelf = self.shelf.lock();
+        shelf.filled += 1;
+        let full = std::mem::replace(chapter, Chapter { number: shelf.filled, entries: Vec::new() });
+        if full.entries.is_empty() {
+            // This thread's first.
+            return chapter.entries.reserve_exact(self.length);
+        }
+        shelf.chapters.push_back(Arc::new(full));
+        if shelf.chapters.len() > self.most
+            && let Some(oldest) = shelf.chapters.pop_front()
+        {
+            shelf.lost_until = shelf.lost_until.max(oldest.entries.last().map(|entry| entry.at));
+            if let Some(oldest) = Arc::into_inner(oldest) {
+                chapter.entries = oldest.entries;
+                chapter.entries.clear();
+            }
+        }
+        if chapter.entries.capacity() == 0 {
+            chapter.entries.reserve_exact(self.length);
+        }
+    }
+
+    /// Shows every entry of the moment; those of one thread in order.
+    fn walk(&self, mut see: impl FnMut(&Entry)) {
+        // First what has been begun: what is put on the shelf meanwhile is seen there, with what came to it.
+        let begun: Vec<_> = self
+            .desks
+            .iter()
+            .filter_map(|desk| {
+                let Desk { chapter: Chapter { number, entries }, .. } = &*desk.lock();
+                (!entries.is_empty()).then(|| (*number, entries.clone()))
+            })
+            .collect();
+        let full = self.shelf.lock().chapters.clone();
+        full.iter().flat_map(|chapter| &chapter.entries).for_each(&mut see);
+        let begun = begun.iter().filter(|(number, _)| full.iter().all(|chapter| chapter.number != *number));
+        begun.flat_map(|(_, entries)| entries).for_each(see);
+    }
+
+    /// The entries that are wanted, oldest first.
+    fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let mut found = Vec::new();
+        self.walk(|entry| found.extend(wanted(entry).then_some(*entry)));
+        found.sort_by_key(|entry| entry.at);
+        found
     }
 
     /// What was exchanged with a subscription, oldest first.
     pub(super) fn of_subscription(&self, place: Place) -> Vec<Entry> {
-        self.select(place.presentity, place.slot, |e| e.nonce == place.nonce as u32)
+        let Place { presentity, slot, nonce } = place;
+        self.select(|e| (e.presentity, e.slot, e.nonce) == (presentity, slot, nonce as u32))
     }
 
     /// The changes of a presentity, oldest first.
     pub(super) fn of_presentity(&self, presentity: u32) -> Vec<Entry> {
-        self.select(presentity, NO_SLOT, |_| true)
-    }
-
-    fn select(&self, presentity: u32, slot: u32, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let mut found = Vec::new();
-        self.walk(self.shard(presentity, slot), |e| {
-            if e.presentity == presentity && e.slot == slot && wanted(e) {
-                found.push(*e);
-            }
-        });
-        found
+        self.select(|e| e.presentity == presentity && e.slot == NO_SLOT)
     }
 
     /// What was exchanged with the watchers of a presentity, oldest first: slot, lower half of the nonce, entry.
     pub(super) fn of_watchers(&self, presentity: u32) -> Vec<(u32, u32, Entry)> {
-        let mut found = Vec::new();
-        let mine = |e: &Entry| e.presentity == presentity && e.slot != NO_SLOT;
-        for shard in &self.shards {
-            self.walk(shard, |e| found.extend(mine(e).then_some((e.slot, e.nonce, *e))));
-        }
-        found.sort_by_key(|(_, _, e)| e.at);
-        found
-    }
-
-    /// Shows the entries of a shard, oldest first, in strides: however large the history is, who writes waits for no more
-    /// than one. What is displaced meanwhile is not shown.
-    fn walk(&self, shard: &Mutex<Shard>, mut see: impl FnMut(&Entry)) {
-        let mut next = 0;
-        loop {
-            let shard = shard.lock();
-            let from = next.max(shard.written - shard.entries.len());
-            if from == shard.written {
-                return;
-            }
-            next = shard.written.min(from + STRIDE);
-            (from..next).for_each(|n| see(&shard.entries[n % self.per_shard]));
-        }
+        let all = self.select(|e| e.presentity == presentity && e.slot != NO_SLOT);
+        all.into_iter().map(|e| (e.slot, e.nonce, e)).collect()
     }
 
     /// Shows every entry since `from` of the presentities that are wanted, in no order.
     pub(super) fn visit(&self, from: Tick, wanted: impl Fn(u32) -> bool, mut see: impl FnMut(&Entry)) {
-        for shard in &self.shards {
-            self.walk(shard, |e| {
-                if e.at >= from && wanted(e.presentity) {
-                    see(e);
-                }
-            });
-        }
+        self.walk(|e| {
+            if e.at >= from && wanted(e.presentity) {
+                see(e);
+            }
+        });
     }
 
     /// All that was counted so far.
     pub(super) fn tally(&self) -> Tally {
-        self.shards.iter().fold(Tally::default(), |mut sum, shard| {
-            sum.add(&shard.lock().tally);
+        self.desks.iter().fold(Tally::default(), |mut sum, desk| {
+            sum.add(&desk.lock().tally);
             sum
         })
     }
 
-    /// When the oldest entry was made that no other has displaced so far; none while nothing has been displaced.
+    /// Since when nothing has been lost; none while nothing has been lost at all.
     pub(super) fn reaches_back_to(&self) -> Option<Tick> {
-        let full = |shard: &Mutex<Shard>| {
-            let shard = shard.lock();
-            let oldest = shard.written.checked_sub(self.per_shard)?;
-            shard.entries.get(oldest % self.per_shard.max(1)).map(|entry| entry.at)
-        };
-        self.shards.iter().filter_map(full).max()
+        self.shelf.lock().lost_until.map(|at| at.after(1))
     }
 }
 
@@ -205,9 +240,9 @@ impl Notifier {
     }
 
     /// A phone has acknowledged the state of the moment, which has held since `changed_at`.
-    pub(super) fn note_lamp_seen(&self, now: Tick, place: Place, changed_at: Tick) {
+    pub(super) fn note_lamp_seen(&self, now: Tick, changed_at: Tick) {
         let ms = now.0.saturating_sub(changed_at.0).min(u64::from(u32::MAX)) as u32;
-        self.history.shard(place.presentity, place.slot).lock().tally.count_lamp(ms);
+        self.history.desks.mine().lock().tally.count_lamp(ms);
     }
 
     /// A NOTIFY was answered with this status, or not at all (408).
@@ -293,30 +328,38 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_entry_makes_room_and_the_order_stays() {
-        let history = History::new(SHARDS * 3);
-        assert_eq!(history.reaches_back_to(), None);
-        for n in 1..=5 {
-            history.push(entry(n, 1, 0, n as u32));
-        }
-        assert_eq!(cseqs(&history, 1, 0), [3, 4, 5]);
-        assert_eq!(history.reaches_back_to(), Some(Tick(3)));
+    fn the_oldest_chapter_makes_room_and_the_order_stays() {
+        let history = History::new(CHAPTERS * 3);
+        let most = CHAPTERS as u32 * 3;
+        (1..=most + 3).for_each(|n| history.push(entry(n.into(), 1, 0, n)));
+        assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((1..=most + 3).collect(), None));
+        (most + 4..=most + 8).for_each(|n| history.push(entry(n.into(), 1, 0, n)));
+        assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((7..=most + 8).collect(), Some(Tick(7))));
         assert!(history.of_subscription(Place { presentity: 1, slot: 0, nonce: 8 }).is_empty(), "another tenant's");
+        let mut seen = 0;
+        history.visit(Tick(10), |number| number == 1, |_| seen += 1);
+        assert_eq!(seen, most - 1);
     }
 
     #[test]
-    fn a_long_history_is_shown_in_strides_and_whole() {
-        let history = History::new(SHARDS * (STRIDE * 2 + 7));
-        let most = STRIDE * 2 + 7;
-        for n in 1..=(most + 5) as u32 {
-            history.push(entry(n.into(), 1, 0, n));
+    fn what_threads_write_is_kept_together_and_read_while_they_write() {
+        let (history, per_thread) = (History::new(65_536), 20_000);
+        std::thread::scope(|scope| {
+            for slot in 0..3 {
+                let history = &history;
+                scope.spawn(move || {
+                    (1..=per_thread).for_each(|n| history.push(entry(n.into(), 1, slot, n)));
+                });
+            }
+            for _ in 0..20 {
+                let seen = cseqs(&history, 1, 1);
+                assert_eq!(seen, (1..=seen.len() as u32).collect::<Vec<_>>(), "nothing twice, nothing left out");
+            }
+        });
+        for slot in 0..3 {
+            assert_eq!(cseqs(&history, 1, slot), (1..=per_thread).collect::<Vec<_>>());
         }
-        let all = cseqs(&history, 1, 0);
-        assert_eq!((all.len(), all[0], all[most - 1]), (most, 6, most as u32 + 5));
-        assert_eq!(history.of_watchers(1).len(), most);
-        let mut seen = 0;
-        history.visit(Tick(10), |number| number == 1, |_| seen += 1);
-        assert_eq!(seen, most - 4);
+        assert_eq!((history.of_watchers(1).len(), history.tally().subscribed), (60_000, [60_000, 0]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Carried, Delivery, InFlight, NEVER, Place, Revision, Subscription};
+use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -121,7 +121,7 @@ impl Notifier {
         }
         self.table.with_number(place.presentity, |presentity, state| {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
-            if state.watchers.get_mut(place.slot).is_some_and(|s| fits(s)) {
+            if state.watchers.fetch(place.slot).is_some_and(|s| fits(s)) {
                 if !self.settings.routing.trusts(&source) {
                     self.gate.know(now, source.peer);
                 }
@@ -183,9 +183,9 @@ impl Notifier {
             return;
         }
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let Delivery::InFlight(flight) = &subscription.delivery else { return };
+        let Delivery::InFlight(flight) = &mut subscription.delivery else { return };
         let (version, tail, revision, failures, last) =
-            (flight.version, flight.tail.clone(), flight.revision, flight.failures, flight.last);
+            (flight.version, flight.tail.take(), flight.revision, flight.failures, flight.last);
         subscription.tried = 0;
         subscription.conclude(cseq, status, version, tail);
         if last || (subscription.ended && status == NO_ANSWER) {
@@ -208,7 +208,7 @@ impl Notifier {
         if status < 300 {
             let told_before = subscription.acknowledged != Revision::default();
             if told_before && revision == current[subscription.package.0 as usize] && subscription.is_behind(revision) {
-                self.note_lamp_seen(now, subscription.place, state.changed_at);
+                self.note_lamp_seen(now, state.changed_at);
             }
             subscription.proven = cseq;
             subscription.delivery = Delivery::Idle;
@@ -278,8 +278,12 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let current: [Revision; MAX_PACKAGES] = state.views.each_ref().map(|view| view.revision);
-        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.delivery_timer == at) else { return };
-        subscription.delivery_timer = NEVER;
+        let Some(subscription) =
+            state.watchers.get_mut(slot).filter(|s| s.delivery_timer.is_some_and(|filed| filed.at() == at))
+        else {
+            return;
+        };
+        subscription.delivery_timer = None;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
         let proven = self.is_proven(subscription);
@@ -334,22 +338,19 @@ impl Notifier {
 
     /// Has the subscription looked at by `deadline`, unless it will be anyway.
     pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
-        let at = subscription.delivery_timer;
-        if at > deadline {
+        if subscription.delivery_timer.is_none_or(|filed| filed.at() > deadline) {
+            self.watch_no_more(subscription);
             let Place { presentity, slot, .. } = subscription.place;
-            if at != NEVER {
-                self.wheel.cancel(at, presentity, Watch::Delivery(slot));
-            }
-            subscription.delivery_timer = self.wheel.file(now, deadline, presentity, Watch::Delivery(slot));
+            subscription.delivery_timer = Some(self.wheel.file_delivery(now, deadline, presentity, slot));
         }
     }
 
-    /// Nothing is under way any more. While that is fresh, taking the timer out costs less than looking in vain later.
+    /// Nothing is under way any more, or it is to be looked at sooner. While that is fresh, taking the timer out costs less than
+    /// looking in vain later.
     fn watch_no_more(&self, subscription: &mut Subscription) {
-        let at = std::mem::replace(&mut subscription.delivery_timer, NEVER);
-        if at != NEVER {
+        if let Some(filed) = subscription.delivery_timer.take() {
             let Place { presentity, slot, .. } = subscription.place;
-            self.wheel.cancel(at, presentity, Watch::Delivery(slot));
+            self.wheel.cancel_delivery(filed, presentity, slot);
         }
     }
 

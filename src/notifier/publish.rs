@@ -57,7 +57,7 @@ impl Notifier {
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
-            .obtain(&aor, realm, |presentity, state| {
+            .obtain(&aor, realm, None, |presentity, state| {
                 let etag = self.take_over(now, presentity, state, wish)?;
                 self.spread_news(now, presentity, state, Cause::Published, out);
                 Ok(Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string()))

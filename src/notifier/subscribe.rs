@@ -73,6 +73,8 @@ impl Notifier {
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
+        // Its memory comes while the request is looked at.
+        let found = self.table.find(&aor);
         let from = Uri::read(request.from.uri);
         check_watcher(from.as_ref())?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), None, source, sender)?;
@@ -84,10 +86,14 @@ impl Notifier {
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
-            .obtain(&aor, realm, |presentity, state| {
+            .obtain(&aor, realm, found, |presentity, state| {
                 let lasting = wish.granted > 0;
-                let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
+                let view = &state.views[wish.package.0 as usize];
+                view.fetch();
+                state.watchers.fetch_slots();
                 let known = self.phones.find(phone);
+                let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
+                view.fetch_text();
                 match earlier {
                     // It takes the place of its own.
                     Some(slot) if certain => {
@@ -139,7 +145,7 @@ impl Notifier {
             .with_number(place.presentity, |presentity, state| {
                 let subscription = state
                     .watchers
-                    .get_mut(place.slot)
+                    .fetch(place.slot)
                     .filter(|s| s.place == place && !s.ended && s.dialog.is_of(request))
                     .ok_or_else(Answer::no_subscription)?;
                 if request.cseq.number <= subscription.dialog.remote_cseq {
@@ -148,9 +154,12 @@ impl Notifier {
                 }
                 // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
+                let view = &state.views[subscription.package.0 as usize];
+                view.fetch();
                 let routed = !subscription.dialog.route_set().is_empty();
                 let known = Some(subscription.dialog.target());
                 let wish = self.wish_of(request, routed, known, source, sender)?;
+                view.fetch_text();
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }

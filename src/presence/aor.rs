@@ -1,5 +1,7 @@
 //! Addresses of record: whom a presentity stands for.
 
+use smol_str::SmolStr;
+
 use crate::sip::uri::percent_decode;
 
 /// Names an account: an index into the directory. Its realm is a wall that nothing here crosses (law 8).
@@ -18,7 +20,7 @@ pub struct Aor {
     /// The account.
     pub account: AccountNo,
     /// The user part, decoded and in lower case.
-    pub user: Box<str>,
+    pub user: SmolStr,
 }
 
 impl Aor {

@@ -39,7 +39,10 @@ impl Page {
 impl Numbers {
     /// The presentity of this number.
     pub(super) fn get(&self, number: u32) -> Option<Arc<Presentity>> {
-        self.pages.get(&(number / PAGE))?.places[(number % PAGE) as usize].clone()
+        let page = self.pages.get(&(number / PAGE))?;
+        let presentity = page.places[(number % PAGE) as usize].as_ref()?;
+        presentity.fetch();
+        Some(Arc::clone(presentity))
     }
 
     /// Puts a presentity in the place of its number.

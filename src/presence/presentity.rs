@@ -17,11 +17,13 @@ use super::publication::{Content, Publication, PublicationNo, compose_mailbox, c
 use super::shared::SharedText;
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
+use crate::ahead::{self, Lines};
 use crate::sip::wire::{Hex, Value};
 
 /// One address that is watched or published for.
 #[derive(Debug)]
 pub struct Presentity {
+    lines: Lines,
     /// Its number, which our tags carry.
     pub number: u32,
     /// Its address.
@@ -107,6 +109,16 @@ impl View {
         self.tail = Some(tail);
         self.revision.0 += 1;
         true
+    }
+
+    /// Asks for the memory that leads to the document of who is not behind ...
+    pub fn fetch(&self) {
+        self.settled.iter().for_each(SharedText::fetch);
+    }
+
+    /// ... and, once that is there, for the document.
+    pub fn fetch_text(&self) {
+        self.settled.iter().for_each(SharedText::fetch_text);
     }
 
     /// The document for a watcher that has acknowledged a revision: the news if he is behind, else what holds now.
@@ -240,6 +252,18 @@ impl Watchers {
         self.slots.get_mut(slot as usize)?.subscription.as_deref_mut()
     }
 
+    /// Asks for the memory of the first slots, which a new watcher has looked through.
+    pub fn fetch_slots(&self) {
+        (0..self.slots.len().min(16)).step_by(4).for_each(|slot| ahead::fetch_one(&self.slots, slot));
+    }
+
+    /// The subscription in a slot, for who will need all of it.
+    pub fn fetch(&mut self, slot: u32) -> Option<&mut Subscription> {
+        let subscription = self.get_mut(slot)?;
+        subscription.fetch();
+        Some(subscription)
+    }
+
     /// Takes a subscription out.
     pub fn remove(&mut self, slot: u32) -> Option<Box<Subscription>> {
         let left = self.slots.get_mut(slot as usize)?;
@@ -286,7 +310,13 @@ impl Presentity {
     /// A presentity of which nothing is known yet.
     pub fn new(number: u32, aor: Aor, realm: &str) -> Presentity {
         let uri = aor.uri(realm).into();
-        Presentity { number, aor, uri, state: Mutex::default() }
+        Presentity { lines: Lines::default(), number, aor, uri, state: Mutex::default() }
+    }
+
+    /// Asks for its memory, for it will be needed soon.
+    #[inline]
+    pub fn fetch(&self) {
+        self.lines.fetch::<Presentity>();
     }
 
     /// Takes the lock. It is held for one decision and never across anything that waits.

@@ -9,12 +9,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 
+use crate::ahead;
+
 /// A text with many owners, each of whom spends one word on it: there are a million of them and far fewer texts.
 #[derive(Clone, Debug)]
 #[allow(clippy::redundant_allocation)] // An Arc<str> is two words.
 pub struct SharedText(Arc<Box<str>>);
 
 impl SharedText {
+    /// Asks for the memory that leads to it ...
+    pub fn fetch(&self) {
+        ahead::fetch(&*self.0);
+    }
+
+    /// ... and, once that is there, for its own.
+    pub fn fetch_text(&self) {
+        ahead::fetch_text(self);
+    }
+
     /// Whether both are one copy.
     pub fn is_same(&self, other: &SharedText) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -4,7 +4,7 @@
 //! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use super::named::NamedDialog;
 use super::phone::Phone;
 use super::shared::SharedText;
 use super::{PackageId, Tick};
+use crate::ahead::{self, Lines};
+use crate::lanes::LANES;
 use crate::sip::dialog::{Dialog, TooLong};
 use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
@@ -68,6 +70,7 @@ pub struct Revision(pub u64);
 /// One subscription.
 #[derive(Debug)]
 pub struct Subscription {
+    lines: Lines,
     /// Where it lives.
     pub place: Place,
     /// Its event package.
@@ -120,12 +123,32 @@ pub struct Subscription {
     last_tail: Option<SharedText>,
     /// When the timer that watches over its expiry will look next.
     pub expiry_timer: Tick,
-    /// When the timer that watches over its NOTIFY will look next; [`NEVER`] while there is none.
-    pub delivery_timer: Tick,
+    /// When the timer that watches over its NOTIFY will look next, if there is one.
+    pub delivery_timer: Option<Filed>,
 }
 
-/// Later than anything.
-pub const NEVER: Tick = Tick(u64::MAX);
+/// Where a timer has been filed: for when, and in which of the lanes that threads have. In one word, for millions have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filed(NonZeroU64);
+
+impl Filed {
+    /// In this lane for this time.
+    pub fn new(at: Tick, lane: usize) -> Filed {
+        // One more, for it is not 0 then.
+        let word = (at.0 + 1).saturating_mul(LANES as u64) | (lane % LANES) as u64;
+        Filed(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
+    }
+
+    /// For when.
+    pub fn at(self) -> Tick {
+        Tick(self.0.get() / LANES as u64 - 1)
+    }
+
+    /// In which lane.
+    pub fn lane(self) -> usize {
+        (self.0.get() % LANES as u64) as usize
+    }
+}
 
 /// What few watchers ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -301,6 +324,7 @@ impl Subscription {
     pub fn new(now: Tick, beginning: Beginning) -> Subscription {
         let Beginning { place, package, phone, dialog, written, source } = beginning;
         Subscription {
+            lines: Lines::default(),
             place,
             package,
             particulars: None,
@@ -326,8 +350,8 @@ impl Subscription {
             last_version: 0,
             last_reply: None,
             last_tail: None,
-            expiry_timer: NEVER,
-            delivery_timer: NEVER,
+            expiry_timer: Tick(u64::MAX),
+            delivery_timer: None,
         }
     }
 
@@ -346,6 +370,13 @@ impl Subscription {
     pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<SharedText>) {
         (self.last_cseq, self.last_version) = (cseq, version);
         (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
+    }
+
+    /// Asks for its memory and for what it leads to.
+    pub fn fetch(&self) {
+        self.lines.fetch::<Subscription>();
+        ahead::fetch(&*self.phone);
+        self.dialog.fetch();
     }
 
     /// The way that the latest SUBSCRIBE came.

@@ -3,6 +3,7 @@
 use super::headers::{NameAddr, items, list};
 use super::uri::{Scheme, Uri};
 use super::wire::{Message, Name, Value, Writer};
+use crate::ahead;
 
 /// The most text that a dialog keeps (octets). Without this limit each could keep as much as the largest message has.
 pub const MAX_TEXT: usize = 8 * 1024;
@@ -139,6 +140,11 @@ impl Dialog {
     /// How much of the peer's text it keeps (octets).
     pub fn text(&self) -> usize {
         self.text.len()
+    }
+
+    /// Asks for the memory of its texts.
+    pub fn fetch(&self) {
+        ahead::fetch_text(&self.text);
     }
 
     /// Whether a request with a To tag of ours belongs to this dialog. Tags compare as they are: we gave one and got

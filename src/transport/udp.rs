@@ -18,6 +18,8 @@ use crate::sip::wire::MAX_MESSAGE;
 
 /// How many datagrams a system call takes or sends at most.
 const BATCH: usize = 32;
+/// So many come at once when there is little to do.
+const FEW: usize = 8;
 /// Room for the largest one, and an octet that tells when it was larger. And some more: were it a power of two, all
 /// datagrams of a batch would begin in the same few lines of the processor's cache, and drive each other out.
 const ROOM: usize = MAX_MESSAGE + 1 + 1_088;
@@ -84,7 +86,8 @@ impl Datagrams {
         WORKSPACE.with_borrow_mut(|Workspace { headers_v4, headers_v6, octets }| {
             let headers = if self.v6 { headers_v6 } else { headers_v4 };
             let mut datagrams = [(0, None); BATCH];
-            let received = self.socket.try_io(Interest::READABLE, || {
+            let mut received = 0;
+            let _: io::Result<()> = self.socket.try_io(Interest::READABLE, || {
                 let mut rooms = octets.chunks_exact_mut(ROOM);
                 let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
                     std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
@@ -94,9 +97,11 @@ impl Datagrams {
                 let count = datagrams.map(|(datagram, result)| {
                     *datagram = (result.bytes, result.address.as_ref().and_then(address));
                 });
-                Ok(count.count())
+                received = count.count();
+                // The queue is empty now. Of so few, more have hardly come by the time that they have been handled, and finding
+                // that out is a system call more than waiting.
+                if received <= FEW { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
-            let received = received.unwrap_or_default();
             if received > 0 {
                 self.counts.took(received, datagrams[..received].iter().map(|(length, _)| length).sum());
             }

@@ -3,6 +3,8 @@
 //! All that a hash leads to is in one line of the cache, and nothing ever has to be taken out: a place whose request is
 //! gone is a free one. In a table of a million entries that are looked at once, little else costs anything.
 
+use crate::ahead::fetch_one;
+
 /// As many places as fit into a line of the cache.
 const WAYS: usize = 16;
 /// No set has more entries than this on average. One in a quarter of a million finds none free even then.
@@ -47,6 +49,12 @@ impl Index {
 
     fn set(&self, hash: u64) -> usize {
         hash as usize & self.sets.len().wrapping_sub(1)
+    }
+
+    /// Asks for the memory where this hash leads to.
+    #[inline]
+    pub(super) fn fetch(&self, hash: u64) {
+        fetch_one(&self.sets, self.set(hash));
     }
 
     /// What is known of the number with this hash that is the one.

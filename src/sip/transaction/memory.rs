@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::ahead::fetch_one;
+
 use super::index::{Index, MOST_LIVE, known};
 
 /// How far a remembered request has come.
@@ -87,6 +89,17 @@ impl<A> Memory<A> {
             entries.shrink_to(2 * entries.len());
             self.list(2 * self.ring.entries.len());
         }
+    }
+
+    /// Asks for the memory that a new request with this key and this trace takes.
+    pub(super) fn fetch(&self, key: u64, trace: Option<u64>) {
+        self.by_key.fetch(key);
+        trace.into_iter().for_each(|trace| self.by_trace.fetch(trace));
+        let (old, new) = self.ring.entries.as_slices();
+        // The first goes; the new one goes behind the last.
+        fetch_one(old, 0);
+        let last = if new.is_empty() { old } else { new };
+        (0..2).for_each(|more| fetch_one(last, last.len() + more));
     }
 
     /// When a request ends, and how far it has come.

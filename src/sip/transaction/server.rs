@@ -62,7 +62,9 @@ impl<A: Clone> ServerTransactions<A> {
     /// Looks a request up and remembers it if it is new. `now` in ms.
     pub fn look_up(&self, now: u64, request: &Message<'_>) -> Seen<A> {
         let key = self.key(request, request.cseq.method);
+        let outside_dialog = request.to.tag().is_none();
         let mut memory = self.shard(key).lock();
+        memory.fetch(key.whole, outside_dialog.then_some(key.trace));
         memory.make_room(now, self.most_per_shard);
         if let Some((ends, stage)) = memory.find(key.whole) {
             return match stage {
@@ -72,7 +74,6 @@ impl<A: Clone> ServerTransactions<A> {
                 Stage::Merged => Seen::Merged,
             };
         }
-        let outside_dialog = request.to.tag().is_none();
         if outside_dialog && memory.has_trace(key.trace) {
             // Its repetitions are refused again, should the refusal be lost.
             memory.push(now + TIMEOUT, key.whole, None, Stage::Merged);

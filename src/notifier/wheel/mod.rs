@@ -4,14 +4,19 @@
 //! comes up early, its owner files it again. Whoever goes takes his entries out, so that phones that come and go by
 //! the thousand leave nothing behind.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use crate::lanes::Lanes;
 use crate::presence::Tick;
 use crate::presence::publication::PublicationNo;
+use crate::presence::subscription::Filed;
 use crate::sip::transaction::T1;
+use queue::Queue;
+
+mod queue;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,54 +44,27 @@ pub(super) struct Entry {
     pub(super) watch: Watch,
 }
 
-/// All timers, in shards by presentity so that threads do not wait for each other.
+/// All timers.
 #[derive(Debug)]
 pub(super) struct Wheel {
+    /// By presentity, so that threads do not wait for each other.
     shards: [Mutex<Shard>; SHARDS],
+    /// The first looks at NOTIFYs, by the thread that sent them: mostly it is the one that takes the answers as well.
+    queues: Lanes<Mutex<Queue>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     /// By time: whose, and what about it.
-    buckets: BTreeMap<u64, Bucket>,
-    /// The first looks at NOTIFYs: due half a second ([`T1`]) after they were filed, and nearly all taken out long before. So
-    /// they come one behind the other, and are found by when they are due.
-    queue: VecDeque<Queued>,
-}
-
-/// A look at a NOTIFY.
-#[derive(Clone, Copy, Debug)]
-struct Queued {
-    at: u64,
-    presentity: u32,
-    slot: u32,
-    /// It was taken out.
-    gone: bool,
+    buckets: BTreeMap<Tick, Bucket>,
 }
 
 impl Shard {
-    fn file(&mut self, now: u64, at: u64, presentity: u32, watch: Watch) {
-        // One that is far away would have all others after it wait elsewhere.
-        let next = at <= now + T1 + FINE && self.queue.back().is_none_or(|last| last.at <= at);
-        match watch {
-            Watch::Delivery(slot) if next => {
-                self.queue.push_back(Queued { at, presentity, slot, gone: false });
-            }
-            _ => self.buckets.entry(at).or_default().insert(presentity, watch),
-        }
+    fn file(&mut self, at: Tick, presentity: u32, watch: Watch) {
+        self.buckets.entry(at).or_default().insert(presentity, watch);
     }
 
-    fn cancel(&mut self, at: u64, presentity: u32, watch: Watch) {
-        if let Watch::Delivery(slot) = watch {
-            let from = self.queue.partition_point(|queued| queued.at < at);
-            let same_time = self.queue.range_mut(from..).take_while(|queued| queued.at == at);
-            let mut live = same_time.filter(|queued| !queued.gone);
-            if let Some(queued) = live.find(|queued| (queued.presentity, queued.slot) == (presentity, slot)) {
-                queued.gone = true;
-                while self.queue.pop_front_if(|first| first.gone).is_some() {}
-                return;
-            }
-        }
+    fn cancel(&mut self, at: Tick, presentity: u32, watch: Watch) {
         if let Some(bucket) = self.buckets.get_mut(&at) {
             bucket.remove(presentity, watch);
             if bucket.len() == 0 {
@@ -95,28 +73,17 @@ impl Shard {
         }
     }
 
-    /// Takes out what is due at `now`, in an order of its own, so that a simulation can be replayed.
-    fn take_due(&mut self, now: u64, due: &mut Vec<Entry>) {
-        let from = due.len();
+    fn take_due(&mut self, now: Tick, due: &mut Vec<Entry>) {
         while let Some(bucket) = self.buckets.first_entry().filter(|bucket| *bucket.key() <= now) {
-            let at = Tick(*bucket.key());
+            let at = *bucket.key();
             let entries = bucket.remove().into_entries();
             due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
         }
-        while let Some(Queued { at, presentity, slot, gone }) = self.queue.pop_front_if(|first| first.at <= now) {
-            if !gone {
-                due.push(Entry { at: Tick(at), presentity, watch: Watch::Delivery(slot) });
-            }
-        }
-        due[from..].sort_unstable_by_key(|entry| (entry.at, entry.presentity, entry.watch));
-        while self.queue.pop_front_if(|first| first.gone).is_some() {}
     }
 
     /// When something is due next.
-    fn next(&self) -> Option<u64> {
-        // Those at the front that are gone have been let go.
-        let queued = self.queue.front().map(|first| first.at);
-        self.buckets.first_key_value().map(|(at, _)| *at).into_iter().chain(queued).min()
+    fn next(&self) -> Option<Tick> {
+        self.buckets.first_key_value().map(|(at, _)| *at)
     }
 }
 
@@ -185,7 +152,7 @@ const FAR: u64 = 10_000;
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { shards: std::array::from_fn(|_| Mutex::default()) }
+        Wheel { shards: std::array::from_fn(|_| Mutex::default()), queues: Lanes::default() }
     }
 }
 
@@ -194,39 +161,63 @@ impl Wheel {
     pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
-        self.shard(presentity).lock().file(now.0, at.0, presentity, watch);
+        self.shard(presentity).lock().file(at, presentity, watch);
         at
     }
 
     /// Takes an entry out that was filed for `at`; nothing happens if it has come up already.
     pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
-        self.shard(presentity).lock().cancel(at.0, presentity, watch);
+        self.shard(presentity).lock().cancel(at, presentity, watch);
+    }
+
+    /// Files a look at a NOTIFY.
+    pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> Filed {
+        let lane = Lanes::<Mutex<Queue>>::my_number();
+        // One that is far away would have all others after it wait elsewhere.
+        if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
+            return Filed::new(deadline, lane);
+        }
+        Filed::new(self.file(now, deadline, presentity, Watch::Delivery(slot)), lane)
+    }
+
+    /// Takes a look at a NOTIFY out; nothing happens if it has come up already.
+    pub(super) fn cancel_delivery(&self, filed: Filed, presentity: u32, slot: u32) {
+        let queued =
+            self.queues.get(filed.lane()).is_some_and(|queue| queue.lock().cancel(filed.at(), presentity, slot));
+        if !queued {
+            self.cancel(filed.at(), presentity, Watch::Delivery(slot));
+        }
     }
 
     fn shard(&self, presentity: u32) -> &Mutex<Shard> {
         &self.shards[presentity as usize % SHARDS]
     }
 
-    /// Takes out everything due at `now`.
+    /// Takes out everything due at `now`, in an order of its own, so that a simulation can be replayed.
     pub(super) fn take_due(&self, now: Tick) -> Vec<Entry> {
         let mut due = Vec::new();
-        self.shards.iter().for_each(|shard| shard.lock().take_due(now.0, &mut due));
+        self.shards.iter().for_each(|shard| shard.lock().take_due(now, &mut due));
+        for queue in self.queues.iter() {
+            let mut queue = queue.lock();
+            let queued = std::iter::from_fn(|| queue.pop_due(now));
+            due.extend(queued.map(|(at, presentity, slot)| Entry { at, presentity, watch: Watch::Delivery(slot) }));
+        }
+        due.sort_unstable_by_key(|entry| (entry.at, entry.presentity, entry.watch));
         due
     }
 
     /// How many entries are filed.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        let count = |shard: &Shard| {
-            let queued = shard.queue.iter().filter(|queued| !queued.gone).count();
-            queued + shard.buckets.values().map(Bucket::len).sum::<usize>()
-        };
-        self.shards.iter().map(|shard| count(&shard.lock())).sum()
+        let filed = |shard: &Mutex<Shard>| shard.lock().buckets.values().map(Bucket::len).sum::<usize>();
+        let queued = |queue: &Mutex<Queue>| queue.lock().len();
+        self.shards.iter().map(filed).sum::<usize>() + self.queues.iter().map(queued).sum::<usize>()
     }
 
     /// When something is due next; none while nothing is filed.
     pub(super) fn next(&self) -> Option<Tick> {
-        self.shards.iter().filter_map(|shard| shard.lock().next()).min().map(Tick)
+        let filed = self.shards.iter().filter_map(|shard| shard.lock().next());
+        filed.chain(self.queues.iter().filter_map(|queue| queue.lock().next())).min()
     }
 }
 
@@ -271,19 +262,22 @@ mod tests {
     #[test]
     fn looks_at_notifys_come_up_in_order_whenever_they_were_filed_and_not_once_they_are_taken_out() {
         let wheel = Wheel::default();
-        let slots = [(3, 500), (1, 500), (2, 300), (4, 1_000), (5, 400), (6, 1_000), (7, 510)];
-        // All of one shard.
-        let filed = slots.map(|(slot, at)| (slot, wheel.file(Tick(0), Tick(at), 7, Watch::Delivery(slot))));
+        let slots = [(3, 500), (1, 500), (2, 300), (4, 1_000), (5, 405), (6, 1_000), (7, 500)];
+        let filed = slots.map(|(slot, at)| (slot, wheel.file_delivery(Tick(0), Tick(at), 7, slot)));
         assert_eq!((wheel.next(), wheel.len()), (Some(Tick(300)), 7));
-        for (slot, at) in filed {
-            if [1, 2, 6].contains(&slot) {
-                wheel.cancel(at, 7, Watch::Delivery(slot));
-                wheel.cancel(at, 7, Watch::Delivery(slot));
-            }
-        }
-        assert_eq!((wheel.next(), wheel.len()), (Some(Tick(400)), 4));
+        // Whoever takes it out.
+        let taken_out = filed.iter().filter(|(slot, _)| [1, 2, 6].contains(slot));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (slot, filed) in taken_out {
+                    wheel.cancel_delivery(*filed, 7, *slot);
+                    wheel.cancel_delivery(*filed, 7, *slot);
+                }
+            });
+        });
+        assert_eq!((wheel.next(), wheel.len()), (Some(Tick(410)), 4));
         let due: Vec<_> = wheel.take_due(Tick(2_000)).iter().map(|entry| (entry.at.0, entry.watch)).collect();
-        assert_eq!(due, [(400, 5), (500, 3), (510, 7), (1_000, 4)].map(|(at, slot)| (at, Watch::Delivery(slot))));
+        assert_eq!(due, [(410, 5), (500, 3), (500, 7), (1_000, 4)].map(|(at, slot)| (at, Watch::Delivery(slot))));
         assert_eq!((wheel.next(), wheel.len()), (None, 0));
     }
 
