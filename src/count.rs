@@ -1,40 +1,13 @@
-//! Numbers that many threads count up and hardly anybody reads: each thread has a place of its own for them, so that counting
-//! costs an addition and no cache line is fought over; who wants to know adds the places up.
+//! Numbers that many threads count up and hardly anybody reads: each thread has its own, so that counting costs an
+//! addition; who wants to know adds them up.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// More threads than these share places, which is only slower.
-const PLACES: usize = 16;
+use crate::per_thread::PerThread;
 
-/// The numbers of one thread, far enough from those of the next that they share no cache line.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Place<T>(T);
-
-/// Numbers of which every thread has its own.
-#[derive(Debug)]
-pub struct PerThread<T>(Box<[Place<T>]>);
-
-impl<T: Default> Default for PerThread<T> {
-    fn default() -> Self {
-        PerThread((0..PLACES).map(|_| Place::default()).collect())
-    }
-}
-
-impl<T> PerThread<T> {
-    /// Those of this thread.
-    pub fn mine(&self) -> &T {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % PLACES);
-        // Should the thread be ending, it is a stranger's place: as good as any.
-        let place = MINE.try_with(|mine| *mine).unwrap_or_default();
-        &self.0[place].0
-    }
-
-    /// One of the numbers, of all threads together.
-    pub fn sum(&self, number: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|place| number(&place.0).load(Relaxed)).sum()
-    }
+/// One of the numbers that threads count, of all threads together.
+pub(crate) fn sum<T>(counts: &PerThread<T>, number: impl Fn(&T) -> &AtomicU64) -> u64 {
+    counts.iter().map(|counts| number(counts).load(Relaxed)).sum()
 }
 
 /// Counts one more.
@@ -106,11 +79,11 @@ mod tests {
     fn what_many_threads_count_adds_up() {
         let counts = PerThread::<AtomicU64>::default();
         std::thread::scope(|threads| {
-            for _ in 0..2 * PLACES {
+            for _ in 0..10 {
                 threads.spawn(|| (0..1_000).for_each(|_| one_more(counts.mine())));
             }
         });
-        assert_eq!(counts.sum(|count| count), 2_000 * PLACES as u64);
+        assert_eq!(sum(&counts, |count| count), 10_000);
     }
 
     #[test]

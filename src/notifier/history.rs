@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use super::Notifier;
 use super::tally::Tally;
 use crate::ahead::fetch_one;
-use crate::lanes::Lanes;
 use crate::package::PackageId;
+use crate::per_thread::PerThread;
 use crate::presence::Tick;
 use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
@@ -103,7 +103,7 @@ struct Shelf {
 /// All that is remembered.
 #[derive(Debug)]
 pub(super) struct History {
-    desks: Lanes<Mutex<Desk>>,
+    desks: PerThread<Mutex<Desk>>,
     /// Locked once a chapter, while the thread's desk is locked.
     shelf: Mutex<Shelf>,
     /// How long a chapter is, and how many full ones are kept.
@@ -122,7 +122,7 @@ impl History {
     /// Remembers so many entries, and what each thread has begun. With none, there is only counting.
     pub(super) fn new(entries: usize) -> History {
         let length = (entries / CHAPTERS).clamp(1, CHAPTER);
-        History { desks: Lanes::default(), shelf: Mutex::default(), length, most: entries / length }
+        History { desks: PerThread::default(), shelf: Mutex::default(), length, most: entries / length }
     }
 
     fn push(&self, entry: Entry) {

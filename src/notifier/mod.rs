@@ -20,6 +20,7 @@ use siphasher::sip::SipHasher24;
 use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
 use crate::package;
+use crate::per_thread::Apart;
 use crate::presence::Tick;
 use crate::presence::family::Family;
 use crate::presence::phone::Phones;
@@ -127,7 +128,7 @@ pub struct Notifier {
     allow_events: Box<str>,
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
-    counter: AtomicU64,
+    counter: Apart<AtomicU64>,
     /// False while the journal cannot keep anything: then nothing new is taken on.
     keeping: AtomicBool,
     /// True once the server is about to stop: then no new subscription is taken on.
@@ -175,7 +176,7 @@ impl Notifier {
             nobody,
             names: names::Names::default(),
             wheel: wheel::Wheel::default(),
-            counter: AtomicU64::new(1),
+            counter: Apart(AtomicU64::new(1)),
             keeping: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             large: write::Tally::default(),

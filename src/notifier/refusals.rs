@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 
 use super::answer::Answer;
-use crate::count::{PerThread, one_more};
+use crate::count::{self, one_more};
+use crate::per_thread::PerThread;
 use crate::sip::Method;
 use crate::sip::wire::Verb;
 
@@ -101,8 +102,8 @@ impl Refusals {
             count,
         });
         Answered {
-            requests: std::array::from_fn(|method| self.requests.sum(|counts| &counts.by_method[method])),
-            repeated: self.requests.sum(|counts| &counts.repeated),
+            requests: std::array::from_fn(|method| count::sum(&self.requests, |counts| &counts.by_method[method])),
+            repeated: count::sum(&self.requests, |counts| &counts.repeated),
             refused: refused.collect(),
         }
     }

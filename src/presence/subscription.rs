@@ -15,7 +15,7 @@ use super::phone::Phone;
 use super::shared::SharedText;
 use super::{PackageId, Tick};
 use crate::ahead::{self, Lines};
-use crate::lanes::LANES;
+use crate::per_thread::PLACES;
 use crate::sip::dialog::{Dialog, TooLong};
 use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
@@ -127,26 +127,26 @@ pub struct Subscription {
     pub delivery_timer: Option<Filed>,
 }
 
-/// Where a timer has been filed: for when, and in which of the lanes that threads have. In one word, for millions have one.
+/// Where a timer has been filed: for when, and in which of the places that threads have. In one word, for millions have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filed(NonZeroU64);
 
 impl Filed {
-    /// In this lane for this time.
-    pub fn new(at: Tick, lane: usize) -> Filed {
+    /// In this place for this time.
+    pub fn new(at: Tick, place: usize) -> Filed {
         // One more, for it is not 0 then.
-        let word = (at.0 + 1).saturating_mul(LANES as u64) | (lane % LANES) as u64;
+        let word = (at.0 + 1).saturating_mul(PLACES as u64) | (place % PLACES) as u64;
         Filed(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
     }
 
     /// For when.
     pub fn at(self) -> Tick {
-        Tick(self.0.get() / LANES as u64 - 1)
+        Tick(self.0.get() / PLACES as u64 - 1)
     }
 
-    /// In which lane.
-    pub fn lane(self) -> usize {
-        (self.0.get() % LANES as u64) as usize
+    /// In which place.
+    pub fn place(self) -> usize {
+        (self.0.get() % PLACES as u64) as usize
     }
 }
 

@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::numbers::Numbers;
 use super::presentity::{Presentity, State};
 use super::{AccountNo, Aor};
+use crate::per_thread::Apart;
 
 /// All presentities.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub struct Table {
     by_aor: DashMap<ByAor, (), RandomState>,
     by_number: Numbers,
     accounts: Box<[Account]>,
-    next_number: AtomicU32,
-    subscriptions: AtomicUsize,
+    next_number: Apart<AtomicU32>,
+    subscriptions: Apart<AtomicUsize>,
     presentities_per_account: usize,
 }
 
@@ -105,8 +106,8 @@ impl Table {
             by_aor: DashMap::default(),
             by_number: Numbers::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
-            next_number: AtomicU32::new(1),
-            subscriptions: AtomicUsize::new(0),
+            next_number: Apart(AtomicU32::new(1)),
+            subscriptions: Apart::default(),
             presentities_per_account,
         }
     }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 
-use crate::count::{Sizes, Spread, more, one_more};
+use crate::count::{Sizes, Spread, more, one_more, sum};
+use crate::per_thread::PerThread;
 use crate::sip::Transport;
 
 /// The transports, in the order in which they are counted.
@@ -65,12 +66,12 @@ impl Passing {
 pub(super) type Streams = [Passing; TRANSPORTS.len()];
 
 /// Adds up what all threads have counted of a transport.
-pub(super) fn traffic(counts: &crate::count::PerThread<Streams>, transport: usize) -> Traffic {
+pub(super) fn traffic(counts: &PerThread<Streams>, transport: usize) -> Traffic {
     Traffic {
-        received: counts.sum(|streams| &streams[transport].received),
-        received_octets: counts.sum(|streams| &streams[transport].received_octets),
-        sent: counts.sum(|streams| &streams[transport].sent),
-        sent_octets: counts.sum(|streams| &streams[transport].sent_octets),
+        received: sum(counts, |streams| &streams[transport].received),
+        received_octets: sum(counts, |streams| &streams[transport].received_octets),
+        sent: sum(counts, |streams| &streams[transport].sent),
+        sent_octets: sum(counts, |streams| &streams[transport].sent_octets),
     }
 }
 

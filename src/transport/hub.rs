@@ -19,7 +19,8 @@ use super::frames::Frames;
 use super::room::{Places, Room};
 use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
 use crate::capture::Tap;
-use crate::count::{PerThread, one_more};
+use crate::count::one_more;
+use crate::per_thread::PerThread;
 use crate::seldom::Seldom;
 use crate::sip::Transport;
 

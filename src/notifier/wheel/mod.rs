@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::lanes::Lanes;
+use crate::per_thread::{Apart, PerThread, my_place};
 use crate::presence::Tick;
 use crate::presence::publication::PublicationNo;
 use crate::presence::subscription::Filed;
@@ -48,9 +48,9 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Wheel {
     /// By presentity, so that threads do not wait for each other.
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Apart<[Mutex<Shard>; SHARDS]>,
     /// The first looks at NOTIFYs, by the thread that sent them: mostly it is the one that takes the answers as well.
-    queues: Lanes<Mutex<Queue>>,
+    queues: PerThread<Mutex<Queue>>,
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +152,7 @@ const FAR: u64 = 10_000;
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { shards: std::array::from_fn(|_| Mutex::default()), queues: Lanes::default() }
+        Wheel { shards: Apart(std::array::from_fn(|_| Mutex::default())), queues: PerThread::default() }
     }
 }
 
@@ -172,18 +172,17 @@ impl Wheel {
 
     /// Files a look at a NOTIFY.
     pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> Filed {
-        let lane = Lanes::<Mutex<Queue>>::my_number();
         // One that is far away would have all others after it wait elsewhere.
         if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
-            return Filed::new(deadline, lane);
+            return Filed::new(deadline, my_place());
         }
-        Filed::new(self.file(now, deadline, presentity, Watch::Delivery(slot)), lane)
+        Filed::new(self.file(now, deadline, presentity, Watch::Delivery(slot)), my_place())
     }
 
     /// Takes a look at a NOTIFY out; nothing happens if it has come up already.
     pub(super) fn cancel_delivery(&self, filed: Filed, presentity: u32, slot: u32) {
         let queued =
-            self.queues.get(filed.lane()).is_some_and(|queue| queue.lock().cancel(filed.at(), presentity, slot));
+            self.queues.at(filed.place()).is_some_and(|queue| queue.lock().cancel(filed.at(), presentity, slot));
         if !queued {
             self.cancel(filed.at(), presentity, Watch::Delivery(slot));
         }

@@ -7,6 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use super::memory::{Memory, Stage};
 use super::{T1, TIMEOUT};
+use crate::per_thread::Apart;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::wire::{Message, StartLine};
 
@@ -43,7 +44,7 @@ pub struct Key {
 #[derive(Debug)]
 pub struct ServerTransactions<A> {
     secret: [u8; 16],
-    shards: Box<[Mutex<Memory<A>>]>,
+    shards: Box<[Apart<Mutex<Memory<A>>>]>,
     most_per_shard: usize,
 }
 
@@ -55,7 +56,7 @@ impl<A: Clone> ServerTransactions<A> {
     /// Remembers at most `most` requests; beyond that the oldest are forgotten early, which costs no more than that a
     /// late repetition of them is taken for new.
     pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions<A> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Memory::default())).collect();
+        let shards = (0..SHARDS).map(|_| Apart(Mutex::new(Memory::default()))).collect();
         ServerTransactions { secret, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 
