@@ -1,4 +1,5 @@
-//! What the sockets alone cost: `cargo bench --bench floor -- [CYCLES]`.
+//! What the sockets alone cost: `cargo bench --bench floor -- [CYCLES [RATE]]`; with a rate, so many cycles begin in a second,
+//! one at a time, else as many as the server does.
 //!
 //! The four datagrams of SUBSCRIBE, 200, NOTIFY and 200, of the lengths that the load generator and we send, through the very
 //! sockets of the server (batches, tokio), but nobody reads or writes a word of SIP. This much no server can do without; what
@@ -10,7 +11,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lamplighter::transport::{Datagrams, Destination, ListenerNo, Packet};
@@ -24,7 +25,8 @@ const WINDOW: u64 = 256;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 fn main() {
-    let cycles = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(300_000);
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let (cycles, rate): (u64, Option<u64>) = (numbers.next().unwrap_or(300_000), numbers.next());
     let (over, spent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (tell, told) = std::sync::mpsc::channel();
     let server = {
@@ -37,16 +39,23 @@ fn main() {
     let [subscribe, answer] = [LENGTHS[0], LENGTHS[3]].map(|length| vec![b'x'; length]);
     let (mut done, mut room) = (0_u64, vec![0; 2_048]);
     let begin = |count: u64| (0..count).for_each(|_| _ = client.send_to(&subscribe, server_address));
-    begin(WINDOW);
+    // Until when the next may not begin, if there is a rate.
+    let mut turn = Instant::now();
+    let window = if rate.is_some() { 1 } else { WINDOW };
+    begin(window);
     while done < cycles {
         match client.recv(&mut room) {
             Ok(length) if length == LENGTHS[2] => {
                 let _ = client.send_to(&answer, server_address);
                 done += 1;
+                if let Some(rate) = rate {
+                    turn += Duration::from_secs(1) / rate as u32;
+                    std::thread::sleep(turn.saturating_duration_since(Instant::now()));
+                }
                 begin(1);
             }
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => begin(WINDOW),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => begin(window),
             Err(e) => panic!("{e}"),
         }
     }
