@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lamplighter::transport::{Datagrams, Destination, ListenerNo, Packet};
+use lamplighter::transport::{Datagrams, Destination, ListenerNo, Packet, Source};
 use office::cpu_time;
 
 /// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that.
@@ -76,15 +76,15 @@ fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
         let mut packets = Vec::new();
         let began = cpu_time();
         while !over.load(Ordering::Relaxed) {
-            let each = |source: lamplighter::transport::Source, octets: &[u8]| {
-                if octets.len() == LENGTHS[0] {
+            let take = |datagrams: &mut dyn Iterator<Item = (Source, &[u8])>| {
+                for (source, _) in datagrams.filter(|(_, octets)| octets.len() == LENGTHS[0]) {
                     let to = Destination::Datagram { listener: ListenerNo(0), peer: source.peer };
                     for bytes in [&answer, &notify] {
                         packets.push(Packet { to: to.clone(), bytes: bytes.clone(), ticket: None });
                     }
                 }
             };
-            socket.receive(each).await.expect("datagrams");
+            socket.receive(take).await.expect("datagrams");
             socket.send_all(&packets).await;
             packets.clear();
         }

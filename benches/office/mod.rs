@@ -93,6 +93,12 @@ impl Office {
         Office { notifier, now: 1_000, out: Outbox::default() }
     }
 
+    /// Hands messages over that came together, each with the number of its phone.
+    pub(crate) fn hear_all<'m>(&mut self, messages: impl Iterator<Item = (usize, &'m str)>) {
+        let mut messages = messages.map(|(i, message)| (source(i), message.as_bytes()));
+        self.notifier.receive_all(Tick(self.now), &mut messages, &mut self.out);
+    }
+
     /// Hands a message over, as it came from where phone `i` is.
     pub(crate) fn hear(&mut self, i: usize, message: &[u8]) {
         self.notifier.receive(Tick(self.now), source(i), message, &mut self.out);

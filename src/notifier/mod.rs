@@ -5,13 +5,12 @@
 //! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
 //! be called from any thread; what happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
+//! Where to read: `receive` (where messages come in), `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
 //! `pace`, `fan_out`, `admin` (listing, reset, set), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,9 +29,9 @@ use crate::presence::table::Table;
 use crate::sip::digest::Verifier;
 use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
-use crate::sip::wire::{self, Fault, Reply};
-use crate::transport::{Listener, Source};
-use gate::{Gate, Verdict};
+use crate::sip::wire;
+use crate::transport::Listener;
+use gate::Gate;
 
 mod access;
 mod admin;
@@ -54,6 +53,7 @@ mod outbox;
 mod pace;
 mod persist;
 mod publish;
+mod receive;
 pub mod refusals;
 mod request;
 pub mod route;
@@ -189,46 +189,6 @@ impl Notifier {
         }
     }
 
-    /// Takes one datagram, or one message from a stream.
-    pub fn receive(&self, now: Tick, source: Source, bytes: &[u8], out: &mut Outbox) {
-        let verdict = self.judge(now, source);
-        if verdict == Verdict::Drop {
-            return;
-        }
-        self.trace.received(now, source, bytes);
-        self.contained(now, out, |out| {
-            if verdict == Verdict::Pass
-                && let Some(reply) = Reply::glance(bytes)
-            {
-                return self.take_reply(now, &reply, source, out);
-            }
-            match wire::read(bytes) {
-                Ok(None) => {}
-                Ok(Some(message)) if verdict == Verdict::TellOff => self.tell_off(&message, source, out),
-                Ok(Some(message)) if message.status().is_none() => self.take_request(now, &message, source, out),
-                Ok(Some(message)) => {
-                    if let Some(reply) = Reply::of(&message) {
-                        self.take_reply(now, &reply, source, out);
-                    }
-                }
-                Err(_) if verdict == Verdict::TellOff => {}
-                Err(refused) => self.refuse(&refused, source, out),
-            }
-        });
-    }
-
-    /// Whether what comes from this source is read at all.
-    fn judge(&self, now: Tick, source: Source) -> Verdict {
-        if self.settings.routing.trusts(&source) {
-            return Verdict::Pass;
-        }
-        if source.is_stream() {
-            // A connection shows that somebody is there.
-            self.gate.know(now, source.peer);
-        }
-        self.gate.admit(now, source.peer)
-    }
-
     /// How many messages were not read because their source said too much.
     pub fn turned_away(&self) -> u64 {
         self.gate.dropped()
@@ -237,17 +197,6 @@ impl Notifier {
     /// What has been counted since the start.
     pub fn tally(&self) -> tally::Tally {
         self.history.tally()
-    }
-
-    /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
-    pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
-        if self.judge(now, source) != Verdict::Pass {
-            return;
-        }
-        self.contained(now, out, |out| {
-            let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
-            self.refuse(&wire::Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
-        });
     }
 
     /// Does everything that is due at `now`.
@@ -283,18 +232,6 @@ impl Notifier {
     /// How many messages met a bug of ours so far.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
-    }
-
-    /// A panic is a bug, and harms no more than the message that found it. No lock is poisoned by it, and what was to
-    /// be sent because of it is not.
-    fn contained(&self, now: Tick, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
-        let before = out.messages.len();
-        if catch_unwind(AssertUnwindSafe(|| f(out))).is_err() {
-            out.messages.truncate(before);
-            self.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("a message was dropped because handling it panicked; this is a bug, please report it");
-        }
-        self.trace.sent(now, self, out.messages.get(before..).unwrap_or_default());
     }
 
     fn next_number(&self) -> u64 {

@@ -1,5 +1,7 @@
 //! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
 
+use std::sync::Arc;
+
 use super::outbox::NotifyRef;
 use super::pace::{UNPROVEN_COPIES, follow};
 use super::persist::{Known, RESERVE};
@@ -39,6 +41,15 @@ struct Fate {
 impl Fate {
     fn no_answer(cseq: u32) -> Fate {
         Fate { cseq, status: NO_ANSWER, retry_after: None, lost: true }
+    }
+}
+
+impl Reply<'_> {
+    /// Which NOTIFY it answers, by the branch that we put into its Via.
+    pub(super) fn notify(&self) -> Option<NotifyRef> {
+        let branch = self.branch.strip_prefix(MAGIC_COOKIE)?;
+        let (place, cseq) = branch.split_at_checked(branch.bytes().rposition(|c| c == b'.')?)?;
+        Some(NotifyRef { place: Place::read(place)?, cseq: u32::try_from(Hex::read(&cseq[1..])?).ok()? })
     }
 }
 
@@ -107,19 +118,24 @@ impl Notifier {
 
     /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
     /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
-    pub(super) fn take_reply(&self, now: Tick, reply: &Reply<'_>, source: Source, out: &mut Outbox) {
+    ///
+    /// `known` is the presentity of that NOTIFY, if it has been looked up already.
+    pub(super) fn take_reply(
+        &self,
+        now: Tick,
+        reply: &Reply<'_>,
+        NotifyRef { place, cseq }: NotifyRef,
+        known: Option<&Arc<Presentity>>,
+        source: Source,
+        out: &mut Outbox,
+    ) {
         let Reply { status, retry_after, .. } = *reply;
-        let found = reply.branch.strip_prefix(MAGIC_COOKIE).and_then(|branch| {
-            let (place, cseq) = branch.split_at_checked(branch.bytes().rposition(|c| c == b'.')?)?;
-            Some((Place::read(place)?, u32::try_from(Hex::read(&cseq[1..])?).ok()?))
-        });
         let ours =
             |sent_by: &str| self.settings.routing.listeners.iter().any(|l| l.sent_by.eq_ignore_ascii_case(sent_by));
-        let Some((place, cseq)) = found else { return };
         if !ours(reply.sent_by) || reply.cseq.method != "NOTIFY" || reply.cseq.number != cseq {
             return;
         }
-        self.table.with_number(place.presentity, |presentity, state| {
+        let take = |presentity: &Arc<Presentity>, state: &mut State| {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.fetch(place.slot).is_some_and(|s| fits(s)) {
                 if !self.settings.routing.trusts(&source) {
@@ -128,7 +144,11 @@ impl Notifier {
                 let fate = Fate { cseq, status, retry_after, lost: false };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }
-        });
+        };
+        match known {
+            Some(known) => self.table.locked(known, take),
+            None => self.table.with_number(place.presentity, take),
+        };
     }
 
     /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.

@@ -257,6 +257,17 @@ impl Watchers {
         (0..self.slots.len().min(16)).step_by(4).for_each(|slot| ahead::fetch_one(&self.slots, slot));
     }
 
+    /// Asks for the memory of one slot ...
+    pub fn fetch_slot(&self, slot: u32) {
+        ahead::fetch_one(&self.slots, slot as usize);
+    }
+
+    /// ... and, once that is there, of the subscription in it.
+    pub fn fetch_subscription(&self, slot: u32) {
+        let subscription = self.slots.get(slot as usize).and_then(|slot| slot.subscription.as_deref());
+        subscription.into_iter().for_each(Subscription::fetch_itself);
+    }
+
     /// The subscription in a slot, for who will need all of it.
     pub fn fetch(&mut self, slot: u32) -> Option<&mut Subscription> {
         let subscription = self.get_mut(slot)?;

@@ -372,9 +372,14 @@ impl Subscription {
         (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
     }
 
+    /// Asks for its memory.
+    pub fn fetch_itself(&self) {
+        self.lines.fetch::<Subscription>();
+    }
+
     /// Asks for its memory and for what it leads to.
     pub fn fetch(&self) {
-        self.lines.fetch::<Subscription>();
+        self.fetch_itself();
         ahead::fetch(&*self.phone);
         self.dialog.fetch();
     }

@@ -123,6 +123,11 @@ impl Table {
         self.by_aor.get(aor).map(|entry| Arc::clone(&entry.key().0))
     }
 
+    /// The presentity of this number, if it exists; it may be retired by the time that its lock is taken.
+    pub fn by_number(&self, number: u32) -> Option<Arc<Presentity>> {
+        self.by_number.get(number)
+    }
+
     /// Does something with the presentity of this number if it still exists.
     pub fn with_number<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
         let presentity = self.by_number.get(number)?;
@@ -213,7 +218,12 @@ impl Table {
         self.by_aor.is_empty()
     }
 
-    fn locked<T>(&self, presentity: &Arc<Presentity>, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
+    /// Does something with a presentity that was found, unless it has been retired since.
+    pub fn locked<T>(
+        &self,
+        presentity: &Arc<Presentity>,
+        f: impl FnOnce(&Arc<Presentity>, &mut State) -> T,
+    ) -> Option<T> {
         let mut state = presentity.lock();
         if state.retired {
             return None;

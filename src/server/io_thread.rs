@@ -187,13 +187,10 @@ impl Worker {
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
         let mut out = Outbox::default();
         loop {
-            // The clock is read when datagrams are there, not when the wait for them began.
-            let mut now = None;
             let received = socket
-                .receive(|source, bytes| {
-                    self.hub.shared().came(source, bytes);
-                    let now = *now.get_or_insert_with(|| self.clock.now());
-                    self.notifier.receive(now, source, bytes, &mut out);
+                .receive(|datagrams| {
+                    let mut datagrams = datagrams.inspect(|(source, bytes)| self.hub.shared().came(*source, bytes));
+                    self.notifier.receive_all(self.clock.now(), &mut datagrams, &mut out);
                 })
                 .await;
             if let Err(e) = received {

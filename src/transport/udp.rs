@@ -78,10 +78,10 @@ impl Datagrams {
         &self.counts
     }
 
-    /// Waits until something has arrived, then hands over what is there, up to a batch.
+    /// Waits until something has arrived, then hands over what is there, up to a batch; what is not taken is lost.
     ///
     /// Errors of earlier sends that surface here (ICMP) concern one peer and are left to the timers.
-    pub async fn receive(&self, mut each: impl FnMut(Source, &[u8])) -> io::Result<()> {
+    pub async fn receive(&self, take: impl FnOnce(&mut dyn Iterator<Item = (Source, &[u8])>)) -> io::Result<()> {
         self.socket.readable().await?;
         WORKSPACE.with_borrow_mut(|Workspace { headers_v4, headers_v6, octets }| {
             let headers = if self.v6 { headers_v6 } else { headers_v4 };
@@ -102,14 +102,15 @@ impl Datagrams {
                 // that out is a system call more than waiting.
                 if received <= FEW { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
-            if received > 0 {
-                self.counts.took(received, datagrams[..received].iter().map(|(length, _)| length).sum());
+            if received == 0 {
+                return;
             }
-            for (octets, (length, peer)) in octets.chunks_exact(ROOM).zip(datagrams).take(received) {
-                let Some(peer) = peer else { continue };
+            self.counts.took(received, datagrams[..received].iter().map(|(length, _)| length).sum());
+            let filled = octets.chunks_exact(ROOM).zip(datagrams).take(received);
+            take(&mut filled.filter_map(|(octets, (length, peer))| {
                 let (transport, listener) = (Transport::Udp, self.listener);
-                each(Source { transport, listener, peer, flow: None, certified: false }, &octets[..length]);
-            }
+                Some((Source { transport, listener, peer: peer?, flow: None, certified: false }, &octets[..length]))
+            }));
         });
         Ok(())
     }
@@ -169,10 +170,12 @@ mod tests {
     async fn hear(socket: &Datagrams, count: usize) -> Vec<(SocketAddr, String)> {
         let mut heard = Vec::new();
         while heard.len() < count {
-            let each = |source: Source, octets: &[u8]| {
-                heard.push((source.peer, String::from_utf8(octets.to_vec()).unwrap()));
+            let take = |datagrams: &mut dyn Iterator<Item = (Source, &[u8])>| {
+                heard.extend(
+                    datagrams.map(|(source, octets)| (source.peer, String::from_utf8(octets.to_vec()).unwrap())),
+                );
             };
-            socket.receive(each).await.unwrap();
+            socket.receive(take).await.unwrap();
         }
         heard
     }

@@ -19,6 +19,7 @@ use crate::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source
 mod large;
 mod notify;
 mod subscribe;
+mod together;
 
 const ACME: AccountNo = AccountNo(0);
 const UMBRELLA: AccountNo = AccountNo(1);
