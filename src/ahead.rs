@@ -10,16 +10,16 @@ use prefetch_index::prefetch_index;
 #[derive(Clone, Copy, Debug)]
 struct Line(#[allow(dead_code)] [u8; 64]);
 
-/// Marks where something begins that takes several lines. It takes no room itself, and has to be the first in it.
+/// Marks a place in something that takes several lines. It takes no room itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lines([Line; 0]);
 
 impl Lines {
-    /// Asks for all lines of what begins here.
+    /// Asks for all lines of the `T` that this lies in, so many octets behind its beginning.
     #[inline(always)]
-    pub(crate) fn fetch<T>(&self) {
-        // Where in a line it begins is not known.
-        (0..=size_of::<T>().saturating_sub(1).div_ceil(64)).for_each(|line| prefetch_index(&self.0[..], line));
+    pub(crate) fn fetch<T>(&self, behind: usize) {
+        let (before, after) = (behind.div_ceil(64), size_of::<T>().saturating_sub(behind).div_ceil(64));
+        (0..before + after).for_each(|line| prefetch_index(&self.0[..], line.wrapping_sub(before)));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -327,7 +328,7 @@ impl Presentity {
     /// Asks for its memory, for it will be needed soon.
     #[inline]
     pub fn fetch(&self) {
-        self.lines.fetch::<Presentity>();
+        self.lines.fetch::<Presentity>(offset_of!(Presentity, lines));
     }
 
     /// Takes the lock. It is held for one decision and never across anything that waits.

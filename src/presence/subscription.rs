@@ -4,6 +4,7 @@
 //! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
 
 use std::fmt;
+use std::mem::offset_of;
 use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
@@ -374,7 +375,7 @@ impl Subscription {
 
     /// Asks for its memory.
     pub fn fetch_itself(&self) {
-        self.lines.fetch::<Subscription>();
+        self.lines.fetch::<Subscription>(offset_of!(Subscription, lines));
     }
 
     /// Asks for its memory and for what it leads to.
@@ -465,6 +466,14 @@ mod tests {
     #[test]
     fn a_subscription_is_small() {
         assert!(size_of::<Subscription>() <= 192, "{}", size_of::<Subscription>());
+    }
+
+    #[test]
+    fn a_timer_keeps_its_time_and_its_place_in_one_word() {
+        for (at, place) in [(0, 0), (0, PLACES - 1), (1_700_000_000_510, 7)] {
+            let filed = Filed::new(Tick(at), place);
+            assert_eq!((filed.at(), filed.place(), size_of::<Option<Filed>>()), (Tick(at), place, 8));
+        }
     }
 
     #[test]

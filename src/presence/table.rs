@@ -45,7 +45,7 @@ struct ByAor(Arc<Presentity>);
 
 impl Borrow<Aor> for ByAor {
     fn borrow(&self) -> &Aor {
-        // Whoever compares it has found it, as good as always.
+        // Whatever is compared is the one that is looked for, as good as always.
         self.0.fetch();
         &self.0.aor
     }

@@ -5,9 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::ahead::fetch_one;
-
 use super::index::{Index, MOST_LIVE, known};
+use crate::ahead::fetch_one;
 
 /// How far a remembered request has come.
 #[derive(Clone, Debug)]
