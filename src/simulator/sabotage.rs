@@ -22,7 +22,9 @@ impl World {
             let phone = self.laws.expected(m.call_id).map(|expected| &self.phones[expected.phone]);
             let edge = phone.and_then(|phone| phone.edge);
             let silent = |other: &Phone| other.edge == edge && self.cut_off[other.number];
-            let held = edge.is_some() && self.phones.iter().any(silent);
+            // For good: were one let through again, its CSeq would give away that others are missing.
+            self.held_edges.extend(edge.filter(|_| self.phones.iter().any(silent)));
+            let held = edge.is_some_and(|edge| self.held_edges.contains(&edge));
             return if held { Vec::new() } else { vec![packet] };
         }
         let (call_id, cseq) = (m.call_id.to_string(), m.cseq.number);

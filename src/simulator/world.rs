@@ -1,7 +1,7 @@
 //! The world: the server, the network and everybody else, moved on event by event.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -126,6 +126,8 @@ pub(super) struct World {
     pub(super) troubles: Vec<u64>,
     pub(super) calm: bool,
     pub(super) last_bodies: HashMap<String, Bytes>,
+    /// Edges behind which sabotage tells nobody any more.
+    pub(super) held_edges: HashSet<usize>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: HashMap<u64, Happening>,
     count: u64,
@@ -179,6 +181,7 @@ impl World {
             troubles: vec![0; phones.len()],
             calm: false,
             last_bodies: HashMap::new(),
+            held_edges: HashSet::new(),
             queue: BinaryHeap::new(),
             happenings: HashMap::new(),
             count: 0,
