@@ -1,6 +1,5 @@
-//! `/healthz`: the process answers. `/readyz`: it takes work, which it does not while it starts or drains.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! `/healthz`: the process answers. `/readyz`: it takes work, which it does not while it starts or drains, or while
+//! the journal cannot keep changes.
 
 use super::envelope::Reply;
 use super::error::Fault;
@@ -8,12 +7,12 @@ use super::request::Verb;
 use super::route::Probe;
 
 /// Answers a probe; no token is needed and nothing is told.
-pub(super) fn answer(probe: Probe, ready: &AtomicBool, verb: Verb) -> Result<Reply, Fault> {
+pub(super) fn answer(probe: Probe, ready: bool, verb: Verb) -> Result<Reply, Fault> {
     if !verb.reads() {
         return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });
     }
     match probe {
-        Probe::Ready if !ready.load(Ordering::Acquire) => Err(Fault::NotReady),
+        Probe::Ready if !ready => Err(Fault::NotReady),
         Probe::Ready | Probe::Live => Ok(Reply::Healthy),
     }
 }

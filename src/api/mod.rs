@@ -7,7 +7,7 @@
 //! function that reads from top to bottom. Whatever a client sends is bounded before it is kept.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -57,7 +57,7 @@ pub struct ApiState {
     pub control: Arc<dyn Control>,
     /// Upstream's empty bodies for a bad body, and its 500 for a missing `reset`.
     pub strict_compat: bool,
-    /// False while the server starts or drains; `/readyz` tells.
+    /// False while the server starts or drains; `/readyz` tells. It also tells when [`Control::can_keep`] says no.
     pub ready: Arc<AtomicBool>,
     /// The name of this server in listings.
     pub node: String,
@@ -124,7 +124,8 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let path = request::path(head.uri.path())?;
     let target = Target::of(&path, ask)?;
     if let Target::Health(probe) = target {
-        return health::answer(probe, &api.state.ready, ask.verb);
+        let ready = api.state.ready.load(Ordering::Acquire) && api.state.control.can_keep();
+        return health::answer(probe, ready, ask.verb);
     }
     if target == Target::Document {
         return openapi::answer(ask.verb);

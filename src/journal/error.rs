@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use super::Hold;
+
 /// Why the journal could not be opened or its image not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,6 +94,18 @@ impl JournalError {
     }
 }
 
+/// An append that was not kept. What its records tell of has to be rolled back; see
+/// [`Journal::append`](super::Journal::append).
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Refused {
+    /// Why.
+    #[source]
+    pub why: WriteFailed,
+    /// To be dropped once the change is rolled back: until then the journal accepts no other.
+    pub hold: Hold,
+}
+
 /// Why an append was not kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -99,17 +113,20 @@ pub enum WriteFailed {
     /// The disk does not keep up; later there is room again.
     #[error("the journal's queue is full")]
     Overloaded,
-    /// More than one append may ever hold.
-    #[error("{octets} octets in one append, and {most} are the most")]
+    /// More than one record may ever hold.
+    #[error("{octets} octets in one record, and {most} are the most")]
     TooLarge {
         /// What was asked.
         octets: usize,
         /// What there is.
         most: usize,
     },
-    /// The disk refused.
+    /// The disk refused, or does not answer.
     #[error("the journal cannot be written: {0}")]
     Disk(Arc<str>),
+    /// An earlier change was refused and is not rolled back yet.
+    #[error("a change that was refused is still being rolled back")]
+    RollingBack,
     /// [`Journal::close`](super::Journal::close) came first.
     #[error("the journal is closed")]
     Closed,

@@ -9,23 +9,23 @@ use super::{
     *,
 };
 
-const QUICK: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const QUICK: Duration = Duration::from_millis(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { probe_every: QUICK, within: QUICK, probe: 1000, ..Limits::default() }
 }
 
-fn open(disk: &MemDisk, durability: Durability, limits: Limits) -> (Journal, Recovered) {
+pub(super) fn open(disk: &MemDisk, durability: Durability, limits: Limits) -> (Journal, Recovered) {
     Journal::open_on(Arc::new(disk.clone()), None, durability, limits).unwrap()
 }
 
-fn reopen(disk: &MemDisk) -> Vec<(u64, String)> {
+pub(super) fn reopen(disk: &MemDisk) -> Vec<(u64, String)> {
     live(&open(disk, Durability::Strict, Limits::default()).1)
 }
 
 /// Waits for what another thread brings about and nobody announces.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "never: {what}");
@@ -33,7 +33,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn failed(journal: &Journal) -> bool {
+pub(super) fn failed(journal: &Journal) -> bool {
     matches!(journal.health(), Health::Failed { .. })
 }
 
@@ -73,12 +73,14 @@ fn a_failed_sync_is_not_believed_the_next_time() {
         let disk = MemDisk::default();
         let (journal, _) = open(&disk, durability, limits());
         keep(&journal, vec![is(1, "before")]).unwrap();
-        until("the first sync", || journal.shared.queue.lock().held == 0);
+        until("the first sync", || journal.shared.held.load(Relaxed) == 0);
         disk.world().bad_syncs = 3;
         let fate = keep(&journal, vec![is(2, "unlucky")]);
         assert_eq!(fate.is_ok(), durability == Durability::Relaxed);
         // All the bad syncs used up, one good probe.
-        until("recovery", || disk.world().bad_syncs == 0 && !failed(&journal) && journal.shared.queue.lock().held == 0);
+        until("recovery", || {
+            disk.world().bad_syncs == 0 && !failed(&journal) && journal.shared.held.load(Relaxed) == 0
+        });
         let expected: &[(u64, &str)] = if fate.is_ok() { &[(1, "before"), (2, "unlucky")] } else { &[(1, "before")] };
         assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(expected), "{durability:?}");
     }
@@ -128,36 +130,71 @@ fn relaxed_and_lazy_records_are_synced_within_the_time() {
     until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
 }
 
-#[test]
-fn a_full_queue_refuses_at_once_and_what_it_holds_is_kept() {
-    let disk = MemDisk::default();
-    let (journal, _) = open(&disk, Durability::Strict, Limits { queue: 1000, ..limits() });
+/// Has the writer wait in a callback, until what is returned is dropped.
+fn busy(journal: &Journal) -> mpsc::Sender<()> {
     let (go, gone) = mpsc::channel::<()>();
     let (begun, has_begun) = mpsc::channel();
     journal.append(vec![is(0, "first")], move |_| {
         begun.send(()).unwrap();
-        gone.recv().unwrap();
+        let _ = gone.recv();
     });
     has_begun.recv().unwrap();
+    go
+}
+
+#[test]
+fn a_full_queue_accepts_no_change_and_keeps_those_that_were_made() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits { queue: 1000, ..limits() });
+    assert_eq!(journal.accepts(), Acceptance::Accepting);
+    let busy = busy(&journal);
     let (tell, told) = mpsc::channel();
-    let mut queued = 0;
-    loop {
+    let append = |key| {
         let tell = tell.clone();
-        journal.append(vec![is(queued + 1, "x")], move |fate| tell.send(fate).unwrap());
-        match told.try_recv() {
-            Ok(fate) => break assert_eq!(fate, Err(WriteFailed::Overloaded)),
-            Err(_) => queued += 1,
-        }
-        assert!(queued < 1000);
+        journal.append(vec![is(key, "x")], move |fate| tell.send(fate).unwrap());
+    };
+    let mut queued = 0;
+    while journal.accepts() == Acceptance::Accepting {
+        queued += 1;
+        append(queued);
     }
-    assert_eq!(journal.append_lazily(vec![is(1, "x")]), Err(WriteFailed::Overloaded));
-    assert!(queued > 20);
-    go.send(()).unwrap();
+    assert!((20..100).contains(&queued), "{queued}");
+    assert_eq!(journal.accepts(), Acceptance::Overloaded);
+    assert_eq!(journal.append_lazily(vec![is(1, "harmless")]), Err(WriteFailed::Overloaded));
+    // Other threads may have asked just before.
     for _ in 0..queued {
-        assert_eq!(told.recv().unwrap(), Ok(()));
+        queued += 1;
+        append(queued);
     }
+    assert!(told.try_recv().is_err());
+    drop(busy);
+    assert!((0..queued).all(|_| told.recv().unwrap().is_ok()));
     keep(&journal, vec![is(5000, "room again")]).unwrap();
     assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)).len() as u64, queued + 2);
+}
+
+#[test]
+fn beyond_the_hard_bound_there_is_room_for_what_is_rolled_back_only() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits { queue: 1000, ..limits() });
+    let busy = busy(&journal);
+    let (tell, told) = mpsc::channel();
+    let refused = loop {
+        let tell = tell.clone();
+        journal.append(vec![is(1, "x")], move |fate| tell.send(fate).unwrap());
+        if let Ok(fate) = told.try_recv() {
+            break fate.unwrap_err();
+        }
+    };
+    assert_eq!(refused.why, WriteFailed::Overloaded);
+    assert_eq!(journal.accepts(), Acceptance::Failing);
+    journal.append_rollback(vec![is(1, "as before")]).unwrap();
+    assert_eq!(keep(&journal, vec![is(1, "on top of it")]), Err(WriteFailed::RollingBack));
+    drop(refused);
+    drop(busy);
+    until("room", || journal.accepts() == Acceptance::Accepting);
+    drop(journal);
+    assert_eq!(reopen(&disk), pairs(&[(0, "first"), (1, "as before")]));
 }
 
 #[test]

@@ -110,9 +110,23 @@ fn long(octets: &[u8], at: usize) -> u64 {
     octets.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |eight| u64::from_le_bytes(*eight))
 }
 
-/// Octets of the records of a frame.
-pub(super) fn size(records: &[Record]) -> usize {
-    records.iter().map(|r| RECORD_HEAD + r.value.as_ref().map_or(0, Bytes::len)).sum()
+/// Octets of a record in a frame.
+pub(super) fn size(record: &Record) -> usize {
+    RECORD_HEAD + record.value.as_ref().map_or(0, Bytes::len)
+}
+
+/// Appends `records` to `out` in as few frames as they fit into. None of them is larger than a frame may be.
+pub(super) fn frames<'a>(out: &mut Vec<u8>, records: impl Iterator<Item = &'a Record>) {
+    let mut records = records.peekable();
+    while records.peek().is_some() {
+        let mut room = FRAME_MAX;
+        frame(out, |out| {
+            while let Some(record) = records.next_if(|record| size(record) <= room) {
+                room -= size(record);
+                put(out, record.key, record.value.as_deref());
+            }
+        });
+    }
 }
 
 /// Appends a frame of what `fill` puts to `out`; none if it puts nothing.

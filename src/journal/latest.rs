@@ -3,6 +3,9 @@
 //! Threads change one thing after the other, under its lock, and append what they made of it when they have let go of
 //! that. So the earlier change may be appended last, and a start would take it for the last word, although the later one
 //! has been acknowledged as well.
+//!
+//! A word that was admitted and then refused, because the disk failed, stays the latest: the roll-back follows it with a word
+//! of a higher order, and what was overtaken before is older than that one, too.
 
 use std::collections::HashMap;
 
@@ -30,11 +33,6 @@ impl Latest {
             self.old = std::mem::take(&mut self.young);
         }
         true
-    }
-
-    /// What was said last may not have been kept.
-    pub(super) fn forget(&mut self) {
-        *self = Latest::default();
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::disk::{Disk, DiskFile};
 
@@ -45,6 +45,10 @@ pub(super) struct World {
     /// Whether files cannot be removed.
     pub(super) no_removes: bool,
     pub(super) operations: u64,
+    /// Whether no operation comes back.
+    hangs: bool,
+    /// How many wait for that.
+    pub(super) waiting: usize,
 }
 
 /// What a crash leaves of what was not synced.
@@ -72,7 +76,14 @@ pub(super) const ALL_LEAVES: [Leaves; 6] =
     [Leaves::Everything, Leaves::Nothing, Leaves::Names, Leaves::Octets, Leaves::Half, Leaves::LastStep];
 
 #[derive(Clone, Default)]
-pub(super) struct MemDisk(Arc<Mutex<World>>);
+pub(super) struct MemDisk(Arc<Machine>);
+
+#[derive(Default)]
+struct Machine {
+    world: Mutex<World>,
+    /// The disk answers again.
+    answers: Condvar,
+}
 
 impl World {
     fn operate(&mut self) -> io::Result<()> {
@@ -115,7 +126,25 @@ fn apply(names: &mut BTreeMap<String, usize>, step: &Step) {
 
 impl MemDisk {
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock()
+        self.0.world.lock()
+    }
+
+    /// The world, once the disk answers.
+    fn answering(&self) -> MutexGuard<'_, World> {
+        let mut world = self.world();
+        world.waiting += 1;
+        while world.hangs {
+            self.0.answers.wait(&mut world);
+        }
+        world.waiting -= 1;
+        world
+    }
+
+    /// From now on no operation that changes something comes back, or all that wait and come do again.
+    #[cfg(test)]
+    pub(super) fn hang(&self, hangs: bool) {
+        self.world().hangs = hangs;
+        self.0.answers.notify_all();
     }
 
     /// The disk as the next start finds it.
@@ -158,7 +187,8 @@ impl MemDisk {
             Inode { synced: octets.clone(), seen: octets, dirty: Vec::new() }
         });
         let inodes = inodes.collect();
-        Self(Arc::new(Mutex::new(World { inodes, synced_names: names.clone(), names, ..World::default() })))
+        let world = World { inodes, synced_names: names.clone(), names, ..World::default() };
+        Self(Arc::new(Machine { world: Mutex::new(world), answers: Condvar::new() }))
     }
 
     #[cfg(test)]
@@ -203,7 +233,7 @@ impl Disk for MemDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut world = self.world();
+        let mut world = self.answering();
         world.operate()?;
         let inode = match world.find(name) {
             Ok(inode) => {
@@ -227,7 +257,7 @@ impl Disk for MemDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut world = self.world();
+        let mut world = self.answering();
         world.operate()?;
         let inode = world.find(from)?;
         world.step(Step::Rename(from.into(), to.into(), inode));
@@ -235,7 +265,7 @@ impl Disk for MemDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut world = self.world();
+        let mut world = self.answering();
         world.operate()?;
         world.find(name)?;
         if world.no_removes {
@@ -246,7 +276,7 @@ impl Disk for MemDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut world = self.world();
+        let mut world = self.answering();
         world.operate()?;
         if world.bad_name_syncs > 0 {
             world.bad_name_syncs -= 1;
@@ -265,7 +295,7 @@ struct MemFile {
 
 impl DiskFile for MemFile {
     fn write_at(&mut self, octets: &[u8], at: u64) -> io::Result<()> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.answering();
         world.operate()?;
         // The operation that uses up the last of the life is done by half.
         let dies = world.life == Some(0);
@@ -291,7 +321,7 @@ impl DiskFile for MemFile {
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.answering();
         world.operate()?;
         let inode = &mut world.inodes[self.inode];
         let freed = inode.seen.len().saturating_sub(len as usize);
@@ -304,7 +334,7 @@ impl DiskFile for MemFile {
 
     /// As the kernel does it: octets whose sync failed count as clean ever after, until they are written again.
     fn sync(&mut self) -> io::Result<()> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.answering();
         world.operate()?;
         let bad = world.bad_syncs > 0;
         world.bad_syncs = world.bad_syncs.saturating_sub(1);

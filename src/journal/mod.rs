@@ -11,18 +11,23 @@
 mod disk;
 mod error;
 mod format;
+mod hold;
 mod latest;
 mod mem_disk;
+mod numbers;
 mod queue;
 mod snapshot;
 mod store;
 mod tape;
+mod watchdog;
 mod writer;
 
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod stall_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,13 +42,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::count::Spread;
-pub use error::{JournalError, WriteFailed};
+pub use error::{JournalError, Refused, WriteFailed};
+pub use hold::Hold;
 pub use snapshot::Snapshot;
 pub use store::{Cut, Report};
 pub(crate) use tape::Tape;
 
 use disk::{Disk, RealDisk};
-use queue::{Entry, Shared};
+use queue::{Admission, Entry, Fate, Shared};
 
 /// Names what a record is about. The meaning of the numbers is the notifier's; equal keys replace each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,13 +90,25 @@ pub struct Recovered {
 pub enum Health {
     /// It does.
     Good,
-    /// It does not; the journal tries again every second.
+    /// It does not, or does not answer. The journal tries again every second, and is good again once the disk is, what
+    /// was promised is on it, and every change that was refused is rolled back.
     Failed {
         /// Since when.
         since: Instant,
-        /// The disk's own words.
+        /// The system's own words, or what the disk does not do.
         why: Arc<str>,
     },
+}
+
+/// Whether a change that the journal has to keep may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It may.
+    Accepting,
+    /// The disk does not keep up; soon there is room again.
+    Overloaded,
+    /// The disk fails, or what was refused when it did is still being rolled back.
+    Failing,
 }
 
 /// Numbers for metrics, counted since the journal was opened.
@@ -119,13 +137,13 @@ pub struct Stats {
     /// How many records were written at once.
     pub batches: Spread,
     /// Appends that were refused, and why.
-    pub refused: [(&'static str, u64); 4],
+    pub refused: [(&'static str, u64); 5],
 }
 
 /// What bounds the journal. Production uses the default; tests shrink it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Octets that are queued, being written or not yet synced. At 1 M records/s of 200 octets it is 80 ms of work: a
+    /// Octets that are queued, being written or not yet synced, above which no change is accepted. At 1 M records/s of 200 octets it is 80 ms of work: a
     /// disk further behind than that will not catch up before the senders retransmit (T1 is 500 ms).
     queue: usize,
     /// How long a lazy record may wait for company, and a relaxed one for its fdatasync.
@@ -133,6 +151,9 @@ pub(crate) struct Limits {
     /// The least between the beginnings of two commits. A single change does not wait; under load, the more share a
     /// fdatasync the less each of them costs.
     apart: Duration,
+    /// How long the disk may take for one commit until it counts as failed: phones have given up on nothing yet (they
+    /// repeat a request for 32 s), and no healthy disk takes so long, not even one that is busy.
+    stall: Duration,
     /// How often a failed disk is tried.
     probe_every: Duration,
     /// Octets written to see whether there is room again. As much as a busy commit, so that the journal does not
@@ -153,6 +174,7 @@ impl Default for Limits {
             queue: 16 << 20,
             within: Duration::from_secs(1),
             apart: Duration::from_millis(1),
+            stall: Duration::from_secs(2),
             probe_every: Duration::from_secs(1),
             probe: 1 << 20,
             compact_from: 64 << 20,
@@ -166,7 +188,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The writer and the watchdog.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Journal {
@@ -192,40 +215,70 @@ impl Journal {
         let (opened, recovered) = store::open(&*disk)?;
         let shared = Arc::new(Shared::new(disk.clone(), lock, durability, limits, &opened));
         let writer = writer::Writer::new(shared.clone(), opened);
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || writer.run())
-            .map_err(|e| JournalError::io("start the thread of", disk.dir(), e))?;
-        Ok((Self { shared, thread: Mutex::new(Some(thread)) }, recovered))
+        let watched = shared.clone();
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+            thread.map_err(|e| JournalError::io("start the thread of", disk.dir(), e))
+        };
+        let journal = Self { shared, threads: Mutex::default() };
+        // Should the second not start, dropping the journal ends the first.
+        for (name, run) in [
+            ("journal", Box::new(move || writer.run()) as Box<dyn FnOnce() + Send>),
+            ("journal-watch", Box::new(move || watchdog::run(&watched))),
+        ] {
+            journal.threads.lock().push(spawn(name, run)?);
+        }
+        Ok((journal, recovered))
     }
 
-    /// Appends `records`, all or none of them, and calls `done` once they are kept (see [`Durability`]) or refused.
+    /// Whether a change may be made: to be asked before one is, for an append comes after. Takes no lock.
     ///
-    /// Appends are kept, and their `done`s called, in the order of the calls; only a refusal overtakes. `done` runs in
-    /// the journal's thread, where it holds up all others, or in the caller's before this returns (relaxed, refused); no
-    /// lock is held. After an error none of the records is kept and the last words before them stand. No records at all
-    /// make a barrier: `done` is called once all earlier appends are kept, before this returns if they are already.
-    pub fn append(&self, records: Vec<Record>, done: impl FnOnce(Result<(), WriteFailed>) + Send + 'static) {
+    /// What was accepted is appended all the same should the queue have grown beyond its bound meanwhile: that is at most
+    /// what every thread has in hand at one moment.
+    pub fn accepts(&self) -> Acceptance {
+        self.shared.accepts()
+    }
+
+    /// Appends `records` of a change that was made, and calls `done` once they are kept (see [`Durability`]) or refused.
+    ///
+    /// Appends are kept, and their `done`s called, in the order of the calls; only a refusal at once (see below)
+    /// overtakes. `done` runs in a thread of the journal, where it holds up all others, or in the caller's before this
+    /// returns (relaxed, refused at once); no lock is held. Records that fit one frame (8 MiB) are on disk all or none
+    /// whenever a crash comes; more are split over several frames, and `done` comes after the last.
+    ///
+    /// **Refusal.** When the disk fails, or has not answered for two seconds, all that is awaited is refused, and what is
+    /// appended from then on is refused at once. The change then has to be rolled back in memory, and what holds again be
+    /// appended by [`Journal::append_rollback`], in words with a fresh `order`: a record that was refused may have reached the
+    /// disk all the same. The [`Hold`] of the refusal is dropped after that. Until all are, no change is accepted.
+    ///
+    /// **No records at all** make a barrier: `done` is called once the fate of all earlier appends was told, before this
+    /// returns if it is already. A barrier is never refused, for it asks nothing of the disk; while the disk fails it
+    /// waits only for those that are being told so.
+    pub fn append(&self, records: Vec<Record>, done: impl FnOnce(Result<(), Refused>) + Send + 'static) {
         let mut queue = self.shared.queue.lock();
-        if records.is_empty() && self.shared.awaited.load(Relaxed) == 0 {
+        if records.is_empty() {
+            let at_once = self.shared.wait_behind(&mut queue, Box::new(done));
             drop(queue);
-            return done(Ok(()));
+            return at_once.into_iter().for_each(|done| done(Ok(())));
         }
-        if let Err(refused) = self.shared.admit(&mut queue, &records, true) {
-            drop(queue);
-            self.shared.numbers.refuse(&refused);
-            return done(Err(refused));
-        }
-        let end = queue.frames.len();
+        let end = match self.shared.admit(&mut queue, &records, Admission::Change) {
+            Ok(end) => end,
+            Err(why) => {
+                // Under the lock, so that the journal cannot become good in between.
+                let refused = self.shared.refuse(why);
+                drop(queue);
+                return done(Err(refused));
+            }
+        };
         queue.urgent = true;
         match self.shared.durability {
             Durability::Strict => {
                 self.shared.awaited.fetch_add(1, Relaxed);
-                queue.entries.push(Entry { end, done: Some(Box::new(done)) });
+                queue.entries.push(Entry { end, fate: Fate::Awaited(Box::new(done)) });
                 self.shared.wake.notify_one();
             }
             Durability::Relaxed => {
-                queue.entries.push(Entry { end, done: None });
+                queue.entries.push(Entry { end, fate: Fate::Promised });
                 self.shared.wake.notify_one();
                 drop(queue);
                 done(Ok(()));
@@ -233,23 +286,35 @@ impl Journal {
         }
     }
 
-    /// Appends `records`, all or none of them, with the next commit or within a second, for whoever need not know when.
+    /// Appends `records` with the next commit or within a second, for a caller that need not know when.
     ///
     /// A failing disk does not refuse them: they wait for its recovery, in order.
     ///
     /// # Errors
     /// When they were not even queued.
     pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
+        self.promise(records, Admission::Remark)
+    }
+
+    /// Appends what holds again of a change that was refused and is rolled back: it is written before anything that
+    /// comes after, and before the journal is good again. To be called before the [`Hold`] of the refusal is dropped.
+    ///
+    /// # Errors
+    /// When there is no room: only if all that is rolled back is several times as large as what was refused.
+    pub fn append_rollback(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
+        self.promise(records, Admission::RollBack)
+    }
+
+    fn promise(&self, records: Vec<Record>, admission: Admission) -> Result<(), WriteFailed> {
         let mut queue = self.shared.queue.lock();
-        let admitted = self.shared.admit(&mut queue, &records, false);
-        admitted.inspect_err(|refused| self.shared.numbers.refuse(refused))?;
-        let end = queue.frames.len();
-        queue.entries.push(Entry { end, done: None });
+        let admitted = self.shared.admit(&mut queue, &records, admission);
+        let end = admitted.inspect_err(|refused| self.shared.numbers.refuse(refused))?;
+        queue.entries.push(Entry { end, fate: Fate::Promised });
         // The writer must learn of the first one's deadline, and of a queue that fills; else it may sleep on.
         if queue.lazy_since.is_none() {
             queue.lazy_since = Some(Instant::now());
             self.shared.wake.notify_one();
-        } else if queue.held > self.shared.limits.queue / 2 {
+        } else if self.shared.held.load(Relaxed) > self.shared.limits.queue / 2 {
             self.shared.wake.notify_one();
         }
         Ok(())
@@ -286,15 +351,26 @@ impl Journal {
         Snapshot::begin(self.shared.clone(), rotated)
     }
 
-    /// Keeps all that is queued and ends the journal's thread; later appends are refused. May be called again.
+    /// Keeps all that is queued and ends the journal's threads; later appends are refused. May be called again.
+    ///
+    /// A disk that hangs is not waited for longer than a commit may take: then what was not kept has been refused, and the
+    /// threads end with the process.
     pub fn close(&self) {
-        self.shared.queue.lock().closing = true;
+        let mut queue = self.shared.queue.lock();
+        queue.closing = true;
         self.shared.wake.notify_one();
-        let thread = self.thread.lock().take();
-        // A `done` may drop the last handle: then it is the journal's own thread that is here, and cannot wait for itself.
-        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
-            // It ends by panic only through a bug of ours, which has then been printed.
-            let _ = thread.join();
+        drop(queue);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let here = std::thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == here) {
+            // A `done` dropped the last handle: a thread of the journal cannot wait for itself.
+            return;
+        }
+        if self.shared.wait_for_end() {
+            for thread in threads {
+                // It ends by panic only through a bug of ours, which has then been printed.
+                let _ = thread.join();
+            }
         }
     }
 }

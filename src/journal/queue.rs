@@ -1,11 +1,15 @@
-//! What appenders and the writer share: the queue, already in the shape of the file, and the numbers.
+//! What appenders, the writer and the watchdog share: the queue, already in the shape of the file.
 
 use std::{
     fmt,
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
         mpsc,
     },
     time::{Duration, Instant},
@@ -13,113 +17,149 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::count::{Sizes, one_more};
-
 use super::{
-    Durability, Health, JournalError, Limits, Record, Stats, WriteFailed, disk::Disk, format, latest::Latest,
+    Acceptance, Durability, Health, JournalError, Limits, Record, Refused, Stats, WriteFailed,
+    disk::Disk,
+    format,
+    hold::Holds,
+    latest::Latest,
+    numbers::{Numbers, REFUSALS},
     store::Opened,
 };
 
 /// Called once the fate of an append is known.
-pub(super) type Done = Box<dyn FnOnce(Result<(), WriteFailed>) + Send>;
+pub(super) type Done = Box<dyn FnOnce(Result<(), Refused>) + Send>;
 /// Called with the number of the segment that a snapshot may begin at.
 pub(super) type Rotated = mpsc::Sender<Result<u64, WriteFailed>>;
 
+/// What becomes of an append.
+pub(super) enum Fate {
+    /// It was promised when it was queued, and must outlive a failing disk.
+    Promised,
+    /// It is kept or refused, and then told so.
+    Awaited(Done),
+    /// It has no records: it is told once all before it were.
+    Barrier(Done),
+    /// It has been told that it is not kept.
+    Refused,
+}
+
 /// One append in the queue.
 pub(super) struct Entry {
-    /// Where its frame ends in the queue's octets.
+    /// Where its frames end in the queue's octets.
     pub(super) end: usize,
-    /// Whom to tell. Without it the append was promised when it was queued, and must outlive a failing disk.
-    pub(super) done: Option<Done>,
+    /// What becomes of it.
+    pub(super) fate: Fate,
+}
+
+/// What the writer is busy with. It is here and not with the writer, so that it can be refused while the disk hangs.
+pub(super) struct UnderWay {
+    pub(super) since: Instant,
+    pub(super) entries: Vec<Entry>,
+    pub(super) rotate: Option<Rotated>,
 }
 
 /// What waits for the writer.
 pub(super) struct Queue {
     pub(super) frames: Vec<u8>,
     pub(super) entries: Vec<Entry>,
+    /// Barriers that came while appends were being refused; told after those.
+    barriers: Vec<Done>,
+    pub(super) under_way: Option<UnderWay>,
     pub(super) latest: Latest,
     pub(super) records: u64,
-    /// Somebody waits, or wants it with the kernel now.
+    /// An append is awaited, or wanted with the kernel now.
     pub(super) urgent: bool,
     pub(super) lazy_since: Option<Instant>,
-    /// Octets queued, being written, or written and not yet synced.
-    pub(super) held: usize,
     pub(super) health: Health,
     pub(super) closing: bool,
+    /// The writer has ended.
+    pub(super) ended: bool,
     pub(super) rotate: Option<Rotated>,
     pub(super) snapshot_running: bool,
     /// When the next snapshot may be wanted, after one that failed.
     pub(super) snapshot_retry: Option<Instant>,
 }
 
+impl Queue {
+    /// Whether the writer has been inside the disk for so long.
+    pub(super) fn hangs(&self, stall: Duration) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.since.elapsed() >= stall)
+    }
+
+    /// The disk's latest words on why it fails.
+    pub(super) fn set_reason(&mut self, now: Arc<str>) {
+        if let Health::Failed { why, .. } = &mut self.health {
+            *why = now;
+        }
+    }
+
+    /// Takes all whose fate is awaited out of what is under way and out of the queue, in their order. What was promised
+    /// stays.
+    fn take_awaited(&mut self) -> Vec<(Done, bool)> {
+        let mut taken = Vec::new();
+        let mut take = |fate: &mut Fate| match std::mem::replace(fate, Fate::Refused) {
+            Fate::Awaited(done) => taken.push((done, true)),
+            Fate::Barrier(done) => taken.push((done, false)),
+            promised => *fate = promised,
+        };
+        self.under_way.iter_mut().flat_map(|under_way| &mut under_way.entries).for_each(|entry| take(&mut entry.fate));
+        self.entries.iter_mut().for_each(|entry| take(&mut entry.fate));
+        let (frames, entries) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.entries));
+        promised(&frames, &entries, |frame| {
+            self.frames.extend_from_slice(frame);
+            self.entries.push(Entry { end: self.frames.len(), fate: Fate::Promised });
+        });
+        taken
+    }
+}
+
+/// Gives `each` the frames of those entries that were promised.
+pub(super) fn promised<'a>(frames: &'a [u8], entries: &[Entry], mut each: impl FnMut(&'a [u8])) {
+    let mut start = 0;
+    for entry in entries {
+        if matches!(entry.fate, Fate::Promised) {
+            each(&frames[start..entry.end]);
+        }
+        start = entry.end;
+    }
+}
+
+/// How many times the soft bound of the queue the hard one is. A change is made before it is appended, so it must not be
+/// refused for want of room: what was accepted below the soft bound is at most one batch of each thread more, a few MiB.
+/// The hard bound is never met but by a fault of ours.
+const HARD: usize = 4;
+
+/// Which bound an append has to keep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Of a change that is made already: the hard bound, and the disk has to be good.
+    Change,
+    /// Of a change that is taken back: twice the hard bound, so that there is room even if all that was queued is refused.
+    RollBack,
+    /// Of what does no harm if it is lost: the soft bound.
+    Remark,
+}
+
 /// The half of the journal that outlives no thread in particular.
 pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Condvar,
+    /// The writer has ended.
+    pub(super) ended: Condvar,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) durability: Durability,
     pub(super) limits: Limits,
     pub(super) numbers: Numbers,
     /// How many have been promised to be told and were not yet. Counted up under the queue's lock.
     pub(super) awaited: AtomicUsize,
+    /// Octets queued, being written, or written and not yet synced. Changed under the queue's lock only.
+    pub(super) held: AtomicUsize,
+    /// What `Queue::health` is, for those who only look. Changed under the queue's lock only.
+    good: AtomicBool,
+    pub(super) holds: Holds,
     /// Held, never read: the kernel lets go of it when the last owner does, however that ends.
     _lock: Option<File>,
-}
-
-/// Upper bounds of how long a commit takes (microseconds): from a battery-backed cache to a disk in trouble.
-static TIMES: [u64; 13] =
-    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
-/// Upper bounds of how many records are written at once.
-static BATCHES: [u64; 7] = [1, 4, 16, 64, 256, 1_024, 4_096];
-/// Why appends are refused.
-const REFUSALS: [&str; 4] = ["overloaded", "too_large", "disk", "closed"];
-
-pub(super) struct Numbers {
-    pub(super) records: AtomicU64,
-    pub(super) octets: AtomicU64,
-    pub(super) commits: AtomicU64,
-    pub(super) last_commit_nanos: AtomicU64,
-    /// Octets of the segment that is written.
-    pub(super) segment: AtomicU64,
-    /// Octets of the segments before it.
-    pub(super) older_segments: AtomicU64,
-    pub(super) snapshot: AtomicU64,
-    pub(super) failures: AtomicU64,
-    pub(super) took: Sizes<14>,
-    pub(super) batches: Sizes<8>,
-    refused: [AtomicU64; REFUSALS.len()],
-}
-
-impl Default for Numbers {
-    fn default() -> Self {
-        let zero = AtomicU64::default;
-        Self {
-            records: zero(),
-            octets: zero(),
-            commits: zero(),
-            last_commit_nanos: zero(),
-            segment: zero(),
-            older_segments: zero(),
-            snapshot: zero(),
-            failures: zero(),
-            took: Sizes::new(&TIMES),
-            batches: Sizes::new(&BATCHES),
-            refused: Default::default(),
-        }
-    }
-}
-
-impl Numbers {
-    /// An append was refused.
-    pub(super) fn refuse(&self, why: &WriteFailed) {
-        let place = match why {
-            WriteFailed::Overloaded => 0,
-            WriteFailed::TooLarge { .. } => 1,
-            WriteFailed::Disk(_) => 2,
-            WriteFailed::Closed => 3,
-        };
-        one_more(&self.refused[place]);
-    }
 }
 
 impl Shared {
@@ -133,13 +173,15 @@ impl Shared {
         let queue = Queue {
             frames: Vec::new(),
             entries: Vec::new(),
+            barriers: Vec::new(),
+            under_way: None,
             latest: Latest::default(),
             records: 0,
             urgent: false,
             lazy_since: None,
-            held: 0,
             health: Health::Good,
             closing: false,
+            ended: false,
             rotate: None,
             snapshot_running: false,
             snapshot_retry: None,
@@ -153,47 +195,185 @@ impl Shared {
         Self {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
+            ended: Condvar::new(),
             disk,
             durability,
             limits,
             numbers,
             awaited: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            good: AtomicBool::new(true),
+            holds: Holds::default(),
             _lock: lock,
         }
     }
 
-    /// Queues the frame of one append, if it may be.
+    /// Whether a change may be made now.
+    pub(super) fn accepts(&self) -> Acceptance {
+        if !self.good.load(Acquire) || self.holds.any() {
+            Acceptance::Failing
+        } else if self.held.load(Relaxed) > self.limits.queue {
+            Acceptance::Overloaded
+        } else {
+            Acceptance::Accepting
+        }
+    }
+
+    /// Queues the frames of one append, if it may be, and says where they end.
     pub(super) fn admit(
         &self,
-        queue: &mut MutexGuard<'_, Queue>,
+        queue: &mut Queue,
         records: &[Record],
-        needs_disk: bool,
-    ) -> Result<(), WriteFailed> {
-        let octets = format::size(records);
-        // An append that could never be queued must not be told to come again.
-        let most = format::FRAME_MAX.min(self.limits.queue / 2);
+        admission: Admission,
+    ) -> Result<usize, WriteFailed> {
         if queue.closing {
             return Err(WriteFailed::Closed);
         }
-        if octets > most {
+        let most = format::FRAME_MAX;
+        if let Some(octets) = records.iter().map(format::size).find(|octets| *octets > most) {
             return Err(WriteFailed::TooLarge { octets, most });
         }
-        if let (true, Health::Failed { why, .. }) = (needs_disk, &queue.health) {
-            return Err(WriteFailed::Disk(why.clone()));
-        }
-        if queue.held + octets > self.limits.queue {
+        let (soft, hard) = (self.limits.queue, self.limits.queue.saturating_mul(HARD));
+        let bound = match admission {
+            Admission::Change => {
+                if let Health::Failed { why, .. } = &queue.health {
+                    return Err(WriteFailed::Disk(why.clone()));
+                }
+                if self.holds.any() {
+                    return Err(WriteFailed::RollingBack);
+                }
+                hard
+            }
+            Admission::RollBack => 2 * hard,
+            Admission::Remark => soft,
+        };
+        let octets: usize = records.iter().map(format::size).sum();
+        if self.held.load(Relaxed) + octets > bound {
             return Err(WriteFailed::Overloaded);
         }
-        let Queue { frames, latest, .. } = &mut **queue;
+        let Queue { frames, latest, .. } = &mut *queue;
         let before = frames.len();
-        format::frame(frames, |out| {
-            for record in records.iter().filter(|record| latest.admits(record)) {
-                format::put(out, record.key, record.value.as_deref());
-            }
-        });
-        queue.held += queue.frames.len() - before;
+        format::frames(frames, records.iter().filter(|record| latest.admits(record)));
+        self.held.fetch_add(queue.frames.len() - before, Relaxed);
         queue.records += records.len() as u64;
-        Ok(())
+        Ok(queue.frames.len())
+    }
+
+    /// Refuses an append.
+    pub(super) fn refuse(&self, why: WriteFailed) -> Refused {
+        self.numbers.refuse(&why);
+        Refused { why, hold: self.holds.give() }
+    }
+
+    /// The disk fails from now on, or does not answer: all that is awaited is refused, with one hold, and no change is
+    /// accepted any more. Says whether that is new.
+    pub(super) fn fail(&self, mut queue: MutexGuard<'_, Queue>, why: Arc<str>) -> bool {
+        let new = queue.health == Health::Good;
+        if new {
+            self.numbers.failures.fetch_add(1, Relaxed);
+            queue.health = Health::Failed { since: Instant::now(), why: why.clone() };
+            self.good.store(false, Release);
+        } else {
+            queue.set_reason(why.clone());
+        }
+        // Alive until all were told: the journal is not good before.
+        let hold = self.holds.give();
+        let before = queue.frames.len();
+        let taken = queue.take_awaited();
+        self.held.fetch_sub(before - queue.frames.len(), Relaxed);
+        let under_way = queue.under_way.as_mut().and_then(|under_way| under_way.rotate.take());
+        let rotate = [under_way, queue.rotate.take()];
+        queue.urgent = false;
+        queue.records = 0;
+        drop(queue);
+        let failed = WriteFailed::Disk(why);
+        for (done, changes) in taken {
+            let fate = if changes { Err(Refused { why: failed.clone(), hold: hold.clone() }) } else { Ok(()) };
+            self.tell(done, fate);
+        }
+        for answer in rotate.into_iter().flatten() {
+            let _ = answer.send(Err(failed.clone()));
+        }
+        self.tell_barriers();
+        new
+    }
+
+    /// Queues a barrier and says nothing yet, or gives it back to be told at once.
+    pub(super) fn wait_behind(&self, queue: &mut Queue, done: Done) -> Option<Done> {
+        if self.awaited.load(Relaxed) == 0 || queue.ended {
+            return Some(done);
+        }
+        self.awaited.fetch_add(1, Relaxed);
+        if queue.health == Health::Good {
+            let end = queue.frames.len();
+            queue.entries.push(Entry { end, fate: Fate::Barrier(done) });
+            queue.urgent = true;
+            self.wake.notify_one();
+        } else {
+            // Refusals are being told at this moment, and after them these.
+            queue.barriers.push(done);
+        }
+        None
+    }
+
+    /// A commit has come back, and this many octets are kept now: what was under way, for the writer to tell. None if the
+    /// watchdog has refused it meanwhile.
+    pub(super) fn arrive(&self, kept: usize) -> Option<UnderWay> {
+        let mut queue = self.queue.lock();
+        if queue.health != Health::Good {
+            return None;
+        }
+        self.held.fetch_sub(kept, Relaxed);
+        queue.under_way.take()
+    }
+
+    /// The writer turns to a new segment.
+    pub(super) fn set_under_way(&self, rotate: Rotated) {
+        let under_way = UnderWay { since: Instant::now(), entries: Vec::new(), rotate: Some(rotate) };
+        self.queue.lock().under_way = Some(under_way);
+    }
+
+    /// The disk has taken all that was tried, and this many octets are kept now. It is good again if nothing that was
+    /// promised and no hold is left; says whether it is.
+    pub(super) fn recover(&self, kept: usize) -> bool {
+        let mut queue = self.queue.lock();
+        self.held.fetch_sub(kept, Relaxed);
+        queue.under_way = None;
+        let recovered = queue.entries.is_empty() && !self.holds.any();
+        if recovered {
+            queue.health = Health::Good;
+            self.good.store(true, Release);
+        }
+        recovered
+    }
+
+    /// Returns once the writer has ended, or, with false, once the disk hangs.
+    pub(super) fn wait_for_end(&self) -> bool {
+        let mut queue = self.queue.lock();
+        while !queue.ended && !queue.hangs(self.limits.stall) {
+            // A disk that begins to hang wakes nobody.
+            self.ended.wait_for(&mut queue, self.limits.stall / 4);
+        }
+        queue.ended
+    }
+
+    fn tell_barriers(&self) {
+        loop {
+            let barriers = std::mem::take(&mut self.queue.lock().barriers);
+            if barriers.is_empty() {
+                return;
+            }
+            barriers.into_iter().for_each(|done| self.tell(done, Ok(())));
+        }
+    }
+
+    /// Tells an append its fate. A callback that panics must not take the journal with it.
+    pub(super) fn tell(&self, done: Done, fate: Result<(), Refused>) {
+        if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
+            tracing::error!("a callback of the journal panicked");
+        }
+        // Only now: whatever finds that none is awaited comes after those that were told.
+        self.awaited.fetch_sub(1, Relaxed);
     }
 
     /// Asks the writer for a new segment on behalf of a snapshot; there is one at a time.
@@ -247,13 +427,9 @@ impl Shared {
             &numbers.snapshot,
         ]
         .map(|number| number.load(Relaxed));
-        let (queued, good) = {
-            let queue = self.queue.lock();
-            (queue.held, queue.health == Health::Good)
-        };
         Stats {
-            queued,
-            good,
+            queued: self.held.load(Relaxed),
+            good: self.good.load(Acquire),
             awaited: self.awaited.load(Relaxed),
             failures: numbers.failures.load(Relaxed),
             took: numbers.took.read(),

@@ -20,7 +20,7 @@ pub(super) fn gone(key: u64) -> Record {
 /// Appends and waits.
 pub(super) fn keep(journal: &Journal, records: Vec<Record>) -> Result<(), WriteFailed> {
     let (tell, told) = mpsc::channel();
-    journal.append(records, move |fate| tell.send(fate).unwrap());
+    journal.append(records, move |fate| tell.send(fate.map_err(|refused| refused.why)).unwrap());
     told.recv().unwrap()
 }
 
@@ -98,12 +98,12 @@ fn appends_are_answered_in_their_order_and_share_commits() {
     journal.append(vec![is(0, "first")], move |_| gone.recv().unwrap());
     for n in 1..=1000 {
         let tell = tell.clone();
-        journal.append(vec![is(n, "x")], move |fate| tell.send((n, fate)).unwrap());
+        journal.append(vec![is(n, "x")], move |fate| tell.send((n, fate.is_ok())).unwrap());
     }
     assert!(told.try_recv().is_err());
     go.send(()).unwrap();
     for n in 1..=1000 {
-        assert_eq!(told.recv().unwrap(), (n, Ok(())));
+        assert_eq!(told.recv().unwrap(), (n, true));
     }
     let stats = journal.stats();
     assert!(stats.commits <= 3, "{stats:?}");
@@ -118,8 +118,8 @@ fn relaxed_is_answered_before_it_is_written_and_kept_by_close() {
     let (journal, _) = Journal::open(&temp.0, Durability::Relaxed).unwrap();
     let caller = std::thread::current().id();
     let (tell, told) = mpsc::channel();
-    journal.append(vec![is(1, "a")], move |fate| tell.send((std::thread::current().id(), fate)).unwrap());
-    assert_eq!(told.try_recv().unwrap(), (caller, Ok(())));
+    journal.append(vec![is(1, "a")], move |fate| tell.send((std::thread::current().id(), fate.is_ok())).unwrap());
+    assert_eq!(told.try_recv().unwrap(), (caller, true));
     journal.close();
     assert_eq!(keep(&journal, vec![is(2, "b")]), Err(WriteFailed::Closed));
     assert_eq!(journal.append_lazily(vec![is(2, "b")]), Err(WriteFailed::Closed));
@@ -220,6 +220,20 @@ fn an_append_too_large_to_ever_fit_says_so() {
     keep(&journal, vec![is(1, &fits)]).unwrap();
     drop(journal);
     assert_eq!(live(&temp.open().1), [(1, fits)]);
+}
+
+#[test]
+fn an_append_larger_than_a_frame_is_kept_in_several() {
+    let temp = Temp::new();
+    let (journal, _) = temp.open();
+    let large = "x".repeat(3 << 20);
+    keep(&journal, (0..7).map(|n| is(n, &large)).collect()).unwrap();
+    drop(journal);
+    let (_journal, recovered) = temp.open();
+    assert_eq!(
+        recovered.records.iter().map(|(key, value)| (key.0, value.len())).collect::<Vec<_>>(),
+        (0..7).map(|n| (n, 3 << 20)).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -14,16 +13,18 @@ use std::{
 use parking_lot::MutexGuard;
 
 use super::{
-    Durability, Health, WriteFailed,
+    Durability, JournalError,
     disk::DiskFile,
     format::{self, Kind},
-    queue::{Entry, Queue, Rotated, Shared},
+    queue::{Entry, Fate, Queue, Shared, UnderWay, promised},
     store::{self, Opened},
 };
 use crate::seldom::Seldom;
 
 /// A commit that takes so long is told of: two of them, and phones begin to repeat themselves (T1 is 500 ms).
 const SLOW: Duration = Duration::from_millis(250);
+/// How often it is looked whether the changes that were refused are rolled back.
+const ROLLED_BACK_LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -37,18 +38,30 @@ pub(super) struct Writer {
     begun: Option<Instant>,
     /// When a failing disk is tried next.
     probe_at: Option<Instant>,
+    /// A failing disk has taken a whole probe: what is left are roll-backs.
+    mended: bool,
     slow: Seldom,
     /// Emptied buffers of the last commit, so that a steady state allocates nothing.
     spare: (Vec<u8>, Vec<Entry>),
 }
 
+/// What is written at once. Its entries are in the shared state meanwhile; see [`UnderWay`].
 struct Batch {
     frames: Vec<u8>,
-    entries: Vec<Entry>,
     records: u64,
-    rotate: Option<Rotated>,
+    rotate: bool,
     closing: bool,
     crowded: bool,
+}
+
+/// Tells those who wait for the writer's end, however it ends.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.queue.lock().ended = true;
+        self.0.ended.notify_all();
+    }
 }
 
 impl Writer {
@@ -64,6 +77,7 @@ impl Writer {
             tail_since: None,
             begun: None,
             probe_at: None,
+            mended: false,
             slow: Seldom::new(),
             spare,
         }
@@ -71,11 +85,12 @@ impl Writer {
 
     /// Writes until the journal is closed.
     pub(super) fn run(mut self) {
+        let _ending = Ending(self.shared.clone());
         loop {
             let closing = if self.probe_at.is_some() {
                 let closing = self.wait_to_probe();
                 self.probe();
-                closing && self.probe_at.is_some()
+                closing
             } else {
                 let batch = self.take();
                 let closing = batch.closing;
@@ -83,10 +98,18 @@ impl Writer {
                 // If this very commit failed, what was promised gets one more chance.
                 closing && self.probe_at.is_none()
             };
-            if closing {
+            if closing && self.is_done() {
                 return;
             }
         }
+    }
+
+    /// Whether a journal that closes has nothing left to do: a barrier may have come behind the last commit. Roll-backs
+    /// that a failing disk still owes are not waited for.
+    fn is_done(&self) -> bool {
+        let mut queue = self.shared.queue.lock();
+        queue.ended = self.probe_at.is_some() || queue.entries.is_empty();
+        queue.ended
     }
 
     /// Waits until there is something to do, and takes all of it.
@@ -94,8 +117,9 @@ impl Writer {
         let shared = self.shared.clone();
         let mut queue = shared.queue.lock();
         loop {
-            let crowded = queue.held > shared.limits.queue / 2;
-            let hurried = queue.closing || queue.rotate.is_some() || (crowded && queue.held > 0);
+            let held = shared.held.load(Relaxed);
+            let crowded = held > shared.limits.queue / 2;
+            let hurried = queue.closing || queue.rotate.is_some() || (crowded && held > 0);
             let early = self.begun.and_then(|begun| shared.limits.apart.checked_sub(begun.elapsed()));
             if let Some(early) = early.filter(|_| queue.urgent && !hurried) {
                 // Nobody need wake us: whatever comes meanwhile is what we wait for.
@@ -117,30 +141,36 @@ impl Writer {
 
     fn take_from(&mut self, queue: &mut Queue, crowded: bool) -> Batch {
         let (frames, entries) = std::mem::take(&mut self.spare);
-        self.begun = Some(Instant::now());
+        let now = Instant::now();
+        self.begun = Some(now);
         queue.urgent = false;
         queue.lazy_since = None;
-        Batch {
+        let rotate = queue.rotate.take();
+        let batch = Batch {
             frames: std::mem::replace(&mut queue.frames, frames),
-            entries: std::mem::replace(&mut queue.entries, entries),
             records: std::mem::take(&mut queue.records),
-            rotate: queue.rotate.take(),
+            rotate: rotate.is_some(),
             closing: queue.closing,
             crowded,
-        }
+        };
+        let entries = std::mem::replace(&mut queue.entries, entries);
+        queue.under_way = Some(UnderWay { since: now, entries, rotate });
+        batch
     }
 
     fn commit(&mut self, mut batch: Batch) {
         let began = Instant::now();
         let overdue = self.tail_since.is_some_and(|since| since + self.shared.limits.within <= began);
-        let sync = self.shared.durability == Durability::Strict
-            || overdue
-            || batch.rotate.is_some()
-            || batch.closing
-            || batch.crowded;
+        let sync =
+            self.shared.durability == Durability::Strict || overdue || batch.rotate || batch.closing || batch.crowded;
         if let Err(e) = self.write(&batch.frames, sync) {
-            return self.fail(&e, batch);
+            return self.fail(&e, &batch.frames);
         }
+        let kept = if sync { self.tail.len() + batch.frames.len() } else { 0 };
+        let Some(UnderWay { mut entries, rotate, .. }) = self.shared.arrive(kept) else {
+            // The watchdog has refused it already. What that leaves on the disk is cut off again.
+            return self.recover_later(&batch.frames, Duration::ZERO);
+        };
         let numbers = &self.shared.numbers;
         if !batch.frames.is_empty() {
             numbers.records.fetch_add(batch.records, Relaxed);
@@ -153,26 +183,25 @@ impl Writer {
             self.complain_of_slowness(began.elapsed(), &batch);
         }
         if sync {
-            let kept = self.tail.len() + batch.frames.len();
             self.synced += kept as u64;
             self.tail.clear();
             self.tail_since = None;
-            self.shared.queue.lock().held -= kept;
         } else {
             self.tail.extend_from_slice(&batch.frames);
             self.tail_since = self.tail_since.or(Some(began));
         }
         self.count_segment();
-        for entry in batch.entries.drain(..) {
-            self.tell(entry, Ok(()));
-        }
-        if let Some(answer) = batch.rotate {
-            let rotated = self.rotate();
-            // Whoever asked may be gone; then the new segment is simply where writing goes on.
-            let _ = answer.send(rotated);
+        for entry in entries.drain(..) {
+            if let Fate::Awaited(done) | Fate::Barrier(done) = entry.fate {
+                self.shared.tell(done, Ok(()));
+            }
         }
         batch.frames.clear();
-        self.spare = (batch.frames, batch.entries);
+        self.spare = (batch.frames, entries);
+        if let Some(answer) = rotate {
+            self.shared.set_under_way(answer);
+            self.rotate();
+        }
     }
 
     fn complain_of_slowness(&self, took: Duration, batch: &Batch) {
@@ -195,86 +224,62 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes the segment and begins the next, unless there is nothing in it.
-    fn rotate(&mut self) -> Result<u64, WriteFailed> {
-        if self.synced == format::HEADER as u64 {
-            return Ok(self.number);
+    /// Completes the segment and begins the next, unless there is nothing in it, and answers the snapshot that asked.
+    fn rotate(&mut self) {
+        if let Err(e) = self.begin_segment() {
+            // Recovery cuts the end off again.
+            return self.fail(&e, &[]);
         }
-        let next = self.number + 1;
+        self.count_segment();
+        match self.shared.arrive(0) {
+            // The snapshot may be given up; then the new segment is simply where writing goes on.
+            Some(UnderWay { rotate: Some(answer), .. }) => drop(answer.send(Ok(self.number))),
+            Some(_) => {}
+            None => self.recover_later(&[], Duration::ZERO),
+        }
+    }
+
+    fn begin_segment(&mut self) -> Result<(), JournalError> {
+        if self.synced == format::HEADER as u64 {
+            return Ok(());
+        }
+        let (disk, name) = (self.shared.disk.clone(), Kind::Log.name(self.number));
         let mut end = Vec::new();
         format::end(&mut end, self.synced);
-        let done = self.file.write_at(&end, self.synced).and_then(|()| self.file.sync());
-        let made = done.map_err(|e| e.to_string()).and_then(|()| {
-            store::create_log(&*self.shared.disk, next).map_err(|e| {
-                // `store::open` copes with it if it stays; this only keeps the directory tidy.
-                let _ = self.shared.disk.remove(&Kind::Log.name(next));
-                e.to_string()
-            })
-        });
-        match made {
-            Ok(file) => {
-                let numbers = &self.shared.numbers;
-                numbers.older_segments.fetch_add(self.synced + end.len() as u64, Relaxed);
-                (self.file, self.number, self.synced) = (file, next, format::HEADER as u64);
-                self.count_segment();
-                Ok(next)
-            }
-            Err(why) => {
-                // Recovery cuts the end off again.
-                let nothing = Batch {
-                    frames: Vec::new(),
-                    entries: Vec::new(),
-                    records: 0,
-                    rotate: None,
-                    closing: false,
-                    crowded: false,
-                };
-                self.fail(&why, nothing);
-                Err(WriteFailed::Disk(why.into()))
-            }
-        }
+        self.file.write_at(&end, self.synced).map_err(JournalError::on("write", disk.dir(), &name))?;
+        self.file.sync().map_err(JournalError::on("sync", disk.dir(), &name))?;
+        let next = self.number + 1;
+        let file = store::create_log(&*disk, next).inspect_err(|_| {
+            // `store::open` copes with it if it stays; this only keeps the directory tidy.
+            let _ = disk.remove(&Kind::Log.name(next));
+        })?;
+        self.shared.numbers.older_segments.fetch_add(self.synced + end.len() as u64, Relaxed);
+        (self.file, self.number, self.synced) = (file, next, format::HEADER as u64);
+        Ok(())
     }
 
-    /// Tells whoever waits that it failed, keeps what was promised, and turns to probing.
-    fn fail(&mut self, why: &dyn ToString, batch: Batch) {
+    /// Has all refused that waits, keeps what was promised, and turns to probing.
+    fn fail(&mut self, why: &dyn ToString, frames: &[u8]) {
         let why: Arc<str> = why.to_string().into();
-        self.shared.numbers.failures.fetch_add(1, Relaxed);
-        tracing::error!(dir = %self.shared.disk.dir().display(), %why, "the journal cannot be written; trying on");
         // Gives room back, and takes away what is about to be refused.
         let _ = self.file.set_len(self.synced);
-        let mut refused = Vec::new();
-        self.keep_promised(&batch.frames, batch.entries, &mut refused);
-        let rotate = {
-            let shared = self.shared.clone();
-            let mut queue = shared.queue.lock();
-            queue.health = Health::Failed { since: Instant::now(), why: why.clone() };
-            queue.latest.forget();
-            let later = self.take_from(&mut queue, false);
-            self.keep_promised(&later.frames, later.entries, &mut refused);
-            queue.held = self.tail.len();
-            later.rotate
-        };
-        self.probe_at = Some(Instant::now() + self.shared.limits.probe_every);
-        let error = WriteFailed::Disk(why);
-        for entry in refused {
-            self.tell(entry, Err(error.clone()));
-        }
-        for answer in [batch.rotate, rotate].into_iter().flatten() {
-            let _ = answer.send(Err(error.clone()));
-        }
+        let dir = self.shared.disk.dir().display();
+        tracing::error!(%dir, %why, "the journal cannot be written; trying on");
+        self.shared.fail(self.shared.queue.lock(), why);
+        self.recover_later(frames, self.shared.limits.probe_every);
     }
 
-    fn keep_promised(&mut self, frames: &[u8], entries: Vec<Entry>, refused: &mut Vec<Entry>) {
-        let mut start = 0;
-        for entry in entries {
-            let frame = start..entry.end;
-            start = entry.end;
-            if entry.done.is_some() {
-                refused.push(entry);
-            } else {
-                self.tail.extend_from_slice(&frames[frame]);
-            }
+    /// After what waited was refused: keeps what was promised of the batch that was under way, and turns to probing.
+    fn recover_later(&mut self, frames: &[u8], pause: Duration) {
+        let mut queue = self.shared.queue.lock();
+        let under_way = queue.under_way.take();
+        if let Some(under_way) = &under_way {
+            promised(frames, &under_way.entries, |frame| self.tail.extend_from_slice(frame));
         }
+        self.shared.held.store(self.tail.len() + queue.frames.len(), Relaxed);
+        drop(queue);
+        self.mended = false;
+        self.probe_at = Some(Instant::now() + pause);
     }
 
     fn wait_to_probe(&self) -> bool {
@@ -288,55 +293,58 @@ impl Writer {
         queue.closing
     }
 
-    /// Tries whether the disk takes a busy commit again, and what was promised; if so, all is good.
+    /// Tries whether the disk takes a busy commit again, and what was promised. All is good once it has taken that, and
+    /// every change that was refused is rolled back.
     fn probe(&mut self) {
-        match self.try_again() {
-            Ok(()) => {
-                self.synced += self.tail.len() as u64;
-                self.probe_at = None;
-                let mut queue = self.shared.queue.lock();
-                queue.held -= self.tail.len();
-                queue.health = Health::Good;
-                drop(queue);
-                self.tail = Vec::new();
-                self.tail_since = None;
-                self.count_segment();
-                tracing::info!(dir = %self.shared.disk.dir().display(), "the journal is written again");
-            }
-            Err(e) => {
-                let _ = self.file.set_len(self.synced);
-                self.probe_at = Some(Instant::now() + self.shared.limits.probe_every);
-                let why: Arc<str> = e.to_string().into();
-                if let Health::Failed { why: now, .. } = &mut self.shared.queue.lock().health {
-                    *now = why;
-                }
-            }
+        self.take_promised();
+        if let Err(e) = self.try_again() {
+            let _ = self.file.set_len(self.synced);
+            self.mended = false;
+            self.probe_at = Some(Instant::now() + self.shared.limits.probe_every);
+            let mut queue = self.shared.queue.lock();
+            queue.under_way = None;
+            return queue.set_reason(e.to_string().into());
+        }
+        let kept = std::mem::take(&mut self.tail).len();
+        self.synced += kept as u64;
+        self.tail_since = None;
+        self.mended = true;
+        self.count_segment();
+        if self.shared.recover(kept) {
+            self.probe_at = None;
+            tracing::info!(dir = %self.shared.disk.dir().display(), "the journal is written again");
+        } else {
+            self.probe_at = Some(Instant::now() + ROLLED_BACK_LOOK);
         }
     }
 
+    /// What was promised since the failure goes after what was promised before it.
+    fn take_promised(&mut self) {
+        let mut queue = self.shared.queue.lock();
+        self.tail.append(&mut queue.frames);
+        queue.entries.clear();
+        queue.lazy_since = None;
+        queue.urgent = false;
+        queue.records = 0;
+        queue.under_way = Some(UnderWay { since: Instant::now(), entries: Vec::new(), rotate: None });
+    }
+
     fn try_again(&mut self) -> io::Result<()> {
-        self.file.set_len(self.synced)?;
-        // Zeros are no frame: a crash amid the probe leaves a tail to cut.
-        self.file.write_at(&vec![0; self.shared.limits.probe], self.synced)?;
-        self.file.sync()?;
-        self.file.set_len(self.synced)?;
-        self.file.write_at(&self.tail, self.synced)?;
-        self.file.sync()
+        if !self.mended {
+            self.file.set_len(self.synced)?;
+            // Zeros are no frame: a crash amid the probe leaves a tail to cut.
+            self.file.write_at(&vec![0; self.shared.limits.probe], self.synced)?;
+            self.file.sync()?;
+            self.file.set_len(self.synced)?;
+        }
+        if !self.tail.is_empty() || !self.mended {
+            self.file.write_at(&self.tail, self.synced)?;
+            self.file.sync()?;
+        }
+        Ok(())
     }
 
     fn count_segment(&self) {
         self.shared.numbers.segment.store(self.synced + self.tail.len() as u64, Relaxed);
-    }
-}
-
-impl Writer {
-    /// Tells whoever waits. A callback that panics must not take the journal with it.
-    fn tell(&self, entry: Entry, fate: Result<(), WriteFailed>) {
-        let Some(done) = entry.done else { return };
-        if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
-            tracing::error!("a callback of the journal panicked");
-        }
-        // Only now: whoever finds nobody waiting comes after those who were told.
-        self.shared.awaited.fetch_sub(1, Relaxed);
     }
 }

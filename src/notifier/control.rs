@@ -138,6 +138,10 @@ pub trait Control: Explain {
     fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal>;
     /// Begins to send new subscriptions away and to be not ready, as SIGTERM does but without ending; or takes that back.
     fn drain(&self, begin: bool) -> Result<(), Refusal>;
+    /// Whether the journal can keep changes; while it cannot, the server is not ready.
+    fn can_keep(&self) -> bool {
+        true
+    }
     /// What there still is.
     fn left(&self) -> Left;
 }

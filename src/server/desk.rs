@@ -9,7 +9,7 @@ use super::doors::Doors;
 use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
-use crate::journal::Journal;
+use crate::journal::{Health, Journal};
 use crate::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
@@ -94,6 +94,10 @@ impl Control for Desk {
             return Err(Refusal::Stopping);
         }
         Ok(())
+    }
+
+    fn can_keep(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.health() == Health::Good)
     }
 
     fn left(&self) -> Left {

@@ -14,7 +14,7 @@ use super::StartError;
 use super::clock::Clock;
 use super::resolver::Resolver;
 use super::watchman::Watchman;
-use crate::journal::{Health, Journal, WriteFailed};
+use crate::journal::{Health, Journal, JournalError, Refused};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::seldom::Seldom;
@@ -89,7 +89,7 @@ struct Kept {
     out: Outbox,
     /// Whether they acknowledge something of their own, or only come after what others wait for.
     own: bool,
-    result: Result<(), WriteFailed>,
+    result: Result<(), Refused>,
 }
 
 impl IoThread {
@@ -285,15 +285,17 @@ impl Worker {
         }
     }
 
-    /// Has the journal replaced by an image of what holds now, on a thread of its own. The journal wants no other
-    /// before this one is done.
+    /// Has the journal replaced by an image of what holds now, on a thread of its own: a disk that hangs holds up nothing
+    /// but that. The journal wants no other before this one is done.
     fn compact(&self, journal: &Arc<Journal>) {
         let (journal, notifier) = (Arc::clone(journal), Arc::clone(&self.notifier));
-        let mut snapshot = match journal.begin_snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return tracing::warn!(%error, "the journal cannot be compacted now"),
-        };
         tokio::task::spawn_blocking(move || {
+            let mut snapshot = match journal.begin_snapshot() {
+                Ok(snapshot) => snapshot,
+                // It was asked for once more before the first had begun.
+                Err(JournalError::SnapshotRunning) => return,
+                Err(error) => return tracing::warn!(%error, "the journal cannot be compacted now"),
+            };
             let mut written = Ok(());
             notifier.keep_all(|key, value| {
                 if written.is_ok() {

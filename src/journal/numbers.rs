@@ -1,0 +1,63 @@
+//! What the journal counts of itself.
+
+use std::sync::atomic::AtomicU64;
+
+use super::WriteFailed;
+use crate::count::{Sizes, one_more};
+
+/// Upper bounds of how long a commit takes (microseconds): from a battery-backed cache to a disk in trouble.
+static TIMES: [u64; 13] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
+/// Upper bounds of how many records are written at once.
+static BATCHES: [u64; 7] = [1, 4, 16, 64, 256, 1_024, 4_096];
+/// Why appends are refused.
+pub(super) const REFUSALS: [&str; 5] = ["overloaded", "too_large", "disk", "closed", "rolling_back"];
+
+pub(super) struct Numbers {
+    pub(super) records: AtomicU64,
+    pub(super) octets: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) last_commit_nanos: AtomicU64,
+    /// Octets of the segment that is written.
+    pub(super) segment: AtomicU64,
+    /// Octets of the segments before it.
+    pub(super) older_segments: AtomicU64,
+    pub(super) snapshot: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) took: Sizes<14>,
+    pub(super) batches: Sizes<8>,
+    pub(super) refused: [AtomicU64; REFUSALS.len()],
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            records: zero(),
+            octets: zero(),
+            commits: zero(),
+            last_commit_nanos: zero(),
+            segment: zero(),
+            older_segments: zero(),
+            snapshot: zero(),
+            failures: zero(),
+            took: Sizes::new(&TIMES),
+            batches: Sizes::new(&BATCHES),
+            refused: Default::default(),
+        }
+    }
+}
+
+impl Numbers {
+    /// An append was refused.
+    pub(super) fn refuse(&self, why: &WriteFailed) {
+        let place = match why {
+            WriteFailed::Overloaded => 0,
+            WriteFailed::TooLarge { .. } => 1,
+            WriteFailed::Disk(_) => 2,
+            WriteFailed::Closed => 3,
+            WriteFailed::RollingBack => 4,
+        };
+        one_more(&self.refused[place]);
+    }
+}

@@ -1,0 +1,36 @@
+//! Notices that the disk does not answer, while it does not.
+//!
+//! The writer cannot: it is inside the very call. So what it has under way is in the shared state, and this thread refuses
+//! that once it takes too long. When the call returns at last, the writer finds the journal failed and recovers as from any
+//! other failure.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Health, queue::Shared};
+
+/// How often it looks within the time that a commit may take.
+const LOOKS: u32 = 8;
+
+/// Watches until the writer has ended.
+pub(super) fn run(shared: &Shared) {
+    let stall = shared.limits.stall;
+    let pause = (stall / LOOKS).max(Duration::from_millis(1));
+    loop {
+        look(shared, stall);
+        let mut queue = shared.queue.lock();
+        if queue.ended {
+            return;
+        }
+        shared.ended.wait_for(&mut queue, pause);
+    }
+}
+
+/// Refuses what the disk has had under way for `stall` or longer.
+pub(super) fn look(shared: &Shared, stall: Duration) {
+    let queue = shared.queue.lock();
+    if queue.health == Health::Good && queue.hangs(stall) {
+        let why: Arc<str> = format!("the disk has not answered for {} s", stall.as_secs_f32()).into();
+        tracing::error!(dir = %shared.disk.dir().display(), %why, "the journal cannot be written; trying on");
+        shared.fail(queue, why);
+    }
+}
