@@ -114,7 +114,7 @@ impl Notifier {
             let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
             let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else { continue };
             if self.nonces.spend(now.0, &claim.nonce, source.peer.ip(), claim.count()) {
-                self.gate.know(now, source.peer);
+                self.gate.know(now, &source);
                 return Ok(principal);
             }
             // He knows the password, only the nonce is no good: his phone answers another without asking him.

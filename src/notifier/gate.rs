@@ -1,7 +1,8 @@
 //! The gate: how much anybody may say, decided before a message is read (law 7).
 //!
-//! Sources that have shown who or where they are have a bucket of their own. Strangers share a fixed number of buckets,
-//! by address and port and by address, and one for all of them together; so a flood from a million forged addresses
+//! Sources that have shown who or where they are have a bucket of their own: the address and port of datagrams, or a
+//! connection, which is a stranger like any other until then. Strangers share a fixed number of buckets, by address and
+//! port and by address (the /64 of IPv6), and one for all of them together; so a flood from a million forged addresses
 //! takes no memory, and what it crowds out is other strangers, not the phones that are here. Trusted sources pass.
 //!
 //! Buckets are kept as the moment at which they will be empty again (GCRA), one word each.
@@ -16,7 +17,9 @@ use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
 use crate::config::Rates;
+use crate::count::one_more;
 use crate::presence::Tick;
+use crate::transport::{FlowId, Source, limited_as};
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +32,28 @@ pub(super) enum Verdict {
     Drop,
 }
 
+/// What a message is, as far as that shows without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A request, or what will be answered as if it were one.
+    Request,
+    /// An answer to a request of ours.
+    Answer,
+}
+
+impl Kind {
+    pub(super) fn of(bytes: &[u8]) -> Kind {
+        if bytes.starts_with(b"SIP/") { Kind::Answer } else { Kind::Request }
+    }
+}
+
 /// Buckets are finer than the clock: this many units are a millisecond.
 const UNITS: u64 = 1_000;
-/// So many seconds' worth may come at once.
-const BURST_SECONDS: u64 = 5;
+/// So much may come at once (ms' worth).
+const BURST: u64 = 5_000;
+/// The same of the requests of all strangers together. Each of them is answered, so it is less than a second's worth: no
+/// second sees twice the rate.
+const BURST_OF_STRANGERS: u64 = 900;
 /// So often is somebody told in a second that he says too much.
 const ANSWERS_PER_SECOND: u32 = 2;
 /// Buckets that strangers share, by address and port and by address.
@@ -49,17 +70,49 @@ const MOST_KNOWN: usize = 1_000_000;
 struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Puts one message in; false if it does not fit. A rate of 0 is no limit.
-    fn take(&self, now: Tick, per_second: u32) -> bool {
-        if per_second == 0 {
-            return true;
-        }
-        let (now, one) = (now.0 * UNITS, 1_000 * UNITS / u64::from(per_second));
-        let full = now + BURST_SECONDS * 1_000 * UNITS;
+    /// Puts one message in; false if it does not fit.
+    fn take(&self, now: Tick, size: Size) -> bool {
+        let Some(one) = size.one() else { return true };
+        let now = now.0 * UNITS;
+        let full = now + size.burst * UNITS;
         let fill = |empty_at: u64| Some(empty_at.max(now) + one).filter(|filled| *filled <= full);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill).is_ok()
     }
+
+    /// In how many milliseconds one message more will fit.
+    fn fits_in(&self, now: Tick, size: Size) -> u64 {
+        let Some(one) = size.one() else { return 0 };
+        let fits_at = (self.0.load(Ordering::Relaxed) + one).saturating_sub(size.burst * UNITS);
+        fits_at.saturating_sub(now.0 * UNITS).div_ceil(UNITS)
+    }
 }
+
+/// How large a bucket is.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Messages; 0 is no limit.
+    per_second: u32,
+    /// How much may come at once (ms' worth).
+    burst: u64,
+}
+
+impl Size {
+    fn of(per_second: u32) -> Size {
+        Size { per_second, burst: BURST }
+    }
+
+    fn of_strangers(per_second: u32) -> Size {
+        Size { per_second, burst: BURST_OF_STRANGERS }
+    }
+
+    /// What one message takes; none if there is no limit.
+    fn one(self) -> Option<u64> {
+        (self.per_second > 0).then(|| 1_000 * UNITS / u64::from(self.per_second))
+    }
+}
+
+/// Why a message was not read, in the order in which they are counted.
+pub(super) const REASONS: [&str; 5] = ["known", "source", "address", "strangers", "backlog"];
 
 #[derive(Debug, Default)]
 struct Known {
@@ -72,14 +125,19 @@ struct Known {
 pub(super) struct Gate {
     rates: Rates,
     key: [u8; 16],
+    /// Sources of datagrams.
     known: DashMap<SocketAddr, Known, RandomState>,
+    /// Connections. Each is forgotten when it ends.
+    proven: DashMap<FlowId, Known, RandomState>,
     /// Made when the first stranger comes.
     by_source: OnceLock<Box<[Bucket]>>,
     by_address: OnceLock<Box<[Bucket]>>,
     strangers: Bucket,
+    /// What all strangers say that is never answered: answers to our NOTIFYs.
+    answers: Bucket,
     told: Bucket,
     swept_at: AtomicU64,
-    dropped: AtomicU64,
+    dropped: [AtomicU64; REASONS.len()],
 }
 
 impl Gate {
@@ -88,68 +146,123 @@ impl Gate {
             rates,
             key,
             known: DashMap::default(),
+            proven: DashMap::default(),
             by_source: OnceLock::new(),
             by_address: OnceLock::new(),
             strangers: Bucket::default(),
+            answers: Bucket::default(),
             told: Bucket::default(),
             swept_at: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            dropped: Default::default(),
         }
     }
 
     /// Whether a message from this source is read.
-    pub(super) fn admit(&self, now: Tick, source: SocketAddr) -> Verdict {
-        let verdict = match self.known.get(&source) {
-            Some(known) => {
-                known.heard_at.store(now.0, Ordering::Relaxed);
-                match known.said.take(now, self.rates.known) {
-                    true => Verdict::Pass,
-                    false if known.told.take(now, ANSWERS_PER_SECOND) => Verdict::TellOff,
-                    false => Verdict::Drop,
-                }
-            }
-            None => self.admit_stranger(now, source),
-        };
-        if verdict != Verdict::Pass {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        verdict
+    pub(super) fn admit(&self, now: Tick, source: &Source, kind: Kind) -> Verdict {
+        let known = self.with_known(source, |known| self.admit_known(now, known));
+        known.unwrap_or_else(|| self.admit_stranger(now, source.peer, kind))
     }
 
-    fn admit_stranger(&self, now: Tick, source: SocketAddr) -> Verdict {
-        let shared = || (0..SHARED).map(|_| Bucket::default()).collect();
-        let own = &self.by_source.get_or_init(shared)[self.place(source.ip(), source.port())];
-        let address = &self.by_address.get_or_init(shared)[self.place(source.ip(), 0)];
-        if !own.take(now, self.rates.stranger) || !address.take(now, self.rates.address) {
-            // One bucket for all who are told: an answer to a forged address must not cost us, nor whoever lives there.
-            return if self.told.take(now, ANSWERS_PER_SECOND) { Verdict::TellOff } else { Verdict::Drop };
+    /// In how many milliseconds this source may say something more; 0 if it may now.
+    pub(super) fn opens_in(&self, now: Tick, source: &Source) -> u64 {
+        let known = self.with_known(source, |known| known.said.fits_in(now, Size::of(self.rates.known)));
+        known.unwrap_or_else(|| {
+            let (own, address) = self.shared(source.peer);
+            let own = own.fits_in(now, Size::of(self.rates.stranger));
+            let address = address.fits_in(now, Size::of(self.rates.address));
+            own.max(address).max(self.strangers.fits_in(now, Size::of_strangers(self.rates.strangers)))
+        })
+    }
+
+    /// Does something with what is known of a source; none if it is a stranger.
+    fn with_known<R>(&self, source: &Source, f: impl FnOnce(&Known) -> R) -> Option<R> {
+        match source.flow {
+            Some(flow) => self.proven.get(&flow).map(|known| f(&known)),
+            None => self.known.get(&source.peer).map(|known| f(&known)),
         }
-        match self.strangers.take(now, self.rates.strangers) {
-            true => Verdict::Pass,
+    }
+
+    fn admit_known(&self, now: Tick, known: &Known) -> Verdict {
+        known.heard_at.store(now.0, Ordering::Relaxed);
+        if known.said.take(now, Size::of(self.rates.known)) {
+            return Verdict::Pass;
+        }
+        self.turn_away(0);
+        match known.told.take(now, Size::of(ANSWERS_PER_SECOND)) {
+            true => Verdict::TellOff,
             false => Verdict::Drop,
         }
     }
 
+    fn admit_stranger(&self, now: Tick, source: SocketAddr, kind: Kind) -> Verdict {
+        let (own, address) = self.shared(source);
+        let within = own.take(now, Size::of(self.rates.stranger));
+        if !within || !address.take(now, Size::of(self.rates.address)) {
+            self.turn_away(if within { 2 } else { 1 });
+            // One bucket for all who are told: an answer to a forged address must not cost us, nor whoever lives there.
+            let told = self.told.take(now, Size::of(ANSWERS_PER_SECOND));
+            return if told { Verdict::TellOff } else { Verdict::Drop };
+        }
+        let together = match kind {
+            Kind::Request => self.strangers.take(now, Size::of_strangers(self.rates.strangers)),
+            Kind::Answer => self.answers.take(now, Size::of(self.rates.strangers)),
+        };
+        match together {
+            true => Verdict::Pass,
+            false => {
+                self.turn_away(3);
+                Verdict::Drop
+            }
+        }
+    }
+
+    /// The buckets of an address and port, and of an address, that a stranger shares with others.
+    fn shared(&self, source: SocketAddr) -> (&Bucket, &Bucket) {
+        let shared = || (0..SHARED).map(|_| Bucket::default()).collect();
+        let own = &self.by_source.get_or_init(shared)[self.place(source.ip().to_canonical(), source.port())];
+        let address = &self.by_address.get_or_init(shared)[self.place(limited_as(source.ip()), 0)];
+        (own, address)
+    }
+
+    /// Requests were not read because too much waits for the journal.
+    pub(super) fn count_overload(&self, requests: u64) {
+        if requests > 0 {
+            self.dropped[4].fetch_add(requests, Ordering::Relaxed);
+        }
+    }
+
+    fn turn_away(&self, reason: usize) {
+        one_more(&self.dropped[reason]);
+    }
+
     fn place(&self, address: IpAddr, port: u16) -> usize {
         let mut hasher = SipHasher13::new_with_key(&self.key);
-        match address.to_canonical() {
+        match address {
             IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            // Whoever has one address of a /64 has all of them.
-            IpAddr::V6(ip) if port == 0 => hasher.write(&ip.octets()[..8]),
             IpAddr::V6(ip) => hasher.write(&ip.octets()),
         }
         hasher.write_u16(port);
         hasher.finish() as usize % SHARED
     }
 
-    /// This source has shown that it is there.
-    pub(super) fn know(&self, now: Tick, source: SocketAddr) {
-        if let Some(known) = self.known.get(&source) {
-            return known.heard_at.store(now.0, Ordering::Relaxed);
+    /// This source has shown who it is, or that it is where it says.
+    pub(super) fn know(&self, now: Tick, source: &Source) {
+        let heard = |known: &Known| known.heard_at.store(now.0, Ordering::Relaxed);
+        if self.with_known(source, heard).is_some() {
+            return;
         }
-        if self.known.len() < MOST_KNOWN {
-            self.known.entry(source).or_default().heard_at.store(now.0, Ordering::Relaxed);
+        match source.flow {
+            // There are no more than there are connections.
+            Some(flow) => heard(&self.proven.entry(flow).or_default()),
+            None if source.is_stream() => {}
+            None if self.known.len() < MOST_KNOWN => heard(&self.known.entry(source.peer).or_default()),
+            None => {}
         }
+    }
+
+    /// A connection has ended.
+    pub(super) fn forget(&self, flow: FlowId) {
+        self.proven.remove(&flow);
     }
 
     /// Forgets, now and then, who was not heard for long.
@@ -161,15 +274,17 @@ impl Gate {
         }
     }
 
-    /// How many messages were not read.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// How many messages were not read, by the reason.
+    pub(super) fn dropped(&self) -> [(&'static str, u64); REASONS.len()] {
+        std::array::from_fn(|reason| (REASONS[reason], self.dropped[reason].load(Ordering::Relaxed)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::Transport;
+    use crate::transport::ListenerNo;
 
     const RATES: Rates = Rates { known: 100, stranger: 10, address: 40, strangers: 200 };
 
@@ -177,19 +292,31 @@ mod tests {
         Gate::new(RATES, [7; 16])
     }
 
-    fn source(host: u8, port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, host], port))
+    fn datagrams(peer: impl Into<SocketAddr>) -> Source {
+        Source { transport: Transport::Udp, listener: ListenerNo(0), peer: peer.into(), flow: None, certified: false }
     }
 
-    fn passed(gate: &Gate, now: u64, sources: impl Iterator<Item = SocketAddr>) -> usize {
-        sources.filter(|source| gate.admit(Tick(now), *source) == Verdict::Pass).count()
+    fn source(host: u8, port: u16) -> Source {
+        datagrams(([192, 0, 2, host], port))
+    }
+
+    fn connection(flow: u64) -> Source {
+        Source { transport: Transport::Tls, flow: Some(FlowId(flow)), ..source(1, flow as u16) }
+    }
+
+    fn passed(gate: &Gate, now: u64, sources: impl Iterator<Item = Source>) -> usize {
+        sources.filter(|source| gate.admit(Tick(now), source, Kind::Request) == Verdict::Pass).count()
+    }
+
+    fn dropped(gate: &Gate) -> u64 {
+        gate.dropped().iter().map(|(_, count)| count).sum()
     }
 
     #[test]
     fn a_stranger_may_say_a_little_and_a_known_source_more() {
         let gate = gate();
         let (stranger, known) = (source(1, 5060), source(2, 5060));
-        gate.know(Tick(1_000), known);
+        gate.know(Tick(1_000), &known);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(stranger, 1_000)), 50);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(known, 10_000)), 500);
         assert_eq!(passed(&gate, 2_000, std::iter::repeat_n(stranger, 1_000)), 10);
@@ -198,26 +325,52 @@ mod tests {
 
     #[test]
     fn many_strangers_at_one_address_share_what_it_may_say() {
-        let gate = gate();
+        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, (1..1_000).map(|port| source(1, port))), 200);
+        assert_eq!(passed(&gate, 1_000, (1..1_000).map(|n| datagrams(([0x2001, 0xdb8, 0, 1, 0, 0, 0, n], 5060)))), 200);
+        assert_eq!(gate.dropped()[2], ("address", 799 + 799));
+    }
+
+    #[test]
+    fn a_connection_is_a_stranger_until_it_has_proven_itself_and_a_new_one_is_no_new_burst() {
+        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
+        assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(1), 1_000)), 50);
+        assert_eq!(passed(&gate, 1_000, (2..1_000).map(connection)), 150, "the rest of what their address may say");
+        gate.know(Tick(1_000), &connection(2));
+        assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(2), 1_000)), 500);
+        // Neither another connection nor datagrams from its address and port are proven by that.
+        let alike = [Source { flow: Some(FlowId(3)), ..connection(2) }, datagrams(connection(2).peer)];
+        assert_eq!(passed(&gate, 1_000, alike.into_iter()), 0);
+        gate.forget(FlowId(2));
+        assert_eq!((gate.proven.len(), gate.known.len(), passed(&gate, 1_000, [connection(2)].into_iter())), (0, 0, 0));
+    }
+
+    #[test]
+    fn how_long_a_source_has_to_wait_is_known_beforehand() {
+        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
+        let one = connection(1);
+        assert_eq!((gate.opens_in(Tick(1_000), &one), passed(&gate, 1_000, std::iter::repeat_n(one, 1_000))), (0, 50));
+        let wait = gate.opens_in(Tick(1_000), &one);
+        assert_eq!((wait, passed(&gate, 1_000 + wait - 1, [one].into_iter())), (100, 0));
+        assert_eq!(passed(&gate, 1_000 + wait, [one].into_iter()), 1);
     }
 
     #[test]
     fn a_flood_of_strangers_crowds_out_strangers_and_nobody_who_is_known() {
         let gate = gate();
-        gate.know(Tick(1_000), source(1, 5060));
-        let forged = (0..=255u8).flat_map(|a| (0..=255u8).map(move |b| SocketAddr::from(([10, 0, a, b], 5060))));
-        assert_eq!(passed(&gate, 1_000, forged), 1_000);
+        gate.know(Tick(1_000), &source(1, 5060));
+        let forged = (0..=255u8).flat_map(|a| (0..=255u8).map(move |b| datagrams(([10, 0, a, b], 5060))));
+        assert_eq!(passed(&gate, 1_000, forged), 180, "less than a second's worth");
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(source(1, 5060), 100)), 100);
-        assert_eq!(gate.dropped(), 65_536 - 1_000);
+        assert_eq!(dropped(&gate), 65_536 - 180);
         assert_eq!(gate.known.len(), 1);
     }
 
     #[test]
     fn who_says_too_much_is_told_so_now_and_then() {
         let gate = gate();
-        gate.know(Tick(1_000), source(1, 5060));
-        let verdicts: Vec<_> = (0..2_000).map(|_| gate.admit(Tick(1_000), source(1, 5060))).collect();
+        gate.know(Tick(1_000), &source(1, 5060));
+        let verdicts: Vec<_> = (0..2_000).map(|_| gate.admit(Tick(1_000), &source(1, 5060), Kind::Request)).collect();
         assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::TellOff).count(), 10);
     }
 
@@ -230,9 +383,9 @@ mod tests {
     #[test]
     fn who_was_not_heard_for_long_is_a_stranger_again() {
         let gate = gate();
-        gate.know(Tick(1_000), source(1, 5060));
-        gate.know(Tick(1_000), source(2, 5060));
-        gate.admit(Tick(4_000_000), source(2, 5060));
+        gate.know(Tick(1_000), &source(1, 5060));
+        gate.know(Tick(1_000), &source(2, 5060));
+        gate.admit(Tick(4_000_000), &source(2, 5060), Kind::Request);
         gate.pass_time(Tick(8_000_000));
         assert_eq!(gate.known.len(), 1);
     }

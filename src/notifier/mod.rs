@@ -189,9 +189,14 @@ impl Notifier {
         }
     }
 
-    /// How many messages were not read because their source said too much.
-    pub fn turned_away(&self) -> u64 {
+    /// How many messages were not read, by the reason: their source said too much, or too much waited for the journal.
+    pub fn turned_away_by_reason(&self) -> [(&'static str, u64); gate::REASONS.len()] {
         self.gate.dropped()
+    }
+
+    /// How many messages were not read.
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away_by_reason().iter().map(|(_, count)| count).sum()
     }
 
     /// What has been counted since the start.

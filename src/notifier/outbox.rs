@@ -115,6 +115,8 @@ pub struct Outbox {
     /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
     pub unfinished: Vec<u32>,
+    /// Set by those who send it while too much waits already: nothing new is begun then, while what there is goes on (law 7).
+    pub strained: bool,
     /// Names that NOTIFYs wait for. What the DNS says goes into [`super::Notifier::learned`]; without an answer they go
     /// without, in the end.
     pub questions: Vec<Question>,

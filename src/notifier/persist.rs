@@ -341,7 +341,6 @@ impl Notifier {
         if presentity.number != number {
             return None;
         }
-        self.gate.know(now, kept.peer);
         let expiry_timer = self.wheel.file(now, kept.expires_at, number, Watch::Expiry(slot));
         let particulars = Particulars {
             event_id: kept.event_id,
@@ -349,14 +348,17 @@ impl Notifier {
             max_rate: kept.max_rate,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
         };
+        // The connection is gone with the process that had it.
+        let source =
+            Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
+        self.gate.know(now, &source);
         let beginning = Beginning {
             place: Place { presentity: number, slot, nonce: kept.nonce },
             package,
             phone: self.phones.obtain(kept.phone),
             dialog: kept.dialog,
             written: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
-            // The connection is gone with the process that had it.
-            source: Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() },
+            source,
         };
         // It may have been told something a moment ago, which is what `told_at` says of a new one.
         let mut subscription = Subscription::new(now, beginning);

@@ -5,13 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::gate::Verdict;
+use super::gate::{Kind, Verdict};
 use super::outbox::NotifyRef;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::Presentity;
 use crate::presence::subscription::Place;
-use crate::sip::wire::{self, Fault, Message, Refused, Reply};
+use crate::sip::wire::{self, Fault, Message, Name, Refused, Reply};
 use crate::transport::Source;
 
 /// So many are taken in one go: what they lead to fits into the nearest cache.
@@ -75,7 +75,7 @@ impl Notifier {
             let mut count = 0;
             for (room, (source, bytes)) in group.iter_mut().zip(&mut *messages) {
                 count += 1;
-                let verdict = self.judge(now, source);
+                let verdict = self.judge(now, source, Kind::of(bytes));
                 if verdict != Verdict::Drop {
                     *room = Some(Arrived { source, bytes, verdict, heard: Heard::Noise, about: None });
                 }
@@ -121,6 +121,7 @@ impl Notifier {
         let pass = *verdict == Verdict::Pass;
         self.contained(now, out, |out| match heard {
             Heard::Reply(reply, notify) if pass => self.take_reply(now, reply, *notify, known, *source, out),
+            Heard::Request(request) if pass && out.strained && begins_something(request) => self.count_overload(1),
             Heard::Request(request) if pass => self.take_request(now, request, *source, out),
             Heard::Request(request) => self.tell_off(request, *source, out),
             Heard::Unreadable(refused) if pass => self.refuse(refused, *source, out),
@@ -129,20 +130,39 @@ impl Notifier {
     }
 
     /// Whether what comes from this source is read at all.
-    fn judge(&self, now: Tick, source: Source) -> Verdict {
+    fn judge(&self, now: Tick, source: Source, kind: Kind) -> Verdict {
         if self.settings.routing.trusts(&source) {
             return Verdict::Pass;
         }
-        if source.is_stream() {
-            // A connection shows that somebody is there.
-            self.gate.know(now, source.peer);
-        }
-        self.gate.admit(now, source.peer)
+        // That a connection is there proves no more than a datagram does.
+        self.gate.admit(now, &source, kind)
+    }
+
+    /// In how many milliseconds this source may say something more; 0 if it may now. What comes on a stream can wait for
+    /// that where it is (back-pressure), while of datagrams those are dropped that come before.
+    pub fn may_speak_in(&self, now: Tick, source: &Source) -> u64 {
+        if self.settings.routing.trusts(source) { 0 } else { self.gate.opens_in(now, source) }
+    }
+
+    /// Counts what has come from a source and was no message: keep-alives.
+    pub fn count_keep_alive(&self, now: Tick, source: Source) {
+        // Those who send too many wait, and need not be told.
+        let _ = self.judge(now, source, Kind::Request);
+    }
+
+    /// Counts requests that were not read because too much waits for the journal. Who sends datagrams repeats them.
+    pub fn count_overload(&self, requests: u64) {
+        self.gate.count_overload(requests);
+    }
+
+    /// A connection has ended, and what is known of it with it.
+    pub fn connection_ended(&self, source: &Source) {
+        source.flow.into_iter().for_each(|flow| self.gate.forget(flow));
     }
 
     /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
     pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
-        if self.judge(now, source) != Verdict::Pass {
+        if self.judge(now, source, Kind::of(bytes)) != Verdict::Pass {
             return;
         }
         self.contained(now, out, |out| {
@@ -169,4 +189,9 @@ impl Notifier {
         }
         survived
     }
+}
+
+/// Whether a request neither belongs to a dialog nor changes what its sender has published.
+fn begins_something(request: &Message<'_>) -> bool {
+    request.to.tag().is_none() && request.first(Name::SipIfMatch).is_none()
 }

@@ -247,6 +247,24 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    /// Whether this is the final answer to the NOTIFY under way, from where that went: nobody else can have had it, and
+    /// it is answered once.
+    pub fn is_answered_by(&self, cseq: u32, status: u16, source: &Source) -> bool {
+        match self {
+            Delivery::InFlight(flight) if flight.cseq == cseq && status >= 200 => match &flight.to {
+                Destination::Datagram { peer, .. } => !source.is_stream() && peer.ip() == source.peer.ip(),
+                Destination::Flow { flow, .. } if source.flow == Some(*flow) => true,
+                Destination::Flow { otherwise: Some(remote), .. } | Destination::Connection(remote) => {
+                    source.is_stream() && remote.peer == source.peer
+                }
+                Destination::Flow { otherwise: None, .. } => false,
+            },
+            _ => false,
+        }
+    }
+}
+
 /// A NOTIFY that waits for its answer.
 #[derive(Debug)]
 pub struct InFlight {

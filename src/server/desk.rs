@@ -23,8 +23,8 @@ use crate::transport::Shared;
 pub(super) struct Desk {
     pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Clock,
-    /// To the thread that sends. Each API call adds at most one slice of a fan-out, and they are limited in number.
-    pub(super) errands: mpsc::UnboundedSender<Outbox>,
+    /// To the thread that sends. Each API call adds at most one slice of a fan-out, and waits while too many do.
+    pub(super) errands: mpsc::Sender<Outbox>,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) shared: Arc<Shared>,
     pub(super) resolver: Arc<Resolver>,
@@ -54,7 +54,7 @@ impl Desk {
         }
         if !out.is_empty() {
             // The thread is gone only while the server stops.
-            let _ = self.errands.send(out);
+            let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out));
         }
         result
     }

@@ -7,10 +7,10 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
+use super::backlog::{Backlog, Held};
 use super::clock::Clock;
 use super::resolver::Resolver;
 use super::watchman::Watchman;
@@ -21,13 +21,19 @@ use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::wire::Fault;
 use crate::transport::{
-    Acceptor, Arrival, Connection, Datagrams, Destination, Door, Hub, Listener, ListenerNo, Packet, Shared, Ticket, Tls,
+    Acceptor, Arrival, Connection, Datagrams, Door, Hub, Listener, ListenerNo, Shared, Source, Ticket, Tls,
 };
 
 /// How long the journal may take at the end for what waits for it.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
 /// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
 const LONGEST_SLEEP: u64 = 50;
+/// How long a message on a stream waits until its source may say something more; then it is turned away like a datagram.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
+/// The longest time between two looks whether it may (ms).
+const HOLD_LOOK: u64 = 250;
+/// So many datagrams at once are a sign that more wait: then other tasks have a turn before these.
+const MANY: usize = 8;
 /// A disk that fails does so for every change.
 static UNKEPT: Seldom = Seldom::new();
 /// How often the files of `[tls]` are looked at.
@@ -46,13 +52,16 @@ pub(super) struct IoThread {
     pub(super) questions: mpsc::Sender<Question>,
     /// How long a connection may be idle.
     pub(super) idle: Duration,
+    /// How many threads there are like this one.
+    pub(super) threads: usize,
 }
 
 /// What only one of the threads does.
 pub(super) struct Chores {
     /// What the API wants sent.
-    pub(super) errands: mpsc::UnboundedReceiver<Outbox>,
-    /// What could not be sent.
+    pub(super) errands: mpsc::Receiver<Outbox>,
+    /// What could not be sent. These are tickets of messages that waited for a connection, of which there are as many as
+    /// the octets allow that may wait there; while the backlog is full, nothing leaves that could fail.
     pub(super) undeliverable: mpsc::UnboundedReceiver<Ticket>,
     /// Names that have to be looked up.
     pub(super) questions: mpsc::Receiver<Question>,
@@ -70,8 +79,9 @@ struct Worker {
     hub: Hub,
     idle: Duration,
     journal: Option<Arc<Journal>>,
-    /// Where the journal's thread puts what it has kept, for this thread to send.
+    /// Where the journal's thread puts what it has kept, for this thread to send. As bounded as `backlog`.
     kept: mpsc::UnboundedSender<Kept>,
+    backlog: Backlog,
     waiting: Arc<Waiting>,
     questions: mpsc::Sender<Question>,
 }
@@ -90,6 +100,8 @@ struct Kept {
     /// Whether they acknowledge something of their own, or only come after what others wait for.
     own: bool,
     result: Result<(), Refused>,
+    /// They wait no longer when this is dropped.
+    held: Held,
 }
 
 impl IoThread {
@@ -103,6 +115,7 @@ impl IoThread {
     ) -> Result<JoinHandle<()>, StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let entered = runtime.enter();
+        // Of each connection that we open, of which `limits.tcp_connections` bounds the number, one comes out of here.
         let (connected, connections) = mpsc::unbounded_channel();
         let mut sockets = Vec::new();
         let mut acceptors = Vec::new();
@@ -127,7 +140,6 @@ impl IoThread {
         let run = move || {
             runtime.block_on(async move {
                 let hub = Hub::new(self.shared, sockets.clone(), self.listeners, connected);
-                // As bounded as the journal's own queue.
                 let (kept, keeping) = mpsc::unbounded_channel();
                 let worker = Worker {
                     notifier: self.notifier,
@@ -136,6 +148,7 @@ impl IoThread {
                     idle: self.idle,
                     journal: self.journal,
                     kept,
+                    backlog: Backlog::of_thread(self.threads),
                     waiting: Arc::default(),
                     questions: self.questions,
                 };
@@ -187,9 +200,21 @@ impl Worker {
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
         let mut out = Outbox::default();
         loop {
+            let (mut taken, mut turned_away) = (0, 0);
             let received = socket
                 .receive(|datagrams| {
-                    let mut datagrams = datagrams.inspect(|(source, bytes)| self.hub.shared().came(*source, bytes));
+                    out.strained = self.backlog.is_strained();
+                    let full = self.backlog.is_full();
+                    let mut datagrams = datagrams
+                        .inspect(|(source, bytes)| {
+                            taken += 1;
+                            self.hub.shared().came(*source, bytes);
+                        })
+                        .filter(|(_, bytes)| {
+                            let passes = !full || bytes.starts_with(b"SIP/");
+                            turned_away += u64::from(!passes);
+                            passes
+                        });
                     self.notifier.receive_all(self.clock.now(), &mut datagrams, &mut out);
                 })
                 .await;
@@ -197,33 +222,50 @@ impl Worker {
                 tracing::error!(error = %e, "a UDP socket does not work any more");
                 return;
             }
+            self.notifier.count_overload(turned_away);
             self.send(&mut out).await;
+            if taken > MANY {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     /// Takes messages from one connection until it ends.
     async fn serve_connection(self, mut connection: Connection) {
         let source = connection.source();
-        while let Some(arrival) = connection.next(self.idle).await {
-            let mut out = Outbox::default();
-            let now = self.clock.now();
+        let worker = Worker { backlog: self.backlog.of_connection(), ..self };
+        while let Some(arrival) = connection.next(worker.idle).await {
+            worker.wait_for_turn(&source).await;
+            let mut out = Outbox { strained: worker.backlog.is_strained(), ..Outbox::default() };
+            let now = worker.clock.now();
             match arrival {
-                Arrival::Message(bytes) => self.notifier.receive(now, source, &bytes, &mut out),
-                Arrival::TooLarge(head) => self.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out),
-                Arrival::Ping => {
-                    if let Some(flow) = source.flow {
-                        let to = Destination::Flow { flow, otherwise: None };
-                        out.messages.push(Packet { to, bytes: Bytes::from_static(b"\r\n"), ticket: None });
-                    }
+                Arrival::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
+                Arrival::TooLarge(head) => {
+                    worker.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out);
                 }
+                Arrival::Idle => worker.notifier.count_keep_alive(now, source),
                 Arrival::Broken(fault, bytes) => {
-                    self.notifier.receive_broken(now, source, fault, &bytes, &mut out);
-                    self.send(&mut out).await;
-                    return;
+                    worker.notifier.receive_broken(now, source, fault, &bytes, &mut out);
+                    worker.send(&mut out).await;
+                    break;
                 }
             }
-            self.send(&mut out).await;
+            worker.send(&mut out).await;
         }
+        worker.notifier.connection_ended(&source);
+    }
+
+    /// Waits until what came on a stream may be taken: its source may say something more, and there is room for what it
+    /// causes. Meanwhile the stream is not read (back-pressure).
+    async fn wait_for_turn(&self, source: &Source) {
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < LONGEST_HOLD {
+            match self.notifier.may_speak_in(self.clock.now(), source) {
+                0 => break,
+                wait => tokio::time::sleep(Duration::from_millis(wait.min(HOLD_LOOK))).await,
+            }
+        }
+        self.backlog.room().await;
     }
 
     /// Reads from the connections that the hub opens.
@@ -236,10 +278,11 @@ impl Worker {
     /// Sends what the API wants sent, and tells the notifier what could not be sent.
     async fn run_errands(
         self,
-        mut errands: mpsc::UnboundedReceiver<Outbox>,
+        mut errands: mpsc::Receiver<Outbox>,
         mut undeliverable: mpsc::UnboundedReceiver<Ticket>,
     ) {
         loop {
+            self.backlog.room().await;
             let mut out = Outbox::default();
             tokio::select! {
                 Some(errand) = errands.recv() => out = errand,
@@ -278,8 +321,11 @@ impl Worker {
                     self.compact(journal);
                 }
             }
-            self.notifier.pass_time(now, &mut out);
-            self.send(&mut out).await;
+            // While nothing can leave, nothing is repeated either.
+            if !self.backlog.is_full() {
+                self.notifier.pass_time(now, &mut out);
+                self.send(&mut out).await;
+            }
             let wait = self.notifier.next_deadline().map_or(LONGEST_SLEEP, |at| at.0.saturating_sub(now.0));
             tokio::time::sleep(Duration::from_millis(wait.clamp(1, LONGEST_SLEEP))).await;
         }
@@ -326,12 +372,13 @@ impl Worker {
             if !out.records.is_empty() || !out.messages.is_empty() {
                 let pool = std::mem::take(&mut out.pool);
                 let mut out = std::mem::replace(out, Outbox { pool, ..Outbox::default() });
+                let held = self.backlog.hold(&out);
                 let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
                 self.waiting.count.fetch_add(1, Ordering::Relaxed);
                 let own = !records.is_empty();
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
-                    let _ = kept.send(Kept { out, own, result });
+                    let _ = kept.send(Kept { out, own, result, held });
                 });
             }
         }
@@ -340,7 +387,7 @@ impl Worker {
 
     /// Sends what has waited for the journal.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
-        while let Some(Kept { mut out, own, result }) = kept.recv().await {
+        while let Some(Kept { mut out, own, result, held }) = kept.recv().await {
             match result {
                 Err(failure) if own => {
                     if let Some(more) = UNKEPT.may_say() {
@@ -352,6 +399,7 @@ impl Worker {
                 _ => self.notifier.kept(self.clock.now(), &mut out),
             }
             self.dispatch(&mut out).await;
+            drop(held);
             self.waiting.count.fetch_sub(1, Ordering::Relaxed);
             self.waiting.left.notify_one();
         }
@@ -379,6 +427,7 @@ impl Worker {
         Box::pin(async move {
             let mut out = Outbox::default();
             loop {
+                self.backlog.room().await;
                 self.notifier.continue_fan_out(self.clock.now(), presentity, &mut out);
                 let unfinished = std::mem::take(&mut out.unfinished);
                 self.send(&mut out).await;

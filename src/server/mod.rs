@@ -20,6 +20,7 @@ use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
 use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
 
+mod backlog;
 mod clock;
 mod desk;
 mod doors;
@@ -37,6 +38,8 @@ use watchman::Watchman;
 
 /// How long phones have to answer what is under way when the server is to stop.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
+/// Outboxes of API calls that wait to be sent; further calls wait with theirs, and of calls there is a limit.
+const ERRANDS: usize = 64;
 /// How often it is looked whether they have.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long the last copies may take to leave for the capture server.
@@ -131,7 +134,7 @@ impl Server {
         );
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();
-        let (errands, errands_in) = mpsc::unbounded_channel();
+        let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (questions, questions_in) = mpsc::channel(resolver::QUEUE);
         let resolver = Resolver::new(&config.dns, &listeners);
         let mut threads = Vec::new();
@@ -155,6 +158,7 @@ impl Server {
                 journal: journal.clone(),
                 questions: questions.clone(),
                 idle: Duration::from_secs(config.limits.tcp_idle_seconds),
+                threads: count,
             };
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }

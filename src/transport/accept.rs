@@ -11,7 +11,8 @@ use crate::seldom::Seldom;
 
 use super::door::Door;
 use super::hub::Shared;
-use super::{Connection, ListenerNo, listening_socket};
+use super::room::Permit;
+use super::{Connection, ListenerNo, Source, listening_socket};
 
 /// Somebody who opens more connections than he may opens many.
 static TOO_MANY: Seldom = Seldom::new();
@@ -63,12 +64,9 @@ impl Acceptor {
             };
             // Without it answers would wait for each other; it fails only for a peer that has gone again.
             let _ = stream.set_nodelay(true);
-            let admitted =
-                admit(stream, peer, self.listener, self.door.clone(), Arc::clone(&self.shared), each.clone());
-            tokio::spawn(async move {
-                admitted.await;
-                drop(permit);
-            });
+            let (door, shared, each) = (self.door.clone(), Arc::clone(&self.shared), each.clone());
+            let listener = self.listener;
+            tokio::spawn(async move { admit(stream, peer, listener, &door, &permit, shared, each).await });
         }
     }
 }
@@ -78,16 +76,18 @@ async fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     listener: ListenerNo,
-    door: Door,
+    door: &Door,
+    permit: &Permit,
     shared: Arc<Shared>,
     each: impl Fn(Connection),
 ) {
-    let (passage, writing) = match door.pass(stream, &shared).await {
+    let (passage, writing) = match door.pass(stream, permit).await {
         Ok(passed) => passed,
         // Scanners, mostly.
         Err(error) => return tracing::debug!(%peer, %error, "a connection did not come in"),
     };
-    let (flow, outgoing) = shared.register(door.transport(), listener, peer);
-    each(Connection::new(flow, door.transport(), listener, peer, passage, Arc::clone(&shared)));
-    outgoing.write_to(&shared, flow, writing).await;
+    let (flow, queue) = shared.register(door.transport(), listener, peer, permit);
+    let source = Source { transport: door.transport(), listener, peer, flow: Some(flow), certified: passage.certified };
+    each(Connection::new(source, passage, Arc::clone(&queue), Arc::clone(&shared)));
+    shared.write(flow, door.transport(), &queue, writing).await;
 }

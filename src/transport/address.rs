@@ -1,6 +1,6 @@
 //! Where messages come from and go to, as plain values.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::sip::Transport;
@@ -12,6 +12,15 @@ pub struct ListenerNo(pub u8);
 /// Names a connection of a stream transport; never used twice, and never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowId(pub u64);
+
+/// What counts as one address wherever something is limited by address: an IPv4 address, or the /64 of an IPv6 address,
+/// for one host commonly has all of it.
+pub fn limited_as(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
 
 /// The way that a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -207,7 +207,7 @@ pub struct StreamStats {
     /// ... and on the connection where there are most of them.
     pub waiting_octets_most: usize,
     /// Connections that were closed as soon as they came, by the limit that was reached.
-    pub refused: [(&'static str, u64); 2],
+    pub refused: [(&'static str, u64); 4],
     /// Connections that were closed because their peer did not read.
     pub not_reading: u64,
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::frames::Frames;
-use super::hub::Shared;
+use super::room::Permit;
 use super::tls::Tls;
 use super::upgrade;
 use crate::sip::Transport;
@@ -52,11 +52,11 @@ impl Door {
     }
 
     /// Sees a connection through.
-    pub(super) async fn pass(&self, stream: TcpStream, shared: &Shared) -> io::Result<(Passage, Writing)> {
+    pub(super) async fn pass(&self, stream: TcpStream, permit: &Permit) -> io::Result<(Passage, Writing)> {
         if self.transport == Transport::Tcp {
             return Ok(plain(stream));
         }
-        let _passing = shared.places().handshake().ok_or_else(|| io::Error::other("too many handshakes at once"))?;
+        let _passing = permit.handshake().map_err(|limit| io::Error::other(format!("a limit is reached: {limit}")))?;
         tokio::time::timeout(PASS_WITHIN, self.negotiate(stream)).await?
     }
 

@@ -23,7 +23,13 @@ pub(super) struct Frames {
     begun: bool,
     /// A Close has been sent, after which nothing may be.
     closed: bool,
+    /// Octets of the message that has begun, with the heads of its frames.
+    spent: usize,
 }
+
+/// The most octets that a message may take on the wire (RFC 6455 section 5.4 lets it be cut into frames of nothing). Nobody
+/// cuts so finely who means well.
+const MOST_OCTETS: usize = 4 * MAX_MESSAGE;
 
 /// What was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(super) enum Heard {
     Message(Bytes),
     /// A keep-alive of SIP (RFC 7118 section 6, RFC 5626 section 4.4.1).
     Ping,
+    /// A frame that carries nothing: a ping or pong of WebSocket, or an empty message.
+    Control,
     /// Nothing whole so far.
     Nothing,
     /// Nothing more will come.
@@ -75,7 +83,7 @@ impl Frames {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let pipe = Pipe { incoming: early.into(), outgoing: Vec::new() };
-        Frames { context: WebSocketContext::new(Role::Server, Some(config)), pipe, begun: false, closed: false }
+        Frames { context: WebSocketContext::new(Role::Server, Some(config)), pipe, begun: false, closed: false, spent: 0 }
     }
 
     /// Where newly received octets go.
@@ -88,39 +96,52 @@ impl Frames {
         self.begun
     }
 
+    /// Nothing more may be sent.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// The next thing; [`Frames::take_replies`] may have something to send after it.
     pub(super) fn next(&mut self) -> Heard {
-        loop {
-            self.begun |= !self.pipe.incoming.is_empty();
-            let message = match self.context.read(&mut self.pipe) {
-                Ok(message) => message,
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
-                Err(error) => {
-                    self.fail(&error);
+        let before = self.pipe.incoming.len();
+        self.begun |= before > 0;
+        let message = match self.context.read(&mut self.pipe) {
+            Ok(message) => message,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.spent += before;
+                if self.spent > MOST_OCTETS {
+                    self.close(CloseCode::Size);
                     return Heard::End;
                 }
-            };
-            self.begun = false;
-            let payload = match message {
-                Message::Text(text) => Bytes::from(text),
-                Message::Binary(bytes) => bytes,
-                // Pings and Closes are answered by what is flushed here: into memory, which cannot fail.
-                Message::Close(_) => {
-                    let _ = self.context.flush(&mut self.pipe);
-                    self.closed = true;
-                    return Heard::End;
-                }
-                _ => {
-                    let _ = self.context.flush(&mut self.pipe);
-                    continue;
-                }
-            };
-            if payload.iter().any(|c| !matches!(c, b'\r' | b'\n')) {
-                return Heard::Message(payload);
+                return Heard::Nothing;
             }
-            if payload.iter().filter(|c| **c == b'\n').count() > 1 {
-                return Heard::Ping;
+            Err(error) => {
+                self.fail(&error);
+                return Heard::End;
             }
+        };
+        self.begun = false;
+        let payload = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(bytes) => bytes,
+            // Pings and Closes are answered by what is flushed here: into memory, which cannot fail.
+            Message::Close(_) => {
+                let _ = self.context.flush(&mut self.pipe);
+                self.closed = true;
+                return Heard::End;
+            }
+            _ => {
+                let _ = self.context.flush(&mut self.pipe);
+                return Heard::Control;
+            }
+        };
+        self.spent = 0;
+        if payload.iter().any(|c| !matches!(c, b'\r' | b'\n')) {
+            return Heard::Message(payload);
+        }
+        match payload.iter().filter(|c| **c == b'\n').count() {
+            0 | 1 => Heard::Control,
+            _ => Heard::Ping,
         }
     }
 
@@ -199,6 +220,7 @@ mod tests {
                 match heard {
                     Heard::Nothing => break,
                     Heard::End => return (all, replies),
+                    Heard::Control => {}
                     heard => all.push(heard),
                 }
             }

@@ -3,20 +3,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
-use super::room::{Places, Room};
+use super::outgoing::{Queue, QueueError};
+use super::room::{Permit, Places, Room};
 use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
 use crate::capture::Tap;
 use crate::count::one_more;
@@ -26,12 +26,6 @@ use crate::sip::Transport;
 
 /// A network that stops stops for many.
 static NOT_READING: Seldom = Seldom::new();
-/// The most messages that wait for one connection. A proxy's connection carries thousands of dialogs.
-const QUEUE: usize = 65_536;
-/// The most octets that wait for one connection; a peer that lets more pile up does not read, and is dropped.
-const QUEUE_OCTETS: usize = 64 * 1024 * 1024;
-/// How long a peer may take to make room for a write.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may take to open: the first packet may be lost twice. Somebody's lamp is waiting.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// What all threads share: the connections, and where failures are reported.
@@ -54,8 +48,7 @@ pub struct Shared {
 
 #[derive(Clone, Debug)]
 struct Flow {
-    queue: mpsc::Sender<(Bytes, Option<Ticket>)>,
-    octets: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     transport: Transport,
     listener: ListenerNo,
     peer: SocketAddr,
@@ -117,9 +110,9 @@ impl Shared {
             ..StreamStats::default()
         };
         for flow in &self.flows {
-            let octets = flow.octets.load(Ordering::Relaxed);
+            let octets = flow.queue.waiting();
             streams.open[place(flow.transport)] += 1;
-            streams.waiting += flow.queue.max_capacity() - flow.queue.capacity();
+            streams.waiting += flow.queue.messages();
             streams.waiting_octets += octets;
             streams.waiting_octets_most = streams.waiting_octets_most.max(octets);
         }
@@ -144,23 +137,33 @@ impl Shared {
         }
     }
 
-    /// Makes a flow known; what is queued for it comes out of the receiver.
-    pub(super) fn register(&self, transport: Transport, listener: ListenerNo, peer: SocketAddr) -> (FlowId, Outgoing) {
+    /// Makes a flow known, and what will wait for it.
+    pub(super) fn register(
+        &self,
+        transport: Transport,
+        listener: ListenerNo,
+        peer: SocketAddr,
+        permit: &Permit,
+    ) -> (FlowId, Arc<Queue>) {
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let octets = Arc::new(AtomicUsize::new(0));
-        self.flows.insert(id, Flow { queue: sender, octets: Arc::clone(&octets), transport, listener, peer });
-        (id, Outgoing { queue, octets, transport })
+        let queue = Arc::new(Queue::new(permit.budgets()));
+        self.flows.insert(id, Flow { queue: Arc::clone(&queue), transport, listener, peer });
+        (id, queue)
+    }
+
+    /// Writes what is queued for a flow until it is closed or the peer gone; reports every NOTIFY that is not written.
+    pub(super) async fn write(&self, id: FlowId, transport: Transport, queue: &Queue, mut socket: Writing) {
+        let left = |messages, octets| self.passing(transport).left(messages, octets);
+        let unsent = queue.write_to(&mut socket, left).await;
+        self.close(id);
+        unsent.into_iter().for_each(|ticket| self.report(Some(ticket)));
     }
 
     /// Takes no more for a flow. What is queued is still written, then its connection is closed.
     pub(super) fn close(&self, id: FlowId) {
-        self.flows.remove(&id);
-    }
-
-    /// Whether anything can still be sent on a flow.
-    pub(super) fn is_open(&self, id: FlowId) -> bool {
-        self.flows.contains_key(&id)
+        if let Some((_, flow)) = self.flows.remove(&id) {
+            flow.queue.close();
+        }
     }
 
     /// Queues a message for a flow; false if that flow is gone.
@@ -173,74 +176,26 @@ impl Shared {
         self.push(id, &flow, bytes, ticket)
     }
 
-    /// Queues what is a frame already.
-    pub(super) fn queue_frame(&self, id: FlowId, frame: Bytes) {
+    /// Queues what is no message: keep-alives, and other frames of a WebSocket.
+    pub(super) fn queue_octets(&self, id: FlowId, octets: &[u8]) {
         if let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) {
-            self.push(id, &flow, &frame, None);
+            self.push(id, &flow, octets, None);
         }
     }
 
-    fn push(&self, id: FlowId, flow: &Flow, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
-        let waiting = flow.octets.fetch_add(bytes.len(), Ordering::Relaxed);
-        if waiting > QUEUE_OCTETS || flow.queue.try_send((bytes.clone(), ticket)).is_err() {
-            if let Some(more) = NOT_READING.may_say() {
-                let peer = flow.peer;
-                tracing::warn!(%peer, octets = waiting, more, "a peer does not read; its connection is closed");
+    fn push(&self, id: FlowId, flow: &Flow, bytes: &[u8], ticket: Option<Ticket>) -> bool {
+        match flow.queue.push(bytes, ticket) {
+            Ok(()) => true,
+            Err(QueueError::Closed) => false,
+            Err(QueueError::Full(octets)) => {
+                if let Some(more) = NOT_READING.may_say() {
+                    let peer = flow.peer;
+                    tracing::warn!(%peer, octets, more, "a peer does not read; its connection is closed");
+                }
+                one_more(&self.not_reading);
+                self.close(id);
+                false
             }
-            one_more(&self.not_reading);
-            self.close(id);
-            return false;
-        }
-        true
-    }
-}
-
-/// What is queued for one connection.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    queue: mpsc::Receiver<(Bytes, Option<Ticket>)>,
-    octets: Arc<AtomicUsize>,
-    transport: Transport,
-}
-
-impl Outgoing {
-    /// Writes what is queued until the flow is closed or the peer gone; says so for every message that is not written.
-    pub(super) async fn write_to(mut self, shared: &Shared, id: FlowId, mut socket: Writing) {
-        let mut chunk = Vec::with_capacity(16 * 1024);
-        let mut tickets = Vec::new();
-        let mut messages = Vec::new();
-        while self.queue.recv_many(&mut messages, 64).await > 0 {
-            chunk.clear();
-            tickets.clear();
-            for (bytes, ticket) in messages.drain(..) {
-                chunk.extend_from_slice(&bytes);
-                tickets.push(ticket);
-            }
-            self.octets.fetch_sub(chunk.len(), Ordering::Relaxed);
-            let write = async {
-                socket.write_all(&chunk).await?;
-                // TLS may still hold some of it.
-                socket.flush().await
-            };
-            let written = tokio::time::timeout(PATIENCE, write).await;
-            if matches!(written, Ok(Ok(()))) {
-                shared.passing(self.transport).left(tickets.len(), chunk.len());
-            } else {
-                tickets.drain(..).for_each(|ticket| shared.report(ticket));
-                break;
-            }
-        }
-        shared.close(id);
-        // Says goodbye; a peer that is gone already does not mind.
-        let _ = tokio::time::timeout(PATIENCE, socket.shutdown()).await;
-        self.give_up(shared);
-    }
-
-    /// Reports everything that is still queued as not sent.
-    fn give_up(mut self, shared: &Shared) {
-        self.queue.close();
-        while let Ok((_, ticket)) = self.queue.try_recv() {
-            shared.report(ticket);
         }
     }
 }
@@ -327,8 +282,8 @@ impl Hub {
             return;
         }
         let transport = self.listeners.get(listener.0 as usize).map_or(Transport::Tcp, |listener| listener.transport);
-        let Some(permit) = self.shared.places.permit() else { return self.shared.report(ticket) };
-        let (id, outgoing) = self.shared.register(transport, listener, peer);
+        let Some(permit) = self.shared.places.permit_to(peer.ip()) else { return self.shared.report(ticket) };
+        let (id, queue) = self.shared.register(transport, listener, peer, &permit);
         self.shared.opened.insert(remote.clone(), id);
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());
@@ -336,15 +291,16 @@ impl Hub {
             let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, &remote, shared.tls.as_deref())).await;
             match opened.unwrap_or_else(|late| Err(late.into())) {
                 Ok((passage, writing)) => {
-                    let connection = Connection::new(id, transport, listener, peer, passage, Arc::clone(&shared));
+                    let source = Source { transport, listener, peer, flow: Some(id), certified: passage.certified };
+                    let connection = Connection::new(source, passage, Arc::clone(&queue), Arc::clone(&shared));
                     // The receiver is gone only while the server stops.
                     let _ = connected.send(connection);
-                    outgoing.write_to(&shared, id, writing).await;
+                    shared.write(id, transport, &queue, writing).await;
                 }
                 Err(e) => {
                     tracing::debug!(%peer, error = %e, "no connection");
                     shared.close(id);
-                    outgoing.give_up(&shared);
+                    queue.give_up().into_iter().for_each(|ticket| shared.report(Some(ticket)));
                 }
             }
             shared.opened.remove_if(&remote, |_, known| *known == id);

@@ -9,11 +9,13 @@
 
 mod accept;
 pub mod address;
+mod allowance;
 mod connection;
 mod counts;
 mod door;
 mod frames;
 mod hub;
+mod outgoing;
 mod peer_name;
 mod room;
 mod tls;
@@ -21,7 +23,9 @@ mod udp;
 mod upgrade;
 
 pub use accept::Acceptor;
-pub use address::{Destination, FlowId, Listener, ListenerNo, PackedSource, Packet, Remote, Source, Ticket};
+pub use address::{
+    Destination, FlowId, Listener, ListenerNo, PackedSource, Packet, Remote, Source, Ticket, limited_as,
+};
 pub use connection::{Arrival, Connection};
 pub(crate) use counts::place;
 pub use counts::{DatagramCounts, DatagramStats, KernelQueue, Stats, StreamStats, TRANSPORTS, Traffic};

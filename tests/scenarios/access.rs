@@ -423,7 +423,7 @@ fn a_flood_of_strangers_leaves_the_phones_that_are_here_alone_and_takes_no_memor
         forged.source = udp(&format!("203.{}.{}.7:5060", n / 250, n % 250));
         answered += usize::from(!forged.subscribe(&mut office, 600).is_empty());
     }
-    assert!((400..=510).contains(&answered), "five seconds' worth of a hundred: {answered}");
+    assert!((80..=100).contains(&answered), "less than a second's worth of a hundred: {answered}");
     assert!(office.notifier.turned_away() > 4_000);
     let sent = phone.subscribe(&mut office, 600);
     assert_eq!((sent[0].status(), sent.len()), (200, 2));

@@ -117,6 +117,9 @@ fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
             each(&[("method", refused.method), ("status", &status), ("reason", refused.reason)], refused.count)
         })
     })?;
-    page.counter("turned_away", "Messages not read because their source said too much", None, n.turned_away)?;
+    let turned_away = "Messages not read because their source said too much, or too much waited for the journal";
+    page.counters("turned_away", turned_away, None, |each| {
+        n.turned_away.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))
+    })?;
     page.counter("panics", "Messages whose handling met a bug; each is worth a report", None, n.panics)
 }

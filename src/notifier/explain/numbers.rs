@@ -35,7 +35,7 @@ impl Notifier {
             phones: self.phones.len(),
             answered: self.refusals.read(),
             large: self.large_notifies(),
-            turned_away: self.turned_away(),
+            turned_away: self.turned_away_by_reason(),
             panics: self.panics(),
             tally: self.history.tally(),
             names: self.names.len(),

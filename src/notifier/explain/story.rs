@@ -498,8 +498,8 @@ pub struct Numbers {
     pub names: usize,
     /// Phones that have a subscription.
     pub phones: usize,
-    /// Messages that were not read because their source said too much.
-    pub turned_away: u64,
+    /// Messages that were not read, by the reason.
+    pub turned_away: [(&'static str, u64); 5],
     /// Messages whose handling met a bug.
     pub panics: u64,
     /// What has been counted since the start.

@@ -53,16 +53,8 @@ impl Framer {
         self.buffer.advance(passed);
         self.skip -= passed;
         if self.expected.is_none() {
-            while let Some(&c @ (b'\r' | b'\n')) = self.buffer.first() {
-                self.buffer.advance(1);
-                self.searched = 0;
-                if c == b'\n' {
-                    self.line_ends += 1;
-                    if self.line_ends == 2 {
-                        self.line_ends = 0;
-                        return Ok(Some(Frame::Ping));
-                    }
-                }
+            if let Some(ping) = self.pass_line_ends() {
+                return Ok(Some(ping));
             }
             if self.buffer.is_empty() {
                 return Ok(None);
@@ -98,6 +90,27 @@ impl Framer {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Passes over line ends between messages, up to the second.
+    fn pass_line_ends(&mut self) -> Option<Frame> {
+        let mut passed = 0;
+        while let Some(&c @ (b'\r' | b'\n')) = self.buffer.get(passed) {
+            passed += 1;
+            self.line_ends += usize::from(c == b'\n');
+            if self.line_ends == 2 {
+                break;
+            }
+        }
+        if passed > 0 {
+            self.buffer.advance(passed);
+            self.searched = 0;
+        }
+        let ping = self.line_ends == 2;
+        if ping {
+            self.line_ends = 0;
+        }
+        ping.then_some(Frame::Ping)
     }
 
     /// Hands out the head alone: an answer needs no more, and a body might not be text.

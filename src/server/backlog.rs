@@ -1,0 +1,164 @@
+//! What waits for the journal, bounded: with a record of its own or behind those of others, it is memory either way.
+//!
+//! Each I/O thread has its share of [`MOST`], and each connection a share of that of its thread. Whoever would add to a
+//! share that is used up waits (streams are not read, fan-outs and timers stand still) or is turned away (datagrams).
+//! Answers to our NOTIFYs are always taken: they make things fewer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+use crate::notifier::Outbox;
+use crate::transport::Packet;
+
+/// Octets that may wait for the journal in all. It is twice what the journal itself queues: some 30,000 changes with their
+/// answers and NOTIFYs, which is more than a disk commits before senders repeat themselves.
+const MOST: usize = 32 * 1024 * 1024;
+/// Octets of them that one connection may have caused: a few hundred requests, and what a commit takes is some milliseconds.
+const MOST_OF_CONNECTION: usize = 256 * 1024;
+/// What an outbox takes besides its messages and records (octets), in the journal's queue as well.
+const OUTBOX: usize = 512;
+
+/// What waits, of a thread or of one of its connections.
+#[derive(Clone, Debug)]
+pub(super) struct Backlog {
+    thread: Arc<Share>,
+    connection: Option<Arc<Share>>,
+}
+
+#[derive(Debug)]
+struct Share {
+    octets: AtomicUsize,
+    most: usize,
+    /// There is room again.
+    room: Notify,
+}
+
+/// Counts what waits for as long as it does.
+#[derive(Debug)]
+pub(super) struct Held {
+    backlog: Backlog,
+    octets: usize,
+}
+
+impl Share {
+    fn of(most: usize) -> Arc<Share> {
+        Arc::new(Share { octets: AtomicUsize::new(0), most, room: Notify::new() })
+    }
+
+    fn is_full(&self) -> bool {
+        self.octets.load(Relaxed) >= self.most
+    }
+
+    async fn room(&self) {
+        while self.is_full() {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Asked again once it is sure to be heard of.
+            room.as_mut().enable();
+            if self.is_full() {
+                room.await;
+            }
+        }
+    }
+
+    fn release(&self, octets: usize) {
+        let before = self.octets.fetch_sub(octets, Relaxed);
+        if before >= self.most && before - octets < self.most {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl Backlog {
+    /// That of one of so many threads.
+    pub(super) fn of_thread(threads: usize) -> Backlog {
+        Backlog { thread: Share::of(MOST / threads.max(1)), connection: None }
+    }
+
+    /// That of a connection of the same thread.
+    pub(super) fn of_connection(&self) -> Backlog {
+        Backlog { thread: Arc::clone(&self.thread), connection: Some(Share::of(MOST_OF_CONNECTION)) }
+    }
+
+    /// Counts an outbox until what is returned is dropped.
+    pub(super) fn hold(&self, out: &Outbox) -> Held {
+        let octets = size(out);
+        self.shares().for_each(|share| _ = share.octets.fetch_add(octets, Relaxed));
+        Held { backlog: self.clone(), octets }
+    }
+
+    /// True while nothing may be added but what makes things fewer.
+    pub(super) fn is_full(&self) -> bool {
+        self.shares().any(Share::is_full)
+    }
+
+    /// True while only what continues something may be added: refreshes go before what is new (law 7).
+    pub(super) fn is_strained(&self) -> bool {
+        self.thread.octets.load(Relaxed) >= self.thread.most / 4 * 3
+    }
+
+    /// Waits until more may be added.
+    pub(super) async fn room(&self) {
+        for share in self.shares() {
+            share.room().await;
+        }
+    }
+
+    fn shares(&self) -> impl Iterator<Item = &Share> {
+        [Some(&self.thread), self.connection.as_ref()].into_iter().flatten().map(Arc::as_ref)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.backlog.shares().for_each(|share| share.release(self.octets));
+    }
+}
+
+/// What an outbox takes in memory (octets).
+fn size(out: &Outbox) -> usize {
+    let messages: usize = out.messages.iter().map(|message| size_of::<Packet>() + message.bytes.len()).sum();
+    let records: usize = out.records.iter().map(|record| 64 + record.value.as_ref().map_or(0, |value| value.len())).sum();
+    OUTBOX + messages + records + 256 * out.answers.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::transport::{Destination, FlowId};
+
+    fn outbox(octets: usize) -> Outbox {
+        let to = Destination::Flow { flow: FlowId(1), otherwise: None };
+        let messages = vec![Packet { to, bytes: Bytes::from(vec![0; octets]), ticket: None }];
+        Outbox { messages, ..Outbox::default() }
+    }
+
+    #[test]
+    fn what_waits_is_counted_until_it_has_left() {
+        let thread = Backlog::of_thread(2);
+        let held: Vec<_> = std::iter::repeat_with(|| thread.hold(&outbox(1_000_000))).take_while(|_| !thread.is_full()).collect();
+        assert_eq!(held.len(), 16, "half of 32 MiB");
+        assert!(thread.is_strained());
+        drop(held);
+        assert!(!thread.is_full() && !thread.is_strained());
+        assert_eq!(thread.thread.octets.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_its_own_and_others_do_not_wait_for_it() {
+        let thread = Backlog::of_thread(1);
+        let (one, other) = (thread.of_connection(), thread.of_connection());
+        let held = one.hold(&outbox(MOST_OF_CONNECTION));
+        assert_eq!((one.is_full(), other.is_full(), thread.is_full()), (true, false, false));
+        other.room().await;
+        let waiting = one.room();
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut waiting).await.is_err());
+        drop(held);
+        waiting.await;
+    }
+}

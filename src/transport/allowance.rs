@@ -1,0 +1,50 @@
+//! A rate limit with one owner: a token bucket, kept as the moment at which it will be full again (GCRA).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A rate limit.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    /// What one use costs.
+    each: Duration,
+    /// How far ahead of time the uses may be.
+    burst: Duration,
+    used_up_to: Instant,
+}
+
+impl Allowance {
+    /// So many uses a second, and `burst` of them at once.
+    pub(super) fn of(per_second: u32, burst: u32, now: Instant) -> Allowance {
+        let each = Duration::from_secs(1) / per_second.max(1);
+        Allowance { each, burst: each * burst, used_up_to: now }
+    }
+
+    /// Counts one use.
+    pub(super) fn spend(&mut self, now: Instant) {
+        self.used_up_to = self.used_up_to.max(now) + self.each;
+    }
+
+    /// When the next use is within the limit; in the past if it is now.
+    pub(super) fn next(&self) -> Instant {
+        self.used_up_to.checked_sub(self.burst).unwrap_or(self.used_up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_then_uses_are_apart() {
+        let start = Instant::now();
+        let mut allowance = Allowance::of(100, 5, start);
+        (0..5).for_each(|_| allowance.spend(start));
+        assert_eq!(allowance.next(), start);
+        allowance.spend(start);
+        assert_eq!(allowance.next(), start + Duration::from_millis(10));
+        allowance.spend(start + Duration::from_secs(60));
+        assert!(allowance.next() < start + Duration::from_secs(60));
+    }
+}
