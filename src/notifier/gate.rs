@@ -56,6 +56,9 @@ const BURST: u64 = 5_000;
 const BURST_OF_STRANGERS: u64 = 900;
 /// So often is somebody told in a second that he says too much.
 const ANSWERS_PER_SECOND: u32 = 2;
+/// So many answers a second are remembered for repetitions of requests that changed nothing. Others are made anew, which
+/// takes no memory: half a minute of a flood would be hundreds of megabytes.
+const REMEMBERED_ANSWERS: u32 = 1_000;
 /// Buckets that strangers share, by address and port and by address.
 const SHARED: usize = 1 << 14;
 /// A source that was not heard for so long is a stranger again (ms).
@@ -136,6 +139,7 @@ pub(super) struct Gate {
     /// What all strangers say that is never answered: answers to our NOTIFYs.
     answers: Bucket,
     told: Bucket,
+    remembered: Bucket,
     swept_at: AtomicU64,
     dropped: [AtomicU64; REASONS.len()],
 }
@@ -152,6 +156,7 @@ impl Gate {
             strangers: Bucket::default(),
             answers: Bucket::default(),
             told: Bucket::default(),
+            remembered: Bucket::default(),
             swept_at: AtomicU64::new(0),
             dropped: Default::default(),
         }
@@ -258,6 +263,11 @@ impl Gate {
             None if self.known.len() < MOST_KNOWN => heard(&self.known.entry(source.peer).or_default()),
             None => {}
         }
+    }
+
+    /// Whether the answer to a request that changed nothing is remembered.
+    pub(super) fn remembers(&self, now: Tick) -> bool {
+        self.remembered.take(now, Size::of(REMEMBERED_ANSWERS))
     }
 
     /// A connection has ended.

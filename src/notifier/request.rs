@@ -81,8 +81,10 @@ impl Notifier {
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, request.into(), source, request.call_id, &mut out.pool);
+        let changes_nothing = verb == Verb::Known(Method::Options) || answer.status.code() >= 300;
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(key),
+            true if changes_nothing && !self.gate.remembers(now) => self.transactions.forget(key),
             true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
             false => {
                 let remembered = Remembered::of(&answer, &bytes);
