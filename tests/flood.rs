@@ -100,7 +100,8 @@ fn flood_with_options(server: &Server, count: usize) -> u64 {
 fn thread(server: &Server, name: &str) -> Pid {
     let folder = format!("/proc/{}/task", server.id());
     let mut tasks = std::fs::read_dir(&folder).unwrap().map(|task| task.unwrap().file_name().into_string().unwrap());
-    let is_it = |task: &String| std::fs::read_to_string(format!("{folder}/{task}/comm")).is_ok_and(|comm| comm.trim() == name);
+    let is_it =
+        |task: &String| std::fs::read_to_string(format!("{folder}/{task}/comm")).is_ok_and(|comm| comm.trim() == name);
     Pid::from_raw(tasks.find(is_it).unwrap().parse().unwrap())
 }
 

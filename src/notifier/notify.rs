@@ -139,7 +139,9 @@ impl Notifier {
             let fits = |s: &Subscription| s.place == place && s.dialog.call_id() == reply.call_id;
             if state.watchers.fetch(place.slot).is_some_and(|s| fits(s)) {
                 let proves = |s: &Subscription| s.delivery.is_answered_by(cseq, status, &source);
-                if state.watchers.get_mut(place.slot).is_some_and(|s| proves(s)) && !self.settings.routing.trusts(&source) {
+                if state.watchers.get_mut(place.slot).is_some_and(|s| proves(s))
+                    && !self.settings.routing.trusts(&source)
+                {
                     self.gate.know(now, &source);
                 }
                 let fate = Fate { cseq, status, retry_after, lost: false };

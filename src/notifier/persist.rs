@@ -349,8 +349,7 @@ impl Notifier {
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
         };
         // The connection is gone with the process that had it.
-        let source =
-            Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
+        let source = Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
         self.gate.know(now, &source);
         let beginning = Beginning {
             place: Place { presentity: number, slot, nonce: kept.nonce },

@@ -120,7 +120,8 @@ impl Drop for Held {
 /// What an outbox takes in memory (octets).
 fn size(out: &Outbox) -> usize {
     let messages: usize = out.messages.iter().map(|message| size_of::<Packet>() + message.bytes.len()).sum();
-    let records: usize = out.records.iter().map(|record| 64 + record.value.as_ref().map_or(0, |value| value.len())).sum();
+    let records: usize =
+        out.records.iter().map(|record| 64 + record.value.as_ref().map_or(0, |value| value.len())).sum();
     OUTBOX + messages + records + 256 * out.answers.len()
 }
 
@@ -140,7 +141,8 @@ mod tests {
     #[test]
     fn what_waits_is_counted_until_it_has_left() {
         let thread = Backlog::of_thread(2);
-        let held: Vec<_> = std::iter::repeat_with(|| thread.hold(&outbox(1_000_000))).take_while(|_| !thread.is_full()).collect();
+        let held: Vec<_> =
+            std::iter::repeat_with(|| thread.hold(&outbox(1_000_000))).take_while(|_| !thread.is_full()).collect();
         assert_eq!(held.len(), 16, "half of 32 MiB");
         assert!(thread.is_strained());
         drop(held);

@@ -54,7 +54,7 @@ impl Desk {
         }
         if !out.is_empty() {
             // The thread is gone only while the server stops.
-            let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out));
+            let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out).ok());
         }
         result
     }

@@ -83,7 +83,13 @@ impl Frames {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let pipe = Pipe { incoming: early.into(), outgoing: Vec::new() };
-        Frames { context: WebSocketContext::new(Role::Server, Some(config)), pipe, begun: false, closed: false, spent: 0 }
+        Frames {
+            context: WebSocketContext::new(Role::Server, Some(config)),
+            pipe,
+            begun: false,
+            closed: false,
+            spent: 0,
+        }
     }
 
     /// Where newly received octets go.

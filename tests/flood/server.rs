@@ -29,6 +29,7 @@ pub(crate) struct Cost {
     /// Resident memory (KiB).
     pub(crate) rss: u64,
     /// Processor time so far.
+    #[allow(dead_code)] // the benchmark prints it
     pub(crate) cpu: Duration,
 }
 

@@ -147,10 +147,12 @@ impl Attack {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let attackers: Vec<_> = (0..self.connections())
-                .map(|connection| scope.spawn({
-                    let stop = &stop;
-                    move || self.run(server, transport, connection, stop)
-                }))
+                .map(|connection| {
+                    scope.spawn({
+                        let stop = &stop;
+                        move || self.run(server, transport, connection, stop)
+                    })
+                })
                 .collect();
             let result = work();
             stop.store(true, Ordering::Relaxed);
