@@ -59,7 +59,7 @@ mod tests {
         let other = ("Linen & Loom".to_owned(), "+1555".to_owned());
         let call = Call { id: "c".into(), state: "confirmed", outgoing: false, held: true, other };
         let Ok(Report::Calls(calls)) = DialogInfo.read(dialog_info(1, "100", &[call]).as_bytes()) else { panic!() };
-        assert!(calls.full && calls.calls[0].held && calls.calls[0].state == CallState::Confirmed);
+        assert!(calls.full && calls.calls[0].is_held() && calls.calls[0].state == CallState::Confirmed);
         assert_eq!(calls.calls[0].remote.display.as_deref(), Some("Linen & Loom"));
         assert!(MessageSummary.read(summary("100", 2).as_bytes()).is_ok());
     }

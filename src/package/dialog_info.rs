@@ -5,12 +5,11 @@
 //! least one dialog, the one that matters to a lamp first, and `local` and `remote` always there, because a phone may
 //! crash when they vanish between two documents.
 
+use std::collections::HashSet;
+
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
 use crate::presence::facts::{CallReport, CallState, CallsReport, Direction, Party, Picture, Report};
-
-/// How many dialogs one document may hold; an attendant's phone has a dozen calls at most.
-pub const MAX_DIALOGS: usize = 64;
 
 /// Its name.
 pub const NAME: &str = "dialog";
@@ -74,16 +73,11 @@ fn read_calls(root: Element<'_>) -> Result<CallsReport, BodyError> {
         Some(state) if state.eq_ignore_ascii_case("partial") => false,
         Some(_) => return Err(malformed("its state is neither full nor partial")),
     };
-    let mut calls: Vec<CallReport> = Vec::new();
-    for (count, dialog) in root.named(OURS, "dialog").enumerate() {
-        if count == MAX_DIALOGS {
-            return Err(BodyError::TooMuch { limit: MAX_DIALOGS, unit: "dialogs" });
-        }
-        let call = read_call(dialog)?;
-        // Said twice: the later word counts.
-        calls.retain(|earlier| earlier.id != call.id);
-        calls.push(call);
-    }
+    let mut calls = root.named(OURS, "dialog").map(read_call).collect::<Result<Vec<_>, _>>()?;
+    // Said twice: the later word counts.
+    let mut said = HashSet::new();
+    let mut is_latest: Vec<_> = calls.iter().rev().map(|call| said.insert(call.id.clone())).collect();
+    calls.retain(|_| is_latest.pop().unwrap_or(true));
     Ok(CallsReport { full, calls })
 }
 
@@ -109,9 +103,10 @@ fn read_call(dialog: Element<'_>) -> Result<CallReport, BodyError> {
     })
 }
 
-/// One side of the call, and whether it says that it does not render what it hears, which is how hold is reported.
-fn read_party(side: Option<Element<'_>>) -> Result<(Party, bool), BodyError> {
-    let (mut party, mut held) = (Party::default(), false);
+/// One side of the call, and whether it says that it does not render what it hears, which is how hold is reported; none
+/// where it says nothing of that.
+fn read_party(side: Option<Element<'_>>) -> Result<(Party, Option<bool>), BodyError> {
+    let (mut party, mut held) = (Party::default(), None);
     let Some(side) = side else { return Ok((party, held)) };
     if let Some(identity) = side.child(OURS, "identity") {
         party.identity = identity.text()?;
@@ -123,7 +118,12 @@ fn read_party(side: Option<Element<'_>>) -> Result<(Party, bool), BodyError> {
             // The schema's name of the attribute is pval, Asterisk and others write pvalue.
             let value = param.attribute("pval")?.or(param.attribute("pvalue")?);
             if param.attribute("pname")?.is_some_and(|name| name.eq_ignore_ascii_case("+sip.rendering")) {
-                held = value.is_some_and(|value| value.eq_ignore_ascii_case("no"));
+                held = match value.as_deref() {
+                    Some(value) if value.eq_ignore_ascii_case("no") => Some(true),
+                    Some(value) if value.eq_ignore_ascii_case("yes") => Some(false),
+                    // `unknown` (RFC 4235 section 4.1.6), and what means nothing, say as much as silence.
+                    Some(_) | None => None,
+                };
             }
         }
     }
@@ -216,7 +216,7 @@ impl Dialog<'_> {
                         xml::attribute(name, value, out);
                     }
                 }
-                write_rest(call.direction, call.state, (&call.local, call.held), &call.remote, own_uri, out);
+                write_rest(call.direction, call.state, (&call.local, call.is_held()), &call.remote, own_uri, out);
             }
             Self::Made { id, state } => {
                 out.push_str("\n<dialog");

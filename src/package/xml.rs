@@ -18,8 +18,9 @@ use grammar::Fault;
 
 /// How deep elements may nest. Our vocabularies need 5; the rest is for foreign extensions.
 pub(super) const MAX_DEPTH: usize = 32;
-/// How many elements a document may have: several times what 64 dialogs with all their trimmings need.
-pub(super) const MAX_ELEMENTS: usize = 2000;
+/// How many elements a document may have: as many as 64 kB of the shortest dialogs or tuples hold, so that none is refused
+/// for the number of its calls.
+pub(super) const MAX_ELEMENTS: usize = 4096;
 /// How long a text or attribute value may be that we keep (octets): no URI, name or note of a phone is longer, and
 /// every watcher would be sent it. What we do not keep, such as a session description, may be as long as it likes.
 pub(super) const MAX_TEXT: usize = 1024;

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The ids of dialogs that are no calls: the state set by hand, and the idle lamp. No call bears them.
-pub const RESERVED_IDS: [&str; 2] = ["manual", "idle"];
+/// The ids of dialogs that are no calls: the state set by hand, the idle lamp, and what stands for calls of which no more is
+/// known than that they are live. No call bears them.
+pub const RESERVED_IDS: [&str; 3] = ["manual", "idle", "more"];
 
 /// How far a call has come (RFC 4235 section 3.7.1). Ordered: a call only ever moves up, and `Terminated` absorbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,8 +63,16 @@ pub struct CallReport {
     pub local: Party,
     /// The other side.
     pub remote: Party,
-    /// The call is on hold (`+sip.rendering` is `no` on the local target).
-    pub held: bool,
+    /// Whether the call is on hold: `+sip.rendering` of the local target is `no`, or `yes` where it is not. None where
+    /// nothing is said of it.
+    pub held: Option<bool>,
+}
+
+impl CallReport {
+    /// The call is on hold by all that is known.
+    pub fn is_held(&self) -> bool {
+        self.held == Some(true)
+    }
 }
 
 /// The calls that a dialog-info document speaks of.

@@ -46,7 +46,7 @@ impl Lamp {
                     .map(|call| {
                         let branch = call.remote_tag.as_deref().filter(|tag| tag.starts_with(BRANCH));
                         let id = call.call_id.as_deref().unwrap_or_default();
-                        Line { call: label(id, branch), state: call.state, held: call.held }
+                        Line { call: label(id, branch), state: call.state, held: call.is_held() }
                     })
                     .collect();
                 live.sort();

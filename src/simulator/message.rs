@@ -124,7 +124,11 @@ fn dialog(said: &CallSaid, realm: &str, body: &mut String) {
         CallState::Early => " local-tag=\"l\" remote-tag=\"r\"".into(),
         _ => String::new(),
     };
-    let rendering = if said.held { "<param pname=\"+sip.rendering\" pval=\"no\"/>" } else { "" };
+    // What is left out stays as it was: a hold is taken back by saying so.
+    let rendering = match said.held {
+        true => "<param pname=\"+sip.rendering\" pval=\"no\"/>",
+        false => "<param pname=\"+sip.rendering\" pval=\"yes\"/>",
+    };
     let _ = write!(
         body,
         "<dialog id=\"{call_id}{branch}\" call-id=\"{call_id}\"{tags} direction=\"{direction}\"><state>{}</state>\

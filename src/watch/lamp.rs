@@ -28,7 +28,7 @@ pub(super) fn describe(report: &Report) -> String {
 
 fn call(call: &CallReport) -> String {
     let state = match (call.state, call.direction) {
-        (CallState::Confirmed, _) if call.held => "on hold",
+        (CallState::Confirmed, _) if call.is_held() => "on hold",
         (CallState::Confirmed, _) => "talking",
         (CallState::Early, Some(Direction::Recipient)) => "ringing",
         _ => "calling",

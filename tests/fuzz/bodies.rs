@@ -86,6 +86,8 @@ fn completed_call(call: &CallReport) -> CallReport {
         direction: Some(call.direction.unwrap_or(Direction::Recipient)),
         local: completed(&call.local),
         remote: completed(&call.remote),
+        // That a call is not on hold is written as silence.
+        held: call.held.filter(|held| *held),
         ..call.clone()
     }
 }
@@ -101,7 +103,7 @@ fn idle() -> CallReport {
         state: CallState::Terminated,
         local: empty.clone(),
         remote: empty,
-        held: false,
+        held: None,
     })
 }
 

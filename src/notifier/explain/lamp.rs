@@ -12,6 +12,7 @@ use crate::notifier::Notifier;
 use crate::notifier::history::{Cause, Entry, Note, news_since};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
+use crate::presence::calls::MAX_SHOWN;
 use crate::presence::facts::{Basic, CallReport, CallState, Direction, Party, Picture};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Origin, Publication};
@@ -76,7 +77,7 @@ impl Notifier {
             state: shown(&picture),
             changed_at: (state.changed_at != Tick(0)).then_some(state.changed_at.0),
             with: deciding(&picture).map(|call| other(&call.remote)).filter(|o| o.name.is_some() || o.number.is_some()),
-            calls: picture.calls.len(),
+            calls: state.calls.live().max(picture.calls.len()),
             messages_waiting: picture.mailbox.waiting,
             watchers,
             behind,
@@ -101,6 +102,7 @@ impl Notifier {
             why: why(now, state, &picture, lamp.state),
             manual: state.manual.map(state_word),
             live_calls: calls(state),
+            calls_not_shown: state.calls.not_shown(),
             publications: state.publications.iter().map(publication).collect(),
             person: person(&picture),
             revisions: (0..REGISTRY.len() as u8).map(revision).collect(),
@@ -116,7 +118,7 @@ impl Notifier {
 fn deciding<'a>(picture: &Picture<'a>) -> Option<&'a CallReport> {
     let ringing = |call: &&&CallReport| is_ringing(call);
     let calls = &picture.calls;
-    let by_state = |state, held| calls.iter().find(|call| call.state == state && call.held == held);
+    let by_state = |state, held| calls.iter().find(|call| call.state == state && call.is_held() == held);
     calls
         .iter()
         .find(ringing)
@@ -135,7 +137,7 @@ pub(super) fn shown(picture: &Picture<'_>) -> LampState {
     let call = deciding(picture);
     let of_call = match call {
         Some(call) if is_ringing(call) => LampState::Ringing,
-        Some(call) if call.state == CallState::Confirmed && call.held => LampState::Held,
+        Some(call) if call.state == CallState::Confirmed && call.is_held() => LampState::Held,
         Some(call) if call.state == CallState::Confirmed => LampState::Talking,
         Some(_) => LampState::Calling,
         None => LampState::Idle,
@@ -161,7 +163,7 @@ fn calls(state: &State) -> Vec<CallRow> {
                 Direction::Initiator => "initiator",
                 Direction::Recipient => "recipient",
             }),
-            held: story.report.held,
+            held: story.report.is_held(),
             with: other(&story.report.remote),
             said_at: story.said.0,
             lapses_at: story.lapses.map(|at| at.0),
@@ -213,7 +215,7 @@ fn why(now: Tick, state: &State, picture: &Picture<'_>, shown: LampState) -> Vec
         let call = story.report;
         let ago = now.0.saturating_sub(story.said.0) / 1_000;
         let id = call.call_id.as_deref().map_or_else(|| format!("Dialog {}", call.id), |id| format!("Call {id}"));
-        let held = if call.held { " and on hold" } else { "" };
+        let held = if call.is_held() { " and on hold" } else { "" };
         let mut line = format!("{id} is {}{held}, as published {ago} s ago", state_word(call.state));
         match story.holders.len() {
             1 => line.push_str(" by one publication"),
@@ -224,6 +226,20 @@ fn why(now: Tick, state: &State, picture: &Picture<'_>, shown: LampState) -> Vec
             line.push_str(&format!("; unless something is heard of it, it is forgotten in {left} s"));
         }
         why.push(line + ".");
+    }
+    if state.calls.not_shown() > 0 {
+        let more = state.calls.not_shown();
+        why.push(format!(
+            "{more} more call(s) are live and keep it lit; no more than {MAX_SHOWN} are shown at a time."
+        ));
+    }
+    for number in state.calls.with_more() {
+        let etag = state.publications.iter().find(|p| p.etag.number == number).map(|p| p.etag.to_string());
+        why.push(format!(
+            "Publication {} has more live calls than can be told apart, which keeps it lit until that publication lists \
+             fewer, or ends.",
+            etag.unwrap_or_default()
+        ));
     }
     if shown == LampState::Idle {
         why.push(match (state.publications.is_empty(), picture.calls.is_empty()) {

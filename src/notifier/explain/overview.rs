@@ -29,7 +29,7 @@ impl Notifier {
             let picture = state.picture(&presentity.uri);
             overview.extensions += 1;
             overview.publications += state.publications.len();
-            overview.calls += picture.calls.len();
+            overview.calls += state.calls.live().max(picture.calls.len());
             let states = &mut overview.states;
             match shown(&picture) {
                 LampState::Idle | LampState::Unknown => states.idle += 1,

@@ -75,8 +75,10 @@ pub struct LampStory {
     pub why: Vec<String>,
     /// The state that was set by hand.
     pub manual: Option<&'static str>,
-    /// The live calls, the one that matters most first.
+    /// The live calls that are shown, the one that matters most first.
     pub live_calls: Vec<CallRow>,
+    /// How many more are live and known by name, but not shown.
+    pub calls_not_shown: usize,
     /// The publications that hold, oldest first.
     pub publications: Vec<PublicationRow>,
     /// What is published of the person and his mailbox.

@@ -38,7 +38,7 @@ fn call(state: CallState) -> CallReport {
         state,
         local,
         remote,
-        held: false,
+        held: None,
     }
 }
 

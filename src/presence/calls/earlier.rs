@@ -46,7 +46,7 @@ struct EarlierReport {
 impl From<EarlierReport> for CallReport {
     fn from(earlier: EarlierReport) -> CallReport {
         let EarlierReport { id, call_id, local_tag, remote_tag, direction, state, local, remote, held } = earlier;
-        CallReport { id, call_id, local_tag, remote_tag, direction, state, local, remote, held }
+        CallReport { id, call_id, local_tag, remote_tag, direction, state, local, remote, held: Some(held) }
     }
 }
 

@@ -15,7 +15,7 @@ fn call(id: &str, tags: (&str, &str), state: CallState) -> CallReport {
         state,
         local: Party::default(),
         remote: Party::default(),
-        held: false,
+        held: None,
     }
 }
 
@@ -162,7 +162,7 @@ fn tombstones_and_calls_are_bounded() {
         calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call(&id, ("a", "b"), Early)] });
         calls.apply(Tick(0), P2, &full(&[call(&format!("d{i}"), ("a", "b"), Terminated)]));
     }
-    assert_eq!((calls.live.len(), calls.ended.len()), (MAX_CALLS, MAX_TOMBSTONES));
+    assert_eq!((calls.live.len(), calls.ended.len()), (MAX_KNOWN, MAX_TOMBSTONES));
 }
 
 #[test]
@@ -175,4 +175,206 @@ fn what_a_wrong_clock_said_can_only_shorten() {
     assert!(!calls.remembers(), "it lasts no longer than a new one");
     calls.shorten(Tick(5_000_000));
     assert_eq!(calls.stories().next().map(|story| story.said), Some(Tick(1_000)), "never later than it was");
+}
+
+fn partial(calls: &[CallReport]) -> CallsReport {
+    CallsReport { full: false, calls: calls.to_vec() }
+}
+
+/// So many calls that talk, with tags.
+fn talking(name: &str, count: usize) -> Vec<CallReport> {
+    (0..count).map(|i| call(&format!("{name}{i}"), ("a", "b"), Confirmed)).collect()
+}
+
+fn ended(calls: &[CallReport]) -> Vec<CallReport> {
+    calls.iter().map(|call| CallReport { state: Terminated, ..call.clone() }).collect()
+}
+
+#[test]
+fn a_full_report_makes_room_before_it_takes_room() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&talking("c", MAX_SHOWN)));
+    calls.apply(Tick(0), P1, &full(&talking("other", 1)));
+    assert_eq!(states(&calls), [("other0", Confirmed)]);
+    assert_eq!(calls.not_shown(), 0);
+}
+
+#[test]
+fn a_call_for_which_there_is_no_room_is_shown_when_another_ends() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&talking("c", MAX_SHOWN)));
+    calls.apply(Tick(0), P2, &full(&talking("d", 1)));
+    assert_eq!((calls.ranked().len(), calls.live(), calls.not_shown()), (MAX_SHOWN, MAX_SHOWN + 1, 1));
+    calls.release(P1);
+    assert_eq!(states(&calls), [("d0", Confirmed)]);
+    calls.apply(Tick(1), P2, &partial(&ended(&talking("d", 1))));
+    assert!(calls.is_quiet());
+}
+
+#[test]
+fn the_end_of_a_call_that_was_never_shown_is_known() {
+    for names in [65, 100, MAX_KNOWN] {
+        let mut calls = Calls::default();
+        let all = talking("c", names);
+        calls.apply(Tick(0), P1, &full(&all));
+        assert_eq!((calls.ranked().len(), calls.live()), (MAX_SHOWN, names));
+        calls.apply(Tick(1), P1, &partial(&ended(&all[1..])));
+        assert_eq!(states(&calls), [("c0", Confirmed)], "{names}");
+        assert!(calls.parting().count() <= MAX_PARTING);
+        calls.apply(Tick(2), P1, &partial(&ended(&all[..1])));
+        assert!(calls.is_quiet());
+    }
+}
+
+#[test]
+fn forty_calls_of_each_of_two_publications_end_apart() {
+    let mut calls = Calls::default();
+    let (one, two) = (talking("c", 40), talking("d", 40));
+    calls.apply(Tick(0), P1, &full(&one));
+    calls.apply(Tick(0), P2, &full(&two));
+    calls.release(P1);
+    assert_eq!(calls.live(), 40);
+    for still in (0..40).rev() {
+        calls.apply(Tick(1), P2, &full(&two[..still]));
+        assert_eq!((calls.ranked().len(), calls.is_quiet()), (still, still == 0));
+    }
+}
+
+#[test]
+fn what_rings_is_shown_before_what_talks() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&talking("c", MAX_SHOWN)));
+    calls.apply(Tick(0), P2, &full(&[call("r", ("a", "b"), Early)]));
+    assert_eq!(states(&calls)[0], ("r", Early));
+    calls.apply(Tick(0), P2, &full(&[call("r", ("a", "b"), Confirmed)]));
+    calls.release(P1);
+    assert_eq!(states(&calls), [("r", Confirmed)]);
+}
+
+#[test]
+fn a_lamp_is_lit_while_calls_are_live_that_cannot_even_be_named() {
+    let mut calls = Calls::default();
+    let all = talking("c", 1_000);
+    calls.apply(Tick(0), P1, &full(&all));
+    assert_eq!((calls.live(), calls.with_more().collect::<Vec<_>>()), (MAX_KNOWN, vec![P1]));
+    calls.apply(Tick(0), P1, &partial(&ended(&all[..MAX_KNOWN])));
+    assert_eq!((calls.live(), calls.is_quiet()), (0, false));
+    assert_eq!(states(&calls), [("more", Confirmed)], "that is all that is known of them");
+    calls.apply(Tick(1), P2, &full(&[]));
+    assert!(!calls.is_quiet(), "another publication knows nothing of them");
+    let restored: Calls = postcard::from_bytes(&postcard::to_stdvec(&calls).unwrap()).unwrap();
+    assert_eq!(states(&restored), [("more", Confirmed)]);
+    // It ends when its publication lists what it has, goes, or says nothing of it for a day.
+    let (mut listed, mut gone, mut silent) = (calls.clone(), calls.clone(), calls);
+    listed.apply(Tick(2), P1, &full(&all[998..]));
+    assert_eq!((listed.live(), listed.with_more().count()), (2, 0));
+    gone.release(P1);
+    assert!(gone.is_quiet());
+    assert_eq!(silent.next_deadline().map(|at| at <= Tick(BEYOND_LASTS)), Some(true));
+    silent.pass_time(Tick(BEYOND_LASTS));
+    assert!(silent.is_quiet());
+}
+
+#[test]
+fn a_tombstone_is_of_exactly_the_call_that_ended() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early)]));
+    calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Terminated)]));
+    calls.apply(Tick(2), P1, &full(&[call("c", ("a", "x"), Early)]));
+    assert!(calls.is_quiet(), "that one is late");
+    calls.apply(Tick(3), P1, &full(&[call("c", ("a", "z"), Early)]));
+    assert_eq!(states(&calls), [("c", Early)], "this one is another");
+    calls.apply(Tick(4), P2, &full(&[call("c", ("a", "x"), Early)]));
+    assert_eq!(states(&calls), [("c", Early)]);
+    calls.apply(Tick(5), P1, &full(&[call("c", ("", ""), Confirmed)]));
+    assert_eq!(states(&calls), [("c", Confirmed)], "without tags it is about the one that is live");
+}
+
+#[test]
+fn each_branch_leaves_a_tombstone_of_its_own() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early), call("d", ("a", "y"), Early)]));
+    calls.apply(Tick(0), P1, &partial(&[CallReport { call_id: Some("c".into()), ..call("d", ("a", "y"), Early) }]));
+    calls.apply(Tick(1), P1, &partial(&[call("c", ("", ""), Terminated), call("d", ("", ""), Terminated)]));
+    assert!(calls.is_quiet());
+    for late in ["x", "y"] {
+        calls.apply(Tick(2), P1, &full(&[call("c", ("a", late), Early)]));
+        assert!(calls.is_quiet(), "{late}");
+    }
+    calls.apply(Tick(3), P1, &full(&[call("c", ("a", "z"), Confirmed)]));
+    assert_eq!(states(&calls), [("c", Confirmed)]);
+}
+
+#[test]
+fn the_end_of_one_branch_by_its_tags_is_that_of_no_other() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early)]));
+    calls.apply(Tick(0), P2, &full(&[CallReport { id: "loose".into(), ..call("c", ("a", "y"), Early) }]));
+    calls.apply(Tick(1), P1, &partial(&[call("c", ("a", "x"), Terminated)]));
+    assert_eq!(states(&calls), [("loose", Early)]);
+}
+
+#[test]
+fn a_forked_call_that_is_answered_without_tags_rings_no_more() {
+    let mut calls = Calls::default();
+    let (x, y) = (call("c", ("a", "x"), Early), CallReport { id: "c2".into(), ..call("c", ("a", "y"), Early) });
+    calls.apply(Tick(0), P1, &full(&[x.clone(), y.clone()]));
+    calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Confirmed)]));
+    assert_eq!(states(&calls), [("c", Confirmed)]);
+    // Another publication still speaks of the other branch: then it is still there.
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[x, y.clone()]));
+    calls.apply(Tick(0), P2, &full(&[y]));
+    calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Confirmed)]));
+    assert_eq!(states(&calls), [("c2", Early), ("c", Confirmed)]);
+}
+
+#[test]
+fn a_report_that_fits_two_branches_is_about_the_one_of_its_publication() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early)]));
+    calls.apply(Tick(0), P2, &full(&[CallReport { id: "c2".into(), ..call("c", ("a", "y"), Early) }]));
+    calls.apply(Tick(1), P2, &full(&[call("c", ("", ""), Confirmed)]));
+    assert_eq!(states(&calls), [("c", Early), ("c2", Confirmed)]);
+}
+
+#[test]
+fn hold_stays_until_it_is_taken_back() {
+    let said = |held| CallReport { held, ..call("c", ("a", "b"), Confirmed) };
+    let mut calls = Calls::default();
+    let mut after = |publication, held| {
+        calls.apply(Tick(0), publication, &full(&[said(held)]));
+        calls.ranked()[0].is_held()
+    };
+    assert!(after(P1, Some(true)));
+    assert!(after(P2, None), "it does not speak of it");
+    assert!(after(P1, None));
+    assert!(!after(P1, Some(false)));
+    assert!(!after(P2, None));
+    // Asterisk's state of an extension is whole each time.
+    let extension = |held| CallReport { held, ..call("noid", ("", ""), Confirmed) };
+    let mut calls = Calls::default();
+    for (held, shown) in [(Some(true), true), (None, false)] {
+        calls.apply(Tick(0), P1, &full(&[extension(held)]));
+        assert_eq!(calls.ranked()[0].is_held(), shown);
+    }
+}
+
+#[test]
+fn ends_of_unknown_calls_take_no_room_from_calls_that_were_there() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Early)]));
+    calls.apply(Tick(0), P1, &full(&[call("c", ("a", "b"), Terminated)]));
+    calls.apply(Tick(0), P2, &partial(&ended(&talking("made-up", 1_000))));
+    calls.apply(Tick(1), P2, &full(&[call("c", ("a", "b"), Early)]));
+    assert!(calls.is_quiet(), "it is still remembered as ended");
+}
+
+#[test]
+fn an_ordinary_call_is_kept_in_as_few_octets_as_before() {
+    let mut calls = Calls::default();
+    calls.apply(Tick(1_790_000_000_000), P1, &full(&[call("0123456789@pbx", ("as1", "as2"), Confirmed)]));
+    let call = 15 + 16 + 5 + 5 + 2 + 1 + 6 + 1 + 15 + 2 + 6;
+    assert!(postcard::to_stdvec(&calls).unwrap().len() <= 1 + call + 1 + 1);
+    assert!(size_of::<Calls>() <= 96, "{}", size_of::<Calls>());
 }
