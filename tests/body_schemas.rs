@@ -72,7 +72,7 @@ fn call(id: usize, state: CallState, bare: bool) -> CallReport {
         state,
         local: party("a"),
         remote: party("b"),
-        held: !bare,
+        held: Some(!bare),
     }
 }
 

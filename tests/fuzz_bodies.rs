@@ -137,7 +137,7 @@ fn pictures_of_arbitrary_text_give_documents_that_can_be_read() {
             state: STATES[usize::from(*state) % STATES.len()],
             local: party(2),
             remote: party(4),
-            held: *flag,
+            held: flag.then_some(true),
         };
         let mut mailbox = Mailbox { waiting: None, account: short(0), ..Mailbox::default() };
         mailbox.counts[usize::from(*state) % 6] =

@@ -2,12 +2,13 @@
 
 use crate::directory::{AccountNo, Bearer, Directory};
 use crate::notifier::explain::story::{Bookmark, Lamp, LampState};
+use crate::presence::aor::MAX_USER;
 
 use super::ApiState;
 use super::envelope::{AccountRow, Data, Page, Reply};
 use super::error::Fault;
 use super::fields::Field;
-use super::presence::{MAX_EXTENSION, not_allowed};
+use super::presence::not_allowed;
 use super::request::{Ask, Verb};
 use super::route::Subject;
 
@@ -145,7 +146,7 @@ fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fa
 fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
     let (size, wanted) = (page_size(ask, PAGE)?, filter(ask)?.to_lowercase());
     let start = ask.query("start_key").unwrap_or_default().to_lowercase();
-    if start.len() > MAX_EXTENSION {
+    if start.len() > MAX_USER {
         return Err(Fault::malformed("start_key", "must be an extension, which has no more than 128 bytes"));
     }
     let has = |text: &str| text.to_lowercase().contains(&wanted);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::directory::{AccountNo, Directory, Member};
 use crate::package;
+use crate::presence::canonical_user;
 use crate::presence::facts::CallState;
 
 use super::ApiState;
@@ -14,8 +15,6 @@ use super::listing::{Listing, Only};
 use super::request::Ask;
 use super::route::{Scope, Target};
 
-/// The longest extension, in bytes.
-pub(super) const MAX_EXTENSION: usize = 128;
 const ACTIONS: &[&str] = &["set", "reset"];
 const STATES: &[&str] = &["early", "confirmed", "terminated"];
 /// How much of a wrong value is repeated to whoever sent it.
@@ -69,7 +68,7 @@ pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
         return Ok(Command::List { only, with_publications: ask.query("include_presentity") == Some("true") });
     }
     if let Place::Extension(name) = &place
-        && (name.is_empty() || name.len() > MAX_EXTENSION || name.chars().any(char::is_control))
+        && canonical_user(name).is_none()
     {
         return Err(Fault::BadExtension);
     }
@@ -137,9 +136,10 @@ fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask
     };
     let (users, done) = match place {
         // Matching is without regard to case; the answer repeats what was typed.
-        Place::Extension(name) => {
-            (vec![name.to_ascii_lowercase()], format!("{verb} command sent for extension {name}"))
-        }
+        Place::Extension(name) => (
+            canonical_user(&name).map(String::from).into_iter().collect(),
+            format!("{verb} command sent for extension {name}"),
+        ),
         Place::Member(users) => (users, format!("{verb} commands sent")),
         Place::Everybody => (Vec::new(), String::new()),
     };

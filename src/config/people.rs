@@ -6,12 +6,12 @@ use toml::Spanned;
 
 use super::check::Unique;
 use super::error::{ConfigError, Source};
+use crate::presence::aor::{MAX_USER, canonical_user};
+
 use super::{Account, Device, DeviceSip, Grants, Publishes, Token, User, raw, webhook};
 
 /// The longest id; Kazoo's are 32 characters.
 const MAX_ID: usize = 64;
-/// The longest extension or SIP user name, in bytes; the API takes no longer one.
-const MAX_EXTENSION: usize = 128;
 /// The longest token; 4.x JWTs reach a kilobyte.
 const MAX_TOKEN: usize = 4_096;
 
@@ -160,9 +160,9 @@ fn extension(text: &str) -> Result<(), String> {
     if text.contains('@') {
         return Err(format!("\"{text}\" holds an \"@\"; name the extension alone, the realm is the account's"));
     }
-    if text.is_empty() || text.len() > MAX_EXTENSION || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if canonical_user(text).is_none() || text.contains(char::is_whitespace) {
         return Err(format!(
-            "is no extension; allowed: 1 to {MAX_EXTENSION} bytes without spaces and control characters"
+            "is no extension; allowed: 1 to {MAX_USER} bytes in lower case, without spaces and control characters"
         ));
     }
     Ok(())

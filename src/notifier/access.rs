@@ -17,6 +17,10 @@ use crate::sip::wire::{Message, Name};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Listener, Source};
 
+/// How many answers to a challenge of one realm are looked at in a request: a phone gives one for each algorithm, and each
+/// costs two hashes.
+const MAX_CLAIMS: usize = 4;
+
 /// What is known of the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
@@ -66,13 +70,18 @@ impl Notifier {
         Ok(Sender::Known)
     }
 
-    /// The account that a request is about: in a dialog, whose dialog it is.
+    /// The account that a request is about: in a dialog, whose dialog it is. A tag of no dialog of ours, whatever it looks
+    /// like, tells nothing: the request is about the realm of its Request-URI, or about no dialog.
     fn target_of(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
         let dialog = request.to.tag().filter(|_| request.cseq.method == "SUBSCRIBE");
         let Some(tag) = dialog else { return self.account_of(uri) };
-        Place::read(tag)
-            .and_then(|place| self.table.with_number(place.presentity, |presentity, _| presentity.aor.account))
-            .ok_or_else(Answer::no_subscription)
+        let account = Place::read(tag).and_then(|place| {
+            self.table.with_number(place.presentity, |presentity, state| {
+                let ours = state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place);
+                ours.then_some(presentity.aor.account)
+            })?
+        });
+        account.map_or_else(|| self.account_of(uri).map_err(|_| Answer::no_subscription()), Ok)
     }
 
     /// The account whose realm the host of a URI is.
@@ -83,15 +92,30 @@ impl Notifier {
         }
     }
 
-    /// The account of the one whom a trusted source names as the sender (RFC 3325); the inner none for one of no account.
+    /// The account of the sender that a trusted source names (RFC 3325); none where it names none. The inner none is for
+    /// an unknown sender: the header is there, and is not wholly made of `tel` URIs and of SIP URIs with a user of one
+    /// account of ours, at least one of these.
     fn asserted(&self, request: &Message<'_>) -> Option<Option<AccountNo>> {
         let name = &self.settings.access.identity_header;
         let lines = request.head.headers.iter().filter(|header| header.written.eq_ignore_ascii_case(name));
-        let named = lines.flat_map(|header| list(header.value)).filter_map(NameAddr::read).find_map(|identity| {
-            let uri = Uri::read(identity.uri)?;
-            matches!(uri.scheme, Scheme::Sip | Scheme::Sips).then_some(uri)
-        })?;
-        Some(self.realm_of(&named))
+        let mut identities = lines.flat_map(|header| list(header.value)).peekable();
+        identities.peek()?;
+        let mut account = None;
+        for identity in identities {
+            let Some(uri) = NameAddr::read(identity).and_then(|identity| Uri::read(identity.uri)) else {
+                return Some(None);
+            };
+            let named = match uri.scheme {
+                Scheme::Other(scheme) if scheme.eq_ignore_ascii_case("tel") => continue,
+                Scheme::Other(_) => None,
+                Scheme::Sip | Scheme::Sips => uri.user.and_then(|_| self.realm_of(&uri)),
+            };
+            if named.is_none() || account.is_some_and(|other| Some(other) != named) {
+                return Some(None);
+            }
+            account = named;
+        }
+        Some(account)
     }
 
     /// The device whose password the sender knows, or the challenge to him. What a challenge says does not depend on
@@ -99,14 +123,12 @@ impl Notifier {
     fn prove(&self, now: Tick, request: &Message<'_>, home: AccountNo, source: Source) -> Result<&Principal, Answer> {
         let directory = &self.settings.directory;
         let realm = directory.realm(home);
-        let claims = request.all(Name::Authorization).filter_map(Credentials::read);
+        let of_realm = |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm);
+        let claims = request.all(Name::Authorization).filter_map(Credentials::read).filter(of_realm).take(MAX_CLAIMS);
         let mut stale = false;
         let offered = &self.settings.access.algorithms;
-        let answers = |claim: &Credentials<'_>| {
-            claim.realm.eq_ignore_ascii_case(realm)
-                && offered.contains(&claim.algorithm)
-                && self.asks_for_us(&claim.uri, request)
-        };
+        let answers =
+            |claim: &Credentials<'_>| offered.contains(&claim.algorithm) && self.asks_for_us(&claim.uri, request);
         for claim in claims.filter(answers) {
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
@@ -120,7 +142,7 @@ impl Notifier {
             // He knows the password, only the nonce is no good: his phone answers another without asking him.
             stale = true;
         }
-        let nonce = self.nonces.make(now.0, self.next_number(), source.peer.ip());
+        let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
         let unauthorized = Answer::new(StatusCode::Unauthorized, "Unauthorized");
         let narrow =
             offered.contains(&Algorithm::Md5) && knows_md5_only(request.first(Name::UserAgent).unwrap_or_default());

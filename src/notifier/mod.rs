@@ -243,8 +243,11 @@ impl Notifier {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A number for a publication, which its entity-tag shows: drawn, for one that counted would tell each publisher how
+    /// much all others publish. Only those of one presentity must not meet.
     fn next_publication(&self) -> PublicationNo {
-        PublicationNo(self.next_number())
+        // Of 63 bits, so that whatever is counted behind it does not overflow.
+        PublicationNo(self.nonce() >> 1)
     }
 
     /// A To tag for an answer that makes no dialog.

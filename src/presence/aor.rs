@@ -8,8 +8,17 @@ use crate::sip::uri::percent_decode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountNo(pub u32);
 
-/// The longest user part of an address (octets).
+/// The longest user part of an address in the form that is kept (octets).
 pub const MAX_USER: usize = 128;
+
+/// A user in the form that is kept and compared: in lower case. None if that form is empty, longer than [`MAX_USER`] or
+/// holds control characters. The one rule for users, whoever writes them: SIP, HTTP and the journal.
+pub fn canonical_user(user: &str) -> Option<SmolStr> {
+    // The length counts once it is in lower case: that may be longer, or shorter, than what was written.
+    let user = SmolStr::from(user.to_lowercase());
+    let sound = !user.is_empty() && user.len() <= MAX_USER && !user.contains(char::is_control);
+    sound.then_some(user)
+}
 
 /// The address of a presentity: an account and a user in it.
 ///
@@ -24,11 +33,10 @@ pub struct Aor {
 }
 
 impl Aor {
-    /// The address of a user as a URI or an operator writes him, escapes resolved. None if that is empty, longer than
-    /// [`MAX_USER`] or holds control characters.
+    /// The address of a user as a URI or an operator writes it, escapes resolved. None if there is no
+    /// [canonical form](canonical_user) of it.
     pub fn of(account: AccountNo, user: &str) -> Option<Aor> {
-        let sound = !user.is_empty() && user.len() <= MAX_USER && !user.contains(char::is_control);
-        sound.then(|| Aor { account, user: user.to_lowercase().into() })
+        Some(Aor { account, user: canonical_user(user)? })
     }
 
     /// The same for a user part with escapes, as it stands in a SIP URI.
@@ -71,6 +79,16 @@ mod tests {
     #[test]
     fn unsound_users_have_no_address() {
         assert_eq!((Aor::of(A, ""), Aor::of_escaped(A, "x%00"), Aor::of(A, &"x".repeat(129))), (None, None, None));
+    }
+
+    #[test]
+    fn the_length_of_the_kept_form_counts() {
+        let users = |c: char, count: usize| Aor::of(A, &c.to_string().repeat(count));
+        // 2 octets that become 3, and 3 that become 1.
+        assert_eq!((users('\u{130}', 43), users('\u{130}', 64)), (None, None));
+        assert_eq!(users('\u{212a}', 128), Aor::of(A, &"k".repeat(128)));
+        let longest = users('\u{130}', 42).unwrap();
+        assert_eq!(Aor::of(A, &longest.user), Some(longest), "what is kept is read back");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod shared;
 pub mod subscription;
 pub mod table;
 
-pub use aor::{AccountNo, Aor};
+pub use aor::{AccountNo, Aor, canonical_user};
 
 /// The only time that the domain knows: Unix milliseconds, by a clock that never goes back while the server runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

@@ -6,6 +6,7 @@
 mod office;
 
 mod access;
+mod busy;
 mod delivery;
 mod keeping;
 mod names;
@@ -14,3 +15,4 @@ mod publications;
 mod reset_and_set;
 mod restart;
 mod subscriptions;
+mod walls;

@@ -8,6 +8,7 @@ use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
+use lamplighter::notifier::explain::story::LampStory;
 use lamplighter::notifier::names::{Answer, Question, Unresolved};
 use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
 use lamplighter::presence::Tick;
@@ -207,6 +208,11 @@ impl Office {
 
     pub(crate) fn list(&self) -> Vec<SubscriptionRecord> {
         self.notifier.list_subscriptions(ACME, None)
+    }
+
+    /// All about one extension of acme.test.
+    pub(crate) fn story(&self, user: &str) -> LampStory {
+        self.notifier.lamp_story(Tick(self.now), ACME, user).expect("something is known of it")
     }
 
     /// A new phone that watches `target`, and what came of its SUBSCRIBE.

@@ -88,6 +88,11 @@ impl std::fmt::Debug for Verifier {
     }
 }
 
+/// The most parameters of an answer: RFC 7616 section 3.4 has a dozen, and extensions are rare. What has more is none.
+const MAX_PARAMETERS: usize = 32;
+/// The parameters that are looked at, which nobody may say twice.
+const PARAMETERS: [&str; 9] = ["username", "realm", "nonce", "uri", "response", "algorithm", "qop", "nc", "cnonce"];
+
 /// What an Authorization header claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
@@ -117,23 +122,24 @@ struct Use<'a> {
 
 impl<'a> Credentials<'a> {
     /// Reads the value of an Authorization header; none for another scheme, an algorithm or qop that was not offered,
-    /// or what is not whole. Such an answer counts as none (RFC 8760 section 2.6).
+    /// what is not whole, or has a parameter twice or too many of them. Such an answer counts as none (RFC 8760 section
+    /// 2.6).
     pub fn read(value: &'a str) -> Option<Credentials<'a>> {
         let (scheme, rest) = cut_at_blank(value)?;
         if !scheme.eq_ignore_ascii_case("Digest") {
             return None;
         }
-        let params: Vec<_> = split(rest, b',').map(name_and_value).collect();
-        let mut twice = params.iter().enumerate().filter(|(i, (name, _))| {
-            !name.is_empty() && params[..*i].iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
-        });
-        if twice.next().is_some() {
-            return None;
+        let mut values = [None; PARAMETERS.len()];
+        for (count, (name, value)) in split(rest, b',').map(name_and_value).enumerate() {
+            if count == MAX_PARAMETERS {
+                return None;
+            }
+            let known = PARAMETERS.iter().position(|known| known.eq_ignore_ascii_case(name));
+            if known.is_some_and(|known| values[known].replace(value).is_some()) {
+                return None;
+            }
         }
-        let get = |name: &str| {
-            let found = params.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| unquoted(value))
-        };
+        let get = |name: &str| PARAMETERS.iter().position(|known| *known == name).and_then(|i| values[i]).map(unquoted);
         let algorithm = match get("algorithm") {
             None => Algorithm::Md5,
             Some(named) => Algorithm::ALL.into_iter().find(|known| named.eq_ignore_ascii_case(known.name()))?,
@@ -248,9 +254,16 @@ mod tests {
             ("cnonce=", "xnonce="),
             ("username=", "xusername="),
             ("realm=", "username=\"x\", realm="),
+            ("realm=", "Realm=\"x\", realm="),
         ] {
             assert_eq!(Credentials::read(&whole.replacen(from, to, 1)), None, "{from} -> {to}");
         }
+        let with = |more: usize| {
+            let more: String = (0..more).map(|n| format!(", a{n}=\"\"")).collect();
+            Credentials::read(&format!("{whole}{more}")).is_some()
+        };
+        let own = whole.split(',').count();
+        assert_eq!((with(MAX_PARAMETERS - own), with(MAX_PARAMETERS - own + 1)), (true, false));
     }
 
     #[test]
