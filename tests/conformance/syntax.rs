@@ -191,10 +191,12 @@ fn what_nobody_knows_is_ignored_wherever_it_stands() {
     let [_, notify] = subscribed("A-034", &request);
     assert_eq!((notify.request_uri(), notify.header("Event")), ("sip:1002@192.0.2.99:5070", "dialog"));
     for line in
-        ["X: ;;,,;;,;", "Foo:", "Subject:", "Supported:", "Date: Sat, x", "Warning: xx", "P-Asserted-Identity: ;"]
+        ["X: ;;,,;;,;", "Foo:", "Subject:", "Supported:", "Date: Sat, x", "Warning: xx", "P-Preferred-Identity: ;"]
     {
         subscribed(line, &subscribe().add(line));
     }
+    // Who a trusted source names decides what it may: what cannot be read is no one known.
+    answered("B-015", &subscribe().add("P-Asserted-Identity: ;"), &[403]);
 }
 
 #[test]
