@@ -60,6 +60,8 @@ pub enum Command {
     Resend(SubscriptionArgs),
     /// End a subscription with a last NOTIFY; its phone may subscribe anew at once
     End(SubscriptionArgs),
+    /// List the phones, publishers and API clients that were refused lately, and why
+    Refusals(RefusalsArgs),
     /// Have a server take no new subscriptions, and say what it still has; needs a superuser's token
     Drain(DrainArgs),
     /// Print a script that makes a shell complete these commands
@@ -153,6 +155,17 @@ pub struct SubscriptionsArgs {
     /// Only those whose watcher, phone or address has this in it, or whose Call-ID it is
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
+    /// How the server is asked.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `refusals`.
+#[derive(Debug, Args)]
+pub struct RefusalsArgs {
+    /// The realm of the account; without it all that the token may see, with a superuser's token also those of no account
+    #[arg(value_name = "REALM")]
+    pub realm: Option<String>,
     /// How the server is asked.
     #[command(flatten)]
     pub server: ServerArgs,

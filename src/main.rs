@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Set(args) => report(operator::set(&args)),
         Command::Resend(args) => report(operator::resend(&args)),
         Command::End(args) => report(operator::end(&args)),
+        Command::Refusals(args) => report(operator::refusals(&args)),
         Command::Drain(args) => report(operator::drain(&args)),
         Command::Completion { shell } => report(operator::completion(shell)),
         Command::Man { folder } => report(operator::man(folder.as_deref())),
@@ -68,6 +69,9 @@ fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("lamplighter: warning: {warning}");
+            }
             println!("{}: ok, {} account(s), {} token(s)", file.display(), config.accounts.len(), config.tokens.len());
             ExitCode::SUCCESS
         }
@@ -88,6 +92,9 @@ fn serve(file: Option<&Path>) -> ExitCode {
         }
     };
     telemetry::init(&config.log.level, config.log.format);
+    for warning in &config.warnings {
+        tracing::warn!(%warning, "the configuration is accepted, but should be changed");
+    }
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         // The server has threads and runtimes of its own; this one only waits for the signals.

@@ -27,7 +27,8 @@ pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Re
         }
         Credentials::Token(token) => token,
     };
-    let bearer = directory.bearer(&token).ok_or(Fault::Unauthenticated { cause: None })?;
+    let bearer = directory.bearer(&token).ok_or(Fault::WrongToken)?;
+    ask.bearer = Some(bearer);
     ask.token = token;
     Ok(bearer)
 }

@@ -33,7 +33,7 @@ macro_rules! asset {
     };
 }
 
-const FILES: [File; 20] = [
+const FILES: [File; 21] = [
     ("/", HTML, include_str!("dashboard/index.html")),
     ("/docs", HTML, include_str!("dashboard/docs.html")),
     asset!("icon.svg", "image/svg+xml"),
@@ -48,6 +48,7 @@ const FILES: [File; 20] = [
     asset!("lamp.js", JS),
     asset!("overview.js", JS),
     asset!("page.js", JS),
+    asset!("refusals.js", JS),
     asset!("search.js", JS),
     asset!("store.js", JS),
     asset!("subscription.js", JS),

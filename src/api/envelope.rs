@@ -16,6 +16,7 @@ use super::request::Ask;
 use super::{ApiState, cors};
 use crate::notifier::control::Left;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use crate::notifier::refusals::RefusalRow;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Kazoo's way of saying that an answer may not be kept.
@@ -63,6 +64,8 @@ pub(super) enum Data {
     Overview(Box<Overview>),
     /// What a server that drains still has.
     Left(Left),
+    /// Those that were refused lately.
+    Refusals(Vec<RefusalRow>),
 }
 
 /// An account in brief.

@@ -29,10 +29,16 @@ pub(super) enum Fault {
     ResetRequired,
     /// An extension that can be none.
     BadExtension,
-    /// No token, or one that is not known.
+    /// No token, or none where it is looked for.
     Unauthenticated { cause: Option<&'static str> },
+    /// A token that is not known.
+    WrongToken,
+    /// The same, from an address that had too many already; the seconds after which another may be tried.
+    TooManyWrongTokens { seconds: u32 },
     /// A known token, for another account.
     Forbidden,
+    /// The list of refusals that only a superuser sees. To ask for it is how a client learns whether its token is one.
+    NoSuperuser,
     /// Nothing is served under this path.
     NotFound,
     /// No account, device or user with this id.
@@ -86,6 +92,9 @@ impl Fault {
 
     /// Seconds for Retry-After, where trying again helps.
     pub(super) fn retry_after(&self) -> Option<u32> {
+        if let Self::TooManyWrongTokens { seconds } = self {
+            return Some(*seconds);
+        }
         if !matches!(self, Self::Refused(_) | Self::Busy | Self::NotReady) {
             return None;
         }
@@ -162,7 +171,9 @@ impl Fault {
                 (400, "invalid request", rule("extension", "invalid", problem, json!({ "target": "extension" })))
             }
             Self::Unauthenticated { cause } => (401, "invalid_credentials", caused("invalid credentials", *cause)),
-            Self::Forbidden => (403, "forbidden", caused("forbidden", None)),
+            Self::WrongToken => (401, "invalid_credentials", caused("invalid credentials", None)),
+            Self::TooManyWrongTokens { .. } => (429, "too_many_requests", caused("too many wrong tokens", None)),
+            Self::Forbidden | Self::NoSuperuser => (403, "forbidden", caused("forbidden", None)),
             Self::NotFound => (404, "not_found", caused("not found", None)),
             Self::BadIdentifier(id) => (404, "bad_identifier", caused("bad identifier", Some(id))),
             Self::FaultyRequest => (404, "faulty request", json!({})),

@@ -77,7 +77,8 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             let story = state.control.trace_story(account, id).ok_or_else(|| missing(id))?;
             Ok(Reply::Data(Data::Trace(Box::new(story))))
         }
-        Subject::Events => Err(Fault::NotFound),
+        // They are answered elsewhere.
+        Subject::Events | Subject::Refusals => Err(Fault::NotFound),
     }
 }
 
@@ -116,7 +117,7 @@ fn filter(ask: &Ask) -> Result<&str, Fault> {
     }
 }
 
-fn page_size(ask: &Ask, usual: usize) -> Result<usize, Fault> {
+pub(super) fn page_size(ask: &Ask, usual: usize) -> Result<usize, Fault> {
     match ask.query("page_size").map(str::parse::<usize>) {
         None => Ok(usual),
         Some(Ok(size)) if (1..=MAX_PAGE).contains(&size) => Ok(size),

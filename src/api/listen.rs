@@ -3,17 +3,19 @@
 //! `axum::serve` bounds neither, and a client that sends one byte a minute, a thousand times over, is an old trick.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use super::refusals::Peer;
 use super::{Service, webhooks};
 
 /// How long the head of a request may take, and how long a connection may stay without one.
@@ -95,6 +97,8 @@ async fn converse(stream: TcpStream, router: Router, mut drain: watch::Receiver<
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_FOR));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
+    let peer = stream.peer_addr().map_or(IpAddr::from([0; 4]), |peer| peer.ip());
+    let router = router.layer(Extension(Peer(peer)));
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let outcome = tokio::select! {

@@ -16,7 +16,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use tokio::sync::Semaphore;
 
-use crate::directory::Directory;
+use crate::directory::{Bearer, Directory};
 use crate::notifier::control::Control;
 
 mod auth;
@@ -36,6 +36,7 @@ mod listing;
 mod metrics;
 mod openapi;
 mod presence;
+mod refusals;
 mod request;
 mod route;
 mod webhooks;
@@ -74,6 +75,8 @@ struct Api {
     hub: events::Hub,
     /// Who is told without listening.
     webhooks: Webhooks,
+    /// The answers to wrong tokens that are held back.
+    held: refusals::Held,
 }
 
 /// The API and all that runs beside it, for [`serve`].
@@ -87,7 +90,8 @@ impl Service {
     /// The API, and deliveries to these receivers for as long as it is served.
     pub fn new(state: ApiState, webhooks: Webhooks) -> Service {
         let hub = events::Hub::new(state.event_streams, !webhooks.is_empty());
-        let api = Arc::new(Api { state, hub, webhooks, bodies: Semaphore::new(body::MAX_TOGETHER) });
+        let bodies = Semaphore::new(body::MAX_TOGETHER);
+        let api = Arc::new(Api { state, hub, webhooks, bodies, held: refusals::Held::default() });
         Service { router: Router::new().fallback(answer).with_state(Arc::clone(&api)), api: Some(api) }
     }
 }
@@ -107,7 +111,10 @@ pub fn router(state: ApiState) -> Router {
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut ask = Ask::new(&head);
-    let outcome = handle(&api, &head, body, &mut ask).await;
+    let outcome = match handle(&api, &head, body, &mut ask).await {
+        Ok(reply) => Ok(reply),
+        Err(fault) => Err(refusals::settle(&api, &head, &ask, fault).await),
+    };
     envelope::response(&api.state, &ask, outcome).await
 }
 
@@ -159,6 +166,13 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
         malformed?;
         return drain::answer(&api.state, bearer, ask);
     }
+    if target == Target::Refusals {
+        request::check_accept(head, ask, target.content_type(ask))?;
+        return match bearer {
+            Bearer::Superuser => refusals::list(&api.state, None, ask),
+            Bearer::Account(_) => Err(Fault::NoSuperuser),
+        };
+    }
     let account = target.known(account)?;
     auth::authorise(&api.state.directory, bearer, account)?;
 
@@ -169,6 +183,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if let Target::Explained { subject, .. } = &target {
         return match subject {
             Subject::Events => events::begin(api, account, head, ask),
+            Subject::Refusals => refusals::list(&api.state, Some(account), ask),
             _ => lamps::answer(&api.state, account, subject, ask),
         };
     }

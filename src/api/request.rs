@@ -6,6 +6,8 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Version};
 
+use crate::directory::Bearer;
+
 use super::cors;
 use super::error::Fault;
 use super::fields::{Envelope, Field};
@@ -70,6 +72,8 @@ pub(super) struct Ask {
     pub(super) allow: &'static str,
     /// The token, once it is known to be one; envelopes repeat it.
     pub(super) token: String,
+    /// Whom it speaks for.
+    pub(super) bearer: Option<Bearer>,
     /// The function that the answer is wrapped in.
     pub(super) jsonp: Option<String>,
     /// Indented answers are wished for.
@@ -88,6 +92,7 @@ impl Ask {
             version_1: false,
             allow: "",
             token: String::new(),
+            bearer: None,
             jsonp: None,
             pretty: head.headers.get("x-pretty-print").is_some_and(|value| value == "true"),
             cors: cors::applies(&head.headers),

@@ -23,6 +23,8 @@ pub(super) enum Target {
     Metrics,
     /// `drain`: whether the server takes new work.
     Drain,
+    /// `refusals`: those of no account that were refused.
+    Refusals,
     /// `/openapi.json`
     Document,
     /// `accounts`: those that the token opens.
@@ -67,6 +69,8 @@ pub(super) enum Subject {
     Subscription(String),
     /// `subscriptions/ID/trace`
     Trace(String),
+    /// `refusals`
+    Refusals,
 }
 
 /// Whose presence a path speaks of.
@@ -86,12 +90,13 @@ pub(super) enum Scope {
 type Make = fn(&[&str]) -> Target;
 
 /// Every path that is served but for the pages, each once; the OpenAPI document names the same. `/v1` is the same as `/v2`.
-const ROUTES: [(&str, Make); 19] = [
+const ROUTES: [(&str, Make); 21] = [
     ("/healthz", |_| Target::Health(Probe::Live)),
     ("/readyz", |_| Target::Health(Probe::Ready)),
     ("/metrics", |_| Target::Metrics),
     ("/openapi.json", |_| Target::Document),
     ("/v2/drain", |_| Target::Drain),
+    ("/v2/refusals", |_| Target::Refusals),
     ("/v2/accounts", |_| Target::Accounts),
     ("/v2/accounts/{account}/presence", |p| presence(p, Scope::Account)),
     ("/v2/accounts/{account}/presence/{extension}", |p| presence(p, Scope::Extension(p[1].into()))),
@@ -103,6 +108,7 @@ const ROUTES: [(&str, Make); 19] = [
     ("/v2/accounts/{account}/lamps/{extension}", |p| explained(p, Subject::Lamp(p[1].into()))),
     ("/v2/accounts/{account}/lamp_overview", |p| explained(p, Subject::Overview)),
     ("/v2/accounts/{account}/lamp_events", |p| explained(p, Subject::Events)),
+    ("/v2/accounts/{account}/refusals", |p| explained(p, Subject::Refusals)),
     ("/v2/accounts/{account}/subscriptions", |p| explained(p, Subject::Subscriptions)),
     ("/v2/accounts/{account}/subscriptions/{subscription}", |p| explained(p, Subject::Subscription(p[1].into()))),
     ("/v2/accounts/{account}/subscriptions/{subscription}/trace", |p| explained(p, Subject::Trace(p[1].into()))),
@@ -177,7 +183,7 @@ impl Target {
             }
             Self::Explained { subject: Subject::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
             Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
-            Self::Explained { .. } | Self::Accounts | Self::Metrics => "GET, HEAD, OPTIONS",
+            Self::Explained { .. } | Self::Accounts | Self::Metrics | Self::Refusals => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
         }
     }
@@ -187,7 +193,12 @@ impl Target {
         let allow = self.allow();
         if !matches!(
             self,
-            Self::Presence { .. } | Self::Explained { .. } | Self::Accounts | Self::Metrics | Self::Drain
+            Self::Presence { .. }
+                | Self::Explained { .. }
+                | Self::Accounts
+                | Self::Metrics
+                | Self::Drain
+                | Self::Refusals
         ) || allow.split(", ").any(|method| method == verb.name())
         {
             return Ok(());

@@ -29,9 +29,27 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
     let accounts = people::accounts(source, &raw.account)?;
-    let tokens = people::tokens(source, &raw.token, &accounts)?;
+    let mut warnings = Vec::new();
+    let tokens = people::tokens(source, &raw.token, &accounts, &mut warnings)?;
     let hep = hep::section(source, raw.hep, &accounts)?;
-    Ok(Config { sip, tls, dns, http, presence, limits, rates, data, history, access, api, hep, log, tokens, accounts })
+    Ok(Config {
+        sip,
+        tls,
+        dns,
+        http,
+        presence,
+        limits,
+        rates,
+        data,
+        history,
+        access,
+        api,
+        hep,
+        log,
+        tokens,
+        accounts,
+        warnings,
+    })
 }
 
 fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, ConfigError> {

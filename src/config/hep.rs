@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Account, Secret, check, raw};
+use super::{Account, Secret, check, people, raw};
 
 /// Where a copy of the SIP traffic goes, and of which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +39,12 @@ pub(super) fn section(
         server_address(written.get_ref()).map_err(|problem| source.fault(written.span(), "hep.server", problem))?;
     let node = check::number(source, "hep.node", &raw.node, 1, 0..=i64::from(u32::MAX))?;
     let password = raw.password.map(|written| match written.get_ref().expose().len() {
-        1..=LONGEST_PASSWORD => Ok(written.into_inner()),
-        _ => Err(source.fault(written.span(), "hep.password", "has to have 1 to 255 octets")),
+        1..=LONGEST_PASSWORD if !people::is_blank(written.get_ref()) => Ok(written.into_inner()),
+        _ => Err(source.fault(
+            written.span(),
+            "hep.password",
+            "has to have 1 to 255 octets, and a visible character among them",
+        )),
     });
     let traffic = match &raw.traffic {
         None => vec!["all".to_owned()],

@@ -70,6 +70,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Every `[[account]]`.
     pub accounts: Vec<Account>,
+    /// What is accepted and should be changed all the same, with its place.
+    pub warnings: Vec<ConfigError>,
 }
 
 /// Where HTTP is spoken.

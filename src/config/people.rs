@@ -1,19 +1,21 @@
-//! The checks of `[[account]]` and `[[token]]`: ids that are there, once, and point at what exists.
+//! The checks of `[[account]]` and `[[token]]`: ids that are there, once, and point at what exists; secrets that are none to guess.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use toml::Spanned;
 
 use super::check::Unique;
 use super::error::{ConfigError, Source};
+use super::{Account, Device, DeviceSip, Grants, Publishes, Secret, Token, User, raw, webhook};
 use crate::presence::aor::{MAX_USER, canonical_user};
-
-use super::{Account, Device, DeviceSip, Grants, Publishes, Token, User, raw, webhook};
 
 /// The longest id; Kazoo's are 32 characters.
 const MAX_ID: usize = 64;
 /// The longest token; 4.x JWTs reach a kilobyte.
 const MAX_TOKEN: usize = 4_096;
+/// A token with fewer characters is accepted with a warning.
+const SAFE_TOKEN: usize = 16;
 
 pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<Account>, ConfigError> {
     let mut ids = Unique::new();
@@ -142,7 +144,25 @@ fn device_sip(
             }
         },
     };
-    Ok(DeviceSip { username: username.clone(), password: sip.password.clone(), publishes })
+    let password = match &sip.password {
+        Some(written) if is_blank(written.get_ref()) => {
+            let problem = "is empty; allowed: a text with at least one visible character, or no password at all for a device that \
+                           never has to prove itself";
+            return Err(source.fault(written.span(), format!("{path}.sip.password"), problem));
+        }
+        written => written.as_ref().map(|written| written.get_ref().clone()),
+    };
+    Ok(DeviceSip { username: username.clone(), password, publishes })
+}
+
+/// Whether a secret has no visible character: it is left over from a template, and everybody's first guess.
+pub(super) fn is_blank(secret: &Secret) -> bool {
+    let invisible = |c: char| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+    };
+    secret.expose().chars().all(invisible)
 }
 
 fn presence_id(
@@ -193,9 +213,10 @@ pub(super) fn tokens(
     source: Source<'_>,
     raw: &[Spanned<raw::Token>],
     accounts: &[Account],
+    warnings: &mut Vec<ConfigError>,
 ) -> Result<Vec<Token>, ConfigError> {
     let known: HashSet<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
-    let mut values = Unique::new();
+    let mut values: HashMap<&str, usize> = HashMap::new();
     let mut tokens = Vec::with_capacity(raw.len());
     for (i, token) in raw.iter().enumerate() {
         let path = format!("token[{i}]");
@@ -206,8 +227,21 @@ pub(super) fn tokens(
             let problem = format!("is no token; allowed: 1 to {MAX_TOKEN} visible ASCII characters without spaces");
             return Err(source.fault(token.value.span(), key, problem));
         }
-        if !values.first(value) {
-            return Err(source.fault(token.value.span(), key, "another token has the same value"));
+        if value.len() < SAFE_TOKEN {
+            let problem = format!(
+                "has fewer than {SAFE_TOKEN} characters and may be guessed; \"openssl rand -hex 32\" prints a better one"
+            );
+            warnings.push(source.fault(token.value.span(), key.clone(), problem));
+        }
+        match values.entry(value) {
+            Entry::Vacant(entry) => drop(entry.insert(i)),
+            Entry::Occupied(first) => {
+                let problem = format!(
+                    "is the value of token[{}] as well, and what that one opens is all that it opens; each token needs a value of its own",
+                    first.get()
+                );
+                warnings.push(source.fault(token.value.span(), key, problem));
+            }
         }
         let grants = match (&token.account, token.superuser) {
             (Some(account), None | Some(false)) => {

@@ -195,7 +195,7 @@ pub(super) struct Device {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceSip {
     pub(super) username: Spanned<String>,
-    pub(super) password: Option<Secret>,
+    pub(super) password: Option<Spanned<Secret>>,
     pub(super) publishes: Option<Spanned<String>>,
 }
 

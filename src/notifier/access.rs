@@ -125,22 +125,37 @@ impl Notifier {
         let realm = directory.realm(home);
         let of_realm = |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm);
         let claims = request.all(Name::Authorization).filter_map(Credentials::read).filter(of_realm).take(MAX_CLAIMS);
-        let mut stale = false;
+        let (mut stale, mut wrong) = (false, None);
         let offered = &self.settings.access.algorithms;
         let answers =
             |claim: &Credentials<'_>| offered.contains(&claim.algorithm) && self.asks_for_us(&claim.uri, request);
         for claim in claims.filter(answers) {
+            if let Some(answer) = self.must_wait(now, source, home, &claim.username) {
+                return Err(answer);
+            }
+            // A nonce that we did not make for this address proves that nobody there has asked us lately. Whether the password is
+            // right is not even looked at: it would be told by `stale`, and could be guessed, from a forged address as well.
+            if !self.nonces.is_made_for(&claim.nonce, source.peer.ip()) {
+                stale = true;
+                continue;
+            }
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
             // Nobody's password takes as long to be wrong as somebody's.
             let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
-            let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else { continue };
+            let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else {
+                wrong = Some(claim.username);
+                continue;
+            };
             if self.nonces.spend(now.0, &claim.nonce, source.peer.ip(), claim.count()) {
                 self.gate.know(now, &source);
                 return Ok(principal);
             }
             // He knows the password, only the nonce is no good: his phone answers another without asking him.
             stale = true;
+        }
+        if let Some(user) = wrong.filter(|_| !stale) {
+            self.wrong_password(now, request, source, home, &user);
         }
         let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
         let unauthorized = Answer::new(StatusCode::Unauthorized, "Unauthorized");

@@ -1,9 +1,13 @@
 //! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::explain::Explain;
 use super::explain::story::Numbers;
+use super::refusals::{ApiRefusal, RefusalRow};
 use crate::capture;
 use crate::directory::AccountNo;
 use crate::journal;
@@ -144,4 +148,11 @@ pub trait Control: Explain {
     }
     /// What there still is.
     fn left(&self) -> Left;
+    /// A request of the API was refused: it goes into the book of refusals.
+    fn note_refusal(&self, refusal: &ApiRefusal<'_>);
+    /// A token from this address was wrong: how long the answer is to be held back.
+    fn wrong_token(&self, from: IpAddr) -> Duration;
+    /// Those that were refused lately in an account, or in none, the latest first: no more than `most`, none whose number is above
+    /// `from`.
+    fn refusals(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow>;
 }

@@ -70,11 +70,11 @@ const MOST_KNOWN: usize = 1_000_000;
 
 /// A bucket that leaks at a rate: the moment at which it will be empty.
 #[derive(Debug, Default)]
-struct Bucket(AtomicU64);
+pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
     /// Puts one message in; false if it does not fit.
-    fn take(&self, now: Tick, size: Size) -> bool {
+    pub(super) fn take(&self, now: Tick, size: Size) -> bool {
         let Some(one) = size.one() else { return true };
         let now = now.0 * UNITS;
         let full = now + size.burst * UNITS;
@@ -92,7 +92,7 @@ impl Bucket {
 
 /// How large a bucket is.
 #[derive(Clone, Copy)]
-struct Size {
+pub(super) struct Size {
     /// Messages; 0 is no limit.
     per_second: u32,
     /// How much may come at once (ms' worth).
@@ -100,7 +100,7 @@ struct Size {
 }
 
 impl Size {
-    fn of(per_second: u32) -> Size {
+    pub(super) fn of(per_second: u32) -> Size {
         Size { per_second, burst: BURST }
     }
 

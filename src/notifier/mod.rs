@@ -161,6 +161,7 @@ impl Notifier {
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
         let gate = Gate::new(settings.rates, settings.secret);
         let history = history::History::new(settings.history);
+        let refusals = refusals::Refusals::new(settings.directory.accounts().len(), settings.secret);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
@@ -181,7 +182,7 @@ impl Notifier {
             draining: AtomicBool::new(false),
             large: write::Tally::default(),
             history,
-            refusals: refusals::Refusals::default(),
+            refusals,
             feed: events::Feed::default(),
             trace: trace::Trace::default(),
             deeds: deeds::Deeds::default(),

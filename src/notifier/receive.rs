@@ -76,8 +76,9 @@ impl Notifier {
             for (room, (source, bytes)) in group.iter_mut().zip(&mut *messages) {
                 count += 1;
                 let verdict = self.judge(now, source, Kind::of(bytes));
-                if verdict != Verdict::Drop {
-                    *room = Some(Arrived { source, bytes, verdict, heard: Heard::Noise, about: None });
+                match verdict {
+                    Verdict::Drop => self.left_unread(now, source),
+                    _ => *room = Some(Arrived { source, bytes, verdict, heard: Heard::Noise, about: None }),
                 }
             }
             if count == 0 {
@@ -123,8 +124,8 @@ impl Notifier {
             Heard::Reply(reply, notify) if pass => self.take_reply(now, reply, *notify, known, *source, out),
             Heard::Request(request) if pass && out.strained && begins_something(request) => self.count_overload(1),
             Heard::Request(request) if pass => self.take_request(now, request, *source, out),
-            Heard::Request(request) => self.tell_off(request, *source, out),
-            Heard::Unreadable(refused) if pass => self.refuse(refused, *source, out),
+            Heard::Request(request) => self.tell_off(now, request, *source, out),
+            Heard::Unreadable(refused) if pass => self.refuse(now, refused, *source, out),
             _ => {}
         });
     }
@@ -167,7 +168,7 @@ impl Notifier {
         }
         self.contained(now, out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
-            self.refuse(&Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
+            self.refuse(now, &Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
         });
     }
 

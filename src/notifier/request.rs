@@ -53,7 +53,7 @@ impl Notifier {
             }
             Seen::Merged => {
                 let answer = Answer::new(StatusCode::LoopDetected, "Merged Request");
-                self.refusals.decided(verb, &answer);
+                self.decided(now, request, source, &answer);
                 return self.send_answer(&answer, request, source, out);
             }
         };
@@ -75,7 +75,7 @@ impl Notifier {
                 _ => self.options(now, request, out),
             })
             .unwrap_or_else(|refusal| refusal);
-        self.refusals.decided(verb, &answer);
+        self.decided(now, request, source, &answer);
         tracing::debug!(
             peer = %source.peer, method = request.cseq.method, uri = uri.text, call_id = request.call_id,
             status = answer.status.code(), reason = &*answer.reason, "request answered"
@@ -247,14 +247,14 @@ impl Notifier {
     }
 
     /// Answers what cannot be read as well as it can be answered; noise and broken answers get silence.
-    pub(super) fn refuse(&self, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
+    pub(super) fn refuse(&self, now: Tick, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
         let Some(head) = &refused.head else { return };
         let answerable = matches!(head.start, StartLine::Request { method, .. } if method != "ACK");
         if !answerable || head.first(Name::Via).is_none() {
             return;
         }
         let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
-        self.refusals.unreadable(&answer);
+        self.decided_unreadable(now, head, source, &answer);
         tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
         let bytes = self.write_answer(
             &answer,
@@ -271,9 +271,11 @@ impl Notifier {
     }
 
     /// Tells somebody that he says too much; there is a limit to how often.
-    pub(super) fn tell_off(&self, request: &Message<'_>, source: Source, out: &mut Outbox) {
+    pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
-            self.send_answer(&Answer::limit_of_one("rates", self.spread(10)), request, source, out);
+            let answer = Answer::limit_of_one("rates", self.spread(10));
+            self.told_off(now, request, source, &answer);
+            self.send_answer(&answer, request, source, out);
         }
     }
 

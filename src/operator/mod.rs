@@ -13,12 +13,14 @@ mod drain;
 mod find;
 mod paper;
 mod print;
+mod refusals;
 
 use client::Client;
 pub use client::OperatorError;
 pub use drain::drain;
 pub use find::{accounts, lamps, search, subscriptions};
 pub use paper::{completion, man};
+pub use refusals::refusals;
 
 /// The address of an extension, as one writes it: `1001@acme.test`.
 #[derive(Clone, Debug, PartialEq, Eq)]

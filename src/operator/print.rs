@@ -97,6 +97,31 @@ pub(super) fn found(found_lamps: &[Value], subscriptions: &[Value], now: u64) ->
     out
 }
 
+/// Those that were refused lately; `account` is the realm of the account that an entry is of, if any.
+pub(super) fn refusals(rows: &[Value], now: u64) -> String {
+    if rows.is_empty() {
+        return "nobody was refused lately\n".into();
+    }
+    let row = |one: &Value| {
+        let status = text(&one["status"]);
+        let reason = [text(&one["reason"]), text(&one["detail"])];
+        let reason = reason.iter().filter(|text| !text.is_empty()).map(String::as_str).collect::<Vec<_>>().join(": ");
+        vec![
+            text(&one["realm"]),
+            text(&one["kind"]),
+            text(&one["who"]),
+            text(&one["address"]),
+            text(&one["method"]),
+            format!("{status} {reason}").trim_start().to_owned(),
+            text(&one["count"]),
+            span(&one["first_at"], now),
+            span(&one["last_at"], now),
+        ]
+    };
+    let heads = ["ACCOUNT", "KIND", "WHO", "FROM", "METHOD", "REFUSED", "TIMES", "FIRST", "LAST"];
+    table(&heads, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
 /// What a server that drains still has.
 pub(super) fn left(left: &Value, now: u64) -> String {
     let begin = match left["draining"] == true {

@@ -1,6 +1,8 @@
 //! The desk where the API's wishes reach the notifier: it adds the time, and has somebody send what comes of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -15,6 +17,7 @@ use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
 use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use crate::notifier::names::Question;
+use crate::notifier::refusals::{ApiRefusal, RefusalRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::facts::CallState;
@@ -102,6 +105,18 @@ impl Control for Desk {
 
     fn left(&self) -> Left {
         Left { draining: !self.doors.are_open(), ..self.notifier.left() }
+    }
+
+    fn note_refusal(&self, refusal: &ApiRefusal<'_>) {
+        self.notifier.note_api_refusal(self.clock.now(), refusal);
+    }
+
+    fn wrong_token(&self, from: IpAddr) -> Duration {
+        self.notifier.wrong_token(self.clock.now(), from)
+    }
+
+    fn refusals(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow> {
+        self.notifier.refusal_rows(account, from, most)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A small world behind the API: accounts, a notifier that only remembers what it was asked, a client that can be odd.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use lamplighter::notifier::explain::Explain;
 use lamplighter::notifier::explain::story::{
     Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
 };
+use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::package::{self, PackageId};
 use lamplighter::presence::facts::CallState;
 use serde_json::Value;
@@ -123,6 +124,13 @@ impl Control for Notes {
     }
     fn left(&self) -> Left {
         Left::default()
+    }
+    fn note_refusal(&self, _: &ApiRefusal<'_>) {}
+    fn wrong_token(&self, _: IpAddr) -> Duration {
+        Duration::ZERO
+    }
+    fn refusals(&self, _: Option<AccountNo>, _: Option<u64>, _: usize) -> Vec<RefusalRow> {
+        Vec::new()
     }
 }
 

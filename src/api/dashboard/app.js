@@ -5,13 +5,14 @@ import { $, h } from "./dom.js";
 import * as store from "./store.js";
 import { lampPage } from "./lamp.js";
 import { overviewPage } from "./overview.js";
+import { refusalsPage } from "./refusals.js";
 import { searchPage } from "./search.js";
 import { subscriptionPage } from "./subscription.js";
 import { say } from "./talk.js";
 import { theme } from "./theme.js";
 import { wallPage } from "./wall.js";
 
-const PAGES = { wall: wallPage, lamps: lampPage, subscriptions: subscriptionPage, overview: overviewPage, search: searchPage };
+const PAGES = { wall: wallPage, lamps: lampPage, subscriptions: subscriptionPage, overview: overviewPage, refusals: refusalsPage, search: searchPage };
 let leavePage = null;
 
 theme();

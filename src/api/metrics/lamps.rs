@@ -5,11 +5,11 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use crate::notifier::explain::story::{AGES, Kind, Numbers};
-use crate::notifier::refusals::METHODS;
+use crate::notifier::refusals::{METHODS, Refused};
 use crate::notifier::tally::{BOUNDS, CAUSES, Delays, OUTCOMES, TRANSPORTS};
 use crate::presence::family::Family;
 
-use super::page::{Histogram, Page};
+use super::page::{Histogram, Labels, Page};
 
 /// What a phone is counted under whose make is not known.
 const OTHER: &str = "other";
@@ -110,16 +110,24 @@ fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
         METHODS.iter().zip(answered.requests).try_for_each(|(method, count)| each(&[("method", method)], count))
     })?;
     page.counter("repeated_requests", "Requests that came again", None, answered.repeated)?;
-    let refused = "Requests refused, by the reason phrase of the answer or the key of the limit that was reached";
-    page.counters("refused_requests", refused, None, |each| {
-        answered.refused.iter().try_for_each(|refused| {
-            let status = refused.status.to_string();
-            each(&[("method", refused.method), ("status", &status), ("reason", refused.reason)], refused.count)
-        })
+    let reasons = "Requests refused, by the reason phrase of the answer or the key of the limit that was reached";
+    page.counters("refused_requests", reasons, None, |each| refused(each, &answered.refused))?;
+    let challenged = "Requests answered with a challenge: without a proof, with a wrong one, or with a stale nonce";
+    page.counter("challenged_requests", challenged, None, answered.challenged)?;
+    page.counters("refused_api_requests", "Requests to the HTTP API refused, by the reason", None, |each| {
+        refused(each, &answered.refused_by_api)
     })?;
     let turned_away = "Messages not read because their source said too much, or too much waited for the journal";
     page.counters("turned_away", turned_away, None, |each| {
         n.turned_away.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))
     })?;
     page.counter("panics", "Messages whose handling met a bug; each is worth a report", None, n.panics)
+}
+
+/// Refusals by method, status and reason.
+fn refused(each: &mut dyn FnMut(Labels<'_, 3>, u64) -> fmt::Result, all: &[Refused]) -> fmt::Result {
+    all.iter().try_for_each(|one| {
+        let status = one.status.to_string();
+        each(&[("method", one.method), ("status", &status), ("reason", one.reason)], one.count)
+    })
 }

@@ -12,7 +12,7 @@ use crate::count::Spread;
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
 /// Labels, by name and value.
-type Labels<'a, const N: usize> = &'a [(&'static str, &'a str); N];
+pub(super) type Labels<'a, const N: usize> = &'a [(&'static str, &'a str); N];
 
 impl Page<'_> {
     pub(super) fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {

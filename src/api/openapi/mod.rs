@@ -19,10 +19,15 @@ use super::request::Verb;
 const ABOUT: &str = include_str!("about.json");
 const COMPONENTS: &str = include_str!("components.json");
 const SCHEMAS: &str = include_str!("schemas.json");
-const PATHS: [&str; 3] = [include_str!("kazoo.json"), include_str!("lamps.json"), include_str!("server.json")];
+const PATHS: [&str; 4] = [
+    include_str!("kazoo.json"),
+    include_str!("lamps.json"),
+    include_str!("refusals.json"),
+    include_str!("server.json"),
+];
 
 /// What a call below `/v2` may be answered with whatever it is; what only a POST can meet comes after the bar.
-const FAULTS: [&str; 10] = ["400", "401", "403", "404", "406", "408", "413", "414", "431", "503"];
+const FAULTS: [&str; 11] = ["400", "401", "403", "404", "406", "408", "413", "414", "429", "431", "503"];
 const FAULTS_OF_CHANGES: [&str; 3] = ["405", "415", "501"];
 
 static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -135,7 +140,7 @@ fn envelope(data: &Value, paged: bool) -> Value {
 
 fn fault(status: &str, description: &Value) -> Value {
     let mut headers = request_id();
-    for (of, name) in [("503", "Retry-After"), ("405", "Allow")] {
+    for (of, name) in [("429", "Retry-After"), ("503", "Retry-After"), ("405", "Allow")] {
         if status == of {
             headers[name] = reference("headers", name);
         }

@@ -102,6 +102,11 @@ impl Nonces {
         good.then_some((made, unique))
     }
 
+    /// Whether a nonce is one that we have made for this address, be it still good or not.
+    pub fn is_made_for(&self, nonce: &str, address: IpAddr) -> bool {
+        self.open(nonce, address).is_some()
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().used.len()).sum()

@@ -1,0 +1,40 @@
+// Who was refused lately, and why.
+
+import * as api from "./api.js";
+import { h, now, span, table, time } from "./dom.js";
+import { living, redraw } from "./page.js";
+
+const KIND = { phone: "Phone", publisher: "Publisher", client: "API client", peer: "SIP peer" };
+/** So many come at once. */
+const PAGE = 200;
+
+const ago = (at) => h("span", { title: new Date(at).toLocaleString() }, `${time(at)}, ${span(now() - at)} ago`);
+
+const row = (one) => [
+  KIND[one.kind] ?? one.kind,
+  one.who ?? "not said",
+  one.address,
+  one.method,
+  h("span", null, h("b", null, `${one.status ?? ""} ${one.reason}`.trim()), one.detail ? h("span", { class: "soft" }, ` ${one.detail}`) : null),
+  String(one.count),
+  ago(one.first_at),
+  ago(one.last_at),
+  one.agent ?? "",
+];
+
+const draw = (body, { rows, more }) => redraw(body, h("section", { class: "card", id: "refusals" },
+  h("h2", null, "Refused lately ", h("small", null, `${rows.length}${more ? " or more" : ""}`)),
+  rows.length
+    ? table("Refusals", ["Kind", "Who", "From", "Method", "Refused", "Times", "First", "Last", "Agent"], rows.map(row))
+    : h("p", { class: "soft" }, "Nobody was refused lately."),
+  h("p", { class: "faint" }, "The latest first; one row for each sender, method and reason. A first challenge is no refusal. Kept in memory until the server ends.")));
+
+export const refusalsPage = (main) => {
+  document.title = "Refusals · Lamplighter";
+  main.append(h("div", { class: "head" }, h("h1", null, "Refusals")));
+  const load = async () => {
+    const page = await api.ask(`refusals?page_size=${PAGE}`);
+    return { rows: page.data, more: page.next_start_key !== undefined };
+  };
+  return living(main, load, draw, () => false);
+};

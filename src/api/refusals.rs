@@ -1,0 +1,157 @@
+//! Those that the API refuses, and the list of all that were refused lately.
+//!
+//! In flow faults, on their way to the client; out flow entries of the notifier's book, and for wrong tokens a wait before the
+//! answer leaves. A right token never waits, whatever others at its address try: all clients of a proxy have one address.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+
+use axum::http::header::USER_AGENT;
+use axum::http::request::Parts;
+use parking_lot::Mutex;
+
+use crate::directory::{AccountNo, Bearer};
+use crate::notifier::control::Refusal;
+use crate::notifier::refusals::ApiRefusal;
+
+use super::envelope::{Data, Page, Reply};
+use super::error::Fault;
+use super::lamps::page_size;
+use super::request::Ask;
+use super::{Api, ApiState};
+
+/// Entries on a page, unless `page_size` says otherwise.
+const PAGE: usize = 200;
+/// Answers to wrong tokens that are held back at once; each keeps a connection and a task.
+const MOST_HELD: usize = 128;
+/// Of these, for one address. What is more is answered at once, with 429.
+const MOST_HELD_PER_ADDRESS: usize = 8;
+
+/// Where a request came from: an extension of each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// The answers that are held back.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<HashMap<IpAddr, usize>>);
+
+/// The place of one that is.
+struct Place<'a> {
+    held: &'a Held,
+    address: IpAddr,
+}
+
+impl Held {
+    /// A place for one more answer to an address; none if there are too many already.
+    fn enter(&self, address: IpAddr) -> Option<Place<'_>> {
+        let mut held = self.0.lock();
+        if held.values().sum::<usize>() >= MOST_HELD {
+            return None;
+        }
+        let of_address = held.entry(address).or_default();
+        if *of_address >= MOST_HELD_PER_ADDRESS {
+            return None;
+        }
+        *of_address += 1;
+        Some(Place { held: self, address })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.held.0.lock().entry(self.address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// Notes a fault before it is answered, and holds the answer to a wrong token back.
+pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> Fault {
+    let Some(reason) = reason(&fault) else { return fault };
+    let control = &api.state.control;
+    let address = head.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+    let (account, who) = match ask.bearer {
+        Some(Bearer::Account(account)) => (Some(account), api.state.directory.realm(account)),
+        Some(Bearer::Superuser) => (None, "superuser"),
+        None => (None, ""),
+    };
+    control.note_refusal(&ApiRefusal {
+        account,
+        who,
+        address,
+        method: ask.verb.name(),
+        status: fault.shape(api.state.strict_compat, ask.version_1).status.as_u16(),
+        reason,
+        agent: head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default(),
+    });
+    if fault != Fault::WrongToken {
+        return fault;
+    }
+    let wait = control.wrong_token(address);
+    if wait.is_zero() {
+        return fault;
+    }
+    match api.held.enter(address.to_canonical()) {
+        Some(_place) => {
+            tokio::time::sleep(wait).await;
+            fault
+        }
+        None => Fault::TooManyWrongTokens { seconds: u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(1) },
+    }
+}
+
+/// What a fault is listed and counted as; none for what is no refusal: a request without a token is told to bring one, a probe is
+/// told the truth, and reading the list does not add to it.
+fn reason(fault: &Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Unauthenticated { cause: None } | Fault::NotReady | Fault::NoSuperuser => None,
+        Fault::WrongToken => Some("Wrong Token"),
+        Fault::Refused(Refusal::LimitReached { key, .. }) => Some(key),
+        other => Some(other.shape(false, false).message),
+    }
+}
+
+/// A page of those that were refused in an account, or in none.
+pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &Ask) -> Result<Reply, Fault> {
+    let size = page_size(ask, PAGE)?;
+    let start_key = ask.query("start_key").unwrap_or_default().to_owned();
+    let from = match &*start_key {
+        "" => None,
+        key => Some(read_key(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?),
+    };
+    // One more than fits says where the next page begins.
+    let mut found = state.control.refusals(account, from, size + 1);
+    let next_start_key = found.get(size).map(|row| row.number.to_string());
+    found.truncate(size);
+    let page = Page { start_key, next_start_key, page_size: found.len() };
+    Ok(Reply::Page(Data::Refusals(found), page))
+}
+
+/// Digits alone; `+1` is no key of ours.
+fn read_key(key: &str) -> Option<u64> {
+    key.bytes().all(|b| b.is_ascii_digit()).then(|| key.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_answers_are_held_back_and_of_one_address_fewer() {
+        let held = Held::default();
+        let here = IpAddr::from([192, 0, 2, 1]);
+        let mut places: Vec<_> = std::iter::from_fn(|| held.enter(here)).collect();
+        assert_eq!(places.len(), MOST_HELD_PER_ADDRESS);
+        places.extend(
+            (2..=255).flat_map(|n| (0..4).map_while(|_| held.enter(IpAddr::from([192, 0, 2, n]))).collect::<Vec<_>>()),
+        );
+        assert_eq!(places.len(), MOST_HELD);
+        assert!(held.enter(IpAddr::from([198, 51, 100, 1])).is_none());
+        drop(places);
+        assert!(held.0.lock().is_empty() && held.enter(here).is_some());
+    }
+}
