@@ -112,6 +112,9 @@ fn every_number_tells_what_has_happened() {
         ("lamplighter_requests_total{method=\"OPTIONS\"}", 1.0),
         ("lamplighter_requests_total{method=\"other\"}", 1.0),
         ("lamplighter_repeated_requests_total", 1.0),
+        ("lamplighter_challenged_requests_total", 0.0),
+        ("lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"}", 0.0),
+        ("lamplighter_refused_api_requests_total{method=\"GET\",status=\"401\",reason=\"Wrong Token\"}", 0.0),
         (
             "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"404\",reason=\"No Account Has This Realm\"}",
             1.0,

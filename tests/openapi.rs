@@ -113,6 +113,13 @@ fn a_schema_fuzzer_finds_no_answer_that_the_document_does_not_foresee() {
     };
     let (story, lamp) = (id("1004"), id("1001"));
 
+    // Refusals of an account, and of none.
+    for (extension, realm) in [("x".repeat(129), "acme.test"), ("1001".into(), "nowhere.test")] {
+        let refused = Phone::new(&world);
+        refused.send_subscribe(&extension, realm);
+        refused.hear_start("SIP/2.0 404");
+    }
+
     // And a trace with a message in it.
     assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"trace"}}"#).0, 200);
     assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"resend"}}"#).0, 200);

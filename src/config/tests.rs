@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod secrets;
+
 /// The same content as the example file that users are given, in as few lines.
 const CONTRACT: &str = r#"
 [sip]
@@ -310,9 +312,9 @@ fn tokens_open_exactly_one_thing_and_never_show() {
         ("superuser = true", "superuser = false", "token[1]"),
         ("superuser = true", "", "token[1]"),
         ("account = \"4642\"", "account = \"77\"", "token[0].account"),
-        ("\"root-token\"", "\"acme-token\"", "token[1].value"),
         ("\"root-token\"", "\"root token\"", "token[1].value"),
         ("\"root-token\"", "\"\"", "token[1].value"),
+        ("\"root-token\"", "\" \\t\"", "token[1].value"),
         ("\"root-token\"", "4711", "token[1].value"),
         ("\"s3cret-1001\"", "4711", "account[0].device[0].sip.password"),
     ] {

@@ -1,14 +1,18 @@
 // Who was refused lately, and why.
 
 import * as api from "./api.js";
-import { h, now, span, table, time } from "./dom.js";
+import { h, table, time } from "./dom.js";
 import { living, redraw } from "./page.js";
 
 const KIND = { phone: "Phone", publisher: "Publisher", client: "API client", peer: "SIP peer" };
 /** So many come at once. */
 const PAGE = 200;
 
-const ago = (at) => h("span", { title: new Date(at).toLocaleString() }, `${time(at)}, ${span(now() - at)} ago`);
+/** The time of today, else the day as well. */
+const moment = (at) => {
+  const day = new Date(at).toLocaleDateString();
+  return day === new Date().toLocaleDateString() ? time(at) : `${day} ${time(at)}`;
+};
 
 const row = (one) => [
   KIND[one.kind] ?? one.kind,
@@ -17,8 +21,8 @@ const row = (one) => [
   one.method,
   h("span", null, h("b", null, `${one.status ?? ""} ${one.reason}`.trim()), one.detail ? h("span", { class: "soft" }, ` ${one.detail}`) : null),
   String(one.count),
-  ago(one.first_at),
-  ago(one.last_at),
+  moment(one.first_at),
+  moment(one.last_at),
   one.agent ?? "",
 ];
 
