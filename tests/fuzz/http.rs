@@ -1,9 +1,11 @@
 //! The target `http`: the bytes of one connection to the API, through the HTTP library and the API to a notifier.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -22,6 +24,7 @@ use lamplighter::notifier::explain::Explain;
 use lamplighter::notifier::explain::story::{
     Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
 };
+use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
@@ -118,6 +121,14 @@ impl Control for Desk {
     }
     fn left(&self) -> Left {
         self.0.left()
+    }
+    // Neither is noted, for the same reason; and no input may have to wait for what those before it tried.
+    fn note_refusal(&self, _: &ApiRefusal<'_>) {}
+    fn wrong_token(&self, _: IpAddr) -> Duration {
+        Duration::ZERO
+    }
+    fn refusals(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow> {
+        self.0.refusal_rows(account, from, most)
     }
 }
 
@@ -362,6 +373,8 @@ fn seeds() -> Vec<Vec<u8>> {
         get("/v2/accounts", own),
         get("/metrics", "X-Auth-Token: root-token\r\n"),
         get("/v2/drain", "X-Auth-Token: root-token\r\n"),
+        get("/v2/refusals?page_size=3&start_key=7", "X-Auth-Token: root-token\r\n"),
+        get(&below("refusals?page_size=3"), own),
         get(&below("lamps?page_size=2&start_key=1001"), own),
         get(&below("lamps?filter=1&start_key=1001"), own),
         get(&below("subscriptions?page_size=1&start_key=0.1001"), own),

@@ -108,7 +108,7 @@ fn fail2ban_finds_the_lines_of_wrong_passwords_and_tokens_and_no_other() {
         };
         let wrong: Vec<_> = log.lines().filter(is_wrong).collect();
         let of = |source: &str| wrong.iter().filter(|line| line.contains(source)).count();
-        let [password, token] = ["wrong password", "wrong token"].map(|what| of(what));
+        let [password, token] = ["wrong password", "wrong token"].map(of);
         assert_eq!((password, token), (2, 1), "once for each source and minute: {wrong:#?}");
         assert!(!log.contains("the-right-token") && !log.contains("a wrong token"), "{log}");
         if skip_without("fail2ban-regex") {

@@ -234,9 +234,9 @@ mod tests {
         let guesses = Guesses::new([7; 16]);
         for n in 0..2 * MOST_COUNTED as u32 {
             let address = IpAddr::from((0x0a00_0000 | n).to_be_bytes());
-            (0..2).for_each(|_| drop(guesses.wrong_password(Tick(1_000), address, A, "1001")));
+            (0..2).for_each(|_| _ = guesses.wrong_password(Tick(1_000), address, A, "1001"));
         }
-        (0..20).for_each(|_| drop(guesses.wrong_password(Tick(1_000), ip("198.51.100.1"), A, "1001")));
+        (0..20).for_each(|_| _ = guesses.wrong_password(Tick(1_000), ip("198.51.100.1"), A, "1001"));
         assert_eq!(guesses.wait(Tick(1_001), ip("192.0.2.1"), A, "1001"), None);
         assert!(guesses.wait(Tick(1_001), ip("198.51.100.1"), A, "1001").is_some());
         assert_eq!(guesses.tries.lock().iter().count(), MOST_COUNTED);
