@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::lru::Lru;
-use super::source::{harmless, network, shown};
+use super::source::{harmless, shown};
 use crate::directory::AccountNo;
 use crate::presence::Tick;
+use crate::transport::limited_as;
 
 /// The most entries of all accounts together, as long as each has [`LEAST_OF_ACCOUNT`]; about 400 octets each, so 13 MB.
 const MOST: usize = 32_768;
@@ -171,7 +172,7 @@ impl Book {
         let Refusal { owner, kind, who, address, method, status, reason, detail, agent } = *refusal;
         let Some(table) = self.table(owner) else { return };
         let who = harmless(who, MAX_WHO).into();
-        let key = Key { kind, who, network: network(address), method, status, reason };
+        let key = Key { kind, who, network: limited_as(address), method, status, reason };
         let short = |text| harmless(text, MAX_TEXT).into_boxed_str();
         let (detail, agent) = (short(detail), short(agent));
         let mut table = table.lock();

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
 use super::lru::Lru;
-use super::source::network;
 use crate::directory::AccountNo;
 use crate::presence::Tick;
+use crate::transport::limited_as;
 
 /// The most senders whose wrong ones are counted: 5 MB at about 80 octets each.
 const MOST_COUNTED: usize = 65_536;
@@ -132,7 +132,7 @@ impl Guesses {
 
     /// How long a sender still has to wait before a password of this user is looked at (ms); none if it may be.
     pub(super) fn wait(&self, now: Tick, address: IpAddr, account: AccountNo, name: &str) -> Option<u64> {
-        let (network, user) = (network(address), self.user(account, name));
+        let (network, user) = (limited_as(address), self.user(account, name));
         if self.word(network, user).load(Relaxed) <= now.0 {
             return None;
         }
@@ -142,7 +142,7 @@ impl Guesses {
 
     /// A wrong password of a user.
     pub(super) fn wrong_password(&self, now: Tick, address: IpAddr, account: AccountNo, name: &str) -> Outcome {
-        let (network, user) = (network(address), self.user(account, name));
+        let (network, user) = (limited_as(address), self.user(account, name));
         let outcome = self.wrong(now, Secret::Password, network, user);
         self.word(network, user).fetch_max(now.0 + outcome.wait, Relaxed);
         outcome
@@ -150,7 +150,7 @@ impl Guesses {
 
     /// A wrong token.
     pub(super) fn wrong_token(&self, now: Tick, address: IpAddr) -> Outcome {
-        self.wrong(now, Secret::Token, network(address), 0)
+        self.wrong(now, Secret::Token, limited_as(address), 0)
     }
 
     fn wrong(&self, now: Tick, secret: Secret, network: IpAddr, user: Hash) -> Outcome {

@@ -1,16 +1,8 @@
 //! What a refusal shows of its sender: addresses without port, and text of peers made harmless.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-/// A sender's network: an IPv4 address, or the /64 of an IPv6 address, which is what one sender has to choose from.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
-/// A network as it is shown: `192.0.2.1`, or `2001:db8::/64`.
+/// What [`limited_as`](crate::transport::limited_as) makes of an address, as it is shown: `192.0.2.1`, or `2001:db8::/64`.
 pub(super) fn shown(network: IpAddr) -> String {
     match network {
         IpAddr::V4(ip) => ip.to_string(),
@@ -42,7 +34,7 @@ mod tests {
 
     #[test]
     fn an_address_of_ipv6_stands_for_its_64() {
-        let of = |text: &str| shown(network(text.parse().unwrap()));
+        let of = |text: &str| shown(crate::transport::limited_as(text.parse().unwrap()));
         assert_eq!(of("192.0.2.1"), "192.0.2.1");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
