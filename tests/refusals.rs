@@ -167,16 +167,21 @@ fn a_first_challenge_and_a_stale_nonce_are_no_refusals_and_a_wrong_password_is()
         let again = phone.try_password(user, password);
         assert!(again.starts_with("SIP/2.0 401") && !again.contains("stale"), "{again}");
     }
+    // A stale answer beside it does not hide a wrong one.
+    let challenge = nonce(&phone.subscribe("1003", ""));
+    let beside = "Authorization: Digest username=\"1003\", realm=\"acme.test\", nonce=\"x\", uri=\"sip:1001@acme.test\", \
+                  response=\"x\"\r\n";
+    assert!(phone.answer_nonce("1003", "guess", &challenge, beside).starts_with("SIP/2.0 401"));
     let expected = [
+        row("phone", "1003@acme.test", 401, "Wrong Password", 3),
         row("phone", "nobody@acme.test", 401, "Unknown User", 1),
-        row("phone", "1003@acme.test", 401, "Wrong Password", 2),
     ];
     assert_eq!(brief(&refusals(&world)), expected);
     let (_, metrics) = world.text_as("root-token", "/metrics", "");
     for line in [
-        "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"} 2\n",
+        "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"} 3\n",
         "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Unknown User\"} 1\n",
-        "lamplighter_challenged_requests_total 10\n",
+        "lamplighter_challenged_requests_total 12\n",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

@@ -4,6 +4,8 @@
 //! behind it; anybody else proves himself by digest, where that is asked for, with the password of one of the devices
 //! in the realm that he comes from.
 
+use std::borrow::Cow;
+
 use super::Notifier;
 use super::answer::Answer;
 use crate::config::Authenticate;
@@ -125,7 +127,8 @@ impl Notifier {
         let realm = directory.realm(home);
         let of_realm = |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm);
         let claims = request.all(Name::Authorization).filter_map(Credentials::read).filter(of_realm).take(MAX_CLAIMS);
-        let (mut stale, mut wrong) = (false, None);
+        let mut stale = false;
+        let mut wrong: Option<(Algorithm, Cow<'_, str>)> = None;
         let offered = &self.settings.access.algorithms;
         let answers =
             |claim: &Credentials<'_>| offered.contains(&claim.algorithm) && self.asks_for_us(&claim.uri, request);
@@ -144,7 +147,12 @@ impl Notifier {
             // Nobody's password takes as long to be wrong as somebody's.
             let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
             let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else {
-                wrong = Some(claim.username);
+                // A phone may answer both challenges, which is one try.
+                let same_try = |(algorithm, user): &(_, _)| *algorithm != claim.algorithm && *user == claim.username;
+                if !wrong.as_ref().is_some_and(same_try) {
+                    self.wrong_password(now, request, source, home, &claim.username);
+                }
+                wrong = Some((claim.algorithm, claim.username));
                 continue;
             };
             if self.nonces.spend(now.0, &claim.nonce, source.peer.ip(), claim.count()) {
@@ -153,9 +161,6 @@ impl Notifier {
             }
             // He knows the password, only the nonce is no good: his phone answers another without asking him.
             stale = true;
-        }
-        if let Some(user) = wrong.filter(|_| !stale) {
-            self.wrong_password(now, request, source, home, &user);
         }
         let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
         let unauthorized = Answer::new(StatusCode::Unauthorized, "Unauthorized");
