@@ -131,6 +131,48 @@ fn what_was_refused_is_told_to_its_account_and_to_no_other() {
 }
 
 #[test]
+fn the_check_of_a_configuration_names_secrets_that_are_none_and_shows_none() {
+    let folder = folder::Folder::new("check");
+    let check = |password: &str, tokens: [&str; 2]| {
+        let file = folder.path().join("l.toml");
+        let text = format!(
+            "[[token]]\nvalue = \"{}\"\nsuperuser = true\n[[token]]\nvalue = \"{}\"\naccount = \"a\"\n[[account]]\nid = \"a\"\n\
+             realm = \"acme.test\"\n[[account.device]]\nid = \"d\"\nsip = {{ username = \"1\", password = \"{password}\" }}\n",
+            tokens[0], tokens[1]
+        );
+        std::fs::write(&file, text).unwrap();
+        let run = |command: &str| {
+            let mut lamplighter = Command::new(env!("CARGO_BIN_EXE_lamplighter"));
+            let output = lamplighter.args([command, "--config"]).arg(&file).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let checked = run("check");
+        if checked.0 != Some(0) {
+            assert_eq!(run("serve"), checked, "the start refuses as the check does");
+        }
+        checked
+    };
+    let long = ["one-token-of-enough-length", "another-of-enough-length"];
+    assert_eq!(check("right password", long), (Some(0), String::new()));
+    for blank in ["", "  ", "\\t", "\\u200b"] {
+        let (code, said) = check(blank, long);
+        assert_eq!(code, Some(2), "{said}");
+        let place = "l.toml:12:36: account[0].device[0].sip.password: is empty; allowed: ";
+        assert!(said.contains(place), "{said}");
+        let (code, said) = check("right password", [long[0], blank]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("l.toml:5:9: token[1].value: is no token; allowed: 1 to 4096 visible"), "{said}");
+    }
+    let (code, said) = check("right password", ["short-of-it", "short-of-it"]);
+    assert_eq!((code, said.lines().count()), (Some(0), 3), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("lamplighter: warning: ") && line.contains("l.toml:")), "{said}");
+    assert!(
+        said.contains("fewer than 16 characters") && said.contains("as well") && !said.contains("short-of-it"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_wrong_token_is_told_to_superusers_and_never_shown() {
     let world = World::new("");
     assert_eq!(world.ask_as("a-wrong-token", "GET", &format!("/v2/accounts/{ACME}/lamps"), "").0, 401);

@@ -153,6 +153,7 @@ impl Notifier {
                 continue;
             }
             let answer = self.not_kept();
+            self.not_kept_after_all(now, &message, &packet.to, &answer);
             let mut out = Vec::with_capacity(512);
             let mut writer = wire::Writer::response(&mut out, &answer.status, &answer.reason);
             for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {

@@ -1,5 +1,6 @@
 //! While the journal has not kept a change, nobody hears that it has (law 5).
 
+use lamplighter::directory::AccountNo;
 use lamplighter::notifier::Outbox;
 use lamplighter::presence::Tick;
 use lamplighter::sip::wire;
@@ -41,4 +42,7 @@ fn a_request_whose_change_cannot_be_kept_is_told_503_every_time() {
     office.notifier.refuse_unkept(Tick(office.now), &mut out);
     assert_eq!(statuses(&out), [Some(503), None]);
     assert_eq!(statuses(&take(&office, &phone)), [Some(503)]);
+    let listed = office.notifier.refusal_rows(Some(AccountNo(0)), None, 10);
+    let brief: Vec<_> = listed.iter().map(|row| (row.who.as_deref(), row.status, row.reason, row.count)).collect();
+    assert_eq!(brief, [(Some("1002@acme.test"), Some(503), "Journal Unavailable", 1)]);
 }

@@ -4,17 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::book::{Owner, Refusal, SenderKind, Stranger};
-use super::{UNKNOWN_USER, WRONG_PASSWORD};
+use super::{METHODS, UNKNOWN_USER, WRONG_PASSWORD};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::answer::Answer;
 use crate::notifier::gate::Size;
 use crate::presence::Tick;
-use crate::sip::StatusCode;
 use crate::sip::headers::NameAddr;
 use crate::sip::uri::{Host, Uri};
 use crate::sip::wire::{Head, Message, Name, Verb};
-use crate::transport::Source;
+use crate::sip::{Method, StatusCode};
+use crate::transport::{Destination, Source};
 
 /// So many of those that exceed their rate are noted in a second; the others are only counted. A flood costs no more than a look at
 /// one word for each message then.
@@ -47,7 +47,8 @@ impl Notifier {
         let Some((verb, uri)) = request.request() else { return };
         if let Some(counted) = self.refusals.count(verb, answer) {
             let from = Uri::read(request.from.uri);
-            self.note_refusal(now, &Refused { counted, answer, from, target: Some(uri), head: &request.head, source });
+            let address = source.peer.ip();
+            self.note_refusal(now, &Refused { counted, answer, from, target: Some(uri), head: &request.head, address });
         }
     }
 
@@ -55,16 +56,37 @@ impl Notifier {
     pub(in crate::notifier) fn decided_unreadable(&self, now: Tick, head: &Head<'_>, source: Source, answer: &Answer) {
         let counted = self.refusals.count_unreadable(answer);
         let from = head.first(Name::From).and_then(NameAddr::read).and_then(|from| Uri::read(from.uri));
-        self.note_refusal(now, &Refused { counted, answer, from, target: None, head, source });
+        let address = source.peer.ip();
+        self.note_refusal(now, &Refused { counted, answer, from, target: None, head, address });
     }
 
     /// A request was answered that its sender exceeds its rate.
     pub(in crate::notifier) fn told_off(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Answer) {
         let Some((_, uri)) = request.request() else { return };
-        let method = super::METHODS.into_iter().find(|known| *known == request.cseq.method).unwrap_or("other");
+        let method = method_of(request);
         let counted = (method, answer.status.code(), RATES);
-        let from = Uri::read(request.from.uri);
-        self.note_refusal(now, &Refused { counted, answer, from, target: Some(uri), head: &request.head, source });
+        let (from, address) = (Uri::read(request.from.uri), source.peer.ip());
+        self.note_refusal(now, &Refused { counted, answer, from, target: Some(uri), head: &request.head, address });
+    }
+
+    /// A request that had been accepted was refused after all, because the journal has not kept it. `accepted` is the answer that it
+    /// does not get, and `to` where that would have gone.
+    pub(in crate::notifier) fn not_kept_after_all(
+        &self,
+        now: Tick,
+        accepted: &Message<'_>,
+        to: &Destination,
+        answer: &Answer,
+    ) {
+        let counted = self.refusals.count_refusal(method_of(accepted), answer);
+        let address = match to {
+            Destination::Datagram { peer, .. } => peer.ip(),
+            Destination::Connection(remote) | Destination::Flow { otherwise: Some(remote), .. } => remote.peer.ip(),
+            // Of a connection that only the peer can open, the address is known to the transport alone.
+            Destination::Flow { otherwise: None, .. } => return,
+        };
+        let from = Uri::read(accepted.from.uri);
+        self.note_refusal(now, &Refused { counted, answer, from, target: None, head: &accepted.head, address });
     }
 
     /// A message was not read because its sender exceeded its rate.
@@ -117,7 +139,7 @@ impl Notifier {
             Some(_) => WRONG_PASSWORD,
             None => UNKNOWN_USER,
         };
-        let publishes = matches!(request.request(), Some((Verb::Known(crate::sip::Method::Publish), _)));
+        let publishes = matches!(request.request(), Some((Verb::Known(Method::Publish), _)));
         let (kind, method) = match publishes {
             true => (SenderKind::Publisher, "PUBLISH"),
             false => (SenderKind::Phone, "SUBSCRIBE"),
@@ -166,7 +188,7 @@ impl Notifier {
     }
 
     fn note_refusal(&self, now: Tick, refused: &Refused<'_, '_>) {
-        let Refused { counted: (method, status, reason), answer, from, target, head, source } = refused;
+        let Refused { counted: (method, status, reason), answer, from, target, head, address } = refused;
         let realm_of = |uri: &Option<Uri<'_>>| uri.as_ref().and_then(|uri| self.realm_of(uri));
         let account = realm_of(from).or_else(|| realm_of(target));
         let refusal = Refusal {
@@ -177,7 +199,7 @@ impl Notifier {
                 _ => SenderKind::Peer,
             },
             who: &from.as_ref().map(address_of).unwrap_or_default(),
-            address: source.peer.ip(),
+            address: *address,
             method,
             status: *status,
             reason,
@@ -194,8 +216,14 @@ struct Refused<'r, 'm> {
     answer: &'r Answer,
     from: Option<Uri<'m>>,
     target: Option<Uri<'m>>,
+    /// Of the request; of its answer where the request is gone.
     head: &'r Head<'m>,
-    source: Source,
+    address: IpAddr,
+}
+
+/// The method of a request, or of the request of an answer, as it is counted.
+fn method_of(message: &Message<'_>) -> &'static str {
+    METHODS.into_iter().find(|known| *known == message.cseq.method).unwrap_or(METHODS[METHODS.len() - 1])
 }
 
 /// `user@host` of a URI, as its writer may have written it.
