@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lamplighter::transport::{Datagrams, Destination, ListenerNo, Packet, Source};
+use lamplighter::transport::{Datagrams, Destination, ListenerNo, Order, Packet, Source};
 use office::cpu_time;
 
 /// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that.
@@ -70,6 +70,7 @@ fn main() {
 fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
+        let order = Order::new(Box::new(|_| true));
         let socket = Datagrams::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerNo(0)).expect("a socket");
         ready(socket.local_addr().expect("an address"));
         let [answer, notify] = [LENGTHS[1], LENGTHS[2]].map(|length| Bytes::from(vec![b'x'; length]));
@@ -85,7 +86,7 @@ fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
                 }
             };
             socket.receive(take).await.expect("datagrams");
-            socket.send_all(&packets).await;
+            socket.send_all(&packets, &order, |_| {}).await;
             packets.clear();
         }
         spent.store((cpu_time() - began).as_nanos() as u64, Ordering::Relaxed);

@@ -154,6 +154,17 @@ impl Notifier {
         };
     }
 
+    /// Whether a NOTIFY that is about to leave is the latest of its dialog: one that is not is superseded (law 2), or its subscription
+    /// is gone.
+    pub fn is_latest(&self, ticket: Ticket) -> bool {
+        let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
+        let latest = self.table.with_number(presentity, |_, state| {
+            let subscription = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce);
+            subscription.is_some_and(|s| s.dialog.local_cseq <= cseq)
+        });
+        latest == Some(true)
+    }
+
     /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.
     pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);

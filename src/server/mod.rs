@@ -122,6 +122,10 @@ impl Server {
             );
         }
         let (failures, undeliverable) = mpsc::unbounded_channel();
+        let is_latest = {
+            let notifier = Arc::clone(&notifier);
+            Box::new(move |ticket| notifier.is_latest(ticket))
+        };
         let shared = Shared::new(
             Room {
                 most: config.limits.tcp_connections,
@@ -131,6 +135,7 @@ impl Server {
             tls.clone(),
             tap.clone(),
             failures,
+            is_latest,
         );
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();

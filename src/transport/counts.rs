@@ -210,6 +210,8 @@ pub struct StreamStats {
     pub refused: [(&'static str, u64); 4],
     /// Connections that were closed because their peer did not read.
     pub not_reading: u64,
+    /// NOTIFYs over whatever transport that did not leave because a newer one of their dialog had been made.
+    pub superseded: u64,
 }
 
 /// What has passed the sockets, and what waits there.

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
 use super::door::{self, Passage, Writing};
 use super::frames::Frames;
+use super::order::{Admission, IsLatest, Order};
 use super::outgoing::{Queue, QueueError};
 use super::room::{Permit, Places, Room};
 use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
@@ -39,6 +40,7 @@ pub struct Shared {
     /// For the connections over TLS that we open.
     tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
+    order: Order,
     /// Where copies of all messages go, if they do.
     tap: Option<Arc<Tap>>,
     counts: PerThread<Streams>,
@@ -69,6 +71,7 @@ impl Shared {
         tls: Option<Arc<Tls>>,
         tap: Option<Arc<Tap>>,
         failures: mpsc::UnboundedSender<Ticket>,
+        is_latest: IsLatest,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             flows: DashMap::new(),
@@ -77,6 +80,7 @@ impl Shared {
             places: Places::of(room),
             tls,
             failures,
+            order: Order::new(is_latest),
             tap,
             counts: PerThread::default(),
             datagrams: Mutex::default(),
@@ -107,6 +111,7 @@ impl Shared {
             traffic: std::array::from_fn(|transport| traffic(&self.counts, transport)),
             refused: self.places.refused(),
             not_reading: self.not_reading.load(Ordering::Relaxed),
+            superseded: self.order.superseded(),
             ..StreamStats::default()
         };
         for flow in &self.flows {
@@ -231,31 +236,20 @@ impl Hub {
     pub async fn send_all(&self, packets: &mut Vec<Packet>) {
         let mut rest = packets.as_slice();
         while let Some(packet) = rest.first() {
-            let ticket = packet.ticket;
             let run = match &packet.to {
                 Destination::Datagram { listener, .. } => {
                     let alike = |next: &&Packet| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
                     let run = rest.iter().take_while(alike).count();
                     match self.datagrams.get(listener.0 as usize) {
                         Some(Some(socket)) => {
-                            self.copy(&rest[..run]);
-                            socket.send_all(&rest[..run]).await;
+                            socket.send_all(&rest[..run], &self.shared.order, |packet| self.copy(packet)).await;
                         }
                         _ => rest[..run].iter().for_each(|packet| self.shared.report(packet.ticket)),
                     }
                     run
                 }
-                Destination::Flow { flow, otherwise } => {
-                    if !self.shared.queue(*flow, &packet.bytes, ticket) {
-                        match otherwise {
-                            Some(remote) => self.send_connected(remote.clone(), &packet.bytes, ticket),
-                            None => self.shared.report(ticket),
-                        }
-                    }
-                    1
-                }
-                Destination::Connection(remote) => {
-                    self.send_connected(remote.clone(), &packet.bytes, ticket);
+                _ => {
+                    self.send_over_connection(packet);
                     1
                 }
             };
@@ -264,13 +258,26 @@ impl Hub {
         packets.clear();
     }
 
-    /// Has datagrams copied, if all is to be.
-    fn copy(&self, datagrams: &[Packet]) {
-        let Some(tap) = &self.shared.tap else { return };
-        for packet in datagrams {
-            if let Destination::Datagram { listener, peer } = packet.to {
-                tap.left(listener.0, peer, &packet.bytes);
+    /// Has a datagram copied, if all is to be.
+    fn copy(&self, packet: &Packet) {
+        if let (Some(tap), Destination::Datagram { listener, peer }) = (&self.shared.tap, &packet.to) {
+            tap.left(listener.0, *peer, &packet.bytes);
+        }
+    }
+
+    /// Queues a message for its connection. Those of one dialog are queued in their order.
+    fn send_over_connection(&self, packet: &Packet) {
+        let Packet { to, bytes, ticket } = packet;
+        let mut turn = self.shared.order.turn();
+        if turn.admit(*ticket) != Admission::Leaves {
+            return;
+        }
+        match to {
+            Destination::Flow { flow, .. } if self.shared.queue(*flow, bytes, *ticket) => {}
+            Destination::Flow { otherwise: Some(remote), .. } | Destination::Connection(remote) => {
+                self.send_connected(remote.clone(), bytes, *ticket);
             }
+            Destination::Flow { otherwise: None, .. } | Destination::Datagram { .. } => self.shared.report(*ticket),
         }
     }
 

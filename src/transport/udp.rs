@@ -12,6 +12,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::order::{Admission, Order};
 use super::{DatagramCounts, Destination, ListenerNo, Packet, Source, listening_socket};
 use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
@@ -115,42 +116,60 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Sends datagrams in order, waiting while the kernel has no room for them. One that cannot be sent is lost, as
-    /// datagrams are.
-    pub async fn send_all(&self, mut packets: &[Packet]) {
+    /// Sends datagrams in order, waiting while the kernel has no room for them; `left` hears of each that was sent. One that
+    /// cannot be sent is lost, as datagrams are, and a NOTIFY that is superseded does not leave.
+    pub async fn send_all(&self, mut packets: &[Packet], order: &Order, left: impl Fn(&Packet)) {
         while !packets.is_empty() {
-            match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets)) {
-                Ok(sent) => {
-                    let sent = sent.max(1);
-                    self.counts.gave(sent, packets[..sent].iter().map(|packet| packet.bytes.len()).sum());
-                    packets = &packets[sent..];
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets, order, &left)) {
+                Ok(passed) => packets = &packets[passed..],
+                Err(_) => {
                     if self.socket.writable().await.is_err() {
                         return;
                     }
-                }
-                Err(e) => {
-                    tracing::debug!(to = ?packets[0].to, error = %e, "a datagram could not be sent");
-                    self.counts.lost();
-                    packets = &packets[1..];
                 }
             }
         }
     }
 
-    /// Sends the first of these, as many as a batch holds and the kernel has room for.
-    fn send_batch(&self, packets: &[Packet]) -> io::Result<usize> {
-        let datagrams = packets.iter().take(BATCH).map_while(|packet| match packet.to {
-            Destination::Datagram { peer, .. } => Some((peer.as_any(), [IoSlice::new(&packet.bytes)])),
-            _ => None,
-        });
-        let datagrams: Vec<_> = datagrams.collect();
+    /// Sends the first of these, as many as a batch holds, the kernel has room for, and no other thread is in the way of.
+    /// Returns how many are done with: at least one. Fails only if the kernel has no room for any.
+    fn send_batch(&self, packets: &[Packet], order: &Order, left: impl Fn(&Packet)) -> io::Result<usize> {
+        let mut turn = order.turn();
+        let mut batch: Vec<(usize, &Packet, SocketAddr, [IoSlice<'_>; 1])> = Vec::with_capacity(BATCH);
+        let mut passed = 0;
+        for (place, packet) in packets.iter().take(BATCH).enumerate() {
+            let Destination::Datagram { peer, .. } = packet.to else { break };
+            match turn.admit(packet.ticket) {
+                Admission::Leaves => batch.push((place, packet, peer, [IoSlice::new(&packet.bytes)])),
+                Admission::Superseded => {}
+                Admission::NextTurn => break,
+            }
+            passed = place + 1;
+        }
+        if batch.is_empty() {
+            return Ok(passed);
+        }
+        let addresses: Vec<_> = batch.iter().map(|(_, _, peer, _)| peer.as_any()).collect();
         let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH] = Default::default();
-        let messages = datagrams.iter().zip(&mut controls);
-        let mut messages: Vec<_> =
-            messages.map(|((peer, octets), control)| MMsgHdr::new_with_addr(peer, octets, control)).collect();
-        Ok(sendmmsg(&self.socket, &mut messages, SendFlags::DONTWAIT)?)
+        let mut messages: Vec<_> = batch
+            .iter()
+            .zip(&addresses)
+            .zip(&mut controls)
+            .map(|(((_, _, _, octets), peer), control)| MMsgHdr::new_with_addr(peer, octets, control))
+            .collect();
+        let sent = match sendmmsg(&self.socket, &mut messages, SendFlags::DONTWAIT) {
+            Ok(sent) => sent.max(1),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => return Err(error.into()),
+            Err(error) => {
+                let (place, packet, ..) = &batch[0];
+                tracing::debug!(to = ?packet.to, %error, "a datagram could not be sent");
+                self.counts.lost();
+                return Ok(place + 1);
+            }
+        };
+        self.counts.gave(sent, batch[..sent].iter().map(|(_, packet, ..)| packet.bytes.len()).sum());
+        batch[..sent].iter().for_each(|(_, packet, ..)| left(packet));
+        Ok(batch.get(sent).map_or(passed, |(place, ..)| *place))
     }
 }
 
@@ -161,6 +180,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::transport::Ticket;
+
+    fn any_order() -> Order {
+        Order::new(Box::new(|_| true))
+    }
 
     fn free(ip: &str) -> SocketAddr {
         Peer::bind((ip, 0)).unwrap().local_addr().unwrap()
@@ -191,7 +215,7 @@ mod tests {
                 assert_eq!(hear(ours, 1).await, [(peer, round.to_string())]);
                 let to = Destination::Datagram { listener: ListenerNo(0), peer };
                 let packet = Packet { to, bytes: Bytes::from(format!("back {round}")), ticket: None };
-                ours.send_all(&[packet]).await;
+                ours.send_all(&[packet], &any_order(), |_| {}).await;
                 let mut octets = [0; 100];
                 let (length, from) = theirs.recv_from(&mut octets).unwrap();
                 assert_eq!((&octets[..length], from), (format!("back {round}").as_bytes(), ours.local_addr().unwrap()));
@@ -208,9 +232,26 @@ mod tests {
             let bytes = if n == 7 { Bytes::from(vec![b'x'; 70_000]) } else { Bytes::from(n.to_string()) };
             Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, bytes, ticket: None }
         };
-        here.send_all(&(0..100).map(packet).collect::<Vec<_>>()).await;
+        let left = std::cell::Cell::new(0);
+        here.send_all(&(0..100).map(packet).collect::<Vec<_>>(), &any_order(), |_| left.set(left.get() + 1)).await;
+        assert_eq!(left.get(), 99);
         let heard: Vec<_> = hear(&there, 99).await.into_iter().map(|(_, text)| text).collect();
         let sent: Vec<_> = (0..100).filter(|n| *n != 7).map(|n| n.to_string()).collect();
         assert_eq!(heard, sent);
+    }
+
+    #[tokio::test]
+    async fn superseded_notifies_do_not_leave_and_those_around_them_do() {
+        let [here, there] = [0, 1].map(|_| Datagrams::bind(free("127.0.0.1"), ListenerNo(0)).unwrap());
+        let peer = there.local_addr().unwrap();
+        let packet = |n: usize| {
+            let to = Destination::Datagram { listener: ListenerNo(0), peer };
+            Packet { to, bytes: Bytes::from(n.to_string()), ticket: Some(Ticket((n as u128) << 64)) }
+        };
+        let order = Order::new(Box::new(|ticket| !(ticket.0 >> 64).is_multiple_of(3)));
+        here.send_all(&(0..100).map(packet).collect::<Vec<_>>(), &order, |_| {}).await;
+        let heard: Vec<_> = hear(&there, 66).await.into_iter().map(|(_, text)| text).collect();
+        let sent: Vec<_> = (0..100).filter(|n| n % 3 != 0).map(|n| n.to_string()).collect();
+        assert_eq!((heard, order.superseded()), (sent, 34));
     }
 }

@@ -19,6 +19,7 @@ pub(crate) struct Server {
     child: Child,
     folder: PathBuf,
     udp: SocketAddr,
+    http: SocketAddr,
     streams: [SocketAddr; 4],
     client: Arc<ClientConfig>,
 }
@@ -68,7 +69,7 @@ impl Server {
             let mut child = command.spawn().unwrap();
             if is_up(&mut child, http) {
                 let client = authority.client(None, &[&rustls::version::TLS13]);
-                return Server { child, folder, udp, streams, client };
+                return Server { child, folder, udp, http, streams, client };
             }
         }
         panic!("the server does not start: {}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
@@ -76,6 +77,11 @@ impl Server {
 
     pub(crate) fn udp(&self) -> SocketAddr {
         self.udp
+    }
+
+    #[allow(dead_code)] // tests/order.rs uses it
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
     }
 
     pub(crate) fn stream(&self, transport: &str) -> SocketAddr {

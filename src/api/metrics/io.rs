@@ -54,6 +54,8 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
     })?;
     let not_reading = "Connections closed because their peer did not read what was sent to it";
     page.counter("connections_not_reading", not_reading, None, streams.not_reading)?;
+    let superseded = "NOTIFYs that did not leave because a newer one of their dialog had been made";
+    page.counter("notifies_superseded", superseded, None, streams.superseded)?;
     let waiting = "Messages that wait to be written to a connection";
     page.gauge("connection_queue_messages", waiting, None, streams.waiting as f64)?;
     let octets = "Octets that wait to be written to connections";

@@ -1,0 +1,218 @@
+//! The order in which the NOTIFYs of one dialog leave, whichever threads have made them.
+//!
+//! A NOTIFY is made under the lock of its presentity and leaves later: after the journal, from another thread, or when the
+//! process goes on after a pause. Meanwhile a newer one may have been made. So just before a NOTIFY goes to the kernel, or into the
+//! queue of a connection, it is asked whether it is still the latest of its dialog; if not, it is superseded and does not leave.
+//! Between that question and the system call nothing of the same dialog may leave elsewhere: each dialog has a lane (some share one),
+//! and a [`Turn`] holds the lanes of all that leaves in one call.
+
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Ticket;
+use crate::count::{one_more, sum};
+use crate::per_thread::{Apart, PerThread};
+
+/// More lanes than packets in a batch of every thread, so that two batches seldom meet in one.
+const LANES: usize = 1_024;
+/// The most lanes that one turn holds: as many as datagrams leave in one call.
+pub(super) const MOST_LANES: usize = 32;
+
+/// Decides whether the NOTIFY with a ticket is the latest of its dialog. It is asked while lanes are held, so it may
+/// take the lock of a presentity, and nobody may send while holding one.
+pub type IsLatest = Box<dyn Fn(Ticket) -> bool + Send + Sync>;
+
+/// The lanes of all dialogs.
+pub struct Order {
+    is_latest: IsLatest,
+    lanes: Box<[Apart<Mutex<()>>]>,
+    superseded: PerThread<AtomicU64>,
+}
+
+/// What may become of a packet in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It leaves in this turn.
+    Leaves,
+    /// A newer NOTIFY of its dialog has been made: it does not leave at all.
+    Superseded,
+    /// Its lane is held by another thread, or this turn holds as many as it may: it has to wait for the next turn.
+    NextTurn,
+}
+
+/// What leaves at once, by one thread. The lanes are free again when it is dropped.
+pub(super) struct Turn<'a> {
+    order: &'a Order,
+    held: [Option<(usize, MutexGuard<'a, ()>)>; MOST_LANES],
+    count: usize,
+}
+
+impl Order {
+    /// With this to decide what is superseded.
+    pub fn new(is_latest: IsLatest) -> Order {
+        let lanes = (0..LANES).map(|_| Apart::default()).collect();
+        Order { is_latest, lanes, superseded: PerThread::default() }
+    }
+
+    pub(super) fn turn(&self) -> Turn<'_> {
+        Turn { order: self, held: [const { None }; MOST_LANES], count: 0 }
+    }
+
+    /// How many NOTIFYs did not leave because newer ones had been made.
+    pub(super) fn superseded(&self) -> u64 {
+        sum(&self.superseded, |superseded| superseded)
+    }
+}
+
+impl Turn<'_> {
+    /// Whether a packet leaves in this turn. Waits for the first lane; for another one it never does while it holds any, so no
+    /// two turns wait for each other.
+    pub(super) fn admit(&mut self, ticket: Option<Ticket>) -> Admission {
+        let Some(ticket) = ticket else { return Admission::Leaves };
+        let lane = lane_of(ticket);
+        let held = self.held[..self.count].iter().flatten().any(|(held, _)| *held == lane);
+        if !held {
+            let mutex = &self.order.lanes[lane].0;
+            let guard = match self.count {
+                0 => Some(mutex.lock()),
+                MOST_LANES => None,
+                _ => mutex.try_lock(),
+            };
+            let Some(guard) = guard else { return Admission::NextTurn };
+            self.held[self.count] = Some((lane, guard));
+            self.count += 1;
+        }
+        match (self.order.is_latest)(ticket) {
+            true => Admission::Leaves,
+            false => {
+                one_more(self.order.superseded.mine());
+                Admission::Superseded
+            }
+        }
+    }
+}
+
+/// The lane of a dialog: a ticket names presentity, slot and CSeq number from its highest bits down.
+fn lane_of(ticket: Ticket) -> usize {
+    let dialog = (ticket.0 >> 64) as u64;
+    // Neighbours are told together, and had best not meet (Fibonacci hashing).
+    (dialog.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % LANES
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Order").field("superseded", &self.superseded()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn notify(slot: u32, cseq: u32) -> Option<Ticket> {
+        Some(Ticket(u128::from(slot) << 64 | u128::from(cseq) << 32))
+    }
+
+    /// One dialog, of which a NOTIFY with this number is the latest that has been made.
+    fn order_of(latest: &Arc<AtomicU32>) -> Order {
+        let latest = Arc::clone(latest);
+        Order::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 >= latest.load(SeqCst)))
+    }
+
+    #[test]
+    fn a_notify_that_is_late_does_not_leave_after_a_newer_one() {
+        let latest = Arc::new(AtomicU32::new(68));
+        let order = order_of(&latest);
+        assert_eq!(order.turn().admit(notify(1, 68)), Admission::Leaves);
+        latest.store(69, SeqCst);
+        assert_eq!(order.turn().admit(notify(1, 68)), Admission::Superseded);
+        assert_eq!(order.turn().admit(notify(1, 69)), Admission::Leaves, "and so does each copy of it");
+        assert_eq!(order.turn().admit(notify(1, 69)), Admission::Leaves);
+        assert_eq!((order.turn().admit(None), order.superseded()), (Admission::Leaves, 1));
+    }
+
+    #[test]
+    fn a_newer_notify_waits_for_an_older_one_that_is_just_leaving() {
+        let latest = Arc::new(AtomicU32::new(68));
+        let order = order_of(&latest);
+        let sent = Mutex::new(Vec::new());
+        std::thread::scope(|threads| {
+            let (made, made_by_other) = mpsc::channel();
+            let mut turn = order.turn();
+            assert_eq!(turn.admit(notify(1, 68)), Admission::Leaves);
+            // This thread is held up here, between question and system call.
+            let (order, latest, sent) = (&order, &latest, &sent);
+            threads.spawn(move || {
+                latest.store(69, SeqCst);
+                made.send(()).unwrap();
+                let mut turn = order.turn();
+                assert_eq!(turn.admit(notify(1, 69)), Admission::Leaves);
+                sent.lock().push(69);
+            });
+            made_by_other.recv().unwrap();
+            for _ in 0..1_000 {
+                std::thread::yield_now();
+            }
+            sent.lock().push(68);
+            drop(turn);
+        });
+        assert_eq!(*sent.lock(), [68, 69]);
+    }
+
+    #[test]
+    fn no_two_turns_wait_for_each_other() {
+        let order = order_of(&Arc::new(AtomicU32::new(1)));
+        let (mut one, mut other) = (order.turn(), order.turn());
+        assert_eq!([one.admit(notify(1, 1)), other.admit(notify(2, 1))], [Admission::Leaves; 2]);
+        assert_eq!([one.admit(notify(2, 1)), other.admit(notify(1, 1))], [Admission::NextTurn; 2]);
+        assert_eq!(one.admit(notify(1, 1)), Admission::Leaves, "its own lane is no obstacle");
+        drop(other);
+        assert_eq!(one.admit(notify(2, 1)), Admission::Leaves);
+        let all = (3..100).map(|slot| one.admit(notify(slot, 1))).filter(|each| *each == Admission::Leaves).count();
+        assert!(all >= MOST_LANES - 2, "as many as leave in one call: {all}");
+    }
+
+    /// Threads that make and send NOTIFYs of a few dialogs, each as the notifier and the hub do.
+    #[test]
+    fn whatever_threads_do_the_numbers_of_a_dialog_only_rise() {
+        const DIALOGS: usize = 3;
+        let made: Arc<Vec<Mutex<u32>>> = Arc::new((0..DIALOGS).map(|_| Mutex::new(0)).collect());
+        let order = {
+            let made = Arc::clone(&made);
+            Order::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 == *made[(ticket.0 >> 64) as usize].lock()))
+        };
+        let wire = Mutex::new(Vec::new());
+        std::thread::scope(|threads| {
+            for thread in 0..4 {
+                let (order, made, wire) = (&order, &made, &wire);
+                threads.spawn(move || {
+                    for n in 0..2_000 {
+                        let dialog = (n + thread) % DIALOGS;
+                        let cseq = {
+                            let mut cseq = made[dialog].lock();
+                            *cseq += 1;
+                            *cseq
+                        };
+                        if n % 3 == 0 {
+                            std::thread::yield_now();
+                        }
+                        let mut turn = order.turn();
+                        if turn.admit(notify(dialog as u32, cseq)) == Admission::Leaves {
+                            wire.lock().push((dialog, cseq));
+                        }
+                    }
+                });
+            }
+        });
+        for dialog in 0..DIALOGS {
+            let sent: Vec<_> = wire.lock().iter().filter(|(of, _)| *of == dialog).map(|(_, cseq)| *cseq).collect();
+            assert!(sent.is_sorted(), "{sent:?}");
+            assert_eq!(sent.last(), Some(&*made[dialog].lock()), "the latest has left");
+        }
+    }
+}
