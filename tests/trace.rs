@@ -133,7 +133,7 @@ fn no_more_are_traced_at_once_than_is_good() {
     }
     let (status, json) = trace(&world, &ids[16], "");
     assert_eq!(status, 503);
-    assert!(json["data"]["cause"].as_str().unwrap().contains("16 (subscriptions traced at once)"), "{json}");
+    assert!(json["data"]["cause"].as_str().unwrap().contains("16 (limits.traces_per_account)"), "{json}");
     assert_eq!(trace(&world, &ids[0], "").0, 200, "anew");
     assert_eq!(world.ask("DELETE", &format!("subscriptions/{}/trace", ids[1]), "").0, 200);
     assert_eq!(trace(&world, &ids[16], "").0, 200);

@@ -9,6 +9,9 @@ use super::error::Fault;
 use super::fields::Field;
 use super::request::Ask;
 
+/// Why a token in a large body is not seen.
+const UNREAD: &str = "a token in the body is looked for in bodies of up to 16384 octets; send it as X-Auth-Token";
+
 /// What a request shows of its sender.
 #[derive(Debug, PartialEq, Eq)]
 enum Credentials {
@@ -17,9 +20,19 @@ enum Credentials {
     Basic,
 }
 
+/// Whom the token in the head of a request speaks for, before anything is received of its body; none if there is no token, or
+/// an unknown one. What the body says may still be another token: [`identify`] decides.
+pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<Bearer> {
+    match credentials(head, ask) {
+        Credentials::Token(token) => directory.bearer(&token),
+        Credentials::Nothing | Credentials::Basic => None,
+    }
+}
+
 /// 401 unless the request shows a token that is known, in the first of the places where it may stand.
 pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<Bearer, Fault> {
     let token = match credentials(head, ask) {
+        Credentials::Nothing if ask.unread => return Err(Fault::Unauthenticated { cause: Some(UNREAD) }),
         Credentials::Nothing => return Err(Fault::Unauthenticated { cause: None }),
         Credentials::Basic => {
             let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as Bearer";
@@ -70,6 +83,11 @@ fn from_authorization(text: &str) -> Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bound_that_is_told_is_the_one_that_holds() {
+        assert!(UNREAD.contains(&crate::api::body::MAX_WITHOUT_TOKEN.to_string()));
+    }
 
     #[test]
     fn authorization_has_a_scheme() {

@@ -1,19 +1,19 @@
 //! The form of every answer: Kazoo's envelope and the headers around it.
 
-use std::io::Write as _;
-
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::ser::{CompactFormatter, PrettyFormatter};
 use serde_json::{Value, json};
 
 use super::error::Fault;
-use super::flow;
 use super::listing::Listing;
 use super::request::Ask;
-use super::{ApiState, cors};
+use super::seats::Busy;
+use super::share::Share;
+use super::{Api, ApiState, cors, flow};
 use crate::notifier::control::Left;
 use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 use crate::notifier::refusals::RefusalRow;
@@ -30,14 +30,21 @@ pub(super) enum Reply {
     Healthy,
     /// 200 with `data`.
     Data(Data),
-    /// 200 with `data` that may be too long to be held.
-    Long(Listing),
+    /// 200 with `data` that may be too long to be held; for as long as that takes, it takes up a place.
+    Long(Listing, Hold),
     /// 200 with a part of what there is under `data`, and beside it which.
     Page(Data, Page),
     /// 200 with a body that goes on: Server-Sent Events.
     Stream(Body),
     /// A file of the dashboard, with headers of its own.
     File(Response),
+}
+
+/// What an answer that goes on takes up until its body is dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) _share: Share,
+    pub(super) _busy: Option<Busy>,
 }
 
 /// What stands under `data`.
@@ -95,10 +102,14 @@ struct Success<'a, D> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     page: Option<&'a Page>,
     request_id: &'a str,
-    /// There are no revisions where the configuration is the source; upstream says so in this word.
     revision: &'static str,
     status: &'static str,
 }
+
+/// There are no revisions where the configuration is the source; upstream says so in this word.
+pub(super) const REVISION: &str = "undefined";
+/// The status of a success.
+pub(super) const SUCCESS: &str = "success";
 
 #[derive(Serialize)]
 struct Failure<'a> {
@@ -112,22 +123,22 @@ struct Failure<'a> {
 }
 
 /// Puts an outcome into its form.
-pub(super) async fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
+pub(super) async fn response(api: &Api, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
     let failed = outcome.is_err();
     let success = |data: &Data, page: Option<&Page>| {
         let (auth_token, request_id) = (&ask.token, &ask.id);
-        let success = Success { auth_token, data, page, request_id, revision: "undefined", status: "success" };
-        with_body(ask, StatusCode::OK, &success)
+        let success = Success { auth_token, data, page, request_id, revision: REVISION, status: SUCCESS };
+        whole(api, ask, &success)
     };
     let mut response = match outcome {
         Ok(Reply::Empty) => Response::new(Body::empty()),
         Ok(Reply::Healthy) => with_body(ask, StatusCode::OK, &json!({"status": "ok"})),
         Ok(Reply::Data(data)) => success(&data, None),
-        Ok(Reply::Long(listing)) => long(ask, listing).await,
+        Ok(Reply::Long(listing, hold)) => long(ask, listing, hold).await,
         Ok(Reply::Page(data, page)) => success(&data, Some(&page)),
         Ok(Reply::Stream(body)) => stream(body),
         Ok(Reply::File(response)) => return with_request_id(response, ask),
-        Err(fault) => failure(state, ask, &fault),
+        Err(fault) => failure(&api.state, ask, &fault),
     };
     response = with_request_id(response, ask);
     let headers = response.headers_mut();
@@ -142,24 +153,12 @@ pub(super) async fn response(state: &ApiState, ask: &Ask, outcome: Result<Reply,
 }
 
 /// The same as for other data, but that it leaves while it is being written.
-async fn long(ask: &Ask, listing: Listing) -> Response {
-    let (token, id, pretty, jsonp) = (ask.token.clone(), ask.id.clone(), ask.pretty, ask.jsonp.clone());
-    let content_type = content_type(ask);
-    let write = move |out: &mut flow::Pieces| {
-        let (auth_token, request_id) = (&*token, &*id);
-        let success =
-            Success { auth_token, data: &listing, page: None, request_id, revision: "undefined", status: "success" };
-        if let Some(callback) = &jsonp {
-            write!(out, "{callback}(")?;
-        }
-        if pretty {
-            serde_json::to_writer_pretty(&mut *out, &success)
-        } else {
-            serde_json::to_writer(&mut *out, &success)
-        }?;
-        if jsonp.is_some() { out.write_all(b");") } else { Ok(()) }
+async fn long(ask: &Ask, listing: Listing, hold: Hold) -> Response {
+    let body = match ask.pretty {
+        true => flow::body(listing.writer(ask, PrettyFormatter::new()), hold).await,
+        false => flow::body(listing.writer(ask, CompactFormatter), hold).await,
     };
-    of_type(content_type, flow::body(write).await)
+    of_type(content_type(ask), body)
 }
 
 /// Every answer names the request that it is to, pages and metrics too.
@@ -214,7 +213,26 @@ fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
     response
 }
 
+/// A success that is held as a whole. If it is long, it takes up room until it is read.
+fn whole(api: &Api, ask: &Ask, content: &impl Serialize) -> Response {
+    let body = written(ask, content);
+    let body = match ask.client {
+        Some(client) if body.len() > flow::PIECE => match api.answers.take(client, body.len()) {
+            Ok(share) => flow::whole(body, share),
+            Err(fault) => return failure(&api.state, ask, &fault),
+        },
+        _ => Body::from(body),
+    };
+    of_type(content_type(ask), body)
+}
+
 fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Response {
+    let mut response = of_type(content_type(ask), Body::from(written(ask, content)));
+    *response.status_mut() = status;
+    response
+}
+
+fn written(ask: &Ask, content: &impl Serialize) -> Vec<u8> {
     let written = if ask.pretty { serde_json::to_vec_pretty(content) } else { serde_json::to_vec(content) };
     // Our own types have string keys and finite numbers, which is all that can go wrong here.
     let mut body = written.unwrap_or_default();
@@ -222,9 +240,7 @@ fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Respons
         body.splice(..0, callback.bytes().chain([b'(']));
         body.extend_from_slice(b");");
     }
-    let mut response = of_type(content_type(ask), Body::from(body));
-    *response.status_mut() = status;
-    response
+    body
 }
 
 fn content_type(ask: &Ask) -> &'static str {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::notifier::control::Refusal;
 
 use super::body;
+use super::share::Limit;
 
 /// Seconds after which somebody who was refused for want of room may come back; a random part of as much is added.
 const RETRY_AFTER: u32 = 30;
@@ -65,8 +66,8 @@ pub(super) enum Fault {
     NoLogins,
     /// The notifier has no room.
     Refused(Refusal),
-    /// No room for the body now.
-    Busy,
+    /// All of something that there is only so much of is taken: by all clients, or this client's share of it.
+    NoRoom(Limit),
     /// The server starts or drains.
     NotReady,
 }
@@ -95,7 +96,7 @@ impl Fault {
         if let Self::TooManyWrongTokens { seconds } = self {
             return Some(*seconds);
         }
-        if !matches!(self, Self::Refused(_) | Self::Busy | Self::NotReady) {
+        if !matches!(self, Self::Refused(_) | Self::NoRoom(_) | Self::NotReady) {
             return None;
         }
         // Spread, so that those who were refused together do not come back together.
@@ -106,7 +107,7 @@ impl Fault {
 
     /// Whether the connection is of no more use: the next request begins behind a body that nobody reads.
     pub(super) fn closes(&self) -> bool {
-        matches!(self, Self::TooSlow | Self::TooLarge | Self::Busy)
+        matches!(self, Self::TooSlow | Self::TooLarge | Self::NoRoom(_))
     }
 
     /// The form of the fault; `strict` for upstream's oddities, `version_1` for the simpler form below `/v1`.
@@ -202,7 +203,10 @@ impl Fault {
                 (503, "service_unavailable", caused("not ready", Some(&Refusal::Stopping.to_string())))
             }
             Self::Refused(refusal) => (503, "service_unavailable", caused("limit reached", Some(&refusal.to_string()))),
-            Self::Busy => (503, "service_unavailable", caused("too many bodies at once", None)),
+            Self::NoRoom(Limit { key, most }) => {
+                let cause = Refusal::LimitReached { key, limit: *most }.to_string();
+                (503, "service_unavailable", caused("limit reached", Some(&cause)))
+            }
             Self::NotReady => (503, "service_unavailable", caused("not ready", None)),
         };
         let empty = strict && matches!(self, Self::BadJson { .. } | Self::DataMissing { .. } | Self::UnsupportedType);

@@ -1,80 +1,122 @@
-//! Bodies that leave while they are being written, for what may be too long to be held.
+//! Bodies that are written as fast as they are read, for what may be too long to be held.
 //!
-//! A thread of its own writes into a channel of a few pieces, which hyper empties as fast as the client reads. Whoever does
-//! not read is cut off by [`super::listen`], and then the writer ends, too.
+//! The next piece is written when the connection asks for it, on the thread that it runs on, and it asks when the client has
+//! read. So a client that reads nothing costs a piece and what the connection holds, and no thread; a connection that stands
+//! still ends (see [`super::stall`]).
 
-use std::io::{self, Write};
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::Frame;
-use tokio::sync::mpsc;
+use hyper::body::{Frame, SizeHint};
 
-/// How much is sent at once (octets) ...
-const PIECE: usize = 64 * 1024;
-/// ... and how many such pieces wait for a client who is slower than we are.
-const PIECES: usize = 4;
+use super::envelope::Hold;
+use super::share::{Limit, Limits, Share, Shares};
 
-/// A body out of what `write` writes: in one piece, with its length, if it is short. Should writing fail later, the body
-/// breaks off where a client notices.
-pub(super) async fn body(write: impl FnOnce(&mut Pieces) -> io::Result<()> + Send + 'static) -> Body {
-    let (sender, mut receiver) = mpsc::channel(PIECES);
-    tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces { sender, piece: Vec::with_capacity(PIECE) };
-        let written = write(&mut pieces).and_then(|()| pieces.flush());
-        if let Err(error) = written {
-            tracing::debug!(%error, "an answer of the API breaks off");
-            // The client is gone, and so nobody hears of it, or it is our fault, and he does.
-            let _ = pieces.sender.blocking_send(Err(error));
+/// Writes a long body.
+pub(super) trait Writer: Send + Unpin + 'static {
+    /// Goes on writing for a moment: about a millisecond, or [`PIECE`] octets.
+    fn go_on(&mut self) -> Written;
+}
+
+/// What came of it.
+pub(super) enum Written {
+    /// A piece of about [`PIECE`] octets.
+    Piece(Vec<u8>),
+    /// Nothing yet; the next moment may bring some.
+    Nothing,
+    /// The last piece.
+    Last(Vec<u8>),
+}
+
+/// How much is sent at once (octets).
+pub(super) const PIECE: usize = 64 * 1024;
+
+/// The body that a writer writes: in one piece, with its length, if it is short. `hold` is what it takes up meanwhile.
+pub(super) async fn body(mut writer: impl Writer, hold: Hold) -> Body {
+    loop {
+        match writer.go_on() {
+            Written::Last(whole) => return Body::from(whole),
+            Written::Piece(first) => {
+                return Body::new(Flowing { next: Some(first), writer: Some(writer), _hold: hold });
+            }
+            Written::Nothing => tokio::task::yield_now().await,
         }
-    });
-    let first = receiver.recv().await;
-    match (first, receiver.recv().await) {
-        (Some(Ok(whole)), None) => Body::from(whole),
-        (first, second) => Body::new(Flowing { begun: [second, first].into(), rest: receiver }),
     }
 }
 
-/// Takes what is written, and sends it in pieces.
-pub(super) struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
+struct Flowing<W> {
+    /// What is written already.
+    next: Option<Vec<u8>>,
+    /// Writes the rest; none when there is none.
+    writer: Option<W>,
+    _hold: Hold,
 }
 
-impl Write for Pieces {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(octets);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-struct Flowing {
-    /// What has come already, the latest first.
-    begun: Vec<Option<io::Result<Bytes>>>,
-    rest: mpsc::Receiver<io::Result<Bytes>>,
-}
-
-impl HttpBody for Flowing {
+impl<W: Writer> HttpBody for Flowing<W> {
     type Data = Bytes;
-    type Error = io::Error;
+    type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let piece = match self.begun.pop() {
-            Some(piece) => Poll::Ready(piece),
-            None => self.rest.poll_recv(cx),
-        };
-        piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(piece) = self.next.take() {
+            return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
+        }
+        let Some(writer) = &mut self.writer else { return Poll::Ready(None) };
+        match writer.go_on() {
+            Written::Piece(piece) => self.next = Some(piece),
+            Written::Last(piece) => (self.next, self.writer) = (Some(piece), None),
+            Written::Nothing => {}
+        }
+        // Others get their turn on this thread before the next piece, however fast this client reads.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// All answers that are held as a whole while they are being sent (octets), but for short ones ...
+const ANSWERS: usize = 128 * 1024 * 1024;
+/// ... those of one account ...
+const ANSWERS_OF_ACCOUNT: usize = 32 * 1024 * 1024;
+/// ... and those to one address.
+const ANSWERS_OF_ADDRESS: usize = 64 * 1024 * 1024;
+
+/// The room for answers that are held as a whole, each of which may have a megabyte and more.
+pub(super) fn room() -> Arc<Shares> {
+    let limit = |key, most| Limit { key, most };
+    Shares::new(Limits {
+        all: limit("octets of unread answers", ANSWERS),
+        account: limit("octets of unread answers of one account", ANSWERS_OF_ACCOUNT),
+        address: limit("octets of unread answers to one address", ANSWERS_OF_ADDRESS),
+    })
+}
+
+/// A body that is there as a whole, and leaves as it is read: so it is known how much of it is still held.
+pub(super) fn whole(octets: Vec<u8>, share: Share) -> Body {
+    Body::new(Whole { rest: octets.into(), _share: share })
+}
+
+struct Whole {
+    rest: Bytes,
+    _share: Share,
+}
+
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len().min(PIECE);
+        let piece = (length > 0).then(|| Bytes::copy_from_slice(&self.rest.split_to(length)));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }

@@ -1,27 +1,31 @@
-//! The HTTP connections: so many at once, and none that takes for ever to say what it wants.
+//! The HTTP connections: so many at once, and none that takes for ever to say what it wants or to read what it is told.
 //!
-//! `axum::serve` bounds neither, and a client that sends one byte a minute, a thousand times over, is an old trick.
+//! `axum::serve` bounds neither, and a client that sends one byte a minute, a thousand times over, is an old trick. Who gets
+//! in when there are too many is decided in [`super::seats`].
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::extract::Request;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::refusals::Peer;
+use super::seats::{Connections, Seat, Seats};
+use super::stall::Stalling;
 use super::{Service, webhooks};
 
 /// How long the head of a request may take, and how long a connection may stay without one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may leave unread what was sent to him.
-const UNREAD_FOR: Duration = Duration::from_secs(60);
+/// How long a client may read nothing of what was sent to it.
+const UNREAD_FOR: Duration = Duration::from_secs(30);
 /// Room for the head of a request; what the API itself takes is less, and refused with a better answer.
 const MAX_HEAD: usize = 128 * 1024;
 /// A pause after a failed accept: it fails for want of file descriptors, and at once again.
@@ -29,13 +33,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves HTTP until `stop` is ready, then finishes the requests that have begun and returns.
 ///
-/// At most `connections` are open at once; who comes later waits in the listener's queue. The caller bounds how long he
-/// waits for the end: a client that does not read its answer can hold it up. Webhooks are delivered meanwhile, and at the
-/// end what is left of them.
+/// At most `connections` are open at once, and a few more for probes; a newcomer takes the place of one that waits. The caller
+/// bounds how long it waits for the end: a client that does not read its answer can hold it up. Webhooks are delivered
+/// meanwhile, and at the end what is left of them.
 pub async fn serve(
     listener: TcpListener,
     service: impl Into<Service>,
-    connections: usize,
+    connections: Connections,
     stop: impl Future<Output = ()> + Send,
 ) {
     let Service { router, api } = service.into();
@@ -44,64 +48,74 @@ pub async fn serve(
         stop.await;
         said.send_replace(true);
     };
+    let seats = Seats::new(connections);
+    if let Some(api) = &api {
+        // Served once: the seats of this listener are the ones that the metrics tell of.
+        let _ = api.seats.set(Arc::clone(&seats));
+    }
     let deliveries = async {
         if let Some(api) = api {
             webhooks::run(api, stopping).await;
         }
     };
-    tokio::join!(serve_patiently(listener, router, connections, stop, PATIENCE), deliveries);
+    tokio::join!(accept(listener, router, seats, stop, PATIENCE), deliveries);
 }
 
-async fn serve_patiently(
+async fn accept(
     listener: TcpListener,
     router: Router,
-    connections: usize,
+    seats: Arc<Seats>,
     stop: impl Future<Output = ()> + Send,
     patience: Duration,
 ) {
-    let connections = u32::try_from(connections).unwrap_or(u32::MAX).max(1);
-    let slots = Arc::new(Semaphore::new(connections as usize));
     let (draining, drain) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
+            let (stream, peer) = listener.accept().await?;
+            Ok::<_, std::io::Error>((stream, seats.enter(peer).await))
         };
         match tokio::select! { () = &mut stop => break, next = next => next } {
-            (Ok(slot), Ok((stream, _))) => {
-                let connection = converse(stream, router.clone(), drain.clone(), patience);
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+            Ok((stream, seat)) => {
+                tokio::spawn(converse(stream, router.clone(), Arc::new(seat), drain.clone(), patience));
             }
-            (_, Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "no HTTP connection can be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // The slots are never closed.
-            (Err(_), Ok(_)) => {}
         }
     }
     drop(listener);
     draining.send_replace(true);
-    // All slots are free once every connection has ended.
-    let _ = slots.acquire_many(connections).await;
+    seats.empty().await;
 }
 
-async fn converse(stream: TcpStream, router: Router, mut drain: watch::Receiver<bool>, patience: Duration) {
+/// One connection from its first octet to its last. Its seat is free when this ends.
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    seat: Arc<Seat>,
+    mut drain: watch::Receiver<bool>,
+    patience: Duration,
+) {
     // Answers are short and written whole; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
-    // Who reads nothing of an answer for so long is as good as gone; a stream has no other end for him.
-    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_FOR));
+    // Of a peer that is gone, the kernel learns nothing as long as nothing is sent.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(2 * UNREAD_FOR));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
-    let peer = stream.peer_addr().map_or(IpAddr::from([0; 4]), |peer| peer.ip());
-    let router = router.layer(Extension(Peer(peer)));
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
+    let (router, with) = (TowerToHyperService::new(router), Arc::clone(&seat));
+    let service = service_fn(move |request| {
+        let mut request: Request<hyper::body::Incoming> = request;
+        request.extensions_mut().insert(Peer(with.peer().ip()));
+        request.extensions_mut().insert(Arc::clone(&with));
+        router.call(request)
+    });
+    let stream = Stalling::new(stream, UNREAD_FOR);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
+        biased;
+        () = seat.evicted() => return,
         outcome = connection.as_mut() => outcome,
         () = async { drop(drain.wait_for(|draining| *draining).await) } => {
             connection.as_mut().graceful_shutdown();
@@ -124,6 +138,10 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
+    fn seats(most: usize) -> Arc<Seats> {
+        Seats::new(Connections { most, per_address: most })
+    }
+
     /// A server; dropping the sender stops it, the handle ends with it.
     async fn start(
         connections: usize,
@@ -135,7 +153,7 @@ mod tests {
         let router = Router::new().fallback(|| async { "answer" });
         let task = tokio::spawn(async move {
             let stop = async { drop(stop.await) };
-            serve_patiently(listener, router, connections, stop, patience).await;
+            accept(listener, router, seats(connections), stop, patience).await;
         });
         (address, sender, task)
     }
@@ -159,19 +177,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_above_the_limit_waits_for_a_place() {
+    async fn who_comes_above_the_limit_takes_the_place_of_one_that_waits() {
         let (address, _stop, _task) = start(1, PATIENCE).await;
         let mut first = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut first).await.contains("answer"));
         let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(REQUEST).await.unwrap();
-        // The first is still answered, and the second has to wait for it to go.
-        assert!(ask(&mut first).await.contains("answer"));
-        assert_eq!(second.try_read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-        drop(first);
-        let mut piece = [0; 15];
-        second.read_exact(&mut piece).await.unwrap();
-        assert_eq!(&piece, b"HTTP/1.1 200 OK");
+        assert!(ask(&mut second).await.contains("answer"));
+        assert_eq!(first.read_to_end(&mut Vec::new()).await.unwrap(), 0, "closed, for it said nothing");
+        assert!(ask(&mut second).await.contains("answer"));
     }
 
     #[tokio::test]

@@ -6,16 +6,17 @@
 //! dialogs. The order of checks is part of the contract, so `handle` does not leave it to a router: it is one
 //! function that reads from top to bottom. Whatever a client sends is bounded before it is kept.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use tokio::sync::Semaphore;
 
+use crate::config::Limits;
 use crate::directory::{Bearer, Directory};
 use crate::notifier::control::Control;
 
@@ -30,6 +31,7 @@ mod events;
 mod fields;
 mod flow;
 mod health;
+mod json;
 mod lamps;
 mod listen;
 mod listing;
@@ -39,15 +41,24 @@ mod presence;
 mod refusals;
 mod request;
 mod route;
+mod seats;
+mod share;
+mod stall;
+mod turns;
 mod webhooks;
 
 pub use listen::serve;
+pub use seats::Connections;
 pub use webhooks::{WebhookError, Webhooks};
 
-use envelope::Reply;
+use envelope::{Hold, Reply};
 use error::Fault;
+use presence::Command;
 use request::{Ask, Verb};
 use route::{Subject, Target};
+use seats::{Seat, Seats};
+use share::{Client, Shares};
+use turns::{Turns, aside};
 
 /// What the API stands on.
 #[derive(Clone)]
@@ -62,15 +73,25 @@ pub struct ApiState {
     pub ready: Arc<AtomicBool>,
     /// The name of this server in listings.
     pub node: String,
-    /// How many live streams there may be at once.
-    pub event_streams: usize,
+    /// How many live streams and listings there may be at once.
+    pub limits: Limits,
 }
 
 /// The state of all requests together.
 struct Api {
     state: ApiState,
-    /// Room for the bodies that are being received, in bytes.
-    bodies: Semaphore,
+    /// Room for the bodies that are being received (octets).
+    bodies: Arc<Shares>,
+    /// Room for answers that are held as a whole (octets).
+    answers: Arc<Shares>,
+    /// Places for listings that are being sent.
+    listings: Arc<Shares>,
+    /// Places for live streams.
+    streams: Arc<Shares>,
+    questions: Turns,
+    changes: Turns,
+    /// The connections, once the API is served.
+    seats: OnceLock<Arc<Seats>>,
     /// Who listens to the live streams.
     hub: events::Hub,
     /// Who is told without listening.
@@ -89,9 +110,20 @@ pub struct Service {
 impl Service {
     /// The API, and deliveries to these receivers for as long as it is served.
     pub fn new(state: ApiState, webhooks: Webhooks) -> Service {
-        let hub = events::Hub::new(state.event_streams, !webhooks.is_empty());
-        let bodies = Semaphore::new(body::MAX_TOGETHER);
-        let api = Arc::new(Api { state, hub, webhooks, bodies, held: refusals::Held::default() });
+        let accounts = state.directory.accounts().len();
+        let api = Arc::new(Api {
+            bodies: body::room(),
+            answers: flow::room(),
+            listings: listing::places(&state.limits),
+            streams: events::places(&state.limits),
+            questions: Turns::new(accounts, turns::QUESTIONS),
+            changes: Turns::new(accounts, turns::CHANGES),
+            seats: OnceLock::new(),
+            held: refusals::Held::default(),
+            hub: events::Hub::new(!webhooks.is_empty()),
+            webhooks,
+            state,
+        });
         Service { router: Router::new().fallback(answer).with_state(Arc::clone(&api)), api: Some(api) }
     }
 }
@@ -115,7 +147,46 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok(reply) => Ok(reply),
         Err(fault) => Err(refusals::settle(&api, &head, &ask, fault).await),
     };
-    envelope::response(&api.state, &ask, outcome).await
+    envelope::response(&api, &ask, outcome).await
+}
+
+/// The paths that are answered on a spare seat as well: those by which others see whether the server is well.
+const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Where a request came from.
+#[derive(Clone, Debug, Default)]
+struct Origin {
+    /// The seat of its connection; none where there is no real connection.
+    seat: Option<Arc<Seat>>,
+}
+
+impl Origin {
+    fn of(head: &Parts) -> Origin {
+        Origin { seat: head.extensions.get().cloned() }
+    }
+
+    /// The other end of the connection.
+    fn peer(&self) -> Option<SocketAddr> {
+        self.seat.as_ref().map(|seat| seat.peer())
+    }
+
+    /// Against whom the request counts.
+    fn client(&self, bearer: Bearer) -> Client {
+        Client { bearer, network: self.peer().map(|peer| peer.ip().into()) }
+    }
+
+    /// From now on the connection does not give way to others, until what comes back is dropped.
+    fn busy(&self) -> Option<seats::Busy> {
+        self.seat.as_ref().map(|seat| seat.busy())
+    }
+
+    /// [`Fault::NoRoom`] on a spare seat, unless the path is one that is always answered.
+    fn check_seat(&self, head: &Parts) -> Result<(), Fault> {
+        match self.seat.as_ref().and_then(|seat| seat.full()) {
+            Some(limit) if !ALWAYS_ANSWERED.contains(&head.uri.path()) => Err(Fault::NoRoom(limit)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The life of a request: each check in the order that clients of Kazoo know, then the work.
@@ -125,6 +196,8 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     request::well_formed(head)?;
     ask.read_query(head)?;
     ask.verb = Verb::known(head.method.as_str())?;
+    let origin = Origin::of(head);
+    origin.check_seat(head)?;
     if let Some(page) = dashboard::answer(head) {
         return Ok(Reply::File(page));
     }
@@ -139,9 +212,14 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     }
 
     // The token and the method may stand in the body, so it comes before them; what is wrong with it or with the token
-    // is told in its turn.
-    let body = body::receive(head, body, &api.bodies).await?;
-    let malformed = ask.read_body(head, &body);
+    // is told in its turn. Who has shown a token in the head gets room for it, anybody else for a small one.
+    let sender = match auth::by_head(head, ask, &api.state.directory) {
+        Some(bearer) => body::Sender::Known(origin.client(bearer), &api.bodies),
+        None => body::Sender::Unknown,
+    };
+    let body = body::receive(head, body, sender).await?;
+    ask.unread = body.unread;
+    let malformed = aside_if_large(&body, || ask.read_body(head, &body));
     drop(body);
     let caller = auth::identify(head, ask, &api.state.directory);
     ask.apply_tunnelled_verb()?;
@@ -153,8 +231,10 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
 
     let account = target.account(&api.state.directory)?;
     let bearer = caller?;
+    let client = origin.client(bearer);
+    ask.client = Some(client);
     if target == Target::Metrics {
-        return metrics::answer(api, bearer, head);
+        return aside(|| metrics::answer(api, bearer, head));
     }
     if target == Target::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
@@ -181,14 +261,37 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     malformed?;
 
     if let Target::Explained { subject, .. } = &target {
-        return match subject {
-            Subject::Events => events::begin(api, account, head, ask),
-            Subject::Refusals => refusals::list(&api.state, Some(account), ask),
-            _ => lamps::answer(&api.state, account, subject, ask),
-        };
+        if *subject == Subject::Events {
+            let hold = Hold { _share: api.streams.take(client, 1)?, _busy: origin.busy() };
+            return events::begin(api, account, head, ask, hold);
+        }
+        if *subject == Subject::Refusals {
+            return refusals::list(&api.state, Some(account), ask);
+        }
+        let turns = if ask.verb.reads() { &api.questions } else { &api.changes };
+        let _turn = turns.take(bearer).await;
+        let _busy = origin.busy();
+        return aside(|| lamps::answer(&api.state, account, subject, ask));
     }
 
     let place = presence::resolve(&api.state.directory, account, &target, ask)?;
-    let command = presence::validate(place, ask)?;
-    presence::execute(&api.state, account, command, ask)
+    match presence::validate(place, ask)? {
+        Command::List(what) => {
+            let hold = Hold { _share: api.listings.take(client, 1)?, _busy: origin.busy() };
+            Ok(Reply::Long(listing::Listing::new(&api.state, account, what), hold))
+        }
+        Command::Change { place, change } => {
+            let _turn = api.changes.take(bearer).await;
+            let _busy = origin.busy();
+            presence::execute(&api.state, account, place, change, ask)
+        }
+    }
+}
+
+/// From this size on (octets), reading a body takes a millisecond and more.
+const LARGE: usize = 256 * 1024;
+
+/// Reads a body, aside if that takes a while.
+fn aside_if_large<T>(body: &[u8], read: impl FnOnce() -> T) -> T {
+    if body.len() < LARGE { read() } else { aside(read) }
 }

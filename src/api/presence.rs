@@ -1,7 +1,5 @@
 //! The work itself: the listing, the reset, the set.
 
-use std::sync::Arc;
-
 use crate::directory::{AccountNo, Directory, Member};
 use crate::package;
 use crate::presence::canonical_user;
@@ -11,7 +9,7 @@ use super::ApiState;
 use super::envelope::{Data, Reply};
 use super::error::Fault;
 use super::fields::Field;
-use super::listing::{Listing, Only};
+use super::listing::{Only, What};
 use super::request::Ask;
 use super::route::{Scope, Target};
 
@@ -32,7 +30,7 @@ pub(super) enum Place {
 
 /// What is to be done.
 pub(super) enum Command {
-    List { only: Only, with_publications: bool },
+    List(What),
     Change { place: Place, change: Change },
 }
 
@@ -65,7 +63,7 @@ pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
             None => Only::All,
             Some(name) => package::by_name(name).map_or(Only::Nothing, Only::Package),
         };
-        return Ok(Command::List { only, with_publications: ask.query("include_presentity") == Some("true") });
+        return Ok(Command::List(What { only, with_publications: ask.query("include_presentity") == Some("true") }));
     }
     if let Place::Extension(name) = &place
         && canonical_user(name).is_none()
@@ -116,20 +114,14 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
     Fault::NotAllowed { field, allowed, value }
 }
 
-/// Does it.
-pub(super) fn execute(state: &ApiState, account: AccountNo, command: Command, ask: &Ask) -> Result<Reply, Fault> {
-    let data = match command {
-        Command::List { only, with_publications } => {
-            let (control, node) = (Arc::clone(&state.control), state.node.clone());
-            return Ok(Reply::Long(Listing { control, node, account, only, with_publications }));
-        }
-        Command::Change { place, change } => Data::Text(apply(state, account, place, change, ask)?),
-    };
-    Ok(Reply::Data(data))
-}
-
 /// Resets or sets, and says so in upstream's words.
-fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask: &Ask) -> Result<String, Fault> {
+pub(super) fn execute(
+    state: &ApiState,
+    account: AccountNo,
+    place: Place,
+    change: Change,
+    ask: &Ask,
+) -> Result<Reply, Fault> {
     let verb = match change {
         Change::Reset => "reset",
         Change::Set(_) => "set",
@@ -144,7 +136,7 @@ fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask
         Place::Everybody => (Vec::new(), String::new()),
     };
     if users.is_empty() {
-        return Ok(format!("nothing to {verb}"));
+        return Ok(Reply::Data(Data::Text(format!("nothing to {verb}"))));
     }
     // Whatever is logged of it names the request.
     let _span = tracing::info_span!("request", id = ask.id).entered();
@@ -155,5 +147,5 @@ fn apply(state: &ApiState, account: AccountNo, place: Place, change: Change, ask
     .map_err(Fault::Refused)?;
     let account = state.directory.account_id(account);
     tracing::info!(account, ?users, "presence {verb} by the API");
-    Ok(done)
+    Ok(Reply::Data(Data::Text(done)))
 }

@@ -19,6 +19,7 @@ use super::envelope::{Data, Page, Reply};
 use super::error::Fault;
 use super::lamps::page_size;
 use super::request::Ask;
+use super::share::Limit;
 use super::{Api, ApiState};
 
 /// Entries on a page, unless `page_size` says otherwise.
@@ -110,7 +111,7 @@ fn reason(fault: &Fault) -> Option<&'static str> {
     match fault {
         Fault::Unauthenticated { cause: None } | Fault::NotReady | Fault::NoSuperuser => None,
         Fault::WrongToken => Some("Wrong Token"),
-        Fault::Refused(Refusal::LimitReached { key, .. }) => Some(key),
+        Fault::Refused(Refusal::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
         other => Some(other.shape(false, false).message),
     }
 }

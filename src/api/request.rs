@@ -11,6 +11,7 @@ use crate::directory::Bearer;
 use super::cors;
 use super::error::Fault;
 use super::fields::{Envelope, Field};
+use super::share::Client;
 
 /// The longest request target; clients of this API need a few hundred bytes.
 const MAX_TARGET: usize = 8 * 1024;
@@ -80,6 +81,10 @@ pub(super) struct Ask {
     pub(super) pretty: bool,
     /// The request has headers of CORS.
     pub(super) cors: bool,
+    /// Its body was larger than what is read of a client that shows no token in the head.
+    pub(super) unread: bool,
+    /// Against whom it counts, once its token is known to be one.
+    pub(super) client: Option<Client>,
     query: Vec<(String, String)>,
     envelope: Envelope,
 }
@@ -96,6 +101,8 @@ impl Ask {
             jsonp: None,
             pretty: head.headers.get("x-pretty-print").is_some_and(|value| value == "true"),
             cors: cors::applies(&head.headers),
+            unread: false,
+            client: None,
             query: Vec::new(),
             envelope: Envelope::default(),
         }

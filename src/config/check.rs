@@ -275,6 +275,26 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
         )?,
         http_connections: count("http_connections", &raw.http_connections, default.http_connections)?,
         event_streams: count("event_streams", &raw.event_streams, default.event_streams)?,
+        http_connections_per_address: count(
+            "http_connections_per_address",
+            &raw.http_connections_per_address,
+            default.http_connections_per_address,
+        )?,
+        event_streams_per_account: count(
+            "event_streams_per_account",
+            &raw.event_streams_per_account,
+            default.event_streams_per_account,
+        )?,
+        event_streams_per_address: count(
+            "event_streams_per_address",
+            &raw.event_streams_per_address,
+            default.event_streams_per_address,
+        )?,
+        listings: count("listings", &raw.listings, default.listings)?,
+        listings_per_account: count("listings_per_account", &raw.listings_per_account, default.listings_per_account)?,
+        listings_per_address: count("listings_per_address", &raw.listings_per_address, default.listings_per_address)?,
+        traces: count("traces", &raw.traces, default.traces)?,
+        traces_per_account: count("traces_per_account", &raw.traces_per_account, default.traces_per_account)?,
     })
 }
 

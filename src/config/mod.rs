@@ -119,8 +119,24 @@ pub struct Limits {
     pub tcp_idle_seconds: u64,
     /// HTTP connections at once.
     pub http_connections: usize,
-    /// Of these, live streams of lamps.
+    /// Of these, from one address (IPv6: from one /64).
+    pub http_connections_per_address: usize,
+    /// Of the HTTP connections, live streams of lamps.
     pub event_streams: usize,
+    /// Of these, opened with tokens of one account.
+    pub event_streams_per_account: usize,
+    /// Of these, from one address (IPv6: from one /64).
+    pub event_streams_per_address: usize,
+    /// Long listings that are being sent at once.
+    pub listings: usize,
+    /// Of these, asked for with tokens of one account.
+    pub listings_per_account: usize,
+    /// Of these, from one address (IPv6: from one /64).
+    pub listings_per_address: usize,
+    /// Subscriptions that are traced, or whose trace is kept, at once.
+    pub traces: usize,
+    /// Of these, of one account.
+    pub traces_per_account: usize,
 }
 
 impl Default for Limits {
@@ -138,8 +154,18 @@ impl Default for Limits {
             tcp_connections_per_address: 2_000,
             // Longer than the default max_expires: a phone that only refreshes keeps its connection.
             tcp_idle_seconds: 3_900,
-            http_connections: 1_024,
-            event_streams: 512,
+            // Streams and listings, which cannot be closed for a newcomer, fit in with room to spare; so they do per address.
+            http_connections: 1_536,
+            http_connections_per_address: 1_024,
+            event_streams: 1_024,
+            event_streams_per_account: 512,
+            event_streams_per_address: 768,
+            listings: 128,
+            listings_per_account: 16,
+            listings_per_address: 64,
+            // Each message is searched for the tag of every traced subscription.
+            traces: 64,
+            traces_per_account: 16,
         }
     }
 }

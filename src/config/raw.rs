@@ -85,6 +85,14 @@ pub(super) struct Limits {
     pub(super) tcp_idle_seconds: Option<Spanned<i64>>,
     pub(super) http_connections: Option<Spanned<i64>>,
     pub(super) event_streams: Option<Spanned<i64>>,
+    pub(super) http_connections_per_address: Option<Spanned<i64>>,
+    pub(super) event_streams_per_account: Option<Spanned<i64>>,
+    pub(super) event_streams_per_address: Option<Spanned<i64>>,
+    pub(super) listings: Option<Spanned<i64>>,
+    pub(super) listings_per_account: Option<Spanned<i64>>,
+    pub(super) listings_per_address: Option<Spanned<i64>>,
+    pub(super) traces: Option<Spanned<i64>>,
+    pub(super) traces_per_account: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]

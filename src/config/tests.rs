@@ -227,6 +227,10 @@ fn expires_and_limits_stay_in_their_ranges() {
         ("limits.tcp_idle_seconds = -1", "limits.tcp_idle_seconds"),
         ("limits.http_connections = 100000001", "limits.http_connections"),
         ("limits.event_streams = 0", "limits.event_streams"),
+        ("limits.event_streams_per_account = 0", "limits.event_streams_per_account"),
+        ("limits.http_connections_per_address = 0", "limits.http_connections_per_address"),
+        ("limits.listings_per_address = -1", "limits.listings_per_address"),
+        ("limits.traces = 0", "limits.traces"),
         ("history.exchanges = -1", "history.exchanges"),
     ] {
         assert_eq!(refused(text).key, key, "{text}");

@@ -18,7 +18,7 @@ use tokens::Tokens;
 pub use crate::presence::AccountNo;
 
 /// Whom a token speaks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bearer {
     /// An account: sees itself and its descendants.
     Account(AccountNo),

@@ -1,64 +1,30 @@
 //! Listing, reset and set: what the API asks for (the trait [`super::control::Control`] without clock and sockets).
 
-use super::control::{LastNotify, Part, PublicationRecord, Refusal, SubscriptionRecord};
+use super::control::{LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
 use super::history::Cause;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
 use crate::presence::facts::CallState;
 use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::Publication;
 use crate::presence::subscription::{Answered, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::NameAddr;
 
-/// How many presentities a part of a listing looks at, at most ...
-const AT_ONCE: usize = 256;
-/// ... and how many records make a part; those of a presentity stay together.
-const ENOUGH: usize = 256;
-
 impl Notifier {
-    /// The subscriptions of an account from a user on, ordered by user: those of some presentities at a time.
-    pub fn subscriptions_from(
-        &self,
-        account: AccountNo,
-        package: Option<PackageId>,
-        from: &str,
-    ) -> Part<SubscriptionRecord> {
-        self.part(account, from, |presentity, state, records| {
-            let wanted = |s: &&Subscription| !s.ended && package.is_none_or(|id| id == s.package);
-            records.extend(state.watchers.iter().filter(wanted).map(|s| self.record(presentity, s)));
-        })
-    }
-
-    /// The same of the account as a whole: for what is known to be small.
+    /// Every subscription of an account: for what is known to be small.
     pub fn list_subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
-        whole(|from| self.subscriptions_from(account, package, from))
-    }
-
-    /// The next presentities of an account, until there is enough to tell of them. A presentity is never in two parts.
-    fn part<T>(
-        &self,
-        account: AccountNo,
-        from: &str,
-        mut tell: impl FnMut(&Presentity, &State, &mut Vec<T>),
-    ) -> Part<T> {
-        let (mut records, mut looked) = (Vec::new(), 0_usize);
-        let presentities = self.table.of_account_from(account, from, AT_ONCE);
-        for presentity in &presentities {
-            tell(presentity, &presentity.lock(), &mut records);
-            looked += 1;
-            if records.len() >= ENOUGH {
-                break;
-            }
+        let mut all = Vec::new();
+        for presentity in self.table.of_account(account) {
+            let state = presentity.lock();
+            let wanted = state.watchers.iter().filter(|s| !s.ended && package.is_none_or(|id| id == s.package));
+            all.extend(wanted.map(|s| self.subscription_record(&presentity, s)));
         }
-        // No user has a NUL in it, so this is the least that is greater.
-        let next =
-            presentities.get(looked.saturating_sub(1)).filter(|_| looked == AT_ONCE || looked < presentities.len());
-        let next = next.map(|last| format!("{}\0", last.aor.user));
-        Part { records, next }
+        all
     }
 
-    fn record(&self, presentity: &Presentity, s: &Subscription) -> SubscriptionRecord {
+    pub(super) fn subscription_record(&self, presentity: &Presentity, s: &Subscription) -> SubscriptionRecord {
         SubscriptionRecord {
             user: presentity.aor.user.to_string(),
             package: s.package,
@@ -72,28 +38,32 @@ impl Notifier {
         }
     }
 
-    /// The publications of an account from a user on, ordered by user: those of some presentities at a time.
-    pub fn publications_from(
-        &self,
-        account: AccountNo,
-        package: Option<PackageId>,
-        from: &str,
-    ) -> Part<PublicationRecord> {
-        self.part(account, from, |presentity, state, records| {
-            for publication in state.publications.iter().filter(|p| package.is_none_or(|id| id == p.package)) {
-                let format = package::get(publication.package);
-                let mut tail = String::new();
-                format.write_tail(&state.picture(&presentity.uri), &mut tail);
-                let body = format.body(0, &presentity.uri, &tail);
-                let (user, package) = (presentity.aor.user.to_string(), publication.package);
-                records.push(PublicationRecord { user, package, etag: publication.etag.to_string(), body });
-            }
-        })
+    /// Every publication of an account: for what is known to be small.
+    pub fn list_publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
+        let mut all = Vec::new();
+        for presentity in self.table.of_account(account) {
+            let state = presentity.lock();
+            let wanted = state.publications.iter().filter(|p| package.is_none_or(|id| id == p.package));
+            all.extend(wanted.map(|publication| self.publication_record(&presentity, &state, publication)));
+        }
+        all
     }
 
-    /// The same of the account as a whole: for what is known to be small.
-    pub fn list_publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
-        whole(|from| self.publications_from(account, package, from))
+    pub(super) fn publication_record(
+        &self,
+        presentity: &Presentity,
+        state: &State,
+        publication: &Publication,
+    ) -> PublicationRecord {
+        let format = package::get(publication.package);
+        let mut tail = String::new();
+        format.write_tail(&state.picture(&presentity.uri), &mut tail);
+        PublicationRecord {
+            user: presentity.aor.user.to_string(),
+            package: publication.package,
+            etag: publication.etag.to_string(),
+            body: format.body(0, &presentity.uri, &tail),
+        }
     }
 
     /// Removes all calls and the manual state of a presentity; each of its watchers is sent one fresh NOTIFY.
@@ -138,16 +108,6 @@ impl Notifier {
             false => Ok(()),
         }
     }
-}
-
-fn whole<T>(part: impl Fn(&str) -> Part<T>) -> Vec<T> {
-    let (mut all, mut from) = (Vec::new(), Some(String::new()));
-    while let Some(begin) = from {
-        let Part { records, next } = part(&begin);
-        all.extend(records);
-        from = next;
-    }
-    all
 }
 
 /// `user@realm` of a watcher as he wrote it, without scheme and parameters.

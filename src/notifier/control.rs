@@ -65,10 +65,20 @@ pub struct PublicationRecord {
 /// A part of a long list, which is told in parts so that nobody has to hold all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part<T> {
-    /// All about some presentities, ordered by user.
+    /// Ordered by user, event package and key (the Call-ID of a subscription, the entity-tag of a publication); of those that
+    /// are alike in all three, the youngest alone.
     pub records: Vec<T>,
     /// Where the next part begins; none after the last.
-    pub next: Option<String>,
+    pub next: Option<Position>,
+}
+
+/// Where a part of a long list begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// At the first user that is not before this one ...
+    pub user: String,
+    /// ... and if it is this one, behind the record of this event package and key.
+    pub behind: Option<(PackageId, String)>,
 }
 
 /// Why a change by the API was refused.
@@ -131,10 +141,15 @@ pub struct Vitals {
 
 /// The notifier as the API sees it. Every call is quick and may be made from any thread.
 pub trait Control: Explain {
-    /// Some subscriptions of an account, of one package or of all, ordered by user, beginning with `from`.
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord>;
-    /// Some publications of an account, of one package or of all, ordered by user, beginning with `from`.
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord>;
+    /// Some subscriptions of an account, of one package or of all; how many is bounded in number and octets.
+    fn subscriptions(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &Position,
+    ) -> Part<SubscriptionRecord>;
+    /// Some publications of an account, of one package or of all; how many is bounded in number and octets.
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord>;
     /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request` names
     /// who asked for it, in stories.
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal>;

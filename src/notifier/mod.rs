@@ -7,7 +7,7 @@
 //!
 //! Where to read: `receive` (where messages come in), `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `pace`, `fan_out`, `admin` (listing, reset, set), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
+//! `pace`, `fan_out`, `admin` (listing, reset, set), `parts` (long listings), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -51,6 +51,7 @@ pub mod names;
 mod notify;
 mod outbox;
 mod pace;
+mod parts;
 mod persist;
 mod publish;
 mod receive;

@@ -4,6 +4,7 @@
 //! dialog, which stands in every message of it, requests and answers of both sides alike, and is found nowhere else. What is
 //! kept is bounded in number, size and time; what proves who somebody is has been taken out before it is kept.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,18 +15,20 @@ use parking_lot::Mutex;
 use super::Notifier;
 use super::control::Refusal;
 use super::explain::story::{TraceStory, TracedMessage};
+use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
 use crate::sip::Transport;
 use crate::transport::{Destination, Packet, Source};
 
-/// The most traces at once, of all accounts together.
-const MOST: usize = 16;
 /// The most messages of one.
 const MOST_MESSAGES: usize = 200;
 /// The most octets of these together.
 const MOST_OCTETS: usize = 1024 * 1024;
+/// The most octets of all traces of all accounts together: a quarter of what the default of `limits.traces` could keep, as
+/// few of them are full. Beyond it the fullest trace gives up its oldest messages.
+const MOST_OCTETS_OF_ALL: usize = 16 * MOST_OCTETS;
 /// How long a trace can be read after it has ended (ms).
 const KEPT_FOR: u64 = 3_600_000;
 /// Header fields whose value proves something; none has a short form.
@@ -92,6 +95,7 @@ impl Trace {
                 text: without_secrets(&String::from_utf8_lossy(bytes)),
             });
         }
+        give_up_oldest(&mut traces);
         self.switch(now, &mut traces);
     }
 
@@ -101,15 +105,25 @@ impl Trace {
         self.on.store(traces.iter().any(|trace| now < trace.until), Ordering::Relaxed);
     }
 
-    /// Begins to trace a subscription, or begins anew.
-    fn begin(&self, now: Tick, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
+    /// Begins to trace a subscription, or begins anew. An account has so many traces and no more, whatever others have.
+    fn begin(&self, now: Tick, limits: &Limits, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
         let mut traces = self.traces.lock();
         traces.retain(|trace| trace.place != place);
-        if traces.len() >= MOST {
-            // One that has ended makes room for one that is needed now; one that runs does not.
-            let oldest = (0..traces.len()).filter(|n| traces[*n].until <= now).min_by_key(|n| traces[*n].until.0);
-            let full = Refusal::LimitReached { key: "subscriptions traced at once", limit: MOST };
-            traces.remove(oldest.ok_or(full)?);
+        let of = |traces: &[Traced], account| traces.iter().filter(|trace| trace.account == account).count();
+        let (mine, all) = (of(&traces, account), traces.len());
+        let full = match () {
+            () if mine >= limits.traces_per_account => Some(("limits.traces_per_account", limits.traces_per_account)),
+            () if all >= limits.traces => Some(("limits.traces", limits.traces)),
+            () => None,
+        };
+        if let Some((key, limit)) = full {
+            // One that has ended makes room for one that is needed now; one that runs does not. Where it is the whole that
+            // is full, it is one of the account that has the most.
+            let only_mine = mine >= limits.traces_per_account;
+            let has_ended = |trace: &Traced| trace.until <= now && (!only_mine || trace.account == account);
+            let rank = |n: &usize| (Reverse(of(&traces, traces[*n].account)), traces[*n].until.0);
+            let oldest = (0..traces.len()).filter(|n| has_ended(&traces[*n])).min_by_key(rank);
+            traces.remove(oldest.ok_or(Refusal::LimitReached { key, limit })?);
         }
         traces.push(Traced {
             account,
@@ -149,15 +163,30 @@ impl Trace {
     }
 }
 
+/// Gives up the oldest messages of the fullest trace until all together have room.
+fn give_up_oldest(traces: &mut [Traced]) {
+    let mut octets: usize = traces.iter().map(|trace| trace.octets).sum();
+    while octets > MOST_OCTETS_OF_ALL {
+        let Some(fullest) = traces.iter_mut().max_by_key(|trace| trace.octets) else { return };
+        octets -= fullest.give_up_oldest();
+    }
+}
+
 impl Traced {
     fn keep(&mut self, message: TracedMessage) {
         self.octets += message.text.len();
         self.messages.push_back(message);
         while self.messages.len() > MOST_MESSAGES || (self.octets > MOST_OCTETS && self.messages.len() > 1) {
-            let oldest = self.messages.pop_front().map_or(0, |message| message.text.len());
-            self.octets -= oldest;
-            self.displaced += 1;
+            self.give_up_oldest();
         }
+    }
+
+    /// How many octets that frees; there is a message.
+    fn give_up_oldest(&mut self) -> usize {
+        let oldest = self.messages.pop_front().map_or(0, |message| message.text.len());
+        self.octets -= oldest;
+        self.displaced += 1;
+        oldest
     }
 }
 
@@ -209,7 +238,7 @@ impl Notifier {
     /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
     pub fn trace(&self, now: Tick, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
         match self.with_subscription(account, id, |_, _, place| place) {
-            Some(place) => self.trace.begin(now, account, place, seconds).map(|()| true),
+            Some(place) => self.trace.begin(now, &self.settings.limits, account, place, seconds).map(|()| true),
             None => Ok(false),
         }
     }
@@ -257,7 +286,7 @@ mod tests {
     fn only_what_has_the_tag_is_kept_and_only_for_its_time() {
         let trace = Trace::default();
         trace.received(Tick(1), source(), &message(1, "before"));
-        trace.begin(Tick(1_000), A, place(1), 10).unwrap();
+        trace.begin(Tick(1_000), &Limits::default(), A, place(1), 10).unwrap();
         trace.received(Tick(1_001), source(), &message(1, "mine"));
         trace.received(Tick(1_002), source(), &message(2, "another's"));
         trace.received(Tick(11_000), source(), &message(1, "too late"));
@@ -270,9 +299,9 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_messages_and_the_oldest_traces_make_room() {
+    fn the_oldest_messages_make_room() {
         let trace = Trace::default();
-        trace.begin(Tick(0), A, place(0), 10).unwrap();
+        trace.begin(Tick(0), &Limits::default(), A, place(0), 10).unwrap();
         for n in 0..MOST_MESSAGES + 5 {
             trace.received(Tick(1), source(), &message(0, &n.to_string()));
         }
@@ -281,13 +310,51 @@ mod tests {
         assert!(story.messages[0].text.ends_with("\r\n\r\n5"));
         trace.received(Tick(2), source(), &message(0, &"x".repeat(2 * MOST_OCTETS)));
         assert_eq!(trace.read(Tick(2), A, place(0)).unwrap().messages.len(), 1, "one too large is shown alone");
-        for n in 1..MOST as u32 {
-            trace.begin(Tick(0), A, place(n), 10).unwrap();
+    }
+
+    #[test]
+    fn an_account_has_its_share_of_traces_and_the_oldest_that_has_ended_makes_room() {
+        let (trace, limits) = (Trace::default(), Limits { traces: 4, traces_per_account: 2, ..Limits::default() });
+        let begin = |now, account, n| trace.begin(Tick(now), &limits, AccountNo(account), place(n), 10);
+        let reached = |outcome: Result<(), Refusal>| match outcome {
+            Err(Refusal::LimitReached { key, .. }) => key,
+            other => panic!("{other:?}"),
+        };
+        begin(0, 0, 1).unwrap();
+        begin(5_000, 0, 2).unwrap();
+        assert_eq!(reached(begin(5_000, 0, 3)), "limits.traces_per_account");
+        begin(5_000, 0, 2).expect("begun anew");
+        begin(5_000, 1, 4).expect("another account has a share of its own");
+        begin(5_000, 2, 5).unwrap();
+        assert_eq!(reached(begin(5_000, 3, 6)), "limits.traces");
+        // The first has ended.
+        begin(10_000, 3, 6).unwrap();
+        assert!(trace.read(Tick(10_000), A, place(1)).is_none());
+        begin(15_000, 1, 7).expect("one of those that have ended goes");
+        begin(15_000, 1, 8).expect("of an account with as many as it may have, it is one of its own");
+        assert!(trace.read(Tick(15_000), AccountNo(1), place(4)).is_none());
+        assert!(trace.forget(Tick(15_000), AccountNo(1), place(8)));
+        assert!(!trace.forget(Tick(15_000), AccountNo(1), place(8)));
+    }
+
+    #[test]
+    fn all_traces_together_have_so_much_room_and_the_fullest_gives_up() {
+        let (trace, limits) = (Trace::default(), Limits::default());
+        trace.begin(Tick(0), &limits, AccountNo(1), place(99), 10).unwrap();
+        trace.received(Tick(1), source(), &message(99, "small"));
+        for account in 2..4 {
+            for n in 0..16 {
+                let place = account * 100 + n;
+                trace.begin(Tick(0), &limits, AccountNo(account), self::place(place), 10).unwrap();
+                for _ in 0..4 {
+                    trace.received(Tick(1), source(), &message(place, &"x".repeat(MOST_OCTETS / 4 - 200)));
+                }
+            }
         }
-        assert!(trace.begin(Tick(0), A, place(99), 10).is_err(), "all of them run");
-        trace.begin(Tick(0), A, place(3), 10).unwrap();
-        trace.begin(Tick(20_000), A, place(99), 10).unwrap();
-        assert!(trace.forget(Tick(20_000), A, place(99)) && !trace.forget(Tick(20_000), A, place(99)));
+        let octets: usize = trace.traces.lock().iter().map(|trace| trace.octets).sum();
+        assert!(octets <= MOST_OCTETS_OF_ALL, "{octets}");
+        let small = trace.read(Tick(1), AccountNo(1), place(99)).unwrap();
+        assert_eq!((small.messages.len(), small.displaced), (1, 0), "a small one keeps what it has");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
 use crate::journal::{Health, Journal};
-use crate::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use crate::notifier::control::{Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
 use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
@@ -64,11 +64,16 @@ impl Desk {
 }
 
 impl Control for Desk {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+    fn subscriptions(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &Position,
+    ) -> Part<SubscriptionRecord> {
         self.notifier.subscriptions_from(account, package, from)
     }
 
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
         self.notifier.publications_from(account, package, from)
     }
 

@@ -1,26 +1,31 @@
 //! The thread of the HTTP API.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use super::StartError;
-use crate::api::{self, Service};
+use crate::api::{self, Connections, Service};
 
 /// Threads of the HTTP runtime.
 const WORKERS: usize = 2;
 /// How long requests under way may take to finish when the server stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
+/// How many connections the kernel keeps for us until we get to them. Of more, it drops the first packet, and whoever it is
+/// tries again after a second; so that this does not happen to a probe, it is some tenths of a second's worth of a flood.
+const BACKLOG: u32 = 4_096;
+
 /// Starts the thread; its socket is bound when this returns.
 pub(super) fn spawn(
     address: SocketAddr,
     service: Service,
-    connections: usize,
+    connections: Connections,
     mut stopping: watch::Receiver<bool>,
     ending: Sender<()>,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -31,7 +36,7 @@ pub(super) fn spawn(
         .build()
         .map_err(StartError::Thread)?;
     let listener = runtime
-        .block_on(TcpListener::bind(address))
+        .block_on(async { listen(address) })
         .map_err(|source| StartError::Listen { what: format!("http://{address}"), source })?;
     let run = move || {
         runtime.block_on(async {
@@ -50,4 +55,12 @@ pub(super) fn spawn(
         drop(ending);
     };
     std::thread::Builder::new().name("http-main".into()).spawn(run).map_err(StartError::Thread)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else a restart would have to wait for the connections of before to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use crate::api::{ApiState, Service, WebhookError, Webhooks};
+use crate::api::{ApiState, Connections, Service, WebhookError, Webhooks};
 use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
@@ -185,10 +185,14 @@ impl Server {
             strict_compat: config.api.strict_compat,
             ready: doors.ready(),
             node: node_name(),
-            event_streams: config.limits.event_streams,
+            limits: config.limits.clone(),
         };
         let service = Service::new(state, webhooks);
-        threads.push(http::spawn(config.http.listen, service, config.limits.http_connections, stopping, ending)?);
+        let connections = Connections {
+            most: config.limits.http_connections,
+            per_address: config.limits.http_connections_per_address,
+        };
+        threads.push(http::spawn(config.http.listen, service, connections, stopping, ending)?);
         let mut addresses: Vec<_> = config.sip.listen.iter().map(|listen| format!("sip over {listen}")).collect();
         addresses.push(format!("http://{}", config.http.listen));
         Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal, tap })

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lamplighter::api::{self, ApiState};
-use lamplighter::config::Config;
+use lamplighter::api::{self, ApiState, Connections};
+use lamplighter::config::{Config, Limits};
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::notifier::control::{
-    Control, LastNotify, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, LastNotify, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
 };
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
@@ -89,24 +89,40 @@ pub(crate) struct Notes {
     pub(crate) full: AtomicBool,
 }
 
-/// The smallest part that there can be: the records of the first user that is not before `from`.
-fn of_one_user<T>(records: impl Iterator<Item = T>, user: impl Fn(&T) -> &String, from: &str) -> Part<T> {
-    let mut records: Vec<T> = records.filter(|record| user(record).as_str() >= from).collect();
-    let Some(first) = records.iter().map(&user).min().cloned() else { return Part { records, next: None } };
-    records.retain(|record| *user(record) == first);
-    Part { records, next: Some(format!("{first}\0")) }
+/// The smallest part that there can be: the first record behind a position. `key` is what orders them; of two with the same
+/// key, the one that comes later is the younger.
+fn one<T>(records: impl Iterator<Item = T>, key: impl Fn(&T) -> (&str, PackageId, &str), from: &Position) -> Part<T> {
+    let mut records: Vec<T> = records.collect();
+    let plain = |record: &T| {
+        let (user, package, key) = key(record);
+        (user.to_owned(), Some((package, key.to_owned())))
+    };
+    // Nothing is before the first record of a user.
+    let rank = |(user, behind): (String, Option<(PackageId, String)>)| (user, behind.map(|(p, key)| (p.0, key)));
+    let begin = rank((from.user.clone(), from.behind.clone()));
+    records.retain(|record| rank(plain(record)) > begin);
+    records.sort_by_key(|record| rank(plain(record)));
+    let Some(first) = records.first().map(&plain) else { return Part { records, next: None } };
+    records.retain(|record| plain(record) == first);
+    records.drain(..records.len() - 1);
+    Part { records, next: Some(Position { user: first.0, behind: first.1 }) }
 }
 
 impl Control for Notes {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+    fn subscriptions(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &Position,
+    ) -> Part<SubscriptionRecord> {
         let all = self.subscriptions.lock().unwrap();
         let mine = all.iter().filter(|(a, s)| *a == account && package.is_none_or(|p| p == s.package));
-        of_one_user(mine.map(|(_, s)| s.clone()), |s| &s.user, from)
+        one(mine.map(|(_, s)| s.clone()), |s| (&s.user, s.package, &s.call_id), from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
         let all = self.publications.lock().unwrap();
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
-        of_one_user(mine.map(|(_, p)| p.clone()), |p| &p.user, from)
+        one(mine.map(|(_, p)| p.clone()), |p| (&p.user, p.package, &p.etag), from)
     }
     fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
@@ -205,12 +221,13 @@ impl World {
             strict_compat,
             ready: ready.clone(),
             node: "pres1".into(),
-            event_streams: 4,
+            limits: Limits::default(),
         };
+        let connections = Connections { most: 64, per_address: 64 };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(api::serve(listener, api::router(state), 64, std::future::pending()));
+        runtime.spawn(api::serve(listener, api::router(state), connections, std::future::pending()));
         Self { notes, ready, directory, address, _runtime: runtime }
     }
 

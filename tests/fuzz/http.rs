@@ -17,8 +17,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
+use lamplighter::config::Limits;
 use lamplighter::directory::AccountNo;
-use lamplighter::notifier::control::{Control, Left, Part, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
+use lamplighter::notifier::control::{
+    Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+};
 use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
 use lamplighter::notifier::explain::story::{
@@ -90,10 +93,15 @@ impl Desk {
 }
 
 impl Control for Desk {
-    fn subscriptions(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<SubscriptionRecord> {
+    fn subscriptions(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &Position,
+    ) -> Part<SubscriptionRecord> {
         self.0.subscriptions_from(account, package, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &str) -> Part<PublicationRecord> {
+    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
         self.0.publications_from(account, package, from)
     }
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
@@ -217,7 +225,7 @@ fn asked(bytes: &[u8], control: Arc<Desk>, strict_compat: bool) -> usize {
     let ready = Arc::new(AtomicBool::new(true));
     let state =
         // A stream has no end, and here every answer is read to its end.
-        ApiState { directory: Arc::clone(&HOUSE.directory), control, strict_compat, ready, node: "pres1".into(), event_streams: 0 };
+        ApiState { directory: Arc::clone(&HOUSE.directory), control, strict_compat, ready, node: "pres1".into(), limits: Limits { event_streams: 0, ..Limits::default() } };
     let (answers, faults) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&answers), Arc::clone(&faults));
     let checked = middleware::from_fn(move |request: Request, next: middleware::Next| {

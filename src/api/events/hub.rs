@@ -36,7 +36,6 @@ pub(super) struct Said {
 pub(in crate::api) struct Hub {
     /// Tells the ids of this run from those of others.
     run: u64,
-    most: usize,
     /// The pump runs for others, whoever listens here.
     always: bool,
     state: Mutex<State>,
@@ -52,7 +51,6 @@ struct State {
     accounts: HashMap<AccountNo, Followed>,
     pumping: bool,
     dropped: u64,
-    refused: u64,
 }
 
 /// What a scrape shows of the live streams.
@@ -64,8 +62,6 @@ pub(in crate::api) struct Stats {
     pub(in crate::api) deepest: usize,
     /// Readers that were too slow.
     pub(in crate::api) dropped: u64,
-    /// Readers that were one too many.
-    pub(in crate::api) refused: u64,
 }
 
 #[derive(Debug)]
@@ -131,14 +127,10 @@ fn reset(id: &str, why: &str) -> String {
 }
 
 impl Hub {
-    /// For so many listeners at most; `always` if the pump does not end when there are none.
-    pub(in crate::api) fn new(most: usize, always: bool) -> Hub {
+    /// `always` if the pump does not end when nobody listens.
+    pub(in crate::api) fn new(always: bool) -> Hub {
         let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        Hub { run, most, always, state: Mutex::new(State { pumping: always, ..State::default() }) }
-    }
-
-    pub(super) fn most(&self) -> usize {
-        self.most
+        Hub { run, always, state: Mutex::new(State { pumping: always, ..State::default() }) }
     }
 
     fn id(&self, number: u64) -> String {
@@ -152,16 +144,12 @@ impl Hub {
         u64::from_str_radix(number, 16).ok()
     }
 
-    /// Joins those who listen to an account, from behind the event with the id `last` on. None if there are too many;
-    /// true if it is up to the caller to start the pump.
-    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> Option<(Listening, bool)> {
+    /// Joins those who listen to an account, from behind the event with the id `last` on. True if it is up to the caller
+    /// to start the pump. How many there may be is bounded by the caller, before.
+    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> (Listening, bool) {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.listeners.retain(|listener| !listener.pieces.is_closed());
-        if state.listeners.len() >= self.most {
-            state.refused += 1;
-            return None;
-        }
         let followed = state.accounts.entry(account).or_insert_with(|| {
             // Whatever was before, nobody has followed it: no id of it may be good any more.
             state.number += 1;
@@ -184,7 +172,7 @@ impl Hub {
         let slow = Arc::new(AtomicBool::new(false));
         state.listeners.push(Listener { account, pieces, slow: Arc::clone(&slow) });
         let start = !std::mem::replace(&mut state.pumping, true);
-        Some((Listening { first: Some(first.into()), pieces: receiver, slow, over: false }, start))
+        (Listening { first: Some(first.into()), pieces: receiver, slow, over: false }, start)
     }
 
     /// Numbers for metrics.
@@ -195,7 +183,7 @@ impl Hub {
             let waiting = listener.pieces.max_capacity() - listener.pieces.capacity();
             (count + 1, waiting.max(deepest))
         });
-        Stats { listeners, deepest, dropped: state.dropped, refused: state.refused }
+        Stats { listeners, deepest, dropped: state.dropped }
     }
 
     /// Whether events of an account are wanted, by somebody or by who may come back.
@@ -324,14 +312,10 @@ mod tests {
 
     #[test]
     fn everybody_hears_of_his_own_account_only() {
-        let hub = Hub::new(2, false);
-        let (mut a, start) = hub.join(A, None).unwrap();
-        let (mut b, again) = hub.join(B, None).unwrap();
-        assert_eq!(
-            (start, again, hub.join(A, None).is_none()),
-            (true, false, true),
-            "one pump, and two listeners at most"
-        );
+        let hub = Hub::new(false);
+        let (mut a, start) = hub.join(A, None);
+        let (mut b, again) = hub.join(B, None);
+        assert_eq!((start, again), (true, false), "one pump");
         hub.say(vec![lamp(A, 1), lamp(B, 2), lamp(A, 3)]);
         let (text, over) = read(&mut a);
         assert!(text.contains("event: hello\n") && text.contains("{\"n\":1}") && text.contains("{\"n\":3}"), "{text}");
@@ -341,42 +325,42 @@ mod tests {
 
     #[test]
     fn who_comes_back_in_time_misses_nothing() {
-        let hub = Hub::new(2, false);
-        let (mut one, _) = hub.join(A, None).unwrap();
+        let hub = Hub::new(false);
+        let (mut one, _) = hub.join(A, None);
         hub.say(vec![lamp(A, 1)]);
         let id = last_id(&read(&mut one).0);
         drop(one);
         hub.say(vec![lamp(A, 2), lamp(B, 3)]);
-        let (mut two, _) = hub.join(A, Some(&id)).unwrap();
+        let (mut two, _) = hub.join(A, Some(&id));
         let text = read(&mut two).0;
         assert!(text.contains("event: resumed") && text.contains("{\"n\":2}"), "{text}");
         assert!(!text.contains("{\"n\":1}") && !text.contains("{\"n\":3}"), "{text}");
         let stale = [format!("{:x}-1", hub.run + 1), "nonsense".into(), format!("{:x}-ffff", hub.run), String::new()];
         for id in stale {
-            drop(std::mem::replace(&mut two, hub.join(A, Some(&id)).unwrap().0));
+            drop(std::mem::replace(&mut two, hub.join(A, Some(&id)).0));
             assert!(read(&mut two).0.contains("event: reset"), "{id}");
         }
     }
 
     #[test]
     fn what_was_displaced_or_not_followed_is_told_by_a_reset() {
-        let hub = Hub::new(3, false);
-        let (mut one, _) = hub.join(A, None).unwrap();
+        let hub = Hub::new(false);
+        let (mut one, _) = hub.join(A, None);
         let id = last_id(&read(&mut one).0);
         for n in 0..=KEPT {
             hub.say(vec![lamp(A, n)]);
             read(&mut one);
         }
-        assert!(read(&mut hub.join(A, Some(&id)).unwrap().0).0.contains("event: reset"));
-        let (mut b, _) = hub.join(B, Some(&id)).unwrap();
+        assert!(read(&mut hub.join(A, Some(&id)).0).0.contains("event: reset"));
+        let (mut b, _) = hub.join(B, Some(&id));
         assert!(read(&mut b).0.contains("event: reset"), "an id of another account's stream");
     }
 
     #[test]
     fn who_reads_too_slowly_is_dropped_and_told_so() {
-        let hub = Hub::new(2, false);
-        let (mut slow, _) = hub.join(A, None).unwrap();
-        let (mut quick, _) = hub.join(A, None).unwrap();
+        let hub = Hub::new(false);
+        let (mut slow, _) = hub.join(A, None);
+        let (mut quick, _) = hub.join(A, None);
         for n in 0..=QUEUE {
             hub.say(vec![lamp(A, n)]);
             assert!(!read(&mut quick).1);

@@ -16,12 +16,13 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::envelope::Reply;
+use super::envelope::{Hold, Reply};
 use super::error::Fault;
 use super::request::Ask;
+use super::share::{self, Limit, Shares};
 use super::{Api, ApiState, lamps};
+use crate::config::Limits;
 use crate::directory::AccountNo;
-use crate::notifier::control::Refusal;
 use crate::notifier::events::Changed;
 use crate::notifier::explain::story::{Lamp, WatcherRow};
 use crate::sip::uri::{Uri, percent_decode};
@@ -67,18 +68,26 @@ struct Subscribed<'a> {
     gone: bool,
 }
 
-/// Begins a stream.
-pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask) -> Result<Reply, Fault> {
+/// The places for live streams.
+pub(super) fn places(limits: &Limits) -> Arc<Shares> {
+    Shares::new(share::Limits {
+        all: Limit { key: "limits.event_streams", most: limits.event_streams },
+        account: Limit { key: "limits.event_streams_per_account", most: limits.event_streams_per_account },
+        address: Limit { key: "limits.event_streams_per_address", most: limits.event_streams_per_address },
+    })
+}
+
+/// Begins a stream, which takes up its place until it ends.
+pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask, hold: Hold) -> Result<Reply, Fault> {
     let header = head.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let last = header.or_else(|| ask.query("last_event_id"));
-    let full = Fault::Refused(Refusal::LimitReached { key: "limits.event_streams", limit: api.hub.most() });
-    let (listening, start) = api.hub.join(account, last).ok_or(full)?;
+    let (listening, start) = api.hub.join(account, last);
     if start {
         // Before the answer: what changes from now on is heard of.
         api.state.control.listen(true);
         tokio::spawn(pump(Arc::clone(api)));
     }
-    Ok(Reply::Stream(Body::new(Stream(listening))))
+    Ok(Reply::Stream(Body::new(Stream { listening, _hold: hold })))
 }
 
 /// Hands on what changes, for as long as somebody listens; with webhooks, for ever.
@@ -165,13 +174,16 @@ pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
 }
 
 /// The body of an answer that goes on for as long as both sides like.
-struct Stream(Listening);
+struct Stream {
+    listening: Listening,
+    _hold: Hold,
+}
 
 impl HttpBody for Stream {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+        self.listening.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use crate::api::events;
+use crate::api::seats;
 use crate::api::webhooks::{self, Fares};
 use crate::capture;
 use crate::journal;
@@ -74,14 +75,45 @@ pub(super) fn names(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
     })
 }
 
-pub(super) fn events(page: &mut Page<'_>, stats: &events::Stats) -> fmt::Result {
+pub(super) fn events(page: &mut Page<'_>, stats: &events::Stats, refused: u64) -> fmt::Result {
     page.gauge("event_streams", "Live streams that somebody reads", None, stats.listeners as f64)?;
     let deepest = "Pieces that wait for the reader of a live stream for whom most do";
     page.gauge("event_stream_queue_pieces", deepest, None, stats.deepest as f64)?;
     let dropped = "Live streams ended because their reader was too slow";
     page.counter("event_streams_dropped", dropped, None, stats.dropped)?;
-    let refused = "Live streams refused because there were too many";
-    page.counter("event_streams_refused", refused, None, stats.refused)
+    let too_many = "Live streams refused because there were too many";
+    page.counter("event_streams_refused", too_many, None, refused)
+}
+
+/// How the API itself fares.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Http {
+    pub(super) connections: seats::Stats,
+    pub(super) body_octets: usize,
+    pub(super) answer_octets: usize,
+    pub(super) listings: usize,
+    /// Refusals by the limit that was reached.
+    pub(super) refused: Vec<(&'static str, u64)>,
+}
+
+/// The API itself.
+pub(super) fn http(page: &mut Page<'_>, http: &Http) -> fmt::Result {
+    let seats::Stats { open, waiting, gave_way, spared } = http.connections;
+    page.gauge("http_connections", "Open HTTP connections", None, open as f64)?;
+    let without = "Of these, those that wait for a request or for the rest of one";
+    page.gauge("http_connections_waiting", without, None, waiting as f64)?;
+    let closed = "HTTP connections that waited, and were closed so that a new one got in";
+    page.counter("http_connections_gave_way", closed, None, gave_way)?;
+    let spare = "HTTP connections that came when all others were busy, on which only probes and metrics are answered";
+    page.counter("http_connections_spare", spare, None, spared)?;
+    page.gauge("http_bodies", "Octets of bodies that are being received", BYTES, http.body_octets as f64)?;
+    let unread = "Octets of long answers that their clients have not read yet, but for listings";
+    page.gauge("http_answers", unread, BYTES, http.answer_octets as f64)?;
+    page.gauge("http_listings", "Listings that are being sent", None, http.listings as f64)?;
+    let refused = "Requests of the API refused for want of room, by the limit that was reached";
+    page.counters("http_refused", refused, None, |each| {
+        http.refused.iter().try_for_each(|(limit, count)| each(&[("limit", limit)], *count))
+    })
 }
 
 pub(super) fn journal(page: &mut Page<'_>, stats: &journal::Stats) -> fmt::Result {

@@ -22,6 +22,7 @@ use super::envelope::Reply;
 use super::error::Fault;
 use super::events;
 use super::webhooks::Fares;
+use io::Http;
 use page::Page;
 
 mod io;
@@ -37,7 +38,7 @@ pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, F
     if bearer != Bearer::Superuser {
         return Err(Fault::Forbidden);
     }
-    let written = write(api.state.control.vitals(), api.hub.stats(), api.webhooks.fares());
+    let written = write(Scrape::of(api));
     let wanted = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (kind, written) = match wanted.contains("application/openmetrics-text") {
         true => (OPEN, written),
@@ -49,10 +50,10 @@ pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, F
     Ok(Reply::File(response))
 }
 
-fn write(vitals: Vitals, streams: events::Stats, webhooks: Fares) -> String {
+fn write(scrape: Scrape) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Process(vitals.up_since_ms)));
-    registry.sub_registry_with_prefix("lamplighter").register_collector(Box::new(Scrape(vitals, streams, webhooks)));
+    registry.register_collector(Box::new(Process(scrape.vitals.up_since_ms)));
+    registry.sub_registry_with_prefix("lamplighter").register_collector(Box::new(scrape));
     let mut written = String::with_capacity(32 * 1024);
     // Writing to a String cannot fail.
     let _ = text::encode(&mut written, &registry);
@@ -78,11 +79,31 @@ fn classic(open: &str) -> String {
 
 /// The numbers of one moment.
 #[derive(Debug)]
-struct Scrape(Vitals, events::Stats, Fares);
+struct Scrape {
+    vitals: Vitals,
+    streams: events::Stats,
+    webhooks: Fares,
+    http: Http,
+}
+
+impl Scrape {
+    fn of(api: &Api) -> Scrape {
+        let pools = [&api.bodies, &api.answers, &api.listings, &api.streams];
+        let http = Http {
+            connections: api.seats.get().map(|seats| seats.stats()).unwrap_or_default(),
+            body_octets: api.bodies.held(),
+            answer_octets: api.answers.held(),
+            listings: api.listings.held(),
+            refused: pools.into_iter().flat_map(|shares| shares.refused()).collect(),
+        };
+        let (vitals, streams) = (api.state.control.vitals(), api.hub.stats());
+        Scrape { vitals, streams, webhooks: api.webhooks.fares(), http }
+    }
+}
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Scrape(vitals, streams, webhooks) = self;
+        let Scrape { vitals, streams, webhooks, http } = self;
         let page = &mut Page(encoder);
         page.gauges("build_info", "What is running", None, |family| {
             family(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)
@@ -90,7 +111,9 @@ impl Collector for Scrape {
         lamps::write(page, &vitals.numbers)?;
         io::sockets(page, &vitals.transport)?;
         io::names(page, vitals)?;
-        io::events(page, streams)?;
+        let is_of_stream = |(limit, _): &&(&str, u64)| limit.starts_with("limits.event_streams");
+        io::events(page, streams, http.refused.iter().filter(is_of_stream).map(|(_, count)| count).sum())?;
+        io::http(page, http)?;
         if webhooks.receivers > 0 {
             io::webhooks(page, webhooks)?;
         }

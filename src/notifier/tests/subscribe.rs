@@ -1,6 +1,7 @@
 //! SUBSCRIBE: new, refresh, end, fetch, expiry, and what is refused.
 
 use super::*;
+use crate::notifier::control::{Position, SubscriptionRecord};
 
 #[test]
 fn the_200_goes_first_and_the_full_state_follows_it_at_once() {
@@ -87,21 +88,70 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
     assert!(office.is_empty());
 }
 
-#[test]
-fn a_long_listing_comes_in_parts_of_whole_presentities() {
-    // kazoo 55
-    let mut office = Office::new();
-    let phones: Vec<_> =
-        (0..700).map(|i| office.watcher(&format!("a{i}"), &format!("{}@acme.test", 1000 + i / 2), 600)).collect();
-    let (mut users, mut from, mut parts) = (Vec::new(), Some(String::new()), 0);
+/// All parts of the listing of an account.
+fn parts(office: &Office) -> Vec<Vec<SubscriptionRecord>> {
+    let (mut parts, mut from) = (Vec::new(), Some(Position::default()));
     while let Some(begin) = from {
         let part = office.notifier.subscriptions_from(ACME, None, &begin);
-        assert!(part.records.len() < 300, "{}", part.records.len());
-        users.extend(part.records.into_iter().map(|record| record.user));
-        (from, parts) = (part.next, parts + 1);
+        assert!(part.next.as_ref() != Some(&begin), "it goes on");
+        parts.push(part.records);
+        from = part.next;
     }
-    let expected: Vec<_> = (0..phones.len()).map(|i| (1000 + i / 2).to_string()).collect();
-    assert_eq!((users, parts), (expected, 3));
+    parts
+}
+
+#[test]
+fn a_long_listing_comes_in_parts_bounded_in_number() {
+    // kazoo 55
+    let mut office = Office::new();
+    for i in 0..700 {
+        office.watcher(&format!("a{i:03}"), &format!("{}@acme.test", 1000 + i / 400), 600);
+    }
+    let parts = parts(&office);
+    assert!(parts.iter().all(|part| part.len() <= 256), "{:?}", parts.iter().map(Vec::len).collect::<Vec<_>>());
+    let listed: Vec<_> = parts.iter().flatten().map(|record| (record.user.clone(), record.call_id.clone())).collect();
+    let mut expected: Vec<_> = office
+        .notifier
+        .list_subscriptions(ACME, None)
+        .into_iter()
+        .map(|record| (record.user, record.call_id))
+        .collect();
+    expected.sort();
+    assert_eq!((listed.len(), &listed), (700, &expected), "each once, ordered, and none of the four hundred is lost");
+}
+
+#[test]
+fn of_two_dialogs_with_one_call_id_the_younger_is_listed() {
+    // kazoo 6
+    let mut office = Office::new();
+    let one = office.watcher("a", "1001@acme.test", 600);
+    office.pass(5_000);
+    let mut two = Phone::new("b", "1001@acme.test");
+    two.call_id = one.call_id.clone();
+    office.settle_in(&mut two, 900);
+    let parts = parts(&office);
+    assert_eq!(parts.iter().flatten().map(|record| record.expires).collect::<Vec<_>>(), [900]);
+    assert_eq!(office.notifier.list_subscriptions(ACME, None).len(), 2);
+}
+
+#[test]
+fn a_part_of_a_listing_is_bounded_in_octets() {
+    // F12 b: many watch one extension, and the last NOTIFY of each was long.
+    let mut office = Office::new();
+    let phones: Vec<_> = (0..100).map(|i| office.watcher(&format!("a{i:03}"), "1001@acme.test", 600)).collect();
+    let calls: Vec<_> = (0..60).map(|n| (format!("{n}-{}", "x".repeat(200)), "confirmed")).collect();
+    let calls: Vec<_> = calls.iter().map(|(id, state)| (id.as_str(), *state)).collect();
+    office.report(&mut Publisher::new("1001@acme.test"), &calls);
+    for phone in &phones {
+        office.accept(phone);
+    }
+    let parts = parts(&office);
+    let octets = |part: &Vec<SubscriptionRecord>| {
+        part.iter().map(|record| record.last.as_ref().map_or(0, |last| last.body.len())).sum::<usize>()
+    };
+    assert_eq!(parts.iter().flatten().count(), 100);
+    let (all, most) = (parts.iter().map(octets).sum::<usize>(), parts.iter().map(octets).max().unwrap());
+    assert!(all > 1_500_000 && most < 300_000, "{all} octets, {most} at a time");
 }
 
 #[test]

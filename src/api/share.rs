@@ -1,0 +1,198 @@
+//! Shares: how much of something scarce all clients together, one account, and one address may hold at a time.
+//!
+//! One pool for all is one client's to use up. So each pool has three limits, and what is taken from it counts against all
+//! three: the whole, the account of the token, the address of the client. It is given back when it is dropped.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::error::Fault;
+use crate::directory::Bearer;
+use crate::transport::limited_as;
+
+/// The addresses that count as one: an IPv4 address, or a /64 of IPv6, which is what one subscriber is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Network(IpAddr);
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self(limited_as(address))
+    }
+}
+
+/// Against whom something counts. Where the address is not known, only the account and the whole count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) bearer: Bearer,
+    pub(super) network: Option<Network>,
+}
+
+/// A limit, with the key of the configuration or the words that name it in a refusal and in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) key: &'static str,
+    pub(super) most: usize,
+}
+
+/// The limits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) all: Limit,
+    pub(super) account: Limit,
+    pub(super) address: Limit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Account(Bearer),
+    Address(Network),
+}
+
+/// A pool with its limits, and who holds how much of it.
+#[derive(Debug)]
+pub(super) struct Shares {
+    limits: Limits,
+    held: Mutex<Held>,
+    /// Refusals by the limit that was reached: of all, of an account, of an address.
+    refused: [AtomicU64; 3],
+}
+
+/// Holders are removed when they hold nothing, so there are never more of them than twice what is held.
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    by: HashMap<Holder, usize>,
+}
+
+impl Shares {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, held: Mutex::default(), refused: Default::default() })
+    }
+
+    /// Takes `amount` for a client; [`Fault::NoRoom`] names the limit that is in the way.
+    pub(super) fn take(self: &Arc<Self>, client: Client, amount: usize) -> Result<Share, Fault> {
+        let mut share = Share { shares: Arc::clone(self), client, amount: 0 };
+        share.grow(amount).map(|()| share)
+    }
+
+    /// How much is held in all.
+    pub(super) fn held(&self) -> usize {
+        self.held.lock().all
+    }
+
+    /// How often each limit was in the way.
+    pub(super) fn refused(&self) -> [(&'static str, u64); 3] {
+        let limits = [self.limits.all, self.limits.account, self.limits.address];
+        std::array::from_fn(|n| (limits[n].key, self.refused[n].load(Ordering::Relaxed)))
+    }
+}
+
+/// What a client has taken.
+#[derive(Debug)]
+pub(super) struct Share {
+    shares: Arc<Shares>,
+    client: Client,
+    amount: usize,
+}
+
+impl Share {
+    /// Takes so much more.
+    pub(super) fn grow(&mut self, more: usize) -> Result<(), Fault> {
+        let Shares { limits, held, refused } = &*self.shares;
+        let mut held = held.lock();
+        let of = |held: &Held, holder| held.by.get(&holder).copied().unwrap_or_default();
+        let counts = [
+            (limits.all, held.all),
+            (limits.account, of(&held, Holder::Account(self.client.bearer))),
+            (limits.address, self.client.network.map_or(0, |network| of(&held, Holder::Address(network)))),
+        ];
+        if let Some(n) = counts.iter().position(|(limit, count)| count.saturating_add(more) > limit.most) {
+            refused[n].fetch_add(1, Ordering::Relaxed);
+            return Err(Fault::NoRoom(counts[n].0));
+        }
+        held.all += more;
+        for holder in self.client.holders() {
+            *held.by.entry(holder).or_default() += more;
+        }
+        self.amount += more;
+        Ok(())
+    }
+}
+
+impl Client {
+    fn holders(self) -> impl Iterator<Item = Holder> {
+        [Some(Holder::Account(self.bearer)), self.network.map(Holder::Address)].into_iter().flatten()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.shares.held.lock();
+        held.all = held.all.saturating_sub(self.amount);
+        for holder in self.client.holders() {
+            if let Some(count) = held.by.get_mut(&holder) {
+                *count = count.saturating_sub(self.amount);
+                if *count == 0 {
+                    held.by.remove(&holder);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::directory::AccountNo;
+
+    fn pool(all: usize, account: usize, address: usize) -> Arc<Shares> {
+        let limit = |key, most| Limit { key, most };
+        Shares::new(Limits {
+            all: limit("all", all),
+            account: limit("account", account),
+            address: limit("address", address),
+        })
+    }
+
+    pub(in crate::api) fn client(account: u32, address: &str) -> Client {
+        let network = Some(address.parse::<IpAddr>().unwrap().into());
+        Client { bearer: Bearer::Account(AccountNo(account)), network }
+    }
+
+    fn refused_by(pool: &Arc<Shares>, client: Client, amount: usize) -> Option<&'static str> {
+        match pool.take(client, amount) {
+            Err(Fault::NoRoom(limit)) => Some(limit.key),
+            Ok(_) => None,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_takes_more_than_a_share_and_what_is_dropped_is_there_again() {
+        let pool = pool(100, 50, 70);
+        let one = pool.take(client(1, "192.0.2.1"), 50).unwrap();
+        assert_eq!(refused_by(&pool, client(1, "192.0.2.2"), 1), Some("account"));
+        let mut two = pool.take(client(2, "192.0.2.1"), 10).unwrap();
+        assert_eq!(refused_by(&pool, client(3, "192.0.2.1"), 11), Some("address"));
+        assert!(two.grow(10).is_ok() && two.grow(1).is_err());
+        assert_eq!(refused_by(&pool, client(3, "192.0.2.3"), 31), Some("all"));
+        drop(one);
+        assert_eq!((pool.held(), refused_by(&pool, client(1, "192.0.2.1"), 50)), (20, None));
+        drop(two);
+        assert!(pool.held() == 0 && pool.held.lock().by.is_empty(), "nothing is left of those who hold nothing");
+        assert_eq!(pool.refused(), [("all", 1), ("account", 1), ("address", 2)]);
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_address_and_so_is_ipv4_within_ipv6() {
+        let network = |text: &str| Network::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1:2:3"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+}
