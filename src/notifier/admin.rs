@@ -72,6 +72,7 @@ impl Notifier {
         self.contained(now, out, |out| {
             self.table.with(&aor, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
+                self.begin_state_change(presentity, state, out);
                 state.reset();
                 self.watch_calls(now, presentity, state);
                 self.compose(presentity, state, true);
@@ -98,6 +99,7 @@ impl Notifier {
         self.contained(now, out, |out| {
             let made = self.table.obtain(&aor, realm, None, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
+                self.begin_state_change(presentity, state, out);
                 state.manual = (manual != CallState::Terminated).then_some(manual);
                 self.spread_news(now, presentity, state, Cause::Set, out);
             });

@@ -1,11 +1,13 @@
 //! What the passing of time does.
 
+use std::collections::BTreeSet;
+
 use super::history::Cause;
 use super::wheel::{Entry, Watch};
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::publication::PublicationNo;
+use crate::presence::publication::{Publication, PublicationNo, REMOVED_LASTS, Removed};
 use crate::presence::subscription::Delivery;
 
 impl Notifier {
@@ -23,7 +25,7 @@ impl Notifier {
     /// Has the calls looked at in time: one may ring for too long, and for the sake of ended ones alone an idle
     /// presentity stays.
     pub(super) fn watch_calls(&self, now: Tick, presentity: &Presentity, state: &mut State) {
-        let deadline = state.calls.next_deadline();
+        let deadline = state.next_deadline();
         // A second late harms nobody here, and spares most changes of a call the way to the timers.
         if let (Some(at), Some(deadline)) = (state.calls_timer, deadline)
             && at <= deadline.after(1_000)
@@ -42,7 +44,7 @@ impl Notifier {
         }
         state.calls_timer = None;
         // Forgetting what has ended is news to nobody, and then nobody is told.
-        state.calls.pass_time(now);
+        state.pass_time(now);
         self.spread_news(now, presentity, state, Cause::CallLapsed, out);
     }
 
@@ -93,6 +95,14 @@ impl Notifier {
             return;
         }
         tracing::debug!(presentity = &*presentity.uri, etag = %publication.etag, "publication expired");
+        // A brief one may be gone while its publisher still repeats the request, for want of an answer.
+        let Publication { etag, requests, granted, expires_at, .. } = *publication;
+        let asked_at = Tick(expires_at.0.saturating_sub(u64::from(granted) * 1_000));
+        let removed = |request| Removed { request, answered: etag, granted, until: asked_at.after(REMOVED_LASTS) };
+        if self.settings.journal && removed(requests.latest).until > now {
+            let requests = BTreeSet::from([requests.first, requests.latest]);
+            requests.into_iter().for_each(|request| state.remember_removed(removed(request)));
+        }
         self.forget_publication(presentity, state, number);
         self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
     }

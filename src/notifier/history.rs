@@ -44,6 +44,8 @@ pub enum Cause {
     Set,
     /// Reset by hand.
     Reset,
+    /// Put back to what it was, because the journal has refused a change.
+    RolledBack,
 }
 
 /// What was noted.

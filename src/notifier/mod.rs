@@ -7,17 +7,19 @@
 //!
 //! Where to read: `receive` (where messages come in), `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
 //! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `pace`, `fan_out`, `admin` (listing, reset, set), `parts` (long listings), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
+//! `rollback` (what becomes of a change that the journal refuses), `pace`, `fan_out`, `admin` (listing, reset, set), `parts` (long listings), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
 use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
 use crate::directory::Directory;
+use crate::journal::Acceptance;
 use crate::package;
 use crate::per_thread::Apart;
 use crate::presence::Tick;
@@ -56,7 +58,9 @@ mod persist;
 mod publish;
 mod receive;
 pub mod refusals;
+mod repetition;
 mod request;
+mod rollback;
 pub mod route;
 mod subscribe;
 pub mod tally;
@@ -68,6 +72,7 @@ mod write;
 
 pub use outbox::{Outbox, Pool, Promise};
 pub use persist::Restored;
+pub use rollback::Change;
 pub use route::Routing;
 pub use write::LargeNotifies;
 
@@ -130,8 +135,8 @@ pub struct Notifier {
     wheel: wheel::Wheel,
     /// Counts whatever needs a number of its own: publications, nonces.
     counter: Apart<AtomicU64>,
-    /// False while the journal cannot keep anything: then nothing new is taken on.
-    keeping: AtomicBool,
+    /// Whether the journal accepts changes (an [`Acceptance`]).
+    acceptance: AtomicU8,
     /// True once the server is about to stop: then no new subscription is taken on.
     draining: AtomicBool,
     large: write::Tally,
@@ -140,6 +145,10 @@ pub struct Notifier {
     feed: events::Feed,
     trace: trace::Trace,
     deeds: deeds::Deeds,
+    dormant: persist::Dormant,
+    ended: persist::EndedSubscriptions,
+    /// Outboxes that the journal has refused and that are not settled yet.
+    refused: Mutex<Vec<rollback::Refused>>,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
     panics: AtomicU64,
 }
@@ -179,7 +188,7 @@ impl Notifier {
             names: names::Names::default(),
             wheel: wheel::Wheel::default(),
             counter: Apart(AtomicU64::new(1)),
-            keeping: AtomicBool::new(true),
+            acceptance: AtomicU8::new(Acceptance::Accepting as u8),
             draining: AtomicBool::new(false),
             large: write::Tally::default(),
             history,
@@ -187,6 +196,9 @@ impl Notifier {
             feed: events::Feed::default(),
             trace: trace::Trace::default(),
             deeds: deeds::Deeds::default(),
+            dormant: persist::Dormant::default(),
+            ended: persist::EndedSubscriptions::default(),
+            refused: Mutex::default(),
             panics: AtomicU64::new(0),
         }
     }
@@ -210,6 +222,7 @@ impl Notifier {
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
         self.gate.pass_time(now);
         self.transactions.pass_time(now.0);
+        self.end_dormant(now, out);
         for entry in self.wheel.take_due(now) {
             self.contained(now, out, |out| self.look_at(now, entry, out));
         }
@@ -217,7 +230,7 @@ impl Notifier {
 
     /// When [`Notifier::pass_time`] has something to do next; none while there is nothing to wait for.
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.wheel.next()
+        [self.wheel.next(), self.next_end()].into_iter().flatten().min()
     }
 
     /// How many subscriptions there are.
@@ -225,15 +238,27 @@ impl Notifier {
         self.table.subscriptions()
     }
 
-    /// Says whether the journal can keep changes. While it cannot, SUBSCRIBE and PUBLISH get 503, and everything that
+    /// Says whether the journal accepts changes. While it does not, SUBSCRIBE and PUBLISH get 503, and everything that
     /// was taken on before is served from memory.
-    pub fn set_keeping(&self, keeping: bool) {
-        if self.keeping.swap(keeping, Ordering::Relaxed) != keeping {
-            match keeping {
-                true => tracing::info!("the journal keeps changes again"),
-                false => tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503"),
+    pub fn set_keeping(&self, acceptance: Acceptance) {
+        let acceptance = acceptance as u8;
+        // Written only where it changes: it is asked for with every message.
+        if self.acceptance.load(Ordering::Relaxed) != acceptance {
+            let before = self.acceptance.swap(acceptance, Ordering::Relaxed);
+            let failing = Acceptance::Failing as u8;
+            match (before == failing, acceptance == failing) {
+                (true, false) => tracing::info!("the journal keeps changes again"),
+                (false, true) => {
+                    tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503");
+                }
+                _ => {}
             }
         }
+    }
+
+    /// Whether changes are made: not while the journal accepts none.
+    pub fn is_keeping(&self) -> bool {
+        self.acceptance.load(Ordering::Relaxed) == Acceptance::Accepting as u8
     }
 
     /// How many messages met a bug of ours so far.

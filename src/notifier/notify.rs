@@ -9,7 +9,7 @@ use super::wheel::Watch;
 use super::write::{Document, Letter};
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Revision, Subscription};
+use crate::presence::subscription::{Carried, Delivery, Doubts, InFlight, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
@@ -167,10 +167,9 @@ impl Notifier {
 
     /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.
     pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
-        let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
         self.contained(now, out, |out| {
-            self.table.with_number(presentity, |presentity, state| {
-                let Some(s) = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce) else { return };
+            self.with_notify(ticket, |presentity, state, slot, cseq| {
+                let Some(s) = state.watchers.get_mut(slot) else { return };
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
                 if waited_for && follow(s) {
                     self.note_superseded(now, s);
@@ -182,6 +181,19 @@ impl Notifier {
                 }
             });
         });
+    }
+
+    /// Does something with the subscription of a NOTIFY, given by its slot, and the CSeq number of that; none if it is gone.
+    pub(super) fn with_notify<T>(
+        &self,
+        ticket: Ticket,
+        f: impl FnOnce(&Presentity, &mut State, u32, u32) -> T,
+    ) -> Option<T> {
+        let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
+        self.table.with_number(presentity, |presentity, state| {
+            let there = state.watchers.get_mut(slot).is_some_and(|s| s.place.nonce as u32 == nonce);
+            there.then(|| f(presentity, state, slot, cseq))
+        })?
     }
 
     /// What the fate of a NOTIFY means for its subscription.
@@ -228,7 +240,7 @@ impl Notifier {
         if DIALOG_ENDING.contains(&status) {
             return self.remove(presentity, state, slot, "the phone ended the dialog", out);
         }
-        if subscription.doubted && status == NO_ANSWER {
+        if subscription.doubts.has(Doubts::REPLACED) && status == NO_ANSWER {
             return self.remove(presentity, state, slot, "its phone has another and does not answer in this one", out);
         }
         if subscription.ended {
@@ -248,7 +260,7 @@ impl Notifier {
             subscription.delivery = Delivery::Idle;
             self.watch_no_more(subscription);
             subscription.acknowledged = revision;
-            subscription.doubted = false;
+            subscription.doubts.remove(Doubts::REPLACED);
             self.remark_acknowledged(presentity, slot, known, out);
         } else {
             let proven = self.is_proven(subscription);
@@ -295,7 +307,7 @@ impl Notifier {
             return;
         }
         subscription.proven = cseq;
-        subscription.doubted = false;
+        subscription.doubts.remove(Doubts::REPLACED);
         let asleep = subscription.phone.shown();
         self.wake(now, &subscription.phone, asleep);
         self.awaken(now, presentity, state, slot, out);
@@ -381,7 +393,7 @@ impl Notifier {
 
     /// Nothing is under way any more, or it is to be looked at sooner. While that is fresh, taking the timer out costs less than
     /// looking in vain later.
-    fn watch_no_more(&self, subscription: &mut Subscription) {
+    pub(super) fn watch_no_more(&self, subscription: &mut Subscription) {
         if let Some(filed) = subscription.delivery_timer.take() {
             let Place { presentity, slot, .. } = subscription.place;
             self.wheel.cancel_delivery(filed, presentity, slot);

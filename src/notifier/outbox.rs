@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::answer::Remembered;
 use super::names::Question;
-use crate::journal::Record;
+use super::persist::is_acknowledgement;
+use super::rollback::Change;
+use crate::journal::{self, Record};
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
 use crate::sip::transaction::Key;
@@ -31,6 +33,8 @@ pub struct Promise {
     pub(super) key: Key,
     pub(super) answer: Bytes,
     pub(super) remembered: Remembered,
+    /// The number of the change that it acknowledges; none if it is of a request that has changed nothing.
+    pub(super) change: Option<u64>,
     /// When it is too late for it: the client has given up then (Timer F), and a proxy would take it for another's.
     pub(super) until: Tick,
 }
@@ -107,6 +111,14 @@ pub struct Outbox {
     pub messages: Vec<Packet>,
     /// What the journal has to keep before any of the messages may leave (law 5).
     pub records: Vec<Record>,
+    /// The keys of the records that the journal has been given, should it refuse them.
+    pub appended: Vec<journal::Key>,
+    /// The changes that those records are of, and how to undo them should the journal refuse them: then the whole outbox
+    /// goes into [`super::Notifier::roll_back`].
+    pub changes: Vec<Change>,
+    /// Of changes that were refused and are rolled back in this outbox: to be dropped once its remarks have been appended,
+    /// for until then the journal accepts no other change.
+    pub holds: Vec<journal::Hold>,
     /// What the journal should keep, but nobody waits for: who has acknowledged what.
     pub remarks: Vec<Record>,
     /// Answers among the messages that wait for the journal. Until [`super::Notifier::kept`] has heard that they may
@@ -125,6 +137,13 @@ pub struct Outbox {
 impl Outbox {
     pub(super) fn send(&mut self, to: Destination, bytes: Bytes, notify: Option<NotifyRef>) {
         self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
+    }
+
+    /// The records, to be appended to the journal.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        let records = std::mem::take(&mut self.records);
+        self.appended.extend(records.iter().map(|record| record.key).filter(|key| !is_acknowledgement(*key)));
+        records
     }
 
     /// True if there is nothing to do.

@@ -1,13 +1,18 @@
 //! PUBLISH (RFC 3903 section 6).
 
+use std::sync::Arc;
+
 use super::answer::Answer;
 use super::history::Cause;
+use super::repetition::{Condition, condition, first_again, request_id};
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
 use crate::package::{self, BodyError, PackageId};
 use crate::presence::facts::Report;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::publication::{Content, EntityTag, Origin, Publication, PublicationNo};
+use crate::presence::publication::{
+    Content, EntityTag, Origin, Publication, PublicationNo, REMOVED_LASTS, Removed, RequestId, RequestLog,
+};
 use crate::presence::{Aor, Tick};
 use crate::sip::StatusCode;
 use crate::sip::headers::media_type;
@@ -27,6 +32,7 @@ struct Wish {
     package: PackageId,
     /// The publication to change; none for a new one.
     etag: Option<EntityTag>,
+    request: RequestId,
     /// Seconds; 0 withdraws.
     granted: u32,
     /// What it says; none for a mere refresh or withdrawal.
@@ -49,18 +55,27 @@ impl Notifier {
         let account = self.account_of(uri)?;
         let (package, _) = self.event_of(request)?;
         let aor = self.presentity_of(account, uri)?;
-        let etag = self.condition_of(now, request, &aor, package)?;
+        let id = request_id(request);
+        let etag = match self.condition_of(now, request, &aor, package, id)? {
+            Condition::New => None,
+            Condition::Met(etag) => Some(etag),
+            Condition::Repeated { etag, granted } => return Ok(published(etag, granted)),
+        };
         let granted = self.grant(request, self.settings.presence.min_expires.min(LEAST_EXPIRES))?;
         let report = self.report_of(request, package, etag.is_some())?;
         let origin = etag.is_none().then(|| Box::new(origin_of(request, source)));
-        let wish = Wish { package, etag, granted, report, origin };
+        let wish = Wish { package, etag, request: id, granted, report, origin };
         let realm = self.settings.directory.realm(account);
         let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, None, |presentity, state| {
-                let etag = self.take_over(now, presentity, state, wish)?;
+                let again = first_again(state, now, package, id).filter(|_| wish.etag.is_none());
+                if let Some(Condition::Repeated { etag, granted }) = again {
+                    return Ok(published(etag, granted));
+                }
+                let etag = self.take_over(now, presentity, state, wish, out)?;
                 self.spread_news(now, presentity, state, Cause::Published, out);
-                Ok(Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string()))
+                Ok(published(etag, granted))
             })
             .map_err(|_| full())?
     }
@@ -72,14 +87,16 @@ impl Notifier {
         request: &Message<'_>,
         aor: &Aor,
         package: PackageId,
-    ) -> Result<Option<EntityTag>, Answer> {
-        let Some(value) = request.first(Name::SipIfMatch) else { return Ok(None) };
+        id: RequestId,
+    ) -> Result<Condition, Answer> {
+        let Some(value) = request.first(Name::SipIfMatch) else { return Ok(Condition::New) };
         if value.is_empty() || value.contains([',', ' ', '\t', '\r']) {
             return Err(Answer::bad_request("SIP-If-Match Takes One Entity-Tag"));
         }
-        let etag = EntityTag::read(value).ok_or_else(failed)?;
-        let there = self.table.with(aor, |_, state| is_current(state, now, &etag, package));
-        if there == Some(true) { Ok(Some(etag)) } else { Err(failed()) }
+        let etag = EntityTag::read(value).ok_or_else(condition_failed)?;
+        self.table
+            .with(aor, |_, state| condition(state, now, &etag, package, id))
+            .unwrap_or_else(|| Err(condition_failed()))
     }
 
     /// What the body says (steps 5 and 6).
@@ -104,16 +121,17 @@ impl Notifier {
     fn take_over(
         &self,
         now: Tick,
-        presentity: &Presentity,
+        presentity: &Arc<Presentity>,
         state: &mut State,
         wish: Wish,
+        out: &mut Outbox,
     ) -> Result<EntityTag, Answer> {
         let etag = match wish.etag {
             Some(old) if is_current(state, now, &old, wish.package) => {
                 EntityTag { number: old.number, generation: old.generation.wrapping_add(1), nonce: self.nonce() }
             }
             // Another request was quicker.
-            Some(_) => return Err(failed()),
+            Some(_) => return Err(condition_failed()),
             None if state.publications.len() >= self.settings.limits.publications_per_presentity => {
                 return Err(Answer::limit_of_one("limits.publications_per_presentity", self.spread(30)));
             }
@@ -121,9 +139,17 @@ impl Notifier {
         };
         if wish.granted == 0 {
             // Without a tag there is nothing to withdraw, and nothing is kept either.
-            self.forget_publication(presentity, state, etag.number);
+            if wish.etag.is_some() {
+                self.begin_state_change(presentity, state, out);
+                self.forget_publication(presentity, state, etag.number);
+                if self.settings.journal {
+                    let until = now.after(REMOVED_LASTS);
+                    state.remember_removed(Removed { request: wish.request, answered: etag, granted: 0, until });
+                }
+            }
             return Ok(etag);
         }
+        self.begin_state_change(presentity, state, out);
         let content = wish.report.map(|report| state.take_report(now, etag.number, report));
         let expires_at = now.after(u64::from(wish.granted) * 1_000);
         let watch = |timer_at: &mut Tick| {
@@ -134,7 +160,10 @@ impl Notifier {
         };
         match state.publication_mut(etag.number) {
             Some(publication) => {
-                publication.etag = etag;
+                publication.requests.latest = wish.request;
+                publication.requests.replaced = Some(std::mem::replace(&mut publication.etag, etag));
+                publication.in_doubt = false;
+                publication.granted = wish.granted;
                 publication.expires_at = expires_at;
                 watch(&mut publication.timer_at);
                 if let Some(content) = content {
@@ -147,7 +176,17 @@ impl Notifier {
                 let content = content.unwrap_or(Content::Calls);
                 let package = wish.package;
                 let origin = wish.origin;
-                state.publications.push(Publication { etag, package, expires_at, timer_at, origin, content });
+                state.publications.push(Publication {
+                    etag,
+                    requests: RequestLog::begun_by(wish.request),
+                    in_doubt: false,
+                    granted: wish.granted,
+                    package,
+                    expires_at,
+                    timer_at,
+                    origin,
+                    content,
+                });
             }
         }
         Ok(etag)
@@ -177,7 +216,12 @@ fn is_current(state: &State, now: Tick, etag: &EntityTag, package: PackageId) ->
     state.publications.iter().any(|p| p.etag == *etag && p.package == package && p.expires_at > now)
 }
 
+/// The 200 to a PUBLISH.
+fn published(etag: EntityTag, granted: u32) -> Answer {
+    Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string())
+}
+
 /// 412 (RFC 3903 section 11.2.1).
-fn failed() -> Answer {
+pub(super) fn condition_failed() -> Answer {
     Answer::new(StatusCode::ConditionalRequestFailed, "Conditional Request Failed")
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::access::Sender;
 use super::answer::{Answer, Grant, Granted, Remembered, ToTag};
 use super::outbox::Promise;
+use super::rollback::Change;
 use super::route::back;
 use super::{Notifier, Outbox, Pool};
 use crate::directory::AccountNo;
@@ -58,7 +59,7 @@ impl Notifier {
             }
         };
         // The answer goes in front of whatever the decision wants sent.
-        let (place, kept) = (out.messages.len(), out.records.len());
+        let (place, kept, changed) = (out.messages.len(), out.records.len(), out.changes.len());
         let answer = self
             .inspect(verb, uri, request, source)
             .and_then(|inspected| self.can_keep(inspected))
@@ -88,7 +89,9 @@ impl Notifier {
             true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
             false => {
                 let remembered = Remembered::of(&answer, &bytes);
-                out.answers.push(Promise { key, answer: bytes.clone(), remembered, until: now.after(TIMEOUT) });
+                let change = out.changes.get(changed..).and_then(|new| new.last()).map(Change::number);
+                let until = now.after(TIMEOUT);
+                out.answers.push(Promise { key, answer: bytes.clone(), remembered, change, until });
             }
         }
         out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
@@ -127,45 +130,16 @@ impl Notifier {
     /// What cannot be kept is not taken on (law 5).
     fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Answer> {
         let changes = matches!(inspected.0, Method::Subscribe | Method::Publish);
-        if changes && !self.keeping.load(std::sync::atomic::Ordering::Relaxed) {
+        if changes && !self.is_keeping() {
             return Err(self.not_kept());
         }
         Ok(inspected)
     }
 
-    fn not_kept(&self) -> Answer {
+    pub(super) fn not_kept(&self) -> Answer {
         Answer::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
             .with("Retry-After", self.spread(30))
             .with("Warning", "399 lamplighter \"The journal cannot be written\"")
-    }
-
-    /// The journal could not keep what these messages acknowledge: whoever asked is told 503 instead of 200.
-    pub fn refuse_unkept(&self, now: Tick, out: &mut Outbox) {
-        let promises = in_time(now, out);
-        for packet in &mut out.messages {
-            let Some(Promise { key, answer, remembered, .. }) = promises.iter().find(|p| p.answer == packet.bytes)
-            else {
-                continue;
-            };
-            let Ok(Some(message)) = wire::read(answer) else { continue };
-            if message.status().is_none_or(|status| status >= 300) {
-                self.transactions.answered(*key, remembered.clone());
-                continue;
-            }
-            let answer = self.not_kept();
-            self.not_kept_after_all(now, &message, &packet.to, &answer);
-            let mut out = Vec::with_capacity(512);
-            let mut writer = wire::Writer::response(&mut out, &answer.status, &answer.reason);
-            for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {
-                for value in message.all(name) {
-                    writer.header(name.text(), value);
-                }
-            }
-            writer.lines(&answer.headers);
-            writer.end();
-            packet.bytes = out.into();
-            self.transactions.answered(*key, Remembered::Whole(packet.bytes.as_ref().into()));
-        }
     }
 
     /// The checks of RFC 3261 section 8.2, in its order.
@@ -370,7 +344,7 @@ impl Notifier {
 
 /// The answers that waited and whose clients still wait; those that come too late are taken out (RFC 4320 section 4.3).
 /// What became of the request is told by its NOTIFY, or by the answer to the next one.
-fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
+pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
     let promises = std::mem::take(&mut out.answers);
     let (late, rest): (Vec<_>, _) = promises.into_iter().partition(|promise| promise.until <= now);
     out.messages.retain(|packet| late.iter().all(|promise| promise.answer != packet.bytes));

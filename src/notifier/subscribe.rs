@@ -4,10 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::access::Sender;
 use super::answer::{Answer, Grant, Granted, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
+use super::repetition::{refresh_again, subscribe_again};
+use super::rollback::{Subscribed, SubscriptionBefore, Undo};
 use super::wheel::Watch;
 use super::write::is_sips;
 use super::{Notifier, Outbox, Pool};
@@ -15,7 +19,9 @@ use crate::package;
 use crate::presence::family::Family;
 use crate::presence::phone::{Phone, PhoneId, Phones};
 use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Beginning, Delivery, MaxRate, Particulars, Place, Subscription, Suppressed};
+use crate::presence::subscription::{
+    Beginning, Delivery, Doubts, MaxRate, Particulars, Place, Subscription, Suppressed,
+};
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
@@ -94,10 +100,18 @@ impl Notifier {
                 let known = self.phones.find(phone);
                 let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
                 view.fetch_text();
+                let again =
+                    earlier.and_then(|slot| state.watchers.get_mut(slot)).and_then(|s| subscribe_again(s, request));
+                if let Some(grant) = again {
+                    known.into_iter().for_each(|phone| self.phones.let_go(phone));
+                    return Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool));
+                }
+                let mut replaced = None;
                 match earlier {
                     // It takes the place of its own.
                     Some(slot) if certain => {
                         self.take_on()?;
+                        replaced = self.record_of(presentity, state, slot).map(|record| (slot, record));
                         self.remove(presentity, state, slot, "its phone has subscribed anew", out);
                     }
                     _ => {
@@ -107,11 +121,16 @@ impl Notifier {
                         }
                     }
                 }
-                if let Some(earlier) = earlier.and_then(|slot| state.watchers.get_mut(slot)) {
-                    earlier.doubted = true;
-                }
                 let slot = state.watchers.vacant();
                 let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
+                let doubted = earlier.filter(|_| replaced.is_none());
+                if let Some(earlier) = doubted.and_then(|slot| state.watchers.get_mut(slot)) {
+                    earlier.doubts.add(Doubts::REPLACED);
+                }
+                if lasting {
+                    let new = Subscribed { place, source, replaced, doubted };
+                    self.begin_change(presentity, state, out, |_| Undo::Subscribed(Box::new(new)));
+                }
                 self.table.count_subscription(account);
                 let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
                 let phone = known.unwrap_or_else(|| self.phones.obtain(phone));
@@ -141,13 +160,18 @@ impl Notifier {
         out: &mut Outbox,
     ) -> Result<Answer, Answer> {
         let place = Place::read(tag).ok_or_else(Answer::no_subscription)?;
-        self.table
+        let changed = self
+            .table
             .with_number(place.presentity, |presentity, state| {
                 let subscription = state
                     .watchers
                     .fetch(place.slot)
                     .filter(|s| s.place == place && !s.ended && s.dialog.is_of(request))
                     .ok_or_else(Answer::no_subscription)?;
+                if let Some(grant) = refresh_again(subscription, request) {
+                    let contact = request.first(Name::Contact).and_then(NameAddr::read);
+                    return Ok(self.accept(subscription.entity(&presentity.uri), contact, grant, &mut out.pool));
+                }
                 if request.cseq.number <= subscription.dialog.remote_cseq {
                     // RFC 3261 section 12.2.2: out of order is the server's error, and changes nothing.
                     return Err(Answer::new(StatusCode::ServerInternalError, "CSeq Is Not Higher Than The Last"));
@@ -163,10 +187,19 @@ impl Notifier {
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
+                let before = self.settings.journal.then(|| {
+                    let before = SubscriptionBefore::of(subscription, wish.contact.map(|contact| contact.uri));
+                    let removed_at_once = wish.granted == 0 && wish.unless.is_some();
+                    let record = removed_at_once.then(|| self.subscription_value(presentity, subscription));
+                    before.with_record(record)
+                });
                 if let Some(contact) = wish.contact {
                     subscription.aim_at(contact.uri).map_err(too_long)?;
                 }
                 let written = subscription.written.clone();
+                if let Some(before) = before {
+                    self.begin_change(presentity, state, out, |_| Undo::Granted(Box::new(before)));
+                }
                 self.grant_to(now, presentity, state, place.slot, &wish, out);
                 let told = !self.spare(presentity, state, place.slot, out);
                 if told {
@@ -176,7 +209,20 @@ impl Notifier {
                 let grant = Grant::Again { seconds: wish.granted, told };
                 Ok(self.accept(entity, wish.contact, grant, &mut out.pool))
             })
-            .unwrap_or_else(|| Err(Answer::no_subscription()))
+            .unwrap_or_else(|| Err(Answer::no_subscription()));
+        changed.or_else(|refusal| {
+            if !self.ended.by(now, place, request) {
+                return Err(refusal);
+            }
+            let uri = request.request().map_or("", |(_, uri)| uri.text);
+            Ok(self.accept(uri, None, Grant::Again { seconds: 0, told: true }, &mut out.pool))
+        })
+    }
+
+    /// The record of the subscription in a slot, should that have to come back; none without a journal.
+    fn record_of(&self, presentity: &Presentity, state: &mut State, slot: u32) -> Option<Bytes> {
+        let subscription = state.watchers.get_mut(slot).filter(|_| self.settings.journal)?;
+        Some(self.subscription_value(presentity, subscription))
     }
 
     /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone; `known`: the
@@ -273,7 +319,7 @@ impl Notifier {
         self.note_subscribed(now, presentity, subscription);
         subscription.delivery = Delivery::Idle;
         subscription.proven = subscription.dialog.local_cseq;
-        subscription.doubted = false;
+        subscription.doubts = Doubts::default();
         let asleep = subscription.phone.subscribed(now, wish.source, wish.sender == Sender::Known);
         self.wake(now, &subscription.phone, asleep);
         subscription.ended = wish.granted == 0;
@@ -288,7 +334,7 @@ impl Notifier {
             subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         } else if kept {
-            self.drop_subscription(presentity, slot, out);
+            self.drop_ended(now, presentity, subscription, out);
         }
     }
 

@@ -14,7 +14,9 @@ use super::calls::Calls;
 use super::facts::{CallReport, CallState, Picture, Report};
 use super::named::NamedDialog;
 use super::phone::PhoneId;
-use super::publication::{Content, Publication, PublicationNo, compose_mailbox, compose_person};
+use super::publication::{
+    Content, Publication, PublicationNo, Removed, RemovedPublications, compose_mailbox, compose_person,
+};
 use super::shared::SharedText;
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
@@ -43,6 +45,9 @@ pub struct State {
     pub calls: Calls,
     /// Its publications, oldest first.
     pub publications: Vec<Publication>,
+    /// Publications that were removed lately; boxed, for most presentities have none.
+    #[allow(clippy::box_collection)]
+    pub removed: Option<Box<RemovedPublications>>,
     /// State set by the API; never `Terminated`.
     pub manual: Option<CallState>,
     /// The subscriptions of its watchers, by slot.
@@ -53,8 +58,11 @@ pub struct State {
     pub fan_out: FanOut,
     /// When it last changed.
     pub changed_at: Tick,
-    /// When the timer that watches over calls, ringing or ended, will look next.
+    /// When the timer that watches over calls, ringing or ended, and over removed publications will look next.
     pub calls_timer: Option<Tick>,
+    /// The number of the latest change that the journal was asked to keep and that can be rolled back; see
+    /// `notifier/rollback.rs`.
+    pub last_change: u64,
 }
 
 /// What the watchers of one package are told: the part of the document that they share.
@@ -155,6 +163,8 @@ pub struct FanOut {
 pub struct Watchers {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// How many slots are reserved for subscriptions that the journal has and that cannot be restored in this run.
+    reserved: u32,
     of_package: [u32; MAX_PACKAGES],
     /// The slots by wish, where there are too many slots to look through: the latest of each.
     #[allow(clippy::box_collection)] // hardly any presentity has one
@@ -213,16 +223,45 @@ impl Watchers {
 
     /// Puts a subscription back into the slot that it had before a restart. False if the slot is taken.
     pub fn restore(&mut self, slot: u32, subscription: Subscription) -> bool {
-        while self.slots.len() <= slot as usize {
-            self.free.push(self.slots.len() as u32);
-            self.slots.push(Slot::default());
+        if !self.take_free(slot) {
+            return false;
         }
-        let Some(place) = self.free.iter().position(|free| *free == slot) else { return false };
-        self.free.swap_remove(place);
         self.of_package[subscription.package.0 as usize] += 1;
         self.index(slot, &subscription);
         self.slots[slot as usize].subscription = Some(Box::new(subscription));
         true
+    }
+
+    /// Reserves the slot of a subscription that cannot be restored in this run, so that no other gets its journal key and
+    /// its tags. False if the slot is taken.
+    pub fn reserve(&mut self, slot: u32) -> bool {
+        let reserved = self.take_free(slot);
+        self.reserved += u32::from(reserved);
+        reserved
+    }
+
+    /// A reserved slot may be used again.
+    pub fn unreserve(&mut self, slot: u32) {
+        let reserved = self.slots.get(slot as usize).is_some_and(|known| known.subscription.is_none());
+        if reserved && self.reserved > 0 && !self.free.contains(&slot) {
+            self.reserved -= 1;
+            self.free.push(slot);
+        }
+    }
+
+    /// Whether a subscription could be put into a slot.
+    pub fn is_free(&self, slot: u32) -> bool {
+        slot as usize >= self.slots.len() || self.free.contains(&slot)
+    }
+
+    /// Takes one certain slot out of the free ones. False if it is not free.
+    fn take_free(&mut self, slot: u32) -> bool {
+        while self.slots.len() <= slot as usize {
+            self.free.push(self.slots.len() as u32);
+            self.slots.push(Slot::default());
+        }
+        let place = self.free.iter().position(|free| *free == slot);
+        place.map(|place| self.free.swap_remove(place)).is_some()
     }
 
     fn latest(&self, wish: u64) -> Option<u32> {
@@ -245,6 +284,14 @@ impl Watchers {
                 let known = self.slots.iter().zip(0..).filter(|(known, _)| known.wish != 0);
                 self.of_wish = Some(Box::new(known.map(|(known, slot)| (known.wish, slot)).collect()));
             }
+        }
+    }
+
+    /// The subscription in a slot is again the latest of its phone for its event.
+    pub fn index_again(&mut self, slot: u32) {
+        if let Some(subscription) = self.slots.get_mut(slot as usize).and_then(|known| known.subscription.take()) {
+            self.index(slot, &subscription);
+            self.slots[slot as usize].subscription = Some(subscription);
         }
     }
 
@@ -286,7 +333,7 @@ impl Watchers {
         if let Some(of_wish) = self.of_wish.as_mut().filter(|of_wish| of_wish.get(&wish) == Some(&slot)) {
             of_wish.remove(&wish);
         }
-        if self.is_empty() {
+        if self.is_vacant() {
             *self = Watchers::default();
         }
         Some(taken)
@@ -299,7 +346,12 @@ impl Watchers {
 
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.reserved as usize
+    }
+
+    /// True if there is none and no slot is reserved.
+    pub fn is_vacant(&self) -> bool {
+        self.slots.len() == self.free.len()
     }
 
     /// True if there is none.
@@ -402,6 +454,31 @@ impl State {
         self.calls.release(number);
     }
 
+    /// Remembers a publication that was removed.
+    pub fn remember_removed(&mut self, removed: Removed) {
+        self.removed.get_or_insert_default().add(removed);
+    }
+
+    /// When [`State::pass_time`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        let removed = self.removed.as_ref().and_then(|removed| removed.next_deadline());
+        [self.calls.next_deadline(), removed].into_iter().flatten().min()
+    }
+
+    /// Lets calls lapse, and forgets what ended or was removed long enough ago.
+    pub fn pass_time(&mut self, now: Tick) {
+        self.calls.pass_time(now);
+        if let Some(removed) = &mut self.removed {
+            removed.pass_time(now);
+        }
+        self.removed.take_if(|removed| removed.is_empty());
+    }
+
+    /// True if calls that ended or publications that were removed are remembered.
+    pub fn remembers(&self) -> bool {
+        self.calls.remembers() || self.removed.is_some()
+    }
+
     /// Forgets every call and the manual state. Message counts and notes stay, and so do the entity-tags: a refresh
     /// without body is good, and revives nothing.
     pub fn reset(&mut self) {
@@ -412,8 +489,8 @@ impl State {
         }
     }
 
-    /// True if nobody watches and nothing is known, apart from calls that ended.
+    /// True if nobody watches and nothing is known, apart from calls that ended and publications that were removed.
     pub fn is_idle(&self) -> bool {
-        self.watchers.is_empty() && self.publications.is_empty() && self.manual.is_none()
+        self.watchers.is_vacant() && self.publications.is_empty() && self.manual.is_none()
     }
 }

@@ -1,5 +1,6 @@
 //! Publications: what a publisher has said and may still change, under an entity-tag, until it expires (RFC 3903).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -43,11 +44,101 @@ impl EntityTag {
     }
 }
 
+/// Fingerprint of a request: of its Call-ID, CSeq number, From tag and branch, so the same for each repetition of it
+/// (RFC 3261 section 17.2.3) and, as it uses no secret, the same after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// What the journal knows of the requests on a publication, so that one of them which is repeated over a restart gets
+/// the answer that it would have had (RFC 3261 section 17.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestLog {
+    /// The PUBLISH that made the publication.
+    pub first: RequestId,
+    /// The latest PUBLISH that was accepted.
+    pub latest: RequestId,
+    /// The entity-tag that the latest one replaced; none if it is the first.
+    pub replaced: Option<EntityTag>,
+}
+
+impl RequestLog {
+    /// Of a publication that was made by this request.
+    pub fn begun_by(request: RequestId) -> RequestLog {
+        RequestLog { first: request, latest: request, replaced: None }
+    }
+}
+
+/// A publication that is gone, remembered for as long as one of its requests may be repeated: its publisher has removed it
+/// (Expires: 0), or it has expired soon after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The request.
+    pub request: RequestId,
+    /// The entity-tag that the answer gave.
+    pub answered: EntityTag,
+    /// The lifetime that it granted (seconds).
+    pub granted: u32,
+    /// When it is forgotten.
+    pub until: Tick,
+}
+
+/// How long a publication that is gone is remembered (ms): twice what a client goes on repeating its request (Timer F, RFC
+/// 3261 section 17.1.2.2), because the server may be down for a while in between.
+pub const REMOVED_LASTS: u64 = 64_000;
+/// The most removed publications that are remembered of one presentity; the oldest goes.
+const MAX_REMOVED: usize = 64;
+
+/// The removed publications of a presentity, oldest first.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RemovedPublications(VecDeque<Removed>);
+
+impl RemovedPublications {
+    /// Remembers one more.
+    pub fn add(&mut self, removed: Removed) {
+        if self.0.len() >= MAX_REMOVED {
+            self.0.pop_front();
+        }
+        self.0.push_back(removed);
+    }
+
+    /// The publication that this request was about, if it is one of them.
+    pub fn find(&self, now: Tick, request: RequestId) -> Option<&Removed> {
+        self.0.iter().find(|removed| removed.request == request && removed.until > now)
+    }
+
+    /// When the oldest can be forgotten.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.0.front().map(|removed| removed.until)
+    }
+
+    /// Forgets those whose time is over.
+    pub fn pass_time(&mut self, now: Tick) {
+        self.0.retain(|removed| removed.until > now);
+    }
+
+    /// After a restart: none is remembered longer than it would be if it had just been removed.
+    pub fn shorten(&mut self, now: Tick) {
+        self.0.iter_mut().for_each(|removed| removed.until = removed.until.min(now.after(REMOVED_LASTS)));
+    }
+
+    /// True if none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// One publication.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publication {
     /// The tag that the next request on it has to name.
     pub etag: EntityTag,
+    /// The requests that its present state comes from.
+    pub requests: RequestLog,
+    /// It was read from the journal and no request has named its entity-tag since. The answer with that tag may have been
+    /// lost in the crash, so the tag before is accepted as well, once.
+    pub in_doubt: bool,
+    /// The lifetime that was granted by the latest request (seconds).
+    pub granted: u32,
     /// Its event package.
     pub package: PackageId,
     /// When it ends unless refreshed.
@@ -74,7 +165,7 @@ pub struct Origin {
 }
 
 /// What a publication says, apart from calls, which are kept by call.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Content {
     /// It holds calls, or nothing since a reset.
     Calls,

@@ -68,6 +68,34 @@ impl Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
+/// What is not certain about a subscription. In one octet, for there is no room for two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doubts(u8);
+
+impl Doubts {
+    /// The same phone, by all that can be told, has subscribed to the same again in another dialog. Should it not know
+    /// this one any more, it will not answer, and then this one is forgotten.
+    pub const REPLACED: Doubts = Doubts(1);
+    /// It was read from the journal and its phone has not subscribed in its dialog since: the answer to its latest
+    /// SUBSCRIBE may have been lost in the crash, so that may be repeated.
+    pub const ANSWER_LOST: Doubts = Doubts(2);
+
+    /// Whether there is this doubt.
+    pub fn has(self, doubt: Doubts) -> bool {
+        self.0 & doubt.0 != 0
+    }
+
+    /// From now on there is.
+    pub fn add(&mut self, doubt: Doubts) {
+        self.0 |= doubt.0;
+    }
+
+    /// From now on there is not.
+    pub fn remove(&mut self, doubt: Doubts) {
+        self.0 &= !doubt.0;
+    }
+}
+
 /// One subscription.
 #[derive(Debug)]
 pub struct Subscription {
@@ -80,9 +108,8 @@ pub struct Subscription {
     pub particulars: Option<Box<Particulars>>,
     /// The phone that it is for.
     pub phone: Arc<Phone>,
-    /// The same phone, by all that can be told, has subscribed to the same again in another dialog. Should it not know
-    /// this one any more, it will not answer, and then this one is forgotten.
-    pub doubted: bool,
+    /// What is not certain about it.
+    pub doubts: Doubts,
     /// The dialog that it lives in.
     pub dialog: Dialog,
     /// The URI that was subscribed to, as the phone wrote it, without parameters; none where that is the presentity's own.
@@ -348,7 +375,7 @@ impl Subscription {
             package,
             particulars: None,
             phone,
-            doubted: false,
+            doubts: Doubts::default(),
             dialog,
             written,
             user_agent: None,

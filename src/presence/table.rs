@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -29,6 +29,9 @@ pub struct Table {
     by_number: Numbers,
     accounts: Box<[Account]>,
     next_number: Apart<AtomicU32>,
+    /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no other,
+    /// or two accounts could come to share one.
+    reserved: DashSet<u32, RandomState>,
     subscriptions: Apart<AtomicUsize>,
     presentities_per_account: usize,
 }
@@ -107,6 +110,7 @@ impl Table {
             by_number: Numbers::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
             next_number: Apart(AtomicU32::new(1)),
+            reserved: DashSet::default(),
             subscriptions: Apart::default(),
             presentities_per_account,
         }
@@ -157,14 +161,33 @@ impl Table {
         }
     }
 
-    /// Puts a presentity back under the number that it had before a restart.
-    pub fn restore(&self, number: u32, aor: &Aor, realm: &str) -> Arc<Presentity> {
+    /// Puts a presentity back under the number that it had before a restart. None if the number is another presentity's, or
+    /// the presentity has come back under another number.
+    pub fn restore(&self, number: u32, aor: &Aor, realm: &str) -> Option<Arc<Presentity>> {
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
         if let Some(known) = of_account.get(&*aor.user) {
-            return Arc::clone(&known.0);
+            return (known.0.number == number).then(|| Arc::clone(&known.0));
+        }
+        if self.by_number.get(number).is_some() || self.reserved.contains(&number) {
+            return None;
         }
         self.next_number.fetch_max(number.saturating_add(1), Relaxed);
-        self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm))
+        Some(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
+    }
+
+    /// Sees to it that no new presentity gets a number up to this one before all others are used up.
+    pub fn count_from(&self, number: u32) {
+        self.next_number.fetch_max(number.saturating_add(1), Relaxed);
+    }
+
+    /// Reserves the number of a presentity that cannot be restored in this run.
+    pub fn reserve(&self, number: u32) {
+        self.reserved.insert(number);
+    }
+
+    /// Nothing is left in the journal under a reserved number.
+    pub fn unreserve(&self, number: u32) {
+        self.reserved.remove(&number);
     }
 
     /// Every presentity, in the order of their numbers: what a restart does has to be the same in every run.
@@ -244,7 +267,7 @@ impl Table {
         }
         let number = loop {
             let number = self.next_number.fetch_add(1, Relaxed);
-            if self.by_number.get(number).is_none() {
+            if self.by_number.get(number).is_none() && !self.reserved.contains(&number) {
                 break number;
             }
         };
@@ -262,7 +285,7 @@ impl Table {
 
     /// Takes a presentity out of the table when nothing about it is worth keeping. Tombstones of ended calls are.
     fn retire_if_idle(&self, presentity: &Arc<Presentity>, mut state: MutexGuard<'_, State>) {
-        if !state.is_idle() || state.calls.remembers() {
+        if !state.is_idle() || state.remembers() {
             return;
         }
         state.retired = true;
@@ -309,6 +332,25 @@ mod tests {
         assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(()));
         assert_eq!(table.obtain(&aor("2"), "r", None, keep), Err(AccountFull));
         assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(()));
+    }
+
+    #[test]
+    fn a_number_that_is_reserved_or_taken_is_given_to_no_other() {
+        let table = Table::new(2, 10);
+        let keep = |p: &Arc<Presentity>, state: &mut State| {
+            state.manual = Some(CallState::Early);
+            p.number
+        };
+        (1..=3).for_each(|number| table.reserve(number));
+        assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(4));
+        assert!(table.restore(2, &aor("2"), "r").is_none(), "reserved");
+        assert!(table.restore(4, &Aor::of(AccountNo(1), "1").unwrap(), "r").is_none(), "another presentity's");
+        assert!(table.restore(7, &aor("1"), "r").is_none(), "it has come back under another number");
+        assert_eq!(table.restore(4, &aor("1"), "r").map(|p| p.number), Some(4));
+        table.unreserve(2);
+        assert_eq!(table.restore(2, &aor("2"), "r").map(|p| p.number), Some(2));
+        table.count_from(40);
+        assert_eq!(table.obtain(&aor("3"), "r", None, keep), Ok(41));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::doors::Doors;
 use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
-use crate::journal::{Health, Journal};
+use crate::journal::{Acceptance, Health, Hold, Journal};
 use crate::notifier::control::{Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
 use crate::notifier::events::Changed;
 use crate::notifier::explain::Explain;
@@ -20,6 +20,7 @@ use crate::notifier::names::Question;
 use crate::notifier::refusals::{ApiRefusal, RefusalRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
+use crate::presence::Tick;
 use crate::presence::facts::CallState;
 use crate::transport::Shared;
 
@@ -38,28 +39,73 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Has everything sent, once the journal has kept what has to be kept (law 5).
+    /// What the journal would refuse is not begun (law 5).
+    fn ask_journal(&self) -> Result<(), Refusal> {
+        match self.journal.as_ref().map(|journal| journal.accepts()) {
+            None | Some(Acceptance::Accepting) => Ok(()),
+            Some(Acceptance::Overloaded | Acceptance::Failing) => Err(Refusal::NotKept),
+        }
+    }
+
+    /// Changes one user after the other. If one of them cannot be changed, none is.
+    fn change(
+        &self,
+        account: AccountNo,
+        users: &[String],
+        request: &str,
+        change: impl Fn(Tick, &str, &mut Outbox) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.ask_journal()?;
+        let (now, mut out) = (self.clock.now(), Outbox::default());
+        for user in users {
+            if let Err(refusal) = change(now, user, &mut out) {
+                self.take_back(out, None);
+                return Err(refusal);
+            }
+            self.notifier.attribute_change(now, account, user, request);
+        }
+        self.hand_over(out)
+    }
+
+    /// Has everything sent, once the journal has kept what has to be kept (law 5); or takes it back.
     fn hand_over(&self, mut out: Outbox) -> Result<(), Refusal> {
-        let mut result = Ok(());
-        let records = std::mem::take(&mut out.records);
+        let records = out.take_records();
         if let (Some(journal), false) = (&self.journal, records.is_empty()) {
             let (done, kept) = std::sync::mpsc::sync_channel(1);
             journal.append(records, move |result| {
                 // Nobody waits any more only if the request was given up.
                 let _ = done.send(result);
             });
-            // A commit takes milliseconds; other requests go on meanwhile on other threads.
+            // A commit takes milliseconds, and one that hangs is refused in seconds; other requests go on meanwhile on
+            // other threads.
             let kept = tokio::task::block_in_place(|| kept.recv());
-            if !matches!(kept, Ok(Ok(()))) {
-                // Sent all the same: it holds in memory, and a fan-out that was begun has to be walked to its end.
-                result = Err(Refusal::NotKept);
+            // Without any answer the journal was closed.
+            if let Some(hold) = kept.map_or(Some(None), |kept| kept.err().map(|refused| Some(refused.hold))) {
+                self.take_back(out, hold);
+                return Err(Refusal::NotKept);
             }
         }
+        self.send(out);
+        Ok(())
+    }
+
+    /// A change has not happened: memory is as it was, and who has to be told of that is.
+    fn take_back(&self, refused: Outbox, hold: Option<Hold>) {
+        let mut out = Outbox::default();
+        self.notifier.roll_back(self.clock.now(), refused, hold, &mut out);
+        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
+            // Should there be no room, the journal holds what it held before.
+            let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
+        }
+        out.holds.clear();
+        self.send(out);
+    }
+
+    fn send(&self, out: Outbox) {
         if !out.is_empty() {
             // The thread is gone only while the server stops.
             let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out).ok());
         }
-        result
     }
 }
 
@@ -78,21 +124,14 @@ impl Control for Desk {
     }
 
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
-        users.iter().try_for_each(|user| {
-            let (now, mut out) = (self.clock.now(), Outbox::default());
-            self.notifier.reset(now, account, user, &mut out);
-            self.notifier.attribute_change(now, account, user, request);
-            self.hand_over(out)
+        self.change(account, users, request, |now, user, out| {
+            self.notifier.reset(now, account, user, out);
+            Ok(())
         })
     }
 
     fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
-        users.iter().try_for_each(|user| {
-            let (now, mut out) = (self.clock.now(), Outbox::default());
-            self.notifier.set(now, account, user, state, &mut out)?;
-            self.notifier.attribute_change(now, account, user, request);
-            self.hand_over(out)
-        })
+        self.change(account, users, request, |now, user, out| self.notifier.set(now, account, user, state, out))
     }
 
     fn drain(&self, begin: bool) -> Result<(), Refusal> {
@@ -160,6 +199,7 @@ impl Explain for Desk {
     }
 
     fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+        self.ask_journal()?;
         let (now, mut out) = (self.clock.now(), Outbox::default());
         let found = self.notifier.end(now, account, id, &mut out);
         if found {

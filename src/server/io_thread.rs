@@ -14,7 +14,7 @@ use super::backlog::{Backlog, Held};
 use super::clock::Clock;
 use super::resolver::Resolver;
 use super::watchman::Watchman;
-use crate::journal::{Health, Journal, JournalError, Refused};
+use crate::journal::{Journal, JournalError, Refused};
 use crate::notifier::names::Question;
 use crate::notifier::{Notifier, Outbox};
 use crate::seldom::Seldom;
@@ -203,6 +203,7 @@ impl Worker {
             let (mut taken, mut turned_away) = (0, 0);
             let received = socket
                 .receive(|datagrams| {
+                    self.ask_journal();
                     out.strained = self.backlog.is_strained();
                     let full = self.backlog.is_full();
                     let mut datagrams = datagrams
@@ -238,6 +239,7 @@ impl Worker {
             worker.wait_for_turn(&source).await;
             let mut out = Outbox { strained: worker.backlog.is_strained(), ..Outbox::default() };
             let now = worker.clock.now();
+            worker.ask_journal();
             match arrival {
                 Arrival::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
                 Arrival::TooLarge(head) => {
@@ -315,12 +317,12 @@ impl Worker {
         let mut out = Outbox::default();
         loop {
             let now = self.clock.now();
-            if let Some(journal) = &self.journal {
-                self.notifier.set_keeping(journal.health() == Health::Good);
-                if journal.wants_compaction() {
-                    self.compact(journal);
-                }
+            self.ask_journal();
+            if let Some(journal) = self.journal.as_ref().filter(|journal| journal.wants_compaction()) {
+                self.compact(journal);
             }
+            self.notifier.settle_refused(now, &mut out);
+            self.append_rollback(&mut out);
             // While nothing can leave, nothing is repeated either.
             if !self.backlog.is_full() {
                 self.notifier.pass_time(now, &mut out);
@@ -328,6 +330,13 @@ impl Worker {
             }
             let wait = self.notifier.next_deadline().map_or(LONGEST_SLEEP, |at| at.0.saturating_sub(now.0));
             tokio::time::sleep(Duration::from_millis(wait.clamp(1, LONGEST_SLEEP))).await;
+        }
+    }
+
+    /// Lets the notifier know whether the journal accepts changes, so that none is made that it would refuse.
+    fn ask_journal(&self) {
+        if let Some(journal) = &self.journal {
+            self.notifier.set_keeping(journal.accepts());
         }
     }
 
@@ -362,18 +371,15 @@ impl Worker {
             // Should there be too many, nobody answers this one, and its NOTIFYs go back to the source.
             let _ = self.questions.try_send(question);
         }
+        self.remark(out);
         if let Some(journal) = &self.journal {
-            if !out.remarks.is_empty() {
-                // Should they be lost, a phone is told after a restart what it knows already.
-                let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
-            }
             // Messages without a record wait as well, for what was decided before them: a repeated NOTIFY, or one that tells
             // of somebody else's change, must not tell of what a crash could still take back.
             if !out.records.is_empty() || !out.messages.is_empty() {
                 let pool = std::mem::take(&mut out.pool);
                 let mut out = std::mem::replace(out, Outbox { pool, ..Outbox::default() });
                 let held = self.backlog.hold(&out);
-                let (records, kept) = (std::mem::take(&mut out.records), self.kept.clone());
+                let (records, kept) = (out.take_records(), self.kept.clone());
                 self.waiting.count.fetch_add(1, Ordering::Relaxed);
                 let own = !records.is_empty();
                 return journal.append(records, move |result| {
@@ -385,18 +391,37 @@ impl Worker {
         self.dispatch(out).await;
     }
 
-    /// Sends what has waited for the journal.
+    /// Has the journal keep what nobody waits for.
+    fn remark(&self, out: &mut Outbox) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
+            // Should they be lost, a phone is told after a restart what it knows already.
+            let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
+        }
+    }
+
+    /// Has the journal keep what holds again after a rollback, and then accept other changes.
+    fn append_rollback(&self, out: &mut Outbox) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
+            // Should there be no room, the journal holds what it held before, unless what was refused had reached the disk.
+            let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
+        }
+        out.holds.clear();
+    }
+
+    /// Sends what has waited for the journal, or what leaves in its place if the journal has refused it.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
         while let Some(Kept { mut out, own, result, held }) = kept.recv().await {
+            let now = self.clock.now();
             match result {
-                Err(failure) if own => {
-                    if let Some(more) = UNKEPT.may_say() {
-                        tracing::warn!(%failure, more, "a change could not be kept, so it is not acknowledged");
+                Ok(()) => self.notifier.kept(now, &mut out),
+                Err(Refused { why, hold }) => {
+                    if own && let Some(more) = UNKEPT.may_say() {
+                        tracing::warn!(%why, more, "a change could not be kept, so it is taken back and refused");
                     }
-                    self.notifier.refuse_unkept(self.clock.now(), &mut out);
+                    let refused = std::mem::take(&mut out);
+                    self.notifier.roll_back(now, refused, Some(hold), &mut out);
+                    self.append_rollback(&mut out);
                 }
-                // What only came after others leaves all the same: what is in memory goes on being served.
-                _ => self.notifier.kept(self.clock.now(), &mut out),
             }
             self.dispatch(&mut out).await;
             drop(held);

@@ -117,9 +117,16 @@ impl Server {
                 subscriptions = back.subscriptions,
                 behind = back.behind,
                 states = back.states,
-                unusable = back.unusable,
                 "back from the journal"
             );
+            for (account, records) in &back.dormant {
+                tracing::warn!(
+                    account,
+                    records,
+                    "the journal has records of an account, listener or package that is not configured; they are kept \
+                     until it is again, or until their time is over"
+                );
+            }
         }
         let (failures, undeliverable) = mpsc::unbounded_channel();
         let is_latest = {

@@ -98,8 +98,8 @@ impl World {
             "-- the server is back, with {} subscriptions, {} behind --",
             restored.subscriptions, restored.behind
         ));
-        if restored.unusable > 0 {
-            let law = format!("{} records of the journal cannot be used", restored.unusable);
+        if restored.unusable() > 0 {
+            let law = format!("{} records of the journal cannot be used", restored.unusable());
             return Err(self.fault(law, Topic::default()));
         }
         let known = self.known_to_server();

@@ -166,6 +166,10 @@ impl Laws {
         let fresh = (decision, now + granted * 1_000);
         let (by, until) = *self.answers.entry((key.0.clone(), answer.cseq.number)).or_insert(fresh);
         if !self.dialogs.contains_key(&key) {
+            let again = |(of, dialog): (&(String, String), &Dialog)| of.0 == key.0 && dialog.stands(now);
+            if granted > 0 && self.dialogs.iter().any(again) {
+                return Err("a SUBSCRIBE that was repeated has made a second subscription".into());
+            }
             let same = |old: &Expected| {
                 (old.phone, old.presentity, old.package) == (expected.phone, expected.presentity, expected.package)
             };

@@ -74,6 +74,10 @@ pub struct Said {
 struct Publication {
     number: u64,
     etag: String,
+    /// The entity-tag that the present one has replaced, and whether that is accepted as well: after a crash, until the
+    /// present one was used.
+    replaced: Option<String>,
+    in_doubt: bool,
     expires_at: u64,
     extension: CallState,
     mailbox: Option<(u32, u32)>,
@@ -161,7 +165,7 @@ impl Truth {
 
     /// Whether an entity-tag is good; none where it is about to expire.
     pub fn knows(&self, now: u64, presentity: usize, etag: &str) -> Option<bool> {
-        match self.people[presentity].now.publications.iter().find(|p| p.etag == etag) {
+        match self.people[presentity].now.publications.iter().find(|p| p.is_named(etag)) {
             Some(publication) if publication.expires_at <= now + 1 => None,
             found => Some(found.is_some()),
         }
@@ -186,12 +190,14 @@ impl Truth {
         let expires_at = now + u64::from(said.expires) * 1_000;
         self.soonest = self.soonest.min(expires_at);
         let person = self.change(now, decision, said.presentity);
-        let known = said.if_match.as_ref().and_then(|old| person.publications.iter().position(|p| p.etag == *old));
+        let known = said.if_match.as_ref().and_then(|old| person.publications.iter().position(|p| p.is_named(old)));
         let index = known.unwrap_or_else(|| {
             person.numbers += 1;
             person.publications.push(Publication {
                 number: person.numbers,
                 etag: String::new(),
+                replaced: None,
+                in_doubt: false,
                 expires_at,
                 extension: CallState::Terminated,
                 mailbox: None,
@@ -200,7 +206,9 @@ impl Truth {
             person.publications.len() - 1
         });
         let publication = &mut person.publications[index];
-        (publication.etag, publication.expires_at) = (etag.into(), expires_at);
+        let replaced = std::mem::replace(&mut publication.etag, etag.into());
+        publication.replaced = known.map(|_| replaced);
+        (publication.in_doubt, publication.expires_at) = (false, expires_at);
         let number = publication.number;
         match &said.statement {
             Statement::Still => {}
@@ -267,6 +275,7 @@ impl Truth {
     pub fn restart(&mut self, now: u64, since: u64) {
         for story in &mut self.people {
             story.now.pass_time(now);
+            story.now.publications.iter_mut().for_each(|publication| publication.in_doubt = true);
             if story.now.expired_at.is_some_and(|at| at >= since) {
                 story.now.expired_at = Some(now);
             }
@@ -289,6 +298,12 @@ impl Truth {
                 Lamp::Mailbox(new, old)
             }
         }
+    }
+}
+
+impl Publication {
+    fn is_named(&self, etag: &str) -> bool {
+        self.etag == etag || self.in_doubt && self.replaced.as_deref() == Some(etag)
     }
 }
 

@@ -23,6 +23,14 @@ fn take(office: &Office, phone: &Phone) -> Outbox {
     out
 }
 
+/// The journal refuses the records.
+fn refuse(office: &Office, out: &mut Outbox) -> Outbox {
+    let mut left = Outbox::default();
+    out.take_records();
+    office.notifier.roll_back(Tick(office.now), std::mem::take(out), None, &mut left);
+    left
+}
+
 fn statuses(out: &Outbox) -> Vec<Option<u16>> {
     out.messages.iter().map(|packet| wire::read(&packet.bytes).unwrap().unwrap().status()).collect()
 }
@@ -39,10 +47,11 @@ fn a_repeated_request_gets_nothing_before_its_change_is_kept_and_then_the_same_a
 #[test]
 fn a_request_whose_change_cannot_be_kept_is_told_503_every_time() {
     let (office, phone, mut out) = undecided();
-    office.notifier.refuse_unkept(Tick(office.now), &mut out);
-    assert_eq!(statuses(&out), [Some(503), None]);
+    let out = refuse(&office, &mut out);
+    assert_eq!(statuses(&out), [Some(503)], "and no NOTIFY: there is no subscription");
     assert_eq!(statuses(&take(&office, &phone)), [Some(503)]);
     let listed = office.notifier.refusal_rows(Some(AccountNo(0)), None, 10);
     let brief: Vec<_> = listed.iter().map(|row| (row.who.as_deref(), row.status, row.reason, row.count)).collect();
     assert_eq!(brief, [(Some("1002@acme.test"), Some(503), "Journal Unavailable", 1)]);
+    assert_eq!(office.notifier.subscriptions(), 0);
 }

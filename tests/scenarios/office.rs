@@ -134,6 +134,34 @@ impl Office {
         self.notifier.restore(Tick(self.now), self.disk.clone())
     }
 
+    /// The same with other tenants: each an id and a realm.
+    pub(crate) fn crash_into(&mut self, tenants: &[(&str, &str)]) -> Restored {
+        let account =
+            |(id, realm): &(&str, &str)| format!("[[account]]\nid = \"{id}\"\nname = \"{id}\"\nrealm = \"{realm}\"\n");
+        self.config = tenants.iter().map(account).collect();
+        self.crash()
+    }
+
+    /// Replaces what the journal holds by an image of what holds now.
+    pub(crate) fn compact(&mut self) {
+        let mut image = BTreeMap::new();
+        self.notifier.keep_all(|key, value| _ = image.insert(key, value));
+        self.disk = image;
+    }
+
+    /// Something is decided, and waits for the journal.
+    pub(crate) fn decide(&self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Outbox {
+        let mut out = Outbox::default();
+        f(&self.notifier, Tick(self.now), &mut out);
+        out
+    }
+
+    /// The journal refuses what was decided.
+    pub(crate) fn refuse(&mut self, mut out: Outbox) -> Vec<Sent> {
+        out.take_records();
+        self.sent(|notifier, now, left| notifier.roll_back(now, out, None, left))
+    }
+
     fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
@@ -248,11 +276,13 @@ impl Office {
 
     /// Publishes a dialog-info document with these dialogs.
     pub(crate) fn publish(&mut self, user: &str, etag: Option<&str>, dialogs: &str) -> Vec<Sent> {
-        let body = format!(
-            "<?xml version=\"1.0\"?><dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
-             state=\"full\" entity=\"sip:{user}@acme.test\">{dialogs}</dialog-info>"
-        );
-        self.publish_body(user, etag, 3600, "dialog", "application/dialog-info+xml", &body)
+        self.publish_body(user, etag, 3600, "dialog", "application/dialog-info+xml", &document(user, dialogs))
+    }
+
+    /// A PUBLISH of these dialogs, to be sent by [`Office::receive`] as often as the test likes.
+    pub(crate) fn publish_request(&mut self, user: &str, etag: Option<&str>, expires: u32, dialogs: &str) -> String {
+        let body = if dialogs.is_empty() { String::new() } else { document(user, dialogs) };
+        self.request_with(user, etag, expires, "dialog", "application/dialog-info+xml", &body)
     }
 
     /// The same as somebody, with more header lines.
@@ -281,17 +311,36 @@ impl Office {
         content_type: &str,
         body: &str,
     ) -> Vec<Sent> {
+        let request = self.request_with(user, etag, expires, event, content_type, body);
+        self.receive(udp("203.0.113.9:5060"), &request)
+    }
+
+    fn request_with(
+        &mut self,
+        user: &str,
+        etag: Option<&str>,
+        expires: u32,
+        event: &str,
+        content_type: &str,
+        body: &str,
+    ) -> String {
         let n = self.number();
         let condition = etag.map(|etag| format!("SIP-If-Match: {etag}\r\n")).unwrap_or_default();
         let content = if body.is_empty() { String::new() } else { format!("Content-Type: {content_type}\r\n") };
-        let request = format!(
+        format!(
             "PUBLISH sip:{user}@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9:5060;branch=z9hG4bKp{n}\r\n\
              From: <sip:{user}@acme.test>;tag=p{n}\r\nTo: <sip:{user}@acme.test>\r\nCall-ID: p{n}\r\nCSeq: 1 PUBLISH\r\n\
              Event: {event}\r\nExpires: {expires}\r\n{condition}{content}Content-Length: {}\r\n\r\n{body}",
             body.len()
-        );
-        self.receive(udp("203.0.113.9:5060"), &request)
+        )
     }
+}
+
+fn document(user: &str, dialogs: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?><dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
+         state=\"full\" entity=\"sip:{user}@acme.test\">{dialogs}</dialog-info>"
+    )
 }
 
 /// One dialog element.

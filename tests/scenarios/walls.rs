@@ -120,7 +120,7 @@ fn a_user_is_measured_in_the_form_that_is_kept_and_survives_a_restart() {
     }
     let before = office.list().len();
     let restored = office.crash();
-    assert_eq!((office.list().len(), restored.unusable), (before, 0));
+    assert_eq!((office.list().len(), restored.unusable()), (before, 0));
 }
 
 #[test]

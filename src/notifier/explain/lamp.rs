@@ -261,6 +261,7 @@ fn word(cause: Cause) -> &'static str {
         Cause::CallLapsed => "call lapsed",
         Cause::Set => "set by hand",
         Cause::Reset => "reset by hand",
+        Cause::RolledBack => "rolled back: the journal has refused a change",
     }
 }
 

@@ -3,7 +3,10 @@
 //! In flow questions of the API; out flow [`story`]s. Nothing is kept for it but the `history`; all else is read from what
 //! the notifier works with, a presentity at a time under its lock.
 
+use std::sync::Arc;
+
 use super::events::Changed;
+use super::rollback::{SubscriptionBefore, Undo};
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::notifier::control::{Refusal, Vitals};
@@ -71,7 +74,7 @@ impl Notifier {
         &self,
         account: AccountNo,
         id: &str,
-        f: impl FnOnce(&Presentity, &mut State, Place) -> T,
+        f: impl FnOnce(&Arc<Presentity>, &mut State, Place) -> T,
     ) -> Option<T> {
         let place = Place::read(id)?;
         self.table.with_number(place.presentity, |presentity, state| {
@@ -113,6 +116,9 @@ impl Notifier {
             found = self
                 .with_subscription(account, id, |presentity, state, place| {
                     tracing::debug!(presentity = &*presentity.uri, subscription = id, "ended by hand");
+                    let Some(subscription) = state.watchers.get_mut(place.slot) else { return };
+                    let before = SubscriptionBefore::of(subscription, None);
+                    self.begin_change(presentity, state, out, |_| Undo::Granted(Box::new(before)));
                     let Some(subscription) = state.watchers.get_mut(place.slot) else { return };
                     subscription.ended = true;
                     subscription.expires_at = now;

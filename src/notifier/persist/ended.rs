@@ -1,0 +1,70 @@
+//! Subscriptions that their phones had ended before a restart: a SUBSCRIBE with Expires 0 that is repeated over it gets the
+//! answer that it would have had. While the server runs, `sip/transaction` knows of such repetitions.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::layout::{EndedSubscription, Layout, encode, key_of};
+use crate::journal::Key;
+use crate::presence::Tick;
+use crate::presence::publication::REMOVED_LASTS;
+use crate::presence::subscription::Place;
+use crate::sip::wire::Message;
+
+/// How long an ended subscription is remembered (ms); see [`REMOVED_LASTS`].
+pub(super) const ENDED_LASTS: u64 = REMOVED_LASTS;
+/// The most that are remembered: some seconds' worth of a storm. A repetition for any other is answered 481, which tells the
+/// phone the same.
+const MAX_ENDED: usize = 50_000;
+
+/// The ended subscriptions that the journal had at the start.
+#[derive(Debug, Default)]
+pub(in super::super) struct EndedSubscriptions {
+    all: Mutex<HashMap<Place, EndedSubscription>>,
+    /// When the last of them is forgotten, in ms; 0 if there is none.
+    until: AtomicU64,
+}
+
+impl EndedSubscriptions {
+    /// Remembers one that was read from the journal, and no longer than if it had ended just now.
+    pub(super) fn restore(&self, now: Tick, presentity: u32, slot: u32, ended: EndedSubscription) {
+        let until = ended.until.min(now.after(ENDED_LASTS));
+        let mut all = self.all.lock();
+        if until > now && all.len() < MAX_ENDED {
+            all.insert(Place { presentity, slot, nonce: ended.nonce }, EndedSubscription { until, ..ended });
+            self.until.fetch_max(until.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was this request that has ended the subscription.
+    pub(in super::super) fn by(&self, now: Tick, place: Place, request: &Message<'_>) -> bool {
+        self.until.load(Ordering::Relaxed) > now.0
+            && self.all.lock().get(&place).is_some_and(|ended| {
+                ended.until > now && ended.call_id == request.call_id && ended.cseq == request.cseq.number
+            })
+    }
+
+    /// When they are forgotten.
+    pub(super) fn until(&self) -> Option<Tick> {
+        Some(Tick(self.until.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
+    }
+
+    /// Forgets all of them once their time is over.
+    pub(super) fn pass_time(&self, now: Tick) {
+        let until = self.until.load(Ordering::Relaxed);
+        if until != 0 && until <= now.0 {
+            self.until.store(0, Ordering::Relaxed);
+            *self.all.lock() = HashMap::new();
+        }
+    }
+
+    /// Hands each of them to the writer of a compaction.
+    pub(super) fn for_each(&self, mut each: impl FnMut(Key, Bytes)) {
+        for (place, ended) in &*self.all.lock() {
+            each(key_of(place.presentity, place.slot), encode(Layout::EndedSubscription, ended));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What the journal keeps of us, and how we come back from it.
+//!
+//! A subscription is one record, and so is all else that is known of a presentity; what a phone has acknowledged is a
+//! small record of its own that nobody waits for. Each is the latest word on its key, so that replaying them in any
+//! state of compaction gives the same picture. `layout.rs` says how they are written, `restore.rs` how they come back,
+//! `dormant.rs` and `ended.rs` what
+//! becomes of those that cannot be used now, or speak of what is over.
+
+use bytes::Bytes;
+
+use super::{Notifier, Outbox};
+use crate::journal::{Key, Record};
+use crate::package;
+use crate::presence::Tick;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::Publication;
+use crate::presence::subscription::{Place, Subscription, Suppressed};
+
+mod dormant;
+mod ended;
+mod layout;
+mod restore;
+
+pub(super) use dormant::Dormant;
+pub(super) use ended::EndedSubscriptions;
+pub(super) use layout::{Kept, Known, is_acknowledgement, key_of};
+pub use restore::Restored;
+
+use layout::{
+    EndedSubscription, Layout, PublicationToKeep, STATE, StateToKeep, SubscriptionToKeep, Way, acknowledged_key,
+    encode, encode_known,
+};
+
+/// How many NOTIFYs a record of a subscription makes room for. A crash skips at most so many CSeq numbers and versions.
+pub(super) const RESERVE: u32 = 64;
+
+impl Notifier {
+    /// Has a subscription kept as it is now.
+    pub(super) fn keep_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
+        if self.settings.journal {
+            let value = Some(self.subscription_value(presentity, s));
+            out.records.push(self.word(key_of(presentity.number, s.place.slot), value));
+        }
+    }
+
+    /// Has a subscription forgotten.
+    pub(super) fn drop_subscription(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
+        if self.settings.journal {
+            out.records.push(self.word(key_of(presentity.number, slot), None));
+            out.records.push(self.word(acknowledged_key(presentity.number, slot), None));
+        }
+    }
+
+    /// Has a subscription forgotten that its phone has ended, but for what answers that SUBSCRIBE should it be repeated
+    /// after a restart.
+    pub(super) fn drop_ended(&self, now: Tick, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
+        if self.settings.journal {
+            let Place { slot, nonce, .. } = s.place;
+            let ended = EndedSubscription {
+                account: self.settings.directory.account_id(presentity.aor.account).into(),
+                user: presentity.aor.user.to_string(),
+                nonce,
+                call_id: s.dialog.call_id().into(),
+                cseq: s.dialog.remote_cseq,
+                until: now.after(ended::ENDED_LASTS),
+            };
+            let value = encode(Layout::EndedSubscription, &ended);
+            out.records.push(self.word(key_of(presentity.number, slot), Some(value)));
+            out.records.push(self.word(acknowledged_key(presentity.number, slot), None));
+        }
+    }
+
+    /// Notes what a phone knows now.
+    pub(super) fn remark_acknowledged(&self, presentity: &Presentity, slot: u32, known: Known, out: &mut Outbox) {
+        if self.settings.journal {
+            let key = acknowledged_key(presentity.number, slot);
+            out.remarks.push(self.word(key, Some(encode_known(&known))));
+        }
+    }
+
+    /// Has all that is known of a presentity kept as it is now, or forgotten if that is nothing.
+    pub(super) fn keep_state(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
+        if self.settings.journal {
+            let value = self.state_value(presentity, state);
+            out.records.push(self.word(key_of(presentity.number, STATE), value));
+        }
+    }
+
+    /// Has kept what holds now under a key whose record the journal has refused.
+    pub(super) fn keep_again(&self, Key(number, slot): Key, out: &mut Outbox) {
+        let kept = self.table.with_number(number as u32, |presentity, state| match slot {
+            STATE => self.keep_state(presentity, state, out),
+            _ => match state.watchers.get_mut(slot).filter(|s| !s.ended) {
+                Some(subscription) => self.keep_subscription(presentity, subscription, out),
+                None => self.drop_subscription(presentity, slot, out),
+            },
+        });
+        if kept.is_none() {
+            out.records.push(self.word(Key(number, slot), None));
+        }
+    }
+
+    /// The latest word on a key, drawn under the presentity's lock.
+    fn word(&self, key: Key, value: Option<Bytes>) -> Record {
+        Record { key, value, order: self.next_number() }
+    }
+
+    pub(super) fn subscription_value(&self, presentity: &Presentity, s: &Subscription) -> Bytes {
+        encode(
+            Layout::Subscription,
+            &SubscriptionToKeep {
+                account: self.settings.directory.account_id(presentity.aor.account),
+                user: &presentity.aor.user,
+                package: package::get(s.package).name(),
+                nonce: s.place.nonce,
+                event_id: s.event_id(),
+                phone: s.phone.id(),
+                // Counting goes on where the reservation ends.
+                dialog: s.dialog.kept(s.reserved),
+                entity: s.entity(&presentity.uri),
+                user_agent: s.user_agent.as_deref(),
+                way: Way::of(&s.source()),
+                listener: s.source().listener.0,
+                peer: s.source().peer,
+                subscribed_at: s.subscribed_at(),
+                granted: s.granted,
+                expires_at: s.expires_at,
+                reserved: s.reserved,
+                suppressed: s.suppressed() == Suppressed::Everything,
+                max_rate: s.max_rate(),
+                named: s.named(),
+            },
+        )
+    }
+
+    fn state_value(&self, presentity: &Presentity, state: &State) -> Option<Bytes> {
+        let calls = !state.calls.is_quiet() || state.remembers();
+        if !calls && state.is_idle() {
+            return None;
+        }
+        let publications = state.publications.iter().map(|p: &Publication| PublicationToKeep {
+            etag: p.etag,
+            package: package::get(p.package).name(),
+            expires_at: p.expires_at,
+            granted: Some(p.granted),
+            requests: Some(p.requests),
+            content: &p.content,
+        });
+        Some(encode(
+            Layout::State,
+            &StateToKeep {
+                account: self.settings.directory.account_id(presentity.aor.account),
+                user: &presentity.aor.user,
+                calls: &state.calls,
+                publications: publications.collect(),
+                manual: state.manual,
+                revisions: state.views.each_ref().map(|view| view.revision.0),
+                removed: state.removed.as_deref(),
+            },
+        ))
+    }
+
+    /// Every record that holds now, for compacting the journal. Presentities are locked one at a time.
+    pub fn keep_all(&self, mut each: impl FnMut(Key, Bytes)) {
+        self.dormant.for_each(&mut each);
+        self.ended.for_each(&mut each);
+        for presentity in self.table.all() {
+            let state = presentity.lock();
+            if let Some(value) = self.state_value(&presentity, &state) {
+                each(key_of(presentity.number, STATE), value);
+            }
+            for s in state.watchers.iter().filter(|s| !s.ended) {
+                let slot = s.place.slot;
+                each(key_of(presentity.number, slot), self.subscription_value(&presentity, s));
+                let view = &state.views[s.package.0 as usize];
+                if s.acknowledged == view.revision {
+                    let known = Known(view.revision.0, view.fingerprint);
+                    each(acknowledged_key(presentity.number, slot), encode_known(&known));
+                }
+            }
+        }
+    }
+
+    /// Lets dormant records end whose time is over, and says so.
+    pub(super) fn end_dormant(&self, now: Tick, out: &mut Outbox) {
+        self.ended.pass_time(now);
+        let Some(ended) = self.dormant.take_ended(now) else { return };
+        for (account, records) in &ended.accounts {
+            tracing::info!(account, records, "records of the journal that could not be used are over and forgotten");
+        }
+        for key in &ended.keys {
+            out.remarks.push(self.word(*key, None));
+            self.table.with_number(key.0 as u32, |_, state| state.watchers.unreserve(key.1));
+        }
+        ended.numbers.into_iter().for_each(|number| self.table.unreserve(number));
+    }
+
+    /// When [`Notifier::end_dormant`] has something to do next.
+    pub(super) fn next_end(&self) -> Option<Tick> {
+        [self.dormant.next_end(), self.ended.until()].into_iter().flatten().min()
+    }
+
+    /// How many records of the journal are kept as they are because they cannot be used in this run.
+    pub fn dormant_records(&self) -> usize {
+        self.dormant.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! The return after a restart: everything that the journal kept is put back, and only the watchers whose phone may not
+//! know the present state are sent a NOTIFY.
+//!
+//! Whatever the clock said before the restart can only shorten: nothing lives longer than it was granted, counted from now.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::super::Notifier;
+use super::super::wheel::Watch;
+use super::dormant::DormantRecord;
+use super::layout::{Kept, KeptPublication, KeptState, KeptSubscription, Known, STATE, acknowledged_key, key_of};
+use crate::journal::Key;
+use crate::package;
+use crate::presence::family::Family;
+use crate::presence::presentity::{Presentity, State};
+use crate::presence::publication::{Publication, RequestId, RequestLog};
+use crate::presence::subscription::{
+    Beginning, Delivery, Doubts, Particulars, Place, Revision, Subscription, Suppressed,
+};
+use crate::presence::{Aor, Tick};
+use crate::transport::{ListenerNo, Source};
+
+/// How far apart the NOTIFYs leave that a restart makes necessary (ms): 500 in a second, whoever they go to, and to no
+/// phone more than it takes.
+const RESTART_PACE: u64 = 2;
+/// What came back after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Subscriptions that go on.
+    pub subscriptions: usize,
+    /// Of these, the ones whose phone may not know the state of the moment.
+    pub behind: usize,
+    /// Presentities with publications, calls or a manual state.
+    pub states: usize,
+    /// Records that stay in the journal and are not used in this run, by the id of their account: it is not configured any
+    /// more, or the listener or package that they need is not. An empty id stands for what cannot be read.
+    pub dormant: BTreeMap<String, usize>,
+}
+
+impl Restored {
+    /// How many records stay in the journal unused.
+    pub fn unusable(&self) -> usize {
+        self.dormant.values().sum()
+    }
+}
+
+/// What is known of the past while the records are being put back.
+#[derive(Default)]
+struct Past {
+    /// What phones have acknowledged, by presentity number and slot, with the record as it was.
+    known: BTreeMap<(u32, u32), (Known, Bytes)>,
+    dormant: BTreeMap<Key, DormantRecord>,
+}
+
+impl Notifier {
+    /// Comes back from what the journal kept. Only watchers whose phone may not know the state of the moment are sent
+    /// a NOTIFY, one after the other.
+    pub fn restore(&self, now: Tick, records: impl IntoIterator<Item = (Key, Bytes)>) -> Restored {
+        let mut restored = Restored::default();
+        let mut past = Past::default();
+        let (mut states, mut subscriptions) = (Vec::new(), Vec::new());
+        for (key @ Key(number, slot), value) in records {
+            let presentity = number as u32;
+            self.table.count_from(presentity);
+            match Kept::read(key, &value) {
+                Some(Kept::Acknowledged(known)) => {
+                    past.known.insert((presentity, slot), (known, value));
+                }
+                Some(Kept::State(kept)) => states.push((presentity, kept, value)),
+                Some(Kept::Subscription(kept)) => subscriptions.push((presentity, slot, kept, value)),
+                Some(Kept::EndedSubscription(ended)) => self.ended.restore(now, presentity, slot, ended),
+                None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
+            }
+        }
+        for (number, kept, value) in states {
+            match self.restore_state(now, number, kept) {
+                Ok(()) => restored.states += 1,
+                Err(kept) => past.lay_aside(key_of(number, STATE), self.dormant_of(now, value, Kept::State(kept))),
+            }
+        }
+        for (number, slot, kept, value) in subscriptions {
+            match self.restore_subscription(now, number, slot, kept) {
+                Ok(()) => restored.subscriptions += 1,
+                Err(kept) => {
+                    past.lay_aside(key_of(number, slot), self.dormant_of(now, value, Kept::Subscription(kept)));
+                }
+            }
+        }
+        self.reserve_dormant(&mut past);
+        for record in past.dormant.values() {
+            *restored.dormant.entry(record.account.clone()).or_default() += 1;
+        }
+        self.dormant.fill(past.dormant);
+        restored.behind = self.catch_up(now, &past.known);
+        restored
+    }
+
+    fn dormant_of(&self, now: Tick, value: Bytes, kept: Kept) -> DormantRecord {
+        DormantRecord::new(now, value, Some(kept), self.settings.presence.max_expires)
+    }
+
+    /// Sees to it that nothing else gets the numbers and slots of dormant records.
+    fn reserve_dormant(&self, past: &mut Past) {
+        let keys: Vec<_> = past.dormant.keys().copied().collect();
+        for Key(number, slot) in keys.iter().copied() {
+            if let Some((known, value)) = past.known.remove(&(number as u32, slot)) {
+                let record = self.dormant_of(Tick(0), value, Kept::Acknowledged(known));
+                past.lay_aside(acknowledged_key(number as u32, slot), record);
+            }
+        }
+        let (states, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|Key(_, slot)| *slot == STATE);
+        for Key(number, slot) in states.into_iter().chain(rest) {
+            let number = number as u32;
+            // Where only a subscription cannot be used, its presentity goes on under its number, without that slot.
+            let presentity = self.table.by_number(number).or_else(|| {
+                let record = past.dormant.get(&key_of(number, slot)).filter(|_| slot != STATE)?;
+                let (aor, realm) = self.aor_of(&record.account, &record.user)?;
+                self.table.restore(number, &aor, realm)
+            });
+            match presentity {
+                Some(presentity) if slot != STATE => _ = presentity.lock().watchers.reserve(slot),
+                Some(_) => {}
+                None => self.table.reserve(number),
+            }
+        }
+    }
+
+    pub(super) fn aor_of(&self, account: &str, user: &str) -> Option<(Aor, &str)> {
+        let account = self.settings.directory.account_by_id(account)?;
+        Some((Aor::of(account, user)?, self.settings.directory.realm(account)))
+    }
+
+    fn restore_state(&self, now: Tick, number: u32, kept: Box<KeptState>) -> Result<(), Box<KeptState>> {
+        let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
+        let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
+        let mut state = presentity.lock();
+        let KeptState { calls, publications, manual, revisions, removed, .. } = *kept;
+        state.calls = calls;
+        state.calls.shorten(now);
+        state.manual = manual;
+        for (view, revision) in state.views.iter_mut().zip(revisions) {
+            view.revision = Revision(revision);
+        }
+        if let Some(mut removed) = removed {
+            removed.shorten(now);
+            state.removed = Some(Box::new(removed));
+        }
+        for kept in publications {
+            self.restore_publication(now, &presentity, &mut state, kept);
+        }
+        self.watch_calls(now, &presentity, &mut state);
+        Ok(())
+    }
+
+    fn restore_publication(&self, now: Tick, presentity: &Presentity, state: &mut State, kept: KeptPublication) {
+        let Some(package) = package::by_name(&kept.package) else { return };
+        let max_expires = self.settings.presence.max_expires;
+        let (granted, expires_at) = (kept.granted(max_expires), kept.ends(now, max_expires));
+        let KeptPublication { etag, requests, content, .. } = kept;
+        let timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
+        state.publications.push(Publication {
+            etag,
+            // Of what an earlier version kept, no request is known: none is taken for a repetition.
+            in_doubt: requests.is_some(),
+            requests: requests.unwrap_or_else(|| RequestLog::begun_by(RequestId(self.nonce()))),
+            granted,
+            package,
+            expires_at,
+            timer_at,
+            origin: None,
+            content,
+        });
+    }
+
+    pub(in super::super) fn restore_subscription(
+        &self,
+        now: Tick,
+        number: u32,
+        slot: u32,
+        kept: Box<KeptSubscription>,
+    ) -> Result<(), Box<KeptSubscription>> {
+        let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
+        let transport = kept.way.transport();
+        let listener = self.settings.routing.listener_again(transport, ListenerNo(kept.listener), kept.peer);
+        let (Some(package), Some(listener)) = (package::by_name(&kept.package), listener) else { return Err(kept) };
+        let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
+        let mut state = presentity.lock();
+        if !state.watchers.is_free(slot) {
+            return Err(kept);
+        }
+        let expires_at = kept.ends(now);
+        let kept = *kept;
+        let expiry_timer = self.wheel.file(now, expires_at, number, Watch::Expiry(slot));
+        let particulars = Particulars {
+            event_id: kept.event_id,
+            named: kept.named,
+            max_rate: kept.max_rate,
+            suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
+        };
+        // The connection is gone with the process that had it.
+        let source = Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
+        self.gate.know(now, &source);
+        let beginning = Beginning {
+            place: Place { presentity: number, slot, nonce: kept.nonce },
+            package,
+            phone: self.phones.obtain(kept.phone),
+            dialog: kept.dialog,
+            written: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
+            source,
+        };
+        // It may have been told something a moment ago, which is what `told_at` says of a new one.
+        let mut subscription = Subscription::new(now, beginning);
+        subscription.particulars = particulars.boxed();
+        if let Some(agent) = kept.user_agent {
+            let (agent, family) = self.agents.share(&agent, Family::of);
+            (subscription.user_agent, subscription.family) = (Some(agent), family);
+        }
+        (subscription.granted, subscription.expires_at) = (kept.granted, expires_at);
+        // What a phone says of NOTIFYs from before the crash is out of date.
+        (subscription.documents, subscription.reserved, subscription.proven) =
+            (kept.reserved, kept.reserved, kept.reserved);
+        subscription.expiry_timer = expiry_timer;
+        subscription.doubts.add(Doubts::ANSWER_LOST);
+        state.watchers.restore(slot, subscription);
+        self.table.count_subscription(aor.account);
+        Ok(())
+    }
+
+    /// Composes what every watcher is to be told, and has those caught up whose phone may not know it.
+    fn catch_up(&self, now: Tick, known: &BTreeMap<(u32, u32), (Known, Bytes)>) -> usize {
+        let mut behind = 0;
+        for presentity in self.table.all() {
+            let mut state = presentity.lock();
+            // Composing after a restart is no change: the revisions stay what they were.
+            let revisions = state.views.each_ref().map(|view| view.revision);
+            self.compose(&presentity, &mut state, false);
+            for (view, revision) in state.views.iter_mut().zip(revisions) {
+                view.revision = revision;
+            }
+            let views = state.views.each_ref().map(|view| (view.revision, view.fingerprint));
+            for slot in 0..state.watchers.slots() as u32 {
+                let Some(s) = state.watchers.get_mut(slot) else { continue };
+                let (revision, fingerprint) = views[s.package.0 as usize];
+                let knows = known.get(&(presentity.number, slot)).map(|(known, _)| *known);
+                if knows == Some(Known(revision.0, fingerprint)) {
+                    s.acknowledged = revision;
+                    continue;
+                }
+                if s.suppresses(revision) {
+                    continue;
+                }
+                behind += 1;
+                let until = now
+                    .after(behind as u64 * RESTART_PACE)
+                    .max(s.phone.take_turn(now))
+                    .max(s.may_be_told(self.settings.presence.notify_gap_ms));
+                s.delivery = Delivery::Paced { until, failures: 0 };
+                self.watch_delivery(now, s, until);
+            }
+        }
+        behind
+    }
+}
+
+impl Past {
+    fn lay_aside(&mut self, key: Key, record: DormantRecord) {
+        self.dormant.insert(key, record);
+    }
+}
