@@ -17,8 +17,10 @@ use crate::directory::AccountNo;
 const QUEUE: usize = 64;
 /// The size from which on a piece is not made longer (octets).
 const PIECE: usize = 16 * 1024;
-/// Events that are kept for those who come back, of all accounts together.
+/// Events of one account that are kept for clients that come back ...
 const KEPT: usize = 4_096;
+/// ... and of all accounts together; beyond that, the account that has the most gives up its oldest.
+const KEPT_OF_ALL: usize = 4 * KEPT;
 /// How long events are kept up for an account to which nobody listens: long enough to reload a page, or to come out of a
 /// tunnel.
 const GRACE: Duration = Duration::from_secs(60);
@@ -44,9 +46,6 @@ pub(in crate::api) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     listeners: Vec<Listener>,
-    /// Number of the latest event.
-    number: u64,
-    kept: VecDeque<Kept>,
     /// Accounts whose events are being kept up.
     accounts: HashMap<AccountNo, Followed>,
     pumping: bool,
@@ -72,23 +71,35 @@ struct Listener {
 }
 
 #[derive(Debug)]
-struct Kept {
-    account: AccountNo,
-    number: u64,
-    text: String,
-}
-
-#[derive(Debug)]
 struct Followed {
-    /// The number after which nothing of it is missing.
-    since: u64,
+    /// Number of the latest event. Each account counts for itself, or its ids would tell how much happens in the others.
+    number: u64,
+    /// The latest events, the last with that number and those before it with the numbers before. Shared with all who have
+    /// still to read them.
+    kept: VecDeque<Bytes>,
     /// When there was last somebody.
     seen: Instant,
 }
 
+impl Followed {
+    /// Whatever was before, nobody has followed it: no id of it may be good any more. So the numbers begin anywhere.
+    fn new() -> Followed {
+        let mut random = [0; 8];
+        // Without randomness an id of before might be taken for one of now; those who had it load anew after the next change.
+        let _ = getrandom::fill(&mut random);
+        Followed { number: u64::from_le_bytes(random) >> 16, kept: VecDeque::new(), seen: Instant::now() }
+    }
+
+    /// The events behind the one with this number; none if they are not all known.
+    fn behind(&self, number: u64) -> Option<impl Iterator<Item = &Bytes>> {
+        let missed = usize::try_from(self.number.checked_sub(number)?).ok()?;
+        Some(self.kept.iter().skip(self.kept.len().checked_sub(missed)?))
+    }
+}
+
 /// One listener's end.
 pub(super) struct Listening {
-    first: Option<Bytes>,
+    first: VecDeque<Bytes>,
     pieces: mpsc::Receiver<Bytes>,
     slow: Arc<AtomicBool>,
     over: bool,
@@ -96,7 +107,7 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.first.pop_front() {
             return Poll::Ready(Some(first));
         }
         if self.over {
@@ -150,29 +161,22 @@ impl Hub {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.listeners.retain(|listener| !listener.pieces.is_closed());
-        let followed = state.accounts.entry(account).or_insert_with(|| {
-            // Whatever was before, nobody has followed it: no id of it may be good any more.
-            state.number += 1;
-            Followed { since: state.number, seen: Instant::now() }
-        });
+        let followed = state.accounts.entry(account).or_insert_with(Followed::new);
         followed.seen = Instant::now();
-        let mut first = format!("retry: {RETRY}\n\n");
-        let now = self.id(state.number);
-        let oldest = state.kept.front().map_or(state.number, |kept| kept.number.saturating_sub(1));
-        match last.map(|id| self.number(id)) {
-            None => first.push_str(&event("hello", Some(&now), "{}")),
-            Some(Some(last)) if last >= followed.since && last >= oldest && last <= state.number => {
-                first.push_str(&event("resumed", None, "{}"));
-                let missed = state.kept.iter().filter(|kept| kept.account == account && kept.number > last);
-                missed.for_each(|kept| first.push_str(&kept.text));
-            }
-            Some(_) => first.push_str(&reset(&now, "what has happened since is not known any more")),
-        }
+        let now = self.id(followed.number);
+        let missed = last.map(|id| self.number(id).and_then(|number| followed.behind(number)));
+        let begin = match &missed {
+            None => event("hello", Some(&now), "{}"),
+            Some(Some(_)) => event("resumed", None, "{}"),
+            Some(None) => reset(&now, "what has happened since is not known any more"),
+        };
+        let mut first = VecDeque::from([Bytes::from(format!("retry: {RETRY}\n\n{begin}"))]);
+        first.extend(missed.flatten().into_iter().flatten().cloned());
         let (pieces, receiver) = mpsc::channel(QUEUE);
         let slow = Arc::new(AtomicBool::new(false));
         state.listeners.push(Listener { account, pieces, slow: Arc::clone(&slow) });
         let start = !std::mem::replace(&mut state.pumping, true);
-        (Listening { first: Some(first.into()), pieces: receiver, slow, over: false }, start)
+        (Listening { first, pieces: receiver, slow, over: false }, start)
     }
 
     /// Numbers for metrics.
@@ -194,7 +198,7 @@ impl Hub {
     /// Forgets who has gone, and accounts that nobody listens to. Once there is nobody at all, false: the pump ends.
     pub(super) fn is_wanted(&self) -> bool {
         let mut state = self.state.lock();
-        let State { listeners, accounts, kept, pumping, .. } = &mut *state;
+        let State { listeners, accounts, pumping, .. } = &mut *state;
         listeners.retain(|listener| !listener.pieces.is_closed());
         for listener in listeners.iter() {
             if let Some(followed) = accounts.get_mut(&listener.account) {
@@ -202,7 +206,6 @@ impl Hub {
             }
         }
         accounts.retain(|_, followed| followed.seen.elapsed() < GRACE);
-        kept.retain(|kept| accounts.contains_key(&kept.account));
         *pumping = self.always || !accounts.is_empty();
         *pumping
     }
@@ -217,19 +220,21 @@ impl Hub {
         let mut state = self.state.lock();
         let mut texts: HashMap<AccountNo, Vec<String>> = HashMap::new();
         for Said { account, event: name, data } in said {
-            state.number += 1;
-            let number = state.number;
-            let text = event(name, Some(&self.id(number)), &data);
+            // Nobody may be left who could come back.
+            let Some(followed) = state.accounts.get_mut(&account) else { continue };
+            followed.number += 1;
+            let text = event(name, Some(&self.id(followed.number)), &data);
             let pieces = texts.entry(account).or_default();
             match pieces.last_mut() {
                 Some(piece) if piece.len() < PIECE => piece.push_str(&text),
                 _ => pieces.push(text.clone()),
             }
-            if state.kept.len() == KEPT {
-                state.kept.pop_front();
+            if followed.kept.len() == KEPT {
+                followed.kept.pop_front();
             }
-            state.kept.push_back(Kept { account, number, text });
+            followed.kept.push_back(text.into());
         }
+        state.give_up_oldest();
         for (account, pieces) in texts {
             for piece in pieces {
                 state.send(Some(account), &piece.into());
@@ -237,14 +242,20 @@ impl Hub {
         }
     }
 
-    /// Asks everybody to load anew.
-    pub(super) fn reset(&self, why: &str) {
+    /// Asks all who listen to load anew, or those of one account.
+    pub(super) fn reset(&self, account: Option<AccountNo>, why: &str) {
         let mut state = self.state.lock();
-        state.number += 1;
-        state.kept.clear();
-        let number = state.number;
-        state.accounts.values_mut().for_each(|followed| followed.since = number);
-        state.send(None, &reset(&self.id(number), why).into());
+        let concerned = state.accounts.iter_mut().filter(|(of, _)| account.is_none_or(|account| account == **of));
+        let ids: Vec<_> = concerned
+            .map(|(of, followed)| {
+                followed.number += 1;
+                followed.kept.clear();
+                (*of, followed.number)
+            })
+            .collect();
+        for (account, number) in ids {
+            state.send(Some(account), &reset(&self.id(number), why).into());
+        }
     }
 
     /// Says nothing, aloud.
@@ -262,6 +273,16 @@ impl Hub {
 }
 
 impl State {
+    /// Gives up kept events until all together have room.
+    fn give_up_oldest(&mut self) {
+        let kept: usize = self.accounts.values().map(|followed| followed.kept.len()).sum();
+        for _ in KEPT_OF_ALL..kept {
+            if let Some(fullest) = self.accounts.values_mut().max_by_key(|followed| followed.kept.len()) {
+                fullest.kept.pop_front();
+            }
+        }
+    }
+
     /// To the listeners of one account or to all. Who has no room left has read too slowly and loses his place.
     fn send(&mut self, account: Option<AccountNo>, piece: &Bytes) {
         let dropped = &mut self.dropped;
@@ -354,6 +375,27 @@ mod tests {
         assert!(read(&mut hub.join(A, Some(&id)).0).0.contains("event: reset"));
         let (mut b, _) = hub.join(B, Some(&id));
         assert!(read(&mut b).0.contains("event: reset"), "an id of another account's stream");
+    }
+
+    #[test]
+    fn an_account_counts_for_itself_and_keeps_its_events_whatever_happens_in_others() {
+        let hub = Hub::new(false);
+        let (mut b, _) = hub.join(B, None);
+        let id = last_id(&read(&mut b).0);
+        hub.say(vec![lamp(B, 1)]);
+        let others: Vec<_> = (2..8).map(|n| hub.join(AccountNo(n), None).0).collect();
+        for n in 0..2 * KEPT {
+            hub.say((2..8).map(|account| lamp(AccountNo(account), n)).collect());
+        }
+        let text = read(&mut hub.join(B, Some(&id)).0).0;
+        assert!(text.contains("event: resumed") && text.contains("{\"n\":1}"), "{text}");
+        let number = |id: &str| hub.number(id).unwrap();
+        assert_eq!(number(&last_id(&text)) - number(&id), 1, "the events of others are not counted");
+        let kept: usize = hub.state.lock().accounts.values().map(|followed| followed.kept.len()).sum();
+        assert_eq!(kept, KEPT_OF_ALL);
+        hub.reset(Some(AccountNo(2)), "test");
+        assert!(!read(&mut b).0.contains("event: reset"), "only those of that account load anew");
+        drop(others);
     }
 
     #[test]

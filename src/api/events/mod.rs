@@ -4,6 +4,7 @@
 //! thing is now, writes it once and hands it to every listener of its account. Nobody is waited for: who reads too slowly
 //! loses his place, is told so at the end of what he has, and comes back with the id of what he saw last.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,8 +39,10 @@ const TICK: Duration = Duration::from_millis(50);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The most things that are looked up in one tick; the rest waits for the next.
 const MOST_AT_ONCE: usize = 1_000;
-/// The most things that may wait; beyond that everybody is asked to load anew.
+/// The most things that may wait; beyond that the listeners of the account of which most waits are asked to load anew.
 const MOST_WAITING: usize = 100_000;
+/// Why they are.
+const TOO_MUCH: &str = "too much has changed at once";
 /// So many are looked up before others get their turn on this thread.
 const SLICE: usize = 128;
 
@@ -106,18 +109,23 @@ pub(super) async fn pump(api: Arc<Api>) {
             // Somebody may have come between the last two lines, and has a pump of his own.
             if !api.hub.is_idle() {
                 api.state.control.listen(true);
-                api.hub.reset("nobody listened for a moment");
+                api.hub.reset(None, "nobody listened for a moment");
             }
             return;
         }
         let (news, lost) = feed_webhooks(&api);
         waiting.extend(news.into_iter().filter(|changed| api.hub.has_listeners(changed.account)));
-        if lost || waiting.len() > MOST_WAITING {
+        if lost {
             waiting.clear();
-            api.hub.reset("too much has changed at once");
+            api.hub.reset(None, TOO_MUCH);
         }
-        let rest = waiting.split_off(waiting.len().min(MOST_AT_ONCE));
-        let now = std::mem::replace(&mut waiting, rest);
+        while waiting.len() > MOST_WAITING
+            && let Some(account) = heaviest(&waiting)
+        {
+            waiting.retain(|changed| changed.account != account);
+            api.hub.reset(Some(account), TOO_MUCH);
+        }
+        let now = take_fairly(&mut waiting, MOST_AT_ONCE);
         let mut said = Vec::with_capacity(now.len());
         for slice in now.chunks(SLICE) {
             said.extend(slice.iter().filter(|changed| api.hub.has_listeners(changed.account)).filter_map(|changed| {
@@ -131,6 +139,41 @@ pub(super) async fn pump(api: Arc<Api>) {
             api.hub.beat();
         }
     }
+}
+
+/// The account of which most waits.
+fn heaviest(waiting: &[Changed]) -> Option<AccountNo> {
+    let mut counts: HashMap<AccountNo, usize> = HashMap::new();
+    waiting.iter().for_each(|changed| *counts.entry(changed.account).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(account, _)| account)
+}
+
+/// Takes so many at most, of each account as many as of the others where there are too many, and each account's in their order.
+fn take_fairly(waiting: &mut Vec<Changed>, most: usize) -> Vec<Changed> {
+    if waiting.len() <= most {
+        return std::mem::take(waiting);
+    }
+    let mut counts: HashMap<AccountNo, usize> = HashMap::new();
+    let mut turn = |changed: &Changed| {
+        let count = counts.entry(changed.account).or_default();
+        *count += 1;
+        *count
+    };
+    let turns: Vec<usize> = waiting.iter().map(&mut turn).collect();
+    let mut ordered = turns.clone();
+    let last = *ordered.select_nth_unstable(most - 1).1;
+    // Of those whose turn is the last one, only so many have room.
+    let mut room = most - turns.iter().filter(|turn| **turn < last).count();
+    let mut turns = turns.into_iter();
+    let (now, rest) = std::mem::take(waiting).into_iter().partition(|_| match turns.next() {
+        Some(turn) if turn == last && room > 0 => {
+            room -= 1;
+            true
+        }
+        turn => turn.is_some_and(|turn| turn < last),
+    });
+    *waiting = rest;
+    now
 }
 
 /// Empties the feed, and lets the webhooks know; what comes back is for the stream.
@@ -185,5 +228,25 @@ impl HttpBody for Stream {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.listening.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_with_many_changes_does_not_hold_up_another() {
+        let changed = |account, n: usize| Changed {
+            account: AccountNo(account),
+            uri: format!("sip:{n}@acme.test").into(),
+            subscription: None,
+        };
+        let mut waiting: Vec<_> = (0..10).map(|n| changed(1, n)).chain([changed(2, 1), changed(3, 1)]).collect();
+        assert_eq!(heaviest(&waiting), Some(AccountNo(1)));
+        let now = take_fairly(&mut waiting, 4);
+        assert_eq!(now, [changed(1, 0), changed(1, 1), changed(2, 1), changed(3, 1)]);
+        assert_eq!(take_fairly(&mut waiting, 3), [changed(1, 2), changed(1, 3), changed(1, 4)]);
+        assert_eq!((take_fairly(&mut waiting, 99).len(), waiting.len()), (5, 0));
     }
 }
