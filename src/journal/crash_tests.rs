@@ -121,7 +121,10 @@ fn a_crash_during_the_mending_is_mended() {
     }
 }
 
-/// Where an append ends, and what is live then.
+/// The octets of a mark, which begins each commit.
+const MARK: usize = 24;
+
+/// Where a mark or an append ends, and what is live then.
 type Step = (usize, Vec<(u64, String)>);
 
 /// A segment of a few appends.
@@ -139,6 +142,8 @@ fn segment() -> (MemDisk, Vec<Step>) {
         ),
     ];
     for (records, then) in appends {
+        let (start, before) = ends.last().unwrap().clone();
+        ends.push((start + MARK, before));
         keep(&journal, records).unwrap();
         ends.push((disk.octets("log-1").len(), then));
     }
@@ -157,43 +162,52 @@ fn a_tail_torn_at_any_octet_is_cut_after_the_last_whole_append() {
     let (disk, ends) = segment();
     let log = disk.octets("log-1");
     for len in 0..=log.len() {
-        for garbage in [&[][..], &[0; 40], &[0xff; 40], &[1; 5]] {
-            if len < format::HEADER && !garbage.is_empty() {
-                continue;
-            }
-            let octets = [&log[..len], garbage].concat();
-            let torn = with_log(&octets);
-            let recovered = reopen(&torn);
-            // Garbage may happen to be what was torn off.
-            let same = octets.iter().zip(&log).take_while(|(a, b)| a == b).count();
-            let (end, then) = ends.iter().rev().find(|(end, _)| *end <= same).unwrap_or(&ends[0]);
-            assert_eq!(live(&recovered), *then, "at {len}");
-            let rest = octets.len().saturating_sub(*end) as u64;
-            let cut = recovered.report.cut.map(|cut| (cut.offset, cut.octets));
-            assert_eq!(cut, (rest > 0).then_some((*end as u64, rest)), "at {len}");
-            let (journal, again) = open(&torn, Durability::Strict).unwrap();
-            assert_eq!(again.report.cut, None);
-            keep(&journal, vec![is(50, "after the cut")]).unwrap();
-            drop(journal);
-            assert_eq!(live(&reopen(&torn)), [then.clone(), pairs(&[(50, "after the cut")])].concat(), "at {len}");
-        }
+        let torn = with_log(&log[..len]);
+        let recovered = reopen(&torn);
+        let (end, then) = ends.iter().rev().find(|(end, _)| *end <= len).unwrap_or(&ends[0]);
+        assert_eq!(live(&recovered), *then, "at {len}");
+        let rest = len.saturating_sub(*end) as u64;
+        let cut = recovered.report.cut.map(|cut| (cut.offset, cut.octets, cut.aside.is_some()));
+        assert_eq!(cut, (rest > 0).then_some((*end as u64, rest, true)), "at {len}");
+        let (journal, again) = open(&torn, Durability::Strict).unwrap();
+        assert_eq!(again.report.cut, None);
+        keep(&journal, vec![is(50, "after the cut")]).unwrap();
+        drop(journal);
+        assert_eq!(live(&reopen(&torn)), [then.clone(), pairs(&[(50, "after the cut")])].concat(), "at {len}");
     }
 }
 
 #[test]
-fn a_changed_octet_in_the_last_segment_cuts_it_there() {
+fn a_changed_octet_in_the_last_segment_is_damage_there() {
     let (disk, ends) = segment();
     let log = disk.octets("log-1");
     for at in format::HEADER..log.len() {
         for flip in [1, 0x80, 0xff] {
             let mut changed = log.clone();
             changed[at] ^= flip;
-            let recovered = reopen(&with_log(&changed));
-            let (end, then) = ends.iter().rev().find(|(end, _)| *end <= at).unwrap();
-            assert_eq!(live(&recovered), *then, "at {at}");
-            let cut = recovered.report.cut.unwrap();
-            assert_eq!((cut.offset, cut.octets), (*end as u64, (log.len() - end) as u64), "at {at}");
+            let damaged = with_log(&changed);
+            let error = open(&damaged, Durability::Strict).unwrap_err();
+            let end = ends.iter().rev().find(|(end, _)| *end <= at).unwrap().0 as u64;
+            assert!(matches!(&error, JournalError::Damaged { offset, .. } if *offset == end), "at {at}: {error}");
+            assert_eq!(damaged.octets("log-1"), changed, "a refused file is left as it is");
         }
+    }
+}
+
+#[test]
+fn octets_that_no_crash_leaves_at_the_end_are_damage() {
+    let (disk, _) = segment();
+    let log = disk.octets("log-1");
+    for more in [&[0xff; 40][..], &[1; 40]] {
+        assert!(matches!(
+            open(&with_log(&[&log, more].concat()), Durability::Strict),
+            Err(JournalError::Damaged { .. })
+        ));
+    }
+    // Zeros, and the beginning of a frame, are what one leaves.
+    for more in [&[0; 40][..], &[0; 5000], &[90, 0, 0, 0, 1, 2, 3, 4, 5]] {
+        let cut = reopen(&with_log(&[&log, more].concat())).report.cut.unwrap();
+        assert_eq!((cut.offset, cut.octets), (log.len() as u64, more.len() as u64));
     }
 }
 

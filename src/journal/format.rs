@@ -7,11 +7,15 @@
 //! record  = octets:u32 key:u64 key:u32 value                  octets of the value, or one of:
 //!           GONE                                              the key has no value any more
 //!           END                                               the file is complete; the first key is this frame's offset
+//!           MARK                                              all octets before the first key's offset were on disk already
 //! ```
 //!
 //! A frame is what one append made, and the unit that is whole or not there: one crc for its records. The length is in
 //! the crc, so that a stretch of zeros, which is what a crash may leave, is no frame. A complete file ends with END:
 //! without it a file that lost its last frames would look whole.
+//!
+//! END and MARK are alone in their frames. Each commit of a log begins with a MARK (since version 2, the only difference): a bad
+//! frame before the offset that a later MARK names is no torn write, for the disk has had it. `damage.rs` judges by that.
 
 use std::io::{self, Read};
 
@@ -19,18 +23,19 @@ use bytes::Bytes;
 
 use super::{Key, Record};
 
-/// The version written, and the last one understood.
-pub(super) const VERSION: u32 = 1;
+/// The version written, and the last one understood. Those before it are read as well, from the first on.
+pub(super) const VERSION: u32 = 2;
 /// Octets of a file's header.
 pub(super) const HEADER: usize = 24;
 /// Most octets of records in a frame: no more is allocated on the word of a damaged length.
 pub(super) const FRAME_MAX: usize = 8 << 20;
 
-const FRAME_HEAD: usize = 8;
-const RECORD_HEAD: usize = 16;
+pub(super) const FRAME_HEAD: usize = 8;
+pub(super) const RECORD_HEAD: usize = 16;
 const MAGIC: &[u8; 7] = b"LAMPJRN";
 const GONE: u32 = u32::MAX;
 const END: u32 = u32::MAX - 1;
+const MARK: u32 = u32::MAX - 2;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +87,8 @@ pub(super) fn header_of_version(kind: Kind, number: u64, version: u32) -> [u8; H
 /// What a header says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// It is ours to read.
-    Good,
+    /// It is ours to read, and of this version.
+    Good(u32),
     /// It is of this later version.
     Newer(u32),
     /// It is not whole, or not of this file.
@@ -98,7 +103,7 @@ pub(super) fn judge(head: &[u8], kind: Kind, number: u64) -> Head {
     } else if version > VERSION {
         Head::Newer(version)
     } else {
-        Head::Good
+        Head::Good(version)
     }
 }
 
@@ -166,6 +171,11 @@ fn put_head(out: &mut Vec<u8>, octets: u32, key: Key) {
     out.extend_from_slice(&key.1.to_le_bytes());
 }
 
+/// The frame that begins a commit: the first `offset` octets of the file are on disk.
+pub(super) fn mark(out: &mut Vec<u8>, offset: u64) {
+    frame(out, |out| put_head(out, MARK, Key(offset, 0)));
+}
+
 /// The frame that ends a file of which `offset` octets precede it.
 pub(super) fn end(out: &mut Vec<u8>, offset: u64) {
     frame(out, |out| put_head(out, END, Key(offset, 0)));
@@ -174,6 +184,8 @@ pub(super) fn end(out: &mut Vec<u8>, offset: u64) {
 /// What a file was found to hold.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scan {
+    /// The version that its header says.
+    pub(super) version: u32,
     /// Octets up to the end of the last good frame; END is not counted.
     pub(super) good: u64,
     /// Records read.
@@ -185,8 +197,8 @@ pub(super) struct Scan {
 }
 
 /// Reads the frames after the header, giving each good one's records to `take`, up to the first that is not good.
-pub(super) fn scan(file: &mut dyn Read, mut take: impl FnMut(Key, Option<Bytes>)) -> io::Result<Scan> {
-    let mut scan = Scan { good: HEADER as u64, records: 0, complete: false, fault: None };
+pub(super) fn scan(file: &mut dyn Read, version: u32, mut take: impl FnMut(Key, Option<Bytes>)) -> io::Result<Scan> {
+    let mut scan = Scan { version, good: HEADER as u64, records: 0, complete: false, fault: None };
     let mut body = Vec::new();
     let mut found = Vec::new();
     loop {
@@ -215,20 +227,25 @@ pub(super) fn scan(file: &mut dyn Read, mut take: impl FnMut(Key, Option<Bytes>)
             continue;
         }
         scan.good += (FRAME_HEAD + body.len()) as u64;
-        scan.records += found.len() as u64;
+        scan.records += found.iter().filter(|(_, word)| !matches!(word, Word::Mark)).count() as u64;
         for (key, word) in found.drain(..) {
             match word {
                 Word::Is(at, len) => take(key, Some(Bytes::copy_from_slice(&body[at..at + len]))),
-                Word::Gone | Word::End => take(key, None),
+                Word::Gone => take(key, None),
+                Word::Mark | Word::End => {}
             }
         }
     }
 }
 
-enum Word {
+/// What a record says of its key, or of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A value: its place in the frame's records, and its length.
     Is(usize, usize),
     Gone,
     End,
+    Mark,
 }
 
 /// Reads what follows a frame's head, and says what is wrong with it.
@@ -238,7 +255,7 @@ fn read_frame(
     body: &mut Vec<u8>,
     found: &mut Vec<(Key, Word)>,
 ) -> io::Result<Option<&'static str>> {
-    let length = word(head, 0) as usize;
+    let length = length_of(head);
     if !(RECORD_HEAD..=FRAME_MAX).contains(&length) {
         return Ok(Some("a length that cannot be"));
     }
@@ -246,32 +263,52 @@ fn read_frame(
     if read_up_to(file, body)? < length {
         return Ok(Some("cut short"));
     }
-    if checksum((length as u32).to_le_bytes(), body) != word(head, 4) {
+    if !has_checksum(head, length, body) {
         return Ok(Some("a wrong checksum"));
     }
     found.clear();
+    let whole = records(body, |key, word| found.push((key, word)));
+    if !whole {
+        return Ok(Some("a record that does not fit its frame"));
+    }
+    if found.len() > 1 && found.iter().any(|(_, word)| matches!(word, Word::End | Word::Mark)) {
+        return Ok(Some("an end in the wrong place"));
+    }
+    Ok(None)
+}
+
+/// The length that a frame's head says.
+pub(super) fn length_of(head: &[u8]) -> usize {
+    word(head, 0) as usize
+}
+
+/// Whether the checksum in a frame's head is that of `records`, were their length `length`.
+pub(super) fn has_checksum(head: &[u8], length: usize, records: &[u8]) -> bool {
+    checksum((length as u32).to_le_bytes(), records) == word(head, 4)
+}
+
+/// Gives each record of a frame; false once what is left is none, or not whole.
+pub(super) fn records(body: &[u8], mut each: impl FnMut(Key, Word)) -> bool {
     let mut at = 0;
-    while at < length {
-        if length - at < RECORD_HEAD {
-            return Ok(Some("a record that does not fit its frame"));
+    while at < body.len() {
+        if body.len() - at < RECORD_HEAD {
+            return false;
         }
         let key = Key(long(body, at + 4), word(body, at + 12));
         let octets = word(body, at);
         at += RECORD_HEAD;
         match octets {
-            GONE => found.push((key, Word::Gone)),
-            END => found.push((key, Word::End)),
-            octets if octets as usize <= length - at => {
-                found.push((key, Word::Is(at, octets as usize)));
+            GONE => each(key, Word::Gone),
+            END => each(key, Word::End),
+            MARK => each(key, Word::Mark),
+            octets if octets as usize <= body.len() - at => {
+                each(key, Word::Is(at, octets as usize));
                 at += octets as usize;
             }
-            _ => return Ok(Some("a record that does not fit its frame")),
+            _ => return false,
         }
     }
-    if found.iter().skip(1).any(|(_, word)| matches!(word, Word::End)) {
-        return Ok(Some("an end in the wrong place"));
-    }
-    Ok(None)
+    true
 }
 
 /// Fills `into` as far as the file goes.

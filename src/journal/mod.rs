@@ -8,6 +8,8 @@
 //! how they look, `store.rs` how a directory is opened after any crash, `writer.rs` how many appends share one
 //! fdatasync, `snapshot.rs` how the log is replaced by an image of the live state so that it stays bounded.
 
+mod aside;
+mod damage;
 mod disk;
 mod error;
 mod format;
@@ -24,6 +26,8 @@ mod writer;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
@@ -45,7 +49,7 @@ use crate::count::Spread;
 pub use error::{JournalError, Refused, WriteFailed};
 pub use hold::Hold;
 pub use snapshot::Snapshot;
-pub use store::{Cut, Report};
+pub use store::{Cut, ReadFile, Report};
 pub(crate) use tape::Tape;
 
 use disk::{Disk, RealDisk};

@@ -9,6 +9,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -16,13 +17,13 @@ use bytes::Bytes;
 use std::collections::HashMap;
 
 use super::{
-    JournalError, Key, Recovered,
+    JournalError, Key, Recovered, aside, damage,
     disk::{Disk, DiskFile, RealDisk, sync_dir},
     format::{self, Head, Kind, Scan},
 };
 
 const LOCK: &str = "lock";
-const MARKER: &str = "format";
+pub(super) const MARKER: &str = "format";
 const MARKER_TMP: &str = "format.tmp";
 const MARKER_WORDS: &str = "lamplighter journal ";
 pub(super) const TMP: &str = ".tmp";
@@ -36,8 +37,21 @@ pub struct Report {
     pub records: u64,
     /// Octets read.
     pub octets: u64,
+    /// The files that were read, in this order.
+    pub files: Vec<ReadFile>,
     /// What was cut off the end of the log: the rest of a write that a crash interrupted, which nobody was told is kept.
     pub cut: Option<Cut>,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadFile {
+    /// Which.
+    pub path: PathBuf,
+    /// Up to where it is good, its end apart.
+    pub octets: u64,
+    /// How many records it has.
+    pub records: u64,
 }
 
 /// A tail that was cut off.
@@ -51,6 +65,8 @@ pub struct Cut {
     pub octets: u64,
     /// What was wrong there.
     pub what: &'static str,
+    /// Where it was put; none if it was zeros only, or could not be.
+    pub aside: Option<PathBuf>,
 }
 
 /// Where the writer goes on.
@@ -124,7 +140,7 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
         let report = Report { new: true, ..Report::default() };
         return Ok((opened, Recovered { records: Vec::new(), report }));
     }
-    check_marker(disk)?;
+    let marked = check_marker(disk, &names)?;
     let numbers = |kind| {
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|(name, _)| Kind::parse(name)).filter(|f| f.0 == kind).map(|f| f.1).collect();
@@ -134,7 +150,7 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
     let snapshot = numbers(Kind::Snapshot).last().copied();
     let first = snapshot.unwrap_or(1);
     let logs: Vec<u64> = numbers(Kind::Log).into_iter().filter(|n| *n >= first).collect();
-    let mut reader = Reader { disk, names: &names, live: HashMap::new(), report: Report::default() };
+    let mut reader = Reader { disk, marked, names: &names, live: HashMap::new(), report: Report::default() };
     let snapshot_octets = match snapshot {
         Some(number) => reader.complete(Kind::Snapshot, number)?,
         None => 0,
@@ -159,6 +175,8 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
 
 struct Reader<'a> {
     disk: &'a dyn Disk,
+    /// The version of the directory.
+    marked: u32,
     names: &'a [(String, u64)],
     live: HashMap<Key, Bytes>,
     report: Report,
@@ -176,16 +194,16 @@ impl Reader<'_> {
         let mut file = self.disk.read(&name).map_err(unreadable)?;
         let mut head = [0; format::HEADER];
         format::read_up_to(&mut *file, &mut head).map_err(unreadable)?;
-        match format::judge(&head, kind, number) {
-            Head::Good => {}
+        let version = match format::judge(&head, kind, number) {
+            Head::Good(version) => version,
             Head::Bad => return Ok(None),
             Head::Newer(found) => {
                 let path = self.disk.dir().join(&name);
                 return Err(JournalError::Newer { path, found, known: format::VERSION });
             }
-        }
+        };
         let live = &mut self.live;
-        let scan = format::scan(&mut *file, |key, value| {
+        let scan = format::scan(&mut *file, version, |key, value| {
             match value {
                 Some(value) => live.insert(key, value),
                 None => live.remove(&key),
@@ -194,6 +212,8 @@ impl Reader<'_> {
         .map_err(unreadable)?;
         self.report.records += scan.records;
         self.report.octets += scan.good;
+        let path = self.disk.dir().join(&name);
+        self.report.files.push(ReadFile { path, octets: scan.good, records: scan.records });
         Ok(Some(scan))
     }
 
@@ -229,6 +249,7 @@ impl Reader<'_> {
                     return Err(self.bad_header(*number));
                 };
                 if !scan.complete {
+                    self.refuse_damage(*number, &scan)?;
                     let name = Kind::Log.name(*last);
                     disk.remove(&name).map_err(JournalError::on("remove", dir, &name))?;
                     disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))?;
@@ -247,6 +268,7 @@ impl Reader<'_> {
             Some(scan) => self.go_on(*last, &scan, older_segments),
             // Its header is synced before anything follows it: this is a beginning that a crash interrupted.
             None if empty => {
+                self.begin_version()?;
                 let file = create_log(disk, *last)?;
                 Ok(Opened { file, number: *last, at: format::HEADER as u64, older_segments, snapshot: 0 })
             }
@@ -259,25 +281,68 @@ impl Reader<'_> {
         JournalError::Damaged { path, offset: 0, what: "its header" }
     }
 
-    /// Cuts the last segment after its last good frame, and goes on there, or in the next one if it is complete.
+    /// Says whether what follows the good frames of the last segment is damage.
+    fn refuse_damage(&self, number: u64, scan: &Scan) -> Result<(), JournalError> {
+        if scan.fault.is_none() {
+            return Ok(());
+        }
+        match damage::judge(&self.rest(number, scan)?, scan.good, scan.version) {
+            Some(what) => {
+                let path = self.disk.dir().join(Kind::Log.name(number));
+                Err(JournalError::Damaged { path, offset: scan.good, what })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// All that follows the good frames.
+    fn rest(&self, number: u64, scan: &Scan) -> Result<Vec<u8>, JournalError> {
+        let (dir, name) = (self.disk.dir(), Kind::Log.name(number));
+        let mut file = self.disk.read(&name).map_err(JournalError::on("read", dir, &name))?;
+        let mut rest = Vec::new();
+        std::io::copy(&mut file.by_ref().take(scan.good), &mut std::io::sink())
+            .and_then(|_| file.read_to_end(&mut rest))
+            .map_err(JournalError::on("read", dir, &name))?;
+        Ok(rest)
+    }
+
+    /// Cuts the last segment after its last good frame, and goes on there, or in the next one if it is complete or of an
+    /// earlier version.
     fn go_on(&mut self, number: u64, scan: &Scan, older_segments: u64) -> Result<Opened, JournalError> {
         let (disk, dir) = (self.disk, self.disk.dir());
         let name = Kind::Log.name(number);
         let len = self.len(&name).unwrap_or(scan.good);
-        if scan.complete && scan.fault.is_none() {
+        self.refuse_damage(number, scan)?;
+        self.begin_version()?;
+        let next = |older_segments| {
             let file = create_log(disk, number + 1)?;
-            let at = format::HEADER as u64;
-            return Ok(Opened { file, number: number + 1, at, older_segments: older_segments + len, snapshot: 0 });
+            Ok(Opened { file, number: number + 1, at: format::HEADER as u64, older_segments, snapshot: 0 })
+        };
+        if scan.complete && scan.fault.is_none() {
+            return next(older_segments + len);
         }
         let mut file = disk.open(&name).map_err(JournalError::on("open", dir, &name))?;
         if len > scan.good {
+            let aside = aside::keep_torn(disk, number, scan.good, &self.rest(number, scan)?);
             file.set_len(scan.good).map_err(JournalError::on("cut", dir, &name))?;
             file.sync().map_err(JournalError::on("sync", dir, &name))?;
             let what = scan.fault.unwrap_or("an end in the wrong place");
             let (path, octets) = (dir.join(&name), len - scan.good);
-            self.report.cut = Some(Cut { path, offset: scan.good, octets, what });
+            self.report.cut = Some(Cut { path, offset: scan.good, octets, what, aside });
+        }
+        if scan.version < format::VERSION {
+            let mut end = Vec::new();
+            format::end(&mut end, scan.good);
+            file.write_at(&end, scan.good).map_err(JournalError::on("write", dir, &name))?;
+            file.sync().map_err(JournalError::on("sync", dir, &name))?;
+            return next(older_segments + scan.good + end.len() as u64);
         }
         Ok(Opened { file, number, at: scan.good, older_segments, snapshot: 0 })
+    }
+
+    /// Before anything of this version is written into a directory of an earlier one, the directory says so.
+    fn begin_version(&self) -> Result<(), JournalError> {
+        if self.marked < format::VERSION { mark(self.disk) } else { Ok(()) }
     }
 }
 
@@ -292,7 +357,7 @@ pub(super) fn create_log(disk: &dyn Disk, number: u64) -> Result<Box<dyn DiskFil
 }
 
 /// Marks the directory as ours.
-fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
+pub(super) fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
     let dir = disk.dir();
     let words = format!("{MARKER_WORDS}{}\n", format::VERSION);
     let mut file = disk.create(MARKER_TMP).map_err(JournalError::on("create", dir, MARKER_TMP))?;
@@ -302,20 +367,34 @@ fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
     disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))
 }
 
-fn check_marker(disk: &dyn Disk) -> Result<(), JournalError> {
+/// The version that the marker says.
+fn check_marker(disk: &dyn Disk, names: &[(String, u64)]) -> Result<u32, JournalError> {
     let path = || disk.dir().join(MARKER);
     let unreadable = |e| JournalError::io("read", path(), e);
     // Longer than any marker: a foreign `format` may be a large file.
     let mut words = [0; 64];
     let got = format::read_up_to(&mut *disk.read(MARKER).map_err(unreadable)?, &mut words).map_err(unreadable)?;
-    let version = std::str::from_utf8(&words[..got])
+    let words = &words[..got];
+    let version = std::str::from_utf8(words)
         .ok()
-        .and_then(|words| words.strip_prefix(MARKER_WORDS)?.trim_end().parse::<u32>().ok());
+        .and_then(|words| words.strip_prefix(MARKER_WORDS)?.trim_end().parse::<u32>().ok())
+        .filter(|version| *version > 0);
+    if let Some(version) = version.filter(|version| *version <= format::VERSION) {
+        return Ok(version);
+    }
+    // The files beside it say whether it is the marker that is wrong.
+    let mut others = names.iter().filter_map(|(name, _)| Some((name, Kind::parse(name)?)));
+    let ours = others.any(|(name, (kind, number))| {
+        let mut head = [0; format::HEADER];
+        let read = disk.read(name).and_then(|mut file| format::read_up_to(&mut *file, &mut head));
+        read.is_ok() && matches!(format::judge(&head, kind, number), Head::Good(_))
+    });
     match version {
-        None => Err(JournalError::Foreign { path: disk.dir().to_owned(), found: MARKER.into() }),
-        Some(found) if found > format::VERSION => {
-            Err(JournalError::Newer { path: path(), found, known: format::VERSION })
+        _ if ours => {
+            let same = words.iter().zip(MARKER_WORDS.as_bytes()).take_while(|(is, was)| is == was).count();
+            Err(JournalError::Damaged { path: path(), offset: same as u64, what: "not what the files beside it say" })
         }
-        Some(_) => Ok(()),
+        Some(found) => Err(JournalError::Newer { path: path(), found, known: format::VERSION }),
+        None => Err(JournalError::Foreign { path: disk.dir().to_owned(), found: MARKER.into() }),
     }
 }

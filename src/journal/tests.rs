@@ -68,8 +68,10 @@ fn what_was_kept_comes_back_and_the_last_word_holds() {
     for _ in 0..2 {
         let (_journal, recovered) = Journal::open(&dir, Durability::Strict).unwrap();
         assert_eq!(live(&recovered), pairs(&[(1, "uno"), (3, ""), (4, "y")]));
-        let report = Report { new: false, records: 9, octets: recovered.report.octets, cut: None };
-        assert_eq!(recovered.report, report);
+        let Report { new, records, octets, files, cut } = recovered.report;
+        let read = ReadFile { path: dir.join("log-1"), octets, records };
+        assert_eq!((new, records, cut, files), (false, 9, None, vec![read]));
+        assert_eq!(octets, fs::metadata(dir.join("log-1")).unwrap().len());
     }
 }
 
@@ -178,12 +180,13 @@ fn a_newer_format_is_refused() {
     let newer = [&format::header_of_version(Kind::Log, 1, 9)[..], &log[format::HEADER..]].concat();
     fs::write(temp.0.join("log-1"), newer).unwrap();
     let error = Journal::open(&temp.0, Durability::Strict).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 9, known: 2, .. }), "{error}");
     fs::write(temp.0.join("log-1"), log).unwrap();
     temp.open();
-    fs::write(temp.0.join("format"), "lamplighter journal 2\n").unwrap();
+    fs::write(temp.0.join("format"), "lamplighter journal 3\n").unwrap();
+    fs::remove_file(temp.0.join("log-1")).unwrap();
     let error = Journal::open(&temp.0, Durability::Strict).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 2, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 3, .. }), "{error}");
 }
 
 #[test]

@@ -41,6 +41,10 @@ pub(super) struct Writer {
     /// A failing disk has taken a whole probe: what is left are roll-backs.
     mended: bool,
     slow: Seldom,
+    /// What the latest commit has written: a mark, if it follows a sync, and the frames.
+    written: Vec<u8>,
+    /// Octets of the mark that begins what is written and not synced: the queue does not count it.
+    mark: usize,
     /// Emptied buffers of the last commit, so that a steady state allocates nothing.
     spare: (Vec<u8>, Vec<Entry>),
 }
@@ -79,6 +83,8 @@ impl Writer {
             probe_at: None,
             mended: false,
             slow: Seldom::new(),
+            written: Vec::new(),
+            mark: 0,
             spare,
         }
     }
@@ -166,15 +172,15 @@ impl Writer {
         if let Err(e) = self.write(&batch.frames, sync) {
             return self.fail(&e, &batch.frames);
         }
-        let kept = if sync { self.tail.len() + batch.frames.len() } else { 0 };
-        let Some(UnderWay { mut entries, rotate, .. }) = self.shared.arrive(kept) else {
+        let kept = if sync { self.tail.len() + self.written.len() } else { 0 };
+        let Some(UnderWay { mut entries, rotate, .. }) = self.shared.arrive(kept.saturating_sub(self.mark)) else {
             // The watchdog has refused it already. What that leaves on the disk is cut off again.
             return self.recover_later(&batch.frames, Duration::ZERO);
         };
         let numbers = &self.shared.numbers;
         if !batch.frames.is_empty() {
             numbers.records.fetch_add(batch.records, Relaxed);
-            numbers.octets.fetch_add(batch.frames.len() as u64, Relaxed);
+            numbers.octets.fetch_add(self.written.len() as u64, Relaxed);
             numbers.commits.fetch_add(1, Relaxed);
             let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             numbers.last_commit_nanos.store(nanos, Relaxed);
@@ -186,8 +192,9 @@ impl Writer {
             self.synced += kept as u64;
             self.tail.clear();
             self.tail_since = None;
+            self.mark = 0;
         } else {
-            self.tail.extend_from_slice(&batch.frames);
+            self.tail.extend_from_slice(&self.written);
             self.tail_since = self.tail_since.or(Some(began));
         }
         self.count_segment();
@@ -215,10 +222,16 @@ impl Writer {
     }
 
     fn write(&mut self, frames: &[u8], sync: bool) -> io::Result<()> {
+        self.written.clear();
         if !frames.is_empty() {
-            self.file.write_at(frames, self.synced + self.tail.len() as u64)?;
+            if self.tail.is_empty() {
+                format::mark(&mut self.written, self.synced);
+                self.mark = self.written.len();
+            }
+            self.written.extend_from_slice(frames);
+            self.file.write_at(&self.written, self.synced + self.tail.len() as u64)?;
         }
-        if sync && self.tail.len() + frames.len() > 0 {
+        if sync && self.tail.len() + self.written.len() > 0 {
             self.file.sync()?;
         }
         Ok(())
@@ -278,6 +291,7 @@ impl Writer {
         }
         self.shared.held.store(self.tail.len() + queue.frames.len(), Relaxed);
         drop(queue);
+        self.mark = 0;
         self.mended = false;
         self.probe_at = Some(Instant::now() + pause);
     }

@@ -1,0 +1,296 @@
+//! Damage of every kind, at seeded places, in every kind of file: it is refused with file and offset, or nothing that was
+//! acknowledged is lost but a torn tail; and the repair keeps every record that is good.
+
+use std::collections::BTreeMap;
+
+use super::{
+    disk::Disk as _,
+    fault_tests::{open, reopen},
+    mem_disk::{Leaves, MemDisk},
+    tests::{gone, is, keep, live, pairs},
+    *,
+};
+
+/// A linear congruential generator (Knuth's MMIX), so that each run meets the same places.
+struct Places(u64);
+
+impl Places {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// What was acknowledged, after each append.
+type History = Vec<BTreeMap<u64, String>>;
+
+/// A directory after several lives: an image, a finished segment, and one that is written. Appends of one to three
+/// records of up to 300 octets, several in a commit at times.
+fn lived() -> (MemDisk, History) {
+    let disk = MemDisk::default();
+    let mut places = Places(7);
+    let mut memory = BTreeMap::new();
+    let mut history = Vec::new();
+    for life in 0..3 {
+        let (journal, _) = open(&disk, Durability::Strict, Limits::default());
+        for round in 0..40 {
+            let records: Vec<Record> = (0..=places.below(3))
+                .map(|_| {
+                    let key = places.below(60) as u64;
+                    match places.below(5) {
+                        0 => gone(key),
+                        _ => is(key, &format!("{life}-{round}").repeat(1 + places.below(60))),
+                    }
+                })
+                .collect();
+            for record in &records {
+                match &record.value {
+                    Some(value) => memory.insert(record.key.0, String::from_utf8(value.to_vec()).unwrap()),
+                    None => memory.remove(&record.key.0),
+                };
+            }
+            if places.below(4) == 0 {
+                journal.append_lazily(records).unwrap();
+            } else {
+                keep(&journal, records).unwrap();
+            }
+            history.push(memory.clone());
+        }
+        if life == 0 {
+            let mut snapshot = journal.begin_snapshot().unwrap();
+            snapshot.write(memory.iter().map(|(key, value)| (Key(*key, 7), Bytes::from(value.clone())))).unwrap();
+            snapshot.finish().unwrap();
+        } else if life == 1 {
+            // Given up: the segment stays.
+            drop(journal.begin_snapshot().unwrap());
+        }
+    }
+    assert_eq!(disk.names(), ["format", "log-2", "log-3", "snapshot-2"]);
+    assert_eq!(reopen(&disk).into_iter().collect::<BTreeMap<_, _>>(), memory);
+    (disk, history)
+}
+
+const FILES: [&str; 4] = ["format", "log-2", "log-3", "snapshot-2"];
+
+/// Opens a directory with a changed file. What comes up has to be all that was acknowledged (`None`), or to be refused
+/// with the file and an offset that is not behind the change.
+fn all_or_refused(disk: &MemDisk, name: &str, changed: &[u8], at: usize, whole: &BTreeMap<u64, String>) -> Option<u64> {
+    let found = disk.after_crash(Leaves::Everything);
+    found.set(name, changed);
+    match Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default()) {
+        Ok((_, recovered)) => {
+            let is: BTreeMap<_, _> = live(&recovered).into_iter().collect();
+            assert!(is == *whole, "{name} changed at {at}: something is lost");
+            None
+        }
+        Err(JournalError::Damaged { path, offset, .. }) => {
+            assert!(
+                path.ends_with(name) && offset <= at as u64,
+                "{name} changed at {at}: {} at {offset}",
+                path.display()
+            );
+            assert_eq!(found.octets(name), changed, "a refused file is left as it is");
+            Some(offset)
+        }
+        Err(error) => panic!("{name} changed at {at}: {error}"),
+    }
+}
+
+#[test]
+fn two_hundred_flipped_bits_in_each_file_are_refused_with_file_and_offset() {
+    let (disk, history) = lived();
+    let whole = history.last().unwrap();
+    for name in FILES {
+        let octets = disk.octets(name);
+        let mut places = Places(13);
+        let mut refused = 0;
+        for _ in 0..200 {
+            let at = places.below(octets.len());
+            let mut changed = octets.clone();
+            changed[at] ^= 1 << places.below(8);
+            refused += u32::from(all_or_refused(&disk, name, &changed, at, whole).is_some());
+        }
+        // The line's end of the marker is all that does not matter.
+        assert!(refused == 200 || (name == "format" && refused > 180), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn two_flipped_bits_are_no_better_than_one() {
+    let (disk, history) = lived();
+    let whole = history.last().unwrap();
+    for name in FILES {
+        let octets = disk.octets(name);
+        let mut places = Places(17);
+        for _ in 0..200 {
+            let (first, second) = (places.below(octets.len()), places.below(octets.len()));
+            let mut changed = octets.clone();
+            changed[first] ^= 1 << places.below(8);
+            changed[second] ^= 1 << places.below(8);
+            all_or_refused(&disk, name, &changed, first.min(second), whole);
+        }
+    }
+}
+
+#[test]
+fn a_flip_of_each_bit_of_a_length_a_mark_and_an_end_is_refused() {
+    let (disk, history) = lived();
+    let whole = history.last().unwrap();
+    for name in ["log-2", "log-3", "snapshot-2"] {
+        let octets = disk.octets(name);
+        // The header, the first mark or frame, and the last frame, which is the end in all but the last log.
+        let mut last = format::HEADER;
+        let mut at = format::HEADER;
+        while let Some(found) = damage::frame_at(&octets, at) {
+            (last, at) = (found.start, found.end);
+        }
+        assert_eq!(at, octets.len());
+        for bit in (0..8 * (format::HEADER + 64)).chain(8 * last..8 * octets.len()) {
+            let mut changed = octets.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let refused = all_or_refused(&disk, name, &changed, bit / 8, whole);
+            assert!(refused.is_some(), "{name}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_truncations_of_each_file_lose_no_more_than_the_tail() {
+    let (disk, history) = lived();
+    for name in FILES {
+        let octets = disk.octets(name);
+        let mut places = Places(19);
+        for _ in 0..100 {
+            let len = places.below(octets.len());
+            let found = disk.after_crash(Leaves::Everything);
+            found.set(name, &octets[..len]);
+            match Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default()) {
+                Ok((_, recovered)) => {
+                    let is: BTreeMap<_, _> = live(&recovered).into_iter().collect();
+                    // The state after some append, with nothing missing from the middle.
+                    assert!(history.contains(&is), "{name} cut at {len}");
+                    assert!(name == "log-3" || name == "format", "{name} cut at {len}");
+                }
+                Err(JournalError::Damaged { path, offset, .. }) => {
+                    assert!(path.ends_with(name) && offset <= len as u64 && name != "log-3", "{name} cut at {len}");
+                }
+                Err(error) => panic!("{name} cut at {len}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn holes_in_the_last_commit_are_torn_and_holes_before_it_are_damage() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits::default());
+    let long = "x".repeat(3000);
+    keep(&journal, vec![is(1, &long)]).unwrap();
+    let before = disk.octets("log-1").len();
+    // One commit of several frames.
+    for key in 2..5 {
+        journal.append_lazily(vec![is(key, &long)]).unwrap();
+    }
+    keep(&journal, vec![is(5, &long)]).unwrap();
+    let one = pairs(&[(1, &long)]);
+    let log = disk.octets("log-1");
+    for sector in 0..log.len() / 512 {
+        let mut holed = log.clone();
+        holed[(sector * 512).max(format::HEADER)..(sector + 1) * 512].fill(0);
+        let found = disk.after_crash(Leaves::Everything);
+        found.set("log-1", &holed);
+        let opened = Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default());
+        if sector * 512 < before {
+            assert!(matches!(&opened, Err(JournalError::Damaged { .. })), "{sector}: {opened:?}");
+        } else {
+            let (_, recovered) = opened.unwrap();
+            assert!(live(&recovered).starts_with(&one));
+            let cut = recovered.report.cut.clone().unwrap();
+            // What is cut off is beside it, octet by octet, and is not read again.
+            assert_eq!(
+                found.octets(cut.aside.unwrap().file_name().unwrap().to_str().unwrap()),
+                holed[cut.offset as usize..]
+            );
+            assert_eq!(reopen(&found), live(&recovered));
+        }
+    }
+}
+
+#[test]
+fn a_few_torn_tails_are_kept_aside_and_no_more() {
+    let disk = MemDisk::default();
+    for n in 0..20 {
+        let (journal, _) = open(&disk, Durability::Strict, Limits::default());
+        keep(&journal, vec![is(n, "kept")]).unwrap();
+        drop(journal);
+        let log = disk.octets("log-1");
+        disk.set("log-1", &[&log[..], b"torn"].concat());
+    }
+    assert_eq!(reopen(&disk).len(), 20);
+    let torn: Vec<_> = disk.names().into_iter().filter(|name| name.starts_with("torn-log-1-")).collect();
+    assert_eq!(torn.len(), 8);
+    assert!(torn.iter().all(|name| disk.octets(name) == b"torn"));
+}
+
+#[test]
+fn a_journal_of_version_1_is_read_whole_and_goes_on_in_version_2() {
+    let (disk, ends) = version_1();
+    let found = disk.after_crash(Leaves::Everything);
+    let (journal, recovered) = open(&found, Durability::Strict, Limits::default());
+    assert_eq!(live(&recovered), pairs(&[(1, "uno"), (2, "two"), (3, "three")]));
+    assert_eq!(found.octets("format"), b"lamplighter journal 2\n");
+    keep(&journal, vec![is(4, "four")]).unwrap();
+    drop(journal);
+    assert_eq!(found.names(), ["format", "log-1", "log-2"]);
+    let all = pairs(&[(1, "uno"), (2, "two"), (3, "three"), (4, "four")]);
+    assert_eq!(reopen(&found.after_crash(Leaves::Nothing)), all);
+
+    let log = disk.octets("log-1");
+    for at in format::HEADER..log.len() {
+        let mut changed = log.clone();
+        changed[at] ^= 4;
+        found.set("log-1", &changed);
+        let after = disk.after_crash(Leaves::Everything);
+        after.set("log-1", &changed);
+        assert!(matches!(
+            Journal::open_on(Arc::new(after), None, Durability::Strict, Limits::default()),
+            Err(JournalError::Damaged { .. })
+        ));
+        let after = disk.after_crash(Leaves::Everything);
+        after.set("log-1", &log[..at]);
+        let kept = ends.iter().filter(|end| **end <= at).count();
+        assert_eq!(open(&after, Durability::Strict, Limits::default()).1.report.records, [0, 2, 4][kept]);
+    }
+}
+
+/// A directory as version 1 left it, and where its two frames end.
+fn version_1() -> (MemDisk, [usize; 2]) {
+    let disk = MemDisk::default();
+    let mut log = format::header_of_version(format::Kind::Log, 1, 1).to_vec();
+    format::frames(&mut log, [is(1, "one"), is(2, "two")].iter());
+    let first = log.len();
+    format::frames(&mut log, [is(1, "uno"), is(3, "three")].iter());
+    disk.set("format", b"lamplighter journal 1\n");
+    disk.set("log-1", &log);
+    (disk, [first, log.len()])
+}
+
+#[test]
+fn a_marker_that_disagrees_with_the_files_beside_it_is_damage() {
+    let (disk, _) = version_1();
+    for (marker, offset) in [
+        (&b""[..], 0),
+        (b"lamplighter journal", 19),
+        (b"lamplighter journal 0\n", 20),
+        (b"lamplighter journal 9\n", 20),
+        (b"lamplighter kournal 1\n", 12),
+    ] {
+        disk.set("format", marker);
+        let error = Journal::open_on(Arc::new(disk.clone()), None, Durability::Strict, Limits::default()).unwrap_err();
+        assert!(
+            matches!(&error, JournalError::Damaged { path, offset: is, .. } if path.ends_with("format") && *is == offset),
+            "{error}"
+        );
+    }
+    assert!(disk.list().unwrap().len() == 2, "nothing was changed");
+}
