@@ -15,7 +15,7 @@ use crate::operator::Address;
 #[command(name = "lamplighter", version, arg_required_else_help = false)]
 #[command(
     after_help = "Exit status: 0 if all went well, 1 if something failed while running, 2 if the command line or \
-                        the configuration is wrong."
+                        the configuration is wrong, 3 if the journal cannot be used as it is."
 )]
 pub struct Cli {
     /// What to do.
@@ -62,6 +62,9 @@ pub enum Command {
     End(SubscriptionArgs),
     /// List the phones, publishers and API clients that were refused lately, and why
     Refusals(RefusalsArgs),
+    /// Look at or repair the journal of a server that does not run
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Have a server take no new subscriptions, and say what it still has; needs a superuser's token
     Drain(DrainArgs),
     /// Print a script that makes a shell complete these commands
@@ -82,6 +85,23 @@ pub enum Command {
         /// What to ask
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/healthz")]
         url: String,
+    },
+}
+
+/// What to do with a journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Say what every file holds and what is bad in it, and change nothing; exit status 3 if something is
+    Check {
+        /// The directory of the journal, `data.dir`
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Keep every record that is good, put what is bad aside in files beside it, and say what is lost
+    Repair {
+        /// The directory of the journal, `data.dir`
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
     },
 }
 

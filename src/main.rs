@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lamplighter::cli::{Cli, Command, DemoArgs};
+use lamplighter::cli::{Cli, Command, DemoArgs, JournalCommand};
 use lamplighter::config::{Config, LogFormat};
 use lamplighter::demo::Demo;
-use lamplighter::server::Server;
+use lamplighter::server::{Server, StartError};
 use sd_notify::NotifyState;
 
 use lamplighter::{bench, greeting, health, notifier, operator, telemetry, watch};
@@ -19,6 +19,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The command line or the configuration is wrong.
 const MISUSE: u8 = 2;
+/// The journal is damaged, or for another reason nothing that a further start would mend.
+const UNUSABLE_JOURNAL: u8 = 3;
 
 fn main() -> ExitCode {
     let by_default = || Command::Serve { config: std::env::var_os("LAMPLIGHTER_CONFIG").map(Into::into) };
@@ -43,6 +45,15 @@ fn main() -> ExitCode {
         Command::Resend(args) => report(operator::resend(&args)),
         Command::End(args) => report(operator::end(&args)),
         Command::Refusals(args) => report(operator::refusals(&args)),
+        Command::Journal(command) => {
+            let outcome = match command {
+                JournalCommand::Check { dir } => operator::check_journal(&dir),
+                JournalCommand::Repair { dir } => operator::repair_journal(&dir),
+            };
+            let unusable = outcome.as_ref().is_err_and(|error| error.needs_the_operator());
+            let code = report(outcome);
+            if unusable { ExitCode::from(UNUSABLE_JOURNAL) } else { code }
+        }
         Command::Drain(args) => report(operator::drain(&args)),
         Command::Completion { shell } => report(operator::completion(shell)),
         Command::Man { folder } => report(operator::man(folder.as_deref())),
@@ -95,10 +106,14 @@ fn serve(file: Option<&Path>) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!(%warning, "the configuration is accepted, but should be changed");
     }
+    let mut unusable = false;
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         // The server has threads and runtimes of its own; this one only waits for the signals.
-        let server = Server::start(&config).map_err(std::io::Error::other)?;
+        let server = Server::start(&config).map_err(|error| {
+            unusable = matches!(&error, StartError::Journal(error) if error.needs_the_operator());
+            std::io::Error::other(error)
+        })?;
         greeting::print(&config, &server, file.is_none().then_some(&*demo_token));
         tell_service_manager(&[NotifyState::Ready]);
         while runtime.block_on(signals.any()) == Signal::Reload {
@@ -112,6 +127,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
         Ok(())
     });
     let code = report(outcome);
+    let code = if unusable { ExitCode::from(UNUSABLE_JOURNAL) } else { code };
     // What was said last has to be seen.
     let _ = std::io::stdout().flush();
     code

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, History, Http, Limits, Listen, ListenTransport,
-    Log, LogFormat, Presence, Profile, Rates, Sip, dns, hep, people, raw, tls,
+    Log, LogFormat, OnDamage, Presence, Profile, Rates, Sip, dns, hep, people, raw, tls,
 };
 use crate::package;
 
@@ -331,7 +331,18 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
             }
         },
     };
-    Ok(Data { dir, durability })
+    let on_damage = match &raw.on_damage {
+        None => OnDamage::Refuse,
+        Some(written) => match written.get_ref().as_str() {
+            "refuse" => OnDamage::Refuse,
+            "repair" => OnDamage::Repair,
+            other => {
+                let problem = format!("\"{other}\" is nothing to do about damage; allowed: \"refuse\", \"repair\"");
+                return Err(source.fault(written.span(), "data.on_damage", problem));
+            }
+        },
+    };
+    Ok(Data { dir, durability, on_damage })
 }
 
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {

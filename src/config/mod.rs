@@ -203,6 +203,17 @@ pub struct Data {
     pub dir: PathBuf,
     /// How surely.
     pub durability: Durability,
+    /// What a start does that finds the journal damaged.
+    pub on_damage: OnDamage,
+}
+
+/// What a start does that finds the journal damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It ends: the operator decides.
+    Refuse,
+    /// It repairs the journal as `lamplighter journal repair` does, and goes on.
+    Repair,
 }
 
 /// When a change counts as kept.

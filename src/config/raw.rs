@@ -109,6 +109,7 @@ pub(super) struct Rates {
 pub(super) struct Data {
     pub(super) dir: Option<Spanned<PathBuf>>,
     pub(super) durability: Option<Spanned<String>>,
+    pub(super) on_damage: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]

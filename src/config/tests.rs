@@ -257,6 +257,9 @@ fn packages_are_known_and_named_once() {
 fn data_access_and_log() {
     assert_eq!(Config::parse("data.durability = 'relaxed'", "l").unwrap().data.durability, Durability::Relaxed);
     assert!(refused("data.durability = 'yes'").problem.contains("\"strict\", \"relaxed\", \"memory\""));
+    assert_eq!(Config::parse("", "l").unwrap().data.on_damage, OnDamage::Refuse);
+    assert_eq!(Config::parse("data.on_damage = 'repair'", "l").unwrap().data.on_damage, OnDamage::Repair);
+    assert!(refused("data.on_damage = 'ignore'").problem.contains("\"refuse\", \"repair\""));
     assert_eq!(refused("data.dir = ''").key, "data.dir");
     let trusted = Config::parse("access.trusted = ['10.0.0.0/8', '::1', '192.0.2.7']", "l").unwrap().access.trusted;
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128", "192.0.2.7/32"].map(|n| n.parse().unwrap()));

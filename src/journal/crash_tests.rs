@@ -11,7 +11,7 @@ use super::{
 };
 
 fn open(disk: &MemDisk, durability: Durability) -> Result<(Journal, Recovered), JournalError> {
-    Journal::open_on(Arc::new(disk.clone()), None, durability, Limits::default())
+    Journal::open_on(Arc::new(disk.clone()), durability, Limits::default())
 }
 
 fn reopen(disk: &MemDisk) -> Recovered {

@@ -77,7 +77,7 @@ const FILES: [&str; 4] = ["format", "log-2", "log-3", "snapshot-2"];
 fn all_or_refused(disk: &MemDisk, name: &str, changed: &[u8], at: usize, whole: &BTreeMap<u64, String>) -> Option<u64> {
     let found = disk.after_crash(Leaves::Everything);
     found.set(name, changed);
-    match Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default()) {
+    match Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default()) {
         Ok((_, recovered)) => {
             let is: BTreeMap<_, _> = live(&recovered).into_iter().collect();
             assert!(is == *whole, "{name} changed at {at}: something is lost");
@@ -164,7 +164,7 @@ fn a_hundred_truncations_of_each_file_lose_no_more_than_the_tail() {
             let len = places.below(octets.len());
             let found = disk.after_crash(Leaves::Everything);
             found.set(name, &octets[..len]);
-            match Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default()) {
+            match Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default()) {
                 Ok((_, recovered)) => {
                     let is: BTreeMap<_, _> = live(&recovered).into_iter().collect();
                     // The state after some append, with nothing missing from the middle.
@@ -199,7 +199,7 @@ fn holes_in_the_last_commit_are_torn_and_holes_before_it_are_damage() {
         holed[(sector * 512).max(format::HEADER)..(sector + 1) * 512].fill(0);
         let found = disk.after_crash(Leaves::Everything);
         found.set("log-1", &holed);
-        let opened = Journal::open_on(Arc::new(found.clone()), None, Durability::Strict, Limits::default());
+        let opened = Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default());
         if sector * 512 < before {
             assert!(matches!(&opened, Err(JournalError::Damaged { .. })), "{sector}: {opened:?}");
         } else {
@@ -253,7 +253,7 @@ fn a_journal_of_version_1_is_read_whole_and_goes_on_in_version_2() {
         let after = disk.after_crash(Leaves::Everything);
         after.set("log-1", &changed);
         assert!(matches!(
-            Journal::open_on(Arc::new(after), None, Durability::Strict, Limits::default()),
+            Journal::open_on(Arc::new(after), Durability::Strict, Limits::default()),
             Err(JournalError::Damaged { .. })
         ));
         let after = disk.after_crash(Leaves::Everything);
@@ -286,11 +286,125 @@ fn a_marker_that_disagrees_with_the_files_beside_it_is_damage() {
         (b"lamplighter kournal 1\n", 12),
     ] {
         disk.set("format", marker);
-        let error = Journal::open_on(Arc::new(disk.clone()), None, Durability::Strict, Limits::default()).unwrap_err();
+        let error = Journal::open_on(Arc::new(disk.clone()), Durability::Strict, Limits::default()).unwrap_err();
         assert!(
             matches!(&error, JournalError::Damaged { path, offset: is, .. } if path.ends_with("format") && *is == offset),
             "{error}"
         );
     }
     assert!(disk.list().unwrap().len() == 2, "nothing was changed");
+}
+
+/// The latest word on every key of all frames but the one that holds the octet `at` of the file `name`.
+fn all_but_the_frame_at(disk: &MemDisk, name: &str, at: usize) -> BTreeMap<u64, String> {
+    let mut live = BTreeMap::new();
+    for file in ["snapshot-2", "log-2", "log-3"] {
+        let octets = disk.octets(file);
+        let mut from = format::HEADER;
+        while let Some(frame) = damage::frame_at(&octets, from) {
+            from = frame.end;
+            if file == name && (frame.start..frame.end).contains(&at) {
+                continue;
+            }
+            let body = &octets[frame.start + format::FRAME_HEAD..frame.end];
+            format::records(body, |key, word| match word {
+                format::Word::Is(at, len) => {
+                    live.insert(key.0, String::from_utf8(body[at..at + len].to_vec()).unwrap());
+                }
+                format::Word::Gone => drop(live.remove(&key.0)),
+                format::Word::End | format::Word::Mark => {}
+            });
+        }
+    }
+    live
+}
+
+#[test]
+fn a_repair_keeps_every_record_of_good_frames_and_puts_the_bad_one_aside() {
+    let (disk, _) = lived();
+    for name in FILES {
+        let octets = disk.octets(name);
+        let mut places = Places(23);
+        for _ in 0..50 {
+            let at = places.below(octets.len());
+            let mut changed = octets.clone();
+            changed[at] ^= 1 << places.below(8);
+            let found = disk.after_crash(Leaves::Everything);
+            found.set(name, &changed);
+            let Some(repaired) = repair::repair_on(Arc::new(found.clone())).unwrap() else {
+                assert!(name == "format", "{name} at {at}");
+                continue;
+            };
+            let bad: Vec<_> = repaired.survey.files.iter().flat_map(|file| &file.bad).collect();
+            assert!(bad.len() == 1 && bad[0].offset <= at as u64, "{name} at {at}: {bad:?}");
+            let is: BTreeMap<_, _> = reopen(&found).into_iter().collect();
+            assert_eq!(is, all_but_the_frame_at(&disk, name, at), "{name} at {at}");
+            assert_eq!(repaired.kept, is.len());
+            // The evidence, octet by octet, and nothing else is left beside the new image.
+            let aside: Vec<_> = found.names().into_iter().filter(|name| name.starts_with("bad-")).collect();
+            if bad[0].octets > 0 {
+                let part = bad[0].offset as usize..(bad[0].offset + bad[0].octets) as usize;
+                assert_eq!(found.octets(&aside[0]), changed[part]);
+            }
+            let rest: Vec<_> = found.names().into_iter().filter(|name| !name.starts_with("bad-")).collect();
+            assert_eq!(rest, ["format", "log-4", "snapshot-4"], "{name} at {at}");
+            assert_eq!(repair::repair_on(Arc::new(found)).unwrap(), None, "there is nothing left to repair");
+        }
+    }
+}
+
+#[test]
+fn a_repair_says_which_records_were_lost() {
+    let disk = MemDisk::default();
+    let (journal, _) = open(&disk, Durability::Strict, Limits::default());
+    keep(&journal, vec![is(1, "one"), is(2, "two")]).unwrap();
+    let at = disk.octets("log-1").len();
+    keep(&journal, vec![is(1, "uno"), gone(2), is(3, "three")]).unwrap();
+    keep(&journal, vec![is(4, "four")]).unwrap();
+    drop(journal);
+    let mut log = disk.octets("log-1");
+    // In a value of the second append, behind the mark and two heads.
+    log[at + 24 + 8 + 16] ^= 1;
+    disk.set("log-1", &log);
+    let repaired = repair::repair_on(Arc::new(disk.clone())).unwrap().unwrap();
+    let lost: Vec<_> =
+        repaired.survey.files[0].bad[0].lost.iter().map(|(key, value)| (key.0, value.is_some())).collect();
+    assert_eq!(lost, [(1, true), (2, false), (3, true)]);
+    assert_eq!((repaired.kept, repaired.older), (3, 2));
+    assert_eq!(reopen(&disk), pairs(&[(1, "one"), (2, "two"), (4, "four")]));
+}
+
+#[test]
+fn a_missing_segment_is_repaired_and_said() {
+    let (disk, _) = lived();
+    disk.remove("log-2").unwrap();
+    let opened = Journal::open_on(Arc::new(disk.clone()), Durability::Strict, Limits::default());
+    assert!(matches!(opened, Err(JournalError::Missing { .. })));
+    let repaired = repair::repair_on(Arc::new(disk.clone())).unwrap().unwrap();
+    assert!(repaired.survey.missing.len() == 1 && repaired.survey.missing[0].ends_with("log-2"), "{repaired:?}");
+    assert_eq!(reopen(&disk).len(), repaired.kept);
+}
+
+#[test]
+fn a_crash_in_a_repair_leaves_what_can_be_repaired_again_or_is() {
+    let (disk, _) = lived();
+    let mut octets = disk.octets("log-2");
+    let at = octets.len() / 2;
+    octets[at] ^= 1;
+    disk.set("log-2", &octets);
+    let expected = {
+        let whole = disk.after_crash(Leaves::Everything);
+        repair::repair_on(Arc::new(whole.clone())).unwrap();
+        reopen(&whole)
+    };
+    for life in 0..40 {
+        for leaves in mem_disk::ALL_LEAVES {
+            let dying = disk.after_crash(Leaves::Everything);
+            dying.world().life = Some(life);
+            let _ = repair::repair_on(Arc::new(dying.clone()));
+            let left = dying.after_crash(leaves);
+            repair::repair_on(Arc::new(left.clone())).unwrap();
+            assert_eq!(reopen(&left), expected, "operation {life}, {leaves:?}");
+        }
+    }
 }

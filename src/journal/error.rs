@@ -44,8 +44,9 @@ pub enum JournalError {
     },
     /// What no crash of ours can leave: the medium or somebody changed what was already kept.
     #[error(
-        "{path}: damaged at octet {offset} ({what}), before records that were acknowledged; restore the directory from \
-         a copy, or move it away to start empty: phones then come back with their next refresh"
+        "{path}: damaged at octet {offset} ({what}); nothing is changed. `lamplighter journal repair` with the directory \
+         keeps every record that is good; or restore the directory from a copy, or move it away to start empty: phones then \
+         come back with their next refresh"
     )]
     Damaged {
         /// The file.
@@ -57,8 +58,9 @@ pub enum JournalError {
     },
     /// A file that must be there is not.
     #[error(
-        "{path}: missing, and with it records that were acknowledged; restore the directory from a copy, or move it \
-         away to start empty: phones then come back with their next refresh"
+        "{path}: missing, and with it records that were acknowledged; `lamplighter journal repair` with the directory keeps \
+         every record that is there; or restore the directory from a copy, or move it away to start empty: phones then come \
+         back with their next refresh"
     )]
     Missing {
         /// The file.
@@ -83,6 +85,16 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// Whether an operator has to do something about the directory: another start alone meets the same.
+    pub fn needs_the_operator(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Missing { .. })
+    }
+
+    /// Whether a repair can help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. })
+    }
+
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { what, path: path.into(), source }
     }

@@ -17,7 +17,7 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn open(disk: &MemDisk, durability: Durability, limits: Limits) -> (Journal, Recovered) {
-    Journal::open_on(Arc::new(disk.clone()), None, durability, limits).unwrap()
+    Journal::open_on(Arc::new(disk.clone()), durability, limits).unwrap()
 }
 
 pub(super) fn reopen(disk: &MemDisk) -> Vec<(u64, String)> {
@@ -292,5 +292,42 @@ fn a_segment_begun_in_vain_that_stays_behind_does_no_harm() {
         keep(&journal, vec![is(3, "c")]).unwrap();
         drop(journal);
         assert_eq!(reopen(&after), pairs(&[(1, "a"), (2, "b"), (3, "c")]), "{room}");
+    }
+}
+
+#[test]
+fn an_error_of_the_medium_and_a_read_only_disk_are_as_a_full_one_at_every_call() {
+    const EIO: i32 = 5;
+    const ENOSPC: i32 = 28;
+    const EROFS: i32 = 30;
+    use mem_disk::Operation::*;
+    for operation in [Write, Sync, SetLen, Create, SyncNames, Rename, Remove] {
+        for errno in [EIO, ENOSPC, EROFS] {
+            let disk = MemDisk::default();
+            let (journal, _) = open(&disk, Durability::Strict, limits());
+            let mut kept = pairs(&[(1, "before")]);
+            keep(&journal, vec![is(1, "before")]).unwrap();
+            disk.world().fails = Some((operation, errno));
+            // A change, and an image with all that belongs to it.
+            match keep(&journal, vec![is(2, "meanwhile")]) {
+                Ok(()) => kept.push((2, "meanwhile".into())),
+                Err(why) => assert!(matches!(why, WriteFailed::Disk(_)), "{operation:?}: {why}"),
+            }
+            let image = journal.begin_snapshot().and_then(|mut snapshot| {
+                snapshot.write(kept.iter().map(|(key, value)| (Key(*key, 7), Bytes::from(value.clone()))))?;
+                snapshot.finish()
+            });
+            assert!(image.is_err() || operation == SetLen, "{operation:?}");
+            if matches!(operation, Write | Sync) {
+                assert!(failed(&journal), "{operation:?}");
+                assert!(matches!(keep(&journal, vec![is(3, "refused")]), Err(WriteFailed::Disk(_))));
+            }
+            assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), kept, "{operation:?} {errno}");
+            disk.world().fails = None;
+            until("recovery", || journal.accepts() == Acceptance::Accepting);
+            keep(&journal, vec![is(4, "after")]).unwrap();
+            kept.push((4, "after".into()));
+            assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept, "{operation:?} {errno}");
+        }
     }
 }

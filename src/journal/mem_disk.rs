@@ -28,6 +28,18 @@ enum Step {
     Unlink(String),
 }
 
+/// What changes something on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Create,
+    Rename,
+    Remove,
+    SyncNames,
+    Write,
+    SetLen,
+    Sync,
+}
+
 #[derive(Clone, Default)]
 pub(super) struct World {
     inodes: Vec<Inode>,
@@ -45,6 +57,9 @@ pub(super) struct World {
     /// Whether files cannot be removed.
     pub(super) no_removes: bool,
     pub(super) operations: u64,
+    /// An operation that fails, with the system's number of the error (errno).
+    #[cfg(test)]
+    pub(super) fails: Option<(Operation, i32)>,
     /// Whether no operation comes back.
     hangs: bool,
     /// How many wait for that.
@@ -86,8 +101,14 @@ struct Machine {
 }
 
 impl World {
-    fn operate(&mut self) -> io::Result<()> {
+    fn operate(&mut self, operation: Operation) -> io::Result<()> {
         self.operations += 1;
+        #[cfg(test)]
+        if let Some((_, errno)) = self.fails.filter(|(fails, _)| *fails == operation) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        #[cfg(not(test))]
+        let _ = operation;
         match &mut self.life {
             Some(0) => Err(io::Error::other("dead")),
             Some(life) => {
@@ -234,7 +255,7 @@ impl Disk for MemDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut world = self.answering();
-        world.operate()?;
+        world.operate(Operation::Create)?;
         let inode = match world.find(name) {
             Ok(inode) => {
                 world.inodes[inode].seen.clear();
@@ -258,7 +279,7 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.answering();
-        world.operate()?;
+        world.operate(Operation::Rename)?;
         let inode = world.find(from)?;
         world.step(Step::Rename(from.into(), to.into(), inode));
         Ok(())
@@ -266,7 +287,7 @@ impl Disk for MemDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.answering();
-        world.operate()?;
+        world.operate(Operation::Remove)?;
         world.find(name)?;
         if world.no_removes {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -277,7 +298,7 @@ impl Disk for MemDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         let mut world = self.answering();
-        world.operate()?;
+        world.operate(Operation::SyncNames)?;
         if world.bad_name_syncs > 0 {
             world.bad_name_syncs -= 1;
             return Err(io::Error::other("medium error"));
@@ -296,7 +317,7 @@ struct MemFile {
 impl DiskFile for MemFile {
     fn write_at(&mut self, octets: &[u8], at: u64) -> io::Result<()> {
         let mut world = self.disk.answering();
-        world.operate()?;
+        world.operate(Operation::Write)?;
         // The operation that uses up the last of the life is done by half.
         let dies = world.life == Some(0);
         let at = at as usize;
@@ -322,7 +343,7 @@ impl DiskFile for MemFile {
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         let mut world = self.disk.answering();
-        world.operate()?;
+        world.operate(Operation::SetLen)?;
         let inode = &mut world.inodes[self.inode];
         let freed = inode.seen.len().saturating_sub(len as usize);
         inode.seen.resize(len as usize, 0);
@@ -335,7 +356,7 @@ impl DiskFile for MemFile {
     /// As the kernel does it: octets whose sync failed count as clean ever after, until they are written again.
     fn sync(&mut self) -> io::Result<()> {
         let mut world = self.disk.answering();
-        world.operate()?;
+        world.operate(Operation::Sync)?;
         let bad = world.bad_syncs > 0;
         world.bad_syncs = world.bad_syncs.saturating_sub(1);
         let inode = &mut world.inodes[self.inode];

@@ -18,8 +18,10 @@ mod latest;
 mod mem_disk;
 mod numbers;
 mod queue;
+mod repair;
 mod snapshot;
 mod store;
+mod survey;
 mod tape;
 mod watchdog;
 mod writer;
@@ -30,6 +32,8 @@ mod crash_tests;
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod place_tests;
 #[cfg(test)]
 mod stall_tests;
 #[cfg(test)]
@@ -48,11 +52,13 @@ use parking_lot::Mutex;
 use crate::count::Spread;
 pub use error::{JournalError, Refused, WriteFailed};
 pub use hold::Hold;
+pub use repair::{Repaired, check, repair};
 pub use snapshot::Snapshot;
 pub use store::{Cut, ReadFile, Report};
+pub use survey::{BadPart, FileSurvey, Survey};
 pub(crate) use tape::Tape;
 
-use disk::{Disk, RealDisk};
+use disk::Disk;
 use queue::{Admission, Entry, Fate, Shared};
 
 /// Names what a record is about. The meaning of the numbers is the notifier's; equal keys replace each other.
@@ -136,6 +142,8 @@ pub struct Stats {
     pub good: bool,
     /// How often it has begun to refuse.
     pub failures: u64,
+    /// Bad parts that were put aside before the journal was opened.
+    pub repaired: u64,
     /// How long commits took (microseconds).
     pub took: Spread,
     /// How many records were written at once.
@@ -158,6 +166,8 @@ pub(crate) struct Limits {
     /// How long the disk may take for one commit until it counts as failed: phones have given up on nothing yet (they
     /// repeat a request for 32 s), and no healthy disk takes so long, not even one that is busy.
     stall: Duration,
+    /// How often it is looked whether the directory is still in its place.
+    look_every: Duration,
     /// How often a failed disk is tried.
     probe_every: Duration,
     /// Octets written to see whether there is room again. As much as a busy commit, so that the journal does not
@@ -179,6 +189,7 @@ impl Default for Limits {
             within: Duration::from_secs(1),
             apart: Duration::from_millis(1),
             stall: Duration::from_secs(2),
+            look_every: Duration::from_secs(1),
             probe_every: Duration::from_secs(1),
             probe: 1 << 20,
             compact_from: 64 << 20,
@@ -206,18 +217,12 @@ impl Journal {
     /// error names the path and says what to do. Only what a crash can leave is mended; see [`Report::cut`].
     pub fn open(dir: &Path, durability: Durability) -> Result<(Self, Recovered), JournalError> {
         store::prepare(dir)?;
-        let lock = store::lock(dir)?;
-        Self::open_on(Arc::new(RealDisk::new(dir)), Some(lock), durability, Limits::default())
+        Self::open_on(Arc::new(store::lock(dir)?), durability, Limits::default())
     }
 
-    fn open_on(
-        disk: Arc<dyn Disk>,
-        lock: Option<std::fs::File>,
-        durability: Durability,
-        limits: Limits,
-    ) -> Result<(Self, Recovered), JournalError> {
+    fn open_on(disk: Arc<dyn Disk>, durability: Durability, limits: Limits) -> Result<(Self, Recovered), JournalError> {
         let (opened, recovered) = store::open(&*disk)?;
-        let shared = Arc::new(Shared::new(disk.clone(), lock, durability, limits, &opened));
+        let shared = Arc::new(Shared::new(disk.clone(), durability, limits, &opened));
         let writer = writer::Writer::new(shared.clone(), opened);
         let watched = shared.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -327,6 +332,11 @@ impl Journal {
     /// Whether the disk takes what it is given.
     pub fn health(&self) -> Health {
         self.shared.queue.lock().health.clone()
+    }
+
+    /// Notes how many bad parts a repair before this opening has put aside, for [`Stats::repaired`].
+    pub fn count_repaired(&self, parts: u64) {
+        self.shared.numbers.repaired.store(parts, Relaxed);
     }
 
     /// Numbers for metrics.

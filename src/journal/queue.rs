@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -158,18 +157,10 @@ pub(super) struct Shared {
     /// What `Queue::health` is, for those who only look. Changed under the queue's lock only.
     good: AtomicBool,
     pub(super) holds: Holds,
-    /// Held, never read: the kernel lets go of it when the last owner does, however that ends.
-    _lock: Option<File>,
 }
 
 impl Shared {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        lock: Option<File>,
-        durability: Durability,
-        limits: Limits,
-        opened: &Opened,
-    ) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, durability: Durability, limits: Limits, opened: &Opened) -> Self {
         let queue = Queue {
             frames: Vec::new(),
             entries: Vec::new(),
@@ -204,7 +195,6 @@ impl Shared {
             held: AtomicUsize::new(0),
             good: AtomicBool::new(true),
             holds: Holds::default(),
-            _lock: lock,
         }
     }
 
@@ -327,9 +317,9 @@ impl Shared {
         queue.under_way.take()
     }
 
-    /// The writer turns to a new segment.
-    pub(super) fn set_under_way(&self, rotate: Rotated) {
-        let under_way = UnderWay { since: Instant::now(), entries: Vec::new(), rotate: Some(rotate) };
+    /// The writer turns to something that is no commit: a new segment, or a look at the directory.
+    pub(super) fn set_under_way(&self, rotate: Option<Rotated>) {
+        let under_way = UnderWay { since: Instant::now(), entries: Vec::new(), rotate };
         self.queue.lock().under_way = Some(under_way);
     }
 
@@ -432,6 +422,7 @@ impl Shared {
             good: self.good.load(Acquire),
             awaited: self.awaited.load(Relaxed),
             failures: numbers.failures.load(Relaxed),
+            repaired: numbers.repaired.load(Relaxed),
             took: numbers.took.read(),
             batches: numbers.batches.read(),
             refused: std::array::from_fn(|why| (REFUSALS[why], numbers.refused[why].load(Relaxed))),

@@ -8,7 +8,7 @@
 //! - A snapshot gets its name once it is complete and synced; what it replaces is removed once its name lasts.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, TryLockError},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -18,11 +18,10 @@ use std::collections::HashMap;
 
 use super::{
     JournalError, Key, Recovered, aside, damage,
-    disk::{Disk, DiskFile, RealDisk, sync_dir},
+    disk::{Disk, DiskFile, LOCK, RealDisk, sync_dir},
     format::{self, Head, Kind, Scan},
 };
 
-const LOCK: &str = "lock";
 pub(super) const MARKER: &str = "format";
 const MARKER_TMP: &str = "format.tmp";
 const MARKER_WORDS: &str = "lamplighter journal ";
@@ -91,24 +90,19 @@ pub(super) fn prepare(dir: &Path) -> Result<(), JournalError> {
         let parent = new.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync_dir(parent).map_err(|e| JournalError::io("sync", parent, e))?;
     }
-    let disk = RealDisk::new(dir);
+    let disk = RealDisk::open(dir).map_err(|e| JournalError::io("open", dir, e))?;
     let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;
     refuse_foreign(dir, &names)
 }
 
-/// Locks the directory for as long as the file is held; the kernel lets go of it however the process ends.
-pub(super) fn lock(dir: &Path) -> Result<File, JournalError> {
-    let path = dir.join(LOCK);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| JournalError::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+/// The directory, locked until what is returned is dropped.
+pub(super) fn lock(dir: &Path) -> Result<RealDisk, JournalError> {
+    let disk = RealDisk::open(dir).map_err(|e| JournalError::io("open", dir, e))?;
+    let lock = disk.lock_file(LOCK).map_err(JournalError::on("open", dir, LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(disk.held_by(lock)),
         Err(TryLockError::WouldBlock) => Err(JournalError::Locked { path: dir.to_owned() }),
-        Err(TryLockError::Error(e)) => Err(JournalError::io("lock", path, e)),
+        Err(TryLockError::Error(e)) => Err(JournalError::io("lock", dir.join(LOCK), e)),
     }
 }
 
@@ -368,7 +362,7 @@ pub(super) fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
 }
 
 /// The version that the marker says.
-fn check_marker(disk: &dyn Disk, names: &[(String, u64)]) -> Result<u32, JournalError> {
+pub(super) fn check_marker(disk: &dyn Disk, names: &[(String, u64)]) -> Result<u32, JournalError> {
     let path = || disk.dir().join(MARKER);
     let unreadable = |e| JournalError::io("read", path(), e);
     // Longer than any marker: a foreign `format` may be a large file.

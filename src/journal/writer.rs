@@ -40,6 +40,8 @@ pub(super) struct Writer {
     probe_at: Option<Instant>,
     /// A failing disk has taken a whole probe: what is left are roll-backs.
     mended: bool,
+    /// When it is looked next whether the directory is in its place.
+    look_at: Instant,
     slow: Seldom,
     /// What the latest commit has written: a mark, if it follows a sync, and the frames.
     written: Vec<u8>,
@@ -82,6 +84,7 @@ impl Writer {
             begun: None,
             probe_at: None,
             mended: false,
+            look_at: Instant::now(),
             slow: Seldom::new(),
             written: Vec::new(),
             mark: 0,
@@ -97,12 +100,16 @@ impl Writer {
                 let closing = self.wait_to_probe();
                 self.probe();
                 closing
-            } else {
-                let batch = self.take();
+            } else if self.look_at <= Instant::now() {
+                self.look();
+                false
+            } else if let Some(batch) = self.take() {
                 let closing = batch.closing;
                 self.commit(batch);
                 // If this very commit failed, what was promised gets one more chance.
                 closing && self.probe_at.is_none()
+            } else {
+                false
             };
             if closing && self.is_done() {
                 return;
@@ -118,8 +125,23 @@ impl Writer {
         queue.ended
     }
 
-    /// Waits until there is something to do, and takes all of it.
-    fn take(&mut self) -> Batch {
+    /// Looks whether the directory is still in its place. What is written into one that was moved or removed would not be
+    /// found by the next start.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + self.shared.limits.look_every;
+        self.shared.set_under_way(None);
+        match self.shared.disk.check_place() {
+            Ok(()) if self.shared.arrive(0).is_some() => {}
+            Ok(()) => self.recover_later(&[], Duration::ZERO),
+            Err(e) => {
+                self.refuse(&e);
+                self.recover_later(&[], self.shared.limits.probe_every);
+            }
+        }
+    }
+
+    /// Waits until there is something to write, and takes all of it; none if it is time to look at the directory first.
+    fn take(&mut self) -> Option<Batch> {
         let shared = self.shared.clone();
         let mut queue = shared.queue.lock();
         loop {
@@ -134,14 +156,17 @@ impl Writer {
                 continue;
             }
             if queue.urgent || hurried {
-                return self.take_from(&mut queue, crowded);
+                return Some(self.take_from(&mut queue, crowded));
             }
             let since = [queue.lazy_since, self.tail_since].into_iter().flatten().min();
-            match since.map(|since| since + shared.limits.within) {
-                Some(due) if due <= Instant::now() => return self.take_from(&mut queue, crowded),
-                Some(due) => drop(shared.wake.wait_until(&mut queue, due)),
-                None => shared.wake.wait(&mut queue),
+            let (due, now) = (since.map(|since| since + shared.limits.within), Instant::now());
+            if due.is_some_and(|due| due <= now) {
+                return Some(self.take_from(&mut queue, crowded));
             }
+            if self.look_at <= now {
+                return None;
+            }
+            shared.wake.wait_until(&mut queue, due.map_or(self.look_at, |due| due.min(self.look_at)));
         }
     }
 
@@ -206,7 +231,7 @@ impl Writer {
         batch.frames.clear();
         self.spare = (batch.frames, entries);
         if let Some(answer) = rotate {
-            self.shared.set_under_way(answer);
+            self.shared.set_under_way(Some(answer));
             self.rotate();
         }
     }
@@ -273,13 +298,17 @@ impl Writer {
 
     /// Has all refused that waits, keeps what was promised, and turns to probing.
     fn fail(&mut self, why: &dyn ToString, frames: &[u8]) {
-        let why: Arc<str> = why.to_string().into();
         // Gives room back, and takes away what is about to be refused.
         let _ = self.file.set_len(self.synced);
+        self.refuse(why);
+        self.recover_later(frames, self.shared.limits.probe_every);
+    }
+
+    fn refuse(&self, why: &dyn ToString) {
+        let why: Arc<str> = why.to_string().into();
         let dir = self.shared.disk.dir().display();
         tracing::error!(%dir, %why, "the journal cannot be written; trying on");
         self.shared.fail(self.shared.queue.lock(), why);
-        self.recover_later(frames, self.shared.limits.probe_every);
     }
 
     /// After what waited was refused: keeps what was promised of the batch that was under way, and turns to probing.
@@ -344,6 +373,7 @@ impl Writer {
     }
 
     fn try_again(&mut self) -> io::Result<()> {
+        self.shared.disk.check_place()?;
         if !self.mended {
             self.file.set_len(self.synced)?;
             // Zeros are no frame: a crash amid the probe leaves a tail to cut.

@@ -55,6 +55,7 @@ mod outbox;
 mod pace;
 mod parts;
 mod persist;
+mod persist_keys;
 mod publish;
 mod receive;
 pub mod refusals;
@@ -72,6 +73,7 @@ mod write;
 
 pub use outbox::{Outbox, Pool, Promise};
 pub use persist::Restored;
+pub use persist_keys::{About, describe};
 pub use rollback::Change;
 pub use route::Routing;
 pub use write::LargeNotifies;

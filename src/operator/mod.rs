@@ -11,6 +11,7 @@ use crate::cli::{ExplainArgs, ResetArgs, ServerArgs, SetArgs, SubscriptionArgs};
 mod client;
 mod drain;
 mod find;
+mod journal;
 mod paper;
 mod print;
 mod refusals;
@@ -19,6 +20,7 @@ use client::Client;
 pub use client::OperatorError;
 pub use drain::drain;
 pub use find::{accounts, lamps, search, subscriptions};
+pub use journal::{JournalCommandError, check_journal, lost, repair_journal};
 pub use paper::{completion, man};
 pub use refusals::refusals;
 

@@ -8,14 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{ApiState, Connections, Service, WebhookError, Webhooks};
 use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
-use crate::journal::{self, Journal, JournalError, Key};
+use crate::journal::{self, Journal, JournalError};
 use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
 use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
@@ -26,6 +25,7 @@ mod desk;
 mod doors;
 mod http;
 mod io_thread;
+mod keeping;
 mod resolver;
 mod watchman;
 
@@ -106,8 +106,8 @@ impl Server {
         let tap = tap.map_err(StartError::Capture)?;
         let (journal, recovered) = match config.data.durability {
             Durability::Memory => (None, Vec::new()),
-            Durability::Strict => open_journal(config, journal::Durability::Strict)?,
-            Durability::Relaxed => open_journal(config, journal::Durability::Relaxed)?,
+            Durability::Strict => keeping::open(&config.data, journal::Durability::Strict)?,
+            Durability::Relaxed => keeping::open(&config.data, journal::Durability::Relaxed)?,
         };
         let notifier =
             Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
@@ -248,19 +248,6 @@ impl Server {
             let _ = thread.join();
         }
     }
-}
-
-type Opened = (Option<Arc<Journal>>, Vec<(Key, Bytes)>);
-
-fn open_journal(config: &Config, durability: journal::Durability) -> Result<Opened, StartError> {
-    let (journal, recovered) = Journal::open(&config.data.dir, durability)?;
-    if let Some(cut) = &recovered.report.cut {
-        tracing::warn!(
-            file = %cut.path.display(), offset = cut.offset, octets = cut.octets, what = cut.what,
-            "the end of the journal was cut off: a write that a crash interrupted, and that nobody was told is kept"
-        );
-    }
-    Ok((Some(Arc::new(journal)), recovered.records))
 }
 
 fn listeners_of(config: &Config) -> Vec<Listener> {

@@ -127,6 +127,8 @@ pub(super) fn journal(page: &mut Page<'_>, stats: &journal::Stats) -> fmt::Resul
     page.histogram("journal_commit_records", batches, None, &Histogram::of(&stats.batches, 1.0))?;
     page.counter("journal_written", "Octets written to the journal", BYTES, stats.octets)?;
     page.gauge("journal_size", "Octets of the journal on disk, its image included", BYTES, stats.on_disk as f64)?;
+    let repaired = "Bad parts of the journal that were put aside at the start (data.on_damage)";
+    page.gauge("journal_repaired_parts", repaired, None, stats.repaired as f64)?;
     page.counter("journal_failures", "How often the disk has begun to refuse", None, stats.failures)?;
     page.counters("journal_refused", "Changes that the journal did not take, by why", None, |each| {
         stats.refused.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))

@@ -23,7 +23,7 @@ use crate::sip::dialog::Dialog;
 use crate::transport::Source;
 
 /// The slot under which all that is no subscription is kept.
-pub(super) const STATE: u32 = u32::MAX;
+pub(in super::super) const STATE: u32 = u32::MAX;
 /// Set in the first half of the key of what a phone has acknowledged.
 pub(super) const ACKNOWLEDGED: u64 = 1 << 32;
 

@@ -23,12 +23,12 @@ mod restore;
 
 pub(super) use dormant::Dormant;
 pub(super) use ended::EndedSubscriptions;
-pub(super) use layout::{Kept, Known, is_acknowledgement, key_of};
+pub(super) use layout::{Kept, Known, STATE, is_acknowledgement, key_of};
 pub use restore::Restored;
 
 use layout::{
-    EndedSubscription, Layout, PublicationToKeep, STATE, StateToKeep, SubscriptionToKeep, Way, acknowledged_key,
-    encode, encode_known,
+    EndedSubscription, Layout, PublicationToKeep, StateToKeep, SubscriptionToKeep, Way, acknowledged_key, encode,
+    encode_known,
 };
 
 /// How many NOTIFYs a record of a subscription makes room for. A crash skips at most so many CSeq numbers and versions.

@@ -1,0 +1,57 @@
+//! What a record of the journal is about, for people who have lost some: nothing here is needed to read them back.
+
+use crate::journal::Key;
+
+use super::persist::{STATE, is_acknowledgement};
+
+/// What a record is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// Its kind, in the singular.
+    pub kind: &'static str,
+    /// The account that its value begins with; none if the record is a removal, or has no account in it.
+    pub account: Option<String>,
+}
+
+/// Says what a record is about. The value may be damaged: an account that is no plain text is none.
+pub fn describe(key: Key, value: Option<&[u8]>) -> About {
+    let kind = match key {
+        key if is_acknowledgement(key) => "acknowledgement",
+        Key(number, _) if number >> 32 != 0 => "record of a kind that this version does not know",
+        Key(_, STATE) => "state",
+        Key(..) => "subscription",
+    };
+    let account = value.filter(|_| kind != "acknowledgement").and_then(account_of);
+    About { kind, account }
+}
+
+/// Values begin with the account's identifier, a length and so many octets; those that begin with a zero and the version of
+/// their layout have it behind these.
+fn account_of(value: &[u8]) -> Option<String> {
+    let value = match value {
+        [0, _version, rest @ ..] => rest,
+        rest => rest,
+    };
+    let (length, rest) = value.split_first()?;
+    let text = std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?;
+    let plain = !text.is_empty() && *length < 128 && !text.chars().any(char::is_control);
+    plain.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_and_account_are_told_of_both_layouts_and_of_nothing_else() {
+        let about = |kind, account: Option<&str>| About { kind, account: account.map(Into::into) };
+        let [subscription, state] = [Key(7, 3), Key(7, STATE)];
+        assert_eq!(describe(subscription, Some(b"\x04acme\x041001")), about("subscription", Some("acme")));
+        assert_eq!(describe(state, Some(b"\x00\x02\x04acme\x041001")), about("state", Some("acme")));
+        assert_eq!(describe(state, None), about("state", None));
+        assert_eq!(describe(Key(7 | (1 << 32), 3), Some(b"\x04acme")), about("acknowledgement", None));
+        for damaged in [&b""[..], b"\x00", b"\x09acme", b"\x04ac\x01e", b"\x02\xff\xff"] {
+            assert_eq!(describe(state, Some(damaged)), about("state", None), "{damaged:?}");
+        }
+    }
+}

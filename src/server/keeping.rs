@@ -1,0 +1,52 @@
+//! Opens the journal at the start, and says in the log what was found.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::{Data, OnDamage};
+use crate::journal::{self, Durability, Journal, JournalError, Key, Report};
+use crate::operator;
+
+/// The journal, and what an earlier run has left in it.
+pub(super) type Opened = (Option<Arc<Journal>>, Vec<(Key, Bytes)>);
+
+/// Opens the journal; one that is damaged is repaired before, if the configuration says so.
+pub(super) fn open(data: &Data, durability: Durability) -> Result<Opened, JournalError> {
+    let (journal, recovered) = match Journal::open(&data.dir, durability) {
+        Err(damage) if damage.is_damage() && data.on_damage == OnDamage::Repair => {
+            let parts = repair(data, &damage)?;
+            let opened = Journal::open(&data.dir, durability)?;
+            opened.0.count_repaired(parts);
+            opened
+        }
+        opened => opened?,
+    };
+    tell(&recovered.report);
+    Ok((Some(Arc::new(journal)), recovered.records))
+}
+
+/// Gives how many parts were bad.
+fn repair(data: &Data, damage: &JournalError) -> Result<u64, JournalError> {
+    let Some(repaired) = journal::repair(&data.dir)? else { return Ok(0) };
+    let aside: Vec<_> = repaired.aside.iter().map(|path| path.display().to_string()).collect();
+    tracing::error!(
+        %damage, lost = operator::lost(&repaired.survey).join("; "), kept = repaired.kept, aside = aside.join(", "),
+        "the journal was damaged and is repaired: acknowledged changes are lost"
+    );
+    Ok(repaired.parts())
+}
+
+fn tell(report: &Report) {
+    for file in &report.files {
+        let (path, octets, records) = (file.path.display(), file.octets, file.records);
+        tracing::info!(file = %path, octets, records, "the journal was read up to here");
+    }
+    if let Some(cut) = &report.cut {
+        let aside = cut.aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        tracing::warn!(
+            file = %cut.path.display(), offset = cut.offset, octets = cut.octets, what = cut.what, aside,
+            "the end of the journal was cut off: the last write is incomplete, and nothing follows it, as a crash leaves it"
+        );
+    }
+}
