@@ -374,4 +374,15 @@ fn the_page_shows_who_was_refused_and_text_of_strangers_is_text() {
     assert_eq!(overflow, 0, "nothing is wider than a phone");
     browser.shot(&folder.join("phone.png"), false);
     assert_eq!(browser.complaints(), json!([]));
+
+    // Those of no account are for superusers.
+    refused(&world, &phone, "1001@nowhere.test", "Event: dialog\r\n", "404");
+    browser.eval("document.querySelector('a[href=\"#/refusals/none\"]').click()");
+    browser.until("document.querySelector('.none')?.textContent.includes('forbidden')");
+    browser.eval("document.querySelector('#leave').click()");
+    browser.go(&world.page(&format!("#token=root-token&account={ACME}")));
+    browser.until("document.querySelector('.lamp')");
+    browser.eval("location.hash = '#/refusals/none'");
+    browser.until("document.querySelector('#refusals')?.textContent.includes('1002@nowhere.test')");
+    assert_eq!(browser.eval("document.querySelectorAll('#refusals tbody tr').length"), 1);
 }

@@ -38,11 +38,16 @@ export class Refused extends Error {
 const address = (path) => `/v2/accounts/${encodeURIComponent(session.account)}/${path}`;
 const headers = () => ({ "X-Auth-Token": session.token, Accept: "application/json" });
 
-/** Asks, and gives the whole envelope. */
-export const ask = async (path, method = "GET", data = null) => {
+/** Asks something of the account, and gives the whole envelope. */
+export const ask = (path, method = "GET", data = null) => exchange(address(path), method, data);
+
+/** Asks something of the server as a whole, for tokens of superusers. */
+export const askServer = (path) => exchange(`/v2/${path}`, "GET", null);
+
+const exchange = async (where, method, data) => {
   const body = data ? JSON.stringify({ data }) : undefined;
   const also = data ? { "Content-Type": "application/json" } : {};
-  const answer = await fetch(address(path), { method, body, headers: { ...headers(), ...also }, cache: "no-store" });
+  const answer = await fetch(where, { method, body, headers: { ...headers(), ...also }, cache: "no-store" });
   clock(answer.headers.get("date"));
   const envelope = await answer.json().catch(() => null);
   if (!answer.ok) throw new Refused(answer.status, envelope);

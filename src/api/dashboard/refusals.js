@@ -33,11 +33,15 @@ const draw = (body, { rows, more }) => redraw(body, h("section", { class: "card"
     : h("p", { class: "soft" }, "Nobody was refused lately."),
   h("p", { class: "faint" }, "The latest first; one row for each sender, method and reason. A first challenge is no refusal. Kept in memory until the server ends.")));
 
-export const refusalsPage = (main) => {
+/** Those of the account; with the argument `none` those of no account, for superusers. */
+export const refusalsPage = (main, argument) => {
   document.title = "Refusals · Lamplighter";
-  main.append(h("div", { class: "head" }, h("h1", null, "Refusals")));
+  const [ask, other, where] = argument === "none"
+    ? [api.askServer, "Those of this account", "#/refusals"]
+    : [api.ask, "Those of no account", "#/refusals/none"];
+  main.append(h("div", { class: "head" }, h("h1", null, "Refusals"), h("div", { class: "push" }, h("a", { href: where }, other))));
   const load = async () => {
-    const page = await api.ask(`refusals?page_size=${PAGE}`);
+    const page = await ask(`refusals?page_size=${PAGE}`);
     return { rows: page.data, more: page.next_start_key !== undefined };
   };
   return living(main, load, draw, () => false);
