@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::directory::{AccountNo, Bearer};
 use crate::notifier::control::Refusal;
 use crate::notifier::refusals::ApiRefusal;
+use crate::transport::limited_as;
 
 use super::envelope::{Data, Page, Reply};
 use super::error::Fault;
@@ -96,7 +97,7 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> 
     if wait.is_zero() {
         return fault;
     }
-    match api.held.enter(address.to_canonical()) {
+    match api.held.enter(limited_as(address)) {
         Some(_place) => {
             tokio::time::sleep(wait).await;
             fault
