@@ -21,6 +21,7 @@ use super::refusals::Peer;
 use super::seats::{Connections, Seat, Seats};
 use super::stall::Stalling;
 use super::{Service, webhooks};
+use crate::seldom::Seldom;
 
 /// How long the head of a request may take, and how long a connection may stay without one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,8 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const UNREAD_FOR: Duration = Duration::from_secs(30);
 /// Room for the head of a request; what the API itself takes is less, and refused with a better answer.
 const MAX_HEAD: usize = 128 * 1024;
-/// A pause after a failed accept: it fails for want of file descriptors, and at once again.
+/// A pause after a failed accept: it fails for want of file descriptors, and at once again ...
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// ... and the same where a connection was given up, which has to be closed first.
+const GIVE_UP_PAUSE: Duration = Duration::from_millis(1);
+
+/// That it failed.
+static NOT_ACCEPTED: Seldom = Seldom::new();
 
 /// Serves HTTP until `stop` is ready, then finishes the requests that have begun and returns.
 ///
@@ -80,8 +86,11 @@ async fn accept(
                 tokio::spawn(converse(stream, router.clone(), Arc::new(seat), drain.clone(), patience));
             }
             Err(error) => {
-                tracing::warn!(%error, "no HTTP connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if let Some(more) = NOT_ACCEPTED.may_say() {
+                    tracing::warn!(%error, more, "no HTTP connection can be accepted");
+                }
+                let pause = if seats.give_one_up() { GIVE_UP_PAUSE } else { ACCEPT_PAUSE };
+                tokio::time::sleep(pause).await;
             }
         }
     }

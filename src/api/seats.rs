@@ -157,6 +157,14 @@ impl Seats {
         true
     }
 
+    /// Has one connection that waits give way, for want of something else than a seat: file descriptors. False if none waits.
+    pub(super) fn give_one_up(&self) -> bool {
+        let mut taken = self.taken.lock();
+        taken.leaving >= LEAVING
+            || self.make_way(&mut taken, Kind::Regular(None))
+            || self.make_way(&mut taken, Kind::Spare)
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let taken = self.taken.lock();
         let of = |group: &Group| group.by_address.values().map(|of| of.waiting.len()).sum::<usize>();
@@ -339,6 +347,15 @@ mod tests {
         assert!(!is_evicted(&quiet).await && four.full().is_none());
         drop(three);
         assert_eq!(seats.stats(), Stats { open: 3, waiting: 3, gave_way: 2, spared: 0 });
+    }
+
+    #[tokio::test]
+    async fn where_file_descriptors_are_short_one_that_waits_is_given_up() {
+        let seats = seats(9, 9);
+        let (one, two) = (enter(&seats, "192.0.2.1"), enter(&seats, "192.0.2.1"));
+        let _busy = one.busy();
+        assert!(seats.give_one_up() && is_evicted(&two).await);
+        assert!(!seats.give_one_up() && !is_evicted(&one).await, "the other is busy");
     }
 
     #[tokio::test]
