@@ -2,6 +2,10 @@
 //! known phones refresh and are notified. Prints what came through and what it cost; nothing here is timed to pass.
 //!
 //! `cargo bench --bench flood -- [SECONDS]`. Linux only: every address of 127.0.0.0/8 is this machine.
+//!
+//! `cargo bench --bench flood -- streams [SECONDS]` is the long form of tests/flood.rs: each of its attacks over each transport and both
+//! address families for so many seconds (60 by default), with what memory grew by, what it cost, and how long a well-behaved phone waited. A
+//! word more (`tcp`, `wss`, `udp`, `ipv6`, `idle`) picks some of them.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -14,6 +18,22 @@ use std::time::{Duration, Instant};
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Name};
 use md5::{Digest as _, Md5};
+
+#[allow(clippy::unwrap_used, dead_code)] // what cannot go on ends the run, and the test uses the rest
+#[path = "flood/streams.rs"]
+mod long;
+#[allow(clippy::unwrap_used, dead_code)]
+#[path = "../tests/flood/phone.rs"]
+mod phone;
+#[allow(clippy::unwrap_used)]
+#[path = "../tests/secure/mod.rs"]
+mod secure;
+#[allow(clippy::unwrap_used, dead_code)]
+#[path = "../tests/flood/server.rs"]
+mod server;
+#[allow(clippy::unwrap_used, dead_code)]
+#[path = "../tests/flood/streams.rs"]
+mod streams;
 
 /// Known phones, each with an address of its own.
 const PHONES: usize = 200;
@@ -249,7 +269,12 @@ fn flood(server: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
 }
 
 fn main() {
-    let seconds = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(10);
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let seconds = words.iter().filter_map(|word| word.parse().ok()).next();
+    if words.iter().any(|word| word == "streams") {
+        return long::run(Duration::from_secs(seconds.unwrap_or(60)), &words);
+    }
+    let seconds = seconds.unwrap_or(10);
     let server = Server::start();
     let mut phones: Vec<_> = (1..=PHONES.min(250)).map(|n| Phone::new(n - 1, server.sip)).collect();
     phones.iter_mut().for_each(Phone::settle);

@@ -115,7 +115,7 @@ impl Size {
 }
 
 /// Why a message was not read, in the order in which they are counted.
-pub(super) const REASONS: [&str; 5] = ["known", "source", "address", "strangers", "backlog"];
+pub(super) const REASONS: [&str; 6] = ["known", "source", "address", "strangers", "backlog", "crowd"];
 
 #[derive(Debug, Default)]
 struct Known {
@@ -231,8 +231,17 @@ impl Gate {
 
     /// Requests were not read because too much waits for the journal.
     pub(super) fn count_overload(&self, requests: u64) {
+        self.count(4, requests);
+    }
+
+    /// Requests were not read because others are to be served by an overloaded socket.
+    pub(super) fn count_crowded(&self, requests: u64) {
+        self.count(5, requests);
+    }
+
+    fn count(&self, reason: usize, requests: u64) {
         if requests > 0 {
-            self.dropped[4].fetch_add(requests, Ordering::Relaxed);
+            self.dropped[reason].fetch_add(requests, Ordering::Relaxed);
         }
     }
 

@@ -156,6 +156,11 @@ impl Notifier {
         self.gate.count_overload(requests);
     }
 
+    /// Counts requests that were not read because their source floods an overloaded socket.
+    pub fn count_crowded(&self, requests: u64) {
+        self.gate.count_crowded(requests);
+    }
+
     /// A connection has ended, and what is known of it with it.
     pub fn connection_ended(&self, source: &Source) {
         source.flow.into_iter().for_each(|flow| self.gate.forget(flow));

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
 use super::backlog::{Backlog, Held};
 use super::clock::Clock;
+use super::crowd::Crowd;
 use super::resolver::Resolver;
 use super::watchman::Watchman;
 use crate::journal::{Journal, JournalError, Refused};
@@ -198,7 +199,7 @@ async fn keep_fresh(tls: Arc<Tls>) {
 impl Worker {
     /// Takes datagrams for as long as the thread lives.
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
-        let mut out = Outbox::default();
+        let (mut out, mut crowd) = (Outbox::default(), Crowd::default());
         loop {
             let (mut taken, mut turned_away) = (0, 0);
             let received = socket
@@ -211,10 +212,11 @@ impl Worker {
                             taken += 1;
                             self.hub.shared().came(*source, bytes);
                         })
-                        .filter(|(_, bytes)| {
-                            let passes = !full || bytes.starts_with(b"SIP/");
-                            turned_away += u64::from(!passes);
-                            passes
+                        .filter(|(source, bytes)| {
+                            let is_request = !bytes.starts_with(b"SIP/");
+                            let room = !full || !is_request;
+                            turned_away += u64::from(!room);
+                            crowd.passes(source.peer, is_request) && room
                         });
                     self.notifier.receive_all(self.clock.now(), &mut datagrams, &mut out);
                 })
@@ -224,6 +226,7 @@ impl Worker {
                 return;
             }
             self.notifier.count_overload(turned_away);
+            self.notifier.count_crowded(crowd.end_of_batch(Instant::now(), taken));
             self.send(&mut out).await;
             if taken > MANY {
                 tokio::task::yield_now().await;

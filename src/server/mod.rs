@@ -21,6 +21,7 @@ use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
 
 mod backlog;
 mod clock;
+mod crowd;
 mod desk;
 mod doors;
 mod http;

@@ -35,7 +35,7 @@ pub use hub::{Hub, Shared};
 pub use order::{IsLatest, Order};
 pub use room::Room;
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
-pub use udp::Datagrams;
+pub use udp::{BATCH, Datagrams};
 
 /// Room in the kernel for what arrives while we are busy (octets): a fan-out's worth of answers.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;

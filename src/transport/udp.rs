@@ -18,7 +18,7 @@ use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
 
 /// How many datagrams a system call takes or sends at most.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 /// So many come at once when there is little to do.
 const FEW: usize = 8;
 /// Room for the largest one, and an octet that tells when it was larger. And some more: were it a power of two, all

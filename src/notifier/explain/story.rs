@@ -501,7 +501,7 @@ pub struct Numbers {
     /// Phones that have a subscription.
     pub phones: usize,
     /// Messages that were not read, by the reason.
-    pub turned_away: [(&'static str, u64); 5],
+    pub turned_away: [(&'static str, u64); 6],
     /// Messages whose handling met a bug.
     pub panics: u64,
     /// What has been counted since the start.
