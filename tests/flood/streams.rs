@@ -154,8 +154,9 @@ impl Attack {
                     })
                 })
                 .collect();
+            let over = Over(&stop);
             let result = work();
-            stop.store(true, Ordering::Relaxed);
+            drop(over);
             (result, attackers.into_iter().map(|attacker| attacker.join().unwrap()).sum())
         })
     }
@@ -219,4 +220,13 @@ fn connect(server: &Server, transport: &str) -> Option<Box<dyn Line>> {
     }
     control.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     Some(line)
+}
+
+/// Says that an attack is over, be it because what was done meanwhile has panicked.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
