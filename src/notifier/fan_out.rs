@@ -1,6 +1,7 @@
 //! Telling all who are behind, in bounded slices.
 
 use super::history::Cause;
+use super::size::MAX_DOCUMENT;
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
@@ -41,6 +42,14 @@ impl Notifier {
             package.write_tail(&state.picture(&presentity.uri), &mut settled);
             settled
         });
+        // Calls that have ended are shown once more while there is room; without them, the document says the same.
+        let settled = match settled {
+            Some(settled) if tail.len() > MAX_DOCUMENT => {
+                tail = settled;
+                None
+            }
+            settled => settled,
+        };
         state.views[id.0 as usize].update(&tail, settled.as_deref())
     }
 

@@ -63,6 +63,7 @@ mod repetition;
 mod request;
 mod rollback;
 pub mod route;
+mod size;
 mod subscribe;
 pub mod tally;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub use persist_keys::{About, describe};
 pub use rollback::Change;
 pub use route::Routing;
 pub use write::LargeNotifies;
+use write::MAX_DATAGRAM;
 
 /// What the notifier is told once, at the start.
 #[derive(Debug)]

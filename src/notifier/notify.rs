@@ -27,6 +27,9 @@ const LONGEST_RETRY_AFTER: u32 = 3_600;
 /// What a missing answer counts as (RFC 3261 section 8.1.3.1).
 pub(super) const NO_ANSWER: u16 = 408;
 
+/// What it counts as that a NOTIFY is too large to be sent (RFC 3261 section 21.5.7).
+pub(super) const TOO_LARGE: u16 = 513;
+
 /// What has become of a NOTIFY.
 #[derive(Clone, Copy)]
 struct Fate {
@@ -93,7 +96,9 @@ impl Notifier {
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         let size = bytes.len() as u32;
-        out.send(to.clone(), bytes, Some(notify));
+        if carried != Carried::Not {
+            out.send(to.clone(), bytes, Some(notify));
+        }
         subscription.told_at = now;
         let last = subscription.ended;
         let sent_at = now;
@@ -113,6 +118,10 @@ impl Notifier {
             last,
         };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
+        if carried == Carried::Not {
+            let fate = Fate { cseq, status: TOO_LARGE, retry_after: None, lost: false };
+            return self.conclude(now, presentity, state, slot, fate, out);
+        }
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
     }
 
@@ -217,7 +226,7 @@ impl Notifier {
             return self.notify(now, presentity, state, slot, out);
         }
         let known = Known(flight.revision.0, flight.fingerprint);
-        if status != NO_ANSWER {
+        if status != NO_ANSWER && flight.carried != Carried::Not {
             let address = match flight.to {
                 Destination::Datagram { peer, .. } => Some(peer.ip()),
                 _ => None,

@@ -149,6 +149,9 @@ impl Notifier {
             }
             return Ok(etag);
         }
+        if let Some(report) = &wish.report {
+            self.check_document_size(now, presentity, state, etag.number, report)?;
+        }
         self.begin_state_change(presentity, state, out);
         let content = wish.report.map(|report| state.take_report(now, etag.number, report));
         let expires_at = now.after(u64::from(wish.granted) * 1_000);

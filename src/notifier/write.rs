@@ -3,7 +3,7 @@
 //! A datagram of more than 1,300 octets may be cut into fragments on its way, of which each must arrive. So a NOTIFY that is
 //! larger and would go over UDP is tried, in this order: with short header names; over a connection that the phone has; over
 //! a new connection to where the datagram would go, if the configuration and the URI allow that; and as a datagram after
-//! all. A phone that takes no connection is remembered, and gets the same news in a datagram at once.
+//! all, if one can hold it. What none can hold is not sent, and counts as a NOTIFY that failed. A phone that takes no connection is remembered, and gets the same news in a datagram at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,14 +15,19 @@ use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, StateTag};
 use crate::presence::subscription::{Carried, InFlight, MaxRate, Subscription};
+use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, ListenerNo, Remote};
 
+/// The largest datagram (octets): 65,535 over IPv4, less the headers of IP and UDP.
+pub(super) const MAX_DATAGRAM: usize = 65_507;
 /// The largest request that goes into a datagram without second thoughts, the path MTU being unknown (octets).
 const LARGE: usize = 1_300;
+/// What is said of NOTIFYs that cannot be sent.
+static TOO_LARGE: Seldom = Seldom::new();
 /// The header names that get shorter (RFC 3261 section 7.3.3, RFC 6665 section 8.4).
 const SHORT: [(&str, &str); 8] = [
     ("Via", "v"),
@@ -66,6 +71,8 @@ pub struct LargeNotifies {
     pub on_connection: u64,
     /// In a datagram that is likely to be fragmented.
     pub fragmented: u64,
+    /// Not at all: no datagram holds them.
+    pub not_sent: u64,
 }
 
 /// Counts them.
@@ -75,18 +82,20 @@ pub(super) struct Tally {
     on_flow: AtomicU64,
     on_connection: AtomicU64,
     fragmented: AtomicU64,
+    not_sent: AtomicU64,
 }
 
 impl Notifier {
     /// How large NOTIFYs were carried so far.
     pub fn large_notifies(&self) -> LargeNotifies {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Tally { slimmed, on_flow, on_connection, fragmented } = &self.large;
+        let Tally { slimmed, on_flow, on_connection, fragmented, not_sent } = &self.large;
         LargeNotifies {
             slimmed: read(slimmed),
             on_flow: read(on_flow),
             on_connection: read(on_connection),
             fragmented: read(fragmented),
+            not_sent: read(not_sent),
         }
     }
 
@@ -117,6 +126,18 @@ impl Notifier {
                 _ => ("over a connection of ours", &self.large.on_connection),
             };
             (Letter { to, bytes, carried: Carried::ByDetour }, how, count)
+        } else if size > MAX_DATAGRAM {
+            if let Some(more) = TOO_LARGE.may_say() {
+                let (presentity, watcher) = (document.entity, subscription.dialog.remote());
+                tracing::warn!(
+                    presentity,
+                    watcher,
+                    size,
+                    more,
+                    "a NOTIFY is too large for any datagram and may not go over TCP; its watcher is not told"
+                );
+            }
+            (Letter { to, bytes, carried: Carried::Not }, "not at all", &self.large.not_sent)
         } else {
             // Short names would save nothing now, and there are phones that have never seen them.
             (Letter { to, bytes, carried: Carried::Plainly }, "in fragments", &self.large.fragmented)

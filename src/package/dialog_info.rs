@@ -59,6 +59,13 @@ impl EventPackage for DialogInfo {
     }
 }
 
+/// The part of a document that all watchers share.
+pub fn tail(picture: &Picture<'_>) -> String {
+    let mut tail = String::new();
+    DialogInfo.write_tail(picture, &mut tail);
+    tail
+}
+
 fn malformed(why: &'static str) -> BodyError {
     BodyError::Malformed { what: WHAT, why }
 }

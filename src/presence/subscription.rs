@@ -332,6 +332,8 @@ pub enum Carried {
     Slim,
     /// Over a connection that only large ones take.
     ByDetour,
+    /// Not at all: no datagram holds it, and there is no connection that it may take.
+    Not,
 }
 
 /// A NOTIFY that was answered, or to which no answer came in time.

@@ -117,12 +117,18 @@ impl Seen {
                 "many phones did not take a NOTIFY in the last minute: rather a network or a proxy than phones"
             ),
         }
-        if self.dropped + self.unsent > 0 {
-            let (dropped, unsent) = (self.dropped, self.unsent);
+        if self.dropped > 0 {
+            let dropped = self.dropped;
             tracing::warn!(
                 dropped,
-                unsent,
                 "datagrams were lost on this machine in the last minute: too little CPU, or too small a net.core.rmem_max"
+            );
+        }
+        if self.unsent > 0 {
+            let unsent = self.unsent;
+            tracing::warn!(
+                unsent,
+                "the system refused to send datagrams in the last minute: a network that is down, or a firewall"
             );
         }
         if self.turned_away + self.connections_refused > 0 {

@@ -156,3 +156,65 @@ fn a_hold_stays_until_it_is_taken_back() {
     lamp.publish(Some(&one), &said("yes"));
     assert!(!held(&lamp));
 }
+
+/// A call of which everything that can be said is as long as it may be.
+fn verbose(call_id: &str, length: usize) -> String {
+    let long = "x".repeat(length);
+    format!(
+        "<dialog id=\"{call_id}\" call-id=\"{call_id}-{long}\" local-tag=\"{long}\" remote-tag=\"{long}\" \
+         direction=\"recipient\"><state>confirmed</state><local><identity>sip:1001@acme.test</identity></local>\
+         <remote><identity display=\"{long}\">sip:{long}@acme.test</identity><target uri=\"sip:{long}@192.0.2.9\"/></remote></dialog>"
+    )
+}
+
+#[test]
+fn a_publish_that_would_make_the_document_larger_than_a_datagram_changes_nothing() {
+    let mut lamp = Watched::new();
+    let verbose =
+        |name: &str, count: usize| -> String { (0..count).map(|n| verbose(&format!("{name}{n}"), 900)).collect() };
+    let eight = |name: &str| verbose(name, 8);
+    let one = lamp.publish(None, &eight("a"));
+    assert_eq!(lamp.live(), 8);
+    let before = lamp.office.story("1001");
+    for (etag, dialogs) in [(None, eight("b")), (Some(&*one), verbose("b", 11))] {
+        let refused = lamp.office.publish("1001", etag, &dialogs);
+        assert_eq!((refused.len(), refused[0].status()), (1, 413), "{}", refused[0].text);
+        assert_eq!(lamp.office.story("1001"), before);
+    }
+    // The tag is as good as before, an end is never refused, and then there is room.
+    let one = lamp.publish(Some(&one), &eight("a").replace("confirmed", "terminated"));
+    assert!(lamp.is_idle());
+    lamp.publish(Some(&one), &eight("b"));
+    assert_eq!(lamp.live(), 8);
+    // Short ones fit by the dozen.
+    lamp.publish(None, &talking("short", 40));
+    assert_eq!(lamp.live(), 48);
+}
+
+#[test]
+fn a_notify_that_no_datagram_holds_is_not_sent_and_the_lamp_says_why() {
+    let mut office = Office::with("[presence]\nlarge_notify = \"udp\"\n");
+    let etag = {
+        let calls = (0..9).map(|n| verbose(&format!("a{n}"), 1_000)).collect::<String>() + &talking("b", 7);
+        office.publish("1001", None, &calls)[0].header("SIP-ETag").to_string()
+    };
+    let near = office.settled("1001", "dialog");
+    // The head of this one is longer than what is left.
+    let mut far = office.phone("1001", "dialog");
+    (far.call_id, far.tag) = ("c".repeat(5_500), "t".repeat(1_500));
+    let sent = far.subscribe(&mut office, 600);
+    assert_eq!((sent.len(), sent[0].status()), (1, 200));
+    let story = office.story("1001");
+    assert_eq!((story.lamp.watchers, story.lamp.failing, story.lamp.behind), (2, 1, 1));
+    assert!(story.why.iter().any(|why| why.contains("too large for a datagram (513)")), "{:?}", story.why);
+    assert_eq!(office.pass_quietly(100_000), [], "it is not sent later either");
+    // When the document is smaller, both are told at once.
+    let sent = office.publish("1001", Some(&etag), &dialog("b", "confirmed"));
+    assert_eq!(sent.iter().filter(|sent| sent.is_notify()).count(), 2);
+    for (phone, notify) in [(&near, &sent[1]), (&far, &sent[2])] {
+        assert_eq!(phone.answer(&mut office, notify, 200), []);
+    }
+    let story = office.story("1001");
+    assert_eq!((story.lamp.failing, story.lamp.behind), (0, 0));
+    assert!(story.why.iter().all(|why| !why.contains("too large")));
+}

@@ -90,7 +90,8 @@ fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
         each(&[("way", "slimmed")], n.large.slimmed)?;
         each(&[("way", "flow")], n.large.on_flow)?;
         each(&[("way", "connection")], n.large.on_connection)?;
-        each(&[("way", "fragmented")], n.large.fragmented)
+        each(&[("way", "fragmented")], n.large.fragmented)?;
+        each(&[("way", "not_sent")], n.large.not_sent)
     })?;
     page.histograms("notify_answered", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
         families(&n.tally.delays, |of| *of != Delays::default())

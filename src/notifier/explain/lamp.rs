@@ -10,13 +10,14 @@ use super::{MOST_EXCHANGES, MOST_WATCHERS, standing_of_all};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::history::{Cause, Entry, Note, news_since};
+use crate::notifier::notify::TOO_LARGE;
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
 use crate::presence::calls::MAX_SHOWN;
 use crate::presence::facts::{Basic, CallReport, CallState, Direction, Party, Picture};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Origin, Publication};
-use crate::presence::subscription::Place;
+use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::uri::percent_decode;
 
 impl Notifier {
@@ -246,6 +247,17 @@ fn why(now: Tick, state: &State, picture: &Picture<'_>, shown: LampState) -> Vec
             (true, _) => "Nothing is published for it, so its lamp is idle.".into(),
             (false, _) => "What is published for it holds no live call, so its lamp is idle.".into(),
         });
+    }
+    let too_large = |s: &&Subscription| {
+        matches!(s.delivery, Delivery::Suspended { .. }) && s.last().is_some_and(|last| last.reply == TOO_LARGE)
+    };
+    let untold = state.watchers.iter().filter(too_large).count();
+    if untold > 0 {
+        let octets = state.views.iter().filter_map(|view| view.settled.as_deref()).map(str::len).max().unwrap_or(0);
+        why.push(format!(
+            "{untold} watcher(s) cannot be told: a NOTIFY of this state, {octets} octets and its head, is too large for a \
+             datagram (513), and they take no TCP connection from us."
+        ));
     }
     let ended = state.calls.ended().count();
     if ended > 0 {
