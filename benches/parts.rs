@@ -1,6 +1,9 @@
 //! What the parts cost: `cargo bench --bench parts`. Prints nanoseconds for each and how many times as much that is as
 //! looking once at every octet of a SUBSCRIBE, which no reader can do without. Nothing here is timed to pass.
 //!
+//! Then what the dearest messages of 62 kB cost that could be thought of, one of each kind of list: `CPU/octet` is the constant
+//! of "the cost of input is linear", and none may take more than a millisecond (`tests/cost.rs` holds that it is linear).
+//!
 //! The journal has a bench of its own (`journal`), and so have the core as a whole (`cycle`), and table and timers as the
 //! number of subscriptions grows (`flat`).
 
@@ -8,6 +11,10 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+#[path = "../tests/cost/inputs.rs"]
+mod inputs;
+
+use inputs::{KINDS, Target};
 use lamplighter::package::{self, dialog_info};
 use lamplighter::sip::StatusCode;
 use lamplighter::sip::digest::{Algorithm, Credentials, Verifier, challenge};
@@ -16,6 +23,8 @@ use lamplighter::sip::wire::{self, Writer};
 /// Each part runs so long, five times over; the median counts.
 const SPAN: Duration = Duration::from_millis(100);
 const RUNS: usize = 5;
+/// So often each of the dearest messages is sent.
+const LEAST_OF: usize = 20;
 
 const BODY: &str = "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"7\" \
     state=\"full\" entity=\"sip:1001@acme.test\">\n<dialog id=\"a84b4c76e66710\" call-id=\"a84b4c76e66710@pbx\" \
@@ -101,5 +110,18 @@ fn main() {
         show(&format!("check a proof, {}", algorithm.name()), time(|| _ = black_box(check())));
         let ask = || drop(black_box(challenge(algorithm, "acme.test", black_box(nonce), false)));
         show(&format!("write a challenge, {}", algorithm.name()), time(ask));
+    }
+
+    println!("\nmessages of 62 kB, the least of {LEAST_OF}");
+    for (name, fill) in KINDS {
+        let (mut target, filling) = (Target::new(), fill(62_000));
+        let once = |target: &mut Target| {
+            let began = Instant::now();
+            let octets = target.send(&filling);
+            (began.elapsed(), octets)
+        };
+        let (took, octets) = (0..LEAST_OF).map(|_| once(&mut target)).min().unwrap_or_default();
+        let (us, each) = (took.as_secs_f64() * 1e6, took.as_secs_f64() * 1e9 / octets.max(1) as f64);
+        println!("{name:<52} {us:>9.0} us {each:>8.1} ns/octet");
     }
 }

@@ -168,7 +168,8 @@ const LEAST_NONCE_LIFETIME: u64 = 3_600_000;
 impl Notifier {
     /// A notifier that knows nobody yet.
     pub fn new(settings: Settings) -> Notifier {
-        let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account);
+        let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account)
+            .with_secret(settings.secret);
         let transactions = ServerTransactions::new(settings.secret, MOST_TRANSACTIONS);
         // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);

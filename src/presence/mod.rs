@@ -10,6 +10,7 @@ pub mod calls;
 pub mod facts;
 pub mod family;
 pub mod named;
+mod numbering;
 mod numbers;
 pub mod phone;
 pub mod presentity;

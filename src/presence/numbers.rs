@@ -1,7 +1,7 @@
 //! Presentities by number.
 //!
-//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. Numbers are given
-//! out one after the other, so they are kept in pages, like the memory of a machine: what leads to the pages stays in
+//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. Numbers of an
+//! account are given out one after the other (`numbering`), so they are kept in pages, like the memory of a machine: what leads to the pages stays in
 //! the processor's cache, and one look into memory is left where a hash table needs two.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use foldhash::quality::RandomState;
 use super::presentity::Presentity;
 
 /// So many numbers are in a page. A single presentity that stays while all others of its page go holds 512 octets.
-const PAGE: u32 = 64;
+pub(super) const PAGE: u32 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
@@ -43,6 +43,11 @@ impl Numbers {
         let presentity = page.places[(number % PAGE) as usize].as_ref()?;
         presentity.fetch();
         Some(Arc::clone(presentity))
+    }
+
+    /// Whether nobody has a number of the page of this one.
+    pub(super) fn is_page_empty(&self, number: u32) -> bool {
+        !self.pages.contains_key(&(number / PAGE))
     }
 
     /// Puts a presentity in the place of its number.

@@ -17,6 +17,7 @@ use dashmap::{DashMap, DashSet};
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::numbering::Numbering;
 use super::numbers::Numbers;
 use super::presentity::{Presentity, State};
 use super::{AccountNo, Aor};
@@ -28,7 +29,7 @@ pub struct Table {
     by_aor: DashMap<ByAor, (), RandomState>,
     by_number: Numbers,
     accounts: Box<[Account]>,
-    next_number: Apart<AtomicU32>,
+    numbering: Numbering,
     /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no other,
     /// or two accounts could come to share one.
     reserved: DashSet<u32, RandomState>,
@@ -38,6 +39,8 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Account {
+    /// See [`Numbering::draw`].
+    next_number: AtomicU32,
     presentities: Mutex<BTreeSet<ByUser>>,
     subscriptions: AtomicUsize,
 }
@@ -109,11 +112,16 @@ impl Table {
             by_aor: DashMap::default(),
             by_number: Numbers::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
-            next_number: Apart(AtomicU32::new(1)),
+            numbering: Numbering::new([0; 16]),
             reserved: DashSet::default(),
             subscriptions: Apart::default(),
             presentities_per_account,
         }
+    }
+
+    /// The same table, the numbers of which nobody without this secret can foresee.
+    pub fn with_secret(self, secret: [u8; 16]) -> Table {
+        Table { numbering: Numbering::new(secret), ..self }
     }
 
     /// Does something with a presentity if it exists.
@@ -171,13 +179,12 @@ impl Table {
         if self.by_number.get(number).is_some() || self.reserved.contains(&number) {
             return None;
         }
-        self.next_number.fetch_max(number.saturating_add(1), Relaxed);
         Some(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
-    /// Sees to it that no new presentity gets a number up to this one before all others are used up.
-    pub fn count_from(&self, number: u32) {
-        self.next_number.fetch_max(number.saturating_add(1), Relaxed);
+    /// Sees to it that no new presentity gets this number, or one of its page, in this run.
+    pub fn keep_away_from(&self, number: u32) {
+        self.numbering.keep_away_from(number);
     }
 
     /// Reserves the number of a presentity that cannot be restored in this run.
@@ -258,19 +265,16 @@ impl Table {
 
     fn create(&self, aor: &Aor, realm: &str) -> Result<Arc<Presentity>, AccountFull> {
         // The account's lock makes the three entries appear together for every other maker.
-        let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
+        let account = &self.accounts[aor.account.0 as usize];
+        let mut of_account = account.presentities.lock();
         if let Some(known) = of_account.get(&*aor.user) {
             return Ok(Arc::clone(&known.0));
         }
         if of_account.len() >= self.presentities_per_account {
             return Err(AccountFull);
         }
-        let number = loop {
-            let number = self.next_number.fetch_add(1, Relaxed);
-            if self.by_number.get(number).is_none() && !self.reserved.contains(&number) {
-                break number;
-            }
-        };
+        let is_free = |number| self.by_number.get(number).is_none() && !self.reserved.contains(&number);
+        let number = self.numbering.draw(&account.next_number, is_free, |number| self.by_number.is_page_empty(number));
         Ok(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
@@ -341,16 +345,19 @@ mod tests {
             state.manual = Some(CallState::Early);
             p.number
         };
-        (1..=3).for_each(|number| table.reserve(number));
-        assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(4));
-        assert!(table.restore(2, &aor("2"), "r").is_none(), "reserved");
-        assert!(table.restore(4, &Aor::of(AccountNo(1), "1").unwrap(), "r").is_none(), "another presentity's");
+        let obtain = |user: &str| table.obtain(&aor(user), "r", None, keep).unwrap();
+        let first = obtain("1");
+        table.reserve(first + 1);
+        assert_eq!(obtain("2"), first + 2);
+        assert!(table.restore(first + 1, &aor("3"), "r").is_none(), "reserved");
+        assert!(table.restore(first, &Aor::of(AccountNo(1), "1").unwrap(), "r").is_none(), "another presentity's");
         assert!(table.restore(7, &aor("1"), "r").is_none(), "it has come back under another number");
-        assert_eq!(table.restore(4, &aor("1"), "r").map(|p| p.number), Some(4));
-        table.unreserve(2);
-        assert_eq!(table.restore(2, &aor("2"), "r").map(|p| p.number), Some(2));
-        table.count_from(40);
-        assert_eq!(table.obtain(&aor("3"), "r", None, keep), Ok(41));
+        assert_eq!(table.restore(first, &aor("1"), "r").map(|p| p.number), Some(first));
+        table.unreserve(first + 1);
+        assert_eq!(table.restore(first + 1, &aor("3"), "r").map(|p| p.number), Some(first + 1));
+        let again = Table::new(2, 10);
+        again.keep_away_from(first);
+        assert_ne!(again.obtain(&aor("1"), "r", None, keep).unwrap() / 64, first / 64);
     }
 
     #[test]

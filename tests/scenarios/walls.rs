@@ -158,6 +158,8 @@ fn what_is_given_out_does_not_count_what_others_do() {
                 let step = given[two][what].wrapping_sub(given[one][what]);
                 assert!(step.min(step.wrapping_neg()) > 1_000, "it counts: {given:x?}");
             }
+            let step = given[two][2].wrapping_sub(given[one][2]);
+            assert_eq!(step, 1, "of one's own account one may count: {given:x?}");
         }
     }
 }

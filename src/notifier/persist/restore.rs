@@ -63,7 +63,7 @@ impl Notifier {
         let (mut states, mut subscriptions) = (Vec::new(), Vec::new());
         for (key @ Key(number, slot), value) in records {
             let presentity = number as u32;
-            self.table.count_from(presentity);
+            self.table.keep_away_from(presentity);
             match Kept::read(key, &value) {
                 Some(Kept::Acknowledged(known)) => {
                     past.known.insert((presentity, slot), (known, value));

@@ -1,0 +1,105 @@
+//! The numbers of presentities. Tags, branches and ids of subscriptions show them, so they must not tell one tenant how
+//! much goes on at another: a number that counted all presentities would.
+//!
+//! Each account draws a page of 64 numbers at a time, as they lie together in memory as well, and counts within that. The
+//! pages follow each other in an order that only the holder of the secret can foresee, and no page comes twice before all
+//! have been drawn: a permutation of a counter, by four rounds of a Feistel network.
+
+use std::hash::Hasher as _;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dashmap::DashSet;
+use foldhash::quality::RandomState;
+use siphasher::sip::SipHasher13;
+
+use super::numbers::PAGE;
+use crate::per_thread::Apart;
+
+/// Bits of half the number of a page: 26 bits, with the 6 of a number in its page, make 32.
+const HALF: u32 = 13;
+
+/// Draws pages.
+#[derive(Debug)]
+pub(super) struct Numbering {
+    secret: [u8; 16],
+    drawn: Apart<AtomicU32>,
+    /// Pages that something in the journal bears a number of: not more of them than the journal had records at the start.
+    seen: DashSet<u32, RandomState>,
+}
+
+impl Numbering {
+    pub(super) fn new(secret: [u8; 16]) -> Numbering {
+        Numbering { secret, drawn: Apart(AtomicU32::new(0)), seen: DashSet::default() }
+    }
+
+    /// Sees to it that the page of this number is not drawn.
+    pub(super) fn keep_away_from(&self, number: u32) {
+        self.seen.insert(number / PAGE);
+    }
+
+    /// The next number of an account. `next` is what comes after the account's last one, or 0; to be called under the lock of
+    /// the account. `is_free` of a number, and `is_empty` of the first of a page, say whether nobody has it.
+    pub(super) fn draw(&self, next: &AtomicU32, is_free: impl Fn(u32) -> bool, is_empty: impl Fn(u32) -> bool) -> u32 {
+        loop {
+            let mut number = next.load(Relaxed);
+            if number.is_multiple_of(PAGE) {
+                number = self.page(self.drawn.fetch_add(1, Relaxed)) * PAGE;
+                // The page with 0, which stands for none here, is not given out.
+                if number == 0 || self.seen.contains(&(number / PAGE)) || !is_empty(number) {
+                    continue;
+                }
+            }
+            next.store(number.wrapping_add(1), Relaxed);
+            if is_free(number) {
+                return number;
+            }
+        }
+    }
+
+    /// The page that is drawn at this turn.
+    fn page(&self, turn: u32) -> u32 {
+        const MASK: u32 = (1 << HALF) - 1;
+        let (mut left, mut right) = (turn >> HALF & MASK, turn & MASK);
+        for round in 0..4 {
+            let mut hasher = SipHasher13::new_with_key(&self.secret);
+            hasher.write_u32(round);
+            hasher.write_u32(right);
+            (left, right) = (right, left ^ (hasher.finish() as u32 & MASK));
+        }
+        left << HALF | right
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn pages_do_not_come_twice_and_do_not_follow_each_other() {
+        let numbering = Numbering::new([7; 16]);
+        let pages: Vec<_> = (0..100_000).map(|turn| numbering.page(turn)).collect();
+        assert!(pages.iter().all(|page| *page <= u32::MAX / PAGE));
+        assert_eq!(pages.iter().collect::<HashSet<_>>().len(), pages.len());
+        let near = pages.windows(2).filter(|two| two[0].abs_diff(two[1]) < 1_000).count();
+        assert!(near < 100, "{near} of 100,000, where 3 are to be expected");
+        assert_ne!(pages[..10], (0..10).map(|turn| Numbering::new([8; 16]).page(turn)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_account_counts_within_its_pages_whatever_others_do() {
+        let numbering = Numbering::new([7; 16]);
+        let (one, two) = (AtomicU32::new(0), AtomicU32::new(0));
+        let draw = |next| numbering.draw(next, |_| true, |_| true);
+        let first = draw(&one);
+        for step in 1..PAGE {
+            draw(&two);
+            assert_eq!(draw(&one), first + step);
+        }
+        assert_ne!(draw(&one) / PAGE, first / PAGE);
+        let taken = one.load(Relaxed);
+        assert_eq!(numbering.draw(&one, |number| number > taken, |_| true), taken + 1);
+    }
+}
