@@ -259,7 +259,9 @@ impl Target {
         let peer = (address, 5060).into();
         let source = Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
         self.notifier.receive(Tick(1_000_000 + n as u64), source, text.as_bytes(), &mut self.out);
-        (self.out.messages.clear(), self.out.records.clear(), self.out.remarks.clear());
+        self.out.messages.clear();
+        self.out.records.clear();
+        self.out.remarks.clear();
         text.len()
     }
 }

@@ -144,6 +144,8 @@ fn an_answer_has_to_fit_in_every_respect() {
     let mut office = Office::open();
     let (phone, sent) = office.watch("1001", "dialog");
     let notify = &sent[1];
+    let place = phone.to_tag.as_deref().and_then(|tag| tag.rsplit_once('.')).map_or("", |(place, _)| place);
+    let branch = format!("branch=z9hG4bK{place}.");
     let bend = |from: &str, to: &str| Sent { text: notify.text.replace(from, to), ..notify.clone() };
     for wrong in [
         bend("CSeq: 1 NOTIFY", "CSeq: 2 NOTIFY"),
@@ -151,7 +153,7 @@ fn an_answer_has_to_fit_in_every_respect() {
         bend("Call-ID: call1", "Call-ID: call2"),
         bend("SIP/2.0/UDP 192.0.2.1:5060", "SIP/2.0/UDP 192.0.2.2:5060"),
         bend("Max-Forwards: 70", "Via: SIP/2.0/UDP 192.0.2.9"),
-        bend("branch=z9hG4bK1.0.", "branch=z9hG4bK1.0.0"),
+        bend(&branch, &format!("{branch}0")),
     ] {
         // The text of the request is bent so that the answer made from it is.
         let message = wrong.text.replacen("NOTIFY sip", "X sip", 1).replacen("X sip", "NOTIFY sip", 1);
