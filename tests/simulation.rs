@@ -112,6 +112,31 @@ fn messages_that_do_not_wait_for_the_journal_are_noticed() {
 }
 
 #[test]
+fn a_request_that_is_not_recognised_over_a_crash_is_noticed() {
+    let law = noticed_in(Sabotage::OtherBranch, &crashing());
+    assert!(law.contains("repeated"), "{law}");
+}
+
+#[test]
+fn a_refused_change_that_stays_is_noticed() {
+    let law = noticed_in(Sabotage::RefusedStays, &Options { crashes: 0.0, ..short() });
+    assert!(law.contains("is true") || law.contains("entity-tag"), "{law}");
+}
+
+#[test]
+fn what_is_lost_of_a_tenant_that_comes_back_is_noticed() {
+    let law = noticed_in(Sabotage::LostTenant, &crashing());
+    assert!(law.contains("lost in a crash"), "{law}");
+}
+
+#[test]
+fn leases_that_a_clock_makes_longer_are_noticed() {
+    let law = noticed_in(Sabotage::EndlessLease, &crashing());
+    let expected = ["is true", "entity-tag", "a crash", "before its time"];
+    assert!(expected.iter().any(|part| law.contains(part)), "{law}");
+}
+
+#[test]
 fn pacing_that_is_shared_behind_a_proxy_is_noticed() {
     let law = noticed_in(Sabotage::SharedPacing, &Options { phones: 20, crashes: 0.0, ..short() });
     assert!(law.contains("is not told"), "{law}");

@@ -57,6 +57,11 @@ impl Tape {
         Ok(())
     }
 
+    /// The disk refuses what was appended since.
+    pub(crate) fn refuse(&mut self) {
+        self.batch.clear();
+    }
+
     fn write(&mut self, octets: &[u8]) -> Result<(), JournalError> {
         self.file.write_at(octets, self.synced).map_err(|e| self.failed("write", e))
     }

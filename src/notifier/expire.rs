@@ -94,17 +94,30 @@ impl Notifier {
             publication.timer_at = self.wheel.file(now, deadline, presentity.number, Watch::Publication(number));
             return;
         }
+        self.expire_publication(now, presentity, state, number);
+        self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
+    }
+
+    /// Lets a publication expire whose time is over.
+    pub(super) fn expire_publication(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        number: PublicationNo,
+    ) {
+        let Some(publication) = state.publication_mut(number) else { return };
         tracing::debug!(presentity = &*presentity.uri, etag = %publication.etag, "publication expired");
         // A brief one may be gone while its publisher still repeats the request, for want of an answer.
-        let Publication { etag, requests, granted, expires_at, .. } = *publication;
-        let asked_at = Tick(expires_at.0.saturating_sub(u64::from(granted) * 1_000));
+        let Publication { etag, requests, granted, expires_at, in_doubt, .. } = *publication;
+        // When one from before a restart was asked for is only known by the clock of then.
+        let asked_at = if in_doubt { now } else { Tick(expires_at.0.saturating_sub(u64::from(granted) * 1_000)) };
         let removed = |request| Removed { request, answered: etag, granted, until: asked_at.after(REMOVED_LASTS) };
         if self.settings.journal && removed(requests.latest).until > now {
             let requests = BTreeSet::from([requests.first, requests.latest]);
             requests.into_iter().for_each(|request| state.remember_removed(removed(request)));
         }
         self.forget_publication(presentity, state, number);
-        self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
     }
 }
 

@@ -116,9 +116,9 @@ impl RemovedPublications {
         self.0.retain(|removed| removed.until > now);
     }
 
-    /// After a restart: none is remembered longer than it would be if it had just been removed.
-    pub fn shorten(&mut self, now: Tick) {
-        self.0.iter_mut().for_each(|removed| removed.until = removed.until.min(now.after(REMOVED_LASTS)));
+    /// After a restart: each is remembered as if it had just been removed, whatever the clock of before said.
+    pub fn begin_again(&mut self, now: Tick) {
+        self.0.iter_mut().for_each(|removed| removed.until = now.after(REMOVED_LASTS));
     }
 
     /// True if none is remembered.

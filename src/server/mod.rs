@@ -14,7 +14,7 @@ use crate::api::{ApiState, Connections, Service, WebhookError, Webhooks};
 use crate::capture::{Here, Tap, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
-use crate::journal::{self, Journal, JournalError};
+use crate::journal::{self, Journal, JournalError, Record};
 use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
 use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
@@ -112,8 +112,9 @@ impl Server {
         };
         let notifier =
             Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
-        if journal.is_some() {
+        if let Some(journal) = &journal {
             let back = notifier.restore(clock.now(), recovered);
+            keep_shortened(journal, back.shortened)?;
             tracing::info!(
                 subscriptions = back.subscriptions,
                 behind = back.behind,
@@ -248,6 +249,23 @@ impl Server {
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Has the journal keep what was shortened, before anything is served.
+fn keep_shortened(journal: &Journal, records: Vec<Record>) -> Result<(), StartError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(
+        records = records.len(),
+        "records of what has expired meanwhile, or was granted less, are written anew"
+    );
+    let (done, kept) = std::sync::mpsc::sync_channel(1);
+    journal.append(records, move |result| _ = done.send(result));
+    match kept.recv() {
+        Ok(Err(refused)) => Err(StartError::Journal(refused.why.into())),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,10 @@ use super::{ladder::Topic, phone, plan, server};
 use crate::directory::AccountNo;
 use crate::presence::Tick;
 
+/// The longest that a tenant is not configured (ms).
+const LONGEST_AWAY: u64 = 15_000;
+/// The most that a clock goes on or back over a restart (ms).
+const CLOCK_STEP: u64 = 100_000;
 /// The longest that the server is down (ms).
 const LONGEST_DOWN: u64 = 30_000;
 
@@ -61,8 +65,25 @@ impl World {
         }
         self.journal = left.records;
         let down = self.random.between(100, LONGEST_DOWN);
+        self.set_clock(self.now + down);
         self.in_ms(down, Happening::Restart);
         Ok(())
+    }
+
+    /// The server's clock may go on or back while the server is down. Not while a tenant is away, whose leases then end by
+    /// the clocks of two starts; nor when something has just expired, of which nobody can say whether the journal knows.
+    fn set_clock(&mut self, start: u64) {
+        self.clock_before = self.clock;
+        let unclear = self.away || self.truth.has_expired_since(self.now.saturating_sub(NOT_KEPT_YET));
+        if self.calm || unclear || !self.random.chance(0.3) {
+            return;
+        }
+        let step = self.random.between(1_000, CLOCK_STEP) as i64;
+        let step = if self.random.chance(0.5) { step } else { -step };
+        self.clock += step;
+        self.truth.shift(self.now, start, step);
+        self.laws.shift(start, step);
+        self.note(&format!("-- the server's clock goes on by {step} ms --"));
     }
 
     /// Every connection is gone. Some phones notice and come back; the others keep quiet until they have to say
@@ -84,8 +105,18 @@ impl World {
     pub(super) fn restart(&mut self) -> Result<(), Fault> {
         let mut records = std::mem::take(&mut self.journal);
         self.spoil(&mut records);
-        self.server = server::build(self.seed, self.life);
-        let restored = self.server.restore(Tick(self.now), records);
+        let returns = std::mem::take(&mut self.away);
+        if !returns && !self.calm && self.clock == self.clock_before && self.random.chance(0.15) {
+            self.away = true;
+            let back = self.random.between(1_000, LONGEST_AWAY);
+            self.in_ms(back, Happening::TenantReturns(self.life));
+        }
+        self.server = server::build(self.seed, self.life, self.away);
+        let endless = self.options.sabotage == Some(Sabotage::EndlessLease);
+        let back = if endless { self.clock_before - self.clock } else { 0 };
+        let restored = self.server.restore(Tick(self.tick().0.saturating_add_signed(back)), records);
+        let kept = self.keeper.keep_at_once(&restored.shortened);
+        self.or_fault(kept)?;
         (self.up, self.up_since) = (true, self.now);
         self.truth.restart(self.now, self.doubtful_since);
         self.begin_journal();
@@ -98,21 +129,22 @@ impl World {
             "-- the server is back, with {} subscriptions, {} behind --",
             restored.subscriptions, restored.behind
         ));
-        if restored.unusable() > 0 {
+        if restored.unusable() > 0 && !self.away {
             let law = format!("{} records of the journal cannot be used", restored.unusable());
             return Err(self.fault(law, Topic::default()));
         }
         let known = self.known_to_server();
-        self.laws.restarted(self.now, &known).map_err(|(call_id, law)| self.fault_in(&call_id, law))?;
+        let restarted = self.laws.restarted(self.now, &known, |presentity| self.is_away(presentity));
+        restarted.map_err(|(call_id, law)| self.fault_in(&call_id, law))?;
         self.publications_are_back()
     }
 
     /// Every publication that was acknowledged is back, and none that is not in the journal.
     fn publications_are_back(&self) -> Result<(), Fault> {
-        let published: Vec<_> = (0..plan::REALMS.len())
+        let published: Vec<_> = (0..plan::REALMS.len() - usize::from(self.away))
             .map(|account| (account, self.server.list_publications(AccountNo(account as u32), None)))
             .collect();
-        for presentity in 0..self.plan.presentities() {
+        for presentity in (0..self.plan.presentities()).filter(|presentity| !self.is_away(*presentity)) {
             let (user, account) = (self.plan.name(presentity).0, self.plan.account(presentity));
             let of_account = published.iter().filter(|(of, _)| *of == account).flat_map(|(_, all)| all);
             let is: Vec<&str> = of_account.filter(|p| p.user == user).map(|p| p.etag.as_str()).collect();
@@ -147,6 +179,7 @@ impl World {
                     }
                 }
             }
+            Some(Sabotage::LostTenant) if self.away => records.retain(|(_, value)| !server::is_of_second_tenant(value)),
             Some(Sabotage::RestartStorm) => records.retain(|(key, _)| !is_remark(key)),
             _ => {}
         }
@@ -174,7 +207,8 @@ impl World {
         if !self.up {
             return Ok(());
         }
-        let called = self.laws.roll_call(self.now, self.up_since, &self.truth);
+        let away = |presentity| self.is_away(presentity);
+        let called = self.laws.roll_call(self.now, self.up_since, &self.truth, away);
         called.map_err(|(call_id, law)| self.fault_in(&call_id, law))
     }
 }

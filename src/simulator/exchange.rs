@@ -11,15 +11,22 @@ use crate::transport::{Destination, Packet, Remote};
 
 impl World {
     /// Takes what the server wants kept and sent.
-    pub(super) fn dispatch(&mut self, out: Outbox) -> Result<(), Fault> {
-        let mut parcel = Parcel { packets: Vec::new(), unfinished: out.unfinished, answers: out.answers };
+    pub(super) fn dispatch(&mut self, mut out: Outbox) -> Result<(), Fault> {
+        let records = out.take_records();
+        let mut parcel = Parcel {
+            packets: Vec::new(),
+            unfinished: out.unfinished,
+            answers: out.answers,
+            changes: out.changes,
+            appended: out.appended,
+        };
         for packet in out.messages {
             for packet in self.sabotage(packet) {
                 let (needs, leaving) = self.inspect(&packet)?;
                 parcel.packets.push((needs, leaving, packet));
             }
         }
-        self.keep(out.records, out.remarks, parcel)
+        self.keep(records, out.remarks, parcel)
     }
 
     /// Holds a message against the laws. Gives the decision that has to be kept before it leaves.

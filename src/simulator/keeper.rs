@@ -11,9 +11,8 @@ use super::ladder::Topic;
 use super::laws::Leaving;
 use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
-use crate::journal::{JournalError, Key, Record, Tape};
-use crate::notifier::{Outbox, Promise};
-use crate::presence::Tick;
+use crate::journal::{Acceptance, JournalError, Key, Record, Tape};
+use crate::notifier::{Change, Outbox, Promise};
 use crate::transport::Packet;
 
 /// How long remarks wait for company (ms).
@@ -27,6 +26,9 @@ pub(super) struct Parcel {
     pub(super) unfinished: Vec<u32>,
     /// The answers among them, which repeated requests get from then on.
     pub(super) answers: Vec<Promise>,
+    /// What undoes the changes that they tell of, should the journal refuse them, and the keys of their records.
+    pub(super) changes: Vec<Change>,
+    pub(super) appended: Vec<Key>,
 }
 
 /// What the journal has to do next.
@@ -42,14 +44,16 @@ pub(super) enum Stage {
     Image,
     /// ... and the image gets its name.
     Finish,
+    /// The disk works again.
+    Recovered,
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     decision: u64,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// None for remarks.
-    parcel: Option<Parcel>,
+    pub(super) parcel: Option<Parcel>,
     /// Where its frame ends in the batch.
     end: usize,
 }
@@ -68,6 +72,8 @@ pub(super) struct Keeper {
     rotate: bool,
     /// The server crashes during the next commit.
     pub(super) doomed: bool,
+    /// The disk refuses the commit under way.
+    failing: bool,
     imaged: u64,
     /// The first word on every key, for a sabotaged journal.
     first_words: HashMap<Key, Bytes>,
@@ -98,8 +104,19 @@ impl Left {
 impl Keeper {
     pub(super) fn new() -> Keeper {
         let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
-        let (rotate, doomed, imaged, first_words) = (false, false, 0, HashMap::new());
-        Keeper { tape: Tape::new().ok(), waiting, committing, kept, noted, rotate, doomed, imaged, first_words }
+        let (rotate, doomed, failing, imaged, first_words) = (false, false, false, 0, HashMap::new());
+        Keeper {
+            tape: Tape::new().ok(),
+            waiting,
+            committing,
+            kept,
+            noted,
+            rotate,
+            doomed,
+            failing,
+            imaged,
+            first_words,
+        }
     }
 
     /// Whether messages without a record have to wait for those before them.
@@ -122,8 +139,28 @@ impl Keeper {
             noted: self.noted.max(noted.unwrap_or_default()),
             whole: whole.filter(|entry| entry.parcel.is_some()).map(|entry| entry.decision).collect(),
         };
-        (self.kept, self.noted, self.rotate) = (decision, decision, false);
+        (self.kept, self.noted, self.rotate, self.failing) = (decision, decision, false, false);
         Ok(left)
+    }
+
+    /// Keeps records before the server goes on.
+    pub(super) fn keep_at_once(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let tape = self.tape()?;
+        if !records.is_empty() {
+            tape.append(records);
+        }
+        tape.sync()
+    }
+
+    /// The disk has refused the commit under way: gives all that waited, and what is kept of the decisions. Remarks wait on.
+    pub(super) fn refuse(&mut self) -> (Vec<Entry>, u64) {
+        if let Some(tape) = &mut self.tape {
+            tape.refuse();
+        }
+        (self.committing, self.failing) = (0, false);
+        let (refused, promised) = self.waiting.drain(..).partition(|entry| entry.parcel.is_some());
+        self.waiting = promised;
+        (Vec::from(refused), self.kept)
     }
 
     /// The first word on a key, if anybody has asked to remember it.
@@ -171,7 +208,7 @@ impl World {
     }
 
     /// Begins a commit of all that waits, unless one is under way.
-    fn commit(&mut self) -> Result<(), Fault> {
+    pub(super) fn commit(&mut self) -> Result<(), Fault> {
         if self.keeper.committing > 0 || self.keeper.waiting.is_empty() {
             return Ok(());
         }
@@ -186,6 +223,7 @@ impl World {
             }
         }
         self.keeper.committing = self.keeper.waiting.len();
+        self.keeper.failing = self.options.trouble && !self.calm && self.random.chance(0.004);
         let busy = self.options.trouble && !self.calm && self.random.chance(0.005);
         let wait = if busy { self.random.between(50, 1_500) } else { self.random.between(0, 5) };
         if std::mem::take(&mut self.keeper.doomed) && !self.calm {
@@ -200,7 +238,12 @@ impl World {
     pub(super) fn go_on_keeping(&mut self, stage: Stage) -> Result<(), Fault> {
         match stage {
             Stage::Lazy => self.commit(),
+            Stage::Committed if self.keeper.failing => self.refuse_commit(),
             Stage::Committed => self.committed(),
+            Stage::Recovered => {
+                self.server.set_keeping(Acceptance::Accepting);
+                Ok(())
+            }
             Stage::Rotate => {
                 self.keeper.rotate = true;
                 if self.keeper.committing == 0 { self.rotate() } else { Ok(()) }
@@ -237,6 +280,14 @@ impl World {
     fn committed(&mut self) -> Result<(), Fault> {
         let synced = self.keeper.tape().and_then(Tape::sync);
         self.or_fault(synced)?;
+        if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.0005) {
+            // After the commit, and before any answer.
+            let kept = self.keeper.waiting.iter().take(self.keeper.committing).map(|entry| entry.decision).max();
+            self.keeper.kept = self.keeper.kept.max(kept.unwrap_or_default());
+            self.keeper.waiting.drain(..std::mem::take(&mut self.keeper.committing));
+            self.truth.kept(self.keeper.kept);
+            return self.crash();
+        }
         for _ in 0..std::mem::take(&mut self.keeper.committing) {
             let Some(entry) = self.keeper.waiting.pop_front() else { break };
             match entry.parcel {
@@ -274,9 +325,9 @@ impl World {
         self.in_ms(wait, Happening::Journal(self.life, Stage::Rotate));
     }
 
-    fn send_off(&mut self, parcel: Parcel) -> Result<(), Fault> {
+    pub(super) fn send_off(&mut self, parcel: Parcel) -> Result<(), Fault> {
         let mut answers = Outbox { answers: parcel.answers, ..Outbox::default() };
-        self.server.kept(Tick(self.now), &mut answers);
+        self.server.kept(self.tick(), &mut answers);
         for (needs, leaving, packet) in parcel.packets {
             if needs > self.keeper.kept && self.options.sabotage != Some(Sabotage::Haste) {
                 let call_id = crate::sip::wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());

@@ -61,8 +61,15 @@ pub(super) struct Dialog {
     most: Option<u32>,
     /// The lifetime that was granted last, and by which decision.
     until: (u64, u64),
-    /// The lifetime granted by the last 200 that left.
+    /// For how long that was granted (ms).
+    granted: u64,
+    /// The lifetime granted by the last 200 that left, and for how long that was (ms).
     promised: u64,
+    promised_for: u64,
+    /// What the last NOTIFY that left shows.
+    left_lamp: Option<Lamp>,
+    /// What `heard` was before the NOTIFYs that have not left.
+    heard_before: Option<u64>,
     /// The decision by which it ended.
     ended: Option<u64>,
     /// Its phone has subscribed anew, so it may be dropped in silence.
@@ -116,11 +123,25 @@ impl Dialog {
             left: (0, None),
             most: None,
             until: (0, 0),
+            granted: 0,
             promised: 0,
+            promised_for: 0,
+            left_lamp: None,
+            heard_before: None,
             ended: None,
             replaced: false,
             heard: None,
             settled: false,
+        }
+    }
+
+    /// What was decided and has not survived has not happened.
+    fn forget(&mut self, survived: impl Fn(u64) -> bool) {
+        if !survived(self.until.1) {
+            (self.until.0, self.granted) = (self.promised, self.promised_for);
+        }
+        if self.ended.is_some_and(|by| !survived(by)) {
+            (self.ended, self.over, self.last_said) = (None, None, false);
         }
     }
 
@@ -179,7 +200,7 @@ impl Laws {
         let dialog = self.dialogs.entry(key.clone()).or_insert_with(|| Dialog::new(expected));
         if by == decision {
             (dialog.asked, dialog.proven, dialog.settled) = (true, dialog.cseq, false);
-            dialog.until = (until, decision);
+            (dialog.until, dialog.granted) = ((until, decision), granted * 1_000);
             if granted == 0 {
                 dialog.ended = Some(decision);
             }
@@ -285,6 +306,7 @@ impl Laws {
                 dialog.ended = dialog.ended.or(Some(decision));
             }
             (dialog.cseq, dialog.version, dialog.answered) = (m.cseq.number, version, false);
+            dialog.heard_before = dialog.heard.or(dialog.heard_before);
             (dialog.most, dialog.heard, dialog.settled, dialog.made_by) = (None, None, false, decision);
             // Numbers that had not left before a crash may come again.
             dialog.proven = dialog.proven.min(dialog.cseq - 1);
@@ -315,11 +337,18 @@ impl Laws {
             Leaving::Subscribed(key, until) => {
                 if let Some(dialog) = self.dialogs.get_mut(key) {
                     dialog.promised = *until;
+                    if dialog.until.0 == *until {
+                        dialog.promised_for = dialog.granted;
+                    }
                 }
             }
             Leaving::Notify(key, cseq, version) => {
                 if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.left.0 < *cseq) {
                     dialog.left = (*cseq, *version);
+                    if *cseq == dialog.cseq {
+                        dialog.left_lamp.clone_from(&dialog.lamp);
+                        dialog.heard_before = None;
+                    }
                 }
             }
             Leaving::Other => {}
@@ -328,7 +357,8 @@ impl Laws {
 
     /// The server has crashed. `survived` tells which decisions are in the journal, `noted` which acknowledgements.
     pub fn crash(&mut self, survived: impl Fn(u64) -> bool, noted: impl Fn(u64) -> bool) {
-        self.answers.clear();
+        // A SUBSCRIBE that is repeated over the crash is granted what it was granted then, and no more.
+        self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
             dialog.most = Some(dialog.most.unwrap_or(dialog.cseq) + RESERVE + 1);
             dialog.heard = dialog.heard.filter(|by| noted(*by));
@@ -340,22 +370,52 @@ impl Laws {
                 (dialog.cseq, dialog.version) = dialog.left;
             }
             dialog.answered = true;
-            if !survived(dialog.until.1) {
-                dialog.until.0 = dialog.promised;
-            }
-            if dialog.ended.is_some_and(|by| !survived(by)) {
-                (dialog.ended, dialog.over, dialog.last_said) = (None, None, false);
+            dialog.forget(&survived);
+        }
+    }
+
+    /// A NOTIFY will not leave, for what it tells of has not happened.
+    pub fn withdrawn(&mut self, key: &(String, String), cseq: u32) {
+        if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.cseq == cseq) {
+            (dialog.answered, dialog.last_said) = (true, false);
+            dialog.shown.clear();
+            dialog.lamp.clone_from(&dialog.left_lamp);
+            dialog.heard = dialog.heard.or(dialog.heard_before.take());
+        }
+    }
+
+    /// The journal has refused a commit: what was decided and not kept has not happened.
+    pub fn refused(&mut self, survived: impl Fn(u64) -> bool) {
+        self.answers.retain(|_, (by, _)| survived(*by));
+        for dialog in self.dialogs.values_mut() {
+            dialog.forget(&survived);
+        }
+    }
+
+    /// The server's clock will have gone on by so much (ms), or back, when it starts again.
+    pub fn shift(&mut self, start: u64, by: i64) {
+        for ((call_id, _), (_, until)) in &mut self.answers {
+            let of_call = self.dialogs.iter().filter(|((of, _), _)| of == call_id);
+            let granted = of_call.map(|(_, dialog)| dialog.granted).max().unwrap_or_default();
+            *until = until.saturating_add_signed(-by).min(start + granted);
+        }
+        for dialog in self.dialogs.values_mut() {
+            let (granted, promised) = (dialog.granted, dialog.promised_for);
+            for (until, granted) in [(&mut dialog.until.0, granted), (&mut dialog.promised, promised)] {
+                *until = until.saturating_add_signed(-by).min(start + granted);
             }
         }
     }
 
     /// The server is back and knows subscriptions with these Call-IDs: all that were acknowledged, none that has ended.
-    pub fn restarted(&self, now: u64, known: &[String]) -> Result<(), (String, String)> {
+    ///
+    /// `away` tells which presentities belong to a tenant that is not configured.
+    pub fn restarted(&self, now: u64, known: &[String], away: impl Fn(usize) -> bool) -> Result<(), (String, String)> {
         let mut counted: HashMap<&str, (usize, usize, usize)> = HashMap::new();
         for call_id in known {
             counted.entry(call_id).or_default().0 += 1;
         }
-        for ((call_id, _), dialog) in &self.dialogs {
+        for ((call_id, _), dialog) in self.dialogs.iter().filter(|(_, dialog)| !away(dialog.expected.presentity)) {
             let entry = counted.entry(call_id).or_default();
             entry.1 += usize::from(dialog.stands(now));
             entry.2 += usize::from(dialog.ended.is_none());
@@ -374,8 +434,14 @@ impl Laws {
     }
 
     /// Nobody who answers is kept waiting for news, whoever else may be silent.
-    pub fn roll_call(&self, now: u64, up_since: u64, truth: &Truth) -> Result<(), (String, String)> {
-        for ((call_id, _), dialog) in &self.dialogs {
+    pub fn roll_call(
+        &self,
+        now: u64,
+        up_since: u64,
+        truth: &Truth,
+        away: impl Fn(usize) -> bool,
+    ) -> Result<(), (String, String)> {
+        for ((call_id, _), dialog) in self.dialogs.iter().filter(|(_, dialog)| !away(dialog.expected.presentity)) {
             let Expected { presentity, package, phone } = dialog.expected;
             let healthy = dialog.heard.is_some() && dialog.stands(now);
             if !healthy || truth.changed_at(presentity).max(up_since) + PROMPT > now {

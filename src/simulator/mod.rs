@@ -22,6 +22,7 @@ pub mod plan;
 mod post;
 pub mod publisher;
 pub mod random;
+mod refusal;
 mod sabotage;
 mod screen;
 mod server;
@@ -136,7 +137,7 @@ impl World {
     }
 
     fn known_to_server(&self) -> Vec<String> {
-        let accounts = 0..plan::REALMS.len() as u32;
+        let accounts = 0..(plan::REALMS.len() - usize::from(self.away)) as u32;
         let records = accounts.flat_map(|account| self.server.list_subscriptions(AccountNo(account), None));
         records.map(|record| record.call_id).collect()
     }

@@ -331,9 +331,9 @@ impl Phone {
             _ => {
                 self.start_anew(at, random.between(2_000, 30_000), out);
                 // A repetition that comes after the server has forgotten the transaction is out of order in its dialog;
-                // one that comes by another way is merged.
+                // one that comes by another way is merged. And the journal may refuse what was asked for.
                 match status {
-                    500 | 482 => Ok(()),
+                    500 | 482 | 503 => Ok(()),
                     _ => Err(format!("a SUBSCRIBE in good order was refused with {status}")),
                 }
             }

@@ -56,6 +56,14 @@ pub enum Sabotage {
     Haste,
     /// Messages without a record of their own do not wait for those that were decided before them (law 5).
     Overtaking,
+    /// A request that is repeated over a crash looks like another one (rule 5).
+    OtherBranch,
+    /// The server is not told that the journal has refused a commit (rule 5).
+    RefusedStays,
+    /// What belongs to a tenant that is not configured for a while is lost meanwhile (rule 8).
+    LostTenant,
+    /// What was granted is no bound when the clock has gone back over a restart.
+    EndlessLease,
     /// Who is behind the same proxy as a silent phone is not told either (law 7).
     SharedPacing,
 }

@@ -76,6 +76,7 @@ impl World {
             None => (Transport::Udp, ListenerNo(0)),
         };
         let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
+        let bytes = self.with_other_branch(bytes);
         self.in_ms(delay, Happening::AtServer(source, bytes));
     }
 

@@ -333,6 +333,8 @@ impl Publisher {
                     self.publish(now, paper, false, plan, random, out);
                 }
             }
+            // The journal has refused it, or would: nothing has happened, and all is said again.
+            503 => self.no_answer(paper, number, random, out),
             // A late repetition is taken for a merged request when its transaction is forgotten.
             482 => {}
             _ => return Err(format!("a PUBLISH in good order was refused with {status}")),

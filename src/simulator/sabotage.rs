@@ -11,6 +11,16 @@ use crate::sip::wire;
 use crate::transport::{Destination, ListenerNo, Packet, Source};
 
 impl World {
+    /// What the server is given instead of a PUBLISH that may be repeated over a crash.
+    pub(super) fn with_other_branch(&self, bytes: Bytes) -> Bytes {
+        if self.options.sabotage != Some(Sabotage::OtherBranch) || !bytes.starts_with(b"PUBLISH") {
+            return bytes;
+        }
+        let text =
+            String::from_utf8_lossy(&bytes).replacen("branch=z9hG4bK", &format!("branch=z9hG4bK{}-", self.life), 1);
+        text.into()
+    }
+
     /// What the network is given instead of a packet.
     pub(super) fn sabotage(&mut self, packet: Packet) -> Vec<Packet> {
         let Some(sabotage) = self.options.sabotage else { return vec![packet] };

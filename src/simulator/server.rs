@@ -20,6 +20,8 @@ open_to_the_world = true
 id = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
 name = "Acme"
 realm = "acme.test"
+"#;
+const SECOND_TENANT: &str = r#"
 [[account]]
 id = "5642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
 name = "Globex"
@@ -27,8 +29,10 @@ realm = "globex.test"
 "#;
 
 /// A server that knows nobody yet. `life` counts its starts: each draws another secret.
-pub(super) fn build(seed: u64, life: u64) -> Notifier {
-    let config = config().unwrap_or_else(|_| Config::demo("simulated"));
+///
+/// `away`: without the second tenant.
+pub(super) fn build(seed: u64, life: u64, away: bool) -> Notifier {
+    let config = config(away).unwrap_or_else(|_| Config::demo("simulated"));
     let listener = |transport| Listener {
         transport,
         address: ([192, 0, 2, 1], 5060).into(),
@@ -41,6 +45,14 @@ pub(super) fn build(seed: u64, life: u64) -> Notifier {
     Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, secret))
 }
 
-fn config() -> Result<Config, ConfigError> {
-    Config::parse(CONFIG, "simulator.toml")
+/// Whether a record belongs to the second tenant.
+pub(super) fn is_of_second_tenant(record: &[u8]) -> bool {
+    record.windows(ID.len()).any(|part| part == ID)
+}
+
+const ID: &[u8] = b"5642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
+
+fn config(away: bool) -> Result<Config, ConfigError> {
+    let second = if away { "" } else { SECOND_TENANT };
+    Config::parse(&format!("{CONFIG}{second}"), "simulator.toml")
 }

@@ -18,6 +18,8 @@ pub struct Tally {
     pub notifies: u64,
     /// How often the server crashed.
     pub crashes: u64,
+    /// How often the journal refused a commit.
+    pub refused: u64,
     since: Vec<Vec<Option<u64>>>,
 }
 

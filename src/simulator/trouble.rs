@@ -123,7 +123,7 @@ impl World {
         let presentity = self.random.below(self.plan.presentities());
         let user = self.plan.name(presentity).0.to_string();
         let account = AccountNo(self.plan.account(presentity) as u32);
-        if !self.up {
+        if !self.up || self.is_away(presentity) {
             return Ok(());
         }
         self.truth.pass_time(self.now, presentity);

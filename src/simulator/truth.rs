@@ -79,6 +79,8 @@ struct Publication {
     replaced: Option<String>,
     in_doubt: bool,
     expires_at: u64,
+    /// For how long it was granted (ms).
+    granted: u64,
     extension: CallState,
     mailbox: Option<(u32, u32)>,
     note: Option<String>,
@@ -199,6 +201,7 @@ impl Truth {
                 replaced: None,
                 in_doubt: false,
                 expires_at,
+                granted: 0,
                 extension: CallState::Terminated,
                 mailbox: None,
                 note: None,
@@ -209,6 +212,7 @@ impl Truth {
         let replaced = std::mem::replace(&mut publication.etag, etag.into());
         publication.replaced = known.map(|_| replaced);
         (publication.in_doubt, publication.expires_at) = (false, expires_at);
+        publication.granted = expires_at - now;
         let number = publication.number;
         match &said.statement {
             Statement::Still => {}
@@ -258,7 +262,8 @@ impl Truth {
         }
     }
 
-    /// The server has crashed: of the decisions that were not kept yet, those remain that have survived all the same.
+    /// The server has crashed, or its journal has refused a commit: of the decisions that were not kept yet, those remain that
+    /// have survived all the same.
     pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool) {
         self.soonest = 0;
         for story in &mut self.people {
@@ -269,6 +274,26 @@ impl Truth {
             }
             story.before.clear();
         }
+    }
+
+    /// The server's clock will have gone on by so much (ms), or back, when it starts again: what it has granted ends so much
+    /// sooner, or later, but never later than if it were granted then.
+    pub fn shift(&mut self, now: u64, start: u64, by: i64) {
+        self.soonest = 0;
+        for story in &mut self.people {
+            for publication in &mut story.now.publications {
+                let ends = publication.expires_at.saturating_add_signed(-by);
+                publication.expires_at = ends.min(start + publication.granted).max(now);
+            }
+            for until in Rc::make_mut(&mut story.now.ended).values_mut() {
+                *until = until.saturating_add_signed(-by).min(start + STAYS_ENDED);
+            }
+        }
+    }
+
+    /// Whether any publication has expired since this moment.
+    pub fn has_expired_since(&self, since: u64) -> bool {
+        self.people.iter().any(|story| story.now.expired_at.is_some_and(|at| at > since))
     }
 
     /// The server is back: what has expired since this moment is noticed only now.

@@ -13,7 +13,7 @@ use super::laws::Laws;
 use super::message;
 use super::network::Weather;
 use super::phone::{self, Phone};
-use super::plan::{EDGES, Options, Plan};
+use super::plan::{EDGES, Options, Plan, REALMS};
 use super::publisher::{self, Publisher};
 use super::random::Random;
 use super::server;
@@ -57,6 +57,8 @@ pub(super) enum Happening {
     Recovery(usize, u64),
     /// A phone gets a new connection.
     Reconnect(usize),
+    /// The tenant that is not configured in this life of the server is to be again.
+    TenantReturns(u64),
     /// A publisher can reach the server again.
     Reunion(usize, u64),
 }
@@ -103,6 +105,10 @@ pub(super) struct World {
     pub(super) up: bool,
     pub(super) life: u64,
     pub(super) up_since: u64,
+    /// By how much the server's clock is wrong (ms), now and in the life before; and whether one of the tenants is not configured.
+    pub(super) clock: i64,
+    pub(super) clock_before: i64,
+    pub(super) away: bool,
     pub(super) keeper: Keeper,
     /// At the last crash: since when the journal may not know what has expired, the entity-tags that may come back, and
     /// what the journal had.
@@ -139,6 +145,10 @@ pub(super) struct World {
     pub(super) watchers: Vec<Vec<(usize, usize)>>,
 }
 
+/// What the server's clock says at first (ms): late enough for it to go back by a lot.
+const BEGINNING: u64 = 10_000_000_000;
+/// The tenant that is not configured now and then.
+pub(super) const AWAY: usize = 1;
 /// The most events within one millisecond.
 const LONGEST_MOMENT: u64 = 100_000;
 /// How often every dialog is looked at (ms).
@@ -159,7 +169,10 @@ impl World {
         let mut world = World {
             options: options.clone(),
             now: 0,
-            server: server::build(seed, 0),
+            server: server::build(seed, 0, false),
+            clock: 0,
+            clock_before: 0,
+            away: false,
             seed,
             up: true,
             life: 0,
@@ -264,7 +277,7 @@ impl World {
         loop {
             let next = self.queue.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
             let deadline = if self.up { self.server.next_deadline() } else { None };
-            let due = deadline.map_or(u64::MAX, |tick| tick.0.max(self.now));
+            let due = deadline.map_or(u64::MAX, |tick| self.moment(tick).max(self.now));
             if next.min(due) > end {
                 self.now = end;
                 return Ok(());
@@ -312,14 +325,31 @@ impl World {
         }
         self.decision += 1;
         let mut out = Outbox::default();
-        f(&self.server, Tick(self.now), &mut out);
+        f(&self.server, self.tick(), &mut out);
         self.dispatch(out)
+    }
+
+    /// What the server's clock says.
+    pub(super) fn tick(&self) -> Tick {
+        Tick((BEGINNING + self.now).saturating_add_signed(self.clock))
+    }
+
+    /// When the server's clock will say this.
+    fn moment(&self, tick: Tick) -> u64 {
+        tick.0.saturating_add_signed(-self.clock).saturating_sub(BEGINNING)
+    }
+
+    /// Whether a presentity belongs to a tenant that is not configured now.
+    pub(super) fn is_away(&self, presentity: usize) -> bool {
+        self.away && self.plan.account(presentity) == AWAY
     }
 
     fn happen(&mut self, what: Happening) -> Result<(), Fault> {
         match what {
             Happening::AtServer(source, bytes) => {
-                if !self.up {
+                // Nothing reaches the server of a tenant that it does not have.
+                let lost = self.away && String::from_utf8_lossy(&bytes).contains(REALMS[AWAY]);
+                if !self.up || lost {
                     return Ok(());
                 }
                 if let Ok(Some(m)) = wire::read(&bytes)
@@ -380,6 +410,8 @@ impl World {
                 self.reconnect(number);
                 Ok(())
             }
+            Happening::TenantReturns(life) if life == self.life && self.up => self.crash(),
+            Happening::TenantReturns(_) => Ok(()),
             Happening::Reunion(number, until) => {
                 if self.partitions[number] == until {
                     self.partitions[number] = 0;

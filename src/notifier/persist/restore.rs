@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::Notifier;
 use super::super::wheel::Watch;
+use super::super::{Notifier, Outbox};
 use super::dormant::DormantRecord;
 use super::layout::{Kept, KeptPublication, KeptState, KeptSubscription, Known, STATE, acknowledged_key, key_of};
-use crate::journal::Key;
+use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
@@ -34,6 +34,9 @@ pub struct Restored {
     pub behind: usize,
     /// Presentities with publications, calls or a manual state.
     pub states: usize,
+    /// Records to be appended before anything is served: of what a wrong clock had given more time than it was granted, and
+    /// would give it again with each restart.
+    pub shortened: Vec<Record>,
     /// Records that stay in the journal and are not used in this run, by the id of their account: it is not configured any
     /// more, or the listener or package that they need is not. An empty id stands for what cannot be read.
     pub dormant: BTreeMap<String, usize>,
@@ -60,7 +63,8 @@ impl Notifier {
     pub fn restore(&self, now: Tick, records: impl IntoIterator<Item = (Key, Bytes)>) -> Restored {
         let mut restored = Restored::default();
         let mut past = Past::default();
-        let (mut states, mut subscriptions) = (Vec::new(), Vec::new());
+        let (mut states, mut subscriptions, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let max_expires = self.settings.presence.max_expires;
         for (key @ Key(number, slot), value) in records {
             let presentity = number as u32;
             self.table.keep_away_from(presentity);
@@ -75,14 +79,25 @@ impl Notifier {
             }
         }
         for (number, kept, value) in states {
+            let shortened = kept
+                .publications
+                .iter()
+                .any(|p| p.ends(now, max_expires).min(p.expires_at) != p.expires_at || p.expires_at <= now);
             match self.restore_state(now, number, kept) {
-                Ok(()) => restored.states += 1,
+                Ok(()) => {
+                    restored.states += 1;
+                    keys.extend(shortened.then_some(key_of(number, STATE)));
+                }
                 Err(kept) => past.lay_aside(key_of(number, STATE), self.dormant_of(now, value, Kept::State(kept))),
             }
         }
         for (number, slot, kept, value) in subscriptions {
+            let shortened = kept.ends(now) < kept.expires_at;
             match self.restore_subscription(now, number, slot, kept) {
-                Ok(()) => restored.subscriptions += 1,
+                Ok(()) => {
+                    restored.subscriptions += 1;
+                    keys.extend(shortened.then_some(key_of(number, slot)));
+                }
                 Err(kept) => {
                     past.lay_aside(key_of(number, slot), self.dormant_of(now, value, Kept::Subscription(kept)));
                 }
@@ -94,6 +109,9 @@ impl Notifier {
         }
         self.dormant.fill(past.dormant);
         restored.behind = self.catch_up(now, &past.known);
+        let mut out = Outbox::default();
+        keys.into_iter().for_each(|key| self.keep_again(key, &mut out));
+        restored.shortened = out.records;
         restored
     }
 
@@ -144,11 +162,16 @@ impl Notifier {
             view.revision = Revision(revision);
         }
         if let Some(mut removed) = removed {
-            removed.shorten(now);
+            removed.begin_again(now);
             state.removed = Some(Box::new(removed));
         }
         for kept in publications {
             self.restore_publication(now, &presentity, &mut state, kept);
+        }
+        // What has expired meanwhile is told to no watcher first.
+        let expired = state.publications.iter().filter(|p| p.expires_at <= now).map(|p| p.etag.number);
+        for number in expired.collect::<Vec<_>>() {
+            self.expire_publication(now, &presentity, &mut state, number);
         }
         self.watch_calls(now, &presentity, &mut state);
         Ok(())

@@ -1,0 +1,80 @@
+//! A disk that refuses a commit: everything that was decided and not kept has not happened, for the server as for the truth.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::keeper::Stage;
+use super::laws::Leaving;
+use super::plan::Sabotage;
+use super::world::{Fault, Happening, World};
+use crate::journal::Acceptance;
+use crate::notifier::Outbox;
+use crate::transport::Ticket;
+
+/// The longest that the disk fails after that (ms).
+const LONGEST_FAILURE: u64 = 3_000;
+
+impl World {
+    /// The commit under way is refused, and with it all that came after.
+    pub(super) fn refuse_commit(&mut self) -> Result<(), Fault> {
+        self.note("-- the disk refuses a commit --");
+        self.tally.refused += 1;
+        let (mut entries, kept) = self.keeper.refuse();
+        let survived = |decision: u64| decision <= kept;
+        self.truth.crash(self.now, survived);
+        self.laws.refused(survived);
+        self.accepted.retain(|_, (_, decision)| survived(*decision));
+        (0..self.plan.presentities()).for_each(|presentity| self.look_at(presentity));
+        if self.options.sabotage == Some(Sabotage::RefusedStays) {
+            for mut parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
+                parcel.packets.retain(|(_, leaving, _)| matches!(leaving, Leaving::Notify(..)));
+                parcel.packets.iter_mut().for_each(|(needs, _, _)| *needs = 0);
+                self.send_off(parcel)?;
+            }
+            return self.commit();
+        }
+        // Those without a record only came after the others.
+        entries.sort_by_key(|entry| entry.records.is_empty());
+        let mut made: HashMap<(Bytes, Option<u128>), Leaving> = HashMap::new();
+        let name = |bytes: &Bytes, ticket: &Option<Ticket>| (bytes.clone(), ticket.map(|ticket| ticket.0));
+        let mut left = Outbox::default();
+        for parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
+            let mut refused = Outbox {
+                unfinished: parcel.unfinished,
+                answers: parcel.answers,
+                changes: parcel.changes,
+                appended: parcel.appended,
+                ..Outbox::default()
+            };
+            for (_, leaving, packet) in parcel.packets {
+                made.insert(name(&packet.bytes, &packet.ticket), leaving);
+                refused.messages.push(packet);
+            }
+            self.server.roll_back(self.tick(), refused, None, &mut left);
+        }
+        let mut leaves = Vec::new();
+        left.messages.retain(|packet| match made.remove(&name(&packet.bytes, &packet.ticket)) {
+            Some(leaving) => {
+                leaves.push((leaving, packet.clone()));
+                false
+            }
+            None => true,
+        });
+        for leaving in made.into_values() {
+            if let Leaving::Notify(key, cseq, _) = leaving {
+                self.laws.withdrawn(&key, cseq);
+            }
+        }
+        for (leaving, packet) in leaves {
+            self.laws.left(&leaving);
+            self.deliver(packet);
+        }
+        self.server.set_keeping(Acceptance::Failing);
+        let wait = self.random.between(0, LONGEST_FAILURE);
+        self.in_ms(wait, Happening::Journal(self.life, Stage::Recovered));
+        self.decision += 1;
+        self.dispatch(left)?;
+        self.commit()
+    }
+}
