@@ -1,8 +1,9 @@
 //! Requests that are repeated over a restart (RFC 3261 section 17.2): the server may have crashed after the journal had kept
 //! the change and before the answer arrived. Such a request gets the answer that it would have had, and has one effect.
 //!
-//! While the server runs, `sip/transaction` knows of repetitions. After a start, subscriptions and publications that come
-//! from the journal are *in doubt* until their peer shows that it has the answer.
+//! While the server runs, `sip/transaction` knows of repetitions for 32 seconds; what comes later, or after a start, is
+//! recognised by what the subscription or publication remembers of its requests. Those that come from the journal are *in
+//! doubt* until their peer shows that it has the answer.
 
 use std::hash::Hasher;
 
@@ -60,9 +61,12 @@ pub(super) fn condition(
     request: RequestId,
 ) -> Result<Condition, Answer> {
     let mut living = state.publications.iter().filter(|p| p.package == package && p.expires_at > now);
-    // The answer with the present tag may have been lost: then its publisher names the one before, once.
-    let in_doubt = |p: &&Publication| p.in_doubt && p.requests.replaced == Some(*named);
-    match living.find(|p| p.etag == *named || in_doubt(p)) {
+    let replaced = |p: &&Publication| {
+        let again = p.requests.latest == request;
+        // The answer with the present tag may have been lost in a crash: then its publisher names the one before, once.
+        p.requests.replaced == Some(*named) && (p.in_doubt || again)
+    };
+    match living.find(|p| p.etag == *named || replaced(p)) {
         Some(p) if p.etag == *named => Ok(Condition::Met(p.etag)),
         Some(p) if p.requests.latest == request => Ok(p.repeated()),
         Some(p) => Ok(Condition::Met(p.etag)),
@@ -72,8 +76,8 @@ pub(super) fn condition(
 
 /// What a PUBLISH that names no entity-tag repeats, if it does.
 pub(super) fn first_again(state: &State, now: Tick, package: PackageId, request: RequestId) -> Option<Condition> {
-    let mut in_doubt = state.publications.iter().filter(|p| p.in_doubt && p.package == package && p.expires_at > now);
-    let living = in_doubt.find(|p| [p.requests.first, p.requests.latest].contains(&request));
+    let mut living = state.publications.iter().filter(|p| p.package == package && p.expires_at > now);
+    let living = living.find(|p| [p.requests.first, p.requests.latest].contains(&request));
     living.map(Publication::repeated).or_else(|| gone(state, now, request))
 }
 
@@ -90,10 +94,8 @@ pub(super) fn refresh_again(s: &Subscription, request: &Message<'_>) -> Option<G
     again.then_some(Grant::Again { seconds: s.granted, told })
 }
 
-/// What a SUBSCRIBE outside a dialog was granted before, if it repeats the one from before the restart that has made the
-/// subscription.
-pub(super) fn subscribe_again(s: &Subscription, request: &Message<'_>) -> Option<Grant> {
-    let again =
-        s.doubts.has(Doubts::ANSWER_LOST) && s.dialog.is_of(request) && request.cseq.number <= s.dialog.remote_cseq;
-    again.then_some(Grant::New { place: s.place, seconds: s.granted })
+/// Whether a SUBSCRIBE outside a dialog is the one that has made this subscription: it has come again over a restart, or
+/// when its transaction was forgotten, or its phone begins anew with the same words.
+pub(super) fn is_subscribe_again(s: &Subscription, request: &Message<'_>) -> bool {
+    s.dialog.is_of(request) && request.cseq.number <= s.dialog.remote_cseq
 }

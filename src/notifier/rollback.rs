@@ -32,7 +32,7 @@ use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State, StateTag, View};
 use crate::presence::publication::{Publication, RemovedPublications};
 use crate::presence::shared::SharedText;
-use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Subscription};
+use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, Source, Ticket};
@@ -81,8 +81,8 @@ pub(super) struct Subscribed {
     pub(super) place: Place,
     /// The way that its SUBSCRIBE came.
     pub(super) source: Source,
-    /// The slot and the record of the one whose place it has taken, as its phone has subscribed anew.
-    pub(super) replaced: Option<(u32, Bytes)>,
+    /// The one whose place it has taken, as its phone has subscribed anew.
+    pub(super) replaced: Option<Removed>,
     /// The slot of one that is doubted since then.
     pub(super) doubted: Option<u32>,
 }
@@ -100,14 +100,35 @@ pub(super) struct SubscriptionBefore {
     family: Family,
     /// Its remote target, where the request has another one.
     target: Option<Box<str>>,
-    /// Its record, where the request may remove it at once.
-    record: Option<Bytes>,
+    /// All of it, where the request may remove it at once.
+    removed: Option<Removed>,
 }
 
-/// A subscription that a change has removed from memory and that comes back from its record.
-struct Gone {
+/// A subscription that a change removes from memory: its slot, its record, and what has gone on since that reserved numbers.
+#[derive(Debug)]
+pub(super) struct Removed {
     slot: u32,
     record: Bytes,
+    local_cseq: u32,
+    documents: u32,
+    acknowledged: Revision,
+}
+
+impl Removed {
+    pub(super) fn of(s: &Subscription, record: Bytes) -> Removed {
+        Removed {
+            slot: s.place.slot,
+            record,
+            local_cseq: s.dialog.local_cseq,
+            documents: s.documents,
+            acknowledged: s.acknowledged,
+        }
+    }
+}
+
+/// A subscription that comes back, and the way that its phone comes now.
+struct Gone {
+    removed: Removed,
     source: Source,
 }
 
@@ -150,13 +171,13 @@ impl SubscriptionBefore {
             user_agent: s.user_agent.clone(),
             family: s.family,
             target: new_target.filter(|new| *new != s.dialog.target()).map(|_| s.dialog.target().into()),
-            record: None,
+            removed: None,
         }
     }
 
-    /// With the record of the subscription, where it may be removed at once.
-    pub(super) fn with_record(self, record: Option<Bytes>) -> SubscriptionBefore {
-        SubscriptionBefore { record, ..self }
+    /// With all of the subscription, where it may be removed at once.
+    pub(super) fn with_all(self, removed: Option<Removed>) -> SubscriptionBefore {
+        SubscriptionBefore { removed, ..self }
     }
 }
 
@@ -307,7 +328,7 @@ impl Notifier {
             let slot = earlier.place.slot;
             state.watchers.index_again(slot);
         }
-        replaced.map(|(slot, record)| Gone { slot, record, source })
+        replaced.map(|removed| Gone { removed, source })
     }
 
     fn undo_grant(
@@ -317,9 +338,9 @@ impl Notifier {
         state: &mut State,
         before: SubscriptionBefore,
     ) -> Option<Gone> {
-        let SubscriptionBefore { place, source, record, .. } = before;
+        let SubscriptionBefore { place, source, removed, .. } = before;
         let Some(s) = state.watchers.get_mut(place.slot).filter(|s| s.place == place) else {
-            return record.map(|record| Gone { slot: place.slot, record, source });
+            return removed.map(|removed| Gone { removed, source });
         };
         s.comes_by(source);
         if let Some(target) = &before.target {
@@ -337,7 +358,7 @@ impl Notifier {
 
     /// Brings back a subscription that the undone change has removed.
     fn bring_back(&self, now: Tick, presentity: &Arc<Presentity>, gone: Gone) {
-        let Gone { slot, record, source } = gone;
+        let Gone { removed: Removed { slot, record, local_cseq, documents, acknowledged }, source } = gone;
         let number = presentity.number;
         let Some(Kept::Subscription(kept)) = Kept::read(key_of(number, slot), &record) else { return };
         if self.restore_subscription(now, number, slot, kept).is_ok() {
@@ -346,6 +367,7 @@ impl Notifier {
                 // This is no restart: its connection is still there.
                 s.comes_by(source);
                 s.doubts.remove(Doubts::ANSWER_LOST);
+                (s.dialog.local_cseq, s.documents, s.acknowledged) = (local_cseq, documents, acknowledged);
             });
         }
     }

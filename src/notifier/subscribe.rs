@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use super::access::Sender;
 use super::answer::{Answer, Grant, Granted, ToTag};
 use super::named::named_by;
 use super::persist::{Known, RESERVE};
-use super::repetition::{refresh_again, subscribe_again};
-use super::rollback::{Subscribed, SubscriptionBefore, Undo};
+use super::repetition::{is_subscribe_again, refresh_again};
+use super::rollback::{Removed, Subscribed, SubscriptionBefore, Undo};
 use super::wheel::Watch;
 use super::write::is_sips;
 use super::{Notifier, Outbox, Pool};
@@ -100,18 +98,18 @@ impl Notifier {
                 let known = self.phones.find(phone);
                 let earlier = state.watchers.latest_of(phone, wish.package, wish.event.id).filter(|_| lasting);
                 view.fetch_text();
-                let again =
-                    earlier.and_then(|slot| state.watchers.get_mut(slot)).and_then(|s| subscribe_again(s, request));
-                if let Some(grant) = again {
+                let made_it =
+                    |slot: &u32| state.watchers.get_mut(*slot).is_some_and(|s| is_subscribe_again(s, request));
+                if let Some(slot) = earlier.filter(made_it) {
                     known.into_iter().for_each(|phone| self.phones.let_go(phone));
-                    return Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool));
+                    return self.open_again(now, presentity, state, slot, uri, &wish, out);
                 }
                 let mut replaced = None;
                 match earlier {
                     // It takes the place of its own.
                     Some(slot) if certain => {
                         self.take_on()?;
-                        replaced = self.record_of(presentity, state, slot).map(|record| (slot, record));
+                        replaced = self.all_of(presentity, state, slot);
                         self.remove(presentity, state, slot, "its phone has subscribed anew", out);
                     }
                     _ => {
@@ -146,6 +144,33 @@ impl Notifier {
                 Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
             })
             .map_err(|_| full())?
+    }
+
+    /// The SUBSCRIBE that has made a subscription comes again, and makes no other. Over a restart it is answered as it was;
+    /// otherwise it counts as a refresh, for the phone may begin anew with the same Call-ID and tag.
+    #[allow(clippy::too_many_arguments)]
+    fn open_again(
+        &self,
+        now: Tick,
+        presentity: &Arc<Presentity>,
+        state: &mut State,
+        slot: u32,
+        uri: &Uri<'_>,
+        wish: &Wish<'_>,
+        out: &mut Outbox,
+    ) -> Result<Answer, Answer> {
+        let Some(s) = state.watchers.get_mut(slot) else { return Err(Answer::no_subscription()) };
+        let (place, in_doubt, granted) = (s.place, s.doubts.has(Doubts::ANSWER_LOST), s.granted);
+        if in_doubt {
+            let grant = Grant::New { place, seconds: granted };
+            return Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool));
+        }
+        let before = SubscriptionBefore::of(s, None);
+        self.begin_change(presentity, state, out, |_| Undo::Granted(Box::new(before)));
+        self.grant_to(now, presentity, state, slot, wish, out);
+        self.notify(now, presentity, state, slot, out);
+        let grant = Grant::New { place, seconds: wish.granted };
+        Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
     }
 
     /// Inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is found by what our own tag
@@ -190,8 +215,8 @@ impl Notifier {
                 let before = self.settings.journal.then(|| {
                     let before = SubscriptionBefore::of(subscription, wish.contact.map(|contact| contact.uri));
                     let removed_at_once = wish.granted == 0 && wish.unless.is_some();
-                    let record = removed_at_once.then(|| self.subscription_value(presentity, subscription));
-                    before.with_record(record)
+                    let all = || Removed::of(subscription, self.subscription_value(presentity, subscription));
+                    before.with_all(removed_at_once.then(all))
                 });
                 if let Some(contact) = wish.contact {
                     subscription.aim_at(contact.uri).map_err(too_long)?;
@@ -219,10 +244,10 @@ impl Notifier {
         })
     }
 
-    /// The record of the subscription in a slot, should that have to come back; none without a journal.
-    fn record_of(&self, presentity: &Presentity, state: &mut State, slot: u32) -> Option<Bytes> {
+    /// All of the subscription in a slot, should that have to come back; none without a journal.
+    fn all_of(&self, presentity: &Presentity, state: &mut State, slot: u32) -> Option<Removed> {
         let subscription = state.watchers.get_mut(slot).filter(|_| self.settings.journal)?;
-        Some(self.subscription_value(presentity, subscription))
+        Some(Removed::of(subscription, self.subscription_value(presentity, subscription)))
     }
 
     /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone; `known`: the

@@ -50,7 +50,7 @@ impl World {
         (self.up, self.life) = (false, self.life + 1);
         self.tally.crashes += 1;
         self.truth.crash(self.now, |decision| left.survived(decision));
-        self.laws.crash(|decision| left.survived(decision), |decision| left.noted(decision));
+        self.laws.crash(self.now, |decision| left.survived(decision), |decision| left.noted(decision));
         self.accepted.retain(|_, (_, decision)| left.survived(*decision));
         self.break_connections();
         if self.now > self.up_since + NOT_KEPT_YET {
@@ -83,6 +83,9 @@ impl World {
         self.clock += step;
         self.truth.shift(self.now, start, step);
         self.laws.shift(start, step);
+        for (at, presentity) in self.truth.expiries() {
+            self.in_ms(at.saturating_sub(self.now), Happening::Expiry(presentity));
+        }
         self.note(&format!("-- the server's clock goes on by {step} ms --"));
     }
 

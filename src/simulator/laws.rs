@@ -66,8 +66,9 @@ pub(super) struct Dialog {
     /// The lifetime granted by the last 200 that left, and for how long that was (ms).
     promised: u64,
     promised_for: u64,
-    /// What the last NOTIFY that left shows.
+    /// What the last NOTIFY that left shows, and what those show that were made and have not left, by CSeq.
     left_lamp: Option<Lamp>,
+    made: Vec<(u32, Lamp)>,
     /// What `heard` was before the NOTIFYs that have not left.
     heard_before: Option<u64>,
     /// The decision by which it ended.
@@ -100,6 +101,8 @@ pub struct Laws {
     dialogs: HashMap<(String, String), Dialog>,
     /// By which decision a SUBSCRIBE was answered, and until when it lives: by Call-ID and CSeq.
     answers: HashMap<(String, u32), (u64, u64)>,
+    /// When the server crashed last.
+    crashed_at: u64,
     pub(super) memo: Memo,
 }
 
@@ -127,6 +130,7 @@ impl Dialog {
             promised: 0,
             promised_for: 0,
             left_lamp: None,
+            made: Vec::new(),
             heard_before: None,
             ended: None,
             replaced: false,
@@ -198,6 +202,8 @@ impl Laws {
             old.for_each(|old| old.replaced = true);
         }
         let dialog = self.dialogs.entry(key.clone()).or_insert_with(|| Dialog::new(expected));
+        // The same SUBSCRIBE again: when its transaction is forgotten, it brings a NOTIFY as well.
+        dialog.asked = true;
         if by == decision {
             (dialog.asked, dialog.proven, dialog.settled) = (true, dialog.cseq, false);
             (dialog.until, dialog.granted) = ((until, decision), granted * 1_000);
@@ -299,7 +305,9 @@ impl Laws {
             if !dialog.answered && !dialog.asked && !is_final && since < waited {
                 return Err(format!("a second NOTIFY {since} ms after one that is not answered"));
             }
-            if dialog.settled && !is_final && says_the_same(package, m.body, &dialog.bytes) {
+            // What has gone and come back since, as by an expiry while the server was down, is news.
+            let unchanged = truth.changed_at(presentity) <= self.crashed_at;
+            if dialog.settled && unchanged && !is_final && says_the_same(package, m.body, &dialog.bytes) {
                 return Err("a phone that is up to date is told again after a restart".into());
             }
             if is_final {
@@ -312,6 +320,7 @@ impl Laws {
             dialog.proven = dialog.proven.min(dialog.cseq - 1);
             dialog.bytes = bytes.to_vec();
             dialog.lamp = Some(lamp.clone());
+            dialog.made.push((dialog.cseq, lamp.clone()));
             if truth.is_uncertain(now, presentity) {
                 // Which life of a call this shows cannot be told.
                 dialog.shown.clear();
@@ -345,8 +354,10 @@ impl Laws {
             Leaving::Notify(key, cseq, version) => {
                 if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.left.0 < *cseq) {
                     dialog.left = (*cseq, *version);
+                    let lamp = dialog.made.iter().find(|(made, _)| made == cseq).map(|(_, lamp)| lamp.clone());
+                    dialog.left_lamp = lamp.or(dialog.left_lamp.take());
+                    dialog.made.retain(|(made, _)| made > cseq);
                     if *cseq == dialog.cseq {
-                        dialog.left_lamp.clone_from(&dialog.lamp);
                         dialog.heard_before = None;
                     }
                 }
@@ -356,7 +367,8 @@ impl Laws {
     }
 
     /// The server has crashed. `survived` tells which decisions are in the journal, `noted` which acknowledgements.
-    pub fn crash(&mut self, survived: impl Fn(u64) -> bool, noted: impl Fn(u64) -> bool) {
+    pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool, noted: impl Fn(u64) -> bool) {
+        self.crashed_at = now;
         // A SUBSCRIBE that is repeated over the crash is granted what it was granted then, and no more.
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
@@ -366,6 +378,7 @@ impl Laws {
             dialog.proven = dialog.proven.max(dialog.cseq);
             if dialog.cseq != dialog.left.0 {
                 // What did not leave was shown to nobody.
+                dialog.made.clear();
                 dialog.shown.clear();
                 (dialog.cseq, dialog.version) = dialog.left;
             }
@@ -378,17 +391,22 @@ impl Laws {
     pub fn withdrawn(&mut self, key: &(String, String), cseq: u32) {
         if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.cseq == cseq) {
             (dialog.answered, dialog.last_said) = (true, false);
+            dialog.made.clear();
             dialog.shown.clear();
             dialog.lamp.clone_from(&dialog.left_lamp);
             dialog.heard = dialog.heard.or(dialog.heard_before.take());
         }
     }
 
-    /// The journal has refused a commit: what was decided and not kept has not happened.
-    pub fn refused(&mut self, survived: impl Fn(u64) -> bool) {
+    /// The journal has refused a commit: what was decided and not kept has not happened. What phones know is remarked anew by
+    /// the decision that undoes it.
+    pub fn refused(&mut self, decision: u64, survived: impl Fn(u64) -> bool) {
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
             dialog.forget(&survived);
+            for heard in [&mut dialog.heard, &mut dialog.heard_before] {
+                *heard = heard.map(|_| decision);
+            }
         }
     }
 

@@ -23,7 +23,7 @@ impl World {
         let (mut entries, kept) = self.keeper.refuse();
         let survived = |decision: u64| decision <= kept;
         self.truth.crash(self.now, survived);
-        self.laws.refused(survived);
+        self.laws.refused(self.decision + 1, survived);
         self.accepted.retain(|_, (_, decision)| survived(*decision));
         (0..self.plan.presentities()).for_each(|presentity| self.look_at(presentity));
         if self.options.sabotage == Some(Sabotage::RefusedStays) {
@@ -36,7 +36,8 @@ impl World {
         }
         // Those without a record only came after the others.
         entries.sort_by_key(|entry| entry.records.is_empty());
-        let mut made: HashMap<(Bytes, Option<u128>), Leaving> = HashMap::new();
+        // Copies of one NOTIFY are alike.
+        let mut made: HashMap<(Bytes, Option<u128>), Vec<Leaving>> = HashMap::new();
         let name = |bytes: &Bytes, ticket: &Option<Ticket>| (bytes.clone(), ticket.map(|ticket| ticket.0));
         let mut left = Outbox::default();
         for parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
@@ -48,20 +49,20 @@ impl World {
                 ..Outbox::default()
             };
             for (_, leaving, packet) in parcel.packets {
-                made.insert(name(&packet.bytes, &packet.ticket), leaving);
+                made.entry(name(&packet.bytes, &packet.ticket)).or_default().push(leaving);
                 refused.messages.push(packet);
             }
             self.server.roll_back(self.tick(), refused, None, &mut left);
         }
         let mut leaves = Vec::new();
-        left.messages.retain(|packet| match made.remove(&name(&packet.bytes, &packet.ticket)) {
+        left.messages.retain(|packet| match made.get_mut(&name(&packet.bytes, &packet.ticket)).and_then(Vec::pop) {
             Some(leaving) => {
                 leaves.push((leaving, packet.clone()));
                 false
             }
             None => true,
         });
-        for leaving in made.into_values() {
+        for leaving in made.into_values().flatten() {
             if let Leaving::Notify(key, cseq, _) = leaving {
                 self.laws.withdrawn(&key, cseq);
             }

@@ -291,6 +291,14 @@ impl Truth {
         }
     }
 
+    /// When each publication expires, and of which presentity it is.
+    pub fn expiries(&self) -> Vec<(u64, usize)> {
+        let of = |(presentity, story): (usize, &Story)| {
+            story.now.publications.iter().map(|p| (p.expires_at, presentity)).collect::<Vec<_>>()
+        };
+        self.people.iter().enumerate().flat_map(of).collect()
+    }
+
     /// Whether any publication has expired since this moment.
     pub fn has_expired_since(&self, since: u64) -> bool {
         self.people.iter().any(|story| story.now.expired_at.is_some_and(|at| at > since))
