@@ -190,6 +190,26 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
+fn an_image_of_version_1_is_read_with_the_log_behind_it() {
+    let temp = Temp::new();
+    let mut image = format::header_of_version(Kind::Snapshot, 2, 1).to_vec();
+    format::frames(&mut image, [is(1, "one"), is(2, "two")].iter());
+    let length = image.len() as u64;
+    format::end(&mut image, length);
+    let mut log = format::header_of_version(Kind::Log, 2, 1).to_vec();
+    format::frames(&mut log, [is(2, "due"), gone(3)].iter());
+    for (name, octets) in [("format", &b"lamplighter journal 1\n"[..]), ("snapshot-2", &image), ("log-2", &log)] {
+        fs::write(temp.0.join(name), octets).unwrap();
+    }
+    let (journal, recovered) = temp.open();
+    assert_eq!(live(&recovered), pairs(&[(1, "one"), (2, "due")]));
+    keep(&journal, vec![is(4, "four")]).unwrap();
+    drop(journal);
+    assert!(!check(&temp.0).unwrap().is_damaged());
+    assert_eq!(live(&temp.open().1), pairs(&[(1, "one"), (2, "due"), (4, "four")]));
+}
+
+#[test]
 fn a_snapshot_replaces_what_came_before() {
     let temp = Temp::new();
     let (journal, _) = temp.open();

@@ -18,5 +18,6 @@ mod reset_and_set;
 mod restart;
 mod subscriptions;
 mod tenants;
+mod upgrade;
 mod walls;
 mod wrong_clock;
