@@ -411,7 +411,8 @@ impl Notifier {
             let current = current[s.package.0 as usize];
             match &s.delivery {
                 Delivery::InFlight(flight) if flight.cseq == cseq => {
-                    if flight.revision == current && flight.last == s.ended {
+                    // The last one tells that it is over, whatever else has changed.
+                    if flight.last && s.ended || flight.revision == current && flight.last == s.ended {
                         return true;
                     }
                 }

@@ -227,7 +227,12 @@ impl Watchers {
             return false;
         }
         self.of_package[subscription.package.0 as usize] += 1;
-        self.index(slot, &subscription);
+        let wish = wish_of(subscription.phone.id(), subscription.package, subscription.event_id());
+        let other = self.latest(wish).and_then(|slot| self.slots.get(slot as usize)?.subscription.as_deref());
+        // Slots come back in their order, which is not that of time.
+        if other.is_none_or(|other| other.subscribed_at() <= subscription.subscribed_at()) {
+            self.index(slot, &subscription);
+        }
         self.slots[slot as usize].subscription = Some(Box::new(subscription));
         true
     }

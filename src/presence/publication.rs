@@ -106,6 +106,11 @@ impl RemovedPublications {
         self.0.iter().find(|removed| removed.request == request && removed.until > now)
     }
 
+    /// When the last can be forgotten.
+    pub fn last_deadline(&self) -> Option<Tick> {
+        self.0.iter().map(|removed| removed.until).max()
+    }
+
     /// When the oldest can be forgotten.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.0.front().map(|removed| removed.until)

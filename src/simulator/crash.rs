@@ -82,7 +82,7 @@ impl World {
         let step = if self.random.chance(0.5) { step } else { -step };
         self.clock += step;
         self.truth.shift(self.now, start, step);
-        self.laws.shift(start, step);
+        self.laws.shift(self.now, start, step);
         for (at, presentity) in self.truth.expiries() {
             self.in_ms(at.saturating_sub(self.now), Happening::Expiry(presentity));
         }

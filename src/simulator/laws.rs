@@ -374,6 +374,7 @@ impl Laws {
         for dialog in self.dialogs.values_mut() {
             dialog.most = Some(dialog.most.unwrap_or(dialog.cseq) + RESERVE + 1);
             dialog.heard = dialog.heard.filter(|by| noted(*by));
+            dialog.heard_before = None;
             dialog.settled = dialog.heard.is_some();
             dialog.proven = dialog.proven.max(dialog.cseq);
             if dialog.cseq != dialog.left.0 {
@@ -403,7 +404,14 @@ impl Laws {
     pub fn refused(&mut self, decision: u64, survived: impl Fn(u64) -> bool) {
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
+            // What a phone or its time has ended stays so: nobody has asked for that.
+            let asked = dialog.granted == 0 && dialog.over.is_none();
+            let ended = dialog.ended.filter(|_| !asked);
+            let (over, last_said) = (dialog.over, dialog.last_said);
             dialog.forget(&survived);
+            if ended.is_some() {
+                (dialog.ended, dialog.over, dialog.last_said) = (ended, over, last_said);
+            }
             for heard in [&mut dialog.heard, &mut dialog.heard_before] {
                 *heard = heard.map(|_| decision);
             }
@@ -411,7 +419,8 @@ impl Laws {
     }
 
     /// The server's clock will have gone on by so much (ms), or back, when it starts again.
-    pub fn shift(&mut self, start: u64, by: i64) {
+    /// What is over by then is not back.
+    pub fn shift(&mut self, now: u64, start: u64, by: i64) {
         for ((call_id, _), (_, until)) in &mut self.answers {
             let of_call = self.dialogs.iter().filter(|((of, _), _)| of == call_id);
             let granted = of_call.map(|(_, dialog)| dialog.granted).max().unwrap_or_default();
@@ -420,7 +429,9 @@ impl Laws {
         for dialog in self.dialogs.values_mut() {
             let (granted, promised) = (dialog.granted, dialog.promised_for);
             for (until, granted) in [(&mut dialog.until.0, granted), (&mut dialog.promised, promised)] {
-                *until = until.saturating_add_signed(-by).min(start + granted);
+                if *until > now {
+                    *until = until.saturating_add_signed(-by).min(start + granted);
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::layout::{ACKNOWLEDGED, Kept, STATE, acknowledged_key};
 use crate::journal::Key;
 use crate::presence::Tick;
+use crate::presence::publication::REMOVED_LASTS;
 
 /// A record that is kept as it is.
 #[derive(Clone, Debug)]
@@ -32,8 +33,11 @@ impl DormantRecord {
         let (account, user, until) = match kept {
             Some(Kept::State(state)) => {
                 let publications = state.publications.iter().map(|p| p.ends(now, max_expires));
+                let removed = state.removed.as_ref().and_then(|removed| removed.last_deadline());
+                // Requests on what is gone may be repeated for a while.
+                let removed = removed.map(|until| until.min(now.after(REMOVED_LASTS)));
                 // What was set by hand holds until it is set anew.
-                let until = state.manual.is_none().then(|| publications.max().unwrap_or(now));
+                let until = state.manual.is_none().then(|| publications.chain(removed).max().unwrap_or(now));
                 (state.account, state.user, until)
             }
             Some(Kept::Subscription(kept)) => {

@@ -259,7 +259,9 @@ impl Notifier {
             // Composing after a restart is no change: the revisions stay what they were.
             let revisions = state.views.each_ref().map(|view| view.revision);
             self.compose(&presentity, &mut state, false);
-            for (view, revision) in state.views.iter_mut().zip(revisions) {
+            // Where nothing was kept of the state, what was just composed is the first there is: a phone may know another.
+            let kept = |revision: &Revision| *revision != Revision::default();
+            for (view, revision) in state.views.iter_mut().zip(revisions).filter(|(_, revision)| kept(revision)) {
                 view.revision = revision;
             }
             let views = state.views.each_ref().map(|view| (view.revision, view.fingerprint));
