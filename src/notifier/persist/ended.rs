@@ -63,8 +63,10 @@ impl EndedSubscriptions {
 
     /// Hands each of them to the writer of a compaction.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key, Bytes)) {
-        for (place, ended) in &*self.all.lock() {
-            each(key_of(place.presentity, place.slot), encode(Layout::EndedSubscription, ended));
-        }
+        let value = |(place, ended): (&Place, &EndedSubscription)| {
+            (key_of(place.presentity, place.slot), encode(Layout::EndedSubscription, ended))
+        };
+        let all: Vec<_> = self.all.lock().iter().map(value).collect();
+        all.into_iter().for_each(|(key, value)| each(key, value));
     }
 }

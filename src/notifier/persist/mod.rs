@@ -160,23 +160,31 @@ impl Notifier {
         ))
     }
 
-    /// Every record that holds now, for compacting the journal. Presentities are locked one at a time.
+    /// Every record that holds now, for compacting the journal. Presentities are locked one at a time, and none while `each`
+    /// runs: it may write to a disk that hangs.
     pub fn keep_all(&self, mut each: impl FnMut(Key, Bytes)) {
         self.dormant.for_each(&mut each);
         self.ended.for_each(&mut each);
+        let mut records = Vec::new();
         for presentity in self.table.all() {
-            let state = presentity.lock();
-            if let Some(value) = self.state_value(&presentity, &state) {
-                each(key_of(presentity.number, STATE), value);
-            }
-            for s in state.watchers.iter().filter(|s| !s.ended) {
-                let slot = s.place.slot;
-                each(key_of(presentity.number, slot), self.subscription_value(&presentity, s));
-                let view = &state.views[s.package.0 as usize];
-                if s.acknowledged == view.revision {
-                    let known = Known(view.revision.0, view.fingerprint);
-                    each(acknowledged_key(presentity.number, slot), encode_known(&known));
-                }
+            self.collect(&presentity, &mut records);
+            records.drain(..).for_each(|(key, value)| each(key, value));
+        }
+    }
+
+    /// Every record of a presentity that holds now.
+    fn collect(&self, presentity: &Presentity, records: &mut Vec<(Key, Bytes)>) {
+        let state = presentity.lock();
+        if let Some(value) = self.state_value(presentity, &state) {
+            records.push((key_of(presentity.number, STATE), value));
+        }
+        for s in state.watchers.iter().filter(|s| !s.ended) {
+            let slot = s.place.slot;
+            records.push((key_of(presentity.number, slot), self.subscription_value(presentity, s)));
+            let view = &state.views[s.package.0 as usize];
+            if s.acknowledged == view.revision {
+                let known = Known(view.revision.0, view.fingerprint);
+                records.push((acknowledged_key(presentity.number, slot), encode_known(&known)));
             }
         }
     }
