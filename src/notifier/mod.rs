@@ -151,6 +151,8 @@ pub struct Notifier {
     deeds: deeds::Deeds,
     dormant: persist::Dormant,
     ended: persist::EndedSubscriptions,
+    /// Until when requests from before the restart may be repeated, in ms; 0 if there was none.
+    doubtful_until: AtomicU64,
     /// Outboxes that the journal has refused and that are not settled yet.
     refused: Mutex<Vec<rollback::Refused>>,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
@@ -203,6 +205,7 @@ impl Notifier {
             deeds: deeds::Deeds::default(),
             dormant: persist::Dormant::default(),
             ended: persist::EndedSubscriptions::default(),
+            doubtful_until: AtomicU64::new(0),
             refused: Mutex::default(),
             panics: AtomicU64::new(0),
         }

@@ -34,6 +34,7 @@ use crate::presence::publication::{Publication, RemovedPublications};
 use crate::presence::shared::SharedText;
 use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Revision, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
+use crate::sip::transaction::T1;
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, Source, Ticket};
 
@@ -204,11 +205,16 @@ impl Notifier {
 
     /// The journal has refused the records of an outbox: undoes its changes, and puts into `out` what is to leave instead.
     /// The records in `out` are remarks, to be appended before its holds are dropped, the last of which is `hold`.
-    pub fn roll_back(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>, out: &mut Outbox) {
+    pub fn roll_back(&self, now: Tick, refused: Outbox, hold: Option<Hold>, out: &mut Outbox) {
+        self.note_refused(now, refused, hold);
+        self.settle_refused(now, out);
+    }
+
+    /// The same of several that were refused together: nothing leaves before [`Notifier::settle_refused`], and that knows of
+    /// all of them.
+    pub fn note_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
         refused.holds.extend(hold);
-        let mut all = self.refused.lock();
-        all.push(Refused { out: refused, since: now, undone: Vec::new() });
-        self.undo_refused(now, &mut all, out);
+        self.refused.lock().push(Refused { out: refused, since: now, undone: Vec::new() });
     }
 
     /// Goes on with refused changes that wait for later ones to be refused as well; true if any still waits.
@@ -368,6 +374,10 @@ impl Notifier {
                 s.comes_by(source);
                 s.doubts.remove(Doubts::ANSWER_LOST);
                 (s.dialog.local_cseq, s.documents, s.acknowledged) = (local_cseq, documents, acknowledged);
+                // A NOTIFY may have been under way: the next one comes no sooner than a repetition of it.
+                let until = now.after(T1);
+                s.delivery = Delivery::Paced { until, failures: 0 };
+                self.watch_delivery(now, s, until);
             });
         }
     }

@@ -100,7 +100,8 @@ impl Notifier {
                 view.fetch_text();
                 let made_it =
                     |slot: &u32| state.watchers.get_mut(*slot).is_some_and(|s| is_subscribe_again(s, request));
-                if let Some(slot) = earlier.filter(made_it) {
+                let again = earlier.filter(made_it).or_else(|| self.doubted_subscription(now, state, request));
+                if let Some(slot) = again.filter(|_| lasting) {
                     known.into_iter().for_each(|phone| self.phones.let_go(phone));
                     return self.open_again(now, presentity, state, slot, uri, &wish, out);
                 }
@@ -144,6 +145,17 @@ impl Notifier {
                 Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
             })
             .map_err(|_| full())?
+    }
+
+    /// Soon after a restart, the subscription that a SUBSCRIBE has made before it: its phone may look like another one by now,
+    /// having moved.
+    fn doubted_subscription(&self, now: Tick, state: &State, request: &Message<'_>) -> Option<u32> {
+        if now.0 >= self.doubtful_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let made_it =
+            |s: &&Subscription| s.doubts.has(Doubts::ANSWER_LOST) && !s.ended && is_subscribe_again(s, request);
+        state.watchers.iter().take(MOST_DOUBTED).find(made_it).map(|s| s.place.slot)
     }
 
     /// The SUBSCRIBE that has made a subscription comes again, and makes no other. Over a restart it is answered as it was;
@@ -246,7 +258,7 @@ impl Notifier {
 
     /// All of the subscription in a slot, should that have to come back; none without a journal.
     fn all_of(&self, presentity: &Presentity, state: &mut State, slot: u32) -> Option<Removed> {
-        let subscription = state.watchers.get_mut(slot).filter(|_| self.settings.journal)?;
+        let subscription = state.watchers.get_mut(slot).filter(|s| self.settings.journal && !s.ended)?;
         Some(Removed::of(subscription, self.subscription_value(presentity, subscription)))
     }
 
@@ -411,6 +423,9 @@ impl Notifier {
     }
 }
 
+/// So many subscriptions of a presentity are looked at for the one that a SUBSCRIBE has made before a restart, where its phone
+/// looks like another one by now. With more watchers than that it makes a second subscription, and the first expires.
+const MOST_DOUBTED: usize = 256;
 /// Who is sent away because the server stops comes back after so many seconds, or up to twice that.
 const RESTART_WITHIN: u32 = 10;
 /// The longest User-Agent kept (characters).

@@ -86,7 +86,7 @@ pub struct Removed {
 /// 3261 section 17.1.2.2), because the server may be down for a while in between.
 pub const REMOVED_LASTS: u64 = 64_000;
 /// The most removed publications that are remembered of one presentity; the oldest goes.
-const MAX_REMOVED: usize = 64;
+const MAX_REMOVED: usize = 128;
 
 /// The removed publications of a presentity, oldest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -87,6 +87,8 @@ impl World {
         match status {
             200 if known == Some(Some(false)) => Err("a PUBLISH with a stale entity-tag was accepted".into()),
             412 if known.is_none() => Err("a PUBLISH without condition was refused with 412".into()),
+            // It was stale by a change that was refused later; repeated, the request gets the same answer.
+            412 if self.told_stale.contains(call_id) => Ok(0),
             412 if known == Some(Some(true)) && before.is_none() => {
                 Err("a PUBLISH with a current entity-tag was refused with 412".into())
             }
@@ -96,6 +98,10 @@ impl World {
                 self.in_ms(u64::from(said.expires) * 1_000, Happening::Expiry(said.presentity));
                 self.look_at(said.presentity);
                 Ok(self.decision)
+            }
+            412 => {
+                self.told_stale.insert(call_id.into());
+                Ok(0)
             }
             _ => Ok(0),
         }

@@ -52,8 +52,9 @@ impl World {
                 made.entry(name(&packet.bytes, &packet.ticket)).or_default().push(leaving);
                 refused.messages.push(packet);
             }
-            self.server.roll_back(self.tick(), refused, None, &mut left);
+            self.server.note_refused(self.tick(), refused, None);
         }
+        self.server.settle_refused(self.tick(), &mut left);
         let mut leaves = Vec::new();
         left.messages.retain(|packet| match made.get_mut(&name(&packet.bytes, &packet.ticket)).and_then(Vec::pop) {
             Some(leaving) => {

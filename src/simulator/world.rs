@@ -142,6 +142,8 @@ pub(super) struct World {
     pub(super) addresses: HashMap<SocketAddr, Who>,
     pub(super) said: HashMap<String, Said>,
     pub(super) accepted: HashMap<String, (String, u64)>,
+    /// PUBLISHes that were answered 412, by Call-ID.
+    pub(super) told_stale: HashSet<String>,
     pub(super) watchers: Vec<Vec<(usize, usize)>>,
 }
 
@@ -203,6 +205,7 @@ impl World {
             addresses: HashMap::new(),
             said: HashMap::new(),
             accepted: HashMap::new(),
+            told_stale: HashSet::new(),
             watchers,
             phones: Vec::new(),
             publishers: Vec::new(),

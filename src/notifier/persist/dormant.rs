@@ -106,6 +106,17 @@ impl Dormant {
         }
         let mut all = self.records.lock();
         let mut ended = Ended { keys: Vec::new(), numbers: Vec::new(), accounts: BTreeMap::new() };
+        // Revisions are with the state, and say what phones know: it stays for as long as a subscription does.
+        let mut needed: BTreeMap<u64, Tick> = BTreeMap::new();
+        for (Key(number, _), record) in all.iter().filter(|(Key(_, slot), _)| *slot != STATE) {
+            let until = needed.entry(*number).or_default();
+            *until = (*until).max(record.until.unwrap_or_default());
+        }
+        for (number, until) in needed {
+            if let Some(state) = all.get_mut(&Key(number, STATE)) {
+                state.until = state.until.map(|own| own.max(until));
+            }
+        }
         let over = |record: &DormantRecord| record.until.is_some_and(|until| until <= now);
         let gone: Vec<_> = all.extract_if(.., |_, record| over(record)).collect();
         for (key, record) in gone {

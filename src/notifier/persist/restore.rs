@@ -4,6 +4,7 @@
 //! Whatever the clock said before the restart can only shorten: nothing lives longer than it was granted, counted from now.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -15,7 +16,7 @@ use crate::journal::{Key, Record};
 use crate::package;
 use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::publication::{Publication, RequestId, RequestLog};
+use crate::presence::publication::{Publication, REMOVED_LASTS, RequestId, RequestLog};
 use crate::presence::subscription::{
     Beginning, Delivery, Doubts, Particulars, Place, Revision, Subscription, Suppressed,
 };
@@ -62,6 +63,7 @@ impl Notifier {
     /// a NOTIFY, one after the other.
     pub fn restore(&self, now: Tick, records: impl IntoIterator<Item = (Key, Bytes)>) -> Restored {
         let mut restored = Restored::default();
+        self.doubtful_until.store(now.after(REMOVED_LASTS).0, Ordering::Relaxed);
         let mut past = Past::default();
         let (mut states, mut subscriptions, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         let max_expires = self.settings.presence.max_expires;
