@@ -25,7 +25,10 @@ impl World {
         self.truth.crash(self.now, survived);
         self.laws.refused(self.decision + 1, survived);
         self.accepted.retain(|_, (_, decision)| survived(*decision));
-        (0..self.plan.presentities()).for_each(|presentity| self.look_at(presentity));
+        for presentity in 0..self.plan.presentities() {
+            self.truth.pass_time(self.now, presentity);
+            self.look_at(presentity);
+        }
         if self.options.sabotage == Some(Sabotage::RefusedStays) {
             for mut parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
                 parcel.packets.retain(|(_, leaving, _)| matches!(leaving, Leaving::Notify(..)));
