@@ -60,15 +60,15 @@ pub(super) fn condition(
     package: PackageId,
     request: RequestId,
 ) -> Result<Condition, Answer> {
-    let mut living = state.publications.iter().filter(|p| p.package == package && p.expires_at > now);
-    let replaced = |p: &&Publication| {
-        let again = p.requests.latest == request;
-        // The answer with the present tag may have been lost in a crash: then its publisher names the one before, once.
-        p.requests.replaced == Some(*named) && (p.in_doubt || again)
-    };
-    match living.find(|p| p.etag == *named || replaced(p)) {
-        Some(p) if p.etag == *named => Ok(Condition::Met(p.etag)),
-        Some(p) if p.requests.latest == request => Ok(p.repeated()),
+    let mut all = state.publications.iter().filter(|p| p.package == package);
+    // One whose time is over may still be there for a moment: what has been answered about it stays so.
+    let again = |p: &&Publication| p.requests.replaced == Some(*named) && p.requests.latest == request;
+    if let Some(repeated) = all.clone().find(again) {
+        return Ok(repeated.repeated());
+    }
+    // The answer with the present tag may have been lost in a crash: then its publisher names the one before, once.
+    let named = |p: &&Publication| p.etag == *named || p.in_doubt && p.requests.replaced == Some(*named);
+    match all.find(|p| p.expires_at > now && named(p)) {
         Some(p) => Ok(Condition::Met(p.etag)),
         None => gone(state, now, request).ok_or_else(condition_failed),
     }
@@ -76,8 +76,8 @@ pub(super) fn condition(
 
 /// What a PUBLISH that names no entity-tag repeats, if it does.
 pub(super) fn first_again(state: &State, now: Tick, package: PackageId, request: RequestId) -> Option<Condition> {
-    let mut living = state.publications.iter().filter(|p| p.package == package && p.expires_at > now);
-    let living = living.find(|p| [p.requests.first, p.requests.latest].contains(&request));
+    let mut all = state.publications.iter().filter(|p| p.package == package);
+    let living = all.find(|p| [p.requests.first, p.requests.latest].contains(&request));
     living.map(Publication::repeated).or_else(|| gone(state, now, request))
 }
 

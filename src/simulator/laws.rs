@@ -404,6 +404,11 @@ impl Laws {
     pub fn refused(&mut self, decision: u64, survived: impl Fn(u64) -> bool) {
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
+            // One that comes back, for the dialog that has replaced it does not, is told anew, whatever its phone has said of a
+            // NOTIFY when the server had let go of it.
+            if dialog.replaced {
+                dialog.over = None;
+            }
             // What a phone or its time has ended stays so: nobody has asked for that.
             let asked = dialog.granted == 0 && dialog.over.is_none();
             let ended = dialog.ended.filter(|_| !asked);
