@@ -1,6 +1,6 @@
 //! Seats: the places for HTTP connections, and which of them is given up when there is none left.
 //!
-//! A limit on connections is of no use if whoever fills it keeps all others out. So a newcomer is never turned away at the
+//! A limit on connections is of no use if the client that fills it keeps all others out. So a newcomer is never turned away at the
 //! door: when all seats are taken, the connection gives way that has waited longest for something to come (a request, or the
 //! rest of one), of the address that has the most. Connections that are being answered stay. If there is nothing but those,
 //! the newcomer gets a spare seat, on which only the probes and the metrics are answered; a spare seat gives way like any other.

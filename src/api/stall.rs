@@ -34,7 +34,7 @@ impl<S: Unpin> Stalling<S> {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
         match deadline.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                // Whoever tries again waits again.
+                // A writer that tries again waits again.
                 deadline.as_mut().reset(Instant::now() + limit);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
             }

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-/// The file that whoever uses the directory has locked.
+/// The lock file: the server that uses the directory holds a lock on it.
 pub(super) const LOCK: &str = "lock";
 
 /// One directory. Names have no slashes.

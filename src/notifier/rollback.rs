@@ -1,6 +1,6 @@
 //! Rollback: a change that the journal has refused has not happened (rule 5).
 //!
-//! Requests are decided in memory first, and their messages wait for the journal. Each change that somebody asked for
+//! Requests are decided in memory first, and their messages wait for the journal. Each change that a request asked for
 //! (PUBLISH, SUBSCRIBE, refresh, end, set, reset) leaves a [`Change`] in its outbox with what it has to be undone with. When
 //! the journal has kept the records, that is thrown away and has cost nothing more. When the journal has refused them:
 //! - memory goes back to what it was before the change, newest change first, so that changes which were made one upon
@@ -10,7 +10,7 @@
 //! - a record with the state that holds follows, in case that the refused one has reached the disk all the same (a disk
 //!   that hangs and goes on). The journal takes no other change before that.
 //!
-//! What nobody has asked for (expiry, numbers reserved for NOTIFYs) is not undone: the next start would come to the same
+//! What no request has asked for (expiry, numbers reserved for NOTIFYs) is not undone: the next start would come to the same
 //! decision. It gets records anew like all others, for the journal to write when it can.
 
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ use crate::transport::{Destination, Source, Ticket};
 /// refused by then was kept, and its record holds this change, too.
 const SETTLED_AFTER: u64 = 1_000;
 
-/// A change that somebody asked for, and how to undo it.
+/// A change that a request asked for, and how to undo it.
 #[derive(Debug)]
 pub struct Change {
     presentity: Arc<Presentity>,
@@ -183,7 +183,7 @@ impl SubscriptionBefore {
 }
 
 impl Notifier {
-    /// Notes that a change begins that somebody asked for; `undo` tells what there was before it.
+    /// Notes that a change begins that a request asked for; `undo` tells what there was before it.
     pub(super) fn begin_change(
         &self,
         presentity: &Arc<Presentity>,

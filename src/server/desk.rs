@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::doors::Doors;
+use super::keeping;
 use super::resolver::Resolver;
 use crate::capture::Tap;
 use crate::directory::AccountNo;
@@ -93,11 +94,7 @@ impl Desk {
     fn take_back(&self, refused: Outbox, hold: Option<Hold>) {
         let mut out = Outbox::default();
         self.notifier.roll_back(self.clock.now(), refused, hold, &mut out);
-        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
-            // Should there be no room, the journal holds what it held before.
-            let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
-        }
-        out.holds.clear();
+        keeping::append_rollback(self.journal.as_deref(), &mut out);
         self.send(out);
     }
 

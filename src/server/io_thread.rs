@@ -13,6 +13,7 @@ use super::StartError;
 use super::backlog::{Backlog, Held};
 use super::clock::Clock;
 use super::crowd::Crowd;
+use super::keeping;
 use super::resolver::Resolver;
 use super::watchman::Watchman;
 use crate::journal::{Journal, JournalError, Refused};
@@ -404,11 +405,7 @@ impl Worker {
 
     /// Has the journal keep what holds again after a rollback, and then accept other changes.
     fn append_rollback(&self, out: &mut Outbox) {
-        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
-            // Should there be no room, the journal holds what it held before, unless what was refused had reached the disk.
-            let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
-        }
-        out.holds.clear();
+        keeping::append_rollback(self.journal.as_deref(), out);
     }
 
     /// Sends what has waited for the journal, or what leaves in its place if the journal has refused it.

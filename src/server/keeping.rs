@@ -1,4 +1,5 @@
-//! Opens the journal at the start, and says in the log what was found.
+//! The journal as the server uses it: opened at the start, with a log line for what was found, and given what holds again
+//! after a rollback.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use bytes::Bytes;
 
 use crate::config::{Data, OnDamage};
 use crate::journal::{self, Durability, Journal, JournalError, Key, Report};
+use crate::notifier::Outbox;
 use crate::operator;
 
 /// The journal, and what an earlier run has left in it.
@@ -24,6 +26,15 @@ pub(super) fn open(data: &Data, durability: Durability) -> Result<Opened, Journa
     };
     tell(&recovered.report);
     Ok((Some(Arc::new(journal)), recovered.records))
+}
+
+/// Has the journal keep what holds again after a rollback, and then accept other changes.
+pub(super) fn append_rollback(journal: Option<&Journal>, out: &mut Outbox) {
+    if let Some(journal) = journal.filter(|_| !out.remarks.is_empty()) {
+        // Should there be no room, the journal holds what it held before, unless what was refused had reached the disk.
+        let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
+    }
+    out.holds.clear();
 }
 
 /// Gives how many parts were bad.

@@ -82,7 +82,7 @@ struct Followed {
 }
 
 impl Followed {
-    /// Whatever was before, nobody has followed it: no id of it may be good any more. So the numbers begin anywhere.
+    /// Whatever was before, no listener has followed it: no id of it may be good any more. So the numbers begin anywhere.
     fn new() -> Followed {
         let mut random = [0; 8];
         // Without randomness an id of before might be taken for one of now; those who had it load anew after the next change.
@@ -220,7 +220,7 @@ impl Hub {
         let mut state = self.state.lock();
         let mut texts: HashMap<AccountNo, Vec<String>> = HashMap::new();
         for Said { account, event: name, data } in said {
-            // Nobody may be left who could come back.
+            // There may be no listener left that could come back.
             let Some(followed) = state.accounts.get_mut(&account) else { continue };
             followed.number += 1;
             let text = event(name, Some(&self.id(followed.number)), &data);
