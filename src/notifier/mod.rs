@@ -12,7 +12,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
@@ -153,6 +153,8 @@ pub struct Notifier {
     ended: persist::EndedSubscriptions,
     /// Until when requests from before the restart may be repeated, in ms; 0 if there was none.
     doubtful_until: AtomicU64,
+    /// How often a server has started with this journal.
+    starts: AtomicU32,
     /// Outboxes that the journal has refused and that are not settled yet.
     refused: Mutex<Vec<rollback::Refused>>,
     /// Messages whose handling panicked. A bug, contained to the message that found it.
@@ -206,6 +208,7 @@ impl Notifier {
             dormant: persist::Dormant::default(),
             ended: persist::EndedSubscriptions::default(),
             doubtful_until: AtomicU64::new(0),
+            starts: AtomicU32::new(0),
             refused: Mutex::default(),
             panics: AtomicU64::new(0),
         }

@@ -2,7 +2,7 @@
 
 use crate::journal::Key;
 
-use super::persist::{STATE, is_acknowledgement};
+use super::persist::{STATE, is_acknowledgement, is_count_of_starts};
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,11 +17,12 @@ pub struct About {
 pub fn describe(key: Key, value: Option<&[u8]>) -> About {
     let kind = match key {
         key if is_acknowledgement(key) => "acknowledgement",
+        key if is_count_of_starts(key) => "count of starts",
         Key(number, _) if number >> 32 != 0 => "record of a kind that this version does not know",
         Key(_, STATE) => "state",
         Key(..) => "subscription",
     };
-    let account = value.filter(|_| kind != "acknowledgement").and_then(account_of);
+    let account = value.filter(|_| ["state", "subscription"].contains(&kind)).and_then(account_of);
     About { kind, account }
 }
 

@@ -1,7 +1,7 @@
 //! Requests that are repeated over a restart (RFC 3261 section 17.2): the server may have crashed after the journal had kept
 //! the change and before the answer arrived. Such a request gets the answer that it would have had, and has one effect.
 //!
-//! While the server runs, `sip/transaction` knows of repetitions for 32 seconds; what comes later, or after a start, is
+//! While the server runs, `sip/transaction` knows of repetitions for 37 seconds; what comes later, or after a start, is
 //! recognised by what the subscription or publication remembers of its requests. Those that come from the journal are *in
 //! doubt* until their peer shows that it has the answer.
 

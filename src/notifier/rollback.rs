@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::answer::Remembered;
 use super::history::Cause;
 use super::outbox::Promise;
-use super::persist::{Kept, Known, key_of};
+use super::persist::Known;
 use super::request::in_time;
 use super::wheel::Watch;
 use super::{Notifier, Outbox};
@@ -29,12 +29,12 @@ use crate::journal::{Hold, Key};
 use crate::presence::calls::Calls;
 use crate::presence::facts::CallState;
 use crate::presence::family::Family;
+use crate::presence::phone::Phone;
 use crate::presence::presentity::{Presentity, State, StateTag, View};
 use crate::presence::publication::{Publication, RemovedPublications};
 use crate::presence::shared::SharedText;
-use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Revision, Subscription};
+use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
-use crate::sip::transaction::T1;
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, Source, Ticket};
 
@@ -80,8 +80,6 @@ pub(super) struct StateBefore {
 pub(super) struct Subscribed {
     /// Where it lives.
     pub(super) place: Place,
-    /// The way that its SUBSCRIBE came.
-    pub(super) source: Source,
     /// The one whose place it has taken, as its phone has subscribed anew.
     pub(super) replaced: Option<Removed>,
     /// The slot of one that is doubted since then.
@@ -105,32 +103,17 @@ pub(super) struct SubscriptionBefore {
     removed: Option<Removed>,
 }
 
-/// A subscription that a change removes from memory: its slot, its record, and what has gone on since that reserved numbers.
+/// A subscription that a change removes from memory, as it was.
 #[derive(Debug)]
-pub(super) struct Removed {
-    slot: u32,
-    record: Bytes,
-    local_cseq: u32,
-    documents: u32,
-    acknowledged: Revision,
-}
+pub(super) struct Removed(Box<Subscription>);
 
-impl Removed {
-    pub(super) fn of(s: &Subscription, record: Bytes) -> Removed {
-        Removed {
-            slot: s.place.slot,
-            record,
-            local_cseq: s.dialog.local_cseq,
-            documents: s.documents,
-            acknowledged: s.acknowledged,
-        }
+impl From<&Subscription> for Removed {
+    fn from(s: &Subscription) -> Removed {
+        // It does not count for its phone while it is not there.
+        let mut removed = Box::new(s.clone());
+        removed.phone = Phone::detached(s.phone.id());
+        Removed(removed)
     }
-}
-
-/// A subscription that comes back, and the way that its phone comes now.
-struct Gone {
-    removed: Removed,
-    source: Source,
 }
 
 /// An outbox whose records the journal has refused.
@@ -268,7 +251,6 @@ impl Notifier {
             }
         };
         let Some(home) = home else { return Ok(()) };
-        let mut gone = None;
         let undone = self.table.locked(&home, |presentity, state| {
             if state.last_change != number && !retired {
                 return Err(undo);
@@ -276,16 +258,13 @@ impl Notifier {
             state.last_change = before;
             match undo {
                 Undo::State(before) => self.undo_state(now, presentity, state, *before, out),
-                Undo::Subscribed(new) => gone = self.undo_subscribed(presentity, state, *new, out),
-                Undo::Granted(before) => gone = self.undo_grant(now, presentity, state, *before),
+                Undo::Subscribed(new) => self.undo_subscribed(now, presentity, state, *new, out),
+                Undo::Granted(before) => self.undo_grant(now, presentity, state, *before),
             }
             Ok(())
         });
         if let Some(Err(undo)) = undone {
             return Err(Change { presentity, number, before, undo });
-        }
-        if let Some(gone) = gone {
-            self.bring_back(now, &home, gone);
         }
         self.contained(now, out, |out| {
             self.table.locked(&home, |presentity, state| self.fan_out(now, presentity, state, out));
@@ -303,6 +282,12 @@ impl Notifier {
         for publication in &mut state.publications {
             publication.timer_at = self.wheel.file(now, publication.expires_at, presentity.number, watch(publication));
         }
+        // What has ended since by itself stays so.
+        let over = state.publications.iter().filter(|p| p.expires_at <= now).map(|p| p.etag.number);
+        for number in over.collect::<Vec<_>>() {
+            self.expire_publication(now, presentity, state, number);
+        }
+        state.pass_time(now);
         self.watch_calls(now, presentity, state);
         let news = self.compose(presentity, state, false);
         self.note_changed(now, presentity, state, Cause::RolledBack, news);
@@ -320,12 +305,13 @@ impl Notifier {
 
     fn undo_subscribed(
         &self,
+        now: Tick,
         presentity: &Presentity,
         state: &mut State,
         new: Subscribed,
         out: &mut Outbox,
-    ) -> Option<Gone> {
-        let Subscribed { place, source, replaced, doubted } = new;
+    ) {
+        let Subscribed { place, replaced, doubted } = new;
         if state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place) {
             self.remove(presentity, state, place.slot, "the journal has refused it", out);
         }
@@ -334,19 +320,15 @@ impl Notifier {
             let slot = earlier.place.slot;
             state.watchers.index_again(slot);
         }
-        replaced.map(|removed| Gone { removed, source })
+        if let Some(replaced) = replaced {
+            self.bring_back(now, presentity, state, replaced);
+        }
     }
 
-    fn undo_grant(
-        &self,
-        now: Tick,
-        presentity: &Presentity,
-        state: &mut State,
-        before: SubscriptionBefore,
-    ) -> Option<Gone> {
+    fn undo_grant(&self, now: Tick, presentity: &Presentity, state: &mut State, before: SubscriptionBefore) {
         let SubscriptionBefore { place, source, removed, .. } = before;
         let Some(s) = state.watchers.get_mut(place.slot).filter(|s| s.place == place) else {
-            return removed.map(|removed| Gone { removed, source });
+            return removed.into_iter().for_each(|removed| self.bring_back(now, presentity, state, removed));
         };
         s.comes_by(source);
         if let Some(target) = &before.target {
@@ -359,27 +341,30 @@ impl Notifier {
         self.wheel.cancel(s.expiry_timer, presentity.number, expiry);
         s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, expiry);
         self.withdraw_notify(now, s);
-        None
     }
 
-    /// Brings back a subscription that the undone change has removed.
-    fn bring_back(&self, now: Tick, presentity: &Arc<Presentity>, gone: Gone) {
-        let Gone { removed: Removed { slot, record, local_cseq, documents, acknowledged }, source } = gone;
-        let number = presentity.number;
-        let Some(Kept::Subscription(kept)) = Kept::read(key_of(number, slot), &record) else { return };
-        if self.restore_subscription(now, number, slot, kept).is_ok() {
-            self.table.locked(presentity, |_, state| {
-                let Some(s) = state.watchers.get_mut(slot) else { return };
-                // This is no restart: its connection is still there.
-                s.comes_by(source);
-                s.doubts.remove(Doubts::ANSWER_LOST);
-                (s.dialog.local_cseq, s.documents, s.acknowledged) = (local_cseq, documents, acknowledged);
-                // A NOTIFY may have been under way: the next one comes no sooner than a repetition of it.
-                let until = now.after(T1);
-                s.delivery = Delivery::Paced { until, failures: 0 };
-                self.watch_delivery(now, s, until);
-            });
+    /// Brings back a subscription that the undone change has removed, with the NOTIFY that waits for its answer.
+    fn bring_back(&self, now: Tick, presentity: &Presentity, state: &mut State, Removed(mut s): Removed) {
+        let slot = s.place.slot;
+        if !state.watchers.is_free(slot) {
+            return;
         }
+        s.phone = self.phones.obtain(s.phone.id());
+        s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, Watch::Expiry(slot));
+        s.delivery_timer = None;
+        let deadline = match &s.delivery {
+            Delivery::Idle => None,
+            // The answer of the name service has found no subscription meanwhile.
+            Delivery::Asked { .. } => Some(now),
+            Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } => Some(*until),
+            Delivery::InFlight(flight) => Some(Tick(flight.transaction.deadline())),
+        };
+        if let Delivery::Suspended { silent: true, .. } = s.delivery {
+            s.phone.sleeps(presentity.number, slot);
+        }
+        deadline.into_iter().for_each(|deadline| self.watch_delivery(now, &mut s, deadline));
+        state.watchers.restore(slot, *s);
+        self.table.count_subscription(presentity.aor.account);
     }
 
     /// What is under way tells of what does not hold: nothing is, then.

@@ -110,7 +110,7 @@ impl Notifier {
                     // It takes the place of its own.
                     Some(slot) if certain => {
                         self.take_on()?;
-                        replaced = self.all_of(presentity, state, slot);
+                        replaced = self.all_of(state, slot);
                         self.remove(presentity, state, slot, "its phone has subscribed anew", out);
                     }
                     _ => {
@@ -127,7 +127,7 @@ impl Notifier {
                     earlier.doubts.add(Doubts::REPLACED);
                 }
                 if lasting {
-                    let new = Subscribed { place, source, replaced, doubted };
+                    let new = Subscribed { place, replaced, doubted };
                     self.begin_change(presentity, state, out, |_| Undo::Subscribed(Box::new(new)));
                 }
                 self.table.count_subscription(account);
@@ -227,8 +227,7 @@ impl Notifier {
                 let before = self.settings.journal.then(|| {
                     let before = SubscriptionBefore::of(subscription, wish.contact.map(|contact| contact.uri));
                     let removed_at_once = wish.granted == 0 && wish.unless.is_some();
-                    let all = || Removed::of(subscription, self.subscription_value(presentity, subscription));
-                    before.with_all(removed_at_once.then(all))
+                    before.with_all(removed_at_once.then(|| Removed::from(&*subscription)))
                 });
                 if let Some(contact) = wish.contact {
                     subscription.aim_at(contact.uri).map_err(too_long)?;
@@ -257,9 +256,9 @@ impl Notifier {
     }
 
     /// All of the subscription in a slot, should that have to come back; none without a journal.
-    fn all_of(&self, presentity: &Presentity, state: &mut State, slot: u32) -> Option<Removed> {
+    fn all_of(&self, state: &mut State, slot: u32) -> Option<Removed> {
         let subscription = state.watchers.get_mut(slot).filter(|s| self.settings.journal && !s.ended)?;
-        Some(Removed::of(subscription, self.subscription_value(presentity, subscription)))
+        Some(Removed::from(&*subscription))
     }
 
     /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone; `known`: the

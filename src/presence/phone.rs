@@ -128,6 +128,11 @@ impl Phone {
         Phone { id, state: Mutex::new(state) }
     }
 
+    /// A phone of this name that is not among [`Phones`]: for a subscription that is in no table.
+    pub fn detached(id: PhoneId) -> Arc<Phone> {
+        Arc::new(Phone::new(id))
+    }
+
     /// Its name.
     pub fn id(&self) -> PhoneId {
         self.id

@@ -97,7 +97,7 @@ impl Doubts {
 }
 
 /// One subscription.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subscription {
     lines: Lines,
     /// Where it lives.
@@ -229,7 +229,7 @@ pub enum Suppressed {
 }
 
 /// What has become of the latest NOTIFY of a subscription.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Delivery {
     /// Nothing is under way.
     Idle,
@@ -293,7 +293,7 @@ impl Delivery {
 }
 
 /// A NOTIFY that waits for its answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InFlight {
     /// Its CSeq number.
     pub cseq: u32,

@@ -114,7 +114,7 @@ impl Server {
             Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
         if let Some(journal) = &journal {
             let back = notifier.restore(clock.now(), recovered);
-            keep_shortened(journal, back.shortened)?;
+            keep_first(journal, back.starts, back.shortened)?;
             tracing::info!(
                 subscriptions = back.subscriptions,
                 behind = back.behind,
@@ -252,15 +252,15 @@ impl Server {
     }
 }
 
-/// Has the journal keep what was shortened, before anything is served.
-fn keep_shortened(journal: &Journal, records: Vec<Record>) -> Result<(), StartError> {
-    if records.is_empty() {
-        return Ok(());
+/// Has the journal keep the count of starts and what was shortened, before anything is served.
+fn keep_first(journal: &Journal, starts: Option<Record>, shortened: Vec<Record>) -> Result<(), StartError> {
+    if !shortened.is_empty() {
+        tracing::info!(
+            records = shortened.len(),
+            "records of what has expired meanwhile, or was granted less, are written anew"
+        );
     }
-    tracing::info!(
-        records = records.len(),
-        "records of what has expired meanwhile, or was granted less, are written anew"
-    );
+    let records: Vec<_> = starts.into_iter().chain(shortened).collect();
     let (done, kept) = std::sync::mpsc::sync_channel(1);
     journal.append(records, move |result| _ = done.send(result));
     match kept.recv() {

@@ -118,7 +118,8 @@ impl World {
         let endless = self.options.sabotage == Some(Sabotage::EndlessLease);
         let back = if endless { self.clock_before - self.clock } else { 0 };
         let restored = self.server.restore(Tick(self.tick().0.saturating_add_signed(back)), records);
-        let kept = self.keeper.keep_at_once(&restored.shortened);
+        let first: Vec<_> = restored.starts.iter().chain(&restored.shortened).cloned().collect();
+        let kept = self.keeper.keep_at_once(&first);
         self.or_fault(kept)?;
         (self.up, self.up_since) = (true, self.now);
         self.truth.restart(self.now, self.doubtful_since);

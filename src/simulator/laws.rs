@@ -17,8 +17,9 @@ const T1: u64 = 500;
 const TIMER_F: u64 = 32_000;
 /// Answers that end a dialog (RFC 6665 section 4.2.2), of those that phones give here.
 const ENDING: [u16; 1] = [481];
-/// How many CSeq numbers and versions a crash may skip: the server reserves so many at a time.
-const RESERVE: u32 = 64;
+/// How many CSeq numbers and versions a crash may skip: the server reserves 64 at a time, and more may have left while the
+/// disk refused to reserve them.
+const RESERVE: u32 = 64 + (1 << 16);
 /// How long a phone that answers may be behind (ms): time for a server that paces NOTIFYs to each phone.
 const PROMPT: u64 = 5_000;
 
@@ -75,6 +76,12 @@ pub(super) struct Dialog {
     ended: Option<u64>,
     /// Its phone has subscribed anew, so it may be dropped in silence.
     replaced: bool,
+    /// The decision that may have replaced it.
+    replaced_by: Option<u64>,
+    /// Its latest NOTIFY was answered since then, which a server that had let go of it has not noted.
+    unheard: bool,
+    /// The decision by which its latest SUBSCRIBE was answered.
+    asked_by: u64,
     /// The last NOTIFY was answered with 200; by which decision the server took note of that.
     heard: Option<u64>,
     /// It was up to date when the server crashed, and nothing has happened since.
@@ -134,6 +141,9 @@ impl Dialog {
             heard_before: None,
             ended: None,
             replaced: false,
+            replaced_by: None,
+            unheard: false,
+            asked_by: 0,
             heard: None,
             settled: false,
         }
@@ -199,11 +209,16 @@ impl Laws {
                 (old.phone, old.presentity, old.package) == (expected.phone, expected.presentity, expected.package)
             };
             let old = self.dialogs.values_mut().filter(|old| granted > 0 && same(&old.expected));
-            old.for_each(|old| old.replaced = true);
+            for old in old {
+                old.replaced = true;
+                if old.over.is_none() {
+                    (old.replaced_by, old.unheard) = (Some(decision), false);
+                }
+            }
         }
         let dialog = self.dialogs.entry(key.clone()).or_insert_with(|| Dialog::new(expected));
         // The same SUBSCRIBE again: when its transaction is forgotten, it brings a NOTIFY as well.
-        dialog.asked = true;
+        (dialog.asked, dialog.asked_by) = (true, decision);
         if by == decision {
             (dialog.asked, dialog.proven, dialog.settled) = (true, dialog.cseq, false);
             (dialog.until, dialog.granted) = ((until, decision), granted * 1_000);
@@ -242,6 +257,7 @@ impl Laws {
             if !dialog.answered && status < 300 {
                 dialog.heard = Some(decision);
             }
+            dialog.unheard |= !dialog.answered && dialog.replaced_by.is_some();
             dialog.answered = true;
             if dialog.last_said {
                 dialog.over = Some("the answer to the final NOTIFY");
@@ -313,7 +329,12 @@ impl Laws {
             if is_final {
                 dialog.ended = dialog.ended.or(Some(decision));
             }
+            if dialog.asked_by == decision {
+                // Its phone has asked for it, if only by the same SUBSCRIBE once more.
+                dialog.proven = dialog.proven.max(dialog.cseq);
+            }
             (dialog.cseq, dialog.version, dialog.answered) = (m.cseq.number, version, false);
+            dialog.unheard = false;
             dialog.heard_before = dialog.heard.or(dialog.heard_before);
             (dialog.most, dialog.heard, dialog.settled, dialog.made_by) = (None, None, false, decision);
             // Numbers that had not left before a crash may come again.
@@ -404,10 +425,12 @@ impl Laws {
     pub fn refused(&mut self, decision: u64, survived: impl Fn(u64) -> bool) {
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
-            // One that comes back, for the dialog that has replaced it does not, is told anew, whatever its phone has said of a
-            // NOTIFY when the server had let go of it.
-            if dialog.replaced {
+            // One comes back where the dialog that has replaced it does not, and with it the NOTIFY that was under way: what
+            // its phone has said of that meanwhile was said to a server that had let go of it.
+            if let Some(by) = dialog.replaced_by.take_if(|by| !survived(*by)) {
                 dialog.over = None;
+                dialog.ended.take_if(|ended| *ended > by);
+                dialog.answered &= !std::mem::take(&mut dialog.unheard);
             }
             // What a phone or its time has ended stays so: nobody has asked for that.
             let asked = dialog.granted == 0 && dialog.over.is_none();

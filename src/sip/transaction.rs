@@ -13,8 +13,13 @@ pub use server::{Key, Seen, ServerTransactions};
 pub const T1: u64 = 500;
 /// The longest retransmission interval (ms).
 pub const T2: u64 = 4_000;
-/// Timers F and J: how long a transaction can last (ms).
+/// The longest time that a message spends in the network (ms).
+const T4: u64 = 5_000;
+/// Timer F: how long a client transaction can last (ms).
 pub const TIMEOUT: u64 = 64 * T1;
+/// Timer J: how long a server transaction is remembered (ms). It begins when the first copy of the request arrives, which may
+/// have come faster than the last one: hence T4 more than the RFC asks for.
+const REMEMBERED: u64 = TIMEOUT + T4;
 
 /// A non-INVITE client transaction, as far as time is concerned.
 #[derive(Clone, Copy, Debug)]

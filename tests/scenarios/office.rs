@@ -20,6 +20,9 @@ use lamplighter::transport::{Destination, Listener, ListenerNo, Source, Ticket};
 
 pub(crate) const ACME: AccountNo = AccountNo(0);
 
+/// Under which the journal counts starts.
+const COUNT_OF_STARTS: Key = Key(1 << 33, 0);
+
 /// One message that the server sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sent {
@@ -94,8 +97,10 @@ fn notifier(config: &str, secret: [u8; 16]) -> Notifier {
 pub(crate) struct Office {
     pub(crate) notifier: Notifier,
     pub(crate) now: u64,
-    /// What a journal would hold.
+    /// What a journal would hold, ...
     pub(crate) disk: BTreeMap<Key, Bytes>,
+    /// ... and the count of starts, which is always there.
+    starts: Option<(Key, Bytes)>,
     /// Names that the notifier wants looked up.
     pub(crate) questions: Vec<Question>,
     config: String,
@@ -122,6 +127,7 @@ impl Office {
             notifier: notifier(&config, [7; 16]),
             now: 1_000_000,
             disk: BTreeMap::new(),
+            starts: None,
             questions: Vec::new(),
             config,
             next: 0,
@@ -131,7 +137,10 @@ impl Office {
     /// The server is killed and started again, with another secret, from what the journal holds.
     pub(crate) fn crash(&mut self) -> Restored {
         self.notifier = notifier(&self.config, [8; 16]);
-        self.notifier.restore(Tick(self.now), self.disk.clone())
+        let records = self.disk.clone().into_iter().chain(self.starts.take());
+        let mut restored = self.notifier.restore(Tick(self.now), records);
+        self.starts = restored.starts.take().and_then(|starts| Some((starts.key, starts.value?)));
+        restored
     }
 
     /// The same with other tenants: each an id and a realm.
@@ -145,7 +154,9 @@ impl Office {
     /// Replaces what the journal holds by an image of what holds now.
     pub(crate) fn compact(&mut self) {
         let mut image = BTreeMap::new();
-        self.notifier.keep_all(|key, value| _ = image.insert(key, value));
+        self.notifier.keep_all(|key, value| assert!(image.insert(key, value).is_none()));
+        self.starts = image.remove_entry(&COUNT_OF_STARTS);
+        assert!(self.starts.is_some());
         self.disk = image;
     }
 

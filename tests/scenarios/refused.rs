@@ -175,6 +175,50 @@ fn a_phone_that_subscribes_anew_and_is_refused_keeps_the_subscription_that_it_ha
 }
 
 #[test]
+fn a_subscription_that_a_rollback_brings_back_has_its_notify_under_way() {
+    let subscribed_anew = |office: &mut Office| {
+        let mut phone = office.phone("1001", "dialog");
+        phone.instance = ";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000A95A0E128>\"".into();
+        let sent = phone.subscribe(office, 600);
+        phone.answer(office, &sent[1], 200);
+        let notify = office.set("1001", Early).remove(0);
+        let mut rebooted = Phone { call_id: "again".into(), to_tag: None, cseq: 0, ..phone.clone() };
+        assert_eq!(statuses(&refused_subscribe(office, &mut rebooted, 600)), [503]);
+        (phone, notify)
+    };
+    let mut office = Office::open();
+    let (phone, notify) = subscribed_anew(&mut office);
+    let sent = office.pass(600);
+    assert_eq!(sent.iter().map(|(at, sent)| (*at, &sent.text)).collect::<Vec<_>>(), [(500, &notify.text)]);
+    assert_eq!(phone.answer(&mut office, &notify, 200), []);
+    assert_eq!(office.pass_quietly(40_000), [], "it is acknowledged");
+    office.compact();
+    assert_eq!(office.crash().behind, 0, "and that is kept");
+
+    let mut office = Office::open();
+    let (phone, notify) = subscribed_anew(&mut office);
+    assert_eq!(phone.answer(&mut office, &notify, 481), []);
+    assert_eq!(office.notifier.subscriptions(), 0, "its phone does not have it any more");
+}
+
+#[test]
+fn what_has_expired_before_a_rollback_is_shown_to_nobody_again() {
+    let mut office = Office::open();
+    let request = office.publish_request("1001", None, 60, &dialog("c1", "confirmed"));
+    office.receive(udp(PUBLISHER), &request);
+    let phone = office.settled("1001", "dialog");
+    office.pass(59_000);
+    let request = office.publish_request("1001", None, 3600, &dialog("c2", "early"));
+    let out = office.decide(|notifier, now, out| notifier.receive(now, udp(PUBLISHER), request.as_bytes(), out));
+    office.pass(2_000);
+    let sent = [office.refuse(out), office.pass_quietly(10_000)].concat();
+    let shown = sent.into_iter().filter(Sent::is_notify).map(|sent| sent.states());
+    assert!(shown.flatten().all(|state| state != "confirmed"), "the first call is over");
+    assert_eq!(lamp(&mut office, "1001"), ["terminated"]);
+    drop(phone);
+}
+
+#[test]
 fn an_end_by_hand_that_is_refused_leaves_the_subscription() {
     let mut office = Office::open();
     let phone = office.settled("1001", "dialog");

@@ -181,3 +181,18 @@ fn a_publish_that_is_repeated_when_its_publication_has_expired_makes_no_other() 
     assert_eq!((again[0].header("SIP-ETag"), again[0].header("Expires")), (etag.as_str(), "10"));
     assert_eq!((publications(&office).len(), lamp(&mut office)), (0, vec!["terminated".to_string()]));
 }
+
+#[test]
+fn a_late_repetition_of_a_phone_that_has_moved_makes_no_second_subscription() {
+    let mut office = Office::open();
+    let mut phone = office.phone("1001", "dialog");
+    let sent = phone.subscribe(&mut office, 600);
+    let request = phone.request(600).replace(&format!(";tag={}", phone.to_tag.clone().unwrap()), "");
+    phone.answer(&mut office, &sent[1], 200);
+    // The first copy was quick, the last one took five seconds.
+    office.pass(36_900);
+    let moved = udp("198.51.100.77:5060");
+    let again = office.receive(moved, &request);
+    assert_eq!((again[0].status(), office.notifier.subscriptions()), (200, 1), "{}", again[0].text);
+    assert_eq!(again[0].header("To"), sent[0].header("To"));
+}

@@ -45,7 +45,7 @@ impl DormantRecord {
                 (kept.account, kept.user, Some(until))
             }
             Some(Kept::EndedSubscription(ended)) => (ended.account, ended.user, Some(ended.until)),
-            Some(Kept::Acknowledged(_)) | None => unknown,
+            Some(Kept::Acknowledged(_) | Kept::Starts(_)) | None => unknown,
         };
         DormantRecord { value, account, user, until }
     }

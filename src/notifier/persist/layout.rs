@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::SKIP;
 use crate::journal::Key;
 use crate::presence::calls::{Calls, EarlierCalls};
 use crate::presence::facts::CallState;
@@ -35,8 +36,19 @@ const VERSIONED: u8 = 0;
 #[repr(u8)]
 pub(super) enum Layout {
     State = 1,
-    Subscription = 2,
+    /// [`Layout::Subscription`] without the count of starts.
+    EarlierSubscription = 2,
     EndedSubscription = 3,
+    Subscription = 4,
+    Starts = 5,
+}
+
+/// The key of the count of starts.
+pub(super) const STARTS: Key = Key(1 << 33, 0);
+
+/// Whether a key is that of the count of starts.
+pub(in super::super) fn is_count_of_starts(key: Key) -> bool {
+    key == STARTS
 }
 
 /// The key of a subscription, or with [`STATE`] of everything else about a presentity.
@@ -60,6 +72,8 @@ pub(in super::super) enum Kept {
     State(Box<KeptState>),
     Subscription(Box<KeptSubscription>),
     EndedSubscription(EndedSubscription),
+    /// How often a server has started with this journal.
+    Starts(u32),
 }
 
 impl Kept {
@@ -73,6 +87,10 @@ impl Kept {
             [VERSIONED, layout, fields @ ..] => match *layout {
                 l if l == Layout::State as u8 => decode(fields).map(|kept| Kept::State(Box::new(kept))),
                 l if l == Layout::Subscription as u8 => decode(fields).map(|kept| Kept::Subscription(Box::new(kept))),
+                l if l == Layout::EarlierSubscription as u8 => {
+                    decode(&[fields, &[0]].concat()).map(|kept| Kept::Subscription(Box::new(kept)))
+                }
+                l if l == Layout::Starts as u8 => decode(fields).map(Kept::Starts),
                 l if l == Layout::EndedSubscription as u8 => decode(fields).map(Kept::EndedSubscription),
                 _ => None,
             },
@@ -80,7 +98,7 @@ impl Kept {
                 decode::<FirstState>(value).map(|first| Kept::State(Box::new(KeptState::from(first))))
             }
             // What was added to it before there were layouts is nothing in the records of before.
-            _ => decode(&[value, &[0; 8]].concat()).map(|kept| Kept::Subscription(Box::new(kept))),
+            _ => decode(&[value, &[0; 9]].concat()).map(|kept| Kept::Subscription(Box::new(kept))),
         }
     }
 }
@@ -107,6 +125,8 @@ pub(super) struct SubscriptionToKeep<'a, D> {
     pub(super) suppressed: bool,
     pub(super) max_rate: Option<&'a MaxRate>,
     pub(super) named: Option<&'a NamedDialog>,
+    /// The count of starts when `reserved` was written.
+    pub(super) starts: u32,
 }
 
 /// [`SubscriptionToKeep`] read back: the same fields in the same order, as in the first layout.
@@ -132,12 +152,20 @@ pub(in super::super) struct KeptSubscription {
     pub(super) suppressed: bool,
     pub(super) max_rate: Option<MaxRate>,
     pub(super) named: Option<NamedDialog>,
+    pub(super) starts: u32,
 }
 
 impl KeptSubscription {
     /// When it ends: a clock that was wrong can only shorten that.
     pub(super) fn ends(&self, now: Tick) -> Tick {
         self.expires_at.min(now.after(u64::from(self.granted) * 1_000))
+    }
+
+    /// Where counting goes on in the start of this count: beyond all that may have left in the starts before it, also what left
+    /// while the disk refused to reserve numbers for it.
+    pub(super) fn counted(&self, starts: u32) -> u32 {
+        let since = starts.saturating_sub(self.starts);
+        self.reserved.saturating_add(since.saturating_mul(SKIP))
     }
 }
 

@@ -6,6 +6,8 @@
 //! `dormant.rs` and `ended.rs` what
 //! becomes of those that cannot be used now, or speak of what is over.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use super::{Notifier, Outbox};
@@ -23,16 +25,19 @@ mod restore;
 
 pub(super) use dormant::Dormant;
 pub(super) use ended::EndedSubscriptions;
-pub(super) use layout::{Kept, Known, STATE, is_acknowledgement, key_of};
+pub(super) use layout::{Known, STATE, is_acknowledgement, is_count_of_starts, key_of};
 pub use restore::Restored;
 
 use layout::{
-    EndedSubscription, Layout, PublicationToKeep, StateToKeep, SubscriptionToKeep, Way, acknowledged_key, encode,
-    encode_known,
+    EndedSubscription, Layout, PublicationToKeep, STARTS, StateToKeep, SubscriptionToKeep, Way, acknowledged_key,
+    encode, encode_known,
 };
 
-/// How many NOTIFYs a record of a subscription makes room for. A crash skips at most so many CSeq numbers and versions.
+/// How many NOTIFYs a record of a subscription makes room for.
 pub(super) const RESERVE: u32 = 64;
+/// How many CSeq numbers and versions each start skips: so many NOTIFYs may leave while the disk refuses the record that makes
+/// room for them, because lamps do not wait for a disk that is full. CSeq has 31 bits, so a dialog can live through 32,000 starts.
+pub(super) const SKIP: u32 = 1 << 16;
 
 impl Notifier {
     /// Has a subscription kept as it is now.
@@ -91,13 +96,27 @@ impl Notifier {
         let kept = self.table.with_number(number as u32, |presentity, state| match slot {
             STATE => self.keep_state(presentity, state, out),
             _ => match state.watchers.get_mut(slot).filter(|s| !s.ended) {
-                Some(subscription) => self.keep_subscription(presentity, subscription, out),
+                Some(subscription) => {
+                    self.keep_subscription(presentity, subscription, out);
+                    // The refused change may have dropped that as well.
+                    let tag = state.views[subscription.package.0 as usize].tag();
+                    if subscription.acknowledged == tag.revision {
+                        self.remark_acknowledged(presentity, slot, Known(tag.revision.0, tag.fingerprint), out);
+                    }
+                }
                 None => self.drop_subscription(presentity, slot, out),
             },
         });
         if kept.is_none() {
             out.records.push(self.word(Key(number, slot), None));
         }
+    }
+
+    /// Counts this start, and has that kept.
+    fn count_start(&self, before: u32) -> Record {
+        let starts = before.saturating_add(1);
+        self.starts.store(starts, Ordering::Relaxed);
+        self.word(STARTS, Some(encode(Layout::Starts, &starts)))
     }
 
     /// The latest word on a key, drawn under the presentity's lock.
@@ -129,6 +148,7 @@ impl Notifier {
                 suppressed: s.suppressed() == Suppressed::Everything,
                 max_rate: s.max_rate(),
                 named: s.named(),
+                starts: self.starts.load(Ordering::Relaxed),
             },
         )
     }
@@ -163,6 +183,7 @@ impl Notifier {
     /// Every record that holds now, for compacting the journal. Presentities are locked one at a time, and none while `each`
     /// runs: it may write to a disk that hangs.
     pub fn keep_all(&self, mut each: impl FnMut(Key, Bytes)) {
+        each(STARTS, encode(Layout::Starts, &self.starts.load(Ordering::Relaxed)));
         self.dormant.for_each(&mut each);
         self.ended.for_each(&mut each);
         let mut records = Vec::new();

@@ -35,8 +35,10 @@ pub struct Restored {
     pub behind: usize,
     /// Presentities with publications, calls or a manual state.
     pub states: usize,
-    /// Records to be appended before anything is served: of what a wrong clock had given more time than it was granted, and
-    /// would give it again with each restart.
+    /// The count of starts, to be appended before anything is served; ...
+    pub starts: Option<Record>,
+    /// ... and with it the records of what a wrong clock had given more time than it was granted, and would give it again with
+    /// each restart.
     pub shortened: Vec<Record>,
     /// Records that stay in the journal and are not used in this run, by the id of their account: it is not configured any
     /// more, or the listener or package that they need is not. An empty id stands for what cannot be read.
@@ -67,19 +69,26 @@ impl Notifier {
         let mut past = Past::default();
         let (mut states, mut subscriptions, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         let max_expires = self.settings.presence.max_expires;
+        let mut starts = 0;
         for (key @ Key(number, slot), value) in records {
             let presentity = number as u32;
+            let kept = Kept::read(key, &value);
+            if let Some(Kept::Starts(before)) = kept {
+                starts = before;
+                continue;
+            }
             self.table.keep_away_from(presentity);
-            match Kept::read(key, &value) {
+            match kept {
                 Some(Kept::Acknowledged(known)) => {
                     past.known.insert((presentity, slot), (known, value));
                 }
                 Some(Kept::State(kept)) => states.push((presentity, kept, value)),
                 Some(Kept::Subscription(kept)) => subscriptions.push((presentity, slot, kept, value)),
                 Some(Kept::EndedSubscription(ended)) => self.ended.restore(now, presentity, slot, ended),
-                None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
+                Some(Kept::Starts(_)) | None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
             }
         }
+        restored.starts = Some(self.count_start(starts));
         for (number, kept, value) in states {
             let shortened = kept
                 .publications
@@ -215,7 +224,7 @@ impl Notifier {
         if !state.watchers.is_free(slot) {
             return Err(kept);
         }
-        let expires_at = kept.ends(now);
+        let (expires_at, counted) = (kept.ends(now), kept.counted(self.starts.load(Ordering::Relaxed)));
         let kept = *kept;
         let expiry_timer = self.wheel.file(now, expires_at, number, Watch::Expiry(slot));
         let particulars = Particulars {
@@ -244,8 +253,8 @@ impl Notifier {
         }
         (subscription.granted, subscription.expires_at) = (kept.granted, expires_at);
         // What a phone says of NOTIFYs from before the crash is out of date.
-        (subscription.documents, subscription.reserved, subscription.proven) =
-            (kept.reserved, kept.reserved, kept.reserved);
+        (subscription.dialog.local_cseq, subscription.documents) = (counted, counted);
+        (subscription.reserved, subscription.proven) = (counted, counted);
         subscription.expiry_timer = expiry_timer;
         subscription.doubts.add(Doubts::ANSWER_LOST);
         state.watchers.restore(slot, subscription);

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
 use super::memory::{Memory, Stage};
-use super::{T1, TIMEOUT};
+use super::{REMEMBERED, T1};
 use crate::per_thread::Apart;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::wire::{Message, StartLine};
@@ -40,7 +40,7 @@ pub struct Key {
     whole: u64,
 }
 
-/// The answers given in the last 32 seconds (Timer J), to be repeated when a request is.
+/// The answers given in the last 37 seconds (Timer J), to be repeated when a request is.
 #[derive(Debug)]
 pub struct ServerTransactions<A> {
     secret: [u8; 16],
@@ -70,17 +70,17 @@ impl<A: Clone> ServerTransactions<A> {
         if let Some((ends, stage)) = memory.find(key.whole) {
             return match stage {
                 Stage::Answered(answer) => Seen::Answered(answer.clone()),
-                Stage::Working if now + TIMEOUT >= ends + SLOWED_DOWN => Seen::Stalled,
+                Stage::Working if now + REMEMBERED >= ends + SLOWED_DOWN => Seen::Stalled,
                 Stage::Working => Seen::InProgress,
                 Stage::Merged => Seen::Merged,
             };
         }
         if outside_dialog && memory.has_trace(key.trace) {
             // Its repetitions are refused again, should the refusal be lost.
-            memory.push(now + TIMEOUT, key.whole, None, Stage::Merged);
+            memory.push(now + REMEMBERED, key.whole, None, Stage::Merged);
             return Seen::Merged;
         }
-        memory.push(now + TIMEOUT, key.whole, outside_dialog.then_some(key.trace), Stage::Working);
+        memory.push(now + REMEMBERED, key.whole, outside_dialog.then_some(key.trace), Stage::Working);
         Seen::New(key)
     }
 
@@ -245,7 +245,7 @@ mod tests {
         for i in 0..1_000 {
             look(&t, 0, &request(&format!("z9hG4bK{i}"), "h", i));
         }
-        (0..2 * TIMEOUT).step_by(50).for_each(|now| t.pass_time(now));
+        (0..2 * REMEMBERED).step_by(50).for_each(|now| t.pass_time(now));
         assert!(t.is_empty());
     }
 
