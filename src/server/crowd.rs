@@ -9,38 +9,61 @@ use std::time::{Duration, Instant};
 
 use crate::transport::BATCH;
 
-/// A socket is overloaded when every batch has been full for so long: a longer queue is more than a burst.
-const OVERLOADED_AFTER: Duration = Duration::from_millis(20);
-/// Requests of the loudest source that are read of each batch then.
+/// A socket is overloaded when every batch has been full for this long: a longer queue is more than a burst. The source that most
+/// datagrams come from is counted over the same time, because one batch may well be the burst of a single proxy.
+const WINDOW: Duration = Duration::from_millis(20);
+/// Requests of the loudest source that are read of each batch while the socket is overloaded.
 const READ_OF_LOUDEST: usize = BATCH / 4;
-/// Nothing is dropped for the sake of others if there have been none for so long.
+/// Nothing is dropped for the sake of other sources if none has been heard for this long.
 const OTHERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is known of those who send to a socket.
+/// The sources of one socket.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    /// Since when every batch has been full.
-    full_since: Option<Instant>,
     others_heard_at: Option<Instant>,
-    /// The source that most of the last batch came from, while the socket is overloaded.
+    /// The source that most datagrams came from in the last window; none unless the socket is overloaded.
     loudest: Option<SocketAddr>,
-    /// Of this batch: the source that has most votes (Boyer and Moore's majority vote), by how many, and how many requests of the loudest were read.
-    candidate: Option<SocketAddr>,
-    votes: usize,
+    /// Requests of the loudest source that were read of this batch, and those that were dropped.
     read_of_loudest: usize,
     dropped: u64,
+    /// The window under way; none while batches are not full.
+    window: Option<Window>,
+    votes: Votes,
 }
 
-impl Crowd {
-    /// Whether a datagram is read.
-    pub(super) fn passes(&mut self, peer: SocketAddr, is_request: bool) -> bool {
-        if self.votes == 0 {
+/// Full batches that followed each other without a pause.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    datagrams: usize,
+}
+
+/// Majority vote of Boyer and Moore: finds the source of most datagrams without counting each source.
+#[derive(Debug, Default)]
+struct Votes {
+    candidate: Option<SocketAddr>,
+    lead: usize,
+    /// More than one source has been seen.
+    several: bool,
+}
+
+impl Votes {
+    fn count(&mut self, peer: SocketAddr) {
+        self.several |= self.candidate.is_some_and(|candidate| candidate != peer);
+        if self.lead == 0 {
             self.candidate = Some(peer);
         }
         match self.candidate == Some(peer) {
-            true => self.votes += 1,
-            false => self.votes -= 1,
+            true => self.lead += 1,
+            false => self.lead -= 1,
         }
+    }
+}
+
+impl Crowd {
+    /// Returns true if a datagram is to be read.
+    pub(super) fn passes(&mut self, peer: SocketAddr, is_request: bool) -> bool {
+        self.votes.count(peer);
         if self.loudest != Some(peer) || !is_request {
             return true;
         }
@@ -50,21 +73,25 @@ impl Crowd {
         passes
     }
 
-    /// A batch of so many has come. Returns how many of them were dropped.
+    /// Ends a batch of `taken` datagrams. Returns how many of them were dropped.
     pub(super) fn end_of_batch(&mut self, now: Instant, taken: usize) -> u64 {
-        let (candidate, votes) = (self.candidate.take(), std::mem::take(&mut self.votes));
         self.read_of_loudest = 0;
-        if votes < taken {
+        if self.votes.several {
             self.others_heard_at = Some(now);
         }
         if taken < BATCH {
-            (self.full_since, self.loudest) = (None, None);
+            (self.window, self.votes, self.loudest) = (None, Votes::default(), None);
             return std::mem::take(&mut self.dropped);
         }
-        let overloaded = now.duration_since(*self.full_since.get_or_insert(now)) >= OVERLOADED_AFTER;
-        let others = self.others_heard_at.is_some_and(|at| now.duration_since(at) < OTHERS_WITHIN);
-        // Three of four datagrams, which is what half of the votes takes.
-        self.loudest = candidate.filter(|_| overloaded && others && votes >= BATCH / 2);
+        let window = self.window.get_or_insert(Window { began: now, datagrams: 0 });
+        window.datagrams += taken;
+        if now.duration_since(window.began) >= WINDOW {
+            let others = self.others_heard_at.is_some_and(|at| now.duration_since(at) < OTHERS_WITHIN);
+            // A lead of half of all datagrams is what three of four take.
+            let Votes { candidate, lead, .. } = std::mem::take(&mut self.votes);
+            self.loudest = candidate.filter(|_| others && lead >= window.datagrams / 2);
+            self.window = None;
+        }
         std::mem::take(&mut self.dropped)
     }
 }
@@ -88,11 +115,10 @@ mod tests {
     fn one_that_floods_gives_way_to_others_once_the_socket_is_overloaded() {
         let (mut crowd, start) = (Crowd::default(), Instant::now());
         let flood = |n: usize| if n % 16 == 3 { 2 } else { 1 };
-        for ms in 0..20 {
+        for ms in 0..=20 {
             let read = batch(&mut crowd, start + Duration::from_millis(ms), (0..).map(flood));
             assert_eq!(read.len(), BATCH, "a burst");
         }
-        batch(&mut crowd, start + Duration::from_millis(20), (0..).map(flood));
         let read = batch(&mut crowd, start + Duration::from_millis(21), (0..).map(flood));
         let of = |who| read.iter().filter(|n| **n == who).count();
         assert_eq!((of(1), of(2)), (READ_OF_LOUDEST, 2), "all of the other are read");
@@ -103,7 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gives_way_where_there_is_nobody_else_or_many_are_alike() {
+    fn proxies_that_send_bursts_in_turn_lose_nothing() {
+        let (mut crowd, start) = (Crowd::default(), Instant::now());
+        for n in 0..2_000 {
+            let at = start + Duration::from_micros(150 * n);
+            assert_eq!(batch(&mut crowd, at, std::iter::repeat(n as u16 % 64)).len(), BATCH, "batch {n}");
+        }
+    }
+
+    #[test]
+    fn no_source_gives_way_where_there_is_no_other_or_many_are_alike() {
         let start = Instant::now();
         let (mut alone, mut many) = (Crowd::default(), Crowd::default());
         for ms in 0..200 {

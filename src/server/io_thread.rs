@@ -36,6 +36,8 @@ const LONGEST_HOLD: Duration = Duration::from_secs(10);
 const HOLD_LOOK: u64 = 250;
 /// So many datagrams at once are a sign that more wait: then other tasks have a turn before these.
 const MANY: usize = 8;
+/// Time that a busy datagram socket has before the other tasks of its thread get their turn.
+const TURN: Duration = Duration::from_millis(1);
 /// A disk that fails does so for every change.
 static UNKEPT: Seldom = Seldom::new();
 /// How often the files of `[tls]` are looked at.
@@ -200,7 +202,7 @@ async fn keep_fresh(tls: Arc<Tls>) {
 impl Worker {
     /// Takes datagrams for as long as the thread lives.
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
-        let (mut out, mut crowd) = (Outbox::default(), Crowd::default());
+        let (mut out, mut crowd, mut yielded_at) = (Outbox::default(), Crowd::default(), Instant::now());
         loop {
             let (mut taken, mut turned_away) = (0, 0);
             let received = socket
@@ -227,10 +229,13 @@ impl Worker {
                 return;
             }
             self.notifier.count_overload(turned_away);
-            self.notifier.count_crowded(crowd.end_of_batch(Instant::now(), taken));
+            let now = Instant::now();
+            self.notifier.count_crowded(crowd.end_of_batch(now, taken));
             self.send(&mut out).await;
-            if taken > MANY {
+            // A yield asks the kernel about every socket, so not after each batch.
+            if taken > MANY && now.duration_since(yielded_at) > TURN {
                 tokio::task::yield_now().await;
+                yielded_at = now;
             }
         }
     }
