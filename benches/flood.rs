@@ -64,7 +64,7 @@ impl Server {
             .collect();
         let config = format!(
             "[sip]\nlisten = [\"udp://{sip}\"]\n[http]\nlisten = \"{http}\"\n[data]\ndurability = \"memory\"\n\
-             [access]\nauthenticate = \"digest\"\ntrusted = []\n[[token]]\nvalue = \"t\"\nsuperuser = true\n\
+             [access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n[[token]]\nvalue = \"t\"\nsuperuser = true\n\
              [[account]]\nid = \"a\"\nname = \"Acme\"\nrealm = \"acme.test\"\n{devices}"
         );
         std::fs::write(folder.join("c.toml"), config).expect("the configuration");

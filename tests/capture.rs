@@ -114,7 +114,7 @@ fn text(octets: &[u8]) -> String {
 #[test]
 fn every_message_of_a_subscription_is_copied_in_both_directions() {
     let collector = Collector::new();
-    let world = World::new(&collector.configured(", node = 2001, password = \"let me in\""));
+    let world = World::new(&collector.configured(", agent_id = 2001, password = \"let me in\""));
     let phone = Phone::new(&world);
     let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     phone.subscribe("1001", "acme.test");
@@ -180,7 +180,7 @@ fn only_the_realms_and_addresses_that_were_asked_for_are_copied() {
     assert_eq!(starts, ["OPTIONS", "SIP/2.0", "SUBSCRIBE", "SIP/2.0", "NOTIFY", "SIP/2.0"]);
     let (_, metrics) = world.text_as("root-token", "/metrics", "");
     for line in
-        ["{outcome=\"sent\"} 6", "{outcome=\"left_out\"} 2", "{outcome=\"dropped\"} 0", "{outcome=\"failed\"} 0"]
+        ["{outcome=\"sent\"} 6", "{outcome=\"filtered\"} 2", "{outcome=\"dropped\"} 0", "{outcome=\"failed\"} 0"]
     {
         assert!(metrics.contains(&format!("lamplighter_hep_packets_total{line}")), "{line}: {metrics}");
     }
@@ -204,7 +204,7 @@ fn kamailio_reads_the_same_out_of_it() {
     let _kamailio = Process::start("kamailio", &mut command, folder.path());
     until_it_answers(port);
     let world =
-        World::new(&format!("hep = {{ server = \"udp://127.0.0.1:{port}\", node = 2001, password = \"key\" }}"));
+        World::new(&format!("hep = {{ server = \"udp://127.0.0.1:{port}\", agent_id = 2001, password = \"key\" }}"));
     let phone = Phone::new(&world);
     phone.subscribe("1001", "acme.test");
     world.set("1001", "early");

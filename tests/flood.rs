@@ -31,7 +31,7 @@ const GROWTH: u64 = 64 * 1024;
 /// longer than this however idle the machine is.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
 
-const GUARDED: &str = "data.durability = \"memory\"\n[access]\nauthenticate = \"digest\"\ntrusted = []\n";
+const GUARDED: &str = "data.durability = \"memory\"\n[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n";
 
 /// Everything that can be done over one transport, one after the other.
 fn all_attacks_over(transport: &str, ip: &str) {
@@ -109,7 +109,7 @@ fn thread(server: &Server, name: &str) -> Pid {
     Pid::from_raw(tasks.find(is_it).unwrap().parse().unwrap())
 }
 
-const TRUSTED: &str = "data.durability = \"strict\"\n[access]\ntrusted = [\"127.0.0.0/8\"]\n";
+const TRUSTED: &str = "data.durability = \"strict\"\n[access]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 
 #[test]
 fn options_of_a_trusted_source_are_bounded_while_the_disk_is_well() {

@@ -61,7 +61,7 @@ fn the_story_of_a_lamp_names_its_call_publication_watcher_and_why() {
     pbx.publish(1, "1001", "early", "");
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     let story = world.until("lamps/1001", |story| {
-        (story["watching"][0]["standing"] == "current" && story["state"] == "ringing").then(|| story.clone())
+        (story["watching"][0]["delivery_status"] == "current" && story["state"] == "ringing").then(|| story.clone())
     });
     assert_eq!((&story["uri"], &story["manual"]), (&json!("sip:1001@acme.test"), &Value::Null));
     let call = &story["live_calls"][0];
@@ -74,7 +74,7 @@ fn the_story_of_a_lamp_names_its_call_publication_watcher_and_why() {
     assert_eq!((&source["from"], &source["user_agent"]), (&json!("sip:pbx@acme.test"), &json!("pbx/1")));
     assert!(story["why"][0].as_str().unwrap().starts_with("Call c is early, as published "), "{story:#}");
     let watcher = &story["watching"][0];
-    assert_eq!((&watcher["family"], &watcher["watcher"]), (&json!("Yealink"), &json!("1002@acme.test")));
+    assert_eq!((&watcher["vendor"], &watcher["watcher"]), (&json!("Yealink"), &json!("1002@acme.test")));
     assert_eq!((&watcher["acknowledged"], &watcher["behind"]), (&story["revisions"][0]["revision"], &json!(0)));
     let causes: Vec<_> = story["changes"].as_array().unwrap().iter().map(|change| &change["cause"]).collect();
     assert_eq!(causes, ["published"]);
@@ -133,12 +133,15 @@ fn a_watcher_that_refuses_is_shown_as_behind_and_since_when() {
     let story = world.until("lamps/1001", |story| (story["failing"] == 1).then(|| story.clone()));
     let watcher = &story["watching"][0];
     assert_eq!(
-        (&watcher["standing"], &watcher["behind"], &watcher["failures"]),
+        (&watcher["delivery_status"], &watcher["behind"], &watcher["failures"]),
         (&json!("failing"), &json!(1), &json!(1))
     );
-    assert_eq!((&watcher["behind_since"], &watcher["behind_longer"]), (&story["changes"][0]["at"], &json!(false)));
+    assert_eq!(
+        (&watcher["stale_since"], &watcher["stale_since_is_lower_bound"]),
+        (&story["changes"][0]["at"], &json!(false))
+    );
     assert_eq!((&watcher["last"]["reply"], &story["behind"]), (&json!(500), &json!(1)));
-    assert!(watcher["next_try_at"].as_u64() > watcher["behind_since"].as_u64(), "{watcher:#}");
+    assert!(watcher["next_try_at"].as_u64() > watcher["stale_since"].as_u64(), "{watcher:#}");
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn resend_brings_one_notify_and_delete_the_last() {
     let (status, fault) = world.ask("POST", &path, "");
     assert_eq!((status, &fault["data"]["action"]["required"]["target"]), (400, &json!(["resend", "trace"])));
     assert_eq!(world.ask("PUT", &path, "").0, 405);
-    world.until(&path, |story| (story["standing"] == "current").then_some(()));
+    world.until(&path, |story| (story["delivery_status"] == "current").then_some(()));
     assert_eq!(world.ask("DELETE", &path, "").1["data"], "subscription ended");
     let last = phone.hear_start("NOTIFY");
     assert!(last.contains("Subscription-State: terminated;reason=timeout"), "{last}");
@@ -325,7 +328,7 @@ fn metrics_are_for_who_may_see_everything() {
     phone.subscribe("1001", "acme.test");
     world.set("1001", "early");
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
-    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
+    world.until("lamps/1001", |story| (story["watching"][0]["delivery_status"] == "current").then_some(()));
     world.set("1001", "confirmed");
     phone.answer(&phone.hear_start("NOTIFY"), "503 Not Now");
     world.until("lamps/1001", |story| (story["failing"] == 1).then_some(()));
@@ -340,18 +343,18 @@ fn metrics_are_for_who_may_see_everything() {
     let text = text2;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     for line in [
-        "lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
-        "lamplighter_behind{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
-        "lamplighter_behind_longer_than{seconds=\"300\"} 0.0",
-        "lamplighter_failing{event=\"dialog\",transport=\"udp\",family=\"Yealink\"} 1.0",
+        "lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"} 1.0",
+        "lamplighter_subscriptions_stale{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"} 1.0",
+        "lamplighter_subscriptions_stale_over{seconds=\"300\"} 0.0",
+        "lamplighter_subscriptions_failing{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"} 1.0",
         "# TYPE lamplighter_notifies counter",
-        "lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"acknowledged\"} 2",
-        "lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"refused\"} 1",
-        "lamplighter_changes_total{cause=\"set\"} 2",
+        "lamplighter_notifies_total{transport=\"udp\",vendor=\"Yealink\",outcome=\"acknowledged\"} 2",
+        "lamplighter_notifies_total{transport=\"udp\",vendor=\"Yealink\",outcome=\"refused\"} 1",
+        "lamplighter_state_changes_total{cause=\"set\"} 2",
         "lamplighter_subscribes_total{effect=\"granted\"} 1",
-        "# UNIT lamplighter_lamp_seen_seconds seconds",
-        "lamplighter_lamp_seen_seconds_count 1",
-        "lamplighter_notify_answered_seconds_bucket{le=\"+Inf\",family=\"Yealink\"} 2",
+        "# UNIT lamplighter_state_propagation_seconds seconds",
+        "lamplighter_state_propagation_seconds_count 1",
+        "lamplighter_notify_response_seconds_bucket{le=\"+Inf\",vendor=\"Yealink\"} 2",
         "lamplighter_panics_total 0",
         "# EOF",
     ] {

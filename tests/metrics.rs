@@ -47,7 +47,7 @@ fn busy_world(folder: &Folder) -> (World, (Events, UdpSocket)) {
     phone.subscribe("1001", "acme.test");
     pbx.publish(1, "1001", "early", "");
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
-    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
+    world.until("lamps/1001", |story| (story["watching"][0]["delivery_status"] == "current").then_some(()));
     pbx.publish(2, "1001", "confirmed", "");
     phone.answer(&phone.hear_start("NOTIFY"), "500 Not Now");
     world.until("lamps/1001", |story| (story["failing"] == 1).then_some(()));
@@ -97,31 +97,31 @@ fn every_number_tells_what_has_happened() {
     let (world, _rest) = busy_world(&folder);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     for (name, value) in [
-        ("lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",family=\"Yealink\"}", 1.0),
-        ("lamplighter_behind{event=\"dialog\",transport=\"udp\",family=\"Yealink\"}", 1.0),
-        ("lamplighter_failing{event=\"dialog\",transport=\"udp\",family=\"Yealink\"}", 1.0),
-        ("lamplighter_behind_longer_than{seconds=\"3600\"}", 0.0),
+        ("lamplighter_subscriptions{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"}", 1.0),
+        ("lamplighter_subscriptions_stale{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"}", 1.0),
+        ("lamplighter_subscriptions_failing{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"}", 1.0),
+        ("lamplighter_subscriptions_stale_over{seconds=\"3600\"}", 0.0),
         ("lamplighter_publications{event=\"dialog\"}", 2.0),
-        ("lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"acknowledged\"}", 2.0),
-        ("lamplighter_notifies_total{transport=\"udp\",family=\"Yealink\",outcome=\"refused\"}", 1.0),
-        ("lamplighter_notifies_total{transport=\"udp\",family=\"other\",outcome=\"refused\"}", 0.0),
-        ("lamplighter_notify_answered_seconds_count{family=\"Yealink\"}", 2.0),
-        ("lamplighter_changes_total{cause=\"published\"}", 2.0),
+        ("lamplighter_notifies_total{transport=\"udp\",vendor=\"Yealink\",outcome=\"acknowledged\"}", 2.0),
+        ("lamplighter_notifies_total{transport=\"udp\",vendor=\"Yealink\",outcome=\"refused\"}", 1.0),
+        ("lamplighter_notifies_total{transport=\"udp\",vendor=\"other\",outcome=\"refused\"}", 0.0),
+        ("lamplighter_notify_response_seconds_count{vendor=\"Yealink\"}", 2.0),
+        ("lamplighter_state_changes_total{cause=\"published\"}", 2.0),
         ("lamplighter_requests_total{method=\"SUBSCRIBE\"}", 2.0),
         ("lamplighter_requests_total{method=\"PUBLISH\"}", 2.0),
         ("lamplighter_requests_total{method=\"OPTIONS\"}", 1.0),
         ("lamplighter_requests_total{method=\"other\"}", 1.0),
-        ("lamplighter_repeated_requests_total", 1.0),
-        ("lamplighter_challenged_requests_total", 0.0),
-        ("lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"}", 0.0),
-        ("lamplighter_refused_api_requests_total{method=\"GET\",status=\"401\",reason=\"Wrong Token\"}", 0.0),
+        ("lamplighter_request_retransmissions_total", 1.0),
+        ("lamplighter_requests_challenged_total", 0.0),
+        ("lamplighter_requests_rejected_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"}", 0.0),
+        ("lamplighter_api_requests_rejected_total{method=\"GET\",status=\"401\",reason=\"Wrong Token\"}", 0.0),
         (
-            "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"404\",reason=\"No Account Has This Realm\"}",
+            "lamplighter_requests_rejected_total{method=\"SUBSCRIBE\",status=\"404\",reason=\"No Account Has This Realm\"}",
             1.0,
         ),
-        ("lamplighter_refused_requests_total{method=\"other\",status=\"400\",reason=\"Malformed\"}", 1.0),
+        ("lamplighter_requests_rejected_total{method=\"other\",status=\"400\",reason=\"Malformed\"}", 1.0),
         (
-            "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"503\",reason=\"limits.subscriptions\"}",
+            "lamplighter_requests_rejected_total{method=\"SUBSCRIBE\",status=\"503\",reason=\"limits.subscriptions\"}",
             0.0,
         ),
         ("lamplighter_messages_received_total{transport=\"udp\"}", 8.0),
@@ -140,7 +140,7 @@ fn every_number_tells_what_has_happened() {
         assert_eq!(sample(&text, name), value, "{name}: {text}");
     }
     for name in [
-        "lamplighter_behind_longest_seconds",
+        "lamplighter_stale_max_seconds",
         "lamplighter_received_bytes_total{transport=\"udp\"}",
         "lamplighter_sent_bytes_total{transport=\"tcp\"}",
         "lamplighter_journal_commit_seconds_count",
@@ -170,8 +170,8 @@ fn how_long_a_lamp_has_been_wrong_counts_from_the_first_change_that_its_phone_do
     phone.subscribe("1001", "acme.test");
     world.set("1001", "early");
     let _ignored = phone.hear_start("NOTIFY");
-    let longest = || sample(&world.text_as("root-token", "/metrics", "").1, "lamplighter_behind_longest_seconds");
-    let behind = "lamplighter_behind{event=\"dialog\",transport=\"udp\",family=\"Yealink\"}";
+    let longest = || sample(&world.text_as("root-token", "/metrics", "").1, "lamplighter_stale_max_seconds");
+    let behind = "lamplighter_subscriptions_stale{event=\"dialog\",transport=\"udp\",vendor=\"Yealink\"}";
     assert_eq!(sample(&world.text_as("root-token", "/metrics", "").1, behind), 1.0);
     let until = |seconds: f64| {
         let deadline = std::time::Instant::now() + PATIENCE;
@@ -185,8 +185,8 @@ fn how_long_a_lamp_has_been_wrong_counts_from_the_first_change_that_its_phone_do
     assert!(longest() >= 0.2, "{} s", longest());
     until(1.1);
     let (_, text) = world.text_as("root-token", "/metrics", "");
-    assert_eq!(sample(&text, "lamplighter_behind_longer_than{seconds=\"1\"}"), 1.0);
-    assert_eq!(sample(&text, "lamplighter_behind_longer_than{seconds=\"300\"}"), 0.0);
+    assert_eq!(sample(&text, "lamplighter_subscriptions_stale_over{seconds=\"1\"}"), 1.0);
+    assert_eq!(sample(&text, "lamplighter_subscriptions_stale_over{seconds=\"300\"}"), 0.0);
 }
 
 #[test]

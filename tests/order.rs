@@ -51,7 +51,7 @@ fn keep_changing(http: SocketAddr, stop: &AtomicBool) {
 
 #[test]
 fn after_pauses_of_the_process_no_phone_gets_an_older_notify_after_a_newer_one() {
-    let trusted = "data.durability = \"strict\"\n[access]\ntrusted = [\"127.0.0.0/8\"]\n";
+    let trusted = "data.durability = \"strict\"\n[access]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
     let server = Server::start("127.0.0.1".parse().unwrap(), trusted);
     let process = Pid::from_raw(server.id().try_into().unwrap());
     let stop = AtomicBool::new(false);

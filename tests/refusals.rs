@@ -32,7 +32,7 @@ use process::skip_without;
 use serde_json::{Value, json};
 use world::{ACME, PATIENCE, Phone, UMBRELLA, World};
 
-const DIGEST: &str = "access = { authenticate = \"digest\", trusted = [] }";
+const DIGEST: &str = "access = { authenticate = \"digest\", trusted_proxies = [] }";
 const WITH_PASSWORD: &str =
     "  [[account.device]]\n  id = \"d3\"\n  sip = { username = \"1003\", password = \"right password\" }\n";
 
@@ -186,7 +186,7 @@ fn a_wrong_token_is_told_to_superusers_and_never_shown() {
     assert_eq!(refusals(&world), [] as [Value; 0], "it says nothing of the account that it was tried on");
     assert!(!json!(rows).to_string().contains("wrong-token"));
     let (_, metrics) = world.text_as("root-token", "/metrics", "");
-    let counted = "lamplighter_refused_api_requests_total{method=\"GET\",status=\"401\",reason=\"Wrong Token\"} 1\n";
+    let counted = "lamplighter_api_requests_rejected_total{method=\"GET\",status=\"401\",reason=\"Wrong Token\"} 1\n";
     assert!(metrics.contains(counted), "{metrics}");
 }
 
@@ -221,9 +221,9 @@ fn a_first_challenge_and_a_stale_nonce_are_no_refusals_and_a_wrong_password_is()
     assert_eq!(brief(&refusals(&world)), expected);
     let (_, metrics) = world.text_as("root-token", "/metrics", "");
     for line in [
-        "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"} 3\n",
-        "lamplighter_refused_requests_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Unknown User\"} 1\n",
-        "lamplighter_challenged_requests_total 12\n",
+        "lamplighter_requests_rejected_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Wrong Password\"} 3\n",
+        "lamplighter_requests_rejected_total{method=\"SUBSCRIBE\",status=\"401\",reason=\"Unknown User\"} 1\n",
+        "lamplighter_requests_challenged_total 12\n",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
@@ -276,7 +276,7 @@ fn wrong_tokens_are_held_back_longer_each_time_and_right_ones_are_not() {
 
 #[test]
 fn who_exceeds_its_rate_is_listed_by_its_address() {
-    let world = World::new("access = { trusted = [] }\nrates = { stranger = 1 }");
+    let world = World::new("access = { trusted_proxies = [] }\nrate_limits = { unverified_source = 1 }");
     let phone = Phone::new(&world);
     for n in 0..40 {
         phone.send(&format!(
@@ -293,9 +293,9 @@ fn who_exceeds_its_rate_is_listed_by_its_address() {
     };
     assert_eq!(
         (&unread["reason"], &unread["address"], &unread["kind"]),
-        (&json!("rates"), &json!("127.0.0.1"), &json!("peer"))
+        (&json!("rate_limits"), &json!("127.0.0.1"), &json!("peer"))
     );
-    assert_eq!(brief(&refusals(&world))[0].3, "rates", "those that were answered are in their account");
+    assert_eq!(brief(&refusals(&world))[0].3, "rate_limits", "those that were answered are in their account");
 }
 
 #[test]

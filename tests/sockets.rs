@@ -168,7 +168,7 @@ fn connections_beyond_the_limit_are_closed_at_once() {
 
 #[test]
 fn an_address_has_a_share_of_the_connections_unless_it_is_trusted() {
-    let limits = "[limits]\ntcp_connections_per_address = 2\n[access]\ntrusted = []";
+    let limits = "[limits]\ntcp_connections_per_address = 2\n[access]\ntrusted_proxies = []";
     let office = Office::open("127.0.0.1", limits);
     let mut lines = [office.connect(), office.connect()];
     for (n, line) in (1..).zip(&mut lines) {

@@ -78,7 +78,7 @@ fn a_sip_phone_over_tls_is_told_to_come_back_over_tls() {
 
 #[test]
 fn sips_without_tls_is_refused() {
-    let (house, ..) = house(|_| "[access]\ntrusted = []\n".into());
+    let (house, ..) = house(|_| "[access]\ntrusted_proxies = []\n".into());
     let mut line = Line::of(house.tcp("tcp"));
     line.send(&subscribe("TCP h.invalid", "sips:1002@10.0.0.1", ""));
     line.receive_start("SIP/2.0 416");
@@ -110,7 +110,7 @@ fn certificates_of_peers_can_be_demanded() {
 #[test]
 fn whoever_holds_a_certificate_of_the_client_ca_is_trusted_to_name_other_addresses() {
     let edges = Authority::new();
-    let offer = |folder: &Folder| file(folder, "client_ca", &edges.pem) + "[access]\ntrusted = []\n";
+    let offer = |folder: &Folder| file(folder, "client_ca", &edges.pem) + "[access]\ntrusted_proxies = []\n";
     let (house, authority, _folder) = house(offer);
     // On another address than the connection's own source.
     let named = UdpSocket::bind("127.0.0.2:0").unwrap();
@@ -230,7 +230,7 @@ fn nothing_is_sent_to_a_contact_whose_certificate_names_somebody_else() {
 fn hear_by_name(certified: &str) -> Option<String> {
     let phones = Authority::new();
     let dns = Dns::open(vec![("phone.acme.test", A, vec![127, 0, 0, 1])]);
-    let more = format!("[access]\ntrusted = [\"127.0.0.0/8\"]\n{}\n", dns.config());
+    let more = format!("[access]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{}\n", dns.config());
     let (house, authority, _folder) = house(|folder| format!("{}{more}", file(folder, "server_ca", &phones.pem)));
     let contact = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = contact.local_addr().unwrap().port();

@@ -19,7 +19,7 @@ fn watched() -> (World, Phone, String) {
     phone.subscribe("1001", "acme.test");
     let id = world.until("subscriptions?filter=1002", |found| {
         let row = found.as_array()?.first()?;
-        (row["standing"] == "current").then(|| row["id"].as_str().unwrap().to_owned())
+        (row["delivery_status"] == "current").then(|| row["id"].as_str().unwrap().to_owned())
     });
     (world, phone, id)
 }
@@ -86,7 +86,7 @@ fn what_is_said_in_a_subscription_is_kept_whole_but_for_proofs() {
         (&first["transport"], &first["peer"], &first["bytes"]),
         (&json!("UDP"), &json!(local), &json!(notify.len()))
     );
-    assert_eq!((&story["running"], &story["displaced"]), (&json!(true), &json!(0)));
+    assert_eq!((&story["running"], &story["evicted"]), (&json!(true), &json!(0)));
     assert_eq!(story["until_at"].as_u64().unwrap() - story["since_at"].as_u64().unwrap(), 300_000);
     assert_eq!(world.data(&format!("subscriptions/{id}"))["traced_until"], story["until_at"]);
 

@@ -8,8 +8,8 @@ use crate::phone::Phone;
 use crate::server::{STREAMS, Server};
 use crate::streams::{Attack, Over};
 
-const GUARDED: &str = "data.durability = \"strict\"\n[access]\nauthenticate = \"digest\"\ntrusted = []\n";
-const TRUSTED: &str = "data.durability = \"strict\"\n[access]\ntrusted = [\"127.0.0.0/8\", \"::1/128\"]\n\
+const GUARDED: &str = "data.durability = \"strict\"\n[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n";
+const TRUSTED: &str = "data.durability = \"strict\"\n[access]\ntrusted_proxies = [\"127.0.0.0/8\", \"::1/128\"]\n\
                        [limits]\ntcp_connections = 30000\n";
 /// Connections that do nothing, where those are looked at. Server and client need a descriptor for each, and some more (`ulimit -n`).
 const IDLE: usize = 19_500;

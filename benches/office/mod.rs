@@ -78,7 +78,7 @@ pub(crate) fn reply(reply: &mut String, notify: &[u8]) {
 
 impl Office {
     pub(crate) fn new() -> Office {
-        let text = "[access]\ntrusted = [\"127.0.0.0/8\"]\n[limits]\nsubscriptions = 10000000\n\
+        let text = "[access]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[limits]\nsubscriptions = 10000000\n\
              subscriptions_per_account = 10000000\npresentities_per_account = 10000000\n[[account]]\nid = \"a\"\n\
              name = \"A\"\nrealm = \"acme.test\"\n";
         let mut config = Config::parse(text, "bench.toml").expect("the configuration");

@@ -40,7 +40,7 @@ level = "warn"
 [limits]
 subscriptions = 20000000
 subscriptions_per_account = 20000000
-subscriptions_per_phone = 20000000
+subscriptions_per_device = 20000000
 watchers_per_presentity = 1000000
 presentities_per_account = 20000000
 "#
@@ -53,7 +53,7 @@ presentities_per_account = 20000000
         Some(_) => writeln!(
             out,
             "\n# Nobody is trusted, so all the limits on who may say how much are in force as they are by default.\n\
-             [access]\nauthenticate = \"digest\"\ntrusted = []"
+             [access]\nauthenticate = \"digest\"\ntrusted_proxies = []"
         ),
     };
     let _ = writeln!(out, "\n[[token]]\nvalue = \"bench\"\nsuperuser = true");

@@ -34,13 +34,13 @@ const SIP: u8 = 1;
 
 /// Who captures.
 pub(super) struct Agent {
-    node: u32,
+    agent_id: u32,
     password: Option<Box<[u8]>>,
 }
 
 impl Agent {
-    pub(super) fn new(node: u32, password: Option<&[u8]>) -> Agent {
-        Agent { node, password: password.map(Into::into) }
+    pub(super) fn new(agent_id: u32, password: Option<&[u8]>) -> Agent {
+        Agent { agent_id, password: password.map(Into::into) }
     }
 
     /// Writes one packet in place of what was there; false if it would not fit into a datagram.
@@ -66,7 +66,7 @@ impl Agent {
         put(out, SECONDS, &(since.as_secs() as u32).to_be_bytes());
         put(out, MICROSECONDS, &since.subsec_micros().to_be_bytes());
         put(out, PROTOCOL, &[SIP]);
-        put(out, NODE, &self.node.to_be_bytes());
+        put(out, NODE, &self.agent_id.to_be_bytes());
         if let Some(password) = &self.password {
             put(out, KEY, password);
         }

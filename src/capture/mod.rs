@@ -95,7 +95,7 @@ impl Tap {
     /// # Errors
     /// When the system gives no socket or no thread.
     pub fn start(config: &Hep, here: Vec<Here>) -> std::io::Result<Arc<Tap>> {
-        let agent = Agent::new(config.node, config.password.as_ref().map(|password| password.expose().as_bytes()));
+        let agent = Agent::new(config.agent_id, config.password.as_ref().map(|password| password.expose().as_bytes()));
         let choice = Choice::of(&config.traffic);
         let counts = Arc::<Counts>::default();
         let exporter = Exporter::new(config.server, agent, choice, Arc::clone(&counts))?;
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn tap(server: SocketAddr) -> Arc<Tap> {
-        let config = Hep { server, node: 7, password: None, traffic: vec!["all".into()] };
+        let config = Hep { server, agent_id: 7, password: None, traffic: vec!["all".into()] };
         let here = Here { address: "192.0.2.1:5060".parse().unwrap(), datagrams: true };
         Tap::start(&config, vec![here]).unwrap()
     }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, History, Http, Limits, Listen, ListenTransport,
-    Log, LogFormat, OnDamage, Presence, Profile, Rates, Sip, dns, hep, people, raw, tls,
+    Log, LogFormat, OnDamage, Presence, Profile, RateLimits, Sip, dns, hep, people, raw, tls,
 };
 use crate::package;
 
@@ -22,7 +22,7 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let http = http(source, &raw.http)?;
     let presence = presence(source, &raw.presence)?;
     let limits = limits(source, &raw.limits)?;
-    let rates = rates(source, &raw.rates)?;
+    let rate_limits = rate_limits(source, &raw.rate_limits)?;
     let data = data(source, raw.data)?;
     let history = history(source, &raw.history)?;
     let access = access(source, &raw.access)?;
@@ -39,7 +39,7 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
         http,
         presence,
         limits,
-        rates,
+        rate_limits,
         data,
         history,
         access,
@@ -79,12 +79,12 @@ fn sip(source: Source<'_>, raw: &raw::Sip, access: &raw::Access) -> Result<Sip, 
                 one.address.ip()
             )));
         }
-        let open = authenticate(source, access)? == Authenticate::Off && !access.open_to_the_world;
+        let open = authenticate(source, access)? == Authenticate::Off && !access.allow_unauthenticated;
         if !one.address.ip().is_loopback() && open {
             return Err(fault(format!(
                 "{one} is reachable from beyond this machine while access.authenticate is \"off\", so anybody could \
                  watch and publish; say access.authenticate = \"digest\", listen on a loopback address, or say \
-                 access.open_to_the_world = true if something else keeps strangers out"
+                 access.allow_unauthenticated = true if something else keeps strangers out"
             )));
         }
         if listen.contains(&one) {
@@ -183,23 +183,24 @@ fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigE
             format!("min_expires ({min_expires}) is above max_expires ({max_expires})"),
         ));
     }
-    let notify_gap_ms = number(source, "presence.notify_gap_ms", &raw.notify_gap_ms, 0, 0..=60_000)?;
+    let min_notify_interval_ms =
+        number(source, "presence.min_notify_interval_ms", &raw.min_notify_interval_ms, 0, 0..=60_000)?;
     let packages = match &raw.packages {
         None => (0..package::REGISTRY.len()).map(|i| package::PackageId(i as u8)).collect(),
         Some(list) => packages(source, list)?,
     };
-    let large_over_tcp = match &raw.large_notify {
+    let large_over_tcp = match &raw.oversize_notify {
         None => true,
         Some(written) => match written.get_ref().as_str() {
             "tcp" => true,
             "udp" => false,
             other => {
                 let problem = format!("\"{other}\" is no way for large NOTIFYs; allowed: \"tcp\", \"udp\"");
-                return Err(source.fault(written.span(), "presence.large_notify", problem));
+                return Err(source.fault(written.span(), "presence.oversize_notify", problem));
             }
         },
     };
-    Ok(Presence { min_expires, max_expires, notify_gap_ms, packages, large_over_tcp })
+    Ok(Presence { min_expires, max_expires, min_notify_interval_ms, packages, large_over_tcp })
 }
 
 fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<package::PackageId>, ConfigError> {
@@ -240,10 +241,10 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
             &raw.subscriptions_per_account,
             default.subscriptions_per_account,
         )?,
-        subscriptions_per_phone: count(
-            "subscriptions_per_phone",
-            &raw.subscriptions_per_phone,
-            default.subscriptions_per_phone,
+        subscriptions_per_device: count(
+            "subscriptions_per_device",
+            &raw.subscriptions_per_device,
+            default.subscriptions_per_device,
         )?,
         watchers_per_presentity: count(
             "watchers_per_presentity",
@@ -298,16 +299,16 @@ fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> 
     })
 }
 
-fn rates(source: Source<'_>, raw: &raw::Rates) -> Result<Rates, ConfigError> {
-    let default = Rates::default();
+fn rate_limits(source: Source<'_>, raw: &raw::RateLimits) -> Result<RateLimits, ConfigError> {
+    let default = RateLimits::default();
     let rate = |key: &str, written, default: u32| {
-        number(source, &format!("rates.{key}"), written, default, 0..=i64::from(Rates::MOST))
+        number(source, &format!("rate_limits.{key}"), written, default, 0..=i64::from(RateLimits::MAX))
     };
-    Ok(Rates {
-        known: rate("known", &raw.known, default.known)?,
-        stranger: rate("stranger", &raw.stranger, default.stranger)?,
-        address: rate("address", &raw.address, default.address)?,
-        strangers: rate("strangers", &raw.strangers, default.strangers)?,
+    Ok(RateLimits {
+        verified_source: rate("verified_source", &raw.verified_source, default.verified_source)?,
+        unverified_source: rate("unverified_source", &raw.unverified_source, default.unverified_source)?,
+        per_address: rate("per_address", &raw.per_address, default.per_address)?,
+        unverified_total: rate("unverified_total", &raw.unverified_total, default.unverified_total)?,
     })
 }
 
@@ -348,7 +349,7 @@ fn data(source: Source<'_>, raw: raw::Data) -> Result<Data, ConfigError> {
 fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> {
     let authenticate = authenticate(source, raw)?;
     let algorithms = algorithms(source, raw)?;
-    let trusted = match &raw.trusted {
+    let trusted_proxies = match &raw.trusted_proxies {
         // The embedded default trusts this machine only, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
         Some(list) => {
@@ -356,7 +357,7 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
                 let text = written.get_ref();
                 text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
                     let problem = format!("\"{text}\" is neither a network such as \"10.0.0.0/8\" nor an IP address");
-                    source.fault(written.span(), format!("access.trusted[{i}]"), problem)
+                    source.fault(written.span(), format!("access.trusted_proxies[{i}]"), problem)
                 })
             };
             list.iter().enumerate().map(network).collect::<Result<_, _>>()?
@@ -370,7 +371,13 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
             return Err(source.fault(written.span(), "access.identity_header", problem));
         }
     };
-    Ok(Access { authenticate, algorithms, trusted, identity_header, open_to_the_world: raw.open_to_the_world })
+    Ok(Access {
+        authenticate,
+        algorithms,
+        trusted_proxies,
+        identity_header,
+        allow_unauthenticated: raw.allow_unauthenticated,
+    })
 }
 
 fn algorithms(source: Source<'_>, raw: &raw::Access) -> Result<Vec<Algorithm>, ConfigError> {

@@ -35,6 +35,17 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Keys that had another name before 0.1.0 was released, and the name that they have.
+const RENAMED: [(&str, &str); 7] = [
+    ("access.open_to_the_world", "access.allow_unauthenticated"),
+    ("access.trusted", "access.trusted_proxies"),
+    ("hep.node", "hep.agent_id"),
+    ("limits.subscriptions_per_phone", "limits.subscriptions_per_device"),
+    ("presence.large_notify", "presence.oversize_notify"),
+    ("presence.notify_gap_ms", "presence.min_notify_interval_ms"),
+    ("rates", "rate_limits` with the keys `verified_source`, `unverified_source`, `per_address`, `unverified_total"),
+];
+
 /// The text under scrutiny: turns a byte range of it into a place and a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
@@ -61,9 +72,11 @@ impl Source<'_> {
     /// What the TOML reader complains of. Its message alone: its `Display` quotes the line, which may hold a password.
     pub(super) fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
         let problem = error.message().replace(['\n', '\r'], " ");
-        match error.span() {
-            Some(span) => self.fault(span.clone(), self.key_at(&span), problem),
-            None => self.whole(problem),
+        let Some(span) = error.span() else { return self.whole(problem) };
+        let key = self.key_at(&span);
+        match RENAMED.iter().find(|(old, _)| *old == key && problem.starts_with("unknown field")) {
+            Some((_, new)) => self.fault(span, key, format!("was renamed; it is `{new}` now")),
+            None => self.fault(span, key, problem),
         }
     }
 

@@ -13,7 +13,7 @@ pub struct Hep {
     /// The capture server.
     pub server: SocketAddr,
     /// The number by which it knows us.
-    pub node: u32,
+    pub agent_id: u32,
     /// What lets us in there. It travels as it is written.
     pub password: Option<Secret>,
     /// `all`, realms, and addresses, as they were written.
@@ -37,7 +37,7 @@ pub(super) fn section(
     };
     let server =
         server_address(written.get_ref()).map_err(|problem| source.fault(written.span(), "hep.server", problem))?;
-    let node = check::number(source, "hep.node", &raw.node, 1, 0..=i64::from(u32::MAX))?;
+    let agent_id = check::number(source, "hep.agent_id", &raw.agent_id, 1, 0..=i64::from(u32::MAX))?;
     let password = raw.password.map(|written| match written.get_ref().expose().len() {
         1..=LONGEST_PASSWORD if !people::is_blank(written.get_ref()) => Ok(written.into_inner()),
         _ => Err(source.fault(
@@ -50,7 +50,7 @@ pub(super) fn section(
         None => vec!["all".to_owned()],
         Some(list) => traffic(source, list, accounts)?,
     };
-    Ok(Some(Hep { server, node, password: password.transpose()?, traffic }))
+    Ok(Some(Hep { server, agent_id, password: password.transpose()?, traffic }))
 }
 
 fn server_address(written: &str) -> Result<SocketAddr, String> {
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(hep(""), Ok(None));
         let least = hep("[hep]\nserver = \"udp://192.0.2.9:9060\"").unwrap().unwrap();
         assert_eq!(
-            (least.server.to_string().as_str(), least.node, &*least.traffic),
+            (least.server.to_string().as_str(), least.agent_id, &*least.traffic),
             ("192.0.2.9:9060", 1, &["all".to_owned()][..])
         );
-        let all = "hep = { server = \"udp://[2001:db8::9]:9060\", node = 2001, password = \"pass-123\", \
+        let all = "hep = { server = \"udp://[2001:db8::9]:9060\", agent_id = 2001, password = \"pass-123\", \
                    traffic = [\"Acme.test\", \"1002@elsewhere.test\"] }";
         let all = hep(all).unwrap().unwrap();
-        assert_eq!((all.node, all.traffic.len()), (2001, 2));
+        assert_eq!((all.agent_id, all.traffic.len()), (2001, 2));
         assert!(all.password.as_ref().is_some_and(|password| password.expose() == "pass-123"));
         assert!(!format!("{all:?}").contains("pass-123"));
     }
@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn what_would_copy_nothing_or_go_nowhere_is_refused_with_its_place() {
         for (text, problem) in [
-            ("node = 1", "x.toml:1:1: hep: names no server"),
+            ("agent_id = 1", "x.toml:1:1: hep: names no server"),
             ("server = \"tcp://192.0.2.9:9060\"", "not sent over \"tcp\""),
             ("server = \"192.0.2.9:9060\"", "no transport"),
             ("server = \"udp://homer.acme.test:9060\"", "not an IP address"),
             ("server = \"udp://0.0.0.0:9060\"", "can be sent to"),
-            ("server = \"udp://192.0.2.9:9060\"\nnode = -1", "hep.node: -1 is out of range"),
+            ("server = \"udp://192.0.2.9:9060\"\nagent_id = -1", "hep.agent_id: -1 is out of range"),
             ("server = \"udp://192.0.2.9:9060\"\npassword = \"\"", "hep.password"),
             ("server = \"udp://192.0.2.9:9060\"\ntraffic = []", "hep.traffic: names nothing"),
             (

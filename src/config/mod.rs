@@ -52,8 +52,8 @@ pub struct Config {
     pub presence: Presence,
     /// `[limits]`
     pub limits: Limits,
-    /// `[rates]`.
-    pub rates: Rates,
+    /// `[rate_limits]`.
+    pub rate_limits: RateLimits,
     /// `[data]`
     pub data: Data,
     /// `[history]`
@@ -89,7 +89,7 @@ pub struct Presence {
     /// Seconds; more is shortened.
     pub max_expires: u32,
     /// Milliseconds between two NOTIFYs to a watcher that has not said how many it wants (RFC 6446).
-    pub notify_gap_ms: u32,
+    pub min_notify_interval_ms: u32,
     /// The event packages that are served.
     pub packages: Vec<PackageId>,
     /// A NOTIFY that is too large for a datagram may go over TCP instead.
@@ -104,7 +104,7 @@ pub struct Limits {
     /// Subscriptions of one account.
     pub subscriptions_per_account: usize,
     /// Subscriptions of one phone.
-    pub subscriptions_per_phone: usize,
+    pub subscriptions_per_device: usize,
     /// Subscriptions to one presentity.
     pub watchers_per_presentity: usize,
     /// Publications of one presentity.
@@ -145,7 +145,7 @@ impl Default for Limits {
             subscriptions: 1_000_000,
             subscriptions_per_account: 200_000,
             // An attendant's console of a large company; or a gateway that subscribes for its phones as one.
-            subscriptions_per_phone: 50_000,
+            subscriptions_per_device: 50_000,
             watchers_per_presentity: 50_000,
             publications_per_presentity: 64,
             presentities_per_account: 200_000,
@@ -173,26 +173,26 @@ impl Default for Limits {
 /// How many messages somebody may send in a second, where he is not trusted; five seconds' worth may come at once. 0 is
 /// no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
+pub struct RateLimits {
     /// A source that has proven itself, or has answered a NOTIFY: an address and port, or a connection.
-    pub known: u32,
+    pub verified_source: u32,
     /// Any other source.
-    pub stranger: u32,
+    pub unverified_source: u32,
     /// All such sources at one address; the /64 of an IPv6 address.
-    pub address: u32,
+    pub per_address: u32,
     /// All such sources together.
-    pub strangers: u32,
+    pub unverified_total: u32,
 }
 
-impl Rates {
+impl RateLimits {
     /// The highest: more than that is no limit.
-    pub const MOST: u32 = 1_000_000;
+    pub const MAX: u32 = 1_000_000;
 }
 
-impl Default for Rates {
+impl Default for RateLimits {
     fn default() -> Self {
         // A phone with a hundred keys says two hundred words when it starts, an office behind one address a few thousand.
-        Self { known: 2_000, stranger: 50, address: 500, strangers: 5_000 }
+        Self { verified_source: 2_000, unverified_source: 50, per_address: 500, unverified_total: 5_000 }
     }
 }
 
@@ -249,11 +249,11 @@ pub struct Access {
     /// What proofs are offered, in this order; never empty.
     pub algorithms: Vec<Algorithm>,
     /// Sources whose word on the sender is taken.
-    pub trusted: Vec<IpNet>,
+    pub trusted_proxies: Vec<IpNet>,
     /// The header in which they give it.
     pub identity_header: String,
     /// May listen beyond loopback without authentication.
-    pub open_to_the_world: bool,
+    pub allow_unauthenticated: bool,
 }
 
 /// How SUBSCRIBE and PUBLISH are authenticated.

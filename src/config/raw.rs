@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) http: Http,
     pub(super) presence: Presence,
     pub(super) limits: Limits,
-    pub(super) rates: Rates,
+    pub(super) rate_limits: RateLimits,
     pub(super) data: Data,
     pub(super) history: History,
     pub(super) access: Access,
@@ -66,9 +66,9 @@ pub(super) struct Http {
 pub(super) struct Presence {
     pub(super) min_expires: Option<Spanned<i64>>,
     pub(super) max_expires: Option<Spanned<i64>>,
-    pub(super) notify_gap_ms: Option<Spanned<i64>>,
+    pub(super) min_notify_interval_ms: Option<Spanned<i64>>,
     pub(super) packages: Option<Spanned<Vec<Spanned<String>>>>,
-    pub(super) large_notify: Option<Spanned<String>>,
+    pub(super) oversize_notify: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -76,7 +76,7 @@ pub(super) struct Presence {
 pub(super) struct Limits {
     pub(super) subscriptions: Option<Spanned<i64>>,
     pub(super) subscriptions_per_account: Option<Spanned<i64>>,
-    pub(super) subscriptions_per_phone: Option<Spanned<i64>>,
+    pub(super) subscriptions_per_device: Option<Spanned<i64>>,
     pub(super) watchers_per_presentity: Option<Spanned<i64>>,
     pub(super) publications_per_presentity: Option<Spanned<i64>>,
     pub(super) presentities_per_account: Option<Spanned<i64>>,
@@ -97,11 +97,11 @@ pub(super) struct Limits {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Rates {
-    pub(super) known: Option<Spanned<i64>>,
-    pub(super) stranger: Option<Spanned<i64>>,
-    pub(super) address: Option<Spanned<i64>>,
-    pub(super) strangers: Option<Spanned<i64>>,
+pub(super) struct RateLimits {
+    pub(super) verified_source: Option<Spanned<i64>>,
+    pub(super) unverified_source: Option<Spanned<i64>>,
+    pub(super) per_address: Option<Spanned<i64>>,
+    pub(super) unverified_total: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -123,9 +123,9 @@ pub(super) struct History {
 pub(super) struct Access {
     pub(super) authenticate: Option<Spanned<String>>,
     pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
-    pub(super) trusted: Option<Vec<Spanned<String>>>,
+    pub(super) trusted_proxies: Option<Vec<Spanned<String>>>,
     pub(super) identity_header: Option<Spanned<String>>,
-    pub(super) open_to_the_world: bool,
+    pub(super) allow_unauthenticated: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -139,7 +139,7 @@ pub(super) struct Api {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Hep {
     pub(super) server: Option<Spanned<String>>,
-    pub(super) node: Option<Spanned<i64>>,
+    pub(super) agent_id: Option<Spanned<i64>>,
     pub(super) password: Option<Spanned<Secret>>,
     pub(super) traffic: Option<Spanned<Vec<Spanned<String>>>>,
 }

@@ -114,7 +114,7 @@ mod tests {
                 "[sip]\nlisten = [\"tls://127.0.0.1:5061\"]\n",
                 "l.toml:2:11: sip.listen[0]: tls://127.0.0.1:5061 needs a certificate",
             ),
-            ("[presence]\nlarge_notify = \"sctp\"\n", "l.toml:2:16: presence.large_notify: \"sctp\" is no way"),
+            ("[presence]\noversize_notify = \"sctp\"\n", "l.toml:2:19: presence.oversize_notify: \"sctp\" is no way"),
             (
                 "[sip]\nws_origins = [\"phone.acme.test\"]\n",
                 "l.toml:2:15: sip.ws_origins[0]: \"phone.acme.test\" is no origin",

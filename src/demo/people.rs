@@ -82,7 +82,7 @@ pub(super) fn configuration(sip: SocketAddr, open: Option<SocketAddr>, http: Soc
     let listen: Vec<_> = all.into_iter().flatten().map(|at| format!("\"udp://{at}\", \"tcp://{at}\"")).collect();
     let listen = listen.join(", ");
     let mut text = format!(
-        "sip = {{ listen = [{listen}] }}\naccess = {{ open_to_the_world = {} }}\nhttp = {{ listen = \"{http}\" }}\ndata = {{ durability = \"memory\" }}\n\
+        "sip = {{ listen = [{listen}] }}\naccess = {{ allow_unauthenticated = {} }}\nhttp = {{ listen = \"{http}\" }}\ndata = {{ durability = \"memory\" }}\n\
          log = {{ level = \"warn\" }}\n[[token]]\nvalue = \"{token}\"\naccount = \"{ACCOUNT}\"\n\
          [[account]]\nid = \"{ACCOUNT}\"\nname = \"Office\"\nrealm = \"{REALM}\"\n",
         open.is_some()
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(config.sip.listen.len(), 2);
         let there = SocketAddr::from(([192, 0, 2, 10], 5060));
         let open = Config::parse(&configuration(here, Some(there), here, "t"), "demo").unwrap();
-        assert_eq!((open.sip.listen.len(), open.access.open_to_the_world), (4, true));
+        assert_eq!((open.sip.listen.len(), open.access.allow_unauthenticated), (4, true));
         assert_eq!(config.accounts[0].devices.len(), PEOPLE.len());
         assert_eq!(PEOPLE[WORKSHOP].name, "Workshop");
     }

@@ -23,11 +23,11 @@ pub(super) enum ToTag {
 const LIMITS: [&str; 7] = [
     "limits.subscriptions",
     "limits.subscriptions_per_account",
-    "limits.subscriptions_per_phone",
+    "limits.subscriptions_per_device",
     "limits.watchers_per_presentity",
     "limits.publications_per_presentity",
     "limits.presentities_per_account",
-    "rates",
+    "rate_limits",
 ];
 
 /// An answer: status, reason phrase, and the headers that make it more than that.

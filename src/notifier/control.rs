@@ -116,7 +116,7 @@ pub struct Left {
 }
 
 /// What becomes of looking a name up: its addresses are known, there are none, no answer came in time, nobody can be asked.
-pub const LOOKUPS: [&str; 4] = ["found", "unknown", "late", "no_server"];
+pub const LOOKUPS: [&str; 4] = ["found", "unknown", "timeout", "no_server"];
 
 /// How the whole server fares, room by room.
 #[derive(Clone, Debug, Default)]

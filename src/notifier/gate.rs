@@ -16,7 +16,7 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
-use crate::config::Rates;
+use crate::config::RateLimits;
 use crate::count::one_more;
 use crate::presence::Tick;
 use crate::transport::{FlowId, Source, limited_as};
@@ -115,7 +115,8 @@ impl Size {
 }
 
 /// Why a message was not read, in the order in which they are counted.
-pub(super) const REASONS: [&str; 6] = ["known", "source", "address", "strangers", "backlog", "crowd"];
+pub(super) const REASONS: [&str; 6] =
+    ["verified_source", "unverified_source", "address", "unverified_total", "overload", "loudest_source"];
 
 #[derive(Debug, Default)]
 struct Known {
@@ -126,7 +127,7 @@ struct Known {
 
 #[derive(Debug)]
 pub(super) struct Gate {
-    rates: Rates,
+    rate_limits: RateLimits,
     key: [u8; 16],
     /// Sources of datagrams.
     known: DashMap<SocketAddr, Known, RandomState>,
@@ -145,9 +146,9 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(rates: Rates, key: [u8; 16]) -> Gate {
+    pub(super) fn new(rate_limits: RateLimits, key: [u8; 16]) -> Gate {
         Gate {
-            rates,
+            rate_limits,
             key,
             known: DashMap::default(),
             proven: DashMap::default(),
@@ -170,12 +171,13 @@ impl Gate {
 
     /// In how many milliseconds this source may say something more; 0 if it may now.
     pub(super) fn opens_in(&self, now: Tick, source: &Source) -> u64 {
-        let known = self.with_known(source, |known| known.said.fits_in(now, Size::of(self.rates.known)));
+        let known =
+            self.with_known(source, |known| known.said.fits_in(now, Size::of(self.rate_limits.verified_source)));
         known.unwrap_or_else(|| {
             let (own, address) = self.shared(source.peer);
-            let own = own.fits_in(now, Size::of(self.rates.stranger));
-            let address = address.fits_in(now, Size::of(self.rates.address));
-            own.max(address).max(self.strangers.fits_in(now, Size::of_strangers(self.rates.strangers)))
+            let own = own.fits_in(now, Size::of(self.rate_limits.unverified_source));
+            let address = address.fits_in(now, Size::of(self.rate_limits.per_address));
+            own.max(address).max(self.strangers.fits_in(now, Size::of_strangers(self.rate_limits.unverified_total)))
         })
     }
 
@@ -189,7 +191,7 @@ impl Gate {
 
     fn admit_known(&self, now: Tick, known: &Known) -> Verdict {
         known.heard_at.store(now.0, Ordering::Relaxed);
-        if known.said.take(now, Size::of(self.rates.known)) {
+        if known.said.take(now, Size::of(self.rate_limits.verified_source)) {
             return Verdict::Pass;
         }
         self.turn_away(0);
@@ -201,16 +203,16 @@ impl Gate {
 
     fn admit_stranger(&self, now: Tick, source: SocketAddr, kind: Kind) -> Verdict {
         let (own, address) = self.shared(source);
-        let within = own.take(now, Size::of(self.rates.stranger));
-        if !within || !address.take(now, Size::of(self.rates.address)) {
+        let within = own.take(now, Size::of(self.rate_limits.unverified_source));
+        if !within || !address.take(now, Size::of(self.rate_limits.per_address)) {
             self.turn_away(if within { 2 } else { 1 });
             // One bucket for all who are told: an answer to a forged address must not cost us, nor whoever lives there.
             let told = self.told.take(now, Size::of(ANSWERS_PER_SECOND));
             return if told { Verdict::TellOff } else { Verdict::Drop };
         }
         let together = match kind {
-            Kind::Request => self.strangers.take(now, Size::of_strangers(self.rates.strangers)),
-            Kind::Answer => self.answers.take(now, Size::of(self.rates.strangers)),
+            Kind::Request => self.strangers.take(now, Size::of_strangers(self.rate_limits.unverified_total)),
+            Kind::Answer => self.answers.take(now, Size::of(self.rate_limits.unverified_total)),
         };
         match together {
             true => Verdict::Pass,
@@ -305,7 +307,8 @@ mod tests {
     use crate::sip::Transport;
     use crate::transport::ListenerNo;
 
-    const RATES: Rates = Rates { known: 100, stranger: 10, address: 40, strangers: 200 };
+    const RATES: RateLimits =
+        RateLimits { verified_source: 100, unverified_source: 10, per_address: 40, unverified_total: 200 };
 
     fn gate() -> Gate {
         Gate::new(RATES, [7; 16])
@@ -344,7 +347,7 @@ mod tests {
 
     #[test]
     fn many_strangers_at_one_address_share_what_it_may_say() {
-        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
+        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, (1..1_000).map(|port| source(1, port))), 200);
         assert_eq!(passed(&gate, 1_000, (1..1_000).map(|n| datagrams(([0x2001, 0xdb8, 0, 1, 0, 0, 0, n], 5060)))), 200);
         assert_eq!(gate.dropped()[2], ("address", 799 + 799));
@@ -352,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_a_stranger_until_it_has_proven_itself_and_a_new_one_is_no_new_burst() {
-        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
+        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(1), 1_000)), 50);
         assert_eq!(passed(&gate, 1_000, (2..1_000).map(connection)), 150, "the rest of what their address may say");
         gate.know(Tick(1_000), &connection(2));
@@ -366,7 +369,7 @@ mod tests {
 
     #[test]
     fn how_long_a_source_has_to_wait_is_known_beforehand() {
-        let gate = Gate::new(Rates { strangers: 4_000, ..RATES }, [7; 16]);
+        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         let one = connection(1);
         assert_eq!((gate.opens_in(Tick(1_000), &one), passed(&gate, 1_000, std::iter::repeat_n(one, 1_000))), (0, 50));
         let wait = gate.opens_in(Tick(1_000), &one);
@@ -395,7 +398,10 @@ mod tests {
 
     #[test]
     fn a_rate_of_nothing_is_no_limit() {
-        let gate = Gate::new(Rates { known: 0, stranger: 0, address: 0, strangers: 0 }, [7; 16]);
+        let gate = Gate::new(
+            RateLimits { verified_source: 0, unverified_source: 0, per_address: 0, unverified_total: 0 },
+            [7; 16],
+        );
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(source(1, 5060), 100_000)), 100_000);
     }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Access, Config, Durability, Limits, Presence, Rates};
+use crate::config::{Access, Config, Durability, Limits, Presence, RateLimits};
 use crate::directory::Directory;
 use crate::journal::Acceptance;
 use crate::package;
@@ -89,8 +89,8 @@ pub struct Settings {
     pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
-    /// `[rates]` of the configuration.
-    pub rates: Rates,
+    /// `[rate_limits]` of the configuration.
+    pub rate_limits: RateLimits,
     /// Who is who.
     pub directory: Arc<Directory>,
     /// Our addresses, and whose word is taken for others.
@@ -110,9 +110,9 @@ impl Settings {
             presence: config.presence.clone(),
             access: config.access.clone(),
             limits: config.limits.clone(),
-            rates: config.rates,
+            rate_limits: config.rate_limits,
             directory,
-            routing: Routing { listeners, trusted: config.access.trusted.clone() },
+            routing: Routing { listeners, trusted: config.access.trusted_proxies.clone() },
             history: config.history.exchanges,
             journal: config.data.durability != Durability::Memory,
             secret,
@@ -178,7 +178,7 @@ impl Notifier {
         // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
-        let gate = Gate::new(settings.rates, settings.secret);
+        let gate = Gate::new(settings.rate_limits, settings.secret);
         let history = history::History::new(settings.history);
         let refusals = refusals::Refusals::new(settings.directory.accounts().len(), settings.secret);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));

@@ -28,7 +28,7 @@ impl Notifier {
     ) {
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let turn = subscription.phone.take_turn(now);
-        let until = subscription.may_be_told(self.settings.presence.notify_gap_ms).max(turn);
+        let until = subscription.may_be_told(self.settings.presence.min_notify_interval_ms).max(turn);
         self.notify_not_before(until, now, presentity, state, slot, out);
     }
 
@@ -43,8 +43,11 @@ impl Notifier {
         out: &mut Outbox,
     ) {
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let until =
-            if subscription.ended { now } else { subscription.may_be_told(self.settings.presence.notify_gap_ms) };
+        let until = if subscription.ended {
+            now
+        } else {
+            subscription.may_be_told(self.settings.presence.min_notify_interval_ms)
+        };
         self.notify_not_before(until, now, presentity, state, slot, out);
     }
 
@@ -68,11 +71,11 @@ impl Notifier {
 
     /// Whether what goes to a phone is known to reach it and nobody else. Until it is, a SUBSCRIBE makes us send no more
     /// than its answer and [`UNPROVEN_COPIES`] and one NOTIFYs: the source of a datagram is easily forged, unless
-    /// something in front of us sees to it that it is not (`access.open_to_the_world`).
+    /// something in front of us sees to it that it is not (`access.allow_unauthenticated`).
     pub(super) fn is_proven(&self, s: &Subscription) -> bool {
         let address = s.source().peer.ip();
         s.source().is_stream()
-            || self.settings.access.open_to_the_world
+            || self.settings.access.allow_unauthenticated
             || s.phone.is_proven_at(address)
             || self.settings.routing.trusts(&s.source())
     }

@@ -248,7 +248,7 @@ impl Notifier {
     /// Tells somebody that he says too much; there is a limit to how often.
     pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
-            let answer = Answer::limit_of_one("rates", self.spread(10));
+            let answer = Answer::limit_of_one("rate_limits", self.spread(10));
             self.told_off(now, request, source, &answer);
             self.send_answer(&answer, request, source, out);
         }

@@ -308,8 +308,8 @@ impl Notifier {
         if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
             return Err(Answer::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
         }
-        if phone.map_or(0, Phones::subscriptions) >= limits.subscriptions_per_phone {
-            return Err(Answer::limit_of_one("limits.subscriptions_per_phone", self.spread(30)));
+        if phone.map_or(0, Phones::subscriptions) >= limits.subscriptions_per_device {
+            return Err(Answer::limit_of_one("limits.subscriptions_per_device", self.spread(30)));
         }
         if watchers >= limits.watchers_per_presentity {
             return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));

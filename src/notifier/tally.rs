@@ -11,7 +11,7 @@ pub const BOUNDS: [u32; 11] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000
 /// What becomes of them.
 pub const OUTCOMES: [&str; 4] = ["acknowledged", "refused", "unanswered", "superseded"];
 /// Why lamps change.
-pub const CAUSES: [&str; 6] = ["published", "publication_expired", "call_lapsed", "set", "reset", "rolled_back"];
+pub const CAUSES: [&str; 6] = ["published", "publication_expired", "call_expired", "set", "reset", "rolled_back"];
 
 /// How long something took, by buckets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

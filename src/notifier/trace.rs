@@ -53,7 +53,7 @@ struct Traced {
     until: Tick,
     messages: VecDeque<TracedMessage>,
     octets: usize,
-    displaced: u64,
+    evicted: u64,
 }
 
 impl Trace {
@@ -133,7 +133,7 @@ impl Trace {
             until: now.after(u64::from(seconds) * 1_000),
             messages: VecDeque::new(),
             octets: 0,
-            displaced: 0,
+            evicted: 0,
         });
         self.switch(now, &mut traces);
         Ok(())
@@ -148,7 +148,7 @@ impl Trace {
             since_at: trace.since.0,
             until_at: trace.until.0,
             running: now < trace.until,
-            displaced: trace.displaced,
+            evicted: trace.evicted,
             messages: trace.messages.iter().cloned().collect(),
         })
     }
@@ -185,7 +185,7 @@ impl Traced {
     fn give_up_oldest(&mut self) -> usize {
         let oldest = self.messages.pop_front().map_or(0, |message| message.text.len());
         self.octets -= oldest;
-        self.displaced += 1;
+        self.evicted += 1;
         oldest
     }
 }
@@ -306,7 +306,7 @@ mod tests {
             trace.received(Tick(1), source(), &message(0, &n.to_string()));
         }
         let story = trace.read(Tick(1), A, place(0)).unwrap();
-        assert_eq!((story.messages.len(), story.displaced), (MOST_MESSAGES, 5));
+        assert_eq!((story.messages.len(), story.evicted), (MOST_MESSAGES, 5));
         assert!(story.messages[0].text.ends_with("\r\n\r\n5"));
         trace.received(Tick(2), source(), &message(0, &"x".repeat(2 * MOST_OCTETS)));
         assert_eq!(trace.read(Tick(2), A, place(0)).unwrap().messages.len(), 1, "one too large is shown alone");
@@ -354,7 +354,7 @@ mod tests {
         let octets: usize = trace.traces.lock().iter().map(|trace| trace.octets).sum();
         assert!(octets <= MOST_OCTETS_OF_ALL, "{octets}");
         let small = trace.read(Tick(1), AccountNo(1), place(99)).unwrap();
-        assert_eq!((small.messages.len(), small.displaced), (1, 0), "a small one keeps what it has");
+        assert_eq!((small.messages.len(), small.evicted), (1, 0), "a small one keeps what it has");
     }
 
     #[test]

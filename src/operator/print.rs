@@ -148,15 +148,15 @@ const WATCHER: [&str; 9] =
 fn watcher(row: &Value, now: u64) -> Vec<String> {
     let behind = match row["behind"].as_u64() {
         None | Some(0) => String::new(),
-        Some(n) if row["behind_since"].is_null() => n.to_string(),
-        Some(n) => format!("{n}, since {}", span(&row["behind_since"], now)),
+        Some(n) if row["stale_since"].is_null() => n.to_string(),
+        Some(n) => format!("{n}, since {}", span(&row["stale_since"], now)),
     };
     vec![
         text(&row["watcher"]),
         text(&row["event"]),
-        text(&row["family"]),
+        text(&row["vendor"]),
         format!("{} {}", text(&row["transport"]), text(&row["peer"])),
-        text(&row["standing"]),
+        text(&row["delivery_status"]),
         behind,
         answer(&row["last"]["reply"]),
         span(&row["expires_at"], now),
@@ -268,8 +268,8 @@ mod tests {
         let story = json!({
             "uri": "sip:1001@acme.test", "state": "ringing", "with": {"name": "Carol\u{1b}[31m"}, "changed_at": 90_000,
             "why": ["Call c is early."], "live_calls": [], "publications": [],
-            "watching": [{"watcher": "1002@acme.test", "standing": "silent", "behind": 2, "behind_since": 40_000,
-                "last": {"reply": 408}, "expires_at": 400_000, "id": "1.0.x", "event": "dialog", "family": "Snom",
+            "watching": [{"watcher": "1002@acme.test", "delivery_status": "silent", "behind": 2, "stale_since": 40_000,
+                "last": {"reply": 408}, "expires_at": 400_000, "id": "1.0.x", "event": "dialog", "vendor": "Snom",
                 "transport": "UDP", "peer": "192.0.2.1:5060"}]
         });
         let told = lamp_story(&story, 100_000);

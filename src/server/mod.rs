@@ -139,7 +139,7 @@ impl Server {
             Room {
                 most: config.limits.tcp_connections,
                 per_address: config.limits.tcp_connections_per_address,
-                trusted: config.access.trusted.clone(),
+                trusted: config.access.trusted_proxies.clone(),
             },
             tls.clone(),
             tap.clone(),

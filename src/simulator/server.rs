@@ -13,9 +13,9 @@ const CONFIG: &str = r#"
 publications_per_presentity = 1000
 [access]
 # The edges.
-trusted = ["198.18.0.0/15"]
+trusted_proxies = ["198.18.0.0/15"]
 # Nobody forges addresses here; else nobody would be told anything again whose first three answers were lost.
-open_to_the_world = true
+allow_unauthenticated = true
 [[account]]
 id = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"
 name = "Acme"

@@ -73,7 +73,7 @@ pub enum WatchError {
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 407 => {
-            "; it asks for a password, and this watcher has none: ask from an address that is in access.trusted, such as \
+            "; it asks for a password, and this watcher has none: ask from an address that is in access.trusted_proxies, such as \
              loopback on the server's own machine"
         }
         404 => "; has an account this realm?",

@@ -243,7 +243,7 @@ fn publications_compose_and_each_lives_its_own_time() {
 
 #[test]
 fn a_thousand_publishers_of_one_resource_meet_a_limit() {
-    let mut office = Office::with("[access]\ntrusted = [\"203.0.113.9\"]\n");
+    let mut office = Office::with("[access]\ntrusted_proxies = [\"203.0.113.9\"]\n");
     let statuses: Vec<_> =
         (0..1_000).map(|n| publish(&dialog(&format!("c{n}"), "confirmed")).send(&mut office, n)[0].status()).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 64);

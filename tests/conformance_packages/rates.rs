@@ -175,7 +175,7 @@ fn a_rate_outlives_a_restart() {
 
 #[test]
 fn whoever_has_no_rate_of_his_own_has_that_of_the_configuration() {
-    let mut office = Office::with("[presence]\nnotify_gap_ms = 1000\n");
+    let mut office = Office::with("[presence]\nmin_notify_interval_ms = 1000\n");
     let (calm, quick) = (office.settled("1001", "dialog"), office.settled("1001", "dialog;max-rate=99"));
     office.pass(5_000);
     let first = office.set("1001", Early);

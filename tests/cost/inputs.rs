@@ -203,8 +203,8 @@ pub(crate) struct Target {
 impl Target {
     /// One that nothing was sent to yet.
     pub(crate) fn new() -> Target {
-        let config = "[access]\nauthenticate = \"digest\"\ntrusted = [\"192.0.2.9\"]\n\
-            [rates]\nknown = 0\nstranger = 1000000\naddress = 1000000\nstrangers = 1000000\n\
+        let config = "[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"192.0.2.9\"]\n\
+            [rate_limits]\nverified_source = 0\nunverified_source = 1000000\nper_address = 1000000\nunverified_total = 1000000\n\
             [[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n";
         let config = Config::parse(config, "cost.toml").expect("a configuration");
         let listener = |transport| Listener {

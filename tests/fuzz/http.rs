@@ -45,7 +45,7 @@ const ACCOUNT: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
 const CHILD: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 const ACCOUNTS: &str = r#"
 [access]
-trusted = ["192.0.2.0/24"]
+trusted_proxies = ["192.0.2.0/24"]
 [[token]]
 value = "acme-token"
 account = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5"

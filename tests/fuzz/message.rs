@@ -29,9 +29,9 @@ const PAUSE: u64 = 600;
 const GUARDED: &str = r#"
 [access]
 authenticate = "digest"
-trusted = []
-[rates]
-known = 2
+trusted_proxies = []
+[rate_limits]
+verified_source = 2
 [[account]]
 id = "acc00000000000000000000000000001"
 realm = "acme.test"

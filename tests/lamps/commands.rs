@@ -45,7 +45,7 @@ fn the_commands_print_what_the_api_says() {
     let token = Some("acme-token");
     assert_eq!(run(&["set", "1001@ACME.test", "early"], token).1, "set command sent for extension 1001\n");
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
-    world.until("lamps/1001", |story| (story["watching"][0]["standing"] == "current").then_some(()));
+    world.until("lamps/1001", |story| (story["watching"][0]["delivery_status"] == "current").then_some(()));
     let (_, told, _) = run(&["explain", "1001@acme.test", "--watcher", "1002"], token);
     assert!(told.starts_with("sip:1001@acme.test is ringing, changed "), "{told}");
     for part in ["It was set to early by hand", "1002@acme.test", "Yealink", "current", "SUBSCRIBE 1", "NOTIFY 2"] {

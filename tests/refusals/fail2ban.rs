@@ -26,7 +26,7 @@ fn log(folder: &Folder, format: &str) -> String {
     let configuration = folder.path().join(format!("{format}.toml"));
     let text = format!(
         "sip.listen = [\"udp://127.0.0.1:{sip}\"]\nhttp.listen = \"127.0.0.1:{http}\"\ndata.durability = \"memory\"\n\
-         access = {{ authenticate = \"digest\", trusted = [] }}\nlog = {{ level = \"debug\", format = \"{format}\" }}\n\
+         access = {{ authenticate = \"digest\", trusted_proxies = [] }}\nlog = {{ level = \"debug\", format = \"{format}\" }}\n\
          [[token]]\nvalue = \"the-right-token-of-a\"\naccount = \"a\"\n[[account]]\nid = \"a\"\nrealm = \"acme.test\"\n\
          [[account.device]]\nid = \"d\"\nsip = {{ username = \"1003\", password = \"right password\" }}\n"
     );

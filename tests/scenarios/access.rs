@@ -29,7 +29,7 @@ const PEOPLE: &str = r#"
 const PASSWORD: &str = "hush \"hush\"";
 
 fn guarded() -> Office {
-    Office::with_people("[access]\nauthenticate = \"digest\"\ntrusted = [\"10.0.0.0/8\"]\n", PEOPLE)
+    Office::with_people("[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n", PEOPLE)
 }
 
 fn hash(algorithm: &str, text: &str) -> String {
@@ -120,7 +120,7 @@ fn a_phone_that_gives_up_over_what_it_does_not_know_is_offered_md5_alone() {
 
 #[test]
 fn what_is_not_offered_is_not_taken() {
-    let more = "[access]\nauthenticate = \"digest\"\ntrusted = []\nalgorithms = [\"SHA-256\"]\n";
+    let more = "[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\nalgorithms = [\"SHA-256\"]\n";
     let mut office = Office::with_people(more, PEOPLE);
     let mut phone = office.phone("1001", "dialog");
     phone.more = "User-Agent: baresip v1.0.0\r\n".into();
@@ -207,7 +207,7 @@ fn a_proof_for_another_uri_of_ours_will_do_since_a_proxy_may_have_changed_it() {
 fn names_of_users_may_be_any_text() {
     // L-012
     let people = "[[account.device]]\nid = \"d\"\nsip = { username = \"bj\u{f8}rn\", password = \"p\" }\n";
-    let mut office = Office::with_people("[access]\nauthenticate = \"digest\"\ntrusted = []\n", people);
+    let mut office = Office::with_people("[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n", people);
     let mut phone = office.phone("1001", "dialog");
     let nonce = challenged(&mut office, &mut phone);
     phone.cseq += 1;
@@ -362,7 +362,8 @@ fn a_trusted_source_is_never_asked_and_its_word_names_the_sender() {
     let mut outsider = office.phone("1001", "dialog");
     outsider.more = "P-Asserted-Identity: <sip:1002@acme.test>\r\n".into();
     assert_eq!(outsider.subscribe(&mut office, 600)[0].status(), 401);
-    let more = "[access]\nauthenticate = \"digest\"\ntrusted = [\"10.0.0.7\"]\nidentity_header = \"X-Auth-User\"\n";
+    let more =
+        "[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"10.0.0.7\"]\nidentity_header = \"X-Auth-User\"\n";
     let mut office = Office::with_people(more, PEOPLE);
     let mut phone = office.phone("1001", "dialog");
     phone.source = udp("10.0.0.7:5060");
@@ -415,7 +416,7 @@ fn who_has_answered_a_challenge_has_shown_that_he_receives() {
 #[test]
 fn a_flood_of_strangers_leaves_the_phones_that_are_here_alone_and_takes_no_memory() {
     // L-024
-    let mut office = Office::with("[rates]\nstrangers = 100\nstranger = 10\naddress = 20\n");
+    let mut office = Office::with("[rate_limits]\nunverified_total = 100\nunverified_source = 10\nper_address = 20\n");
     let mut phone = office.settled("1001", "dialog");
     let mut answered = 0;
     for n in 0..5_000u32 {
@@ -433,7 +434,7 @@ fn a_flood_of_strangers_leaves_the_phones_that_are_here_alone_and_takes_no_memor
 
 #[test]
 fn who_says_too_much_is_told_so_now_and_then_with_a_time_to_come_back() {
-    let mut office = Office::with("[rates]\nknown = 10\n");
+    let mut office = Office::with("[rate_limits]\nverified_source = 10\n");
     let mut phone = office.settled("1001", "dialog");
     let statuses: Vec<_> =
         (0..1_000).filter_map(|_| phone.subscribe(&mut office, 600).first().map(Sent::status)).collect();

@@ -193,7 +193,7 @@ fn a_publish_that_would_make_the_document_larger_than_a_datagram_changes_nothing
 
 #[test]
 fn a_notify_that_no_datagram_holds_is_not_sent_and_the_lamp_says_why() {
-    let mut office = Office::with("[presence]\nlarge_notify = \"udp\"\n");
+    let mut office = Office::with("[presence]\noversize_notify = \"udp\"\n");
     let etag = {
         let calls = (0..9).map(|n| verbose(&format!("a{n}"), 1_000)).collect::<String>() + &talking("b", 7);
         office.publish("1001", None, &calls)[0].header("SIP-ETag").to_string()

@@ -11,7 +11,7 @@ use crate::office::{Office, Phone, Sent, dialog};
 
 /// An office that takes the word of all its phones, and a phone behind a proxy that calls itself by a name.
 fn office() -> (Office, Phone) {
-    let mut office = Office::with("[access]\ntrusted = [\"198.51.0.0/16\"]\n");
+    let mut office = Office::with("[access]\ntrusted_proxies = [\"198.51.0.0/16\"]\n");
     let phone = behind_proxy(office.phone("1001", "dialog"), "");
     (office, phone)
 }

@@ -86,13 +86,13 @@ fn a_rebooted_phone_finds_its_place_where_all_are_taken() {
 
 #[test]
 fn a_phone_has_a_limit_of_its_own() {
-    let mut office = Office::with("[limits]\nsubscriptions_per_phone = 2\n");
+    let mut office = Office::with("[limits]\nsubscriptions_per_device = 2\n");
     let mut desk = office.phone("1001", "dialog").named(DESK);
     desk.refresh(&mut office);
     desk.for_another("1002", "dialog").refresh(&mut office);
     let sent = desk.for_another("1003", "dialog").subscribe(&mut office, 600);
     assert_eq!((sent[0].status(), sent.len()), (480, 1));
-    assert!(sent[0].header("Warning").contains("limits.subscriptions_per_phone"), "{}", sent[0].text);
+    assert!(sent[0].header("Warning").contains("limits.subscriptions_per_device"), "{}", sent[0].text);
     desk.rebooted().refresh(&mut office);
     office.phone("1003", "dialog").named(KITCHEN).refresh(&mut office);
 }

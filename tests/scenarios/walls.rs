@@ -28,7 +28,7 @@ fn guesses(tags: &[String; 2]) -> Vec<String> {
 
 #[test]
 fn a_tag_whose_secret_is_wrong_tells_nothing_of_the_dialog_that_it_points_at() {
-    let (mut office, tags) = two_realms("[access]\nauthenticate = \"digest\"\ntrusted = [\"10.0.0.0/8\"]\n");
+    let (mut office, tags) = two_realms("[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n");
     for (target, expected) in [("x@nowhere.invalid", 481), ("x@acme.test", 401), ("x@umbrella.test", 401)] {
         for guess in guesses(&tags) {
             let mut phone = office.phone(target, "dialog");
@@ -43,9 +43,14 @@ fn a_tag_whose_secret_is_wrong_tells_nothing_of_the_dialog_that_it_points_at() {
         }
     }
     // A trusted source, and a server that asks nobody, answer every guess alike as well.
-    for (more, source) in [("", "203.0.113.5:5060"), ("[access]\ntrusted = [\"10.0.0.0/8\"]\n", "10.0.0.7:5060")] {
-        let more =
-            if more.is_empty() { "[access]\nauthenticate = \"off\"\ntrusted = [\"10.0.0.0/8\"]\n" } else { more };
+    for (more, source) in
+        [("", "203.0.113.5:5060"), ("[access]\ntrusted_proxies = [\"10.0.0.0/8\"]\n", "10.0.0.7:5060")]
+    {
+        let more = if more.is_empty() {
+            "[access]\nauthenticate = \"off\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n"
+        } else {
+            more
+        };
         let (mut office, tags) = two_realms(more);
         for target in ["x@nowhere.invalid", "x@acme.test"] {
             for guess in guesses(&tags) {
@@ -59,7 +64,7 @@ fn a_tag_whose_secret_is_wrong_tells_nothing_of_the_dialog_that_it_points_at() {
 
 #[test]
 fn an_identity_that_names_no_sip_user_of_one_realm_is_an_unknown_sender() {
-    let mut office = Office::with("[access]\nauthenticate = \"digest\"\ntrusted = [\"10.0.0.0/8\"]\n");
+    let mut office = Office::with("[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n");
     let mut asserted = |lines: &str| {
         let mut phone = office.phone("1001", "dialog");
         (phone.source, phone.more) = (udp("10.0.0.7:5060"), lines.into());
@@ -127,7 +132,7 @@ fn a_user_is_measured_in_the_form_that_is_kept_and_survives_a_restart() {
 fn what_is_given_out_does_not_count_what_others_do() {
     let numbers = |others: usize| {
         let (mut office, _) =
-            two_realms("[access]\nauthenticate = \"digest\"\ntrusted = [\"10.0.0.0/8\", \"203.0.113.9\"]\n");
+            two_realms("[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"10.0.0.0/8\", \"203.0.113.9\"]\n");
         let mut given = Vec::new();
         for round in 0..3 {
             for other in 0..others {

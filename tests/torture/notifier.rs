@@ -13,7 +13,7 @@ const CONFIG: &str = r#"
 [sip]
 listen = ["udp://127.0.0.1:5060"]
 [access]
-trusted = ["192.0.2.0/24"]
+trusted_proxies = ["192.0.2.0/24"]
 [[account]]
 id = "acc00000000000000000000000000001"
 name = "Acme"

@@ -58,7 +58,7 @@ export const ladder = (story, exchanges, missing) => {
   }
   return s("svg", { class: "ladder", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `The last exchanges. ${label}` },
     s("defs", null, arrow("tip", "m-ink"), arrow("tip-ok", "m-ok"), arrow("tip-fail", "m-fail")),
-    word(LEFT, 20, "middle", story.family ? `${story.family} phone` : "Phone", "who"), word(LEFT, 36, "middle", story.flow.peer, "t"),
+    word(LEFT, 20, "middle", story.vendor ? `${story.vendor} phone` : "Phone", "who"), word(LEFT, 36, "middle", story.flow.peer, "t"),
     word(RIGHT, 20, "middle", "Lamplighter", "who"), word(RIGHT, 36, "middle", story.flow.local, "t"),
     hops ? word(middle, 20, "middle", `${hops} prox${hops === 1 ? "y" : "ies"}`, "s") : null,
     s("line", { x1: LEFT, y1: 44, x2: LEFT, y2: height - 4, class: "life" }), s("line", { x1: RIGHT, y1: 44, x2: RIGHT, y2: height - 4, class: "life" }),

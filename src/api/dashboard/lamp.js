@@ -41,8 +41,8 @@ const publications = (story) => story.publications.length === 0 ? h("p", { class
   ]));
 
 const behind = (row) => row.behind === 0 ? `revision ${row.acknowledged}`
-  : [`revision ${row.acknowledged}, `, h("strong", null, `${row.behind} behind`), row.behind_since
-    ? h("div", { class: "faint" }, `${row.behind_longer ? "at least " : ""}since ${time(row.behind_since)}`) : null];
+  : [`revision ${row.acknowledged}, `, h("strong", null, `${row.behind} behind`), row.stale_since
+    ? h("div", { class: "faint" }, `${row.stale_since_is_lower_bound ? "at least " : ""}since ${time(row.stale_since)}`) : null];
 
 /** Watchers, for this page and for the search. */
 export const watchers = (rows, withExtension = false) => table("Watchers",
@@ -50,8 +50,8 @@ export const watchers = (rows, withExtension = false) => table("Watchers",
   rows.map((row) => [
     withExtension ? h("a", { href: `#/lamps/${encodeURIComponent(row.extension)}` }, row.extension) : null,
     h("a", { href: `#/subscriptions/${encodeURIComponent(row.id)}`, "data-key": row.id }, row.watcher),
-    [row.family ?? "unknown make", h("div", { class: "faint" }, `${row.transport} ${row.peer}`)],
-    [badge(row.standing), row.next_try_at ? h("div", { class: "faint" }, `next try ${time(row.next_try_at)}`) : null],
+    [row.vendor ?? "unknown make", h("div", { class: "faint" }, `${row.transport} ${row.peer}`)],
+    [badge(row.delivery_status), row.next_try_at ? h("div", { class: "faint" }, `next try ${time(row.next_try_at)}`) : null],
     behind(row), row.last ? `${row.last.reply === 408 ? "none" : row.last.reply} to CSeq ${row.last.cseq}` : "none yet", row.event, time(row.expires_at),
   ].filter((cell) => cell !== null)));
 

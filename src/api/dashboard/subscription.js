@@ -35,8 +35,8 @@ const draw = (body, story) => {
       h("a", { href: `#/lamps/${encodeURIComponent(story.extension)}` }, story.extension), "›", h("span", null, story.watcher)),
     h("div", { class: "hero" },
       h("div", null, h("h1", null, story.watcher, h("span", { class: "soft" }, ` watches ${story.extension}`)),
-        h("p", null, badge(story.standing), h("span", { class: "soft" }, `  ${story.event}`),
-          story.behind ? h("strong", null, `  ${story.behind} behind${story.behind_since ? ` since ${time(story.behind_since)}` : ""}`) : null)),
+        h("p", null, badge(story.delivery_status), h("span", { class: "soft" }, `  ${story.event}`),
+          story.behind ? h("strong", null, `  ${story.behind} behind${story.stale_since ? ` since ${time(story.stale_since)}` : ""}`) : null)),
       actions(story)),
     h("div", { class: "cols" },
       h("div", { class: "two cols" },
@@ -48,7 +48,7 @@ const draw = (body, story) => {
       h("div", { class: "third cols" },
         story.trace ? h("section", { class: "card" }, h("h2", null, "Trace"), facts([
           ["Since", time(story.trace.since_at)], [story.trace.running ? "Until" : "Ended", time(story.trace.until_at)],
-          ["Displaced", story.trace.displaced || null]]),
+          ["Evicted", story.trace.evicted || null]]),
           h("button", { type: "button", "data-key": "forget", onclick: () => confirm("Forget the trace?", "What was kept is gone for good.", "Forget it", () => api.forgetTrace(story.id), { bad: true }) }, "Forget it")) : null,
         h("section", { class: "card" }, h("h2", null, "State"), facts([
           ["Knows", `revision ${story.acknowledged} of ${story.revision}`],
@@ -60,7 +60,7 @@ const draw = (body, story) => {
           ["Expires", [`${time(story.expires_at)}, in `, h("span", { "data-until": story.expires_at }, span(story.expires_at - now())), `, of ${story.granted} s`]],
         ])),
         h("section", { class: "card" }, h("h2", null, "Phone and way"), facts([
-          ["Make", story.family ?? "unknown"], ["User-Agent", story.user_agent], ["Transport", flow.transport], ["Peer", mono(flow.peer)],
+          ["Make", story.vendor ?? "unknown"], ["User-Agent", story.user_agent], ["Transport", flow.transport], ["Peer", mono(flow.peer)],
           ["Ours", mono(flow.local)], ["Connection", flow.connection === null ? null : `number ${flow.connection}`], ["Certificate", flow.certified ? "trusted" : null],
         ])),
         h("section", { class: "card" }, h("h2", null, "Dialog"), facts([

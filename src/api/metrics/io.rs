@@ -30,7 +30,7 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
             TRANSPORTS.iter().zip(&traffic).try_for_each(|(name, of)| each(&[("transport", name)], count(of)))
         })?;
     }
-    page.counter("datagrams_unsent", "Datagrams that the system did not take", None, datagrams.unsent)?;
+    page.counter("datagram_send_errors", "Datagrams that the system did not take", None, datagrams.unsent)?;
     let taken = "Datagrams taken by one system call";
     page.histogram("received_batch_datagrams", taken, None, &Histogram::of(&datagrams.taken, 1.0))?;
     let given = "Datagrams sent by one system call";
@@ -54,7 +54,7 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
         streams.refused.iter().try_for_each(|(limit, count)| each(&[("limit", limit)], *count))
     })?;
     let not_reading = "Connections closed because their peer did not read what was sent to it";
-    page.counter("connections_not_reading", not_reading, None, streams.not_reading)?;
+    page.counter("connections_slow_reader", not_reading, None, streams.not_reading)?;
     let superseded = "NOTIFYs that did not leave because a newer one of their dialog had been made";
     page.counter("notifies_superseded", superseded, None, streams.superseded)?;
     let waiting = "Messages that wait to be written to a connection";
@@ -66,11 +66,16 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
 }
 
 pub(super) fn names(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
-    page.gauge("names", "Names of next hops that are remembered or asked for", None, vitals.numbers.names as f64)?;
+    page.gauge(
+        "dns_cache_entries",
+        "Names of next hops that are remembered or asked for",
+        None,
+        vitals.numbers.names as f64,
+    )?;
     let waiting = "Names that wait for their turn to be looked up";
-    page.gauge("name_lookups_waiting", waiting, None, vitals.names_waiting as f64)?;
-    page.gauge("name_lookups_running", "Names that are being looked up", None, vitals.names_under_way as f64)?;
-    page.counters("name_lookups", "Names that were looked up, by what came of it", None, |each| {
+    page.gauge("dns_queries_queued", waiting, None, vitals.names_waiting as f64)?;
+    page.gauge("dns_queries_in_flight", "Names that are being looked up", None, vitals.names_under_way as f64)?;
+    page.counters("dns_queries", "Names that were looked up, by what came of it", None, |each| {
         LOOKUPS.iter().zip(vitals.lookups).try_for_each(|(outcome, count)| each(&[("outcome", outcome)], count))
     })
 }
@@ -78,7 +83,7 @@ pub(super) fn names(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
 pub(super) fn events(page: &mut Page<'_>, stats: &events::Stats, refused: u64) -> fmt::Result {
     page.gauge("event_streams", "Live streams that somebody reads", None, stats.listeners as f64)?;
     let deepest = "Pieces that wait for the reader of a live stream for whom most do";
-    page.gauge("event_stream_queue_pieces", deepest, None, stats.deepest as f64)?;
+    page.gauge("event_stream_queue_max", deepest, None, stats.deepest as f64)?;
     let dropped = "Live streams ended because their reader was too slow";
     page.counter("event_streams_dropped", dropped, None, stats.dropped)?;
     let too_many = "Live streams refused because there were too many";
@@ -103,7 +108,7 @@ pub(super) fn http(page: &mut Page<'_>, http: &Http) -> fmt::Result {
     let without = "Of these, those that wait for a request or for the rest of one";
     page.gauge("http_connections_waiting", without, None, waiting as f64)?;
     let closed = "HTTP connections that waited, and were closed so that a new one got in";
-    page.counter("http_connections_gave_way", closed, None, gave_way)?;
+    page.counter("http_connections_evicted", closed, None, gave_way)?;
     let spare = "HTTP connections that came when all others were busy, on which only probes and metrics are answered";
     page.counter("http_connections_spare", spare, None, spared)?;
     page.gauge("http_bodies", "Octets of bodies that are being received", BYTES, http.body_octets as f64)?;
@@ -120,7 +125,7 @@ pub(super) fn journal(page: &mut Page<'_>, stats: &journal::Stats) -> fmt::Resul
     page.gauge("journal_up", "1 while the journal can be written", None, if stats.good { 1.0 } else { 0.0 })?;
     page.gauge("journal_queue", "Octets that wait for the disk", BYTES, stats.queued as f64)?;
     let awaited = "Outboxes whose messages wait for the disk";
-    page.gauge("journal_waiting_outboxes", awaited, None, stats.awaited as f64)?;
+    page.gauge("journal_pending_batches", awaited, None, stats.awaited as f64)?;
     let took = "From the journal's taking what is queued until the disk has it";
     page.histogram("journal_commit", took, SECONDS, &Histogram::of(&stats.took, 1e6))?;
     let batches = "Records written by one commit";
@@ -140,7 +145,7 @@ pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Resul
         each(&[("outcome", "sent")], stats.sent)?;
         each(&[("outcome", "dropped")], stats.dropped)?;
         each(&[("outcome", "failed")], stats.failed)?;
-        each(&[("outcome", "left_out")], stats.left_out)
+        each(&[("outcome", "filtered")], stats.left_out)
     })?;
     page.gauge("hep_queue_packets", "Messages that wait to be copied to the capture server", None, stats.waiting as f64)
 }
@@ -151,7 +156,7 @@ pub(super) fn webhooks(page: &mut Page<'_>, fares: &Fares) -> fmt::Result {
     let failing = "Receivers of webhooks that have not taken their latest delivery";
     page.gauge("webhook_failing", failing, None, fares.failing as f64)?;
     let waiting = "Lamps and subscriptions that receivers of webhooks have still to be told of";
-    page.gauge("webhook_waiting", waiting, None, fares.waiting as f64)?;
+    page.gauge("webhook_pending_changes", waiting, None, fares.waiting as f64)?;
     let deliveries = "Deliveries to receivers of webhooks, by what became of them";
     page.counters("webhook_deliveries", deliveries, None, |each| {
         webhooks::OUTCOMES.iter().zip(fares.outcomes).try_for_each(|(o, count)| each(&[("outcome", o)], count))

@@ -23,23 +23,23 @@ pub(super) fn write(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
 
 fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
     // Somebody who adds them up must not find nothing where there are none.
-    let nobody = [Kind { event: "dialog", transport: "udp", family: None, subscriptions: 0, behind: 0, failing: 0 }];
+    let nobody = [Kind { event: "dialog", transport: "udp", vendor: None, subscriptions: 0, behind: 0, failing: 0 }];
     let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
     for (name, help, count) in [
         ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&Kind) -> usize),
-        ("behind", "Subscriptions whose phone does not know the state of the moment", |kind| kind.behind),
-        ("failing", "Subscriptions whose latest NOTIFY failed", |kind| kind.failing),
+        ("subscriptions_stale", "Subscriptions whose phone does not know the state of the moment", |kind| kind.behind),
+        ("subscriptions_failing", "Subscriptions whose latest NOTIFY failed", |kind| kind.failing),
     ] {
         page.gauges(name, help, None, |family| {
             kinds.iter().try_for_each(|kind| {
-                let make = kind.family.unwrap_or(OTHER);
-                let labels = [("event", kind.event), ("transport", kind.transport), ("family", make)];
+                let make = kind.vendor.unwrap_or(OTHER);
+                let labels = [("event", kind.event), ("transport", kind.transport), ("vendor", make)];
                 family(&labels, count(kind) as f64)
             })
         })?;
     }
     page.gauges(
-        "behind_longer_than",
+        "subscriptions_stale_over",
         "Subscriptions that have been behind for longer than so many seconds",
         None,
         |family| {
@@ -48,13 +48,13 @@ fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
         },
     )?;
     let since = "How long the subscription has been behind that has been so for longest";
-    page.gauge("behind_longest", since, SECONDS, n.behind_longest_ms as f64 / 1_000.0)?;
+    page.gauge("stale_max", since, SECONDS, n.behind_longest_ms as f64 / 1_000.0)?;
     page.gauge("presentities", "Extensions of which something is known", None, n.presentities as f64)?;
     page.gauge("phones", "Phones that have a subscription", None, n.phones as f64)?;
     page.gauges("publications", "Publications", None, |family| {
         n.publications.iter().try_for_each(|(event, count)| family(&[("event", event)], *count as f64))
     })?;
-    page.counters("changes", "Changes of lamps, by their cause", None, |family| {
+    page.counters("state_changes", "Changes of lamps, by their cause", None, |family| {
         CAUSES.iter().zip(n.tally.changes).try_for_each(|(cause, count)| family(&[("cause", cause)], count))
     })?;
     page.counters("subscribes", "SUBSCRIBEs granted, by what they brought", None, |family| {
@@ -77,7 +77,7 @@ fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
                 // Most makes speak one transport; UDP is there in any case, so that a rate has something to begin with.
                 if *transport == "udp" || of.iter().any(|count| *count > 0) {
                     for (outcome, count) in OUTCOMES.iter().zip(of) {
-                        each(&[("transport", transport), ("family", make), ("outcome", outcome)], *count)?;
+                        each(&[("transport", transport), ("vendor", make), ("outcome", outcome)], *count)?;
                     }
                 }
             }
@@ -85,20 +85,25 @@ fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
         Ok(())
     })?;
     let copies = "NOTIFYs repeated or made anew for want of an answer";
-    page.counter("notify_copies", copies, None, n.tally.copies)?;
-    page.counters("large_notifies", "NOTIFYs above 1,300 octets for phones on UDP, by how they went", None, |each| {
-        each(&[("way", "slimmed")], n.large.slimmed)?;
-        each(&[("way", "flow")], n.large.on_flow)?;
-        each(&[("way", "connection")], n.large.on_connection)?;
-        each(&[("way", "fragmented")], n.large.fragmented)?;
-        each(&[("way", "not_sent")], n.large.not_sent)
-    })?;
-    page.histograms("notify_answered", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
+    page.counter("notify_retransmissions", copies, None, n.tally.copies)?;
+    page.counters(
+        "oversize_notifies",
+        "NOTIFYs above 1,300 octets for phones on UDP, by how they went",
+        None,
+        |each| {
+            each(&[("handling", "compact")], n.large.slimmed)?;
+            each(&[("handling", "flow")], n.large.on_flow)?;
+            each(&[("handling", "connection")], n.large.on_connection)?;
+            each(&[("handling", "fragmented")], n.large.fragmented)?;
+            each(&[("handling", "not_sent")], n.large.not_sent)
+        },
+    )?;
+    page.histograms("notify_response", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
         families(&n.tally.delays, |of| *of != Delays::default())
-            .try_for_each(|(make, delays)| each(&[("family", make)], &histogram(delays)))
+            .try_for_each(|(make, delays)| each(&[("vendor", make)], &histogram(delays)))
     })?;
     let seen = "From the change of a lamp until a phone that watches it has acknowledged that";
-    page.histogram("lamp_seen", seen, SECONDS, &histogram(&n.tally.lamp_delays))
+    page.histogram("state_propagation", seen, SECONDS, &histogram(&n.tally.lamp_delays))
 }
 
 fn histogram(delays: &Delays) -> Histogram {
@@ -110,16 +115,16 @@ fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
     page.counters("requests", "Requests, each counted once however often it came", None, |each| {
         METHODS.iter().zip(answered.requests).try_for_each(|(method, count)| each(&[("method", method)], count))
     })?;
-    page.counter("repeated_requests", "Requests that came again", None, answered.repeated)?;
+    page.counter("request_retransmissions", "Requests that came again", None, answered.repeated)?;
     let reasons = "Requests refused, by the reason phrase of the answer or the key of the limit that was reached";
-    page.counters("refused_requests", reasons, None, |each| refused(each, &answered.refused))?;
+    page.counters("requests_rejected", reasons, None, |each| refused(each, &answered.refused))?;
     let challenged = "Requests answered with a challenge: without a proof, with a wrong one, or with a stale nonce";
-    page.counter("challenged_requests", challenged, None, answered.challenged)?;
-    page.counters("refused_api_requests", "Requests to the HTTP API refused, by the reason", None, |each| {
+    page.counter("requests_challenged", challenged, None, answered.challenged)?;
+    page.counters("api_requests_rejected", "Requests to the HTTP API refused, by the reason", None, |each| {
         refused(each, &answered.refused_by_api)
     })?;
     let turned_away = "Messages not read because their source said too much, or too much waited for the journal";
-    page.counters("turned_away", turned_away, None, |each| {
+    page.counters("messages_rate_limited", turned_away, None, |each| {
         n.turned_away.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))
     })?;
     page.counter("panics", "Messages whose handling met a bug; each is worth a report", None, n.panics)

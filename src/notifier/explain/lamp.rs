@@ -46,7 +46,7 @@ impl Notifier {
         for row in story.watching.iter_mut().filter(|row| row.behind > 0) {
             let package = package::by_name(row.event).unwrap_or(PackageId(0));
             if let Some((at, longer)) = news_since(&changes, package, row.acknowledged) {
-                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
+                (row.stale_since, row.stale_since_is_lower_bound) = (Some(at.0), longer);
             }
         }
         let reasons = self.reasons(number, &changes);

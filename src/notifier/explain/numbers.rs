@@ -124,7 +124,7 @@ fn rows(package: PackageId, table: &Table) -> impl Iterator<Item = Kind> + '_ {
         kinds.map(move |(number, [subscriptions, behind, failing])| Kind {
             event,
             transport,
-            family: Family::numbered(number).name(),
+            vendor: Family::numbered(number).name(),
             subscriptions: *subscriptions,
             behind: *behind,
             failing: *failing,

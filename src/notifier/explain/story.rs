@@ -200,7 +200,7 @@ pub struct WatcherRow {
     /// Event package.
     pub event: &'static str,
     /// Make of the phone, as far as its User-Agent tells.
-    pub family: Option<&'static str>,
+    pub vendor: Option<&'static str>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<String>,
     /// How the latest SUBSCRIBE came.
@@ -210,15 +210,15 @@ pub struct WatcherRow {
     /// When it ends unless refreshed.
     pub expires_at: u64,
     /// How it fares.
-    pub standing: Standing,
+    pub delivery_status: Standing,
     /// The revision that the phone has acknowledged last.
     pub acknowledged: u64,
     /// How many revisions have come since.
     pub behind: u64,
     /// Since when there is something that it does not know; the history may not reach back far enough to tell.
-    pub behind_since: Option<u64>,
+    pub stale_since: Option<u64>,
     /// It may be longer.
-    pub behind_longer: bool,
+    pub stale_since_is_lower_bound: bool,
     /// CSeq and final answer of the last NOTIFY; 408 for none. None before the first.
     pub last: Option<LastRow>,
     /// NOTIFYs that failed in a row.
@@ -315,7 +315,7 @@ pub struct TraceStory {
     /// It goes on.
     pub running: bool,
     /// How many messages have made room for later ones.
-    pub displaced: u64,
+    pub evicted: u64,
     /// The messages, oldest first.
     pub messages: Vec<TracedMessage>,
 }
@@ -467,7 +467,7 @@ pub struct Kind {
     /// How their SUBSCRIBEs come: one of [`TRANSPORTS`](crate::notifier::tally::TRANSPORTS).
     pub transport: &'static str,
     /// Their phones' make, where it is known.
-    pub family: Option<&'static str>,
+    pub vendor: Option<&'static str>,
     /// How many there are.
     pub subscriptions: usize,
     /// Of these, how many do not know the state of the moment.

@@ -43,7 +43,7 @@ impl Notifier {
             if row.behind > 0
                 && let Some((at, longer)) = news_since(&changes, s.package, s.acknowledged.0)
             {
-                (row.behind_since, row.behind_longer) = (Some(at.0), longer);
+                (row.stale_since, row.stale_since_is_lower_bound) = (Some(at.0), longer);
             }
             exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
             let under_way = match &s.delivery {
@@ -123,16 +123,16 @@ impl Notifier {
             extension: presentity.aor.user.to_string(),
             watcher: watcher_uri(s).to_string(),
             event: package::get(s.package).name(),
-            family: s.family.name(),
+            vendor: s.family.name(),
             user_agent: s.user_agent.as_deref().map(String::from),
             transport: s.source().transport.to_string(),
             peer: s.source().peer.to_string(),
             expires_at: s.expires_at.0,
-            standing: standing(s, behind),
+            delivery_status: standing(s, behind),
             acknowledged: s.acknowledged.0,
             behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
-            behind_since: None,
-            behind_longer: false,
+            stale_since: None,
+            stale_since_is_lower_bound: false,
             last: s.last().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
             failures: s.delivery.failures(),
             next_try_at: next_try,

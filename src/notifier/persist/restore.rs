@@ -291,7 +291,7 @@ impl Notifier {
                 let until = now
                     .after(behind as u64 * RESTART_PACE)
                     .max(s.phone.take_turn(now))
-                    .max(s.may_be_told(self.settings.presence.notify_gap_ms));
+                    .max(s.may_be_told(self.settings.presence.min_notify_interval_ms));
                 s.delivery = Delivery::Paced { until, failures: 0 };
                 self.watch_delivery(now, s, until);
             }

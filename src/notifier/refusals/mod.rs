@@ -56,7 +56,7 @@ struct Requests {
 const FROM_THE_START: [Counted; 9] = [
     ("SUBSCRIBE", 503, "limits.subscriptions"),
     ("SUBSCRIBE", 480, "limits.subscriptions_per_account"),
-    ("SUBSCRIBE", 480, "limits.subscriptions_per_phone"),
+    ("SUBSCRIBE", 480, "limits.subscriptions_per_device"),
     ("SUBSCRIBE", 480, "limits.watchers_per_presentity"),
     ("SUBSCRIBE", 480, "limits.presentities_per_account"),
     ("PUBLISH", 480, "limits.presentities_per_account"),
@@ -218,10 +218,10 @@ mod tests {
         let refusals = Refusals::new(1, [7; 16]);
         let subscribe = Verb::Known(Method::Subscribe);
         refusals.count(subscribe, &Answer::ok());
-        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_phone", 1));
+        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_device", 1));
         refusals.count(Verb::Known(Method::Publish), &Answer::bad_request(format!("{} is no XML", "theirs")));
         refusals.count(Verb::Unknown("NONSENSE"), &Answer::new(StatusCode::NotImplemented, "Not Implemented"));
-        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_phone", 2));
+        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_device", 2));
         assert_eq!(refusals.count(subscribe, &Answer::new(StatusCode::Unauthorized, "Unauthorized")), None);
         let read = refusals.read();
         assert_eq!((read.requests, read.repeated, read.challenged), ([4, 1, 0, 1], 0, 1));
@@ -229,7 +229,7 @@ mod tests {
         let refused: Vec<_> = happened.map(|r| (r.method, r.status, r.reason, r.count)).collect();
         let expected = [
             ("PUBLISH", 400, "Malformed", 1),
-            ("SUBSCRIBE", 480, "limits.subscriptions_per_phone", 2),
+            ("SUBSCRIBE", 480, "limits.subscriptions_per_device", 2),
             ("other", 501, "Not Implemented", 1),
         ];
         assert_eq!(refused, expected);

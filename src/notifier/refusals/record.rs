@@ -20,7 +20,7 @@ use crate::transport::{Destination, Source};
 /// one word for each message then.
 const UNREAD_NOTED_PER_SECOND: u32 = 100;
 /// What everything is counted under that was not read because its sender exceeded its rate.
-const RATES: &str = "rates";
+const RATES: &str = "rate_limits";
 
 /// A request of the HTTP API that was refused.
 #[derive(Clone, Copy, Debug)]

@@ -114,7 +114,7 @@ fn a_repetition_that_has_become_large_leaves_over_tcp_and_is_not_repeated() {
 
 #[test]
 fn no_connection_is_tried_where_that_is_not_meant() {
-    let udp = "presence.large_notify = \"udp\"\n";
+    let udp = "presence.oversize_notify = \"udp\"\n";
     let explicit = |phone: &mut Phone| phone.more = "Record-Route: <sip:127.0.0.1:5099;transport=udp;lr>\r\n".into();
     // Behind NAT: an answer arrives where the request came from, a connection does not.
     let nat = |phone: &mut Phone| {

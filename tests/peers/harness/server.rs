@@ -143,7 +143,7 @@ fn install_certificate(folder: &Path) {
 
 fn configuration(sip: u16, also: u16, http: u16, settings: &Settings) -> String {
     let Settings { min_expires, guarded, .. } = settings;
-    let access = if *guarded { "[access]\nauthenticate = \"digest\"\ntrusted = []\n" } else { "" };
+    let access = if *guarded { "[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n" } else { "" };
     let third = settings.also.map(|scheme| format!(", \"{scheme}://127.0.0.1:{also}\"")).unwrap_or_default();
     format!(
         r#"[sip]
