@@ -65,7 +65,7 @@ impl Reasons {
         found.request.as_deref().map(String::from)
     }
 
-    /// API request that caused a NOTIFY sent at `sent`, if that is certain: its action is the latest cause before
+    /// API request that caused a NOTIFY sent at `sent`, if that is certain: its action is the latest cause up to
     /// `sent`, and came after `since`, the start of the previous exchange with the phone.
     pub(super) fn of_notify(&self, place: Place, since: Tick, sent: Tick) -> Option<String> {
         let mine = |only: Option<(u32, u64)>| only.is_none_or(|only| only == (place.slot, place.nonce));

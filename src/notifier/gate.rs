@@ -3,8 +3,8 @@
 //! A verified source has a bucket of its own. A source is an address and port for datagrams, and a connection for
 //! streams; it is verified once it has authenticated or proven its address. All unverified sources share a fixed number
 //! of buckets: by address and port, by address (the /64 prefix for IPv6), and one for all of them together. So a flood
-//! from a million forged addresses takes no memory. It displaces other unverified sources, not the phones that are
-//! registered here. Trusted sources are not limited.
+//! from a million forged addresses takes no memory. It displaces other unverified sources, not verified phones.
+//! Trusted sources are not limited.
 //!
 //! A bucket is stored as the time at which it will be empty (GCRA), in one word.
 
