@@ -171,7 +171,8 @@ struct State {
 }
 
 impl State {
-    /// Removes entries whose time is over. A sweep of a full table is costly, so there is at most one a second.
+    /// Removes entries whose time is over. This happens at most once a second, because it scans both tables; until
+    /// then, a full table stays full.
     fn sweep(&mut self, now: Tick) {
         if self.swept_at.after(1_000) <= now {
             self.swept_at = now;
