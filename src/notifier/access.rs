@@ -1,5 +1,5 @@
-//! Authorization of SUBSCRIBE and PUBLISH: who the sender is, which presentities it may watch, and for which it may
-//! publish (rule 8).
+//! Authorization of SUBSCRIBE and PUBLISH (rule 8): who the sender is, which presentities it may watch, and for which
+//! it may publish.
 //!
 //! Every SUBSCRIBE and PUBLISH is checked here before any state is looked up for it. A trusted source vouches for the
 //! senders behind it. If authentication is required, any other sender authenticates by digest, with the password of a
@@ -144,7 +144,7 @@ impl Notifier {
             if let Some(answer) = self.must_wait(now, source, home, &claim.username) {
                 return Err(answer);
             }
-            // This nonce was not issued to this address, so no sender there has asked for a challenge lately. The
+            // This nonce was not issued to this address, so no sender there has requested a challenge lately. The
             // password is not checked: `stale` would reveal whether it is right, so that it could be guessed from
             // forged addresses, too.
             if !self.nonces.is_made_for(&claim.nonce, source.peer.ip()) {

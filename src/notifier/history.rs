@@ -1,5 +1,5 @@
-//! History of the whole server: SUBSCRIBEs, NOTIFYs with their responses, and state changes with their causes (rule
-//! 10).
+//! History of the whole server (rule 10): SUBSCRIBEs, NOTIFYs with their responses, and state changes with their
+//! causes.
 //!
 //! An entry has a fixed size, and refers to a subscription by its id. Bodies are not stored, because the last one can
 //! be rebuilt. Each thread appends to a segment of its own. A full segment is moved to a bounded list that all threads

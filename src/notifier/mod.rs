@@ -265,8 +265,8 @@ impl Notifier {
     /// existing state is served from memory.
     pub fn set_keeping(&self, acceptance: Acceptance) {
         let acceptance = acceptance as u8;
-        // Written only if it changes: this is called for every message, and a write would take the cache line away from
-        // the other threads.
+        // Written only if it changes: this is called before every batch of messages, and each write would take the
+        // cache line away from the other threads.
         if self.acceptance.load(Ordering::Relaxed) != acceptance {
             let before = self.acceptance.swap(acceptance, Ordering::Relaxed);
             let failing = Acceptance::Failing as u8;

@@ -45,12 +45,13 @@ pub trait Explain: Send + Sync + 'static {
     /// most `most`.
     fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow>;
     /// Sends a fresh NOTIFY in one subscription; returns false if it does not exist. `request` is the id of the API
-    /// request, for reports.
+    /// request, for reports. Fails if the journal cannot write the change or the server is stopping.
     fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
-    /// Ends one subscription, as if it had expired; returns false if it does not exist.
+    /// Ends one subscription, as if it had expired; returns false if it does not exist. `request` and the errors are
+    /// those of [`Explain::resend`].
     fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
     /// Starts tracing one subscription: its messages are kept for this many seconds from now. Returns false if it does
-    /// not exist.
+    /// not exist. Fails if the limit of traces, of the account or of the server, is reached.
     fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal>;
     /// Trace of one subscription, also after its end; none if it was not traced or belongs to another account.
     fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory>;

@@ -199,7 +199,7 @@ pub struct WatcherRow {
     pub watcher: String,
     /// Event package.
     pub event: &'static str,
-    /// Make of the phone, if its User-Agent tells.
+    /// Make of the phone, if its User-Agent shows it.
     pub family: Option<&'static str>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<String>,
@@ -215,8 +215,8 @@ pub struct WatcherRow {
     pub acknowledged: u64,
     /// Number of later revisions.
     pub behind: u64,
-    /// Time of the first change that the phone has not acknowledged; none if the history does not reach back far
-    /// enough.
+    /// Time of the first change that the phone has not acknowledged; none if there is no such change, if the history
+    /// does not reach back far enough, or if this row is not part of a full report.
     pub behind_since: Option<u64>,
     /// True if that time is only the latest possible one, because older entries are gone from the history.
     pub behind_longer: bool,
@@ -321,16 +321,17 @@ pub struct TraceStory {
     pub messages: Vec<TracedMessage>,
 }
 
-/// A message of a trace, with its text unchanged except for credentials, which are removed.
+/// A message of a trace. Its text is unchanged except for credentials, which are replaced by `(removed)`; their scheme
+/// stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TracedMessage {
     /// Time at which it was received or handed to the network.
     pub at: u64,
     /// `received` or `sent`.
     pub direction: &'static str,
-    /// Transport; none if it was sent over a connection that the phone had opened.
+    /// Transport that it used, or was to use; none if it was sent over a connection that the phone had opened.
     pub transport: Option<String>,
-    /// Address and port of the other end; none in the same case.
+    /// Address and port of the other end; none in the same case as `transport`.
     pub peer: Option<String>,
     /// Size of the message (octets).
     pub bytes: usize,
