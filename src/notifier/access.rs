@@ -1,8 +1,9 @@
-//! Who may: whether a sender is who he says, may watch whom he wants to, and may publish for whom he does (law 8).
+//! Authorization of SUBSCRIBE and PUBLISH (rule 8): who the sender is, which presentities it may watch, and for which
+//! it may publish.
 //!
-//! Every SUBSCRIBE and PUBLISH passes here before anything is looked up for it. A trusted source answers for those
-//! behind it; anybody else proves himself by digest, where that is asked for, with the password of one of the devices
-//! in the realm that he comes from.
+//! Every SUBSCRIBE and PUBLISH is checked here before any state is looked up for it. A trusted source vouches for the
+//! senders behind it. If authentication is required, any other sender authenticates by digest, with the password of a
+//! device in the realm of its From.
 
 use std::borrow::Cow;
 
@@ -19,21 +20,26 @@ use crate::sip::wire::{Message, Name};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Listener, Source};
 
-/// How many answers to a challenge of one realm are looked at in a request: a phone gives one for each algorithm, and each
-/// costs two hashes.
+/// Maximum number of digest responses of one realm that are checked in a request. A phone sends one for each algorithm,
+/// and each costs two hashes.
 const MAX_CLAIMS: usize = 4;
 
-/// What is known of the sender of a request.
+/// Trust in the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// A trusted source vouches for him, or he has proven himself from where he is: he can be sent to there.
+    /// A trusted source vouches for the sender, or the sender has authenticated from its current address: messages may
+    /// be sent to that address.
     Known,
-    /// Nobody asked.
+    /// Authentication is off: the sender was not checked.
     Unknown,
 }
 
 impl Notifier {
-    /// Finds out who has sent a SUBSCRIBE or PUBLISH, and whether he may. `uri` is the Request-URI.
+    /// Authenticates the sender of a SUBSCRIBE or PUBLISH, and checks that the request is allowed. `uri` is the
+    /// Request-URI.
+    ///
+    /// The error is the response to send: a challenge (401), a refusal (403), 480 after too many wrong passwords, or
+    /// the response for an unknown account or dialog.
     pub(super) fn admit_sender(
         &self,
         now: Tick,
@@ -45,7 +51,8 @@ impl Notifier {
         let access = &self.settings.access;
         let target = self.target_of(request, uri)?;
         if self.settings.routing.trusts(&source) {
-            // Without a word of his, a trusted source speaks for itself: a PBX, or a proxy that has checked.
+            // A trusted source that asserts no identity speaks for itself: it is a PBX, or a proxy that has checked the
+            // sender.
             return match self.asserted(request).is_none_or(|account| account == Some(target)) {
                 true => Ok(Sender::Known),
                 false => Err(not_your_realm()),
@@ -72,8 +79,9 @@ impl Notifier {
         Ok(Sender::Known)
     }
 
-    /// The account that a request is about: in a dialog, whose dialog it is. A tag of no dialog of ours, whatever it looks
-    /// like, tells nothing: the request is about the realm of its Request-URI, or about no dialog.
+    /// Account that a request is about: in a dialog, the account of the dialog's presentity. A To tag that belongs to
+    /// no dialog of ours proves nothing, whatever it looks like: the account is then that of the Request-URI, and if
+    /// there is none, the response is 481.
     fn target_of(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
         let dialog = request.to.tag().filter(|_| request.cseq.method == "SUBSCRIBE");
         let Some(tag) = dialog else { return self.account_of(uri) };
@@ -86,7 +94,7 @@ impl Notifier {
         account.map_or_else(|| self.account_of(uri).map_err(|_| Answer::no_subscription()), Ok)
     }
 
-    /// The account whose realm the host of a URI is.
+    /// Account whose realm is the host of a URI.
     pub(super) fn realm_of(&self, uri: &Uri<'_>) -> Option<AccountNo> {
         match uri.host {
             Host::Name(name) => self.settings.directory.account_by_realm(name.trim_end_matches('.')),
@@ -94,9 +102,9 @@ impl Notifier {
         }
     }
 
-    /// The account of the sender that a trusted source names (RFC 3325); none where it names none. The inner none is for
-    /// an unknown sender: the header is there, and is not wholly made of `tel` URIs and of SIP URIs with a user of one
-    /// account of ours, at least one of these.
+    /// Account of the identity that a trusted source asserts (RFC 3325); none if the header is absent. The inner none
+    /// is an unknown sender: the header is present, but does not consist of `tel` URIs and of SIP URIs with a user of
+    /// one account of ours. At least one SIP URI is required.
     fn asserted(&self, request: &Message<'_>) -> Option<Option<AccountNo>> {
         let name = &self.settings.access.identity_header;
         let lines = request.head.headers.iter().filter(|header| header.written.eq_ignore_ascii_case(name));
@@ -120,8 +128,8 @@ impl Notifier {
         Some(account)
     }
 
-    /// The device whose password the sender knows, or the challenge to him. What a challenge says does not depend on
-    /// whether there is such a device.
+    /// Authenticates the sender by digest (RFC 3261 section 22), and returns the device whose password it knows. The
+    /// error is the response to send: usually the challenge (401), which is the same whether or not the device exists.
     fn prove(&self, now: Tick, request: &Message<'_>, home: AccountNo, source: Source) -> Result<&Principal, Answer> {
         let directory = &self.settings.directory;
         let realm = directory.realm(home);
@@ -136,18 +144,19 @@ impl Notifier {
             if let Some(answer) = self.must_wait(now, source, home, &claim.username) {
                 return Err(answer);
             }
-            // A nonce that we did not make for this address proves that nobody there has asked us lately. Whether the password is
-            // right is not even looked at: it would be told by `stale`, and could be guessed, from a forged address as well.
+            // This nonce was not issued to this address, so no sender there has requested a challenge lately. The
+            // password is not checked: `stale` would reveal whether it is right, so that it could be guessed from
+            // forged addresses, too.
             if !self.nonces.is_made_for(&claim.nonce, source.peer.ip()) {
                 stale = true;
                 continue;
             }
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
-            // Nobody's password takes as long to be wrong as somebody's.
+            // Unknown users are verified against a dummy password, so that the time does not reveal which users exist.
             let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
             let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else {
-                // A phone may answer both challenges, which is one try.
+                // A phone may respond to the challenges of two algorithms at once, which is one try.
                 let same_try = |(algorithm, user): &(_, _)| *algorithm != claim.algorithm && *user == claim.username;
                 if !wrong.as_ref().is_some_and(same_try) {
                     self.wrong_password(now, request, source, home, &claim.username);
@@ -159,7 +168,8 @@ impl Notifier {
                 self.gate.know(now, &source);
                 return Ok(principal);
             }
-            // He knows the password, only the nonce is no good: his phone answers another without asking him.
+            // The password is right, only the nonce is not accepted any more: `stale` has the phone retry with a new
+            // one without asking its user.
             stale = true;
         }
         let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
@@ -174,8 +184,8 @@ impl Notifier {
 }
 
 impl Notifier {
-    /// Whether a proof was made for a request to us. A proxy may have changed the Request-URI since, so another URI will
-    /// do as long as it is one of ours (RFC 3261 section 22.4).
+    /// Returns true if a digest was made for a request to this server. A proxy may have changed the Request-URI since,
+    /// so any URI of ours is accepted (RFC 3261 section 22.4).
     fn asks_for_us(&self, proven: &str, request: &Message<'_>) -> bool {
         if request.request().is_some_and(|(_, uri)| uri.text == proven) {
             return true;
@@ -189,9 +199,10 @@ impl Notifier {
     }
 }
 
-/// Whether a phone gives up when it is offered anything but MD5, even where that is offered, too.
+/// Returns true if a phone gives up when any algorithm other than MD5 is offered, even if MD5 is offered, too.
 fn knows_md5_only(user_agent: &str) -> bool {
-    // Seen of 1.0 and 2.x: libre reads every challenge and refuses all of them over one that it does not know.
+    // Seen with baresip 1.0 and 2.x: its library libre reads every challenge, and rejects all of them if it does not
+    // know the algorithm of one.
     user_agent.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("baresip"))
 }
 

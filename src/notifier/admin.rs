@@ -1,4 +1,5 @@
-//! Listing, reset and set: what the API asks for (the trait [`super::control::Control`] without clock and sockets).
+//! Commands and queries of the HTTP API: listing, reset and set. This is the part of the trait
+//! [`super::control::Control`] that needs no clock and no sockets.
 
 use super::control::{LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
 use super::history::Cause;
@@ -13,7 +14,7 @@ use crate::presence::{Aor, Tick};
 use crate::sip::headers::NameAddr;
 
 impl Notifier {
-    /// Every subscription of an account: for what is known to be small.
+    /// All subscriptions of an account. Not bounded: only for accounts that are known to be small.
     pub fn list_subscriptions(&self, account: AccountNo, package: Option<PackageId>) -> Vec<SubscriptionRecord> {
         let mut all = Vec::new();
         for presentity in self.table.of_account(account) {
@@ -38,7 +39,7 @@ impl Notifier {
         }
     }
 
-    /// Every publication of an account: for what is known to be small.
+    /// All publications of an account. Not bounded: only for accounts that are known to be small.
     pub fn list_publications(&self, account: AccountNo, package: Option<PackageId>) -> Vec<PublicationRecord> {
         let mut all = Vec::new();
         for presentity in self.table.of_account(account) {
@@ -66,7 +67,7 @@ impl Notifier {
         }
     }
 
-    /// Removes all calls and the manual state of a presentity; each of its watchers is sent one fresh NOTIFY.
+    /// Removes all calls and the manual state of a presentity. Each of its watchers is sent one fresh NOTIFY.
     pub fn reset(&self, now: Tick, account: AccountNo, user: &str, out: &mut Outbox) {
         let Some(aor) = Aor::of(account, user) else { return };
         self.contained(now, out, |out| {
@@ -83,7 +84,9 @@ impl Notifier {
         });
     }
 
-    /// Sets the manual state of a presentity, which holds until it is set anew or reset; `Terminated` removes it.
+    /// Sets the manual state of a presentity, which holds until it is set again or reset. `Terminated` removes it.
+    ///
+    /// Fails if the presentity is new and its account has reached `limits.presentities_per_account`.
     pub fn set(
         &self,
         now: Tick,
@@ -112,14 +115,15 @@ impl Notifier {
     }
 }
 
-/// `user@realm` of a watcher as he wrote it, without scheme and parameters.
+/// `user@realm` of a watcher as its SUBSCRIBE wrote it, without scheme and parameters.
 pub(super) fn watcher_uri(s: &Subscription) -> &str {
     let from = NameAddr::read(s.dialog.remote()).map_or("", |remote| remote.uri);
     let from = from.split_once(':').map_or(from, |(_, rest)| rest);
     from.split(';').next().unwrap_or(from)
 }
 
-/// The body is not kept but put together again from what it was made of.
+/// The last NOTIFY that was answered. Its body is not stored, but rebuilt from the shared part of the document and the
+/// version.
 pub(super) fn last_notify(own: &str, s: &Subscription, last: Answered<'_>) -> LastNotify {
     let whole = |tail: &str| package::get(s.package).body(last.version, s.entity(own), tail);
     let body = last.tail.map(whole).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Answers to requests, before they are bytes.
+//! Responses to requests, before they are encoded.
 
 use std::borrow::Cow;
 
@@ -6,20 +6,20 @@ use crate::presence::subscription::Place;
 use crate::sip::StatusCode;
 use crate::sip::wire::{HeaderLines, Value};
 
-/// The tag that an answer puts into a To without one (RFC 3261 section 8.2.6.2).
+/// Tag that a response adds to a To without one (RFC 3261 section 8.2.6.2).
 #[derive(Clone, Debug)]
 pub(super) enum ToTag {
-    /// There is no dialog: it only has to be the same for repetitions of the request.
+    /// There is no dialog. The tag only has to be the same for retransmissions of the request.
     Stateless,
-    /// That of a dialog which this answer makes.
+    /// Tag of the dialog that this response creates.
     Dialog(Place),
-    /// That of another answer.
+    /// Copy of the tag of another response.
     Same(String),
-    /// None: it is the final answer's to give.
+    /// No tag: a provisional response leaves it to the final one.
     None,
 }
 
-/// The limits that may be reached, by their keys.
+/// Configuration keys of the limits that a request may reach.
 const LIMITS: [&str; 7] = [
     "limits.subscriptions",
     "limits.subscriptions_per_account",
@@ -30,42 +30,42 @@ const LIMITS: [&str; 7] = [
     "rate_limits",
 ];
 
-/// An answer: status, reason phrase, and the headers that make it more than that.
+/// A response: status, reason phrase, and the headers that are special to it.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) reason: Cow<'static, str>,
     pub(super) headers: HeaderLines,
     pub(super) to_tag: ToTag,
-    /// Goes back with the answer to a request that makes a dialog (RFC 3261 section 12.1.1).
+    /// Copies the Record-Route of a request that creates a dialog (RFC 3261 section 12.1.1).
     pub(super) record_route: bool,
-    /// The limit that is reached: its place in [`LIMITS`]. Answers travel as errors, and have to be small.
+    /// The limit that was reached, as an index into [`LIMITS`]. Responses are returned as errors, and have to be small.
     pub(super) limit: Option<u8>,
-    /// What it grants, if it is all that this answer says.
+    /// The grant, if the response contains nothing else.
     pub(super) granted: Option<Granted>,
 }
 
-/// What the answer to a SUBSCRIBE says.
+/// Contents of the response to a SUBSCRIBE.
 #[derive(Clone, Debug)]
 pub(super) struct Granted {
     pub(super) grant: Grant,
-    /// The user part of our Contact.
+    /// User part of our Contact.
     pub(super) user: String,
-    /// Our Contact is a sips URI.
+    /// True if our Contact is a `sips` URI.
     pub(super) sips: bool,
 }
 
-/// What a SUBSCRIBE was granted: with the request, all that its answer is made of.
+/// Outcome of a SUBSCRIBE. Together with the request it is enough to rebuild the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// A subscription that was not there before, for so many seconds.
+    /// A new subscription, and its lifetime in seconds.
     New { place: Place, seconds: u32 },
-    /// More seconds in the same dialog, or the end; `told`: a NOTIFY follows.
+    /// A refresh in the same dialog, or its end (0 seconds). `told` is true if a NOTIFY follows.
     Again { seconds: u32, told: bool },
 }
 
 impl Grant {
-    /// For how many seconds; 0 is the end.
+    /// Granted lifetime in seconds; 0 ends the subscription.
     pub(super) fn seconds(self) -> u32 {
         match self {
             Grant::New { seconds, .. } | Grant::Again { seconds, .. } => seconds,
@@ -73,8 +73,8 @@ impl Grant {
     }
 }
 
-/// An answer as it is remembered for repetitions of its request. Nearly all are grants, and there may be some hundred
-/// thousand of them: those are written anew should anybody ask, rather than kept.
+/// A response cached for retransmissions of its request. There may be some hundred thousand, and nearly all are grants:
+/// those are stored in short form and encoded again when a retransmission arrives.
 #[derive(Clone, Debug)]
 pub(super) enum Remembered {
     Grant(Grant),
@@ -82,7 +82,7 @@ pub(super) enum Remembered {
 }
 
 impl Remembered {
-    /// What is to be remembered of an answer that was written as `bytes`.
+    /// Cache entry of a response that was encoded as `bytes`.
     pub(super) fn of(answer: &Answer, bytes: &[u8]) -> Remembered {
         match &answer.granted {
             Some(granted) => Remembered::Grant(granted.grant),
@@ -92,7 +92,7 @@ impl Remembered {
 }
 
 impl Answer {
-    /// An answer whose reason phrase says to a person what was wrong.
+    /// Response with a reason phrase that tells a person what is wrong.
     pub(super) fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Answer {
         Answer {
             status,
@@ -105,28 +105,28 @@ impl Answer {
         }
     }
 
-    /// 200.
+    /// Response 200 (OK).
     pub(super) fn ok() -> Answer {
         Answer::new(StatusCode::OK, "OK")
     }
 
-    /// 400 and what is wrong.
+    /// Response 400 (Bad Request) that says what is wrong.
     pub(super) fn bad_request(reason: impl Into<Cow<'static, str>>) -> Answer {
         Answer::new(StatusCode::BadRequest, reason)
     }
 
-    /// 481: there is no such subscription here (RFC 6665 section 4.2.1).
+    /// Response 481: there is no such subscription (RFC 6665 section 4.2.1).
     pub(super) fn no_subscription() -> Answer {
         Answer::new(StatusCode::CallTransactionDoesNotExist, "Subscription Does Not Exist")
     }
 
-    /// The limit of one account or address: 480, so that a proxy in between does not take the whole server for
-    /// overloaded (law 7).
+    /// Response 480: a limit of one account or address is reached. It is not 503, so that a proxy on the path does not
+    /// take the whole server for overloaded (rule 7). `retry_after` is in seconds.
     pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Answer {
         Answer::new(StatusCode::TemporarilyUnavailable, "Limit Reached").at_limit(key, retry_after)
     }
 
-    /// The limit of the whole server: 503.
+    /// Response 503: a limit of the whole server is reached. `retry_after` is in seconds.
     pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Answer {
         Answer::new(StatusCode::ServiceUnavailable, "Server Full").at_limit(key, retry_after)
     }
@@ -138,12 +138,12 @@ impl Answer {
         Answer { limit, ..self.with("Retry-After", retry_after).with("Warning", warning) }
     }
 
-    /// The key of the limit that is reached.
+    /// Configuration key of the limit that was reached.
     pub(super) fn limit_key(&self) -> Option<&'static str> {
         LIMITS.get(usize::from(self.limit?)).copied()
     }
 
-    /// Adds a header.
+    /// Adds a header field.
     pub(super) fn with(mut self, name: &'static str, value: impl Value) -> Answer {
         self.headers.add(name, value);
         self
@@ -154,7 +154,7 @@ impl Answer {
 mod tests {
     use super::*;
 
-    /// There is one for every request of the last half minute.
+    /// There is one entry for every request of the last half minute.
     #[test]
     fn a_remembered_answer_is_small() {
         assert!(size_of::<Remembered>() <= 24, "{}", size_of::<Remembered>());

@@ -1,4 +1,4 @@
-//! What the HTTP API and the tools may ask of the notifier, in the words of the domain.
+//! Interface between the notifier and the HTTP API: commands and queries in terms of the domain, without SIP.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::package::PackageId;
 use crate::presence::facts::CallState;
 use crate::transport;
 
-/// One subscription as the listing shows it.
+/// A subscription, as the API lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionRecord {
     /// User part of the presentity, lower case.
@@ -24,150 +24,155 @@ pub struct SubscriptionRecord {
     pub package: PackageId,
     /// Call-ID of the dialog.
     pub call_id: String,
-    /// `user@realm` of the watcher as he wrote it, without scheme.
+    /// `user@realm` of the watcher as its SUBSCRIBE wrote it, without scheme.
     pub from: String,
-    /// Granted by the latest SUBSCRIBE, seconds.
+    /// Lifetime that the latest SUBSCRIBE was granted (seconds).
     pub expires: u32,
-    /// When the latest SUBSCRIBE came, Unix seconds.
+    /// Time of the latest SUBSCRIBE (Unix seconds).
     pub subscribed_at: u64,
-    /// The last NOTIFY that was answered; none before the first answer.
+    /// The last NOTIFY with a final response or a timeout; none before the first.
     pub last: Option<LastNotify>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<String>,
-    /// First Route that our NOTIFYs take, if any.
+    /// First Route of the NOTIFYs, if any.
     pub proxy_route: Option<String>,
 }
 
-/// The last answered NOTIFY of a subscription.
+/// The last NOTIFY of a subscription that was answered or timed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastNotify {
-    /// Its CSeq.
+    /// CSeq number.
     pub cseq: u32,
-    /// Status of the final reply; 408 where none came in time.
+    /// Status of the final response; 408 if none came in time.
     pub reply: u16,
-    /// Its body.
+    /// Body of the NOTIFY.
     pub body: String,
 }
 
-/// One publication as the listing shows it (`include_presentity`).
+/// A publication, as the API lists it (`include_presentity`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicationRecord {
     /// User part of the presentity, lower case.
     pub user: String,
     /// Event package.
     pub package: PackageId,
-    /// Its entity-tag.
+    /// Entity-tag (RFC 3903).
     pub etag: String,
-    /// The presentity's present document of that package, as a watcher would get it with version 0.
+    /// Current document of the presentity in that package, as a watcher would receive it with version 0.
     pub body: String,
 }
 
-/// A part of a long list, which is told in parts so that nobody has to hold all of it.
+/// One page of a long list. Lists are read in pages, so that no caller has to hold a whole one in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part<T> {
-    /// Ordered by user, event package and key (the Call-ID of a subscription, the entity-tag of a publication); of those that
-    /// are alike in all three, the youngest alone.
+    /// The records, ordered by user, event package and key: the Call-ID of a subscription, the entity-tag of a
+    /// publication. Of records that are equal in all three, only the newest is listed.
     pub records: Vec<T>,
-    /// Where the next part begins; none after the last.
+    /// Start of the next page; none after the last page.
     pub next: Option<Position>,
 }
 
-/// Where a part of a long list begins.
+/// Start of a page in a long list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// At the first user that is not before this one ...
+    /// Lower bound: no user that sorts before this one is listed.
     pub user: String,
-    /// ... and if it is this one, behind the record of this event package and key.
+    /// For this user, only records after this event package and key are listed.
     pub behind: Option<(PackageId, String)>,
 }
 
-/// Why a change by the API was refused.
+/// Error of a command of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A configured limit is reached; nothing was changed.
+    /// A configured limit is reached. Nothing was changed.
     #[error("the limit of {limit} ({key}) is reached")]
     LimitReached {
-        /// The limit's key in the configuration.
+        /// Configuration key of the limit.
         key: &'static str,
-        /// Its value.
+        /// Value of the limit.
         limit: usize,
     },
-    /// The journal could not keep the change: the disk is full or broken.
+    /// The journal could not write the change: the disk is full or broken.
     #[error("the change could not be written to disk, so it may not survive a restart; nothing was acknowledged")]
     NotKept,
-    /// The server is about to end.
+    /// The server is shutting down.
     #[error("the server is stopping; start it again to take new work")]
     Stopping,
 }
 
-/// What a server that drains still has.
+/// Remaining work of a server that drains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Left {
-    /// Whether new subscriptions are sent away.
+    /// True while new subscriptions are refused.
     pub draining: bool,
-    /// NOTIFYs whose answer is still awaited, from phones that are known to answer.
+    /// NOTIFYs that wait for a response from phones that are known to respond.
     pub unanswered: usize,
-    /// Subscriptions, which go on being refreshed and notified.
+    /// Number of subscriptions. They are still refreshed and notified.
     pub subscriptions: usize,
-    /// When the last of them ends unless refreshed, Unix milliseconds; none if there is none.
+    /// Time at which the last subscription expires unless refreshed (Unix milliseconds); none if there is no
+    /// subscription.
     pub last_expires_at: Option<u64>,
-    /// Publications.
+    /// Number of publications.
     pub publications: usize,
 }
 
-/// What becomes of looking a name up: its addresses are known, there are none, no answer came in time, nobody can be asked.
+/// Outcomes of a DNS lookup: the name has addresses, it has none, the DNS did not respond in time, there is no DNS
+/// server.
 pub const LOOKUPS: [&str; 4] = ["found", "unknown", "timeout", "no_server"];
 
-/// How the whole server fares, room by room.
+/// Statistics of the whole server, by module.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals {
-    /// When the server started (Unix milliseconds).
+    /// Start time of the server (Unix milliseconds).
     pub up_since_ms: u64,
-    /// The notifier.
+    /// Statistics of the notifier.
     pub numbers: Numbers,
-    /// Sockets and connections.
+    /// Statistics of sockets and connections.
     pub transport: transport::Stats,
-    /// The journal, where there is one.
+    /// Statistics of the journal; none without a journal.
     pub journal: Option<journal::Stats>,
-    /// Names that wait for their turn to be looked up.
+    /// Number of DNS lookups that are queued.
     pub names_waiting: usize,
-    /// Names that are being looked up.
+    /// Number of DNS lookups in progress.
     pub names_under_way: usize,
-    /// Names that were looked up, by [`LOOKUPS`].
+    /// Number of finished DNS lookups, by [`LOOKUPS`].
     pub lookups: [u64; LOOKUPS.len()],
-    /// Copies for the capture server, if there is one.
+    /// Statistics of the HEP capture; none without a capture server.
     pub capture: Option<capture::Stats>,
 }
 
-/// The notifier as the API sees it. Every call is quick and may be made from any thread.
+/// Commands and queries that the API may send to the notifier. Every call is quick, and may be made from any thread.
 pub trait Control: Explain {
-    /// Some subscriptions of an account, of one package or of all; how many is bounded in number and octets.
+    /// One page of the subscriptions of an account, of one package or of all. A page is bounded in records and in
+    /// octets.
     fn subscriptions(
         &self,
         account: AccountNo,
         package: Option<PackageId>,
         from: &Position,
     ) -> Part<SubscriptionRecord>;
-    /// Some publications of an account, of one package or of all; how many is bounded in number and octets.
+    /// One page of the publications of an account, of one package or of all. A page is bounded in records and in
+    /// octets.
     fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord>;
-    /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request` names
-    /// who asked for it, in stories.
+    /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request`
+    /// is the id of the API request, for the reports of [`Explain`].
     fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal>;
-    /// Sets the manual state of each presentity; `Terminated` removes it.
+    /// Sets the manual state of each presentity; `Terminated` removes it. `request` is the id of the API request.
     fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal>;
-    /// Begins to send new subscriptions away and to be not ready, as SIGTERM does but without ending; or takes that back.
+    /// Begins or ends draining. A draining server refuses new subscriptions and is not ready. SIGTERM does the same,
+    /// and then ends the process.
     fn drain(&self, begin: bool) -> Result<(), Refusal>;
-    /// Whether the journal can keep changes; while it cannot, the server is not ready.
+    /// Returns true if the journal can write changes. While it cannot, the server is not ready.
     fn can_keep(&self) -> bool {
         true
     }
-    /// What there still is.
+    /// Remaining subscriptions, publications and NOTIFYs in flight.
     fn left(&self) -> Left;
-    /// A request of the API was refused: it goes into the book of refusals.
+    /// Records a refused API request in the book of refusals.
     fn note_refusal(&self, refusal: &ApiRefusal<'_>);
-    /// A token from this address was wrong: how long the answer is to be held back.
+    /// Records a wrong token from this address, and returns the delay of the response.
     fn wrong_token(&self, from: IpAddr) -> Duration;
-    /// Those that were refused lately in an account, or in none, the latest first: no more than `most`, none whose number is above
-    /// `from`.
+    /// The requests that were refused lately, the latest first: in one account, or (with `None`) those that belong to
+    /// no account. Returns at most `most`, none with a number above `from`.
     fn refusals(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow>;
 }

@@ -1,7 +1,8 @@
-//! Which request of the API did what: so that a NOTIFY can be followed back to it.
+//! Audit log of API requests: which request caused which change or NOTIFY.
 //!
-//! The history has no room for names. What was done by hand is rare beside all else, so the latest of it stands in a list of
-//! its own, and is found by its moment when a story is told.
+//! The entries of the history have a fixed size, and no room for the id of a request. Manual changes are rare compared
+//! with all others, so the latest are kept in a list of their own. When a report is made, they are matched with the
+//! history by their time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,22 +15,22 @@ use crate::directory::AccountNo;
 use crate::presence::subscription::Place;
 use crate::presence::{Aor, Tick};
 
-/// The most deeds that are remembered, of all accounts together.
+/// Maximum number of audit entries, of all accounts together.
 const MOST: usize = 4_096;
-/// The most of a request's id that is kept (octets); the API takes over no longer one.
+/// Maximum length of a stored request id (octets). The API accepts no longer one.
 const MAX_ID: usize = 128;
 
-/// Something that a request has done.
+/// An action of an API request.
 #[derive(Clone, Debug)]
 struct Deed {
     at: Tick,
     presentity: u32,
-    /// Slot and nonce of the subscription; none for all of the presentity.
+    /// Slot and nonce of the subscription; none if the action concerned the whole presentity.
     only: Option<(u32, u64)>,
     request: Arc<str>,
 }
 
-/// The latest deeds, oldest first.
+/// Latest actions, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Deeds(Mutex<VecDeque<Deed>>);
 
@@ -47,25 +48,25 @@ impl Deeds {
     }
 }
 
-/// What has set off NOTIFYs of a presentity's watchers, in order.
+/// Causes of the NOTIFYs to a presentity's watchers, oldest first.
 pub(super) struct Reasons(Vec<Reason>);
 
 struct Reason {
     at: Tick,
     only: Option<(u32, u64)>,
-    /// None if no request was behind it.
+    /// Id of the API request; none if the cause was no API request.
     request: Option<Arc<str>>,
 }
 
 impl Reasons {
-    /// The request that changed a lamp at this moment.
+    /// API request that changed a lamp at this time.
     pub(super) fn of_change(&self, at: Tick) -> Option<String> {
         let found = self.0.iter().find(|reason| reason.at == at && reason.only.is_none())?;
         found.request.as_deref().map(String::from)
     }
 
-    /// The request that is behind a NOTIFY that left at `sent`, where that is certain: it was the last to set one off since
-    /// `since`, when the phone was last spoken to or asked.
+    /// API request that caused a NOTIFY sent at `sent`, if that is certain: its action is the latest cause up to
+    /// `sent`, and came after `since`, the start of the previous exchange with the phone.
     pub(super) fn of_notify(&self, place: Place, since: Tick, sent: Tick) -> Option<String> {
         let mine = |only: Option<(u32, u64)>| only.is_none_or(|only| only == (place.slot, place.nonce));
         let last = self.0.iter().rev().find(|reason| reason.at <= sent && mine(reason.only))?;
@@ -74,7 +75,7 @@ impl Reasons {
 }
 
 impl Notifier {
-    /// The latest resets and sets of an extension were the work of this request.
+    /// Attributes the reset or set of an extension at `now` to an API request.
     pub fn attribute_change(&self, now: Tick, account: AccountNo, extension: &str, request: &str) {
         let number =
             Aor::of(account, extension).and_then(|aor| self.table.with(&aor, |presentity, _| presentity.number));
@@ -83,7 +84,7 @@ impl Notifier {
         }
     }
 
-    /// What was done to a subscription was the work of this request.
+    /// Attributes the action on a subscription at `now` to an API request.
     pub fn attribute_notify(&self, now: Tick, id: &str, request: &str) {
         if let Some(Place { presentity, slot, nonce }) = Place::read(id) {
             self.attribute(now, presentity, Some((slot, nonce)), request);
@@ -96,7 +97,7 @@ impl Notifier {
         }
     }
 
-    /// What has set off NOTIFYs, as far as the history and the deeds reach.
+    /// Causes of NOTIFYs, as far back as the history and the audit log reach.
     pub(super) fn reasons(&self, presentity: u32, changes: &[Entry]) -> Reasons {
         let deeds = self.deeds.of(presentity);
         let by_hand = |entry: &Entry| matches!(entry.note, Note::Changed { cause: Cause::Set | Cause::Reset, .. });

@@ -1,4 +1,4 @@
-//! Draining: a server that is about to go takes nothing new on, and says what it still has.
+//! Draining: before it stops, a server takes no new subscriptions, and reports its remaining work.
 
 use std::sync::atomic::Ordering;
 
@@ -7,24 +7,24 @@ use super::control::Left;
 use crate::presence::subscription::{Delivery, Subscription};
 
 impl Notifier {
-    /// From now on new subscriptions are sent away, to come back when the next server is up. Refreshes, publications and
-    /// answers are taken until the end.
+    /// Begins draining. New subscriptions are refused, with a Retry-After that lets the next server start first.
+    /// Refreshes, publications and responses are still processed.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// New subscriptions are taken again.
+    /// Ends draining: new subscriptions are accepted again.
     pub fn reopen(&self) {
         self.draining.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a phone that is known to answer still owes us the answer to a NOTIFY. Looks at everything: for the end of
-    /// the server only.
+    /// Returns true if a NOTIFY waits for a response from a phone that is known to respond. Scans all subscriptions:
+    /// only for the shutdown of the server.
     pub fn awaits_answers(&self) -> bool {
         self.table.all().iter().any(|presentity| presentity.lock().watchers.iter().any(is_awaited))
     }
 
-    /// What there still is. Looks at everything, a presentity at a time.
+    /// Counts the remaining work. Scans all presentities, and locks one at a time.
     pub fn left(&self) -> Left {
         let mut left = Left::default();
         for presentity in self.table.all() {
@@ -42,7 +42,7 @@ impl Notifier {
     }
 }
 
-/// Whether the phone is known to answer, and owes us an answer.
+/// Returns true if a NOTIFY is in flight or waits for DNS, and the previous one did not fail.
 fn is_awaited(s: &Subscription) -> bool {
     matches!(s.delivery, Delivery::InFlight(_) | Delivery::Asked { .. }) && s.delivery.failures() == 0
 }

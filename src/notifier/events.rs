@@ -1,9 +1,9 @@
-//! What has changed since somebody last asked: the source of the live stream.
+//! Change feed: the lamps and subscriptions that have changed since the last read. It is the source of the live event
+//! stream.
 //!
-//! While nobody listens, a change costs one look at a flag. While somebody does, it costs a short entry in a list that is
-//! emptied many times a second; what a lamp then shows is looked up by whoever empties it. So a burst of changes is one
-//! entry's worth of work, as everywhere here (law 1), and the lists are bounded: beyond that it is only known that
-//! something was lost.
+//! While no client listens, a change costs one read of a flag. Otherwise it costs a short entry in a list that is
+//! emptied many times a second; the new state is read when the list is emptied. So a burst of changes costs the work of
+//! one (rule 1). The lists are bounded: when one is full, the feed only reports that changes were lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,21 +15,21 @@ use crate::presence::presentity::Presentity;
 use crate::presence::subscription::Place;
 
 const SHARDS: usize = 16;
-/// The most entries of a shard, repeated ones included.
+/// Maximum number of entries in a shard, including duplicates.
 const MOST: usize = 8_192;
 
-/// Something that has changed.
+/// A lamp or subscription that has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Changed {
-    /// Whose it is.
+    /// Account of the presentity.
     pub account: AccountNo,
-    /// The presentity, `sip:user@realm`.
+    /// URI of the presentity, `sip:user@realm`.
     pub uri: Arc<str>,
-    /// The subscription; none for the lamp itself.
+    /// The subscription; none if the lamp has changed.
     pub subscription: Option<Place>,
 }
 
-/// Collects changes while somebody listens.
+/// Collects changes while there is a listener.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     listening: AtomicBool,
@@ -38,14 +38,14 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// The lamp of a presentity may show something else.
+    /// Records that the lamp of a presentity may have changed.
     pub(super) fn lamp(&self, presentity: &Presentity) {
         if self.listening.load(Ordering::Relaxed) {
             self.push(presentity, None);
         }
     }
 
-    /// A subscription has begun, ended, or fares otherwise than before.
+    /// Records that a subscription has begun or ended, or that its delivery status has changed.
     pub(super) fn subscription(&self, presentity: &Presentity, place: Place) {
         if self.listening.load(Ordering::Relaxed) {
             self.push(presentity, Some(place));
@@ -55,7 +55,7 @@ impl Feed {
     #[cold]
     fn push(&self, presentity: &Presentity, subscription: Option<Place>) {
         let mut shard = self.shards[presentity.number as usize % SHARDS].lock();
-        // The same again says nothing more; of a burst mostly the last entry is the same.
+        // Skip a duplicate. In a burst, the last entry is mostly the same.
         if shard.last().is_some_and(|last| last.subscription == subscription && last.uri == presentity.uri) {
             return;
         }
@@ -66,7 +66,7 @@ impl Feed {
         shard.push(Changed { account, uri: Arc::clone(&presentity.uri), subscription });
     }
 
-    /// Begins or ends collecting.
+    /// Starts or stops collecting.
     pub(super) fn listen(&self, on: bool) {
         self.listening.store(on, Ordering::Relaxed);
         if !on {
@@ -74,8 +74,7 @@ impl Feed {
         }
     }
 
-    /// What was collected since the last call, each thing once and in order of its last change, and whether something
-    /// was lost.
+    /// Takes the changes since the last call, without duplicates, and returns whether any were lost.
     pub(super) fn take(&self) -> (Vec<Changed>, bool) {
         let mut all = Vec::new();
         for shard in &self.shards {

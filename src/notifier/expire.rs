@@ -1,4 +1,4 @@
-//! What the passing of time does.
+//! Handlers of due timers: expiry of subscriptions, publications and calls, and the resuming of NOTIFYs.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::presence::publication::{Publication, PublicationNo, REMOVED_LASTS, Re
 use crate::presence::subscription::Delivery;
 
 impl Notifier {
-    /// Looks at what a timer came up for. Whoever has moved on since is not concerned.
+    /// Handles a due timer. A timer that its owner has replaced or outlived does nothing.
     pub(super) fn look_at(&self, now: Tick, entry: Entry, out: &mut Outbox) {
         self.table.with_number(entry.presentity, |presentity, state| match entry.watch {
             Watch::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
@@ -22,11 +22,12 @@ impl Notifier {
         });
     }
 
-    /// Has the calls looked at in time: one may ring for too long, and for the sake of ended ones alone an idle
-    /// presentity stays.
+    /// Sets the timer for the next deadline of a presentity's calls. A call that rings must not ring for ever, and a
+    /// presentity with nothing but tombstones of ended calls is kept until these are dropped.
     pub(super) fn watch_calls(&self, now: Tick, presentity: &Presentity, state: &mut State) {
         let deadline = state.next_deadline();
-        // A second late harms nobody here, and spares most changes of a call the way to the timers.
+        // Keep a timer that is due before the deadline, or at most a second after it: this does no harm, and most
+        // changes of a call need not touch the timer wheel.
         if let (Some(at), Some(deadline)) = (state.calls_timer, deadline)
             && at <= deadline.after(1_000)
         {
@@ -43,13 +44,13 @@ impl Notifier {
             return;
         }
         state.calls_timer = None;
-        // Forgetting what has ended is news to nobody, and then nobody is told.
+        // Dropping tombstones changes no document, and then no NOTIFY is sent.
         state.pass_time(now);
         self.spread_news(now, presentity, state, Cause::CallLapsed, out);
     }
 
-    /// A subscription that is not refreshed ends with a NOTIFY that says so (RFC 6665 section 4.2.1.4); one whose
-    /// phone has fallen silent ends without.
+    /// Ends a subscription that was not refreshed, with a NOTIFY that says so (RFC 6665 section 4.2.1.4). If the phone
+    /// no longer responds, the subscription is removed without a NOTIFY.
     fn look_at_expiry(
         &self,
         now: Tick,
@@ -71,14 +72,15 @@ impl Notifier {
         } else {
             subscription.ended = true;
             self.drop_subscription(presentity, slot, out);
-            // With a NOTIFY under way, the last one waits for its answer or for its repetition to come due (law 2).
+            // While a NOTIFY is in flight, the last one waits for its response or for its next retransmission (rule 2).
             if !matches!(subscription.delivery, Delivery::InFlight(_)) {
                 self.notify(now, presentity, state, slot, out);
             }
         }
     }
 
-    /// A publication that is not refreshed is gone, with all that only it said (RFC 3903 section 6).
+    /// Removes a publication that was not refreshed, with all state that only this publication reported (RFC 3903
+    /// section 6).
     fn look_at_publication(
         &self,
         now: Tick,
@@ -98,7 +100,7 @@ impl Notifier {
         self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
     }
 
-    /// Lets a publication expire whose time is over.
+    /// Removes an expired publication.
     pub(super) fn expire_publication(
         &self,
         now: Tick,
@@ -108,9 +110,11 @@ impl Notifier {
     ) {
         let Some(publication) = state.publication_mut(number) else { return };
         tracing::debug!(presentity = &*presentity.uri, etag = %publication.etag, "publication expired");
-        // A brief one may be gone while its publisher still repeats the request, for want of an answer.
+        // A publication with a short lifetime may be gone while its publisher still retransmits the PUBLISH for lack of
+        // a response. Such a request is remembered.
         let Publication { etag, requests, granted, expires_at, in_doubt, .. } = *publication;
-        // When one from before a restart was asked for is only known by the clock of then.
+        // The time of a PUBLISH from before a restart is known only by the clock of that time, so the current time is
+        // used.
         let asked_at = if in_doubt { now } else { Tick(expires_at.0.saturating_sub(u64::from(granted) * 1_000)) };
         let removed = |request| Removed { request, answered: etag, granted, until: asked_at.after(REMOVED_LASTS) };
         if self.settings.journal && removed(requests.latest).until > now {
@@ -121,7 +125,7 @@ impl Notifier {
     }
 }
 
-/// Whether the phone has not answered for longer than a transaction lasts.
+/// Returns true if the phone has not responded for longer than a transaction lasts.
 fn is_silent(delivery: &Delivery) -> bool {
     match delivery {
         Delivery::Idle => false,

@@ -1,4 +1,4 @@
-//! Telling all who are behind, in bounded slices.
+//! Fan-out: sends a new state to all watchers that have not acknowledged it, in slices of bounded size.
 
 use super::history::Cause;
 use super::size::MAX_DOCUMENT;
@@ -8,16 +8,16 @@ use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State, View};
 use crate::presence::subscription::Delivery;
 
-/// The most NOTIFYs made in one go while a presentity is locked.
+/// Maximum number of NOTIFYs in one slice. The presentity is locked meanwhile.
 const SLICE: usize = 256;
-/// The most slots looked at in one go.
+/// Maximum number of slots that are scanned in one slice.
 const STRIDE: usize = 4_096;
 
 impl Notifier {
-    /// Composes what the watchers of each package are to be told. With `anew`, it counts as new even if it says what
-    /// was said before (a reset). Packages that nobody watches are left until somebody does.
+    /// Composes the document of each package that has watchers. With `anew` (a reset) it counts as new even if it is
+    /// the same as before. A package without watchers is composed when the first one subscribes.
     ///
-    /// True if there is something new for anybody.
+    /// Returns true if the document of any package is new.
     pub(super) fn compose(&self, presentity: &Presentity, state: &mut State, anew: bool) -> bool {
         let mut news = false;
         for id in (0..REGISTRY.len()).map(|i| PackageId(i as u8)) {
@@ -32,7 +32,7 @@ impl Notifier {
         news
     }
 
-    /// Composes what the watchers of one package are to be told; true if that is new.
+    /// Composes the document of one package; returns true if it is new.
     pub(super) fn compose_one(&self, presentity: &Presentity, state: &mut State, id: PackageId) -> bool {
         let package = package::get(id);
         let mut tail = String::with_capacity(512);
@@ -42,7 +42,8 @@ impl Notifier {
             package.write_tail(&state.picture(&presentity.uri), &mut settled);
             settled
         });
-        // Calls that have ended are shown once more while there is room; without them, the document says the same.
+        // Calls that have just ended are shown once more, if the document is then small enough. Without them, it means
+        // the same.
         let settled = match settled {
             Some(settled) if tail.len() > MAX_DOCUMENT => {
                 tail = settled;
@@ -53,7 +54,7 @@ impl Notifier {
         state.views[id.0 as usize].update(&tail, settled.as_deref())
     }
 
-    /// The view of one package, composed now if nobody has watched it before.
+    /// View of one package. It is composed now if the package had no watcher before.
     pub(super) fn composed<'a>(
         &self,
         presentity: &Presentity,
@@ -68,7 +69,8 @@ impl Notifier {
         &state.views[id.0 as usize]
     }
 
-    /// Composes anew after a change, has it kept, and tells those for whom it is one.
+    /// Applies a change: composes the documents, records the change in history and journal, and notifies the watchers
+    /// whose document is new.
     pub(super) fn spread_news(
         &self,
         now: Tick,
@@ -86,16 +88,17 @@ impl Notifier {
         }
     }
 
-    /// Sends to all who are behind, or to the first of them; the rest is named in [`Outbox::unfinished`].
+    /// Sends a NOTIFY to all watchers that have not acknowledged the current state. If that takes more than one slice,
+    /// the presentity is added to [`Outbox::unfinished`] for the rest.
     pub(super) fn fan_out(&self, now: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
         state.fan_out.left = state.watchers.slots();
-        // Somebody who walks already will come round to everybody.
+        // A fan-out that is in progress reaches all slots, because the count above was reset.
         if !state.fan_out.walking {
             self.walk(now, presentity, state, out);
         }
     }
 
-    /// Goes on with a fan-out that [`Outbox::unfinished`] named.
+    /// Continues a fan-out that [`Outbox::unfinished`] lists.
     pub fn continue_fan_out(&self, now: Tick, presentity: u32, out: &mut Outbox) {
         self.contained(now, out, |out| {
             self.table.with_number(presentity, |presentity, state| self.walk(now, presentity, state, out));
@@ -104,7 +107,7 @@ impl Notifier {
 
     fn walk(&self, now: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
         let (mut looked, sent) = (0, out.messages.len());
-        // Set only when the walk is handed on, so that a panic on the way cannot leave it standing for ever.
+        // Set again only when the rest is handed over, so that a panic in this slice cannot leave it set for ever.
         state.fan_out.walking = false;
         while state.fan_out.left > 0 && looked < STRIDE && out.messages.len() - sent < SLICE {
             looked += 1;
@@ -115,9 +118,9 @@ impl Notifier {
             let Some(subscription) = state.watchers.get_mut(slot as u32) else { continue };
             let waits = match subscription.delivery {
                 Delivery::Idle => false,
-                // Its answer, or its repetition coming due, brings the new state (law 2).
+                // Its response, or its next retransmission, brings the new state (rule 2).
                 Delivery::InFlight(_) => true,
-                // And so does its turn.
+                // The NOTIFY that is scheduled brings the new state.
                 Delivery::Paced { .. } | Delivery::Asked { .. } => true,
                 Delivery::Suspended { silent, .. } => silent,
             };

@@ -1,11 +1,12 @@
-//! The gate: how much anybody may say, decided before a message is read (law 7).
+//! Rate limits per source, applied before a message is parsed (rule 7).
 //!
-//! Sources that have shown who or where they are have a bucket of their own: the address and port of datagrams, or a
-//! connection, which is a stranger like any other until then. Strangers share a fixed number of buckets, by address and
-//! port and by address (the /64 of IPv6), and one for all of them together; so a flood from a million forged addresses
-//! takes no memory, and what it crowds out is other strangers, not the phones that are here. Trusted sources pass.
+//! A verified source has a bucket of its own. A source is an address and port for datagrams, and a connection for
+//! streams; it is verified once it has authenticated or proven its address. All unverified sources share a fixed number
+//! of buckets: by address and port, by address (the /64 prefix for IPv6), and one for all of them together. So a flood
+//! from a million forged addresses takes no memory. It displaces other unverified sources, not verified phones.
+//! Trusted sources are not limited.
 //!
-//! Buckets are kept as the moment at which they will be empty again (GCRA), one word each.
+//! A bucket is stored as the time at which it will be empty (GCRA), in one word.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
@@ -21,23 +22,23 @@ use crate::count::one_more;
 use crate::presence::Tick;
 use crate::transport::{FlowId, Source, limited_as};
 
-/// What becomes of a message.
+/// Decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is read.
+    /// The message is processed.
     Pass,
-    /// Its sender has said too much, and may be told so.
+    /// The source is over its limit, and may be sent a 480.
     TellOff,
-    /// It is dropped.
+    /// The message is dropped without a response.
     Drop,
 }
 
-/// What a message is, as far as that shows without reading it.
+/// Kind of a message, as far as its first octets show it without parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A request, or what will be answered as if it were one.
+    /// A request, or anything else that is answered like one.
     Request,
-    /// An answer to a request of ours.
+    /// A response to a request of ours.
     Answer,
 }
 
@@ -47,33 +48,35 @@ impl Kind {
     }
 }
 
-/// Buckets are finer than the clock: this many units are a millisecond.
+/// Time resolution of a bucket: units in a millisecond.
 const UNITS: u64 = 1_000;
-/// So much may come at once (ms' worth).
+/// Burst that a bucket allows, in milliseconds of its rate.
 const BURST: u64 = 5_000;
-/// The same of the requests of all strangers together. Each of them is answered, so it is less than a second's worth: no
-/// second sees twice the rate.
+/// Burst that all unverified sources together may send in requests, in milliseconds of their rate. Each request gets a
+/// response, so this is less than one second of the rate: no second sees twice the rate.
 const BURST_OF_STRANGERS: u64 = 900;
-/// So often is somebody told in a second that he says too much.
+/// Maximum number of 480 responses a second for being over the limit: per verified source, and for all unverified
+/// sources together.
 const ANSWERS_PER_SECOND: u32 = 2;
-/// So many answers a second are remembered for repetitions of requests that changed nothing. Others are made anew, which
-/// takes no memory: half a minute of a flood would be hundreds of megabytes.
+/// Maximum number of responses a second that are cached for retransmissions of requests that changed nothing. The
+/// responses beyond that are made again for a retransmission, which takes no memory: half a minute of a flood would be
+/// hundreds of megabytes.
 const REMEMBERED_ANSWERS: u32 = 1_000;
-/// Buckets that strangers share, by address and port and by address.
+/// Number of buckets that unverified sources share, for each of the two tables: by address and port, and by address.
 const SHARED: usize = 1 << 14;
-/// A source that was not heard for so long is a stranger again (ms).
+/// Lifetime of a verified source without a message (ms); it is then unverified again.
 const REMEMBERED: u64 = 2 * 3_600_000;
-/// How often those are looked for (ms).
+/// Interval between two sweeps for verified sources whose lifetime is over (ms).
 const SWEEP_EVERY: u64 = 600_000;
-/// The most sources that are known; more stay strangers.
+/// Maximum number of verified datagram sources. Sources beyond that stay unverified.
 const MOST_KNOWN: usize = 1_000_000;
 
-/// A bucket that leaks at a rate: the moment at which it will be empty.
+/// Leaky bucket: the time at which it will be empty.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Puts one message in; false if it does not fit.
+    /// Adds one message to the bucket; returns false if it does not fit.
     pub(super) fn take(&self, now: Tick, size: Size) -> bool {
         let Some(one) = size.one() else { return true };
         let now = now.0 * UNITS;
@@ -82,7 +85,7 @@ impl Bucket {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill).is_ok()
     }
 
-    /// In how many milliseconds one message more will fit.
+    /// Time until one more message fits (ms).
     fn fits_in(&self, now: Tick, size: Size) -> u64 {
         let Some(one) = size.one() else { return 0 };
         let fits_at = (self.0.load(Ordering::Relaxed) + one).saturating_sub(size.burst * UNITS);
@@ -90,12 +93,12 @@ impl Bucket {
     }
 }
 
-/// How large a bucket is.
+/// Rate and burst of a bucket.
 #[derive(Clone, Copy)]
 pub(super) struct Size {
-    /// Messages; 0 is no limit.
+    /// Messages a second; 0 means no limit.
     per_second: u32,
-    /// How much may come at once (ms' worth).
+    /// Burst, in milliseconds of the rate.
     burst: u64,
 }
 
@@ -108,13 +111,13 @@ impl Size {
         Size { per_second, burst: BURST_OF_STRANGERS }
     }
 
-    /// What one message takes; none if there is no limit.
+    /// Cost of one message in [`UNITS`]; none if there is no limit.
     fn one(self) -> Option<u64> {
         (self.per_second > 0).then(|| 1_000 * UNITS / u64::from(self.per_second))
     }
 }
 
-/// Why a message was not read, in the order in which they are counted.
+/// Reasons why a message was not processed, in the order of their counters.
 pub(super) const REASONS: [&str; 6] =
     ["verified_source", "unverified_source", "address", "unverified_total", "overload", "loudest_source"];
 
@@ -129,15 +132,16 @@ struct Known {
 pub(super) struct Gate {
     rate_limits: RateLimits,
     key: [u8; 16],
-    /// Sources of datagrams.
+    /// Verified sources of datagrams.
     known: DashMap<SocketAddr, Known, RandomState>,
-    /// Connections. Each is forgotten when it ends.
+    /// Verified connections. An entry is removed when its connection ends.
     proven: DashMap<FlowId, Known, RandomState>,
-    /// Made when the first stranger comes.
+    /// Allocated when the first message from an unverified source arrives.
     by_source: OnceLock<Box<[Bucket]>>,
     by_address: OnceLock<Box<[Bucket]>>,
     strangers: Bucket,
-    /// What all strangers say that is never answered: answers to our NOTIFYs.
+    /// Bucket for the responses that all unverified sources send to our NOTIFYs. They get no response, so that they
+    /// cost less than requests.
     answers: Bucket,
     told: Bucket,
     remembered: Bucket,
@@ -163,13 +167,13 @@ impl Gate {
         }
     }
 
-    /// Whether a message from this source is read.
+    /// Decides whether a message from this source is processed.
     pub(super) fn admit(&self, now: Tick, source: &Source, kind: Kind) -> Verdict {
         let known = self.with_known(source, |known| self.admit_known(now, known));
         known.unwrap_or_else(|| self.admit_stranger(now, source.peer, kind))
     }
 
-    /// In how many milliseconds this source may say something more; 0 if it may now.
+    /// Time until this source may send one more message (ms); 0 if it may now.
     pub(super) fn opens_in(&self, now: Tick, source: &Source) -> u64 {
         let known =
             self.with_known(source, |known| known.said.fits_in(now, Size::of(self.rate_limits.verified_source)));
@@ -181,7 +185,7 @@ impl Gate {
         })
     }
 
-    /// Does something with what is known of a source; none if it is a stranger.
+    /// Calls `f` with the entry of a verified source; none if the source is not verified.
     fn with_known<R>(&self, source: &Source, f: impl FnOnce(&Known) -> R) -> Option<R> {
         match source.flow {
             Some(flow) => self.proven.get(&flow).map(|known| f(&known)),
@@ -206,7 +210,8 @@ impl Gate {
         let within = own.take(now, Size::of(self.rate_limits.unverified_source));
         if !within || !address.take(now, Size::of(self.rate_limits.per_address)) {
             self.turn_away(if within { 2 } else { 1 });
-            // One bucket for all who are told: an answer to a forged address must not cost us, nor whoever lives there.
+            // One bucket for all unverified sources: the responses to forged addresses must cost little, for us and for
+            // the real owners of these addresses.
             let told = self.told.take(now, Size::of(ANSWERS_PER_SECOND));
             return if told { Verdict::TellOff } else { Verdict::Drop };
         }
@@ -223,7 +228,8 @@ impl Gate {
         }
     }
 
-    /// The buckets of an address and port, and of an address, that a stranger shares with others.
+    /// The two buckets that an unverified source shares with others: that of its address and port, and that of its
+    /// address.
     fn shared(&self, source: SocketAddr) -> (&Bucket, &Bucket) {
         let shared = || (0..SHARED).map(|_| Bucket::default()).collect();
         let own = &self.by_source.get_or_init(shared)[self.place(source.ip().to_canonical(), source.port())];
@@ -231,12 +237,12 @@ impl Gate {
         (own, address)
     }
 
-    /// Requests were not read because too much waits for the journal.
+    /// Counts requests that were not processed because too much waits for the journal.
     pub(super) fn count_overload(&self, requests: u64) {
         self.count(4, requests);
     }
 
-    /// Requests were not read because others are to be served by an overloaded socket.
+    /// Counts requests that were not processed because an overloaded socket has to serve other sources, too.
     pub(super) fn count_crowded(&self, requests: u64) {
         self.count(5, requests);
     }
@@ -261,14 +267,14 @@ impl Gate {
         hasher.finish() as usize % SHARED
     }
 
-    /// This source has shown who it is, or that it is where it says.
+    /// Marks a source as verified: it has authenticated, or has proven that its address is real.
     pub(super) fn know(&self, now: Tick, source: &Source) {
         let heard = |known: &Known| known.heard_at.store(now.0, Ordering::Relaxed);
         if self.with_known(source, heard).is_some() {
             return;
         }
         match source.flow {
-            // There are no more than there are connections.
+            // Bounded by the number of connections.
             Some(flow) => heard(&self.proven.entry(flow).or_default()),
             None if source.is_stream() => {}
             None if self.known.len() < MOST_KNOWN => heard(&self.known.entry(source.peer).or_default()),
@@ -276,17 +282,17 @@ impl Gate {
         }
     }
 
-    /// Whether the answer to a request that changed nothing is remembered.
+    /// Returns true if the response to a request that changed nothing may be cached.
     pub(super) fn remembers(&self, now: Tick) -> bool {
         self.remembered.take(now, Size::of(REMEMBERED_ANSWERS))
     }
 
-    /// A connection has ended.
+    /// Removes the entry of a connection that has ended.
     pub(super) fn forget(&self, flow: FlowId) {
         self.proven.remove(&flow);
     }
 
-    /// Forgets, now and then, who was not heard for long.
+    /// Removes verified sources whose lifetime is over, once in [`SWEEP_EVERY`].
     pub(super) fn pass_time(&self, now: Tick) {
         let last = self.swept_at.load(Ordering::Relaxed);
         if now.0 >= last + SWEEP_EVERY {
@@ -295,7 +301,7 @@ impl Gate {
         }
     }
 
-    /// How many messages were not read, by the reason.
+    /// Number of messages that were not processed, by reason.
     pub(super) fn dropped(&self) -> [(&'static str, u64); REASONS.len()] {
         std::array::from_fn(|reason| (REASONS[reason], self.dropped[reason].load(Ordering::Relaxed)))
     }
@@ -360,7 +366,7 @@ mod tests {
         assert_eq!(passed(&gate, 1_000, (2..1_000).map(connection)), 150, "the rest of what their address may say");
         gate.know(Tick(1_000), &connection(2));
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(2), 1_000)), 500);
-        // Neither another connection nor datagrams from its address and port are proven by that.
+        // This verifies neither another connection nor datagrams from the same address and port.
         let alike = [Source { flow: Some(FlowId(3)), ..connection(2) }, datagrams(connection(2).peer)];
         assert_eq!(passed(&gate, 1_000, alike.into_iter()), 0);
         gate.forget(FlowId(2));

@@ -1,9 +1,11 @@
-//! What has been exchanged with whom, and what changed when and why: one history for the whole server (law 10).
+//! History of the whole server (rule 10): SUBSCRIBEs, NOTIFYs with their responses, and state changes with their
+//! causes.
 //!
-//! An entry has a fixed size and refers to subscriptions by their place; bodies are not kept, for the last one can be put
-//! together again. Each thread writes a chapter of its own, and a full one is put behind those of all threads, the
-//! oldest of which makes room. So writing costs a lock that is the thread's own and a copy of 48 octets to where the last
-//! one went, and nobody who reads is waited for: a full chapter does not change any more.
+//! An entry has a fixed size, and refers to a subscription by its id. Bodies are not stored, because the last one can
+//! be rebuilt. Each thread appends to a segment of its own. A full segment is moved to a bounded list that all threads
+//! share, and the oldest segment there is evicted. So writing costs the thread's own lock and a copy of 48 octets next
+//! to the previous entry. Readers hold up writers for a short copy at most: a full segment does not change any more, so
+//! it is shared and not copied.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,38 +24,38 @@ use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Subscrip
 use crate::sip::Transport;
 use crate::transport::{Destination, Source};
 
-/// The longest chapter (entries).
+/// Maximum length of a segment (entries).
 const CHAPTER: usize = 1_024;
-/// There are at least so many chapters where there is room for as many entries.
+/// Minimum number of segments, if the history is large enough to hold as many entries.
 const CHAPTERS: usize = 64;
-/// So many entries before one is written its memory is asked for.
+/// Prefetch distance: the cache line of an entry is requested this many entries before it is written.
 const AHEAD: usize = 4;
-/// What an entry of a presentity itself has in place of a slot.
+/// Slot of an entry that is about the presentity itself, and not about a subscription.
 const NO_SLOT: u32 = u32::MAX;
 
-/// Why the state of a presentity changed.
+/// Cause of a state change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A PUBLISH came.
+    /// A PUBLISH was received.
     Published,
-    /// A publication was not refreshed.
+    /// A publication expired.
     PublicationExpired,
-    /// A call rang for too long without a word about it, or has been over for long enough to be forgotten.
+    /// A call rang for too long without an update, or the tombstone of an ended call was dropped.
     CallLapsed,
-    /// Set by hand.
+    /// The state was set through the API.
     Set,
-    /// Reset by hand.
+    /// The state was reset through the API.
     Reset,
-    /// Put back to what it was, because the journal has refused a change.
+    /// The previous state was restored, because the journal refused a change.
     RolledBack,
 }
 
-/// What was noted.
+/// Contents of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
-    /// A SUBSCRIBE was granted so many seconds.
+    /// A SUBSCRIBE was granted a lifetime (seconds).
     Subscribed { cseq: u32, granted: u32 },
-    /// A NOTIFY was answered (408: it was not), or superseded by the next (0).
+    /// A NOTIFY was answered with status `reply`, timed out (408), or was superseded by the next one (0).
     Notified {
         cseq: u32,
         version: u32,
@@ -64,7 +66,7 @@ pub(super) enum Note {
         delay: u32,
         bytes: u32,
     },
-    /// The presentity changed; the lower halves of the revisions of its packages since.
+    /// The state of the presentity changed. `revisions` are the lower halves of the new revisions of its packages.
     Changed { cause: Cause, revisions: [u32; 3] },
 }
 
@@ -77,51 +79,52 @@ pub(super) struct Entry {
     pub(super) note: Note,
 }
 
-/// What one thread has written, in order.
+/// Entries of one thread, in order.
 #[derive(Debug, Default)]
 struct Chapter {
-    /// No other has it.
+    /// Number of the segment, unique in the process.
     number: u64,
     entries: Vec<Entry>,
 }
 
-/// What a thread is writing.
+/// Log of one thread: its current segment and its counters.
 #[derive(Debug, Default)]
 struct Desk {
     chapter: Chapter,
     tally: Tally,
 }
 
-/// Full chapters, oldest first.
+/// Full segments, oldest first.
 #[derive(Debug, Default)]
 struct Shelf {
     chapters: VecDeque<Arc<Chapter>>,
-    /// How many there were so far.
+    /// Number of segments that were begun so far.
     filled: u64,
-    /// When the last entry was made that had to make room.
+    /// Time of the newest entry that was evicted.
     lost_until: Option<Tick>,
 }
 
-/// All that is remembered.
+/// The history of the server.
 #[derive(Debug)]
 pub(super) struct History {
     desks: PerThread<Mutex<Desk>>,
-    /// Locked once a chapter, while the thread's desk is locked.
+    /// Locked once per segment, while the lock of the thread's log is held.
     shelf: Mutex<Shelf>,
-    /// How long a chapter is, and how many full ones are kept.
+    /// Length of a segment, and (`most`) the maximum number of full ones.
     length: usize,
     most: usize,
 }
 
 impl Entry {
-    /// The number of the presentity that it is about.
+    /// Number of the presentity that the entry is about.
     pub(super) fn presentity(&self) -> u32 {
         self.presentity
     }
 }
 
 impl History {
-    /// Remembers so many entries, and what each thread has begun. With none, there is only counting.
+    /// Creates a history for this many entries in full segments; the current segment of each thread is added to them.
+    /// With 0, nothing is stored and only the counters work.
     pub(super) fn new(entries: usize) -> History {
         let length = (entries / CHAPTERS).clamp(1, CHAPTER);
         History { desks: PerThread::default(), shelf: Mutex::default(), length, most: entries / length }
@@ -138,18 +141,19 @@ impl History {
             self.turn_over(chapter);
         }
         chapter.entries.push(entry);
-        // Its place has been far away since it was last written, and letting go of the lock waits for what was written.
+        // The memory of the next entries was last written a whole segment ago, and has left the CPU caches. Releasing
+        // the lock would have to wait for it.
         fetch_one(&chapter.entries, chapter.entries.len() + AHEAD);
     }
 
-    /// Puts a full chapter on the shelf and begins another.
+    /// Moves a full segment to the shared list, and begins another. The memory of an evicted segment is used again.
     #[cold]
     fn turn_over(&self, chapter: &mut Chapter) {
         let mut shelf = self.shelf.lock();
         shelf.filled += 1;
         let full = std::mem::replace(chapter, Chapter { number: shelf.filled, entries: Vec::new() });
         if full.entries.is_empty() {
-            // This thread's first.
+            // The first segment of this thread.
             return chapter.entries.reserve_exact(self.length);
         }
         shelf.chapters.push_back(Arc::new(full));
@@ -167,9 +171,10 @@ impl History {
         }
     }
 
-    /// Shows every entry of the moment; those of one thread in order.
+    /// Calls `see` with every entry. Those of one thread come in order.
     fn walk(&self, mut see: impl FnMut(&Entry)) {
-        // First what has been begun: what is put on the shelf meanwhile is seen there, with what came to it.
+        // Copy the current segments first. One that becomes full meanwhile is then found in the shared list, with the
+        // entries that were added to it.
         let begun: Vec<_> = self
             .desks
             .iter()
@@ -184,7 +189,7 @@ impl History {
         begun.flat_map(|(_, entries)| entries).for_each(see);
     }
 
-    /// The entries that are wanted, oldest first.
+    /// Selects entries, oldest first.
     fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         let mut found = Vec::new();
         self.walk(|entry| found.extend(wanted(entry).then_some(*entry)));
@@ -192,24 +197,24 @@ impl History {
         found
     }
 
-    /// What was exchanged with a subscription, oldest first.
+    /// Exchanges of a subscription, oldest first.
     pub(super) fn of_subscription(&self, place: Place) -> Vec<Entry> {
         let Place { presentity, slot, nonce } = place;
         self.select(|e| (e.presentity, e.slot, e.nonce) == (presentity, slot, nonce as u32))
     }
 
-    /// The changes of a presentity, oldest first.
+    /// State changes of a presentity, oldest first.
     pub(super) fn of_presentity(&self, presentity: u32) -> Vec<Entry> {
         self.select(|e| e.presentity == presentity && e.slot == NO_SLOT)
     }
 
-    /// What was exchanged with the watchers of a presentity, oldest first: slot, lower half of the nonce, entry.
+    /// Exchanges with the watchers of a presentity, oldest first: slot, lower half of the nonce, entry.
     pub(super) fn of_watchers(&self, presentity: u32) -> Vec<(u32, u32, Entry)> {
         let all = self.select(|e| e.presentity == presentity && e.slot != NO_SLOT);
         all.into_iter().map(|e| (e.slot, e.nonce, e)).collect()
     }
 
-    /// Shows every entry since `from` of the presentities that are wanted, in no order.
+    /// Calls `see` with every entry since `from` of the wanted presentities, in no particular order.
     pub(super) fn visit(&self, from: Tick, wanted: impl Fn(u32) -> bool, mut see: impl FnMut(&Entry)) {
         self.walk(|e| {
             if e.at >= from && wanted(e.presentity) {
@@ -218,7 +223,7 @@ impl History {
         });
     }
 
-    /// All that was counted so far.
+    /// Sum of the counters of all threads.
     pub(super) fn tally(&self) -> Tally {
         self.desks.iter().fold(Tally::default(), |mut sum, desk| {
             sum.add(&desk.lock().tally);
@@ -226,14 +231,14 @@ impl History {
         })
     }
 
-    /// Since when nothing has been lost; none while nothing has been lost at all.
+    /// Time since which the history is complete; none if no entry was evicted yet.
     pub(super) fn reaches_back_to(&self) -> Option<Tick> {
         self.shelf.lock().lost_until.map(|at| at.after(1))
     }
 }
 
 impl Notifier {
-    /// A SUBSCRIBE has been granted something; a NOTIFY that was under way does not count any more.
+    /// Records a granted SUBSCRIBE. A NOTIFY in flight is superseded by the one that follows.
     pub(super) fn note_subscribed(&self, now: Tick, presentity: &Presentity, s: &Subscription) {
         self.note_superseded(now, s);
         let note = Note::Subscribed { cseq: s.dialog.remote_cseq, granted: s.granted };
@@ -241,13 +246,13 @@ impl Notifier {
         self.feed.subscription(presentity, s.place);
     }
 
-    /// A phone has acknowledged the state of the moment, which has held since `changed_at`.
+    /// Counts the delay from a state change at `changed_at` to its acknowledgement by a phone.
     pub(super) fn note_lamp_seen(&self, now: Tick, changed_at: Tick) {
         let ms = now.0.saturating_sub(changed_at.0).min(u64::from(u32::MAX)) as u32;
         self.history.desks.mine().lock().tally.count_lamp(ms);
     }
 
-    /// A NOTIFY was answered with this status, or not at all (408).
+    /// Records the outcome of a NOTIFY: the status of its response, or 408 for none.
     pub(super) fn note_answered(
         &self,
         now: Tick,
@@ -275,17 +280,17 @@ impl Notifier {
         self.note(now, place, note);
     }
 
-    /// Another NOTIFY takes the place of the one under way, if one is.
+    /// Records that the NOTIFY in flight, if any, is superseded by the next one.
     pub(super) fn note_superseded(&self, now: Tick, s: &Subscription) {
         if let Delivery::InFlight(flight) = &s.delivery {
             self.note_answered(now, s.place, (s.source(), s.family), flight, 0);
         }
     }
 
-    /// The state of a presentity has changed.
+    /// Records a state change of a presentity.
     pub(super) fn note_changed(&self, now: Tick, presentity: &Presentity, state: &mut State, cause: Cause, news: bool) {
         self.feed.lamp(presentity);
-        // Where nobody watches nothing is composed, and whatever came may have been news.
+        // Without watchers no document is composed, so that any event may be a change.
         if news || state.watchers.is_empty() {
             state.changed_at = now;
             let revision = |id: usize| state.views[id].revision.0 as u32;
@@ -300,8 +305,8 @@ impl Notifier {
     }
 }
 
-/// Since when there is something that a watcher of a package, who has acknowledged this revision, does not know; and
-/// whether it may be longer, the ring having lost what was before.
+/// Time at which a watcher with this acknowledged revision ceased to know the current state. The flag is true if that
+/// is only the latest possible time, because older entries were evicted.
 pub(super) fn news_since(changes: &[Entry], package: PackageId, acknowledged: u64) -> Option<(Tick, bool)> {
     let mut revisions = changes.iter().filter_map(|entry| match entry.note {
         Note::Changed { revisions, .. } => Some((entry.at, *revisions.get(package.0 as usize)?)),

@@ -1,4 +1,4 @@
-//! NOTIFYs whose next hop is a name: they wait for it to be looked up, and try one target after the other.
+//! NOTIFYs whose next hop is a host name: they wait for DNS, and fail over from one target to the next (RFC 3263).
 
 use super::names::{Answer, Found, Question, Target, Unresolved};
 use super::route::back;
@@ -10,13 +10,13 @@ use crate::presence::subscription::{Carried, Delivery, Subscription};
 use crate::sip::Transport;
 use crate::transport::{Destination, ListenerNo, Remote};
 
-/// How many NOTIFYs leave at once when the name that they have waited for is known; the others follow ...
+/// Maximum number of NOTIFYs that are sent at once when the host name that they waited for is resolved.
 const SLICE: usize = 256;
-/// ... so many again after this (ms).
+/// Delay between the slices of [`SLICE`] NOTIFYs that follow (ms).
 const SLICE_EVERY: u64 = 10;
 
 impl Notifier {
-    /// Takes what has come of a question of [`Outbox::questions`].
+    /// Processes the DNS answer to a query from [`Outbox::questions`].
     pub fn learned(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>, out: &mut Outbox) {
         if let Err(why) = &answer {
             tracing::info!(host = &*question.host, %why, "NOTIFYs for this name go back where the SUBSCRIBE came from");
@@ -33,8 +33,8 @@ impl Notifier {
         }
     }
 
-    /// Where the next NOTIFY goes. None if that is a name which has to be looked up first; then the NOTIFY leaves when it
-    /// is known, and to the source if it does not become known.
+    /// Next hop of a NOTIFY. None if it is a host name that must be resolved first. The NOTIFY is then sent when the
+    /// DNS answers, and goes to the source of the SUBSCRIBE if the name cannot be resolved.
     pub(super) fn next_hop(&self, now: Tick, state: &mut State, slot: u32, out: &mut Outbox) -> Option<Destination> {
         let subscription = state.watchers.get_mut(slot)?;
         let source = &subscription.source();
@@ -50,7 +50,7 @@ impl Notifier {
         let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
         let usual = question.usual_transport();
         if let Some(flow) = source.flow.filter(|_| usual == source.transport) {
-            // Nothing waits: the name matters only should the connection be gone.
+            // The NOTIFY does not wait for DNS: the host name matters only if the connection is gone.
             let connection = |target| match self.settings.routing.reach(target, &question.host, source) {
                 Some(Destination::Connection(remote)) => Some(remote),
                 _ => None,
@@ -79,7 +79,8 @@ impl Notifier {
                     out.questions.push(question);
                 }
                 if let Delivery::InFlight(flight) = &subscription.delivery {
-                    // What takes the place of another NOTIFY goes the same way: it does not get more time by waiting.
+                    // A NOTIFY that supersedes another takes the same path: its deadline does not move, so it cannot
+                    // wait for DNS.
                     return Some(if flight.carried == Carried::ByDetour { straight } else { flight.to.clone() });
                 }
                 subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
@@ -89,8 +90,8 @@ impl Notifier {
         }
     }
 
-    /// A NOTIFY has failed at one of the targets of a name. If there is another, a new NOTIFY goes there at once (RFC 3263
-    /// section 4.3); true if so.
+    /// Fails over after a NOTIFY has failed at one target of a host name: a new NOTIFY is sent to the next target at
+    /// once (RFC 3263 section 4.3). Returns false if there is no other target.
     pub(super) fn try_next_target(
         &self,
         now: Tick,
@@ -111,18 +112,20 @@ impl Notifier {
         let (mut free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
             Found::Targets { free, all } => (free, all),
             Found::Soon { ask, .. } => {
-                // The next try will know.
+                // The DNS answer will be there for the next attempt.
                 out.questions.extend(ask.then_some(question));
                 return false;
             }
             Found::Nothing => return false,
         };
-        // Of a flow it is not known whether it broke or its target could not be reached: the only one there is stays.
+        // For a flow it is unknown whether the connection broke or the target was unreachable. So if there is only one
+        // target, it is not quarantined.
         if all > 1 || !on_flow {
             self.names.set_aside(now, failed);
         }
         free.retain(|target| *target != failed);
-        // As often as there are targets: those that time out come back from where they were set aside.
+        // At most as many attempts as there are targets: a target that has timed out leaves the quarantine during the
+        // attempts.
         let next = free.into_iter().find(|target| routing.reach(*target, &question.host, source).is_some());
         let Some(next) = next.filter(|_| usize::from(subscription.tried) + 1 < all) else { return false };
         tracing::debug!(host = &*question.host, failed = %failed.address, next = %next.address, "on to the next target");
@@ -133,8 +136,8 @@ impl Notifier {
     }
 }
 
-/// The target that a message has gone to; none if it went down a connection that was there already, with nowhere to go
-/// should that be gone.
+/// Target that a message was sent to. None if it was sent over an existing connection and has no target for the case
+/// that this is gone.
 fn target_of(to: &Destination, transport_of: impl Fn(ListenerNo) -> Transport) -> Option<Target> {
     match to {
         Destination::Datagram { listener, peer }

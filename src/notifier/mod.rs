@@ -1,13 +1,23 @@
-//! The application: it takes requests, decides, composes and sends. The only room that sees all those below.
+//! The application: it receives requests, decides about them, composes documents and sends NOTIFYs. It is the only
+//! module that uses all lower ones.
 //!
-//! In flow messages from the network with where they came from, the passing of time, and what the API wants changed;
-//! out flows an [`Outbox`] of messages in the order in which they have to leave. Nothing here waits, holds a socket or
-//! reads a clock: every entry takes `now`, so that a simulator can drive the very same code (law 9). Every entry may
-//! be called from any thread; what happens to one presentity happens under its lock, in one order.
+//! Inputs are messages from the network with their sources, the current time, and commands of the API. The output is an
+//! [`Outbox`] of messages in the order in which they must be sent. Nothing here waits, holds a socket or reads a clock:
+//! every entry point takes `now`, so that the simulator can drive the same code (rule 9). Entry points may be called
+//! from any thread. All that happens to one presentity happens under its lock, in one order.
 //!
-//! Where to read: `receive` (where messages come in), `request` (what every request goes through), `gate` (how much), `access` (who may), `subscribe` and
-//! `publish` (the life of each), `notify` (sending, replies and failures), `write` (a NOTIFY as text, and what carries it),
-//! `rollback` (what becomes of a change that the journal refuses), `pace`, `fan_out`, `admin` (listing, reset, set), `parts` (long listings), `explain`, `history`, `events` and `trace` (what is, what has been, what has just changed, what was said word for word), `route`, `names` and `lookup` (next hops that are names), `wheel`.
+//! Modules, in the order of a request:
+//!
+//! - Requests: `receive` (entry of all messages), `gate` (rate limits), `request` (checks common to all methods),
+//!   `access` (authorization), `subscribe`, `publish`, `repetition` (retransmissions after a restart), `answer`
+//!   (responses), `outbox`.
+//! - NOTIFYs: `fan_out`, `named` (watchers of a single dialog), `notify` (sending, responses and failures), `pace`
+//!   (rate per phone), `write` (encoding, and the transport of large ones), `size` (limit of documents), `route`,
+//!   `names` (DNS cache) and `lookup` (failover).
+//! - Time and persistence: `wheel` (timers), `expire` (their handlers), `persist` and `persist_keys` (journal records),
+//!   `rollback` (changes that the journal refuses).
+//! - API and observation: `control`, `admin` (listing, reset, set), `parts` (pages of long lists), `drain`, `deeds`
+//!   (audit log), `explain`, `history`, `tally` (counters), `refusals`, `events` (change feed), `trace`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -80,7 +90,7 @@ pub use route::Routing;
 pub use write::LargeNotifies;
 use write::MAX_DATAGRAM;
 
-/// What the notifier is told once, at the start.
+/// Settings of the notifier, fixed at its start.
 #[derive(Debug)]
 pub struct Settings {
     /// `[presence]` of the configuration.
@@ -89,22 +99,22 @@ pub struct Settings {
     pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
-    /// `[rate_limits]` of the configuration.
+    /// `[rates]` of the configuration.
     pub rate_limits: RateLimits,
-    /// Who is who.
+    /// Accounts, users and devices.
     pub directory: Arc<Directory>,
-    /// Our addresses, and whose word is taken for others.
+    /// Our addresses, and the sources that are trusted.
     pub routing: Routing,
-    /// How many exchanges are remembered.
+    /// Capacity of the history (entries).
     pub history: usize,
-    /// Whether changes leave as records for a journal.
+    /// True if changes produce records for a journal.
     pub journal: bool,
-    /// Key of all that has to be unguessable: tags, branches, entity-tags. New for every start.
+    /// Key for all values that must not be guessable: tags, branches, entity-tags, nonces. New at every start.
     pub secret: [u8; 16],
 }
 
 impl Settings {
-    /// What a configuration says, with our addresses as peers see them.
+    /// Settings from the configuration, with our addresses as peers see them.
     pub fn of(config: &Config, directory: Arc<Directory>, listeners: Vec<Listener>, secret: [u8; 16]) -> Settings {
         Settings {
             presence: config.presence.clone(),
@@ -120,7 +130,7 @@ impl Settings {
     }
 }
 
-/// The notifier.
+/// The notifier: all presentities, subscriptions and publications of the server.
 #[derive(Debug)]
 pub struct Notifier {
     settings: Settings,
@@ -129,19 +139,19 @@ pub struct Notifier {
     transactions: ServerTransactions<answer::Remembered>,
     gate: Gate,
     nonces: Nonces,
-    /// The verifier of a password that nobody has.
+    /// Verifier of a dummy password, for users that do not exist.
     nobody: Verifier,
     names: names::Names,
-    /// The names of phone models.
+    /// Interned User-Agents of phones, with their makes.
     agents: SharedTexts<Family>,
-    /// What Allow-Events says.
+    /// Value of the Allow-Events header.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
-    /// Counts whatever needs a number of its own: publications, nonces.
+    /// Source of unique numbers: the order of journal records and changes, and the input of `nonce`.
     counter: Apart<AtomicU64>,
-    /// Whether the journal accepts changes (an [`Acceptance`]).
+    /// Journal's readiness for changes, an [`Acceptance`] as a number.
     acceptance: AtomicU8,
-    /// True once the server is about to stop: then no new subscription is taken on.
+    /// True while the server drains: new subscriptions are refused.
     draining: AtomicBool,
     large: write::Tally,
     history: history::History,
@@ -151,31 +161,32 @@ pub struct Notifier {
     deeds: deeds::Deeds,
     dormant: persist::Dormant,
     ended: persist::EndedSubscriptions,
-    /// Until when requests from before the restart may be repeated, in ms; 0 if there was none.
+    /// End of the time after a restart in which requests from before it may be retransmitted (ms); 0 without a restart.
     doubtful_until: AtomicU64,
-    /// How often a server has started with this journal.
+    /// Number of server starts with this journal.
     starts: AtomicU32,
-    /// Outboxes that the journal has refused and that are not settled yet.
+    /// Outboxes that the journal has refused, and whose rollback is not complete.
     refused: Mutex<Vec<rollback::Refused>>,
-    /// Messages whose handling panicked. A bug, contained to the message that found it.
+    /// Number of messages whose handling panicked. Each is a bug, and its effect is limited to that message.
     panics: AtomicU64,
 }
 
-/// How many answers are remembered for repetitions of their requests, at most.
+/// Maximum number of responses that are cached for retransmissions of their requests.
 const MOST_TRANSACTIONS: usize = 400_000;
 
-/// How many nonces are remembered that somebody has proven himself with, at most.
+/// Maximum number of used nonces that are stored.
 const MOST_NONCES: usize = 500_000;
-/// A nonce is good for at least so long (ms).
+/// Minimum lifetime of a nonce (ms).
 const LEAST_NONCE_LIFETIME: u64 = 3_600_000;
 
 impl Notifier {
-    /// A notifier that knows nobody yet.
+    /// Creates a notifier without any state.
     pub fn new(settings: Settings) -> Notifier {
         let table = Table::new(settings.directory.accounts().len(), settings.limits.presentities_per_account)
             .with_secret(settings.secret);
         let transactions = ServerTransactions::new(settings.secret, MOST_TRANSACTIONS);
-        // Whoever refreshes in time never needs a second challenge, whatever lifetime he was granted.
+        // A nonce lives twice as long as the longest subscription, so that a phone that refreshes in time is not
+        // challenged again.
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
         let gate = Gate::new(settings.rate_limits, settings.secret);
@@ -214,22 +225,23 @@ impl Notifier {
         }
     }
 
-    /// How many messages were not read, by the reason: their source said too much, or too much waited for the journal.
+    /// Number of messages that were not processed, by reason: the source was over its rate limit, or too much waited
+    /// for the journal.
     pub fn turned_away_by_reason(&self) -> [(&'static str, u64); gate::REASONS.len()] {
         self.gate.dropped()
     }
 
-    /// How many messages were not read.
+    /// Number of messages that were not processed, for any reason.
     pub fn turned_away(&self) -> u64 {
         self.turned_away_by_reason().iter().map(|(_, count)| count).sum()
     }
 
-    /// What has been counted since the start.
+    /// Counters since the start.
     pub fn tally(&self) -> tally::Tally {
         self.history.tally()
     }
 
-    /// Does everything that is due at `now`.
+    /// Handles all timers that are due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
         self.gate.pass_time(now);
         self.transactions.pass_time(now.0);
@@ -239,21 +251,22 @@ impl Notifier {
         }
     }
 
-    /// When [`Notifier::pass_time`] has something to do next; none while there is nothing to wait for.
+    /// Time of the next call of [`Notifier::pass_time`]; none if nothing is scheduled.
     pub fn next_deadline(&self) -> Option<Tick> {
         [self.wheel.next(), self.next_end()].into_iter().flatten().min()
     }
 
-    /// How many subscriptions there are.
+    /// Number of subscriptions.
     pub fn subscriptions(&self) -> usize {
         self.table.subscriptions()
     }
 
-    /// Says whether the journal accepts changes. While it does not, SUBSCRIBE and PUBLISH get 503, and everything that
-    /// was taken on before is served from memory.
+    /// Sets the journal's readiness for changes. While it accepts none, SUBSCRIBE and PUBLISH are answered 503, and the
+    /// existing state is served from memory.
     pub fn set_keeping(&self, acceptance: Acceptance) {
         let acceptance = acceptance as u8;
-        // Written only where it changes: it is asked for with every message.
+        // Written only if it changes: this is called before every batch of messages, and each write would take the
+        // cache line away from the other threads.
         if self.acceptance.load(Ordering::Relaxed) != acceptance {
             let before = self.acceptance.swap(acceptance, Ordering::Relaxed);
             let failing = Acceptance::Failing as u8;
@@ -267,12 +280,12 @@ impl Notifier {
         }
     }
 
-    /// Whether changes are made: not while the journal accepts none.
+    /// Returns true if the journal accepts changes.
     pub fn is_keeping(&self) -> bool {
         self.acceptance.load(Ordering::Relaxed) == Acceptance::Accepting as u8
     }
 
-    /// How many messages met a bug of ours so far.
+    /// Number of messages whose handling has panicked.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
@@ -281,14 +294,14 @@ impl Notifier {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A number for a publication, which its entity-tag shows: drawn, for one that counted would tell each publisher how
-    /// much all others publish. Only those of one presentity must not meet.
+    /// Number of a new publication, which is part of its entity-tag. It is random, because a counter would show each
+    /// publisher how much all others publish. It has to be unique in one presentity only.
     fn next_publication(&self) -> PublicationNo {
-        // Of 63 bits, so that whatever is counted behind it does not overflow.
+        // 63 bits, so that adding to it does not overflow.
         PublicationNo(self.nonce() >> 1)
     }
 
-    /// A To tag for an answer that makes no dialog.
+    /// To tag of a response that creates no dialog.
     fn stateless_tag(&self, call_id: &str, cseq: &str) -> wire::Hex {
         let mut hasher = SipHasher24::new_with_key(&self.settings.secret);
         hasher.write(call_id.as_bytes());
@@ -296,20 +309,21 @@ impl Notifier {
         wire::Hex(hasher.finish(), 16)
     }
 
-    /// A number that nobody without our secret can guess, another one at every call.
+    /// Unique number that cannot be guessed without our secret.
     fn nonce(&self) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.settings.secret);
         hasher.write_u64(self.next_number());
         hasher.finish()
     }
 
-    /// A wait between `from` and twice that, in seconds: who is sent away must not come back with all the others.
+    /// Random delay from `from` to twice that (seconds), so that clients that were refused together do not come back
+    /// together.
     fn spread(&self, from: u32) -> u32 {
         from + (self.nonce() % u64::from(from.max(1))) as u32
     }
 }
 
-/// A secret from the system's random source; should that fail, from the standard library's own random keys.
+/// Random key from the operating system, or if that fails from the random keys of the standard library.
 pub fn new_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {

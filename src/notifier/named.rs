@@ -1,5 +1,5 @@
-//! Watchers of one named dialog (RFC 4235 section 3.2). They have a document of their own where all others share one,
-//! and their subscription ends with the dialog.
+//! Watchers of a single dialog, which their Event header names (RFC 4235 section 3.2). Each has a document of its own,
+//! while all other watchers share one. The subscription ends with the dialog.
 
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, dialog_info};
@@ -9,7 +9,7 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::shared::SharedText;
 use crate::sip::headers::Event;
 
-/// The dialog that an Event names, if it does.
+/// Dialog that an Event header names, if it names one.
 pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<NamedDialog> {
     if package::get(package).name() != dialog_info::NAME {
         return None;
@@ -20,8 +20,8 @@ pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<NamedDia
 }
 
 impl Notifier {
-    /// The shared part of the document for a watcher who has named a dialog; none for all others. Once that dialog has
-    /// ended, so has the subscription, and what is made now is its last NOTIFY.
+    /// Shared part of the document for a watcher of a single dialog; none for all other watchers. If the dialog has
+    /// ended, this ends the subscription, and the NOTIFY that is made now is the last.
     pub(super) fn tail_of_named(
         &self,
         presentity: &Presentity,

@@ -1,8 +1,7 @@
-//! Names of hosts: what they stand for, and for how long (RFC 3263, RFC 2782).
+//! DNS cache for next hops that are host names (RFC 3263, RFC 2782).
 //!
-//! Nothing is looked up here. A name that is not known becomes a [`Question`], which somebody with a socket takes to the
-//! DNS; his [`Answer`] is remembered for as long as it says. Each question is asked once, whoever else wants to know
-//! waits for the same answer.
+//! This module does no I/O. A host name that is not cached becomes a [`Question`], which the server sends to the DNS.
+//! The [`Answer`] is cached for its TTL. Each query is sent once; all NOTIFYs that need it wait for the same answer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -13,84 +12,84 @@ use parking_lot::Mutex;
 use crate::presence::Tick;
 use crate::sip::Transport;
 
-/// The most names that are remembered. Only trusted sources can bring new ones.
+/// Maximum number of host names in the cache. Only trusted sources can add names.
 const MOST_NAMES: usize = 10_000;
-/// The most targets that are remembered as having failed.
+/// Maximum number of targets in quarantine.
 const MOST_ASIDE: usize = 10_000;
-/// How long NOTIFYs wait for an answer (ms); a resolver gives up before.
+/// Time that NOTIFYs wait for a DNS answer (ms). The resolver gives up earlier.
 const PATIENCE: u64 = 3_000;
-/// How long a name that could not be looked up is left alone (ms).
+/// Time that a failed lookup is cached (ms).
 const FAILED_FOR: u64 = 30_000;
-/// How long a target that has failed is left alone (ms).
+/// Time that a failed target stays in quarantine (ms).
 const ASIDE_FOR: u64 = 30_000;
-/// Whatever an answer says of its lifetime (seconds), those who have waited for it get to use it, and nobody uses it
-/// for longer than a day.
+/// Limits of the TTL of an answer (seconds). The minimum lets the NOTIFYs that waited use the answer; the maximum is
+/// one day.
 const LIFETIME: std::ops::RangeInclusive<u32> = 1..=86_400;
 
-/// What RFC 3263 section 4 needs to know of a URI whose host is a name.
+/// DNS query: the parts of a URI that RFC 3263 section 4 needs, if its host is a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
-    /// The name, in lower case and without a dot at its end.
+    /// Host name, in lower case and without a trailing dot.
     pub host: Arc<str>,
-    /// The port, where the URI has one.
+    /// Port of the URI, if it has one.
     pub port: Option<u16>,
-    /// The transport, where the URI names one.
+    /// Transport of the URI, if it names one.
     pub transport: Option<Transport>,
-    /// Nothing but TLS will do.
+    /// True if only TLS is allowed.
     pub secure: bool,
 }
 
-/// One of the hosts that a name stands for.
+/// A host that a name resolves to (an SRV target).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Lower ones go first.
+    /// Priority; lower values are tried first.
     pub priority: u32,
-    /// Its share of what goes to all candidates of the same priority.
+    /// Share of the traffic among candidates of the same priority.
     pub weight: u16,
-    /// How to speak to it.
+    /// Transport to use.
     pub transport: Transport,
-    /// All its addresses, the best first.
+    /// All addresses of the host, in the order of preference.
     pub addresses: Vec<SocketAddr>,
 }
 
-/// What a name stands for.
+/// Result of a successful lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// In any order.
+    /// Hosts that the name resolves to, in any order.
     pub candidates: Vec<Candidate>,
-    /// How long that holds (seconds).
+    /// Lifetime of the answer (seconds).
     pub ttl: u32,
 }
 
-/// Why a name stands for nothing.
+/// Error of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// The DNS knows nothing that fits.
+    /// The DNS has no record that we can use.
     #[error("there is no such name, or nothing that we speak is offered there")]
     Unknown,
-    /// No answer came in time.
+    /// The DNS did not answer in time.
     #[error("the DNS did not answer in time")]
     Late,
-    /// There is nobody to ask.
+    /// No DNS server is configured.
     #[error("there is no DNS server to ask")]
     NoServer,
 }
 
-/// Where something can be sent to.
+/// Address and transport that a message can be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// How to speak to it.
+    /// Transport to use.
     pub transport: Transport,
-    /// Where it is.
+    /// Address and port.
     pub address: SocketAddr,
 }
 
-/// All targets in the order in which they are to be tried (RFC 2782): by priority, and drawn by weight among equals. The
-/// same number draws the same order, so that a dialog stays with its target (RFC 3263 section 4.3).
+/// All targets in the order in which they are tried (RFC 2782): by priority, and at random by weight within a priority.
+/// The same `number` gives the same order, so that a dialog stays with its target (RFC 3263 section 4.3).
 pub fn order(candidates: &[Candidate], number: u64) -> Vec<Target> {
     let mut number = number;
     let mut left: Vec<_> = candidates.iter().collect();
-    // Those without weight go first: only a draw of 0 meets them before others.
+    // Candidates without weight come first, so that only a draw of 0 selects them (RFC 2782).
     left.sort_by_key(|candidate| (candidate.priority, candidate.weight > 0));
     let mut ordered = Vec::new();
     while let Some(priority) = left.first().map(|first| first.priority) {
@@ -109,7 +108,7 @@ pub fn order(candidates: &[Candidate], number: u64) -> Vec<Target> {
     ordered
 }
 
-/// Another number that looks like chance (splitmix64).
+/// Pseudo-random number that follows `number` (splitmix64).
 fn scramble(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,27 +116,27 @@ fn scramble(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Who waits for an answer: the subscription in a slot of a presentity.
+/// Subscription that waits for an answer: number of the presentity, and slot.
 pub(super) type Waiter = (u32, u32);
 
-/// What is known of a name.
+/// State of a name in the cache.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It stands for these; those that have failed lately are left out.
+    /// The name is resolved.
     Targets {
-        /// In the order in which they are to be tried.
+        /// Targets in the order in which they are tried, without those in quarantine.
         free: Vec<Target>,
-        /// How many there are with those that have failed.
+        /// Number of targets, including those in quarantine.
         all: usize,
     },
-    /// An answer may come until then.
+    /// The DNS has been queried, or must be queried now.
     Soon {
-        /// How long to wait.
+        /// Deadline of the DNS answer.
         until: Tick,
-        /// The question has to be asked; else somebody has asked already.
+        /// True if the caller must send the query; false if it was sent already.
         ask: bool,
     },
-    /// Nothing, for now.
+    /// The name cannot be resolved at present.
     Nothing,
 }
 
@@ -157,22 +156,23 @@ impl Entry {
     }
 }
 
-/// The names that were met lately. Has a lock of its own, held for a few instructions; it may be taken under that of a
-/// presentity, and nothing is taken under it.
+/// Cache of host names. It has a lock of its own, held for a few instructions. The lock may be taken while a presentity
+/// is locked; no other lock is taken while it is held.
 #[derive(Debug, Default)]
 pub(super) struct Names(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<Question, Entry>,
-    /// Targets that have failed, and until when that is held against them.
+    /// Targets in quarantine, and the end of the quarantine.
     aside: HashMap<Target, Tick>,
-    /// When it was last looked for entries that are over, both tables being full.
+    /// Time of the last sweep. Sweeps happen only when a table is full.
     swept_at: Tick,
 }
 
 impl State {
-    /// Makes room, no more than once in a second: for so long a full table stays full.
+    /// Removes entries whose time is over. This happens at most once a second, because it scans both tables; until
+    /// then, a full table stays full.
     fn sweep(&mut self, now: Tick) {
         if self.swept_at.after(1_000) <= now {
             self.swept_at = now;
@@ -183,14 +183,15 @@ impl State {
 }
 
 impl Question {
-    /// The transport that is tried where the DNS does not say otherwise (RFC 3263 section 4.1).
+    /// Transport to try if the DNS says nothing else (RFC 3263 section 4.1).
     pub(super) fn usual_transport(&self) -> Transport {
         self.transport.unwrap_or(if self.secure { Transport::Tls } else { Transport::Udp })
     }
 }
 
 impl Names {
-    /// What a name stands for; `who` is told when that is known, `number` draws the order of the targets.
+    /// Looks a name up in the cache. If it is not resolved, `who` is added to the subscriptions that wait for it.
+    /// `number` determines the order of the targets.
     pub(super) fn look_up(&self, now: Tick, question: &Question, who: Waiter, number: u64) -> Found {
         let mut state = self.0.lock();
         let state = &mut *state;
@@ -219,7 +220,7 @@ impl Names {
         Found::Soon { until: now.after(PATIENCE), ask: true }
     }
 
-    /// Takes an answer, and gives those who have waited for it.
+    /// Stores a DNS answer, and returns the subscriptions that waited for it.
     pub(super) fn learn(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>) -> Vec<Waiter> {
         let entry = match answer {
             Ok(Answer { candidates, ttl }) if candidates.iter().any(|candidate| !candidate.addresses.is_empty()) => {
@@ -228,19 +229,19 @@ impl Names {
             }
             Ok(_) | Err(_) => Entry::Failed { until: now.after(FAILED_FOR) },
         };
-        // An answer to what nobody asked, or that was forgotten meanwhile, is not remembered.
+        // An answer without an entry is dropped: it was not asked for, or its entry was removed meanwhile.
         match self.0.lock().entries.get_mut(&question).map(|known| std::mem::replace(known, entry)) {
             Some(Entry::Asked { waiting, .. }) => waiting.into_iter().collect(),
             _ => Vec::new(),
         }
     }
 
-    /// How many names are remembered, or asked for.
+    /// Number of names in the cache, including pending queries.
     pub(super) fn len(&self) -> usize {
         self.0.lock().entries.len()
     }
 
-    /// A target has failed: for a while others go before it (RFC 3263 section 4.3).
+    /// Puts a failed target into quarantine. Other targets are tried first for a while (RFC 3263 section 4.3).
     pub(super) fn set_aside(&self, now: Tick, target: Target) {
         let mut state = self.0.lock();
         if state.aside.len() >= MOST_ASIDE {
@@ -304,7 +305,7 @@ mod tests {
             assert_eq!((ports.len(), ports.iter().sum::<u16>()), (3, 6), "each once");
             first[usize::from(ports[0]) - 1] += 1;
         }
-        // One draw in 81 is 0, which is the share of what has no weight.
+        // One draw in 81 is 0, and selects the candidate without weight.
         assert!((5_850..6_150).contains(&first[0]) && (1_850..2_150).contains(&first[1]), "{first:?}");
         assert!((50..150).contains(&first[2]), "{first:?}");
     }
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(names.learn(Tick(10), question("a.test"), Err(Unresolved::Unknown)), [ANA]);
         assert_eq!(found(&names, 30_009), Found::Nothing);
         assert!(matches!(found(&names, 30_010), Found::Soon { ask: true, .. }));
-        // Nobody answers this time.
+        // This time the DNS does not answer.
         assert_eq!(found(&names, 33_010), Found::Nothing);
         assert_eq!(names.learn(Tick(33_020), question("a.test"), answer(0)), [ANA], "better late than never");
         assert_eq!(ports_found(&names, 34_019), [1, 2], "no lifetime is too short to be used");

@@ -1,4 +1,4 @@
-//! The story of a lamp.
+//! Report of a lamp.
 
 use std::collections::HashMap;
 
@@ -21,22 +21,22 @@ use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::uri::percent_decode;
 
 impl Notifier {
-    /// The lamp of one extension; none if nothing is known of it.
+    /// Lamp of one extension; none if the server knows nothing of the extension.
     pub fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp> {
         self.read(account, extension, |presentity, state| self.lamp_of(presentity, state))
     }
 
-    /// The lamps of an account from an extension on, ordered by extension; no more than `most`.
+    /// Lamps of an account, ordered by extension, starting at `from`; at most `most`.
     pub fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
         let some = self.table.of_account_from(account, from, most);
         some.iter().map(|presentity| self.lamp_of(presentity, &presentity.lock())).collect()
     }
 
-    /// All about one extension; none if nothing is known of it.
+    /// Full report of one extension; none if the server knows nothing of it.
     pub fn lamp_story(&self, now: Tick, account: AccountNo, extension: &str) -> Option<LampStory> {
         let (mut story, number) = self
             .read(account, extension, |presentity, state| (self.story_of(now, presentity, state), presentity.number))?;
-        // The history may be long, and is read while nobody waits for the presentity.
+        // The history may be long, so it is read after the lock of the presentity is released.
         self.add_history(number, &mut story);
         Some(story)
     }
@@ -115,7 +115,7 @@ impl Notifier {
     }
 }
 
-/// The call that decides what the lamp shows; none where it is idle or was set by hand to ring or talk louder.
+/// Call that determines the lamp; none if there is no call. A manual state may override it: see [`shown`].
 fn deciding<'a>(picture: &Picture<'a>) -> Option<&'a CallReport> {
     let ringing = |call: &&&CallReport| is_ringing(call);
     let calls = &picture.calls;
@@ -133,7 +133,7 @@ fn is_ringing(call: &CallReport) -> bool {
     call.state == CallState::Early && call.direction != Some(Direction::Initiator)
 }
 
-/// What a lamp shows.
+/// State that a lamp shows.
 pub(super) fn shown(picture: &Picture<'_>) -> LampState {
     let call = deciding(picture);
     let of_call = match call {
@@ -198,7 +198,7 @@ fn person(picture: &Picture<'_>) -> PersonRow {
     }
 }
 
-/// The other side of a call, for people.
+/// Other party of a call, in a form for people.
 fn other(party: &Party) -> Other {
     let number = party.identity.as_deref().or(party.target.as_deref()).map(|uri| {
         let bare = uri.split_once(':').map_or(uri, |(_, rest)| rest);

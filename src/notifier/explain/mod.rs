@@ -1,7 +1,8 @@
-//! Explaining: what is believed of an extension, what each of its watchers knows of that, and why (law 10).
+//! Explain: reports of the state of an extension, of the state that each watcher has acknowledged, and of the reasons
+//! (rule 10).
 //!
-//! In flow questions of the API; out flow [`story`]s. Nothing is kept for it but the `history`; all else is read from what
-//! the notifier works with, a presentity at a time under its lock.
+//! The API asks, and gets the report types of [`story`]. Only the `history` is kept for this purpose. All other data is
+//! read from the working state of the notifier, under the lock of one presentity at a time.
 
 use std::sync::Arc;
 
@@ -22,54 +23,58 @@ mod watcher;
 
 use story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
 
-/// The most watchers that the story of a lamp names.
+/// Maximum number of watchers in the report of a lamp.
 pub const MOST_WATCHERS: usize = 1_000;
-/// The most exchanges that a story tells.
+/// Maximum number of exchanges in a report.
 pub const MOST_EXCHANGES: usize = 500;
 
-/// The notifier as somebody sees it who wants to know why. Every call may be made from any thread.
+/// Queries of the API about lamps and subscriptions, and the commands that belong to them. Every call may be made from
+/// any thread.
 pub trait Explain: Send + Sync + 'static {
-    /// The lamp of one extension; none if nothing is known of it.
+    /// Lamp of one extension; none if the server knows nothing of the extension.
     fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp>;
-    /// The lamps of an account from an extension on, ordered by extension; no more than `most`.
+    /// Lamps of an account, ordered by extension, starting at `from`; at most `most`.
     fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp>;
-    /// All about one extension; none if nothing is known of it.
+    /// Full report of one extension; none if the server knows nothing of it.
     fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory>;
-    /// One subscription in brief; none if it is not there or belongs to another account.
+    /// Summary of one subscription; none if it does not exist or belongs to another account.
     fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow>;
-    /// All about one subscription; none if it is not there or belongs to another account.
+    /// Full report of one subscription; none if it does not exist or belongs to another account.
     fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory>;
-    /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
-    /// `most`.
+    /// Subscriptions whose watcher, User-Agent or address contains `text`, ordered by extension, starting at `from`; at
+    /// most `most`.
     fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow>;
-    /// Sends a fresh NOTIFY in one subscription; false if there is no such one. `request` names who asked for it, in stories.
+    /// Sends a fresh NOTIFY in one subscription; returns false if it does not exist. `request` is the id of the API
+    /// request, for reports. Fails if the journal cannot write the change or the server is stopping.
     fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
-    /// Ends one subscription, as if it had expired; false if there is no such one.
+    /// Ends one subscription, as if it had expired; returns false if it does not exist. `request` and the errors are
+    /// those of [`Explain::resend`].
     fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
-    /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
+    /// Starts tracing one subscription: its messages are kept for this many seconds from now. Returns false if it does
+    /// not exist. Fails if the limit of traces, of the account or of the server, is reached.
     fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal>;
-    /// What has been kept of one, also when it is over; none if it was not traced, or belongs to another account.
+    /// Trace of one subscription, also after its end; none if it was not traced or belongs to another account.
     fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory>;
-    /// Ends the tracing of one, and forgets what was kept; false if it was not traced.
+    /// Stops the trace of one subscription and deletes its messages; returns false if it was not traced.
     fn forget_trace(&self, account: AccountNo, id: &str) -> bool;
-    /// How an account fares as a whole.
+    /// Overview of an account.
     fn overview(&self, account: AccountNo) -> Overview;
-    /// How the server fares as a whole.
+    /// Statistics of the whole server.
     fn vitals(&self) -> Vitals;
-    /// Begins or ends collecting what changes.
+    /// Starts or stops collecting changes.
     fn listen(&self, on: bool);
-    /// What has changed since the last call, each thing once, and whether something was lost.
+    /// Changes since the last call, without duplicates, and whether any were lost.
     fn changes(&self) -> (Vec<Changed>, bool);
 }
 
 impl Notifier {
-    /// Reads something of a presentity; none if nothing is known of it.
+    /// Calls `f` with a presentity; none if the server knows nothing of it.
     fn read<T>(&self, account: AccountNo, extension: &str, f: impl FnOnce(&Presentity, &State) -> T) -> Option<T> {
         let aor = Aor::of(account, extension)?;
         self.table.with(&aor, |presentity, state| f(presentity, state))
     }
 
-    /// Does something with a subscription of an account.
+    /// Calls `f` with a subscription; none if it has ended, does not exist or belongs to another account.
     pub(super) fn with_subscription<T>(
         &self,
         account: AccountNo,
@@ -84,17 +89,18 @@ impl Notifier {
         })?
     }
 
-    /// Begins or ends collecting what changes.
+    /// Starts or stops collecting changes.
     pub fn listen(&self, on: bool) {
         self.feed.listen(on);
     }
 
-    /// What has changed since the last call, each thing once, and whether something was lost.
+    /// Changes since the last call, without duplicates, and whether any were lost.
     pub fn changes(&self) -> (Vec<Changed>, bool) {
         self.feed.take()
     }
 
-    /// Sends a fresh NOTIFY in one subscription, whatever has become of the last; false if there is no such one.
+    /// Sends a fresh NOTIFY in one subscription, whatever the outcome of the previous one; returns false if the
+    /// subscription does not exist.
     pub fn resend(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
         self.contained(now, out, |out| {
@@ -108,8 +114,8 @@ impl Notifier {
         found
     }
 
-    /// Ends one subscription: the phone is told that its time is over, and may subscribe anew at once (RFC 6665 section
-    /// 4.1.3, `timeout`). False if there is no such one.
+    /// Ends one subscription. The last NOTIFY gives `timeout` as the reason, so the phone may subscribe again at once
+    /// (RFC 6665 section 4.1.3). Returns false if the subscription does not exist.
     pub fn end(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
         self.contained(now, out, |out| {
@@ -125,7 +131,8 @@ impl Notifier {
                     let under_way = matches!(subscription.delivery, Delivery::InFlight(_));
                     self.feed.subscription(presentity, place);
                     self.drop_subscription(presentity, place.slot, out);
-                    // With a NOTIFY under way, the last one waits for its answer or for its repetition to come due (law 2).
+                    // While a NOTIFY is in flight, the last one waits for its response or for its next retransmission
+                    // (rule 2).
                     if !under_way {
                         self.notify(now, presentity, state, place.slot, out);
                     }
@@ -136,7 +143,7 @@ impl Notifier {
     }
 }
 
-/// How many watchers there are, how many are behind, and how many have failures.
+/// Number of watchers, of those that have not acknowledged the current state, and of those with failed NOTIFYs.
 fn standing_of_all(state: &State) -> (usize, usize, usize) {
     let alive = state.watchers.iter().filter(|s| !s.ended);
     alive.fold((0, 0, 0), |(all, behind, failing), s| {

@@ -1,5 +1,5 @@
-//! The notifier as a whole, in numbers. What is counted as it happens is read here; what only holds at the moment is counted
-//! when somebody asks, a presentity at a time.
+//! Statistics of the notifier. Counters of events are read; the number of objects is counted on request, with one
+//! presentity locked at a time.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,13 @@ use crate::presence::presentity::State;
 use crate::presence::subscription::{Revision, Subscription};
 use crate::presence::{PackageId, Tick};
 
-/// Subscriptions of one kind: all, those behind, those failing.
+/// Number of subscriptions of one kind: all, those that have not acknowledged the current state, those with failed
+/// NOTIFYs.
 type Counts = [usize; 3];
-/// By transport and family.
+/// Counts by transport and make of the phone.
 type Table = [[Counts; Family::COUNT]; TRANSPORTS.len()];
 
-/// Watchers of a presentity that are behind by the same.
+/// Watchers of one presentity that lack the same change: same package and same acknowledged revision.
 #[derive(Debug)]
 struct Behind {
     package: PackageId,
@@ -29,7 +30,7 @@ struct Behind {
 }
 
 impl Notifier {
-    /// How the notifier fares as a whole, having been up since `up_since`.
+    /// Statistics of the notifier. `up_since` is the start of the server.
     pub fn numbers(&self, now: Tick, up_since: Tick) -> Numbers {
         let mut numbers = Numbers {
             phones: self.phones.len(),
@@ -77,7 +78,7 @@ impl Notifier {
         numbers
     }
 
-    /// Finds out, as far as the history reaches, when the first change came that they do not know.
+    /// Searches the history for the first change that each group of watchers has not acknowledged.
     fn look_back(&self, behind: &mut HashMap<u32, Vec<Behind>>, up_since: Tick) {
         let mut changes = Vec::new();
         self.history.visit(
@@ -101,9 +102,10 @@ impl Notifier {
     }
 }
 
-/// Counts a watcher that is behind with the others that are so by the same.
+/// Adds a watcher that has not acknowledged the current state to its group.
 fn join(groups: &mut Vec<Behind>, state: &State, s: &Subscription, up_since: Tick) {
-    // Who has acknowledged nothing yet waits since he asked; who has, since the lamp changed last, or longer.
+    // A watcher that has acknowledged nothing has waited since its SUBSCRIBE. Any other has waited since the last
+    // change of the lamp, or longer.
     let since = match s.acknowledged == Revision::default() {
         true => s.subscribed_at(),
         false => state.changed_at,
@@ -116,7 +118,7 @@ fn join(groups: &mut Vec<Behind>, state: &State, s: &Subscription, up_since: Tic
     }
 }
 
-/// The kinds that there are subscriptions of.
+/// Counts of the kinds that have any subscriptions.
 fn rows(package: PackageId, table: &Table) -> impl Iterator<Item = Kind> + '_ {
     let event = package::get(package).name();
     TRANSPORTS.iter().zip(table).flat_map(move |(transport, families)| {

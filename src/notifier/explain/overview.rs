@@ -1,5 +1,5 @@
-//! An account as a whole, and what was exchanged in the last minutes: counted from the history when somebody asks, so that
-//! nothing has to be counted before.
+//! Overview of an account, and its exchanges of the last minutes. They are counted from the history on request, so that
+//! no counters have to be kept.
 
 use std::collections::HashSet;
 
@@ -11,15 +11,15 @@ use crate::notifier::Notifier;
 use crate::notifier::history::Note;
 use crate::presence::Tick;
 
-/// The length of a bucket (ms).
+/// Length of a bucket (ms).
 const BUCKET: u64 = 5_000;
-/// How many there are: five minutes.
+/// Number of buckets: five minutes in total.
 const BUCKETS: usize = 60;
 
 impl Notifier {
-    /// How an account fares as a whole.
+    /// Overview of an account.
     pub fn overview(&self, now: Tick, account: AccountNo) -> Overview {
-        // Buckets begin at round moments, so that a bucket is the same in two answers.
+        // Buckets begin at multiples of their length, so that a bucket is the same in two responses.
         let from = Tick((now.0 / BUCKET + 1).saturating_sub(BUCKETS as u64) * BUCKET);
         let mut numbers = HashSet::new();
         let mut overview = Overview { from_at: from.0, bucket_ms: BUCKET, ..Overview::default() };

@@ -1,6 +1,6 @@
-//! The answers to "why is this lamp as it is", as plain values that can be written as JSON.
+//! Reports that answer "why does this lamp show this?", as plain values that can be written as JSON.
 //!
-//! Times are Unix milliseconds and end in `_at`; spans say their unit.
+//! Times are Unix milliseconds and end in `_at`; the names or comments of durations give their unit.
 
 use std::fmt;
 
@@ -11,236 +11,237 @@ use crate::notifier::refusals::Answered;
 use crate::notifier::tally::Tally;
 use crate::presence::subscription::Place;
 
-/// What a lamp shows.
+/// State that a lamp shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LampState {
-    /// Nothing is known of the extension: nobody has published for it, nobody watches it.
+    /// The server knows nothing of the extension: it has no publication and no watcher.
     Unknown,
-    /// No call.
+    /// There is no call.
     Idle,
-    /// It is being called.
+    /// The extension is being called.
     Ringing,
-    /// It calls somebody.
+    /// The extension is calling, and the call is not answered yet.
     Calling,
-    /// In a call.
+    /// The extension is in a call.
     Talking,
-    /// In a call that is on hold.
+    /// The extension is in a call that is on hold.
     Held,
 }
 
-/// The lamp of an extension, as a wall shows it.
+/// Lamp of an extension, as the wall shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lamp {
     /// The extension, lower case.
     pub extension: String,
-    /// The name of its user, where the directory has one.
+    /// Name of its user, if the directory has one.
     pub name: Option<String>,
-    /// What it shows.
+    /// State of the lamp.
     pub state: LampState,
-    /// When it last changed; none before.
+    /// Time of the last change; none if there was none.
     pub changed_at: Option<u64>,
-    /// The other side of the call that the lamp shows.
+    /// Other party of the call that determines the lamp.
     pub with: Option<Other>,
-    /// How many calls are live.
+    /// Number of live calls.
     pub calls: usize,
-    /// Messages are waiting; none where nothing was published about that.
+    /// True if messages are waiting; none if nothing is published about that.
     pub messages_waiting: Option<bool>,
-    /// How many subscriptions there are to it.
+    /// Number of subscriptions.
     pub watchers: usize,
-    /// How many of these do not know the state of the moment.
+    /// Number of subscriptions that have not acknowledged the current state.
     pub behind: usize,
-    /// How many of these have let their latest NOTIFY fail.
+    /// Number of subscriptions whose latest NOTIFY failed.
     pub failing: usize,
 }
 
-/// The other side of a call.
+/// Other party of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Other {
-    /// Display name, where published.
+    /// Display name, if published.
     pub name: Option<String>,
-    /// Identity, without scheme, where published.
+    /// Identity without its scheme, if published.
     pub number: Option<String>,
 }
 
-/// Everything about one extension.
+/// Full report of one extension.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LampStory {
-    /// What the wall shows.
+    /// The fields of the wall.
     #[serde(flatten)]
     pub lamp: Lamp,
-    /// `sip:user@realm`
+    /// URI of the presentity: `sip:user@realm`.
     pub uri: String,
-    /// Why it shows that, for people: one sentence each, the deciding one first.
+    /// Reasons for the state of the lamp, in words: one sentence each, the decisive one first.
     pub why: Vec<String>,
-    /// The state that was set by hand.
+    /// Manual state, if one is set.
     pub manual: Option<&'static str>,
-    /// The live calls that are shown, the one that matters most first.
+    /// Live calls that are shown, the most important first.
     pub live_calls: Vec<CallRow>,
-    /// How many more are live and known by name, but not shown.
+    /// Number of further live calls that are stored, but not shown.
     pub calls_not_shown: usize,
-    /// The publications that hold, oldest first.
+    /// Current publications, oldest first.
     pub publications: Vec<PublicationRow>,
-    /// What is published of the person and his mailbox.
+    /// Published state of the person and the mailbox.
     pub person: PersonRow,
-    /// Revision of what watchers of each package are told.
+    /// Revision of the document of each package.
     pub revisions: Vec<RevisionRow>,
-    /// The watchers, those who are behind first; no more than [`super::MOST_WATCHERS`].
+    /// Watchers, those that have not acknowledged the current state first; at most [`super::MOST_WATCHERS`].
     pub watching: Vec<WatcherRow>,
-    /// The latest changes, oldest first, as far as the history reaches.
+    /// Latest changes, oldest first, as far back as the history reaches.
     pub changes: Vec<ChangeRow>,
-    /// The latest exchanges with its watchers, oldest first, as far as the history reaches.
+    /// Latest exchanges with the watchers, oldest first, as far back as the history reaches.
     pub exchanges: Vec<ExchangeRow>,
 }
 
 /// A live call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CallRow {
-    /// The id that watchers are shown.
+    /// Id of the call in the documents.
     pub id: String,
-    /// Its Call-ID, where published.
+    /// Call-ID, if published.
     pub call_id: Option<String>,
     /// `trying`, `proceeding`, `early` or `confirmed`.
     pub state: &'static str,
-    /// `initiator` or `recipient`, where published.
+    /// `initiator` or `recipient`, if published.
     pub direction: Option<&'static str>,
-    /// It is on hold.
+    /// True if the call is on hold.
     pub held: bool,
-    /// The other side.
+    /// Other party.
     pub with: Other,
-    /// When it was last spoken of.
+    /// Time of the last publication that listed the call.
     pub said_at: u64,
-    /// When it goes, unless it is answered or spoken of.
+    /// Time at which the call is dropped unless it is answered or published again; none for an answered call.
     pub lapses_at: Option<u64>,
-    /// Entity-tags of the publications that hold it.
+    /// Entity-tags of the publications that list the call.
     pub held_by: Vec<String>,
 }
 
 /// A publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublicationRow {
-    /// Its entity-tag.
+    /// Entity-tag.
     pub etag: String,
-    /// Its event package.
+    /// Event package.
     pub event: &'static str,
-    /// When it ends unless refreshed.
+    /// Time at which it expires unless refreshed.
     pub expires_at: u64,
-    /// How many times it has been changed or refreshed.
+    /// Number of times that it was modified or refreshed.
     pub changes: u32,
-    /// Who made it; none if it was made before the last restart.
+    /// Sender of the publication; none if it was made before the last restart.
     pub source: Option<SourceRow>,
 }
 
-/// Who has published.
+/// Sender of a publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceRow {
-    /// The URI of his From.
+    /// URI of its From.
     pub from: String,
-    /// Address and port that it came from.
+    /// Address and port that the PUBLISH came from.
     pub address: String,
-    /// How it came.
+    /// Transport of the PUBLISH.
     pub transport: String,
-    /// His User-Agent, if he names one.
+    /// User-Agent of the PUBLISH, if it has one.
     pub user_agent: Option<String>,
 }
 
-/// What is published of a person and his mailbox.
+/// Published state of a person and the mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PersonRow {
-    /// Can be reached.
+    /// True if the person can be reached (`open`), false if not (`closed`).
     pub open: Option<bool>,
     /// A note.
     pub note: Option<String>,
-    /// What he does.
+    /// Activities of the person.
     pub activities: Vec<String>,
-    /// New voice messages.
+    /// Number of new voice messages.
     pub new_messages: Option<u32>,
 }
 
-/// How often what the watchers of a package are told has changed.
+/// Revision of a package: the number of changes of the document that its watchers are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RevisionRow {
-    /// The event package.
+    /// Event package.
     pub event: &'static str,
-    /// The revision of the moment.
+    /// Current revision.
     pub revision: u64,
 }
 
-/// How a subscription fares.
+/// Delivery status of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
-    /// The phone has acknowledged the state of the moment.
+    /// The phone has acknowledged the current state.
     Current,
-    /// A NOTIFY is under way.
+    /// A NOTIFY is in flight.
     Sending,
-    /// It is told when its turn comes.
+    /// A NOTIFY is scheduled: it is held back by the rate limit of the phone.
     Waiting,
-    /// The name of its next hop is being looked up.
+    /// A NOTIFY waits for DNS to resolve its next hop.
     Resolving,
-    /// The latest NOTIFY was refused or failed; the next try is set.
+    /// The latest NOTIFY was refused or failed; the next attempt is scheduled.
     Failing,
-    /// The phone does not answer; the next try is set.
+    /// The phone does not respond; the next attempt is scheduled.
     Silent,
-    /// It does not know the state of the moment.
+    /// The phone has not acknowledged the current state.
     Behind,
-    /// It has ended; its last NOTIFY is under way.
+    /// The subscription has ended; its last NOTIFY is in flight.
     Ended,
 }
 
-/// One watcher of a lamp.
+/// A watcher of a lamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WatcherRow {
-    /// Names the subscription.
+    /// Id of the subscription.
     pub id: String,
-    /// The extension that it is to.
+    /// Extension that it watches.
     pub extension: String,
-    /// `user@realm` of the watcher, as he wrote it.
+    /// `user@realm` of the watcher, as its SUBSCRIBE wrote it.
     pub watcher: String,
     /// Event package.
     pub event: &'static str,
-    /// Make of the phone, as far as its User-Agent tells.
+    /// Make of the phone, if its User-Agent shows it.
     pub vendor: Option<&'static str>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<String>,
-    /// How the latest SUBSCRIBE came.
+    /// Transport of the latest SUBSCRIBE.
     pub transport: String,
-    /// Where the latest SUBSCRIBE came from.
+    /// Source address and port of the latest SUBSCRIBE.
     pub peer: String,
-    /// When it ends unless refreshed.
+    /// Time at which it expires unless refreshed.
     pub expires_at: u64,
-    /// How it fares.
+    /// Delivery status.
     pub delivery_status: Standing,
-    /// The revision that the phone has acknowledged last.
+    /// Revision that the phone acknowledged last.
     pub acknowledged: u64,
-    /// How many revisions have come since.
+    /// Number of later revisions.
     pub behind: u64,
-    /// Since when there is something that it does not know; the history may not reach back far enough to tell.
+    /// Time of the first change that the phone has not acknowledged; none if there is no such change, if the history
+    /// does not reach back far enough, or if this row is not part of a full report.
     pub stale_since: Option<u64>,
-    /// It may be longer.
+    /// True if that time is only the latest possible one, because older entries are gone from the history.
     pub stale_since_is_lower_bound: bool,
-    /// CSeq and final answer of the last NOTIFY; 408 for none. None before the first.
+    /// CSeq and final response of the last NOTIFY that was answered or timed out (408); none before the first.
     pub last: Option<LastRow>,
-    /// NOTIFYs that failed in a row.
+    /// Number of NOTIFYs that failed in a row.
     pub failures: u32,
-    /// When the next try is made or its turn comes.
+    /// Time of the next attempt, or of the NOTIFY that is scheduled.
     pub next_try_at: Option<u64>,
 }
 
 impl WatcherRow {
-    /// Where it stands in a list of subscriptions.
+    /// Position in a list of subscriptions.
     pub fn bookmark(&self) -> Bookmark {
         let slot = Place::read(&self.id).map_or(0, |place| place.slot);
         Bookmark { extension: self.extension.clone(), slot }
     }
 }
 
-/// Where a list of subscriptions goes on: at an extension, and there at a slot.
+/// Position in a list of subscriptions, from which the next page continues: an extension, and a slot in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bookmark {
     /// The extension, lower case.
     pub extension: String,
-    /// The first slot that is meant.
+    /// First slot of the page.
     pub slot: u32,
 }
 
@@ -251,7 +252,7 @@ impl fmt::Display for Bookmark {
 }
 
 impl Bookmark {
-    /// Reads what it prints.
+    /// Parses the output of `Display`.
     pub fn read(text: &str) -> Option<Bookmark> {
         let (slot, extension) = text.split_once('.')?;
         let sound = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
@@ -262,253 +263,254 @@ impl Bookmark {
     }
 }
 
-/// The last answered NOTIFY.
+/// The last NOTIFY that was answered or timed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastRow {
-    /// Its CSeq.
+    /// CSeq number.
     pub cseq: u32,
-    /// The final answer; 408 for none.
+    /// Status of the final response; 408 if none came in time.
     pub reply: u16,
-    /// The version of its document.
+    /// Version of the document.
     pub version: u32,
 }
 
-/// Everything about one subscription.
+/// Full report of one subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SubscriptionStory {
-    /// What the page of its lamp shows.
+    /// The fields of the row in the report of its lamp.
     #[serde(flatten)]
     pub row: WatcherRow,
-    /// The id of its Event.
+    /// `id` parameter of its Event.
     pub event_id: Option<String>,
-    /// Granted by the latest SUBSCRIBE, seconds.
+    /// Lifetime that the latest SUBSCRIBE was granted (seconds).
     pub granted: u32,
-    /// When the latest SUBSCRIBE came.
+    /// Time of the latest SUBSCRIBE.
     pub subscribed_at: u64,
-    /// The revision of the moment.
+    /// Current revision of the document.
     pub revision: u64,
-    /// Its dialog.
+    /// The dialog.
     pub dialog: DialogRow,
-    /// The way that its SUBSCRIBEs come and its NOTIFYs go.
+    /// Network path that its SUBSCRIBEs come by and its NOTIFYs take.
     pub flow: FlowRow,
-    /// The NOTIFY that waits for its answer.
+    /// The NOTIFY in flight, if any.
     pub under_way: Option<UnderWayRow>,
-    /// The body of the last answered NOTIFY, put together again.
+    /// Body of the last NOTIFY that was answered or timed out. It is not stored, but rebuilt.
     pub last_body: Option<String>,
-    /// The latest exchanges, oldest first, as far as the history reaches.
+    /// Latest exchanges, oldest first, as far back as the history reaches.
     pub exchanges: Vec<ExchangeRow>,
-    /// How many NOTIFYs, at most, were sent before those and are not in the history any more.
+    /// Maximum number of NOTIFYs that were sent before these exchanges and are gone from the history.
     pub earlier: u32,
-    /// There is a trace of it, which ends or has ended then.
+    /// End of the trace of this subscription, in the future or in the past; none if it was not traced.
     pub traced_until: Option<u64>,
 }
 
-/// What was said in a subscription while it was traced.
+/// Messages of a subscription while it was traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TraceStory {
-    /// The subscription.
+    /// Id of the subscription.
     pub subscription: String,
-    /// When tracing began.
+    /// Start of the trace.
     pub since_at: u64,
-    /// When it ends, or has ended.
+    /// End of the trace, in the future or in the past.
     pub until_at: u64,
-    /// It goes on.
+    /// True while the trace is running.
     pub running: bool,
-    /// How many messages have made room for later ones.
+    /// Number of messages that were evicted for later ones.
     pub evicted: u64,
-    /// The messages, oldest first.
+    /// Messages, oldest first.
     pub messages: Vec<TracedMessage>,
 }
 
-/// A message, word for word but for what proves who somebody is.
+/// A message of a trace. Its text is unchanged except for credentials, which are replaced by `(removed)`; their scheme
+/// stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TracedMessage {
-    /// When it came or was given to the network.
+    /// Time at which it was received or handed to the network.
     pub at: u64,
     /// `received` or `sent`.
     pub direction: &'static str,
-    /// How it went, or was to go; none for one sent over a connection that the phone has opened.
+    /// Transport that it used, or was to use; none if it was sent over a connection that the phone had opened.
     pub transport: Option<String>,
-    /// The other end; none for the same.
+    /// Address and port of the other end; none in the same case as `transport`.
     pub peer: Option<String>,
-    /// Its size (octets).
+    /// Size of the message (octets).
     pub bytes: usize,
-    /// Itself.
+    /// Text of the message.
     pub text: String,
 }
 
-/// A dialog.
+/// Dialog of a subscription (RFC 3261 section 12).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DialogRow {
     /// Call-ID.
     pub call_id: String,
-    /// Our side.
+    /// Local URI, which is that of the presentity.
     pub local: String,
-    /// Our tag.
+    /// Local tag.
     pub local_tag: String,
-    /// The phone's side, with its tag.
+    /// Remote URI, which is that of the phone, with its tag.
     pub remote: String,
-    /// The phone's Contact, where NOTIFYs are aimed.
+    /// Remote target: the Contact of the phone, to which NOTIFYs are addressed.
     pub target: String,
-    /// The proxies in between, ours first.
+    /// Route set: the proxies on the path, the one next to us first.
     pub route_set: Vec<String>,
-    /// CSeq of our last NOTIFY.
+    /// CSeq of our latest NOTIFY.
     pub local_cseq: u32,
-    /// CSeq of the phone's last SUBSCRIBE.
+    /// CSeq of the phone's latest SUBSCRIBE.
     pub remote_cseq: u32,
 }
 
-/// A way over the network.
+/// Network path of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FlowRow {
     /// `UDP`, `TCP`, `TLS`, `WS` or `WSS`.
     pub transport: String,
     /// Address and port of the other end.
     pub peer: String,
-    /// Host and port of ours.
+    /// Our host and port.
     pub local: String,
-    /// Number of the connection, where there is one.
+    /// Number of the connection; none for datagrams.
     pub connection: Option<u64>,
-    /// The peer has shown a certificate that we trust.
+    /// True if the peer has shown a certificate that we trust.
     pub certified: bool,
 }
 
-/// A NOTIFY that waits for its answer.
+/// A NOTIFY in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnderWayRow {
-    /// Its CSeq.
+    /// CSeq number.
     pub cseq: u32,
-    /// The version of its document.
+    /// Version of its document.
     pub version: u32,
-    /// When it first left.
+    /// Time at which it was first sent.
     pub sent_at: u64,
-    /// How many copies followed.
+    /// Number of retransmissions.
     pub copies: u8,
-    /// Octets.
+    /// Size of the message (octets).
     pub bytes: usize,
-    /// The request of the API that it is the work of, where that is certain.
+    /// Id of the API request that caused it, if that is certain.
     pub request: Option<String>,
 }
 
-/// Something that was exchanged.
+/// A finished exchange: a SUBSCRIBE or a NOTIFY, with its response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExchangeRow {
-    /// The subscription that it was for.
+    /// Id of the subscription.
     pub subscription: String,
-    /// When it was over.
+    /// Time at which it was finished.
     pub at: u64,
-    /// `SUBSCRIBE`, of the phone, or `NOTIFY`, of ours.
+    /// `SUBSCRIBE`, sent by the phone, or `NOTIFY`, sent by the server.
     pub method: &'static str,
-    /// Its CSeq.
+    /// CSeq number.
     pub cseq: u32,
-    /// The final answer; 408 for none in time, 0 where the next NOTIFY superseded it before there was one.
+    /// Status of the final response: 408 if none came in time, 0 if the next NOTIFY superseded this one first.
     pub reply: u16,
-    /// The version of the document; none for a SUBSCRIBE.
+    /// Version of the document; none for a SUBSCRIBE.
     pub version: Option<u32>,
-    /// Seconds granted; none for a NOTIFY.
+    /// Granted lifetime (seconds); none for a NOTIFY.
     pub granted: Option<u32>,
-    /// From the first copy to the answer; none for a SUBSCRIBE.
+    /// Time from the first transmission to the response; none for a SUBSCRIBE.
     pub delay_ms: Option<u32>,
-    /// Octets; none for a SUBSCRIBE.
+    /// Size of the message (octets); none for a SUBSCRIBE.
     pub bytes: Option<u32>,
-    /// How many copies followed the first.
+    /// Number of retransmissions.
     pub copies: u8,
-    /// How it went; none for a SUBSCRIBE.
+    /// Transport; none for a SUBSCRIBE.
     pub transport: Option<String>,
-    /// The request of the API that a NOTIFY is the work of, where that is certain.
+    /// Id of the API request that caused the NOTIFY, if that is certain.
     pub request: Option<String>,
 }
 
 /// A change of a lamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChangeRow {
-    /// When.
+    /// Time of the change.
     pub at: u64,
-    /// Why, in a word.
+    /// Cause, in a few words.
     pub cause: &'static str,
-    /// The revision of the dialog package since.
+    /// Revision of the dialog package after the change.
     pub revision: u32,
-    /// The request of the API that it is the work of.
+    /// Id of the API request that caused the change, if it was one.
     pub request: Option<String>,
 }
 
-/// How an account fares as a whole.
+/// Overview of an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overview {
-    /// Extensions of which something is known.
+    /// Number of extensions that the server knows.
     pub extensions: usize,
-    /// Of these, how many show which state.
+    /// Number of these extensions by the state of their lamp.
     pub states: States,
-    /// Subscriptions.
+    /// Number of subscriptions.
     pub subscriptions: usize,
-    /// Of these, how many do not know the state of the moment.
+    /// Number of subscriptions that have not acknowledged the current state.
     pub behind: usize,
-    /// Of these, how many have let their latest NOTIFY fail.
+    /// Number of subscriptions whose latest NOTIFY failed.
     pub failing: usize,
-    /// Publications.
+    /// Number of publications.
     pub publications: usize,
-    /// Live calls.
+    /// Number of live calls.
     pub calls: usize,
-    /// The first moment of the first bucket.
+    /// Start of the first bucket.
     pub from_at: u64,
-    /// The length of a bucket.
+    /// Length of a bucket.
     pub bucket_ms: u64,
-    /// What was exchanged in each, the oldest first.
+    /// Exchanges by time, the oldest bucket first.
     pub buckets: Vec<Bucket>,
-    /// The history begins in the middle of the buckets: before this moment entries are missing.
+    /// Time since which the history is complete, if that is later than the start of the first bucket.
     pub complete_from: Option<u64>,
 }
 
-/// How subscriptions of one kind fare.
+/// Number and delivery status of the subscriptions of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// Their event package.
+    /// Event package.
     pub event: &'static str,
-    /// How their SUBSCRIBEs come: one of [`TRANSPORTS`](crate::notifier::tally::TRANSPORTS).
+    /// Transport of their SUBSCRIBEs: one of [`TRANSPORTS`](crate::notifier::tally::TRANSPORTS).
     pub transport: &'static str,
-    /// Their phones' make, where it is known.
+    /// Make of their phones, if known.
     pub vendor: Option<&'static str>,
-    /// How many there are.
+    /// Number of subscriptions.
     pub subscriptions: usize,
-    /// Of these, how many do not know the state of the moment.
+    /// Number of subscriptions that have not acknowledged the current state.
     pub behind: usize,
-    /// Of these, how many have let their latest NOTIFY fail.
+    /// Number of subscriptions whose latest NOTIFY failed.
     pub failing: usize,
 }
 
-/// For how long lamps may have been wrong, in seconds, as they are counted in [`Numbers`].
+/// Thresholds (seconds) by which [`Numbers`] counts subscriptions that have not acknowledged the current state.
 pub const AGES: [u64; 6] = [1, 5, 30, 300, 3_600, 86_400];
 
-/// How the notifier fares as a whole.
+/// Statistics of the notifier.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
-    /// Subscriptions, by kind; none of a kind, and it is not named.
+    /// Subscriptions by kind. Kinds without any are left out.
     pub subscriptions: Vec<Kind>,
-    /// How many subscriptions have been behind for longer than each of [`AGES`].
+    /// Number of subscriptions that have not acknowledged the current state for longer than each of [`AGES`].
     pub behind_longer_than: [usize; AGES.len()],
-    /// The longest that one has been (ms).
+    /// The longest time that one of them has waited (ms).
     pub behind_longest_ms: u64,
-    /// Extensions of which something is known.
+    /// Number of presentities.
     pub presentities: usize,
-    /// Publications, by event package.
+    /// Number of publications, by event package.
     pub publications: Vec<(&'static str, usize)>,
-    /// What became of requests.
+    /// Counts of requests by their outcome.
     pub answered: Answered,
-    /// NOTIFYs that were too large for a datagram.
+    /// Counts of NOTIFYs that were too large for a datagram, by the way in which they were sent.
     pub large: LargeNotifies,
-    /// Names of next hops that are remembered.
+    /// Number of host names in the DNS cache.
     pub names: usize,
-    /// Phones that have a subscription.
+    /// Number of phones with a subscription.
     pub phones: usize,
-    /// Messages that were not read, by the reason.
+    /// Number of messages that were not processed, by reason.
     pub turned_away: [(&'static str, u64); 6],
-    /// Messages whose handling met a bug.
+    /// Number of messages whose handling panicked.
     pub panics: u64,
-    /// What has been counted since the start.
+    /// Counters since the start.
     pub tally: Tally,
 }
 
-/// How many lamps show what.
+/// Number of lamps in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names are those of LampState")]
 pub struct States {
@@ -519,21 +521,21 @@ pub struct States {
     pub held: usize,
 }
 
-/// What was exchanged in a span of time.
+/// Counts of changes and exchanges in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bucket {
-    /// Changes of lamps.
+    /// Number of changes of lamps.
     pub changes: u32,
-    /// SUBSCRIBEs granted.
+    /// Number of granted SUBSCRIBEs.
     pub subscribed: u32,
-    /// NOTIFYs acknowledged.
+    /// Number of acknowledged NOTIFYs.
     pub acknowledged: u32,
-    /// NOTIFYs superseded by the next.
+    /// Number of NOTIFYs that were superseded by the next one.
     pub superseded: u32,
-    /// NOTIFYs refused, or not answered.
+    /// Number of NOTIFYs that were refused or timed out.
     pub failed: u32,
-    /// The median delay of those acknowledged.
+    /// Median delay of the acknowledged NOTIFYs; none if there are none.
     pub delay_ms: Option<u32>,
-    /// The delay that one in twenty exceeded.
+    /// 95th percentile of their delay.
     pub delay_95_ms: Option<u32>,
 }

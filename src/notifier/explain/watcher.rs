@@ -1,4 +1,4 @@
-//! The story of a subscription.
+//! Report of a subscription.
 
 use super::MOST_EXCHANGES;
 use super::is_behind;
@@ -16,11 +16,11 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Place, Subscription};
 use crate::sip::headers::list;
 
-/// How many presentities are taken out of the table at once.
+/// Number of presentities that are taken out of the table at once.
 const AT_ONCE: usize = 256;
 
 impl Notifier {
-    /// One subscription in brief; none if it is not there or belongs to another account.
+    /// Summary of one subscription; none if it does not exist or belongs to another account.
     pub fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
         self.with_subscription(account, id, |presentity, state, place| {
             let found = state.watchers.iter().find(|s| s.place == place);
@@ -28,9 +28,9 @@ impl Notifier {
         })?
     }
 
-    /// All about one subscription; none if it is not there or belongs to another account.
+    /// Full report of one subscription; none if it does not exist or belongs to another account.
     pub fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
-        // The history may be long, and is read while nobody waits for the presentity.
+        // The history may be long, so it is read before the presentity is locked.
         let place = Place::read(id)?;
         let mut teller = Teller::new(place);
         let told = self.history.of_subscription(place);
@@ -83,8 +83,8 @@ impl Notifier {
         })?
     }
 
-    /// Subscriptions whose watcher, phone or address has `text` in it, from a place on, ordered by extension; no more than
-    /// `most`.
+    /// Subscriptions whose watcher, User-Agent or address contains `text`, or whose Call-ID is `text`. They are ordered
+    /// by extension and start at `from`; at most `most`.
     pub fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
         let text = text.to_lowercase();
         let mut found = Vec::new();
@@ -150,13 +150,13 @@ impl Notifier {
     }
 }
 
-/// Tells the exchanges of one subscription, which have to be shown to it in their order.
+/// Converts the history entries of one subscription to rows. They must be passed in their order.
 pub(super) struct Teller {
     place: Place,
-    /// How many copies the next NOTIFY has taken over: one that supersedes another goes on counting where that was, and
-    /// counts itself.
+    /// Retransmissions already counted for the next NOTIFY. A NOTIFY that supersedes another continues its count, and
+    /// counts itself as one.
     carried: u8,
-    /// When the phone was last spoken to or asked; none before the first entry.
+    /// Start of the previous exchange with the phone; none before the first entry.
     since: Option<Tick>,
 }
 
@@ -165,7 +165,7 @@ impl Teller {
         Teller { place, carried: 0, since: None }
     }
 
-    /// The request behind a NOTIFY that comes after all that was told.
+    /// API request that caused a NOTIFY sent after all entries so far.
     fn request(&self, reasons: &Reasons, sent: Tick) -> Option<String> {
         reasons.of_notify(self.place, self.since?, sent)
     }
