@@ -171,8 +171,8 @@ impl Notifier {
         source.flow.into_iter().for_each(|flow| self.gate.forget(flow));
     }
 
-    /// Responds to data from a stream that could not be parsed as a message. The caller closes the stream, because
-    /// the start of the next message is not known here.
+    /// Responds to data from a stream that could not be parsed as a message. Finding the start of the next message is
+    /// the task of the caller.
     pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
         if self.judge(now, source, Kind::of(bytes)) != Verdict::Pass {
             return;
