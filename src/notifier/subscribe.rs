@@ -108,7 +108,7 @@ impl Notifier {
                 }
                 let mut replaced = None;
                 match earlier {
-                    // The new subscription takes the slot of the old one of the same phone, so no limit applies.
+                    // The new subscription replaces an old one of the same phone, so no limit applies.
                     Some(slot) if certain => {
                         self.take_on()?;
                         replaced = self.all_of(state, slot);
