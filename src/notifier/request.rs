@@ -225,7 +225,7 @@ impl Notifier {
         Answer { to_tag, ..Answer::ok() }
     }
 
-    /// Rejects a message that could not be parsed, as far as its parts allow a response. Noise and malformed
+    /// Refuses a message that could not be parsed, as far as its parts allow a response. Noise and malformed
     /// responses get none.
     pub(super) fn refuse(&self, now: Tick, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
         let Some(head) = &refused.head else { return };
@@ -250,7 +250,7 @@ impl Notifier {
         out.send(to, bytes, None);
     }
 
-    /// Rejects a request above the rate limit with a 480. The rate of these responses is limited, too.
+    /// Refuses a request above the rate limit with a 480. The rate of these responses is limited, too.
     pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
             let answer = Answer::limit_of_one("rates", self.spread(10));

@@ -273,8 +273,8 @@ impl Notifier {
             // Composing after a restart is not a change, so the revisions stay the same.
             let revisions = state.views.each_ref().map(|view| view.revision);
             self.compose(&presentity, &mut state, false);
-            // If no state was stored, the composed state is the first one; a phone may know a different one, so it
-            // gets a new revision.
+            // If no state was stored, the revision of the composed state stays: it is the first one, and a phone may
+            // have a different state.
             let kept = |revision: &Revision| *revision != Revision::default();
             for (view, revision) in state.views.iter_mut().zip(revisions).filter(|(_, revision)| kept(revision)) {
                 view.revision = revision;
