@@ -25,10 +25,10 @@ const FIRST_WAIT: u64 = 5_000;
 const LONGEST_WAIT: u64 = 300_000;
 /// Upper limit for the Retry-After of a phone (seconds); a larger value is cut to this.
 const LONGEST_RETRY_AFTER: u32 = 3_600;
-/// Status that stands for a missing response (RFC 3261 section 8.1.3.1).
+/// Status used for a missing response (RFC 3261 section 8.1.3.1).
 pub(super) const NO_ANSWER: u16 = 408;
 
-/// Status that stands for a NOTIFY that is too large to be sent (RFC 3261 section 21.5.7).
+/// Status used for a NOTIFY that is too large to be sent (RFC 3261 section 21.5.7).
 pub(super) const TOO_LARGE: u16 = 513;
 
 /// Outcome of a NOTIFY.
@@ -61,8 +61,8 @@ impl Notifier {
     /// Creates a NOTIFY with the current state and sends it.
     ///
     /// It supersedes a NOTIFY that is still in flight: that one is no longer retransmitted, and a late response to it
-    /// does not count for this one. If the host name of the next hop must be resolved first, nothing is sent now, and
-    /// the caller calls this again once the name is known.
+    /// does not count for this one. If the host name of the next hop must be resolved first, nothing is sent now;
+    /// this is called again once the name is known.
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source().flow.is_none()) {
             // After a restart the connection is unknown; the phone may have connected again and subscribed in another
@@ -295,8 +295,8 @@ impl Notifier {
                 "a NOTIFY failed; the subscription is kept and tried again"
             );
         }
-        // A change since this NOTIFY was created goes out now, except to a phone that did not respond: that one waits
-        // for its back-off.
+        // A change since this NOTIFY was created goes out now, but not to a phone that did not respond or that sent a
+        // Retry-After: that one waits for its back-off.
         let moved_on = revision != current[subscription.package.0 as usize];
         let silent = matches!(subscription.delivery, Delivery::Suspended { silent: true, .. });
         if moved_on && !silent {

@@ -31,7 +31,7 @@ struct Arrived<'m> {
 }
 
 /// A parsed message.
-#[allow(clippy::large_enum_variant)] // it is not moved
+#[allow(clippy::large_enum_variant)] // values of this type are never moved
 enum Heard<'m> {
     Reply(Reply<'m>, NotifyRef),
     Request(Message<'m>),

@@ -208,7 +208,7 @@ impl Notifier {
     }
 
     /// Handles CANCEL. It has no effect on requests that get a final response at once (RFC 6665 section 4.6). The
-    /// response says if there was such a request, and has the To tag of the response to that request.
+    /// response is 200 if there was such a request, else 481; it has the To tag of the response to that request.
     fn cancel(&self, request: &Message<'_>) -> Answer {
         const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "INVITE"];
         let Some(earlier) = METHODS.iter().find_map(|method| self.transactions.answer_to(request, method)) else {

@@ -107,8 +107,8 @@ impl Trace {
         self.on.store(traces.iter().any(|trace| now < trace.until), Ordering::Relaxed);
     }
 
-    /// Starts a trace of a subscription, or starts it again. Each account has its own limit, whatever the other
-    /// accounts use.
+    /// Starts a trace of a subscription, or starts it again. There is a limit for each account, whatever the other
+    /// accounts use, and one for all accounts together.
     fn begin(&self, now: Tick, limits: &Limits, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
         let mut traces = self.traces.lock();
         traces.retain(|trace| trace.place != place);
