@@ -1,4 +1,4 @@
-//! NOTIFY: making one, and what its fate means for the subscription (RFC 6665 section 4.2.2, laws 1, 2 and 6).
+//! NOTIFY: sending one, and applying its outcome to the subscription (RFC 6665 section 4.2.2; rules 1, 2 and 6).
 
 use std::sync::Arc;
 
@@ -16,28 +16,29 @@ use crate::sip::transaction::{ClientTransaction, Due};
 use crate::sip::wire::{Hex, Reply};
 use crate::transport::{Destination, Source, Ticket};
 
-/// The final answers that end a subscription (RFC 6665 section 4.2.2); every other failure is that NOTIFY's alone.
+/// Final responses that end a subscription (RFC 6665 section 4.2.2). Any other failure concerns only that one NOTIFY.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
-/// The first wait after a failed NOTIFY (ms); it doubles with every failure in a row, up to [`LONGEST_WAIT`].
+/// Back-off after the first failed NOTIFY (ms). It doubles with every further failure in a row, up to
+/// [`LONGEST_WAIT`].
 const FIRST_WAIT: u64 = 5_000;
-/// The longest wait between two tries (ms).
+/// Longest back-off between two attempts (ms).
 const LONGEST_WAIT: u64 = 300_000;
-/// The longest Retry-After of a phone that is respected (seconds).
+/// Upper limit for the Retry-After of a phone (seconds); a larger value is cut to this.
 const LONGEST_RETRY_AFTER: u32 = 3_600;
-/// What a missing answer counts as (RFC 3261 section 8.1.3.1).
+/// Status used for a missing response (RFC 3261 section 8.1.3.1).
 pub(super) const NO_ANSWER: u16 = 408;
 
-/// What it counts as that a NOTIFY is too large to be sent (RFC 3261 section 21.5.7).
+/// Status used for a NOTIFY that is too large to be sent (RFC 3261 section 21.5.7).
 pub(super) const TOO_LARGE: u16 = 513;
 
-/// What has become of a NOTIFY.
+/// Outcome of a NOTIFY.
 #[derive(Clone, Copy)]
 struct Fate {
     cseq: u32,
     status: u16,
-    /// Seconds.
+    /// Retry-After of the response (seconds).
     retry_after: Option<u32>,
-    /// Nothing came back: not what somebody says who has waited for somebody else.
+    /// True for our own timeout; false for a 408 that a proxy sent.
     lost: bool,
 }
 
@@ -48,7 +49,7 @@ impl Fate {
 }
 
 impl Reply<'_> {
-    /// Which NOTIFY it answers, by the branch that we put into its Via.
+    /// Returns the NOTIFY that this response belongs to, read from the branch that we put into its Via.
     pub(super) fn notify(&self) -> Option<NotifyRef> {
         let branch = self.branch.strip_prefix(MAGIC_COOKIE)?;
         let (place, cseq) = branch.split_at_checked(branch.bytes().rposition(|c| c == b'.')?)?;
@@ -57,12 +58,15 @@ impl Reply<'_> {
 }
 
 impl Notifier {
-    /// Makes a NOTIFY with the state of the moment and sends it. Whatever was under way before is superseded: no more
-    /// copies of it leave, and its reply, should one come, does not count for this one. It may have to wait for the name of
-    /// its next hop to be looked up; then this is called again.
+    /// Creates a NOTIFY with the current state and sends it.
+    ///
+    /// It supersedes a NOTIFY that is still in flight: that one is no longer retransmitted, and a late response to it
+    /// does not count for this one. If the host name of the next hop must be resolved first, nothing is sent now;
+    /// this is called again once the name is known.
     pub(super) fn notify(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source().flow.is_none()) {
-            // After a restart: the phone may have come back by a new connection in another dialog.
+            // After a restart the connection is unknown; the phone may have connected again and subscribed in another
+            // dialog.
             follow(subscription);
         }
         let Some(to) = self.next_hop(now, state, slot, out) else { return };
@@ -77,7 +81,8 @@ impl Notifier {
         let version = subscription.documents;
         subscription.documents = subscription.documents.wrapping_add(u32::from(tail.is_some()));
         subscription.dialog.local_cseq += 1;
-        // There are never fewer NOTIFYs than documents.
+        // Every document needs a NOTIFY of its own, so numbers reserved for CSeq are enough for document versions,
+        // too.
         if subscription.dialog.local_cseq > subscription.reserved && !subscription.ended {
             subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
@@ -125,10 +130,10 @@ impl Notifier {
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
     }
 
-    /// Takes a reply, which finds its NOTIFY by the branch that we put into its Via. Whatever does not fit in every
-    /// respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
+    /// Handles a response, which is matched to its NOTIFY by the branch that we put into the Via. A response that
+    /// does not match in every respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
     ///
-    /// `known` is the presentity of that NOTIFY, if it has been looked up already.
+    /// `known` is the presentity of that NOTIFY, if the caller has looked it up already.
     pub(super) fn take_reply(
         &self,
         now: Tick,
@@ -163,8 +168,8 @@ impl Notifier {
         };
     }
 
-    /// Whether a NOTIFY that is about to leave is the latest of its dialog: one that is not is superseded (law 2), or its subscription
-    /// is gone.
+    /// Returns true if a NOTIFY that is about to leave is the latest of its dialog. If it is not, it is superseded
+    /// (rule 2) or its subscription is gone.
     pub fn is_latest(&self, ticket: Ticket) -> bool {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
         let latest = self.table.with_number(presentity, |_, state| {
@@ -174,7 +179,7 @@ impl Notifier {
         latest == Some(true)
     }
 
-    /// A NOTIFY could not be sent at all: its connection is gone and no other can be made.
+    /// Handles a NOTIFY that could not be sent at all: its connection is gone and no other one can be opened.
     pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
         self.contained(now, out, |out| {
             self.with_notify(ticket, |presentity, state, slot, cseq| {
@@ -182,7 +187,7 @@ impl Notifier {
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
                 if waited_for && follow(s) {
                     self.note_superseded(now, s);
-                    // It has come back by another connection meanwhile.
+                    // The phone has opened another connection in the meantime.
                     s.delivery = Delivery::Idle;
                     self.notify(now, presentity, state, slot, out);
                 } else {
@@ -192,7 +197,8 @@ impl Notifier {
         });
     }
 
-    /// Does something with the subscription of a NOTIFY, given by its slot, and the CSeq number of that; none if it is gone.
+    /// Calls `f` with the presentity, its state, the slot of the subscription and the CSeq number of the NOTIFY that
+    /// a ticket names. Returns `None` if the subscription is gone.
     pub(super) fn with_notify<T>(
         &self,
         ticket: Ticket,
@@ -205,7 +211,7 @@ impl Notifier {
         })?
     }
 
-    /// What the fate of a NOTIFY means for its subscription.
+    /// Applies the outcome of a NOTIFY to its subscription.
     fn conclude(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, fate: Fate, out: &mut Outbox) {
         let Fate { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
@@ -220,7 +226,8 @@ impl Notifier {
         }
         self.note_answered(now, place, from, flight, status);
         if status == NO_ANSWER && flight.carried == Carried::ByDetour {
-            // The phone takes no connections, it seems: the same news once more, in a datagram however large.
+            // The phone seems to accept no TCP connections: send the same state again in a UDP datagram, whatever its
+            // size.
             subscription.phone.wants_datagrams();
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
@@ -253,7 +260,7 @@ impl Notifier {
             return self.remove(presentity, state, slot, "its phone has another and does not answer in this one", out);
         }
         if subscription.ended {
-            // It expired while this one was under way.
+            // The subscription expired while this NOTIFY was in flight.
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
         }
@@ -288,7 +295,8 @@ impl Notifier {
                 "a NOTIFY failed; the subscription is kept and tried again"
             );
         }
-        // What changed meanwhile goes out now; what has just failed waits.
+        // A change since this NOTIFY was created goes out now, but not to a phone that did not respond or that sent a
+        // Retry-After: that one waits for its back-off.
         let moved_on = revision != current[subscription.package.0 as usize];
         let silent = matches!(subscription.delivery, Delivery::Suspended { silent: true, .. });
         if moved_on && !silent {
@@ -296,9 +304,10 @@ impl Notifier {
         }
     }
 
-    /// A reply to a NOTIFY that is not under way any more. It acknowledges nothing of what came after it, but that there
-    /// is no such dialog is news unless the phone has proven the opposite since; and an answer from one that was taken
-    /// for silent is a sign of life (law 6).
+    /// Handles a response to a NOTIFY that is no longer in flight.
+    ///
+    /// It acknowledges no later NOTIFY. But a response that ends the dialog still does so, unless the phone has
+    /// confirmed the dialog since; and a 2xx from a phone that was taken for unresponsive is a sign of life (rule 6).
     fn conclude_late(
         &self,
         now: Tick,
@@ -322,7 +331,7 @@ impl Notifier {
         self.awaken(now, presentity, state, slot, out);
     }
 
-    /// The delivery timer of a subscription came up.
+    /// Handles the delivery timer of a subscription.
     pub(super) fn look_at_delivery(
         &self,
         now: Tick,
@@ -363,7 +372,8 @@ impl Notifier {
                     let cseq = flight.cseq;
                     self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
                 }
-                // The state has moved on, or it has ended: that goes out instead of another copy of the old.
+                // The state has changed, or the subscription has ended: a new NOTIFY goes out in place of a
+                // retransmission of the old one.
                 Due::Retransmission
                     if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
                 {
@@ -383,7 +393,7 @@ impl Notifier {
         }
     }
 
-    /// Sends another copy of the NOTIFY that is under way.
+    /// Retransmits the NOTIFY that is in flight.
     fn repeat(&self, presentity: &Presentity, subscription: &Subscription, out: &mut Outbox) {
         let Delivery::InFlight(flight) = &subscription.delivery else { return };
         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
@@ -391,7 +401,7 @@ impl Notifier {
         out.send(flight.to.clone(), bytes, Some(notify));
     }
 
-    /// Has the subscription looked at by `deadline`, unless it will be anyway.
+    /// Sets the delivery timer of the subscription to `deadline`, unless an earlier one is set already.
     pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
         if subscription.delivery_timer.is_none_or(|filed| filed.at() > deadline) {
             self.watch_no_more(subscription);
@@ -400,8 +410,8 @@ impl Notifier {
         }
     }
 
-    /// Nothing is under way any more, or it is to be looked at sooner. While that is fresh, taking the timer out costs less than
-    /// looking in vain later.
+    /// Cancels the delivery timer: nothing is in flight any more, or an earlier timer takes its place. Soon after the
+    /// timer was set, taking it out is cheaper than handling it later for nothing.
     pub(super) fn watch_no_more(&self, subscription: &mut Subscription) {
         if let Some(filed) = subscription.delivery_timer.take() {
             let Place { presentity, slot, .. } = subscription.place;
@@ -409,7 +419,7 @@ impl Notifier {
         }
     }
 
-    /// Takes a subscription out for good.
+    /// Removes a subscription for good.
     pub(super) fn remove(
         &self,
         presentity: &Presentity,
@@ -440,7 +450,7 @@ impl Notifier {
     }
 }
 
-/// A failure that does not end the subscription (law 6): back off, longer each time.
+/// Suspends a subscription after a failure that does not end it (rule 6). The back-off grows with each failure.
 fn suspend(
     subscription: &mut Subscription,
     now: Tick,
@@ -451,7 +461,8 @@ fn suspend(
 ) {
     let failures = failures + 1;
     let wait = match retry_after {
-        // Whoever that address belongs to, he is left alone until a phone shows itself there.
+        // This address is not verified and may belong to another host. So nothing more is sent to it until a phone
+        // proves that it is reachable there.
         None if !proven => subscription.expires_at.0.saturating_sub(now.0),
         Some(seconds) => u64::from(seconds.min(LONGEST_RETRY_AFTER)) * 1_000,
         None => (FIRST_WAIT << (failures - 1).min(16)).min(LONGEST_WAIT),

@@ -1,4 +1,4 @@
-//! What the notifier wants sent, in the order in which it has to leave.
+//! Output of the notifier: messages, journal records and follow-up work, in the order in which they have to leave.
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,7 +12,7 @@ use crate::presence::subscription::Place;
 use crate::sip::transaction::Key;
 use crate::transport::{Destination, Packet, Ticket};
 
-/// Names one NOTIFY; as a ticket it travels with the packet and comes back if that cannot be sent.
+/// Reference to one NOTIFY. As a ticket it travels with the message, and comes back if that cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotifyRef {
     pub(super) place: Place,
@@ -22,43 +22,46 @@ pub(super) struct NotifyRef {
 impl From<NotifyRef> for Ticket {
     fn from(NotifyRef { place, cseq }: NotifyRef) -> Ticket {
         let [presentity, slot, cseq] = [place.presentity, place.slot, cseq].map(u128::from);
-        // A CSeq number has 31 bits and the low half of the nonce tells a slot's old tenant from its new one.
+        // A CSeq number has 31 bits. The low half of the nonce is enough to tell the present subscription in a slot
+        // from an earlier one.
         Ticket(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
     }
 }
 
-/// An answer that may not leave yet.
+/// A response that waits for the journal.
 #[derive(Debug)]
 pub struct Promise {
     pub(super) key: Key,
     pub(super) answer: Bytes,
     pub(super) remembered: Remembered,
-    /// The number of the change that it acknowledges; none if it is of a request that has changed nothing.
+    /// Number of the change that the response acknowledges; `None` if its request changed nothing.
     pub(super) change: Option<u64>,
-    /// When it is too late for it: the client has given up then (Timer F), and a proxy would take it for another's.
+    /// End of the client transaction (Timer F). After it the client has given up, and a proxy could take the response
+    /// for one to another request.
     pub(super) until: Tick,
 }
 
-/// Memory in which messages are written, many to a block: so one costs no allocation of its own, and takes what it is long.
+/// Memory for outgoing messages, with many messages in one block. A message needs no allocation of its own and takes
+/// only as much room as it is long.
 ///
-/// Once a datagram has left nobody keeps it, so mostly the same block is filled again and again, and does not leave the
-/// processor's cache. One that holds what waits, for the journal or for a connection, lives as long as that.
+/// Datagrams are released after sending, so normally one block is reused and stays in the CPU cache. A block with
+/// messages that wait for the journal or for a connection lives until the last of them is gone.
 #[derive(Debug, Default)]
 pub struct Pool {
     blocks: Blocks,
-    /// The user part of the Contact in an answer before it is written.
+    /// User part of the Contact for the next response; a scratch buffer.
     pub(super) user: String,
-    /// The message that is being written, and ...
+    /// Scratch buffer: the message that is being written.
     message: Vec<u8>,
-    /// ... the part of its body that is its own.
+    /// Scratch buffer: the part of a NOTIFY body that belongs to one watcher only.
     own: String,
 }
 
-/// How large a block becomes (octets).
+/// Largest size of a block (octets).
 const BLOCK: usize = 64 * 1024;
 
 impl Pool {
-    /// Writes an answer.
+    /// Writes a response.
     pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         self.message.clear();
         write(&mut self.message);
@@ -73,25 +76,25 @@ impl Pool {
         self.blocks.keep(&self.message)
     }
 
-    /// What was written has been sent: what nobody has kept of it is written over.
+    /// Reuses the block from its start, if every message in it has been sent and released.
     pub fn rewind(&mut self) {
         let whole = self.blocks.size;
         let _ = self.blocks.free.try_reclaim(whole);
     }
 }
 
-/// One block after another.
+/// Source of blocks, one after the other.
 #[derive(Debug, Default)]
 struct Blocks {
-    /// What is left of the latest one.
+    /// Free rest of the latest block.
     free: BytesMut,
-    /// How large that was.
+    /// Full size of the latest block (octets).
     size: usize,
 }
 
 impl Blocks {
-    /// Copies a message to where the free part begins. The first block is as long as its message: many outboxes carry one
-    /// only, and what it takes is kept for as long as it is.
+    /// Copies a message to the start of the free part. The first block is only as long as its message: many outboxes
+    /// carry a single message, and the block lives as long as that message.
     fn keep(&mut self, message: &[u8]) -> Bytes {
         if !self.free.try_reclaim(message.len()) {
             self.size = (8 * self.size).min(BLOCK).max(message.len());
@@ -102,35 +105,38 @@ impl Blocks {
     }
 }
 
-/// Collects what is to be sent.
+/// Collects the output of one or more inputs.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Where messages are written.
+    /// Buffer in which messages are written.
     pub pool: Pool,
-    /// Messages, in order.
+    /// Messages, in the order in which they are sent.
     pub messages: Vec<Packet>,
-    /// What the journal has to keep before any of the messages may leave (law 5).
+    /// Records that the journal must have written before any of the messages may leave (rule 5).
     pub records: Vec<Record>,
-    /// The keys of the records that the journal has been given, should it refuse them.
+    /// Keys of the records that were given to the journal, needed if the journal refuses them.
     pub appended: Vec<journal::Key>,
-    /// The changes that those records are of, and how to undo them should the journal refuse them: then the whole outbox
-    /// goes into [`super::Notifier::roll_back`].
+    /// Changes that those records belong to, with the data to undo them. If the journal refuses the records, the
+    /// whole outbox goes into [`super::Notifier::roll_back`].
     pub changes: Vec<Change>,
-    /// Of changes that were refused and are rolled back in this outbox: to be dropped once its remarks have been appended,
-    /// for until then the journal accepts no other change.
+    /// Holds on the journal for refused changes that are rolled back in this outbox. They are dropped once the
+    /// deferred records have been appended; until then the journal accepts no other change.
     pub holds: Vec<journal::Hold>,
-    /// What the journal should keep, but nobody waits for: who has acknowledged what.
+    /// Deferred records, which no message waits for: the revisions that phones have acknowledged.
     pub remarks: Vec<Record>,
-    /// Answers among the messages that wait for the journal. Until [`super::Notifier::kept`] has heard that they may
-    /// leave, a repetition of their request gets nothing, rather than the promise before it can be made.
+    /// Responses among the messages that wait for the journal. Until [`super::Notifier::kept`] says that they may
+    /// leave, a retransmission of their request gets no response. Otherwise the phone would get a 200 for a change
+    /// that is not durable yet.
     pub answers: Vec<Promise>,
-    /// Presentities with watchers still to be told. Once the messages are on their way, each of these numbers goes
-    /// back into [`super::Notifier::continue_fan_out`]: so a fan-out to thousands leaves in bounded slices.
+    /// Presentities whose fan-out is not finished. Once the messages are on their way, each of these numbers goes
+    /// back into [`super::Notifier::continue_fan_out`]; so a fan-out to thousands of watchers leaves in slices of
+    /// bounded size.
     pub unfinished: Vec<u32>,
-    /// Set by those who send it while too much waits already: nothing new is begun then, while what there is goes on (law 7).
+    /// Set by the sender while too much output waits already. Then no new work is accepted, and work that has begun
+    /// goes on (rule 7).
     pub strained: bool,
-    /// Names that NOTIFYs wait for. What the DNS says goes into [`super::Notifier::learned`]; without an answer they go
-    /// without, in the end.
+    /// DNS queries that NOTIFYs wait for. The result goes into [`super::Notifier::learned`]. If none comes, these
+    /// NOTIFYs are sent in the end without it.
     pub questions: Vec<Question>,
 }
 
@@ -139,14 +145,14 @@ impl Outbox {
         self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
     }
 
-    /// The records, to be appended to the journal.
+    /// Takes the records out, to be appended to the journal.
     pub fn take_records(&mut self) -> Vec<Record> {
         let records = std::mem::take(&mut self.records);
         self.appended.extend(records.iter().map(|record| record.key).filter(|key| !is_acknowledgement(*key)));
         records
     }
 
-    /// True if there is nothing to do.
+    /// Returns true if there is nothing to send, to append or to continue.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.records.is_empty()

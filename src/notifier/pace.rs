@@ -1,8 +1,10 @@
-//! Not faster than a phone can take it, and no longer silent than it is (laws 6 and 7).
+//! Pacing of NOTIFYs per phone, and resuming suspended subscriptions when the phone becomes reachable (rules 6 and
+//! 7).
 //!
-//! NOTIFYs that a phone did not just ask for take turns, across all of its subscriptions. Whoever waits for his turn is
-//! told what holds when it comes, so a burst of changes costs a slow phone no more than it can take. And when a phone
-//! that was taken for silent shows itself in one of its dialogs, the others do not wait out their back-off.
+//! NOTIFYs that a phone did not just ask for are spread in time, across all subscriptions of that phone. A waiting
+//! subscription is sent the state that is current when its time comes, so a burst of changes costs a slow phone no
+//! more than it can take. When a phone that did not respond shows a sign of life in one dialog, its other
+//! subscriptions resume before their back-off ends.
 
 use super::notify::NO_ANSWER;
 use super::wheel::Watch;
@@ -13,11 +15,11 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::transport::Source;
 
-/// How often a NOTIFY is repeated to an address from which nothing has come back yet.
+/// Maximum number of retransmissions of a NOTIFY to an unverified address.
 pub(super) const UNPROVEN_COPIES: u8 = 2;
 
 impl Notifier {
-    /// Makes a NOTIFY once it is this phone's turn; mostly that is now.
+    /// Sends a NOTIFY as soon as the pacing of this phone allows it, which is nearly always at once.
     pub(super) fn notify_in_turn(
         &self,
         now: Tick,
@@ -32,8 +34,10 @@ impl Notifier {
         self.notify_not_before(until, now, presentity, state, slot, out);
     }
 
-    /// Makes a NOTIFY as soon as the watcher wants one, his turn having come: at once, unless he has asked for fewer (RFC
-    /// 6446 section 5). Till then nothing is under way: what he has not answered by now is out of date.
+    /// Sends a NOTIFY as soon as the rate that the watcher asked for allows it (RFC 6446 section 5); without such a
+    /// rate, at once. The caller has waited for the pacing of the phone already.
+    ///
+    /// While the NOTIFY waits, none is in flight: one that was not answered yet is out of date.
     pub(super) fn notify_if_due(
         &self,
         now: Tick,
@@ -69,9 +73,12 @@ impl Notifier {
         self.watch_delivery(now, subscription, until);
     }
 
-    /// Whether what goes to a phone is known to reach it and nobody else. Until it is, a SUBSCRIBE makes us send no more
-    /// than its answer and [`UNPROVEN_COPIES`] and one NOTIFYs: the source of a datagram is easily forged, unless
-    /// something in front of us sees to it that it is not (`access.allow_unauthenticated`).
+    /// Returns true if the address of a subscription is verified: messages to it are known to reach the phone and no
+    /// other host.
+    ///
+    /// The source of a datagram is easily forged. So until the address is verified, a SUBSCRIBE causes no more than
+    /// its response, one NOTIFY and [`UNPROVEN_COPIES`] retransmissions. With `access.open_to_the_world` something in
+    /// front of this server checks the sources.
     pub(super) fn is_proven(&self, s: &Subscription) -> bool {
         let address = s.source().peer.ip();
         s.source().is_stream()
@@ -80,7 +87,8 @@ impl Notifier {
             || self.settings.routing.trusts(&s.source())
     }
 
-    /// Has the subscriptions looked at that have waited for a sign of life from their phone, in turn.
+    /// Schedules the suspended subscriptions of a phone that has shown a sign of life to resume, at the pace of that
+    /// phone.
     pub(super) fn wake(&self, now: Tick, phone: &Phone, asleep: Vec<(u32, u32)>) {
         for (presentity, slot) in asleep {
             let turn = phone.take_turn(now);
@@ -88,8 +96,8 @@ impl Notifier {
         }
     }
 
-    /// The phone of this subscription has shown itself, and its turn has come; or the name that its NOTIFY waits for is
-    /// known.
+    /// Resumes a subscription: its phone has shown a sign of life and its time in the pacing has come, or the host
+    /// name that its NOTIFY waits for has been resolved.
     pub(super) fn awaken(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) {
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
@@ -108,8 +116,8 @@ impl Notifier {
     }
 }
 
-/// Takes the connection that the phone last came by in place of one that is gone; true if there is another, and it is
-/// no less safe.
+/// Switches the subscription from a connection that is gone to the one that the phone used last. Returns true if
+/// there is such a connection and it is at least as secure.
 pub(super) fn follow(subscription: &mut Subscription) -> bool {
     if !subscription.source().is_stream() {
         return false;
@@ -123,7 +131,7 @@ pub(super) fn follow(subscription: &mut Subscription) -> bool {
     }
 }
 
-/// Whether what went one way may go another.
+/// Returns true if the path `way` is at least as secure as `than`.
 pub(super) fn is_as_safe(way: &Source, than: &Source) -> bool {
     way.is_secure() >= than.is_secure() && way.certified >= than.certified
 }

@@ -1,5 +1,7 @@
-//! The listing of an account in parts: each bounded in number and in octets, however many watch one extension and however
-//! long their bodies are. Nothing is kept between two parts but where the next one begins.
+//! Listing of the subscriptions and publications of an account, page by page.
+//!
+//! Each page is bounded in records and in octets, however many watchers an extension has and however long the bodies
+//! are. Between two pages only the position of the next one is kept, and the caller keeps it.
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
@@ -11,15 +13,16 @@ use crate::package::PackageId;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 
-/// How many presentities a part looks at, at most: they may have nothing to tell.
+/// Maximum number of presentities that one page goes through; some of them may have no matching record.
 const AT_ONCE: usize = 256;
-/// How many records make a part ...
+/// Number of records that fill a page.
 const ENOUGH: usize = 256;
-/// ... and how many octets in them; the last record may go beyond that.
+/// Number of octets that fill a page; the last record may go beyond it.
 const ENOUGH_OCTETS: usize = 256 * 1024;
 
 impl Notifier {
-    /// Some subscriptions of an account, of one package or of all, from a position on.
+    /// Returns a page of the subscriptions of an account, from a position on; with `package`, only those of that
+    /// event package.
     pub fn subscriptions_from(
         &self,
         account: AccountNo,
@@ -38,7 +41,8 @@ impl Notifier {
         })
     }
 
-    /// Some publications of an account, of one package or of all, from a position on.
+    /// Returns a page of the publications of an account, from a position on; with `package`, only those of that event
+    /// package.
     pub fn publications_from(
         &self,
         account: AccountNo,
@@ -50,7 +54,7 @@ impl Notifier {
             let candidates = wanted.map(|p| Candidate {
                 package: p.package,
                 key: p.etag.to_string().into(),
-                // Entity-tags are unique.
+                // Entity-tags are unique, so the time is not needed for the order.
                 since: Tick(0),
                 item: p,
             });
@@ -58,7 +62,7 @@ impl Notifier {
         })
     }
 
-    /// The records of the next presentities of an account, until there are enough.
+    /// Collects the records of the next presentities of an account until the page is full.
     fn part<T: Record>(
         &self,
         account: AccountNo,
@@ -77,21 +81,21 @@ impl Notifier {
             if let behind @ Some(_) = tell(presentity, &presentity.lock(), behind, &mut records) {
                 return Part { records: records.all, next: Some(Position { user: user.into(), behind }) };
             }
-            // No user has a NUL in it, so this is the least that is greater.
+            // No user name contains a NUL, so this is the smallest string after it.
             next = Some(Position { user: format!("{user}\0"), behind: None });
         }
         Part { records: records.all, next: next.filter(|_| presentities.len() == AT_ONCE) }
     }
 }
 
-/// What orders the records of one presentity.
+/// Sort key of the records of one presentity.
 type Key = (PackageId, String);
 
-/// What may become a record.
+/// A possible record of the page, not built yet.
 struct Candidate<'a, I> {
     package: PackageId,
     key: Cow<'a, str>,
-    /// Of two with the same key, the later one is told.
+    /// Time of the latest SUBSCRIBE. Of two candidates with the same key, only the later one is listed.
     since: Tick,
     item: &'a I,
 }
@@ -106,7 +110,7 @@ impl<I> Candidate<'_, I> {
     }
 }
 
-/// The records of a part.
+/// Records of one page.
 struct Records<T> {
     all: Vec<T>,
     octets: usize,
@@ -117,7 +121,8 @@ impl<T: Record> Records<T> {
         self.all.len() >= ENOUGH || self.octets >= ENOUGH_OCTETS
     }
 
-    /// Takes what has room, in order and behind a key. The last key that was taken, if there is more behind it.
+    /// Adds records in order, from the first one after the key `behind`, until the page is full. Returns the key of
+    /// the last record added if more records follow; else `None`.
     fn fill<'a, I: 'a>(
         &mut self,
         candidates: impl Iterator<Item = Candidate<'a, I>>,
@@ -127,7 +132,7 @@ impl<T: Record> Records<T> {
         let is_behind = |c: &Candidate<'_, I>| behind.is_none_or(|(package, key)| c.key() > (package.0, key.as_str()));
         let mut candidates: Vec<_> = candidates.filter(is_behind).collect();
         let (count, room) = (candidates.len(), ENOUGH - self.all.len());
-        // Thousands may watch one extension; only those that have room are sorted.
+        // One extension may have thousands of watchers; only those that fit into the page are sorted.
         if count > room {
             candidates.select_nth_unstable_by(room, Candidate::order);
             candidates.truncate(room);
@@ -147,7 +152,7 @@ impl<T: Record> Records<T> {
     }
 }
 
-/// A record, with about the memory that it takes.
+/// A record whose approximate size in memory is known.
 trait Record {
     fn octets(&self) -> usize;
 }

@@ -1,19 +1,20 @@
-//! What a record of the journal is about, for people who have lost some: nothing here is needed to read them back.
+//! Description of journal records by their keys, for an operator whose journal is damaged. Reading the records back
+//! needs nothing of this.
 
 use crate::journal::Key;
 
 use super::persist::{STATE, is_acknowledgement, is_count_of_starts};
 
-/// What a record is about.
+/// Description of one journal record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct About {
-    /// Its kind, in the singular.
+    /// Kind of the record, in the singular.
     pub kind: &'static str,
-    /// The account that its value begins with; none if the record is a removal, or has no account in it.
+    /// Account at the start of the value; `None` if the record is a removal or contains no account.
     pub account: Option<String>,
 }
 
-/// Says what a record is about. The value may be damaged: an account that is no plain text is none.
+/// Describes a record. The value may be damaged: an account that is no plain text is left out.
 pub fn describe(key: Key, value: Option<&[u8]>) -> About {
     let kind = match key {
         key if is_acknowledgement(key) => "acknowledgement",
@@ -26,8 +27,8 @@ pub fn describe(key: Key, value: Option<&[u8]>) -> About {
     About { kind, account }
 }
 
-/// Values begin with the account's identifier, a length and so many octets; those that begin with a zero and the version of
-/// their layout have it behind these.
+/// Reads the account. A value begins with the account's identifier: its length in one octet, then its text. In a
+/// value with a versioned layout, a zero octet and the version of the layout come first.
 fn account_of(value: &[u8]) -> Option<String> {
     let value = match value {
         [0, _version, rest @ ..] => rest,

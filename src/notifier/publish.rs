@@ -1,4 +1,4 @@
-//! PUBLISH (RFC 3903 section 6).
+//! PUBLISH (RFC 3903 section 6): create, modify, refresh and remove publications.
 
 use std::sync::Arc;
 
@@ -20,30 +20,32 @@ use crate::sip::uri::Uri;
 use crate::sip::wire::{Message, Name};
 use crate::transport::Source;
 
-/// The briefest lifetime of a publication in seconds, where subscriptions must be longer. Kamailio's pua_dialoginfo
-/// ends a call with an Expires of 11 and refreshes with whatever is left of it, and gives up for good on a 423: the
-/// lamp would stay lit. What lives less than this could not be refreshed in time.
+/// Shortest lifetime of a publication in seconds; that of a subscription is longer.
+///
+/// Kamailio's pua_dialoginfo ends a call with an Expires of 11 and refreshes with the time that is left of it. It
+/// gives up for good on a 423, and then the lamp would stay lit. A publication with a lifetime below this value could
+/// not be refreshed in time.
 const LEAST_EXPIRES: u32 = 5;
-/// The longest text kept of who published (characters).
+/// Longest text that is kept about the origin of a publication (characters).
 const MAX_ORIGIN: usize = 128;
 
-/// What a PUBLISH asks for, once it has been found to be in order.
+/// The fields of a valid PUBLISH.
 struct Wish {
     package: PackageId,
-    /// The publication to change; none for a new one.
+    /// Entity-tag of the publication to change; `None` for a new publication.
     etag: Option<EntityTag>,
     request: RequestId,
-    /// Seconds; 0 withdraws.
+    /// Granted lifetime in seconds; 0 removes the publication.
     granted: u32,
-    /// What it says; none for a mere refresh or withdrawal.
+    /// State in the body; `None` for a refresh or a removal without a body.
     report: Option<Report>,
-    /// Who publishes, of a new one.
+    /// Origin of a new publication; `None` for a change of an existing one.
     origin: Option<Box<Origin>>,
 }
 
 impl Notifier {
-    /// The life of a PUBLISH: what it says is checked in the order of RFC 3903, read, taken over in one step, and the
-    /// watchers for whom something has changed are told behind the answer.
+    /// Processes a PUBLISH: checks it in the order of RFC 3903 section 6, reads the body, applies the publication in
+    /// one step and sends NOTIFYs to the watchers whose state has changed. The NOTIFYs leave after the response.
     pub(super) fn publish(
         &self,
         now: Tick,
@@ -80,7 +82,7 @@ impl Notifier {
             .map_err(|_| full())?
     }
 
-    /// The publication that SIP-If-Match names; it has to be there (step 3).
+    /// Returns the publication that SIP-If-Match names, which must exist (step 3).
     fn condition_of(
         &self,
         now: Tick,
@@ -99,11 +101,11 @@ impl Notifier {
             .unwrap_or_else(|| Err(condition_failed()))
     }
 
-    /// What the body says (steps 5 and 6).
+    /// Reads the state in the body (steps 5 and 6).
     fn report_of(&self, request: &Message<'_>, package: PackageId, has_tag: bool) -> Result<Option<Report>, Answer> {
         let package = package::get(package);
         if request.body.is_empty() {
-            // Only something that was published before can be refreshed.
+            // A PUBLISH without a body is a refresh or a removal, so it needs an entity-tag.
             return if has_tag { Ok(None) } else { Err(Answer::bad_request("Missing Body")) };
         }
         self.check_encoding(request)?;
@@ -117,7 +119,7 @@ impl Notifier {
         })
     }
 
-    /// Makes, changes, refreshes or withdraws a publication. A refused request has changed nothing.
+    /// Creates, modifies, refreshes or removes a publication. A refused request has changed nothing.
     fn take_over(
         &self,
         now: Tick,
@@ -130,7 +132,7 @@ impl Notifier {
             Some(old) if is_current(state, now, &old, wish.package) => {
                 EntityTag { number: old.number, generation: old.generation.wrapping_add(1), nonce: self.nonce() }
             }
-            // Another request was quicker.
+            // Another request changed or removed the publication first.
             Some(_) => return Err(condition_failed()),
             None if state.publications.len() >= self.settings.limits.publications_per_presentity => {
                 return Err(Answer::limit_of_one("limits.publications_per_presentity", self.spread(30)));
@@ -138,7 +140,8 @@ impl Notifier {
             None => EntityTag { number: self.next_publication(), generation: 0, nonce: self.nonce() },
         };
         if wish.granted == 0 {
-            // Without a tag there is nothing to withdraw, and nothing is kept either.
+            // Without an entity-tag there is nothing to remove; a new publication with Expires 0 is not stored at
+            // all.
             if wish.etag.is_some() {
                 self.begin_state_change(presentity, state, out);
                 self.forget_publication(presentity, state, etag.number);
@@ -195,7 +198,7 @@ impl Notifier {
         Ok(etag)
     }
 
-    /// Takes a publication out, with all that only it said.
+    /// Removes a publication, with the state that only this publication reported.
     pub(super) fn forget_publication(&self, presentity: &Presentity, state: &mut State, number: PublicationNo) {
         if let Some(publication) = state.publication_mut(number) {
             self.wheel.cancel(publication.timer_at, presentity.number, Watch::Publication(number));
@@ -204,7 +207,7 @@ impl Notifier {
     }
 }
 
-/// Who a PUBLISH comes from, for people: shortened, for a stranger wrote it.
+/// Returns the origin of a PUBLISH as shown to the operator. It is shortened, because its sender may be unverified.
 fn origin_of(request: &Message<'_>, source: Source) -> Origin {
     let brief = |text: &str| text.chars().take(MAX_ORIGIN).collect::<String>().into();
     Origin {
@@ -219,12 +222,12 @@ fn is_current(state: &State, now: Tick, etag: &EntityTag, package: PackageId) ->
     state.publications.iter().any(|p| p.etag == *etag && p.package == package && p.expires_at > now)
 }
 
-/// The 200 to a PUBLISH.
+/// Builds the 200 to a PUBLISH.
 fn published(etag: EntityTag, granted: u32) -> Answer {
     Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string())
 }
 
-/// 412 (RFC 3903 section 11.2.1).
+/// Builds a 412 (RFC 3903 section 11.2.1).
 pub(super) fn condition_failed() -> Answer {
     Answer::new(StatusCode::ConditionalRequestFailed, "Conditional Request Failed")
 }

@@ -1,5 +1,7 @@
-//! Where messages come in. Those that came together are all read before the first of them is handled, and the memory that they
-//! lead to is asked for step by step: so it comes for many at once, while one after the other would wait for it.
+//! Entry point of incoming messages.
+//!
+//! Messages that arrive together are all parsed before the first one is handled. Then the memory that they lead to is
+//! prefetched step by step, for all of them at the same time, instead of one cache miss after the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,26 +16,27 @@ use crate::presence::subscription::Place;
 use crate::sip::wire::{self, Fault, Message, Name, Refused, Reply};
 use crate::transport::Source;
 
-/// So many are taken in one go: what they lead to fits into the nearest cache.
+/// Maximum number of messages handled together. With 8, the memory that they lead to fits into the L1 cache.
 const GROUP: usize = 8;
 
-/// A message that has come.
+/// A received message.
 struct Arrived<'m> {
     source: Source,
     bytes: &'m [u8],
     verdict: Verdict,
     heard: Heard<'m>,
-    /// The subscription that it is about, and the presentity that has it; only looked for if others came with it.
+    /// Subscription that the message belongs to, and its presentity. Looked up in advance only if several messages
+    /// came together.
     about: Option<(Place, Arc<Presentity>)>,
 }
 
-/// What it is.
-#[allow(clippy::large_enum_variant)] // it is not moved
+/// A parsed message.
+#[allow(clippy::large_enum_variant)] // values of this type are never moved
 enum Heard<'m> {
     Reply(Reply<'m>, NotifyRef),
     Request(Message<'m>),
     Unreadable(Refused<'m>),
-    /// Nothing that is for us.
+    /// Not a message for this server.
     Noise,
 }
 
@@ -63,12 +66,12 @@ impl<'m> Heard<'m> {
 }
 
 impl Notifier {
-    /// Takes one datagram, or one message from a stream.
+    /// Handles one datagram, or one message from a stream.
     pub fn receive(&self, now: Tick, source: Source, bytes: &[u8], out: &mut Outbox) {
         self.receive_all(now, &mut std::iter::once((source, bytes)), out);
     }
 
-    /// Takes datagrams that came together, one after the other.
+    /// Handles datagrams that arrived together, in their order.
     pub fn receive_all<'m>(&self, now: Tick, messages: &mut dyn Iterator<Item = (Source, &'m [u8])>, out: &mut Outbox) {
         loop {
             let mut group: [Option<Arrived<'m>>; GROUP] = [const { None }; GROUP];
@@ -86,7 +89,7 @@ impl Notifier {
             }
             let mut read = 0;
             while read < count {
-                // Of a message that cannot be read without a panic, nothing is known; the others are read all the same.
+                // If the parser panics on a message, only that message is lost; the others are still parsed.
                 self.survive(|| {
                     while let Some(room) = group.get_mut(read).filter(|_| read < count) {
                         read += 1;
@@ -103,7 +106,7 @@ impl Notifier {
         }
     }
 
-    /// Asks for the memory of all the subscriptions that a group leads to.
+    /// Prefetches the memory of all subscriptions that a group of messages leads to.
     fn look_ahead(&self, group: &mut [Option<Arrived<'_>>; GROUP]) {
         for arrived in group.iter_mut().flatten() {
             let place = arrived.heard.place();
@@ -114,7 +117,7 @@ impl Notifier {
         about().for_each(|(place, presentity)| presentity.lock().watchers.fetch_subscription(place.slot));
     }
 
-    /// Does what a message asks for.
+    /// Dispatches a message to its handler.
     fn take(&self, now: Tick, arrived: &Arrived<'_>, out: &mut Outbox) {
         let Arrived { source, bytes, verdict, heard, about } = arrived;
         self.trace.received(now, *source, bytes);
@@ -130,28 +133,30 @@ impl Notifier {
         });
     }
 
-    /// Whether what comes from this source is read at all.
+    /// Decides by the rate limits whether a message from this source is read at all.
     fn judge(&self, now: Tick, source: Source, kind: Kind) -> Verdict {
         if self.settings.routing.trusts(&source) {
             return Verdict::Pass;
         }
-        // That a connection is there proves no more than a datagram does.
+        // An open connection proves no more about its peer than a datagram does, so streams are limited as well.
         self.gate.admit(now, &source, kind)
     }
 
-    /// In how many milliseconds this source may say something more; 0 if it may now. What comes on a stream can wait for
-    /// that where it is (back-pressure), while of datagrams those are dropped that come before.
+    /// Time in ms until the rate limit of this source allows another message; 0 if it allows one now.
+    ///
+    /// Data on a stream waits that long in the socket (back-pressure). Datagrams above the limit are dropped.
     pub fn may_speak_in(&self, now: Tick, source: &Source) -> u64 {
         if self.settings.routing.trusts(source) { 0 } else { self.gate.opens_in(now, source) }
     }
 
-    /// Counts what has come from a source and was no message: keep-alives.
+    /// Counts a keep-alive against the rate limit of its source.
     pub fn count_keep_alive(&self, now: Tick, source: Source) {
-        // Those who send too many wait, and need not be told.
+        // A keep-alive gets no response, so the source only has to wait.
         let _ = self.judge(now, source, Kind::Request);
     }
 
-    /// Counts requests that were not read because too much waits for the journal. Who sends datagrams repeats them.
+    /// Counts requests that were not read because too much output waits for the journal. Clients retransmit requests
+    /// sent by datagram.
     pub fn count_overload(&self, requests: u64) {
         self.gate.count_overload(requests);
     }
@@ -161,12 +166,13 @@ impl Notifier {
         self.gate.count_crowded(requests);
     }
 
-    /// A connection has ended, and what is known of it with it.
+    /// Forgets the rate limit of a connection that has ended.
     pub fn connection_ended(&self, source: &Source) {
         source.flow.into_iter().for_each(|flow| self.gate.forget(flow));
     }
 
-    /// Answers what came on a stream and is no message that could be taken; where the next one begins is not known here.
+    /// Responds to data from a stream that could not be parsed as a message. Finding the start of the next message is
+    /// the task of the caller.
     pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
         if self.judge(now, source, Kind::of(bytes)) != Verdict::Pass {
             return;
@@ -177,7 +183,7 @@ impl Notifier {
         });
     }
 
-    /// Does what may add to the outbox. What was to be sent because of a message that panics is not.
+    /// Runs `f`, which may add to the outbox. If `f` panics, the messages that it added are removed again.
     pub(super) fn contained(&self, now: Tick, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
         let before = out.messages.len();
         if !self.survive(|| f(out)) {
@@ -186,7 +192,8 @@ impl Notifier {
         self.trace.sent(now, self, out.messages.get(before..).unwrap_or_default());
     }
 
-    /// False if it panicked. That is a bug, and harms no more than the message that found it: no lock is poisoned by it.
+    /// Runs `f` and returns false if it panicked. A panic is a bug; it costs only the message that caused it, as no
+    /// lock is poisoned by it.
     fn survive(&self, f: impl FnOnce()) -> bool {
         let survived = catch_unwind(AssertUnwindSafe(f)).is_ok();
         if !survived {
@@ -197,7 +204,7 @@ impl Notifier {
     }
 }
 
-/// Whether a request neither belongs to a dialog nor changes what its sender has published.
+/// Returns true if a request is outside a dialog and changes no existing publication.
 fn begins_something(request: &Message<'_>) -> bool {
     request.to.tag().is_none() && request.first(Name::SipIfMatch).is_none()
 }

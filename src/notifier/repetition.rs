@@ -1,9 +1,11 @@
-//! Requests that are repeated over a restart (RFC 3261 section 17.2): the server may have crashed after the journal had kept
-//! the change and before the answer arrived. Such a request gets the answer that it would have had, and has one effect.
+//! Requests that are retransmitted across a restart (RFC 3261 section 17.2).
 //!
-//! While the server runs, `sip/transaction` knows of repetitions for 37 seconds; what comes later, or after a start, is
-//! recognised by what the subscription or publication remembers of its requests. Those that come from the journal are *in
-//! doubt* until their peer shows that it has the answer.
+//! The server may have crashed after the journal had the change and before the response reached the client. Such a
+//! request gets the response that it would have had, and takes effect only once.
+//!
+//! While the server runs, `sip/transaction` recognises retransmissions for 37 seconds. Later ones, and those after a
+//! start, are recognised by the requests that the subscription or publication has stored. A subscription or
+//! publication that comes from the journal is *in doubt* until its peer shows that it has the response.
 
 use std::hash::Hasher;
 
@@ -17,29 +19,29 @@ use crate::presence::subscription::{Doubts, Subscription, Suppressed};
 use crate::presence::{PackageId, Tick};
 use crate::sip::wire::Message;
 
-/// What a PUBLISH is about.
+/// Result of matching a PUBLISH with the stored publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// A new publication: it names no entity-tag.
+    /// A new publication: the PUBLISH names no entity-tag.
     New,
-    /// The publication with this entity-tag, which is its present one.
+    /// An existing publication, with its current entity-tag.
     Met(EntityTag),
-    /// Nothing: it repeats a request from before the restart, which was answered with this.
+    /// A retransmission of an earlier request, with the values of the response that it got.
     Repeated {
-        /// The entity-tag.
+        /// Entity-tag in that response.
         etag: EntityTag,
-        /// The lifetime that was granted (seconds).
+        /// Lifetime granted in that response (seconds).
         granted: u32,
     },
 }
 
-/// The fingerprint of a request.
+/// Returns the fingerprint of a request, a hash of its Call-ID, From tag, Via branch and CSeq number.
 pub(super) fn request_id(request: &Message<'_>) -> RequestId {
     let mut hasher = SipHasher13::new();
     let texts = [request.call_id, request.from.tag().unwrap_or_default(), request.via.branch().unwrap_or_default()];
     for text in texts {
         hasher.write(text.as_bytes());
-        // No text has this octet in it.
+        // Separator: none of these texts contains a zero octet.
         hasher.write_u8(0);
     }
     hasher.write_u32(request.cseq.number);
@@ -52,7 +54,7 @@ impl Publication {
     }
 }
 
-/// What a PUBLISH that names an entity-tag is about (RFC 3903 section 6, step 3).
+/// Finds the publication for a PUBLISH with SIP-If-Match (RFC 3903 section 6, step 3).
 pub(super) fn condition(
     state: &State,
     now: Tick,
@@ -61,12 +63,14 @@ pub(super) fn condition(
     request: RequestId,
 ) -> Result<Condition, Answer> {
     let mut all = state.publications.iter().filter(|p| p.package == package);
-    // One whose time is over may still be there for a moment: what has been answered about it stays so.
+    // A publication that has expired may still be stored for a moment. A retransmission still gets the earlier
+    // response.
     let again = |p: &&Publication| p.requests.replaced == Some(*named) && p.requests.latest == request;
     if let Some(repeated) = all.clone().find(again) {
         return Ok(repeated.repeated());
     }
-    // The answer with the present tag may have been lost in a crash: then its publisher names the one before, once.
+    // The response with the current entity-tag may have been lost in a crash. Then the publisher names the previous
+    // one, once.
     let named = |p: &&Publication| p.etag == *named || p.in_doubt && p.requests.replaced == Some(*named);
     match all.find(|p| p.expires_at > now && named(p)) {
         Some(p) => Ok(Condition::Met(p.etag)),
@@ -74,28 +78,30 @@ pub(super) fn condition(
     }
 }
 
-/// What a PUBLISH that names no entity-tag repeats, if it does.
+/// Returns the earlier response if a PUBLISH without an entity-tag is a retransmission.
 pub(super) fn first_again(state: &State, now: Tick, package: PackageId, request: RequestId) -> Option<Condition> {
     let mut all = state.publications.iter().filter(|p| p.package == package);
     let living = all.find(|p| [p.requests.first, p.requests.latest].contains(&request));
     living.map(Publication::repeated).or_else(|| gone(state, now, request))
 }
 
-/// What was answered to a request whose publication is gone by now.
+/// Returns the response to a request whose publication is gone by now.
 fn gone(state: &State, now: Tick, request: RequestId) -> Option<Condition> {
     let removed = state.removed.as_ref()?.find(now, request)?;
     Some(Condition::Repeated { etag: removed.answered, granted: removed.granted })
 }
 
-/// What a SUBSCRIBE in a dialog was granted before, if it repeats the latest one from before the restart.
+/// Returns what a SUBSCRIBE in a dialog was granted before, if it is a retransmission of the latest one from before
+/// the restart.
 pub(super) fn refresh_again(s: &Subscription, request: &Message<'_>) -> Option<Grant> {
     let again = s.doubts.has(Doubts::ANSWER_LOST) && request.cseq.number == s.dialog.remote_cseq;
     let told = s.suppressed() != Suppressed::Everything;
     again.then_some(Grant::Again { seconds: s.granted, told })
 }
 
-/// Whether a SUBSCRIBE outside a dialog is the one that has made this subscription: it has come again over a restart, or
-/// when its transaction was forgotten, or its phone begins anew with the same words.
+/// Returns true if a SUBSCRIBE outside a dialog is the one that created this subscription. It may be a retransmission
+/// across a restart, or one after its transaction was forgotten; or the phone has started again with the same Call-ID
+/// and tag.
 pub(super) fn is_subscribe_again(s: &Subscription, request: &Message<'_>) -> bool {
     s.dialog.is_of(request) && request.cseq.number <= s.dialog.remote_cseq
 }

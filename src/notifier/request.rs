@@ -1,4 +1,4 @@
-//! What every request goes through, whatever its method (RFC 3261 section 8.2), and the answering of it.
+//! UAS core: the steps that every request goes through, whatever its method (RFC 3261 section 8.2), and its response.
 
 use std::net::SocketAddr;
 
@@ -21,16 +21,17 @@ use crate::sip::wire::{self, Asked, Message, Name, Refused, StartLine, Value, Ve
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Packet, Source};
 
-/// The methods that we serve.
+/// Methods that this server supports.
 const ALLOW: &str = "OPTIONS, SUBSCRIBE, PUBLISH";
 
 impl Notifier {
-    /// The life of a request: repeated ones get the answer that they had, new ones are decided, and whatever the
-    /// decision wants sent leaves after the answer.
+    /// Processes a request. A retransmission gets the earlier response; a new request is checked and handled, and its
+    /// messages (NOTIFYs) leave after the response.
     pub(super) fn take_request(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         let Some((verb, uri)) = request.request() else { return };
         match verb {
-            // An ACK belongs to an answer that we have already forgotten; it is never answered (section 17.1.1.3).
+            // This ACK belongs to a response that was forgotten already. An ACK never gets a response (section
+            // 17.1.1.3).
             Verb::Known(Method::Ack) => return,
             Verb::Known(Method::Cancel) => {
                 let answer = self.cancel(request);
@@ -45,7 +46,8 @@ impl Notifier {
                 return self.answer_again(&answer, request, &uri, source, out);
             }
             Seen::InProgress => return self.refusals.repeated(),
-            // On a stream nothing is repeated, and what is there is no sign that the sender wonders.
+            // A client does not retransmit on a stream, so this request is no sign that the client waits. No 100 is
+            // needed.
             Seen::Stalled if source.is_stream() => return,
             Seen::Stalled => {
                 self.refusals.repeated();
@@ -58,7 +60,7 @@ impl Notifier {
                 return self.send_answer(&answer, request, source, out);
             }
         };
-        // The answer goes in front of whatever the decision wants sent.
+        // The response is inserted in front of the messages that the handler adds.
         let (place, kept, changed) = (out.messages.len(), out.records.len(), out.changes.len());
         let answer = self
             .inspect(verb, uri, request, source)
@@ -100,7 +102,7 @@ impl Notifier {
         }
     }
 
-    /// What a request got before, for its repetition.
+    /// Sends the earlier response again, for a retransmission of its request.
     fn answer_again(
         &self,
         answer: &Remembered,
@@ -120,14 +122,15 @@ impl Notifier {
         }
     }
 
-    /// The journal has kept what these messages acknowledge: they leave now, and repeated requests get them again.
+    /// Called when the journal has written the records of these messages: they leave now, and retransmissions of the
+    /// requests get the same responses.
     pub fn kept(&self, now: Tick, out: &mut Outbox) {
         for Promise { key, remembered, .. } in in_time(now, out) {
             self.transactions.answered(key, remembered);
         }
     }
 
-    /// What cannot be kept is not taken on (law 5).
+    /// Refuses a change that the journal could not keep (rule 5).
     fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Answer> {
         let changes = matches!(inspected.0, Method::Subscribe | Method::Publish);
         if changes && !self.is_keeping() {
@@ -142,7 +145,7 @@ impl Notifier {
             .with("Warning", "399 lamplighter \"The journal cannot be written\"")
     }
 
-    /// The checks of RFC 3261 section 8.2, in its order.
+    /// Checks a request in the order of RFC 3261 section 8.2.
     fn inspect<'a>(
         &self,
         verb: Verb<'_>,
@@ -162,7 +165,8 @@ impl Notifier {
         let unsupported = |reason| Answer::new(StatusCode::UnsupportedUriScheme, reason);
         match uri.scheme {
             Scheme::Sip => {}
-            // Over TLS, or by a proxy that stays in between and does that for us.
+            // A sips request must come over TLS, or from a proxy that stays in the path and uses TLS towards the
+            // phone.
             Scheme::Sips if source.is_secure() || request.first(Name::RecordRoute).is_some() => {}
             Scheme::Sips => return Err(unsupported("sips Is Not Available Here")),
             Scheme::Other(_) => return Err(unsupported("Unsupported URI Scheme")),
@@ -174,8 +178,8 @@ impl Notifier {
         Ok((method, uri))
     }
 
-    /// OPTIONS tells what we can do (RFC 3261 section 11); inside a dialog, that the dialog is there, and it is a sign of
-    /// life from the phone.
+    /// Handles OPTIONS: reports the capabilities of this server (RFC 3261 section 11). Inside a dialog, a 200 also
+    /// says that the subscription exists, and the request is a sign of life from the phone.
     fn options(&self, now: Tick, request: &Message<'_>, out: &mut Outbox) -> Result<Answer, Answer> {
         if let Some(tag) = request.to.tag() {
             let alive = Place::read(tag).is_some_and(|place| {
@@ -203,8 +207,8 @@ impl Notifier {
             .with("Supported", ""))
     }
 
-    /// CANCEL has no effect on requests that are answered at once (RFC 6665 section 4.6); it is told whether there
-    /// was one, with the To tag that this one got.
+    /// Handles CANCEL. It has no effect on requests that get a final response at once (RFC 6665 section 4.6). The
+    /// response is 200 if there was such a request, else 481; it has the To tag of the response to that request.
     fn cancel(&self, request: &Message<'_>) -> Answer {
         const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "INVITE"];
         let Some(earlier) = METHODS.iter().find_map(|method| self.transactions.answer_to(request, method)) else {
@@ -221,7 +225,8 @@ impl Notifier {
         Answer { to_tag, ..Answer::ok() }
     }
 
-    /// Answers what cannot be read as well as it can be answered; noise and broken answers get silence.
+    /// Refuses a message that could not be parsed, as far as its parts allow a response. Noise and malformed
+    /// responses get none.
     pub(super) fn refuse(&self, now: Tick, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
         let Some(head) = &refused.head else { return };
         let answerable = matches!(head.start, StartLine::Request { method, .. } if method != "ACK");
@@ -245,7 +250,7 @@ impl Notifier {
         out.send(to, bytes, None);
     }
 
-    /// Tells somebody that he says too much; there is a limit to how often.
+    /// Refuses a request above the rate limit with a 480. The rate of these responses is limited, too.
     pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
             let answer = Answer::limit_of_one("rate_limits", self.spread(10));
@@ -295,18 +300,18 @@ impl Notifier {
         })
     }
 
-    /// The account whose realm a URI is in (RFC 3261 section 8.2.2.1).
+    /// Returns the account whose realm contains this URI (RFC 3261 section 8.2.2.1).
     pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
         self.realm_of(uri).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
     }
 
-    /// The presentity that a Request-URI names.
+    /// Returns the presentity that a Request-URI names.
     pub(super) fn presentity_of(&self, account: AccountNo, uri: &Uri<'_>) -> Result<Aor, Answer> {
         let user = uri.user.ok_or_else(|| Answer::bad_request("Missing User In Request-URI"))?;
         Aor::of_escaped(account, user).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Such User"))
     }
 
-    /// The event package of a SUBSCRIBE or PUBLISH.
+    /// Returns the event package of a SUBSCRIBE or PUBLISH.
     pub(super) fn event_of<'a>(&self, request: &Message<'a>) -> Result<(PackageId, Event<'a>), Answer> {
         let refuse = |reason| Answer::new(StatusCode::BadEvent, reason).with("Allow-Events", &self.allow_events);
         let value = request.first(Name::Event).ok_or_else(|| refuse("Missing Event Header"))?;
@@ -317,9 +322,10 @@ impl Notifier {
             .ok_or_else(|| refuse("Bad Event"))
     }
 
-    /// The lifetime to grant: what was asked for, shortened to our maximum; our default where nothing was asked for.
+    /// Returns the lifetime to grant (seconds): the requested one, at most our maximum; our default if none was
+    /// requested.
     ///
-    /// Less than `least` is refused, but never an hour or more (RFC 6665 section 4.2.1.1).
+    /// A lifetime below `least` is refused with 423, unless it is an hour or more (RFC 6665 section 4.2.1.1).
     pub(super) fn grant(&self, request: &Message<'_>, least: u32) -> Result<u32, Answer> {
         let asked = match request.first(Name::Expires) {
             Some(value) => headers::seconds(value).ok_or_else(|| Answer::bad_request("Malformed Expires header"))?,
@@ -331,7 +337,7 @@ impl Notifier {
         Ok(asked.min(self.settings.presence.max_expires))
     }
 
-    /// A body in a coding that we do not know cannot be read (RFC 3261 section 8.2.3).
+    /// Refuses a body with a Content-Encoding other than `identity` (RFC 3261 section 8.2.3).
     pub(super) fn check_encoding(&self, request: &Message<'_>) -> Result<(), Answer> {
         let plain = |coding: &&str| coding.eq_ignore_ascii_case("identity");
         match items(request, Name::ContentEncoding).iter().all(plain) {
@@ -342,8 +348,9 @@ impl Notifier {
     }
 }
 
-/// The answers that waited and whose clients still wait; those that come too late are taken out (RFC 4320 section 4.3).
-/// What became of the request is told by its NOTIFY, or by the answer to the next one.
+/// Takes out the responses that waited for the journal, and returns those whose client still waits. Late ones are
+/// removed from the messages as well (RFC 4320 section 4.3). The client learns the result from the NOTIFY, or from
+/// the response to its next request.
 pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
     let promises = std::mem::take(&mut out.answers);
     let (late, rest): (Vec<_>, _) = promises.into_iter().partition(|promise| promise.until <= now);
@@ -351,12 +358,15 @@ pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
     rest
 }
 
-/// Default lifetime of all our packages in seconds (RFC 4235 section 3.4, RFC 3856 section 6.4, RFC 3842 section 3.4).
+/// Default lifetime of all our packages in seconds (RFC 4235 section 3.4, RFC 3856 section 6.4, RFC 3842 section
+/// 3.4).
 const DEFAULT_EXPIRES: u32 = 3600;
 
-/// Where the answer to a request goes (RFC 3261 section 18.2.2, RFC 3581 section 4): on a stream back on it, else to
-/// the source address, at its port if `rport` asks for that, else at the port of sent-by. `maddr` is not followed: it
-/// would let anybody have our answers sent to anybody else.
+/// Returns the destination of a response (RFC 3261 section 18.2.2, RFC 3581 section 4). On a stream it is the same
+/// connection. Otherwise it is the source address, with the source port if `rport` asks for that, else with the port
+/// of sent-by.
+///
+/// `maddr` is ignored: with it, any sender could direct our responses to another host.
 fn reply_address(via: &Via<'_>, source: Source) -> Destination {
     if source.flow.is_some() || via.wants_rport() {
         return back(source);

@@ -1,17 +1,17 @@
 //! Rollback: a change that the journal has refused has not happened (rule 5).
 //!
-//! Requests are decided in memory first, and their messages wait for the journal. Each change that a request asked for
-//! (PUBLISH, SUBSCRIBE, refresh, end, set, reset) leaves a [`Change`] in its outbox with what it has to be undone with. When
-//! the journal has kept the records, that is thrown away and has cost nothing more. When the journal has refused them:
-//! - memory goes back to what it was before the change, newest change first, so that changes which were made one upon
-//!   the other are undone one after the other;
-//! - the answer becomes 503 with Retry-After, and the entity-tag of before is good again;
-//! - NOTIFYs that tell of the change do not leave. A watcher that is behind gets one with the state that holds;
-//! - a record with the state that holds follows, in case that the refused one has reached the disk all the same (a disk
-//!   that hangs and goes on). The journal takes no other change before that.
+//! A request is decided in memory first, and its messages wait for the journal. Each change that a request asked for
+//! (PUBLISH, SUBSCRIBE, refresh, end, set, reset) leaves a [`Change`] in its outbox, with the data to undo it. Once
+//! the journal has written the records, that data is dropped without further work. When the journal has refused them:
+//! - memory goes back to its state before the change, newest change first, so that changes made on top of each other
+//!   are undone one after the other;
+//! - the response becomes 503 with Retry-After, and the previous entity-tag is valid again;
+//! - NOTIFYs with the refused change do not leave. A watcher that is stale gets one with the state that holds;
+//! - a record with the state that holds follows, because the refused one may have reached the disk all the same (a
+//!   disk that hangs and then continues). Until then the journal accepts no other change.
 //!
-//! What no request has asked for (expiry, numbers reserved for NOTIFYs) is not undone: the next start would come to the same
-//! decision. It gets records anew like all others, for the journal to write when it can.
+//! Changes that no request asked for (expiry, numbers reserved for NOTIFYs) are not undone: after the next start the
+//! decision would be the same. Their records are appended again, and the journal writes them when it can.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,55 +38,56 @@ use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::wire::{self, Name};
 use crate::transport::{Destination, Source, Ticket};
 
-/// How long a refused change waits for a later one on the same presentity to be refused as well (ms). One that was not
-/// refused by then was kept, and its record holds this change, too.
+/// Time for which a refused change waits for a later change of the same presentity to be refused as well (ms). If the
+/// later one is not refused within this time, the journal has written it, and its record contains this change as
+/// well.
 const SETTLED_AFTER: u64 = 1_000;
 
-/// A change that a request asked for, and how to undo it.
+/// A change that a request asked for, with the data to undo it.
 #[derive(Debug)]
 pub struct Change {
     presentity: Arc<Presentity>,
-    /// Its number, which rises with every change.
+    /// Number of the change. Numbers rise with every change.
     number: u64,
-    /// The number of the change before it on the same presentity.
+    /// Number of the previous change of the same presentity.
     before: u64,
     undo: Undo,
 }
 
-/// What there was before a change.
+/// State before a change.
 #[derive(Debug)]
 pub(super) enum Undo {
-    /// Before a PUBLISH, a set or a reset.
+    /// State before a PUBLISH, a set or a reset.
     State(Box<StateBefore>),
-    /// Before a new subscription.
+    /// State before a new subscription.
     Subscribed(Box<Subscribed>),
-    /// Before a refresh or an end.
+    /// State before a refresh or an end.
     Granted(Box<SubscriptionBefore>),
 }
 
-/// What publishers and the API had said of a presentity.
+/// State of a presentity as reported by publishers and the API.
 #[derive(Debug)]
 pub(super) struct StateBefore {
     calls: Calls,
     publications: Vec<Publication>,
     removed: Option<Box<RemovedPublications>>,
     manual: Option<CallState>,
-    /// What watchers of each package were told.
+    /// Revision and fingerprint of the state of each package before the change.
     views: [StateTag; MAX_PACKAGES],
 }
 
-/// A subscription that is new.
+/// A new subscription.
 #[derive(Debug)]
 pub(super) struct Subscribed {
-    /// Where it lives.
+    /// Identity of the new subscription.
     pub(super) place: Place,
-    /// The one whose place it has taken, as its phone has subscribed anew.
+    /// Subscription that the new one has replaced, because its phone subscribed again.
     pub(super) replaced: Option<Removed>,
-    /// The slot of one that is doubted since then.
+    /// Slot of an older subscription that has been marked as possibly replaced by the new one.
     pub(super) doubted: Option<u32>,
 }
 
-/// What a subscription was.
+/// Fields of a subscription before the change.
 #[derive(Debug)]
 pub(super) struct SubscriptionBefore {
     place: Place,
@@ -97,19 +98,19 @@ pub(super) struct SubscriptionBefore {
     ended: bool,
     user_agent: Option<SharedText>,
     family: Family,
-    /// Its remote target, where the request has another one.
+    /// Remote target; `None` if the request does not change it.
     target: Option<Box<str>>,
-    /// All of it, where the request may remove it at once.
+    /// The whole subscription, if the request may remove it at once.
     removed: Option<Removed>,
 }
 
-/// A subscription that a change removes from memory, as it was.
+/// Copy of a subscription that a change removes from memory.
 #[derive(Debug)]
 pub(super) struct Removed(Box<Subscription>);
 
 impl From<&Subscription> for Removed {
     fn from(s: &Subscription) -> Removed {
-        // It does not count for its phone while it is not there.
+        // The copy must not count as a subscription of its phone while the subscription is removed.
         let mut removed = Box::new(s.clone());
         removed.phone = Phone::detached(s.phone.id());
         Removed(removed)
@@ -121,7 +122,7 @@ impl From<&Subscription> for Removed {
 pub(super) struct Refused {
     out: Outbox,
     since: Tick,
-    /// The numbers of its changes that have been undone.
+    /// Numbers of its changes that have been undone.
     undone: Vec<u64>,
 }
 
@@ -159,14 +160,14 @@ impl SubscriptionBefore {
         }
     }
 
-    /// With all of the subscription, where it may be removed at once.
+    /// Adds the whole subscription, for a request that may remove it at once.
     pub(super) fn with_all(self, removed: Option<Removed>) -> SubscriptionBefore {
         SubscriptionBefore { removed, ..self }
     }
 }
 
 impl Notifier {
-    /// Notes that a change begins that a request asked for; `undo` tells what there was before it.
+    /// Records that a change asked for by a request begins; `undo` returns the state before it.
     pub(super) fn begin_change(
         &self,
         presentity: &Arc<Presentity>,
@@ -181,26 +182,30 @@ impl Notifier {
         }
     }
 
-    /// The same of what publishers and the API say.
+    /// Does the same for a change of the state that publishers and the API report.
     pub(super) fn begin_state_change(&self, presentity: &Arc<Presentity>, state: &mut State, out: &mut Outbox) {
         self.begin_change(presentity, state, out, |state| Undo::State(Box::new(StateBefore::from(&*state))));
     }
 
-    /// The journal has refused the records of an outbox: undoes its changes, and puts into `out` what is to leave instead.
-    /// The records in `out` are remarks, to be appended before its holds are dropped, the last of which is `hold`.
+    /// Undoes the changes of an outbox whose records the journal has refused, and puts the messages that leave
+    /// instead into `out`.
+    ///
+    /// The records in `out` are deferred records. They must be appended before its holds are dropped; `hold` is the
+    /// last of these.
     pub fn roll_back(&self, now: Tick, refused: Outbox, hold: Option<Hold>, out: &mut Outbox) {
         self.note_refused(now, refused, hold);
         self.settle_refused(now, out);
     }
 
-    /// The same of several that were refused together: nothing leaves before [`Notifier::settle_refused`], and that knows of
-    /// all of them.
+    /// Does the same for one of several outboxes that were refused together. Nothing is undone or sent before
+    /// [`Notifier::settle_refused`], which then knows all of them.
     pub fn note_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
         refused.holds.extend(hold);
         self.refused.lock().push(Refused { out: refused, since: now, undone: Vec::new() });
     }
 
-    /// Goes on with refused changes that wait for later ones to be refused as well; true if any still waits.
+    /// Continues with refused changes that wait for later ones to be refused as well. Returns true if any still
+    /// waits.
     pub fn settle_refused(&self, now: Tick, out: &mut Outbox) -> bool {
         let mut all = self.refused.lock();
         if !all.is_empty() {
@@ -238,11 +243,11 @@ impl Notifier {
         out.remarks.append(&mut work.records);
     }
 
-    /// Undoes a change; gives it back if there is a later one on top of it.
+    /// Undoes a change, or gives it back if there is a later change on top of it.
     fn undo(&self, now: Tick, change: Change, out: &mut Outbox) -> Result<(), Change> {
         let Change { presentity, number, before, undo } = change;
         let retired = presentity.lock().retired;
-        // It may have been retired since, with nothing left to know of it.
+        // The presentity may have been removed from the table since then, because nothing was left of it.
         let home = match retired {
             false => Some(Arc::clone(&presentity)),
             true => {
@@ -282,7 +287,7 @@ impl Notifier {
         for publication in &mut state.publications {
             publication.timer_at = self.wheel.file(now, publication.expires_at, presentity.number, watch(publication));
         }
-        // What has ended since by itself stays so.
+        // Publications that have expired since then stay expired.
         let over = state.publications.iter().filter(|p| p.expires_at <= now).map(|p| p.etag.number);
         for number in over.collect::<Vec<_>>() {
             self.expire_publication(now, presentity, state, number);
@@ -291,7 +296,8 @@ impl Notifier {
         self.watch_calls(now, presentity, state);
         let news = self.compose(presentity, state, false);
         self.note_changed(now, presentity, state, Cause::RolledBack, news);
-        // A phone that has acknowledged the document of before knows the one that holds now: it is the same.
+        // A phone that has acknowledged the document from before the change also knows the current one, because it is
+        // the same document.
         let now_told = state.views.each_ref().map(View::tag);
         for slot in 0..state.watchers.slots() as u32 {
             let Some(s) = state.watchers.get_mut(slot) else { continue };
@@ -332,7 +338,7 @@ impl Notifier {
         };
         s.comes_by(source);
         if let Some(target) = &before.target {
-            // It was short enough before.
+            // This cannot fail: the earlier target was short enough.
             let _ = s.aim_at(target);
         }
         (s.particulars, s.user_agent, s.family) = (before.particulars, before.user_agent, before.family);
@@ -343,7 +349,7 @@ impl Notifier {
         self.withdraw_notify(now, s);
     }
 
-    /// Brings back a subscription that the undone change has removed, with the NOTIFY that waits for its answer.
+    /// Restores a subscription that the undone change has removed, and its NOTIFY if one was in flight.
     fn bring_back(&self, now: Tick, presentity: &Presentity, state: &mut State, Removed(mut s): Removed) {
         let slot = s.place.slot;
         if !state.watchers.is_free(slot) {
@@ -354,7 +360,7 @@ impl Notifier {
         s.delivery_timer = None;
         let deadline = match &s.delivery {
             Delivery::Idle => None,
-            // The answer of the name service has found no subscription meanwhile.
+            // The DNS answer may have arrived while the subscription was removed, so ask again at once.
             Delivery::Asked { .. } => Some(now),
             Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } => Some(*until),
             Delivery::InFlight(flight) => Some(Tick(flight.transaction.deadline())),
@@ -367,14 +373,14 @@ impl Notifier {
         self.table.count_subscription(presentity.aor.account);
     }
 
-    /// What is under way tells of what does not hold: nothing is, then.
+    /// Drops the NOTIFY in flight, because it describes a state that does not hold.
     fn withdraw_notify(&self, now: Tick, s: &mut Subscription) {
         self.note_superseded(now, s);
         s.delivery = Delivery::Idle;
         self.watch_no_more(s);
     }
 
-    /// Puts what is to leave of a refused outbox into `out`.
+    /// Puts the messages of a refused outbox that may still leave into `out`.
     fn settle(&self, now: Tick, refused: Refused, out: &mut Outbox) {
         let Refused { out: mut refused, undone, .. } = refused;
         let promises = in_time(now, &mut refused);
@@ -397,8 +403,8 @@ impl Notifier {
         out.holds.append(&mut refused.holds);
     }
 
-    /// Whether a NOTIFY that has not left yet tells what holds. If it does not, it never leaves; a phone that is behind is
-    /// told anew.
+    /// Returns true if a NOTIFY that has not left yet describes the state that holds. If it does not, it never
+    /// leaves; a phone that is stale gets a new one.
     fn still_holds(&self, now: Tick, ticket: Ticket, out: &mut Outbox) -> bool {
         self.with_notify(ticket, |presentity, state, slot, cseq| {
             let current = state.views.each_ref().map(|view| view.revision);
@@ -406,12 +412,13 @@ impl Notifier {
             let current = current[s.package.0 as usize];
             match &s.delivery {
                 Delivery::InFlight(flight) if flight.cseq == cseq => {
-                    // The last one tells that it is over, whatever else has changed.
+                    // A final NOTIFY says that the subscription is over, so a change of the state does not matter to
+                    // it.
                     if flight.last && s.ended || flight.revision == current && flight.last == s.ended {
                         return true;
                     }
                 }
-                // Superseded already.
+                // The NOTIFY is superseded already.
                 _ => return false,
             }
             self.withdraw_notify(now, s);
@@ -424,7 +431,7 @@ impl Notifier {
         }) == Some(true)
     }
 
-    /// 503 in place of a promised answer.
+    /// Builds the 503 that is sent in place of a pending response.
     fn refuse_promised(&self, now: Tick, promise: &Promise, to: &Destination) -> Bytes {
         let Ok(Some(message)) = wire::read(&promise.answer) else { return promise.answer.clone() };
         let answer = self.not_kept();

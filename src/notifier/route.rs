@@ -1,10 +1,12 @@
-//! Where a NOTIFY goes (design.md, "Where a NOTIFY goes").
+//! Routing of NOTIFYs.
 //!
-//! The Request-URI is the Contact, always. The message itself goes to the first Route; else down the connection that
-//! the SUBSCRIBE last came on; else to the Contact; else, and whenever Route or Contact name an address other than the
-//! source of the SUBSCRIBE and that source is not trusted, to the source, which is where a phone behind NAT listens.
-//! So an address that never sent us anything is never sent anything either, unless a trusted proxy names it. Nor is a
-//! name looked up that a stranger has written.
+//! The Request-URI is always the Contact. The message itself goes to the first Route; else down the connection that
+//! the latest SUBSCRIBE came on; else to the Contact.
+//!
+//! Exception: if the Route or the Contact names an address other than the source of the SUBSCRIBE, and that source is
+//! not trusted, the NOTIFY goes to the source. A phone behind NAT listens there. So nothing is sent to an address
+//! that never sent us anything, unless a trusted proxy names it. For the same reason a host name written by an
+//! untrusted source is not resolved.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,29 +19,29 @@ use crate::sip::dialog::Dialog;
 use crate::sip::uri::{Host, Scheme, Uri};
 use crate::transport::{Destination, Listener, ListenerNo, Remote, Source};
 
-/// What routing needs to know of this server.
+/// The part of the configuration that routing needs.
 #[derive(Clone, Debug)]
 pub struct Routing {
-    /// The listeners, in configured order.
+    /// Listeners, in the order of the configuration.
     pub listeners: Vec<Listener>,
-    /// Sources whose word is taken for addresses other than their own.
+    /// Trusted sources: they may name addresses other than their own.
     pub trusted: Vec<IpNet>,
 }
 
 impl Routing {
-    /// A listener as peers see it.
+    /// Returns the listener with this number.
     pub fn listener(&self, no: ListenerNo) -> &Listener {
         &self.listeners[no.0 as usize]
     }
 
-    /// True if this source is trusted: by its address, or because it showed a certificate of `tls.client_ca`.
+    /// Returns true if this source is trusted: by its address, or by a client certificate issued by `tls.client_ca`.
     pub fn trusts(&self, source: &Source) -> bool {
         let ip = source.peer.ip().to_canonical();
         source.certified || self.trusted.iter().any(|net| net.contains(&ip))
     }
 
-    /// Where the next request of a dialog goes, whose last request came from `source`. If that is a name, it is the
-    /// question of what the name stands for, and where to go if it stands for nothing.
+    /// Returns the next hop of a dialog whose latest request came from `source`. If that is a host name, also returns
+    /// the DNS query for it; the destination is then the one to use if the name cannot be resolved.
     pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> (Destination, Option<Question>) {
         let believed = |uri: &Uri<'_>| self.may_name(source, uri);
         if let Some(route) = dialog.first_route().and_then(Uri::read) {
@@ -50,9 +52,10 @@ impl Routing {
         }
         let contact = Uri::read(dialog.target()).filter(believed);
         if let Some(flow) = source.flow {
-            // Nobody can be connected to over WebSocket, and what began over TLS goes on over TLS or not at all.
+            // A WebSocket cannot be opened from our side. A dialog that began over TLS continues over TLS or not at
+            // all.
             let otherwise = contact.as_ref().and_then(|uri| self.connection(uri, source.transport, source));
-            // Nor is a name looked up that would lead to another transport.
+            // A host name that would lead to another transport is not resolved, either.
             let question = contact.and_then(|uri| question_of(&uri, source.is_secure()));
             let question = question.filter(|question| question.usual_transport() == source.transport);
             return (Destination::Flow { flow, otherwise }, question);
@@ -65,15 +68,15 @@ impl Routing {
 
     fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<Question>) {
         match self.towards(uri, source) {
-            // Down the connection that is there; where to when it is gone is a question that can wait.
+            // The existing connection is used now; the DNS query only matters once that connection is gone.
             Some(to @ Destination::Flow { otherwise: None, .. }) => (to, question_of(uri, secure)),
             Some(to) => (to, None),
             None => (back(*source), question_of(uri, secure)),
         }
     }
 
-    /// The way to one of the targets of the name `host`; none to an address that nobody may be sent to, or by a transport or an
-    /// address family that we do not listen on.
+    /// Returns the destination for one target of the host name `host`. Returns `None` for an address that is not that
+    /// of a single host, and for a transport or an address family without a listener.
     pub(super) fn reach(&self, target: Target, host: &Arc<str>, source: &Source) -> Option<Destination> {
         let Target { transport, address: peer } = target;
         let peer = Some(peer).filter(|peer| !is_for_everybody(peer.ip()) && peer.port() != 0)?;
@@ -86,27 +89,30 @@ impl Routing {
         }
     }
 
-    /// A connection to `peer`, where the next request of a dialog goes by datagram; none if that must not be TCP, because
-    /// a URI says so or nobody asked for more than an answer to where it came from, through NAT.
+    /// Returns a TCP connection to `peer`, the address to which the next request of a dialog would go by datagram.
+    ///
+    /// Returns `None` if TCP must not be used: a URI demands a transport, or the address is only the source of a
+    /// request through NAT, where a connection would not arrive.
     pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source, peer: SocketAddr) -> Option<Remote> {
         let uri = Uri::read(dialog.first_route().unwrap_or(dialog.target()))?;
         let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none() && self.may_name(source, &uri);
         let there = match uri.host.ip() {
             Some(_) => address_of(&uri, Transport::Tcp) == Some(peer),
-            // One of the addresses that the name stands for.
+            // `peer` is one of the addresses that the host name resolves to.
             None => true,
         };
         let listener = self.listener_for(Transport::Tcp, peer, source).filter(|_| open && there)?;
         Some(Remote { listener, peer, name: None })
     }
 
-    /// Whether a source may have something sent to the host of a URI: to itself always, elsewhere if it is trusted.
+    /// Returns true if a source may direct messages to the host of a URI: to its own address always, to other
+    /// addresses only if the source is trusted.
     fn may_name(&self, source: &Source, uri: &Uri<'_>) -> bool {
         uri.host.ip() == Some(source.peer.ip().to_canonical()) || self.trusts(source)
     }
 
-    /// The way to the host of a URI; none if it is a name, an address that nobody may be sent to, or a transport that
-    /// we do not speak.
+    /// Returns the destination for the host of a URI. Returns `None` for a host name, for an address that is not that
+    /// of a single host, and for a transport that is not supported.
     fn towards(&self, uri: &Uri<'_>, source: &Source) -> Option<Destination> {
         let transport = transport_of(uri)?;
         if transport == Transport::Udp {
@@ -116,7 +122,7 @@ impl Routing {
         }
         let otherwise = self.connection(uri, transport, source);
         match (source.flow.filter(|_| source.transport == transport), otherwise.clone()) {
-            // The connection that the proxy itself opened is as good as a new one to it.
+            // The proxy opened this connection itself, so it is as good as a new one to the same host.
             (Some(flow), _) if uri.host.ip().is_none_or(|ip| ip == source.peer.ip().to_canonical()) => {
                 Some(Destination::Flow { flow, otherwise })
             }
@@ -125,14 +131,15 @@ impl Routing {
         }
     }
 
-    /// Where to connect to for the host of a URI. A WebSocket is only ever opened from the other side.
+    /// Returns the address to connect to for the host of a URI. Only the peer can open a WebSocket, so there is none
+    /// for it.
     fn connection(&self, uri: &Uri<'_>, transport: Transport, source: &Source) -> Option<Remote> {
         let peer = address_of(uri, transport).filter(|_| matches!(transport, Transport::Tcp | Transport::Tls))?;
         Some(Remote { listener: self.listener_for(transport, peer, source)?, peer, name: None })
     }
 
-    /// The listener of a subscription that comes back after a restart: the one that it had, unless the configuration has
-    /// another in its place.
+    /// Returns the listener of a subscription that is restored after a restart: the earlier one, unless the
+    /// configuration now has a different listener under that number. Then it is the first that fits.
     pub(super) fn listener_again(&self, transport: Transport, no: ListenerNo, peer: SocketAddr) -> Option<ListenerNo> {
         let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
         match self.listeners.get(no.0 as usize) {
@@ -141,7 +148,8 @@ impl Routing {
         }
     }
 
-    /// The listener to go by: the one that the request came to if it fits, else the first of the kind.
+    /// Returns the listener to send from: the one that received the request if it fits, else the first with that
+    /// transport and address family.
     fn listener_for(&self, transport: Transport, peer: SocketAddr, source: &Source) -> Option<ListenerNo> {
         let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
         if fits(self.listener(source.listener)) {
@@ -151,7 +159,7 @@ impl Routing {
     }
 }
 
-/// The way that a message came.
+/// Returns the destination that leads back to the source of a message.
 pub(super) fn back(source: Source) -> Destination {
     match source.flow {
         Some(flow) => Destination::Flow { flow, otherwise: None },
@@ -159,7 +167,8 @@ pub(super) fn back(source: Source) -> Destination {
     }
 }
 
-/// The transport that a URI names (RFC 3263 section 4.1, RFC 7118 section 5.2); none if we do not speak it.
+/// Returns the transport that a URI names (RFC 3263 section 4.1, RFC 7118 section 5.2); `None` if it is not
+/// supported.
 fn transport_of(uri: &Uri<'_>) -> Option<Transport> {
     let secure = uri.scheme == Scheme::Sips;
     let named = uri.param("transport").map(str::to_ascii_lowercase);
@@ -173,7 +182,8 @@ fn transport_of(uri: &Uri<'_>) -> Option<Transport> {
     }
 }
 
-/// The address that a URI names, if it is one and can belong to a single host (RFC 4475 section 3.3.10).
+/// Returns the address that a URI names, if its host is an IP address that can belong to a single host (RFC 4475
+/// section 3.3.10).
 fn address_of(uri: &Uri<'_>, transport: Transport) -> Option<SocketAddr> {
     let ip = uri.host.ip()?;
     let port = uri.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
@@ -184,8 +194,9 @@ fn is_for_everybody(ip: IpAddr) -> bool {
     ip.is_multicast() || ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
-/// What has to be known before something can be sent to a URI; none if its host is no name, or one that by its nature
-/// stands for nothing (RFC 6761 section 6.4), such as web pages give themselves, which cannot be connected to anyway.
+/// Returns the DNS query that is needed before a message can be sent to a URI. Returns `None` if its host is an IP
+/// address, or a name in `.invalid`, which never resolves (RFC 6761 section 6.4). Web browsers use such names in
+/// their Contacts, because no connection to them can be opened anyway.
 fn question_of(uri: &Uri<'_>, secure: bool) -> Option<Question> {
     let Host::Name(host) = uri.host else { return None };
     let transport = transport_of(uri).filter(|t| matches!(t, Transport::Udp | Transport::Tcp | Transport::Tls))?;
@@ -327,7 +338,7 @@ mod tests {
             assert_eq!(next_hop(&dialog("", contact), &tls), flow, "{contact}");
         }
         for route in ["<sips:203.0.113.7;lr>", "<sip:203.0.113.7;transport=tls;lr>"] {
-            // Not down the connection without TLS that the proxy happens to have.
+            // The existing connection of the proxy is not used, because it has no TLS.
             let new = Destination::Connection(again.clone());
             assert_eq!(next_hop(&dialog(route, "sip:a@b"), &tcp("203.0.113.7:58780")), new, "{route}");
         }

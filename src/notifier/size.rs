@@ -1,5 +1,7 @@
-//! How large a document may become. A phone that takes datagrams only is told nothing by a NOTIFY that no datagram holds,
-//! so the PUBLISH that would make the document so large is refused, and has changed nothing.
+//! Size limit of documents.
+//!
+//! A phone that accepts only datagrams gets no NOTIFY that is larger than a datagram. So a PUBLISH that would make
+//! the document too large is refused, and changes nothing.
 
 use super::answer::Answer;
 use super::{MAX_DATAGRAM, Notifier};
@@ -10,18 +12,21 @@ use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::PublicationNo;
 use crate::sip::StatusCode;
 
-/// What the head of a NOTIFY and the head of its document have room for (octets): several times what they need.
+/// Room for the header of a NOTIFY and the start of its document (octets): several times their usual size.
 const HEADS: usize = 5_507;
-/// The largest part of a document that its watchers share (octets): a datagram less the heads.
+/// Largest size of the part of a document that all watchers share (octets): a datagram without the room for the
+/// headers.
 pub(super) const MAX_DOCUMENT: usize = MAX_DATAGRAM - HEADS;
-/// No dialog is longer around its texts (octets).
+/// Upper bound for the markup of one dialog element, without its texts (octets).
 const AROUND: usize = 400;
-/// Escaping makes no octet longer than that (octets): `&quot;`.
+/// Upper bound for the length of an escaped octet (octets): `&quot;`.
 const ESCAPED: usize = 6;
 
 impl Notifier {
-    /// Refuses (413) the report of a publication that would make the document of the calls larger than [`MAX_DOCUMENT`].
-    /// What makes a document that is larger no longer than it is passes, and so does every end. Changes nothing.
+    /// Refuses a publication (413) that would make the dialog document larger than [`MAX_DOCUMENT`].
+    ///
+    /// If the document is too large already, a publication that makes it no larger is accepted; so is every end of a
+    /// call. Changes nothing.
     pub(super) fn check_document_size(
         &self,
         now: Tick,
@@ -35,7 +40,7 @@ impl Notifier {
         let most = |call: &CallReport| most_octets(call, uri);
         let bound =
             state.calls.ranked().into_iter().map(most).sum::<usize>() + report.calls.iter().map(most).sum::<usize>();
-        // Nearly always. What follows costs as much as the change itself.
+        // The cheap bound is enough nearly always. The exact check below costs as much as the change itself.
         if bound <= MAX_DOCUMENT {
             return Ok(());
         }
@@ -54,12 +59,12 @@ impl Notifier {
     }
 }
 
-/// No call is written in more octets.
+/// Returns an upper bound for the size of one call in the document (octets).
 fn most_octets(call: &CallReport, own_uri: &str) -> usize {
     let CallReport { id, call_id, local_tag, remote_tag, local, remote, .. } = call;
     let texts = [call_id, local_tag, remote_tag].into_iter().flatten().map(|text| text.len()).sum::<usize>();
     let parties = [local, remote].map(|party| {
-        // One of them, or our own, may be written twice.
+        // The URI of a party, or our own URI in place of a missing one, may be written twice.
         let uris = [&party.identity, &party.target].map(|uri| uri.as_ref().map_or(own_uri.len(), |uri| uri.len()));
         2 * uris.into_iter().max().unwrap_or_default() + party.display.as_ref().map_or(0, |text| text.len())
     });

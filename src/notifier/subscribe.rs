@@ -1,4 +1,4 @@
-//! SUBSCRIBE (RFC 6665 section 4.2.1).
+//! SUBSCRIBE (RFC 6665 section 4.2.1): create, refresh, end and fetch.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,24 +28,24 @@ use crate::sip::uri::{Scheme, Uri, user_of};
 use crate::sip::wire::{Message, Name, text_of};
 use crate::transport::Source;
 
-/// What a SUBSCRIBE asks for, once it has been found to be in order.
+/// The fields of a valid SUBSCRIBE.
 struct Wish<'a> {
     package: PackageId,
     event: Event<'a>,
-    /// Seconds; 0 ends a subscription, or only fetches the state.
+    /// Granted lifetime in seconds; 0 ends a subscription, or fetches the state once.
     granted: u32,
-    /// The Contact; a refresh may leave it out.
+    /// Contact; a refresh may omit it.
     contact: Option<NameAddr<'a>>,
     user_agent: Option<&'a str>,
-    /// The entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
+    /// Suppress-If-Match: the entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
     unless: Option<&'a str>,
     source: Source,
     sender: Sender,
 }
 
 impl Notifier {
-    /// The life of a SUBSCRIBE: what it asks for is checked, the subscription made or found and changed, and the
-    /// NOTIFY with the full current state goes out right behind the answer.
+    /// Processes a SUBSCRIBE: checks it, creates the subscription or finds and changes it, and sends a NOTIFY with
+    /// the full current state right after the response.
     pub(super) fn subscribe(
         &self,
         now: Tick,
@@ -61,11 +61,12 @@ impl Notifier {
         }
     }
 
-    /// Outside a dialog: a new subscription, or with Expires 0 a mere look at the state (section 4.4.3).
+    /// Handles a SUBSCRIBE outside a dialog: a new subscription, or with Expires 0 a fetch of the state (section
+    /// 4.4.3).
     ///
-    /// A phone that has lost its dialogs, as by a reboot, subscribes anew. The subscription that it had is replaced if it
-    /// says for certain which phone it is, else only doubted: two phones may look alike from here, and neither is to lose
-    /// its lamp to the other.
+    /// A phone that has lost its dialogs, for example by a reboot, subscribes again. If its identity is certain
+    /// (instance id), the new subscription replaces the old one. Otherwise the old one is only marked as possibly
+    /// replaced: two phones may look alike to the server, and neither may lose its lamp because of the other.
     fn open(
         &self,
         now: Tick,
@@ -77,7 +78,7 @@ impl Notifier {
     ) -> Result<Answer, Answer> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
-        // Its memory comes while the request is looked at.
+        // Prefetch: the memory of the presentity arrives while the request is checked.
         let found = self.table.find(&aor);
         let from = Uri::read(request.from.uri);
         check_watcher(from.as_ref())?;
@@ -107,7 +108,7 @@ impl Notifier {
                 }
                 let mut replaced = None;
                 match earlier {
-                    // It takes the place of its own.
+                    // The new subscription replaces an old one of the same phone, so no limit applies.
                     Some(slot) if certain => {
                         self.take_on()?;
                         replaced = self.all_of(state, slot);
@@ -134,7 +135,8 @@ impl Notifier {
                 let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
                 let phone = known.unwrap_or_else(|| self.phones.obtain(phone));
                 let beginning = Beginning { place, package: wish.package, phone, dialog, written, source };
-                // By which it is told from others of its phone; the rest comes with what it is granted.
+                // Only the event id is needed here: it tells subscriptions of the same phone apart. The other options
+                // are set when the lifetime is granted.
                 let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
                 let mut subscription = Subscription::new(now, beginning);
                 subscription.particulars = event_id.boxed();
@@ -147,8 +149,8 @@ impl Notifier {
             .map_err(|_| full())?
     }
 
-    /// Soon after a restart, the subscription that a SUBSCRIBE has made before it: its phone may look like another one by now,
-    /// having moved.
+    /// Finds the subscription that a SUBSCRIBE created before a recent restart, when its phone is not recognised
+    /// because its address has changed.
     fn doubted_subscription(&self, now: Tick, state: &State, request: &Message<'_>) -> Option<u32> {
         if now.0 >= self.doubtful_until.load(Ordering::Relaxed) {
             return None;
@@ -158,8 +160,11 @@ impl Notifier {
         state.watchers.iter().take(MOST_DOUBTED).find(made_it).map(|s| s.place.slot)
     }
 
-    /// The SUBSCRIBE that has made a subscription comes again, and makes no other. Over a restart it is answered as it was;
-    /// otherwise it counts as a refresh, for the phone may begin anew with the same Call-ID and tag.
+    /// Handles a SUBSCRIBE outside a dialog that created a subscription earlier, so that it does not create a second
+    /// one.
+    ///
+    /// After a restart it counts as a retransmission and gets the earlier response. Otherwise it counts as a refresh,
+    /// because the phone may have started again with the same Call-ID and tag.
     #[allow(clippy::too_many_arguments)]
     fn open_again(
         &self,
@@ -185,8 +190,8 @@ impl Notifier {
         Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
     }
 
-    /// Inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is found by what our own tag
-    /// says, whatever the Request-URI and wherever the request came from.
+    /// Handles a SUBSCRIBE inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is
+    /// found by our own tag alone; neither the Request-URI nor the source of the request matters.
     fn change(
         &self,
         now: Tick,
@@ -210,10 +215,10 @@ impl Notifier {
                     return Ok(self.accept(subscription.entity(&presentity.uri), contact, grant, &mut out.pool));
                 }
                 if request.cseq.number <= subscription.dialog.remote_cseq {
-                    // RFC 3261 section 12.2.2: out of order is the server's error, and changes nothing.
+                    // RFC 3261 section 12.2.2: a CSeq out of order gets a 500 and changes nothing.
                     return Err(Answer::new(StatusCode::ServerInternalError, "CSeq Is Not Higher Than The Last"));
                 }
-                // What comes after a refused request is in order only if it is higher than that (section 12.2.2).
+                // A refused request counts for the order of CSeq as well (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
                 let view = &state.views[subscription.package.0 as usize];
                 view.fetch();
@@ -255,14 +260,14 @@ impl Notifier {
         })
     }
 
-    /// All of the subscription in a slot, should that have to come back; none without a journal.
+    /// Returns a copy of the subscription in a slot, for a rollback; `None` without a journal.
     fn all_of(&self, state: &mut State, slot: u32) -> Option<Removed> {
         let subscription = state.watchers.get_mut(slot).filter(|s| self.settings.journal && !s.ended)?;
         Some(Removed::from(&*subscription))
     }
 
-    /// Checks what new and later SUBSCRIBEs have in common. `routed`: a proxy stands between us and the phone; `known`: the
-    /// Contact URI that its dialog has.
+    /// Parses and checks the fields that new SUBSCRIBEs and refreshes have in common. `routed` is true if there is a
+    /// proxy between the server and the phone. `known` is the Contact URI that the dialog has already.
     fn wish_of<'a>(
         &self,
         request: &Message<'a>,
@@ -279,7 +284,7 @@ impl Notifier {
         let granted = self.grant(request, self.settings.presence.min_expires)?;
         self.check_encoding(request)?;
         if !request.body.is_empty() {
-            // A filter or a list of recipients; neither is known here (RFC 6665 section 4.2.2, RFC 4660).
+            // The body is a filter or a list of recipients; neither is supported (RFC 6665 section 4.2.2, RFC 4660).
             return Err(Answer::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
                 .with("Accept", content_type));
         }
@@ -289,7 +294,7 @@ impl Notifier {
         Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
     }
 
-    /// Whether anything new is taken on.
+    /// Refuses new subscriptions while the server drains.
     fn take_on(&self) -> Result<(), Answer> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Answer::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
@@ -298,7 +303,7 @@ impl Notifier {
         Ok(())
     }
 
-    /// Whether there is room for another subscription to a presentity that has so many (law 7).
+    /// Checks the limits for another subscription to a presentity that has this many watchers already (rule 7).
     fn admit(&self, account: AccountNo, phone: Option<&Arc<Phone>>, watchers: usize) -> Result<(), Answer> {
         self.take_on()?;
         let limits = &self.settings.limits;
@@ -317,8 +322,8 @@ impl Notifier {
         Ok(())
     }
 
-    /// Gives a subscription its new lifetime, or its end. A SUBSCRIBE is a sign of life, so a suspended subscription
-    /// resumes here.
+    /// Sets the lifetime and the options of a subscription, or ends it. A SUBSCRIBE is a sign of life, so a suspended
+    /// subscription resumes here.
     fn grant_to(
         &self,
         now: Tick,
@@ -366,7 +371,7 @@ impl Notifier {
         }
         let (ended, kept) = (subscription.ended, subscription.reserved > 0);
         if !ended {
-            // Room for the NOTIFY that follows and many more, so that they need no record of their own.
+            // Reserve CSeq numbers for this NOTIFY and many more, so that these need no journal record of their own.
             subscription.reserved = subscription.dialog.local_cseq + RESERVE;
             self.keep_subscription(presentity, subscription, out);
         } else if kept {
@@ -374,8 +379,8 @@ impl Notifier {
         }
     }
 
-    /// Spares a watcher in his dialog the NOTIFY that his SUBSCRIBE would bring, if he has asked for that; false if he
-    /// has not. What he says to have counts as acknowledged (RFC 5839 section 5.2).
+    /// Returns true if Suppress-If-Match matches, so that this SUBSCRIBE in a dialog gets a 204 and no NOTIFY. The
+    /// state named in the header counts as acknowledged (RFC 5839 section 5.2).
     fn spare(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
         let Some(subscription) = state.watchers.get_mut(slot) else { return false };
         let StateTag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
@@ -391,7 +396,8 @@ impl Notifier {
         true
     }
 
-    /// The 200 to a SUBSCRIBE, or 204 where no NOTIFY follows, as was asked for (RFC 5839 section 7.1).
+    /// Builds the 200 to a SUBSCRIBE, or the 204 if no NOTIFY follows because the watcher asked for that (RFC 5839
+    /// section 7.1).
     fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, grant: Grant, pool: &mut Pool) -> Answer {
         let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
         let answer = match grant {
@@ -408,7 +414,7 @@ impl Notifier {
         Answer { granted: Some(Granted { grant, user, sips }), ..answer }
     }
 
-    /// The answer that a SUBSCRIBE got before, for its repetition.
+    /// Rebuilds the earlier response to a SUBSCRIBE, for its retransmission.
     pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, grant: Grant, pool: &mut Pool) -> Answer {
         let contact = request.first(Name::Contact).and_then(NameAddr::read);
         let place = request.to.tag().and_then(Place::read);
@@ -417,28 +423,32 @@ impl Notifier {
                 state.watchers.get_mut(place.slot).map(|s| s.entity(&presentity.uri).to_string())
             })?
         });
-        // If the subscription is gone by now, this is what led to it: the Contact that it was given.
+        // If the subscription is gone by now, the Request-URI takes its place: this is the Contact that the server
+        // gave.
         self.accept(entity.as_deref().unwrap_or(uri.text), contact, grant, pool)
     }
 }
 
-/// So many subscriptions of a presentity are looked at for the one that a SUBSCRIBE has made before a restart, where its phone
-/// looks like another one by now. With more watchers than that it makes a second subscription, and the first expires.
+/// Maximum number of subscriptions of a presentity that are searched for the one that a SUBSCRIBE created before a
+/// restart, when its phone is not recognised. If the presentity has more watchers, the SUBSCRIBE may create a second
+/// subscription, and the first one expires.
 const MOST_DOUBTED: usize = 256;
-/// Who is sent away because the server stops comes back after so many seconds, or up to twice that.
+/// Retry-After for phones that are refused because the server stops (seconds); the value sent is between this and
+/// twice this.
 const RESTART_WITHIN: u32 = 10;
-/// The longest User-Agent kept (characters).
+/// Longest User-Agent that is kept (characters).
 const MAX_USER_AGENT: usize = 128;
 
-/// Which phone of a user a SUBSCRIBE outside a dialog comes from, and whether that is certain: by the instance that its Contact
-/// names (RFC 5626 section 4.1), else by its Contact and the address that it has in front of any proxy, which two phones
-/// of one user can have in common.
+/// Identifies the phone that sends a SUBSCRIBE outside a dialog. Returns true with it if the identity is certain.
+///
+/// It is certain if the Contact has an instance id (RFC 5626 section 4.1). Otherwise the phone is identified by its
+/// Contact and its address in front of any proxy, which two phones of one user may have in common.
 fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (PhoneId, bool) {
     let instance = param(contact.params, "+sip.instance");
     if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
         return (PhoneId::of(&[user, "instance", instance]), true);
     }
-    // The last one, if there is more than the one of whom we were sent it by: what the proxy next to him has seen.
+    // Bottom-most Via added by a proxy (that is, not the top one): it holds the address that the first proxy saw.
     let by_proxy = request.all(Name::Via).flat_map(list).skip(1).last().and_then(Via::first_of);
     let address = match by_proxy {
         Some(via) => Cow::Borrowed(param(via.params, "received").unwrap_or(via.sent_by)),
@@ -447,7 +457,7 @@ fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: S
     (PhoneId::of(&[user, "contact", contact.uri, &address]), false)
 }
 
-/// A watcher without a user part cannot be shown to anybody (kazoo.md check 42).
+/// Refuses a watcher whose From has no user part, because the listings could not name it.
 fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
     let anonymous = from.is_none_or(|from| matches!(from.scheme, Scheme::Sip | Scheme::Sips) && from.user.is_none());
     match anonymous {
@@ -456,7 +466,7 @@ fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
     }
 }
 
-/// What a subscription would keep of its requests must be no more than it may (law 7).
+/// Limits the size of the header values that a subscription keeps from its requests (rule 7).
 fn affordable(octets: usize) -> Result<(), Answer> {
     if octets > dialog::MAX_TEXT { Err(too_long(TooLong)) } else { Ok(()) }
 }
@@ -465,10 +475,11 @@ fn too_long(_: TooLong) -> Answer {
     Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")
 }
 
-/// The Contact of a SUBSCRIBE: at most one, with a URI that we can send to (RFC 3261 section 8.1.1.8).
+/// Returns the Contact of a SUBSCRIBE: at most one, with a URI that a NOTIFY can be sent to (RFC 3261 section
+/// 8.1.1.8).
 ///
-/// A sips Contact may only be reached over TLS: on the connection that it came on, or by a proxy in between. What is `known`
-/// is not looked into again.
+/// A sips Contact may only be reached over TLS: on the connection of the request, or by a proxy in the path. A
+/// Contact equal to `known` is not checked again.
 fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> Result<Option<NameAddr<'a>>, Answer> {
     let mut lines = request.all(Name::Contact);
     let Some(first) = lines.next() else { return Ok(None) };
@@ -478,7 +489,7 @@ fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> R
     }
     let malformed = || Answer::bad_request("Malformed Contact header");
     let contact = match NameAddr::read_plain(first).filter(|contact| contact.params.is_empty()) {
-        // As most phones write it: there is nothing more in it.
+        // The form that most phones send: a single plain Contact, so nothing else has to be parsed.
         Some(contact) => contact,
         None => {
             let mut all = list(first);
@@ -494,7 +505,7 @@ fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> R
     }
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
-        // Headers in a Contact would have to go into the NOTIFY (RFC 4475 section 3.3.14).
+        // Headers in a Contact URI would have to be copied into the NOTIFY (RFC 4475 section 3.3.14).
         Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Answer::bad_request("Headers In Contact URI")),
         Scheme::Sip => Ok(Some(contact)),
         Scheme::Sips if secure => Ok(Some(contact)),

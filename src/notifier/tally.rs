@@ -1,24 +1,26 @@
-//! Counts for an operator's graphs. They live in the shards of the history and are counted under their locks, so that no
-//! counter is fought over; they are put together when somebody asks.
+//! Counters of NOTIFYs, SUBSCRIBEs and lamp changes, for the metrics.
+//!
+//! Each thread counts beside its own part of the history, under the lock that it holds anyway, so that threads do not
+//! contend for a counter. The counters are added up when the metrics are read.
 
 use super::history::{Cause, Note};
 use crate::presence::family::Family;
 pub use crate::transport::TRANSPORTS;
 pub(super) use crate::transport::place;
 
-/// The upper bounds of the histograms' buckets (ms); what is slower goes into one more.
+/// Upper bounds of the histogram buckets (ms). One more bucket counts everything slower.
 pub const BOUNDS: [u32; 11] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 32_000];
-/// What becomes of them.
+/// Outcomes of a NOTIFY.
 pub const OUTCOMES: [&str; 4] = ["acknowledged", "refused", "unanswered", "superseded"];
-/// Why lamps change.
+/// Causes of a lamp change.
 pub const CAUSES: [&str; 6] = ["published", "publication_expired", "call_expired", "set", "reset", "rolled_back"];
 
-/// How long something took, by buckets.
+/// Latency histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delays {
-    /// How many fell into each bucket, the one without a bound last.
+    /// Number of values in each bucket; the last bucket has no upper bound.
     pub buckets: [u64; BOUNDS.len() + 1],
-    /// All of them together (ms).
+    /// Sum of all values (ms).
     pub sum: u64,
 }
 
@@ -35,20 +37,20 @@ impl Delays {
     }
 }
 
-/// Everything that is counted.
+/// All counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// NOTIFYs by the number of the phone's family, [`TRANSPORTS`] and [`OUTCOMES`].
+    /// NOTIFYs by vendor number of the phone, [`TRANSPORTS`] and [`OUTCOMES`].
     pub notifies: [[[u64; OUTCOMES.len()]; TRANSPORTS.len()]; Family::COUNT],
-    /// Copies of NOTIFYs, and NOTIFYs in their place, that left for want of an answer.
+    /// Retransmissions of NOTIFYs, including new NOTIFYs that were sent in place of a retransmission.
     pub copies: u64,
-    /// From a NOTIFY to the answer that acknowledges it, by the number of the phone's family.
+    /// Time from a NOTIFY to the response that acknowledges it, by vendor number of the phone.
     pub delays: [Delays; Family::COUNT],
-    /// From a change of a lamp until a phone has acknowledged it.
+    /// Time from a change of a lamp until a phone has acknowledged it.
     pub lamp_delays: Delays,
-    /// SUBSCRIBEs that were granted a time, and those that ended a subscription.
+    /// SUBSCRIBEs that were granted a lifetime, and SUBSCRIBEs that ended a subscription.
     pub subscribed: [u64; 2],
-    /// Changes of lamps by [`CAUSES`].
+    /// Lamp changes by [`CAUSES`].
     pub changes: [u64; CAUSES.len()],
 }
 
@@ -65,7 +67,7 @@ impl Tally {
                     _ => 1,
                 };
                 self.notifies[family.number()][place(transport)][outcome] += 1;
-                // Of one that was superseded, its successor goes on counting.
+                // A superseded NOTIFY passes its count on to its successor.
                 if reply != 0 {
                     self.copies += u64::from(copies);
                 }
@@ -93,7 +95,7 @@ impl Tally {
     }
 }
 
-/// The order of [`CAUSES`] is that of [`Cause`].
+/// [`CAUSES`] must be in the order of [`Cause`].
 const _: () = assert!(Cause::RolledBack as usize == CAUSES.len() - 1);
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Tracing single subscriptions: the messages of one dialog, whole, for as long as somebody has asked for.
+//! Tracing of single subscriptions: keeps the complete messages of one dialog for the time that the operator asked
+//! for.
 //!
-//! While nobody traces, a message costs one look at a flag. While somebody does, it is searched for the tag that we gave the
-//! dialog, which stands in every message of it, requests and answers of both sides alike, and is found nowhere else. What is
-//! kept is bounded in number, size and time; what proves who somebody is has been taken out before it is kept.
+//! While no trace runs, a message costs one read of a flag. While one runs, each message is searched for our tag of
+//! that dialog. The tag stands in every message of the dialog, requests and responses of both sides, and in no other
+//! message. The kept messages are bounded in number, size and time. Credentials are removed before a message is kept.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -22,28 +23,29 @@ use crate::presence::subscription::Place;
 use crate::sip::Transport;
 use crate::transport::{Destination, Packet, Source};
 
-/// The most messages of one.
+/// Maximum number of messages in one trace.
 const MOST_MESSAGES: usize = 200;
-/// The most octets of these together.
+/// Maximum size of the messages in one trace (octets).
 const MOST_OCTETS: usize = 1024 * 1024;
-/// The most octets of all traces of all accounts together: a quarter of what the default of `limits.traces` could keep, as
-/// few of them are full. Beyond it the fullest trace gives up its oldest messages.
+/// Maximum size of all traces of all accounts together (octets): a quarter of the maximum that the default of
+/// `limits.traces` allows, because few traces are full. Above it, the largest trace loses its oldest messages.
 const MOST_OCTETS_OF_ALL: usize = 16 * MOST_OCTETS;
-/// How long a trace can be read after it has ended (ms).
+/// Time for which a trace can be read after it has ended (ms).
 const KEPT_FOR: u64 = 3_600_000;
-/// Header fields whose value proves something; none has a short form.
+/// Header fields with credentials; none of them has a short form.
 const SECRETS: [&str; 4] = ["authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"];
-/// What their value may begin with that proves nothing yet; any other word may be the proof itself.
+/// Authentication schemes, which may stay in the trace. Any other first word of such a field may be the secret
+/// itself.
 const SCHEMES: [&str; 3] = ["Digest", "Basic", "Bearer"];
 
-/// All that is traced.
+/// All traces.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
     on: AtomicBool,
     traces: Mutex<Vec<Traced>>,
 }
 
-/// One subscription that is, or was.
+/// Trace of one subscription, which may be gone by now.
 #[derive(Debug)]
 struct Traced {
     account: AccountNo,
@@ -57,7 +59,7 @@ struct Traced {
 }
 
 impl Trace {
-    /// A message has come.
+    /// Records a received message.
     #[inline]
     pub(super) fn received(&self, now: Tick, source: Source, bytes: &[u8]) {
         if self.on.load(Ordering::Relaxed) {
@@ -65,7 +67,7 @@ impl Trace {
         }
     }
 
-    /// Messages leave.
+    /// Records messages that leave.
     #[inline]
     pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[Packet]) {
         if self.on.load(Ordering::Relaxed) {
@@ -99,13 +101,14 @@ impl Trace {
         self.switch(now, &mut traces);
     }
 
-    /// Forgets what is too old to be read, and looks no further where nothing is traced any more.
+    /// Drops traces that are too old to be read, and clears the flag if no trace runs any more.
     fn switch(&self, now: Tick, traces: &mut Vec<Traced>) {
         traces.retain(|trace| now.0 < trace.until.0.saturating_add(KEPT_FOR));
         self.on.store(traces.iter().any(|trace| now < trace.until), Ordering::Relaxed);
     }
 
-    /// Begins to trace a subscription, or begins anew. An account has so many traces and no more, whatever others have.
+    /// Starts a trace of a subscription, or starts it again. There is a limit for each account, whatever the other
+    /// accounts use, and one for all accounts together.
     fn begin(&self, now: Tick, limits: &Limits, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
         let mut traces = self.traces.lock();
         traces.retain(|trace| trace.place != place);
@@ -117,8 +120,8 @@ impl Trace {
             () => None,
         };
         if let Some((key, limit)) = full {
-            // One that has ended makes room for one that is needed now; one that runs does not. Where it is the whole that
-            // is full, it is one of the account that has the most.
+            // The new trace may replace one that has ended, but not a running one. If the limit of all accounts
+            // together is reached, the replaced one belongs to the account with the most traces.
             let only_mine = mine >= limits.traces_per_account;
             let has_ended = |trace: &Traced| trace.until <= now && (!only_mine || trace.account == account);
             let rank = |n: &usize| (Reverse(of(&traces, traces[*n].account)), traces[*n].until.0);
@@ -163,7 +166,7 @@ impl Trace {
     }
 }
 
-/// Gives up the oldest messages of the fullest trace until all together have room.
+/// Evicts the oldest messages of the largest trace until all traces together are within the limit.
 fn give_up_oldest(traces: &mut [Traced]) {
     let mut octets: usize = traces.iter().map(|trace| trace.octets).sum();
     while octets > MOST_OCTETS_OF_ALL {
@@ -181,7 +184,7 @@ impl Traced {
         }
     }
 
-    /// How many octets that frees; there is a message.
+    /// Evicts the oldest message, and returns its size in octets. The trace must not be empty.
     fn give_up_oldest(&mut self) -> usize {
         let oldest = self.messages.pop_front().map_or(0, |message| message.text.len());
         self.octets -= oldest;
@@ -190,8 +193,8 @@ impl Traced {
     }
 }
 
-/// How a message goes, as far as is known before it is sent: what is on the other end of a connection that the phone has
-/// opened, only the transport knows.
+/// Returns the transport and the peer of a message, as far as they are known before it is sent. For a connection that
+/// the phone has opened, only the transport layer knows the peer.
 fn way(notifier: &Notifier, to: &Destination) -> (Option<Transport>, Option<SocketAddr>) {
     let of = |listener| Some(notifier.settings.routing.listener(listener).transport);
     match to {
@@ -202,7 +205,7 @@ fn way(notifier: &Notifier, to: &Destination) -> (Option<Transport>, Option<Sock
     }
 }
 
-/// A message without what proves who somebody is; that it was there, and by which scheme, stays.
+/// Returns a message without credentials; the header name and the authentication scheme stay.
 fn without_secrets(text: &str) -> String {
     let (head, body) = match text.find("\r\n\r\n") {
         Some(end) => text.split_at(end),
@@ -235,7 +238,10 @@ fn without_secrets(text: &str) -> String {
 }
 
 impl Notifier {
-    /// Keeps the messages of one subscription from now on, for so many seconds; false if there is no such one.
+    /// Traces one subscription from now on, for this number of seconds. Returns false if there is no such
+    /// subscription.
+    ///
+    /// Errors: a limit of traces is reached, and no ended trace may be replaced.
     pub fn trace(&self, now: Tick, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
         match self.with_subscription(account, id, |_, _, place| place) {
             Some(place) => self.trace.begin(now, &self.settings.limits, account, place, seconds).map(|()| true),
@@ -243,18 +249,20 @@ impl Notifier {
         }
     }
 
-    /// What has been kept of one, also when it is over; none if it was not traced, or belongs to another account.
+    /// Returns the trace of a subscription, even if the subscription is gone. Returns `None` if it was not traced, or
+    /// belongs to another account.
     pub fn trace_story(&self, now: Tick, account: AccountNo, id: &str) -> Option<TraceStory> {
         self.trace.read(now, account, Place::read(id)?)
     }
 
-    /// When the trace of a subscription ends or has ended, if there is one.
+    /// Returns the end of the trace of a subscription, in the past or in the future (Unix ms); `None` if there is no
+    /// trace.
     pub(super) fn trace_ends(&self, place: Place) -> Option<u64> {
         let traces = self.trace.traces.lock();
         traces.iter().find(|trace| trace.place == place).map(|trace| trace.until.0)
     }
 
-    /// Ends the tracing of one, and forgets what was kept; false if it was not traced.
+    /// Ends the trace of a subscription and deletes its messages. Returns false if it was not traced.
     pub fn forget_trace(&self, now: Tick, account: AccountNo, id: &str) -> bool {
         Place::read(id).is_some_and(|place| self.trace.forget(now, account, place))
     }
@@ -327,7 +335,7 @@ mod tests {
         begin(5_000, 1, 4).expect("another account has a share of its own");
         begin(5_000, 2, 5).unwrap();
         assert_eq!(reached(begin(5_000, 3, 6)), "limits.traces");
-        // The first has ended.
+        // The first trace has ended.
         begin(10_000, 3, 6).unwrap();
         assert!(trace.read(Tick(10_000), A, place(1)).is_none());
         begin(15_000, 1, 7).expect("one of those that have ended goes");

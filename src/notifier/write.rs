@@ -1,9 +1,12 @@
-//! Writing a NOTIFY, and what carries it when it is too large for a datagram (RFC 3261 section 18.1.1).
+//! Encoding of NOTIFYs, and the choice of transport for one that is too large for a datagram (RFC 3261 section
+//! 18.1.1).
 //!
-//! A datagram of more than 1,300 octets may be cut into fragments on its way, of which each must arrive. So a NOTIFY that is
-//! larger and would go over UDP is tried, in this order: with short header names; over a connection that the phone has; over
-//! a new connection to where the datagram would go, if the configuration and the URI allow that; and as a datagram after
-//! all, if one can hold it. What none can hold is not sent, and counts as a NOTIFY that failed. A phone that takes no connection is remembered, and gets the same news in a datagram at once.
+//! A datagram of more than 1,300 octets may be fragmented on its way, and it is lost if any fragment is lost. So a
+//! larger NOTIFY for UDP is tried in this order: with short header names; over a connection that the phone has
+//! opened; over a new connection to the address that the datagram would go to, if the configuration and the URI allow
+//! that; and as a datagram after all, if it fits into one. If it does not fit, it is not sent, and counts as failed.
+//!
+//! A phone that accepts no connection is remembered, and gets the same state in a datagram at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,13 +25,13 @@ use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, ListenerNo, Remote};
 
-/// The largest datagram (octets): 65,535 over IPv4, less the headers of IP and UDP.
+/// Largest UDP payload (octets): 65,535 over IPv4, without the headers of IP and UDP.
 pub(super) const MAX_DATAGRAM: usize = 65_507;
-/// The largest request that goes into a datagram without second thoughts, the path MTU being unknown (octets).
+/// Largest request that is sent in a datagram while the path MTU is unknown (octets; RFC 3261 section 18.1.1).
 const LARGE: usize = 1_300;
-/// What is said of NOTIFYs that cannot be sent.
+/// Limits the log lines about NOTIFYs that cannot be sent.
 static TOO_LARGE: Seldom = Seldom::new();
-/// The header names that get shorter (RFC 3261 section 7.3.3, RFC 6665 section 8.4).
+/// Header names with their short forms (RFC 3261 section 7.3.3, RFC 6665 section 8.4).
 const SHORT: [(&str, &str); 8] = [
     ("Via", "v"),
     ("From", "f"),
@@ -40,42 +43,42 @@ const SHORT: [(&str, &str); 8] = [
     ("Content-Length", "l"),
 ];
 
-/// What a NOTIFY tells.
+/// Content of a NOTIFY.
 pub(super) struct Document<'a> {
-    /// The URI that it is about, as its watcher wrote it.
+    /// URI of the presentity, as the watcher wrote it.
     pub(super) entity: &'a str,
-    /// Names the state (RFC 5839).
+    /// Entity-tag of the state (RFC 5839).
     pub(super) tag: StateTag,
-    /// Which document of this watcher it is.
+    /// Version of the document; each watcher has its own count.
     pub(super) version: u32,
-    /// The part that all watchers share; none where the watcher has it already.
+    /// Part of the body that all watchers share; `None` if the watcher has this state already.
     pub(super) tail: Option<&'a str>,
 }
 
-/// A NOTIFY that is ready to leave.
+/// An encoded NOTIFY with its destination.
 pub(super) struct Letter {
     pub(super) to: Destination,
     pub(super) bytes: Bytes,
-    /// What was done about its size.
+    /// Transport form that was chosen because of its size.
     pub(super) carried: Carried,
 }
 
-/// How large NOTIFYs of subscriptions over UDP were carried, counted from the start.
+/// Counters of NOTIFYs that were too large for a UDP datagram, since the start of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LargeNotifies {
-    /// In a datagram of no more than 1,300 octets, thanks to short header names.
+    /// Sent in a datagram of at most 1,300 octets, with short header names.
     pub slimmed: u64,
-    /// Over a connection that the phone had opened.
+    /// Sent over a connection that the phone had opened.
     pub on_flow: u64,
-    /// Over a connection of ours.
+    /// Sent over a connection that this server opened.
     pub on_connection: u64,
-    /// In a datagram that is likely to be fragmented.
+    /// Sent in a datagram that is probably fragmented.
     pub fragmented: u64,
-    /// Not at all: no datagram holds them.
+    /// Not sent, because they fit into no datagram.
     pub not_sent: u64,
 }
 
-/// Counts them.
+/// The counters behind [`LargeNotifies`].
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     slimmed: AtomicU64,
@@ -86,7 +89,7 @@ pub(super) struct Tally {
 }
 
 impl Notifier {
-    /// How large NOTIFYs were carried so far.
+    /// Returns the counters of oversize NOTIFYs.
     pub fn large_notifies(&self) -> LargeNotifies {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let Tally { slimmed, on_flow, on_connection, fragmented, not_sent } = &self.large;
@@ -99,7 +102,7 @@ impl Notifier {
         }
     }
 
-    /// Writes the NOTIFY whose CSeq has been counted up, for the way that it will go.
+    /// Encodes a NOTIFY for the transport that it will take. The caller has increased its CSeq already.
     pub(super) fn write_notify(
         &self,
         now: Tick,
@@ -119,7 +122,7 @@ impl Notifier {
             let letter = Letter { to, bytes: slim.into(), carried: Carried::Slim };
             (letter, "with short header names", &self.large.slimmed)
         } else if let Some((to, via)) = self.connection_for(subscription, &to) {
-            // The Contact is that of the dialog, which goes on over UDP.
+            // The Contact stays that of the dialog, which continues over UDP.
             let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
             let (how, count) = match to {
                 Destination::Flow { .. } => ("over a connection of the phone", &self.large.on_flow),
@@ -139,7 +142,7 @@ impl Notifier {
             }
             (Letter { to, bytes, carried: Carried::Not }, "not at all", &self.large.not_sent)
         } else {
-            // Short names would save nothing now, and there are phones that have never seen them.
+            // Short names would not avoid fragments here, and some phones do not know them.
             (Letter { to, bytes, carried: Carried::Plainly }, "in fragments", &self.large.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -148,8 +151,8 @@ impl Notifier {
         letter
     }
 
-    /// The NOTIFY under way once more, octet by octet as it was: nothing that it tells has changed, or another would go in its
-    /// place.
+    /// Encodes the NOTIFY in flight again for a retransmission, with exactly the same octets. This works because its
+    /// content has not changed; otherwise a new NOTIFY would go out.
     pub(super) fn write_again(
         &self,
         presentity: &Presentity,
@@ -168,8 +171,10 @@ impl Notifier {
         bytes
     }
 
-    /// A connection for a NOTIFY that would go over UDP, and the listener whose name it goes by. None to an address that has
-    /// not shown to be the phone's own: whoever forges sources could have us open as many as we may have.
+    /// Returns a connection for a NOTIFY that would go over UDP, and the listener for its Via.
+    ///
+    /// Returns `None` for an unverified address: with forged sources an attacker could make this server open all
+    /// connections that it may have.
     fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerNo)> {
         let Destination::Datagram { peer, .. } = *to else { return None };
         if !self.settings.presence.large_over_tcp
@@ -179,7 +184,7 @@ impl Notifier {
             return None;
         }
         let (dialog, source) = (&subscription.dialog, &subscription.source());
-        // Of the same host, for whoever else it is may be a proxy that knows nothing of this dialog.
+        // The connection must be to the same host. Another host may be a proxy that does not know this dialog.
         let way = subscription.phone.way().filter(|way| way.peer.ip() == source.peer.ip() && is_as_safe(way, source));
         if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set().is_empty())
         {
@@ -190,8 +195,8 @@ impl Notifier {
         Some((Destination::Connection(remote), via))
     }
 
-    /// As it is written to leave by the name of one listener, while requests of the phone come back to another; `own` is
-    /// for the part of the body that is this watcher's.
+    /// Encodes a NOTIFY with one listener in the Via and another in the Contact, to which the phone sends its
+    /// requests. `own` is a buffer for the part of the body that belongs to this watcher only.
     fn write_for(
         &self,
         now: Tick,
@@ -215,7 +220,7 @@ impl Notifier {
             None => writer.header("Event", package.name()),
         };
         match subscription.ended {
-            // Before its time, it ends with the dialog that it named.
+            // It ends before its expiry, because the dialog that it watches has ended.
             true if subscription.expires_at > now => {
                 writer.header("Subscription-State", "terminated;reason=noresource")
             }
@@ -240,15 +245,15 @@ impl Notifier {
         }
     }
 
-    /// Our Contact for a dialog: it leads back to this instance and says whom it is about. In a dialog that is all sips, it
-    /// is sips as well where we speak that (RFC 3261 section 12.1.1).
+    /// Returns our Contact for a dialog: it leads back to this instance and names the presentity. In a dialog with
+    /// only sips URIs it is sips as well, on listeners with TLS (RFC 3261 section 12.1.1).
     pub(super) fn contact<'a>(&'a self, user: &'a str, listener: ListenerNo, sips: bool) -> impl Value + 'a {
         let listener = self.settings.routing.listener(listener);
         let (scheme, transport) = match listener.transport {
             Transport::Tls if sips => ("<sips:", ">"),
             Transport::Wss if sips => ("<sips:", ";transport=ws>"),
             Transport::Tls => ("<sip:", ";transport=tls>"),
-            // A URI does not tell secure WebSockets from others (RFC 7118 section 5.2).
+            // A sip URI has no separate transport name for secure WebSockets (RFC 7118 section 5.2).
             Transport::Ws | Transport::Wss => ("<sip:", ";transport=ws>"),
             Transport::Tcp => ("<sip:", ";transport=tcp>"),
             Transport::Udp | Transport::Sctp | Transport::TlsSctp => ("<sip:", ">"),
@@ -257,7 +262,7 @@ impl Notifier {
     }
 }
 
-/// A transport as it stands in a Via (RFC 3261 section 20.42, RFC 7118 section 5.1).
+/// Returns the name of a transport in a Via (RFC 3261 section 20.42, RFC 7118 section 5.1).
 fn name_of(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "UDP",
@@ -270,12 +275,12 @@ fn name_of(transport: Transport) -> &'static str {
     }
 }
 
-/// Whether a URI is one that only TLS may be used for.
+/// Returns true for a sips URI.
 pub(super) fn is_sips(uri: &str) -> bool {
     uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
 }
 
-/// The listener whose name a message goes by.
+/// Returns the listener for the Via of a message.
 fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
     match to {
         Destination::Datagram { listener, .. } | Destination::Connection(Remote { listener, .. }) => *listener,
@@ -283,7 +288,7 @@ fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
     }
 }
 
-/// The same message with short header names.
+/// Returns the same message with short header names.
 fn slim(message: &[u8]) -> Vec<u8> {
     let end = message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |at| at + 2);
     let (head, rest) = message.split_at(end);

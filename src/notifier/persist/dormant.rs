@@ -1,8 +1,9 @@
-//! Dormant records: what the journal has and this run cannot use, because the account, the listener or the package that it
-//! belongs to is not configured now, or because a later version wrote it.
+//! Dormant records: records of the journal that this run cannot use. Their account, listener or event package is not
+//! configured now, or a later version wrote them.
 //!
-//! They stay in the journal as they are, through every compaction, and their numbers and slots are given to nothing else.
-//! So all of it is whole again when the account comes back with a later start; or it ends when its time is over.
+//! They stay in the journal unchanged, through every compaction, and their numbers and slots are not given to
+//! anything else. So they can be used again when a later start has the account again; or they are dropped when they
+//! expire.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,28 +16,29 @@ use crate::journal::Key;
 use crate::presence::Tick;
 use crate::presence::publication::REMOVED_LASTS;
 
-/// A record that is kept as it is.
+/// A record that is kept unchanged.
 #[derive(Clone, Debug)]
 pub(super) struct DormantRecord {
     pub(super) value: Bytes,
-    /// Whose it is; empty where that cannot be read.
+    /// Id of the account; empty if it cannot be read.
     pub(super) account: String,
     pub(super) user: String,
-    /// When its time is over; none for what has no end of its own.
+    /// Expiry; `None` if the record never expires.
     pub(super) until: Option<Tick>,
 }
 
 impl DormantRecord {
-    /// Of a value that may be read or not. `max_expires`: the longest lifetime that is granted (seconds).
+    /// Creates a dormant record from a value, which may not be readable. `max_expires` is the longest lifetime that
+    /// is granted (seconds).
     pub(super) fn new(now: Tick, value: Bytes, kept: Option<Kept>, max_expires: u32) -> DormantRecord {
         let unknown = (String::new(), String::new(), None);
         let (account, user, until) = match kept {
             Some(Kept::State(state)) => {
                 let publications = state.publications.iter().map(|p| p.ends(now, max_expires));
                 let removed = state.removed.as_ref().and_then(|removed| removed.last_deadline());
-                // Requests on what is gone may be repeated for a while.
+                // Removed publications are remembered for a while, because requests for them may be retransmitted.
                 let removed = removed.map(|until| until.min(now.after(REMOVED_LASTS)));
-                // What was set by hand holds until it is set anew.
+                // A state set by hand holds until it is set again, so it never expires.
                 let until = state.manual.is_none().then(|| publications.chain(removed).max().unwrap_or(now));
                 (state.account, state.user, until)
             }
@@ -55,7 +57,7 @@ impl DormantRecord {
 #[derive(Debug)]
 pub(in super::super) struct Dormant {
     records: Mutex<BTreeMap<Key, DormantRecord>>,
-    /// When the first of them ends, in ms; the greatest number if none does.
+    /// Earliest expiry (ms); `u64::MAX` if no record expires.
     next_end: AtomicU64,
 }
 
@@ -65,48 +67,49 @@ impl Default for Dormant {
     }
 }
 
-/// Dormant records whose time is over.
+/// Dormant records that have expired.
 pub(super) struct Ended {
-    /// Their keys, and those of what goes with them.
+    /// Keys of the expired records, and of the acknowledgements that belong to them.
     pub(super) keys: Vec<Key>,
-    /// Presentity numbers of which nothing dormant is left.
+    /// Numbers of presentities without any dormant record left.
     pub(super) numbers: Vec<u32>,
-    /// How many there were of each account.
+    /// Number of expired records, by account.
     pub(super) accounts: BTreeMap<String, usize>,
 }
 
 impl Dormant {
-    /// Keeps these from now on.
+    /// Replaces all dormant records.
     pub(super) fn fill(&self, records: BTreeMap<Key, DormantRecord>) {
         let mut all = self.records.lock();
         *all = records;
         self.note_next_end(&all);
     }
 
-    /// How many there are.
+    /// Returns the number of dormant records.
     pub(super) fn len(&self) -> usize {
         self.records.lock().len()
     }
 
-    /// Hands each of them to the writer of a compaction.
+    /// Passes each record to the writer of a compaction.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key, Bytes)) {
         let all: Vec<_> = self.records.lock().iter().map(|(key, record)| (*key, record.value.clone())).collect();
         all.into_iter().for_each(|(key, value)| each(key, value));
     }
 
-    /// When the first of them ends.
+    /// Returns the earliest expiry.
     pub(super) fn next_end(&self) -> Option<Tick> {
         Some(Tick(self.next_end.load(Ordering::Relaxed))).filter(|at| at.0 < u64::MAX)
     }
 
-    /// Takes out those whose time is over; none if there are none.
+    /// Takes out the expired records; `None` if there are none.
     pub(super) fn take_ended(&self, now: Tick) -> Option<Ended> {
         if now.0 < self.next_end.load(Ordering::Relaxed) {
             return None;
         }
         let mut all = self.records.lock();
         let mut ended = Ended { keys: Vec::new(), numbers: Vec::new(), accounts: BTreeMap::new() };
-        // Revisions are with the state, and say what phones know: it stays for as long as a subscription does.
+        // The state record holds the revisions, which show if a phone has the current state. So it stays as long as
+        // any subscription of its presentity.
         let mut needed: BTreeMap<u64, Tick> = BTreeMap::new();
         for (Key(number, _), record) in all.iter().filter(|(Key(_, slot), _)| *slot != STATE) {
             let until = needed.entry(*number).or_default();

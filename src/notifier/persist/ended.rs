@@ -1,5 +1,6 @@
-//! Subscriptions that their phones had ended before a restart: a SUBSCRIBE with Expires 0 that is repeated over it gets the
-//! answer that it would have had. While the server runs, `sip/transaction` knows of such repetitions.
+//! Subscriptions that phones ended before a restart. A SUBSCRIBE with Expires 0 that is retransmitted across the
+//! restart gets the response that it would have had. While the server runs, `sip/transaction` recognises such
+//! retransmissions.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,22 +15,22 @@ use crate::presence::publication::REMOVED_LASTS;
 use crate::presence::subscription::Place;
 use crate::sip::wire::Message;
 
-/// How long an ended subscription is remembered (ms); see [`REMOVED_LASTS`].
+/// Time for which an ended subscription is remembered (ms); see [`REMOVED_LASTS`].
 pub(super) const ENDED_LASTS: u64 = REMOVED_LASTS;
-/// The most that are remembered: some seconds' worth of a storm. A repetition for any other is answered 481, which tells the
-/// phone the same.
+/// Maximum number of remembered subscriptions: some seconds of a storm of SUBSCRIBEs. Beyond it a retransmission gets
+/// a 481, which also says that the subscription is over.
 const MAX_ENDED: usize = 50_000;
 
-/// The ended subscriptions that the journal had at the start.
+/// Ended subscriptions that were in the journal at the start.
 #[derive(Debug, Default)]
 pub(in super::super) struct EndedSubscriptions {
     all: Mutex<HashMap<Place, EndedSubscription>>,
-    /// When the last of them is forgotten, in ms; 0 if there is none.
+    /// Time when the last of them is forgotten (ms); 0 if there is none.
     until: AtomicU64,
 }
 
 impl EndedSubscriptions {
-    /// Remembers one that was read from the journal, and no longer than if it had ended just now.
+    /// Adds one from the journal. It is remembered no longer than if it had ended just now.
     pub(super) fn restore(&self, now: Tick, presentity: u32, slot: u32, ended: EndedSubscription) {
         let until = ended.until.min(now.after(ENDED_LASTS));
         let mut all = self.all.lock();
@@ -39,7 +40,7 @@ impl EndedSubscriptions {
         }
     }
 
-    /// Whether it was this request that has ended the subscription.
+    /// Returns true if this request is the one that ended the subscription.
     pub(in super::super) fn by(&self, now: Tick, place: Place, request: &Message<'_>) -> bool {
         self.until.load(Ordering::Relaxed) > now.0
             && self.all.lock().get(&place).is_some_and(|ended| {
@@ -47,12 +48,12 @@ impl EndedSubscriptions {
             })
     }
 
-    /// When they are forgotten.
+    /// Returns the time when all of them are forgotten.
     pub(super) fn until(&self) -> Option<Tick> {
         Some(Tick(self.until.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
     }
 
-    /// Forgets all of them once their time is over.
+    /// Forgets all of them once that time has passed.
     pub(super) fn pass_time(&self, now: Tick) {
         let until = self.until.load(Ordering::Relaxed);
         if until != 0 && until <= now.0 {
@@ -61,7 +62,7 @@ impl EndedSubscriptions {
         }
     }
 
-    /// Hands each of them to the writer of a compaction.
+    /// Passes each of them to the writer of a compaction.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key, Bytes)) {
         let value = |(place, ended): (&Place, &EndedSubscription)| {
             (key_of(place.presentity, place.slot), encode(Layout::EndedSubscription, ended))

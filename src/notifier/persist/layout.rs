@@ -1,9 +1,9 @@
-//! The layouts of our journal records: what a key names, and how a value is written and read back.
+//! Layouts of the journal records: the meaning of a key, and the encoding of a value.
 //!
-//! A value begins with the octet 0 and the octet of its [`Layout`]; the fields follow in postcard's encoding, account and
-//! user first in each of them. Values of the first layout begin with the length of the account's id instead, which is
-//! never 0; they are read for as long as this server can be upgraded from one that wrote them. What a phone has
-//! acknowledged is too small and too frequent for a head, and has not changed.
+//! A value begins with the octet 0 and the octet of its [`Layout`]. The fields follow in postcard's encoding, with
+//! account and user first in each layout. A value of the first layout begins with the length of the account id
+//! instead, which is never 0; such values are read as long as an upgrade from a version that wrote them is supported.
+//! Acknowledgements have no such header, because they are small and frequent; their layout has never changed.
 
 use std::net::SocketAddr;
 
@@ -23,15 +23,15 @@ use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
 use crate::transport::Source;
 
-/// The slot under which all that is no subscription is kept.
+/// Slot number that stands for the state of a presentity, that is, for everything but its subscriptions.
 pub(in super::super) const STATE: u32 = u32::MAX;
-/// Set in the first half of the key of what a phone has acknowledged.
+/// Bit in the first half of a key that marks an acknowledgement.
 pub(super) const ACKNOWLEDGED: u64 = 1 << 32;
 
-/// The first octet of every value with a layout of its own.
+/// First octet of every value with a versioned layout.
 const VERSIONED: u8 = 0;
 
-/// What follows the head of a value.
+/// Layout of the fields after the header of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Layout {
@@ -43,41 +43,41 @@ pub(super) enum Layout {
     Starts = 5,
 }
 
-/// The key of the count of starts.
+/// Key of the count of starts.
 pub(super) const STARTS: Key = Key(1 << 33, 0);
 
-/// Whether a key is that of the count of starts.
+/// Returns true for the key of the count of starts.
 pub(in super::super) fn is_count_of_starts(key: Key) -> bool {
     key == STARTS
 }
 
-/// The key of a subscription, or with [`STATE`] of everything else about a presentity.
+/// Returns the key of a subscription; with [`STATE`] as its slot, that of the state of a presentity.
 pub(in super::super) fn key_of(presentity: u32, slot: u32) -> Key {
     Key(u64::from(presentity), slot)
 }
 
-/// The key of what the phone of a subscription has acknowledged.
+/// Returns the key of the acknowledgement of a subscription.
 pub(super) fn acknowledged_key(presentity: u32, slot: u32) -> Key {
     Key(u64::from(presentity) | ACKNOWLEDGED, slot)
 }
 
-/// Whether a key is that of what a phone has acknowledged.
+/// Returns true for the key of an acknowledgement.
 pub(in super::super) fn is_acknowledgement(key: Key) -> bool {
     key.0 & ACKNOWLEDGED != 0
 }
 
-/// A record read back.
+/// A decoded record.
 pub(in super::super) enum Kept {
     Acknowledged(Known),
     State(Box<KeptState>),
     Subscription(Box<KeptSubscription>),
     EndedSubscription(EndedSubscription),
-    /// How often a server has started with this journal.
+    /// Number of starts with this journal.
     Starts(u32),
 }
 
 impl Kept {
-    /// Reads a value; none if it has been written by a later version, or is not one of ours.
+    /// Decodes a value; `None` if a later version wrote it, or if it is not one of our records.
     pub(in super::super) fn read(key: Key, value: &[u8]) -> Option<Kept> {
         let Key(_, slot) = key;
         if is_acknowledgement(key) {
@@ -97,7 +97,8 @@ impl Kept {
             _ if slot == STATE => {
                 decode::<FirstState>(value).map(|first| Kept::State(Box::new(KeptState::from(first))))
             }
-            // What was added to it before there were layouts is nothing in the records of before.
+            // Fields that were added before there were versioned layouts are absent in older records; zeros stand for
+            // their defaults.
             _ => decode(&[value, &[0; 9]].concat()).map(|kept| Kept::Subscription(Box::new(kept))),
         }
     }
@@ -121,15 +122,15 @@ pub(super) struct SubscriptionToKeep<'a, D> {
     pub(super) granted: u32,
     pub(super) expires_at: Tick,
     pub(super) reserved: u32,
-    /// Whatever changes, it is not to be told (RFC 5839).
+    /// True if the watcher wants no NOTIFY, whatever changes (RFC 5839).
     pub(super) suppressed: bool,
     pub(super) max_rate: Option<&'a MaxRate>,
     pub(super) named: Option<&'a NamedDialog>,
-    /// The count of starts when `reserved` was written.
+    /// Count of starts at the time when `reserved` was written.
     pub(super) starts: u32,
 }
 
-/// [`SubscriptionToKeep`] read back: the same fields in the same order, as in the first layout.
+/// [`SubscriptionToKeep`] decoded: the same fields in the same order, as in the first layout.
 #[derive(Deserialize)]
 pub(in super::super) struct KeptSubscription {
     pub(super) account: String,
@@ -156,20 +157,20 @@ pub(in super::super) struct KeptSubscription {
 }
 
 impl KeptSubscription {
-    /// When it ends: a clock that was wrong can only shorten that.
+    /// Returns the time when the subscription ends. A wrong clock can only make that earlier.
     pub(super) fn ends(&self, now: Tick) -> Tick {
         self.expires_at.min(now.after(u64::from(self.granted) * 1_000))
     }
 
-    /// Where counting goes on in the start of this count: beyond all that may have left in the starts before it, also what left
-    /// while the disk refused to reserve numbers for it.
+    /// Returns the number from which CSeq and version continue in the start with this count. It is above every number
+    /// that earlier starts may have used, also while the disk refused to reserve numbers.
     pub(super) fn counted(&self, starts: u32) -> u32 {
         let since = starts.saturating_sub(self.starts);
         self.reserved.saturating_add(since.saturating_mul(SKIP))
     }
 }
 
-/// A subscription that its phone has ended: what answers that SUBSCRIBE, should it be repeated after a restart.
+/// A subscription that its phone has ended: the data to answer that SUBSCRIBE if it is retransmitted after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct EndedSubscription {
     pub(super) account: String,
@@ -178,11 +179,12 @@ pub(in super::super) struct EndedSubscription {
     pub(super) call_id: String,
     /// CSeq number of the SUBSCRIBE that ended it.
     pub(super) cseq: u32,
-    /// When it is forgotten.
+    /// Time when it is forgotten.
     pub(super) until: Tick,
 }
 
-/// The way that the latest SUBSCRIBE came. The first two are what was once `tcp: bool`, and read as such.
+/// Transport of the latest SUBSCRIBE. The first two variants are encoded like the field `tcp: bool` of an earlier
+/// version, and so can be read from its records.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) enum Way {
     Udp,
@@ -203,7 +205,7 @@ impl Way {
             (Transport::Wss, false) => Way::Wss,
             (Transport::Wss, true) => Way::CertifiedWss,
             (Transport::Udp, _) => Way::Udp,
-            // SCTP is not spoken here.
+            // SCTP is not supported, so this does not occur.
             (Transport::Tcp | Transport::Sctp | Transport::TlsSctp, _) => Way::Tcp,
         }
     }
@@ -230,8 +232,8 @@ pub(super) struct StateToKeep<'a> {
     pub(super) calls: &'a Calls,
     pub(super) publications: Vec<PublicationToKeep<'a>>,
     pub(super) manual: Option<CallState>,
-    /// Of each view: what a phone has acknowledged says nothing about it if the state has moved on since, even if it
-    /// has come back to the same document.
+    /// Revision of each view. An acknowledgement counts only if its revision is still the current one. Another
+    /// revision may have the same document again, but the phone may have seen a different one in between.
     pub(super) revisions: [u64; MAX_PACKAGES],
     pub(super) removed: Option<&'a RemovedPublications>,
 }
@@ -246,7 +248,7 @@ pub(super) struct PublicationToKeep<'a> {
     pub(super) content: &'a Content,
 }
 
-/// [`StateToKeep`] read back: the same fields in the same order.
+/// [`StateToKeep`] decoded: the same fields in the same order.
 #[derive(Deserialize)]
 pub(in super::super) struct KeptState {
     pub(super) account: String,
@@ -258,31 +260,31 @@ pub(in super::super) struct KeptState {
     pub(super) removed: Option<RemovedPublications>,
 }
 
-/// [`PublicationToKeep`] read back: the same fields in the same order.
+/// [`PublicationToKeep`] decoded: the same fields in the same order.
 #[derive(Deserialize)]
 pub(in super::super) struct KeptPublication {
     pub(super) etag: EntityTag,
     pub(super) package: String,
     pub(super) expires_at: Tick,
-    /// Neither this nor the next is known of a record in the first layout.
+    /// `None`, like `requests`, in records of the first layout.
     pub(super) granted: Option<u32>,
     pub(super) requests: Option<RequestLog>,
     pub(super) content: Content,
 }
 
 impl KeptPublication {
-    /// For how long it was granted (seconds); as long as may be granted at all where that is not known.
+    /// Returns the granted lifetime (seconds); if it is not known, the longest lifetime that may be granted.
     pub(super) fn granted(&self, max_expires: u32) -> u32 {
         self.granted.unwrap_or(max_expires)
     }
 
-    /// When it ends: a clock that was wrong can only shorten that.
+    /// Returns the time when the publication ends. A wrong clock can only make that earlier.
     pub(super) fn ends(&self, now: Tick, max_expires: u32) -> Tick {
         self.expires_at.min(now.after(u64::from(self.granted(max_expires)) * 1_000))
     }
 }
 
-/// What a presentity's record was in the first layout.
+/// State record in the first layout.
 #[derive(Deserialize)]
 struct FirstState {
     account: String,
@@ -309,21 +311,21 @@ impl From<FirstState> for KeptState {
     }
 }
 
-/// What a phone has acknowledged: a revision, and the document that it knows with it.
+/// Acknowledgement of a phone: the revision, and the fingerprint of the document with that revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Known(pub(in super::super) u64, pub(in super::super) u64);
 
-/// How large a buffer for a value is at first (octets): few grow.
+/// Initial size of the buffer for a value (octets); few values are larger.
 const USUAL_VALUE: usize = 512;
 
-/// Writes a value with its head. The types here have nothing that could fail to be written.
+/// Encodes a value with its header. Encoding these types cannot fail.
 pub(super) fn encode<T: Serialize>(layout: Layout, value: &T) -> Bytes {
     let mut head = Vec::with_capacity(USUAL_VALUE);
     head.extend([VERSIONED, layout as u8]);
     postcard::to_extend(value, head).map(Bytes::from).unwrap_or_default()
 }
 
-/// Writes what a phone has acknowledged.
+/// Encodes an acknowledgement.
 pub(super) fn encode_known(known: &Known) -> Bytes {
     postcard::to_stdvec(known).map(Bytes::from).unwrap_or_default()
 }

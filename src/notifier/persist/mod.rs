@@ -1,10 +1,11 @@
-//! What the journal keeps of us, and how we come back from it.
+//! Persistence of subscriptions and presentities in the journal.
 //!
-//! A subscription is one record, and so is all else that is known of a presentity; what a phone has acknowledged is a
-//! small record of its own that nobody waits for. Each is the latest word on its key, so that replaying them in any
-//! state of compaction gives the same picture. `layout.rs` says how they are written, `restore.rs` how they come back,
-//! `dormant.rs` and `ended.rs` what
-//! becomes of those that cannot be used now, or speak of what is over.
+//! Each subscription is one record. All other state of a presentity is one record, too. Each acknowledgement of a
+//! phone is a small record of its own, which no message waits for. For each key only the latest record counts, so a
+//! replay gives the same result at any stage of compaction.
+//!
+//! `layout.rs` has the encoding of records and `restore.rs` the restore after a restart. `dormant.rs` has the records
+//! that this run cannot use, and `ended.rs` the subscriptions that have ended.
 
 use std::sync::atomic::Ordering;
 
@@ -33,14 +34,15 @@ use layout::{
     encode, encode_known,
 };
 
-/// How many NOTIFYs a record of a subscription makes room for.
+/// Number of NOTIFYs for which one record of a subscription reserves CSeq numbers.
 pub(super) const RESERVE: u32 = 64;
-/// How many CSeq numbers and versions each start skips: so many NOTIFYs may leave while the disk refuses the record that makes
-/// room for them, because lamps do not wait for a disk that is full. CSeq has 31 bits, so a dialog can live through 32,000 starts.
+/// Number of CSeq numbers and document versions that each start skips. This is the number of NOTIFYs that may leave
+/// while the disk refuses the record that reserves more numbers, because lamps do not wait for a full disk. CSeq has
+/// 31 bits, so a dialog can live through 32,000 starts.
 pub(super) const SKIP: u32 = 1 << 16;
 
 impl Notifier {
-    /// Has a subscription kept as it is now.
+    /// Appends the record of a subscription, as it is now.
     pub(super) fn keep_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
             let value = Some(self.subscription_value(presentity, s));
@@ -48,7 +50,7 @@ impl Notifier {
         }
     }
 
-    /// Has a subscription forgotten.
+    /// Appends the tombstones of a subscription and of its acknowledgement.
     pub(super) fn drop_subscription(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
         if self.settings.journal {
             out.records.push(self.word(key_of(presentity.number, slot), None));
@@ -56,8 +58,8 @@ impl Notifier {
         }
     }
 
-    /// Has a subscription forgotten that its phone has ended, but for what answers that SUBSCRIBE should it be repeated
-    /// after a restart.
+    /// Appends the record of a subscription that its phone has ended. It replaces the subscription, and allows the
+    /// same response if that SUBSCRIBE is retransmitted after a restart.
     pub(super) fn drop_ended(&self, now: Tick, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
             let Place { slot, nonce, .. } = s.place;
@@ -75,7 +77,7 @@ impl Notifier {
         }
     }
 
-    /// Notes what a phone knows now.
+    /// Appends the acknowledgement of a phone as a deferred record.
     pub(super) fn remark_acknowledged(&self, presentity: &Presentity, slot: u32, known: Known, out: &mut Outbox) {
         if self.settings.journal {
             let key = acknowledged_key(presentity.number, slot);
@@ -83,7 +85,7 @@ impl Notifier {
         }
     }
 
-    /// Has all that is known of a presentity kept as it is now, or forgotten if that is nothing.
+    /// Appends the state record of a presentity, as it is now; a tombstone if there is no state.
     pub(super) fn keep_state(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
         if self.settings.journal {
             let value = self.state_value(presentity, state);
@@ -91,14 +93,14 @@ impl Notifier {
         }
     }
 
-    /// Has kept what holds now under a key whose record the journal has refused.
+    /// Appends the record that holds now, under a key whose record the journal has refused.
     pub(super) fn keep_again(&self, Key(number, slot): Key, out: &mut Outbox) {
         let kept = self.table.with_number(number as u32, |presentity, state| match slot {
             STATE => self.keep_state(presentity, state, out),
             _ => match state.watchers.get_mut(slot).filter(|s| !s.ended) {
                 Some(subscription) => {
                     self.keep_subscription(presentity, subscription, out);
-                    // The refused change may have dropped that as well.
+                    // The refused change may have removed the acknowledgement as well.
                     let tag = state.views[subscription.package.0 as usize].tag();
                     if subscription.acknowledged == tag.revision {
                         self.remark_acknowledged(presentity, slot, Known(tag.revision.0, tag.fingerprint), out);
@@ -112,14 +114,15 @@ impl Notifier {
         }
     }
 
-    /// Counts this start, and has that kept.
+    /// Increases the count of starts, and returns its record.
     fn count_start(&self, before: u32) -> Record {
         let starts = before.saturating_add(1);
         self.starts.store(starts, Ordering::Relaxed);
         self.word(STARTS, Some(encode(Layout::Starts, &starts)))
     }
 
-    /// The latest word on a key, drawn under the presentity's lock.
+    /// Creates a record. The caller holds the lock of the presentity, so the order of the records of a key is the
+    /// order of the changes.
     fn word(&self, key: Key, value: Option<Bytes>) -> Record {
         Record { key, value, order: self.next_number() }
     }
@@ -134,7 +137,7 @@ impl Notifier {
                 nonce: s.place.nonce,
                 event_id: s.event_id(),
                 phone: s.phone.id(),
-                // Counting goes on where the reservation ends.
+                // After a restart, CSeq continues at the end of the reserved numbers.
                 dialog: s.dialog.kept(s.reserved),
                 entity: s.entity(&presentity.uri),
                 user_agent: s.user_agent.as_deref(),
@@ -180,8 +183,8 @@ impl Notifier {
         ))
     }
 
-    /// Every record that holds now, for compacting the journal. Presentities are locked one at a time, and none while `each`
-    /// runs: it may write to a disk that hangs.
+    /// Passes every record that holds now to `each`, for compaction. Presentities are locked one at a time, and none
+    /// is locked while `each` runs, because that may write to a disk that hangs.
     pub fn keep_all(&self, mut each: impl FnMut(Key, Bytes)) {
         each(STARTS, encode(Layout::Starts, &self.starts.load(Ordering::Relaxed)));
         self.dormant.for_each(&mut each);
@@ -193,7 +196,7 @@ impl Notifier {
         }
     }
 
-    /// Every record of a presentity that holds now.
+    /// Collects every record of a presentity that holds now.
     fn collect(&self, presentity: &Presentity, records: &mut Vec<(Key, Bytes)>) {
         let state = presentity.lock();
         if let Some(value) = self.state_value(presentity, &state) {
@@ -210,7 +213,7 @@ impl Notifier {
         }
     }
 
-    /// Lets dormant records end whose time is over, and says so.
+    /// Drops dormant records that have expired, and logs their number.
     pub(super) fn end_dormant(&self, now: Tick, out: &mut Outbox) {
         self.ended.pass_time(now);
         let Some(ended) = self.dormant.take_ended(now) else { return };
@@ -224,12 +227,12 @@ impl Notifier {
         ended.numbers.into_iter().for_each(|number| self.table.unreserve(number));
     }
 
-    /// When [`Notifier::end_dormant`] has something to do next.
+    /// Returns the time when [`Notifier::end_dormant`] must run next.
     pub(super) fn next_end(&self) -> Option<Tick> {
         [self.dormant.next_end(), self.ended.until()].into_iter().flatten().min()
     }
 
-    /// How many records of the journal are kept as they are because they cannot be used in this run.
+    /// Returns the number of journal records that are kept unchanged because this run cannot use them.
     pub fn dormant_records(&self) -> usize {
         self.dormant.len()
     }

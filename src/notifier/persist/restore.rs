@@ -1,7 +1,7 @@
-//! The return after a restart: everything that the journal kept is put back, and only the watchers whose phone may not
-//! know the present state are sent a NOTIFY.
+//! Restore after a restart: puts back all that the journal has kept, and sends a NOTIFY only to watchers that may not
+//! have the current state.
 //!
-//! Whatever the clock said before the restart can only shorten: nothing lives longer than it was granted, counted from now.
+//! Times from before the restart can only become shorter: no lifetime exceeds the granted one, counted from now.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -23,46 +23,47 @@ use crate::presence::subscription::{
 use crate::presence::{Aor, Tick};
 use crate::transport::{ListenerNo, Source};
 
-/// How far apart the NOTIFYs leave that a restart makes necessary (ms): 500 in a second, whoever they go to, and to no
-/// phone more than it takes.
+/// Interval between the NOTIFYs after a restart (ms): 500 per second over all phones, and to each phone no more than
+/// its pacing allows.
 const RESTART_PACE: u64 = 2;
-/// What came back after a restart.
+/// Result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Subscriptions that go on.
+    /// Restored subscriptions.
     pub subscriptions: usize,
-    /// Of these, the ones whose phone may not know the state of the moment.
+    /// Those of them whose phone may not have the current state.
     pub behind: usize,
-    /// Presentities with publications, calls or a manual state.
+    /// Presentities with publications, calls or a state set by hand.
     pub states: usize,
-    /// The count of starts, to be appended before anything is served; ...
+    /// Record with the count of starts. It must be appended before any request is served.
     pub starts: Option<Record>,
-    /// ... and with it the records of what a wrong clock had given more time than it was granted, and would give it again with
-    /// each restart.
+    /// Records of lifetimes that had to be shortened, appended together with `starts`. A wrong clock had made them
+    /// longer than granted, and would do so again at each restart.
     pub shortened: Vec<Record>,
-    /// Records that stay in the journal and are not used in this run, by the id of their account: it is not configured any
-    /// more, or the listener or package that they need is not. An empty id stands for what cannot be read.
+    /// Records that stay in the journal but are not used in this run, counted by the id of their account: the account
+    /// is no longer configured, or the listener or event package that they need is not. The empty id stands for
+    /// records that cannot be read.
     pub dormant: BTreeMap<String, usize>,
 }
 
 impl Restored {
-    /// How many records stay in the journal unused.
+    /// Returns the number of records that stay in the journal unused.
     pub fn unusable(&self) -> usize {
         self.dormant.values().sum()
     }
 }
 
-/// What is known of the past while the records are being put back.
+/// Data that is only needed while the records are restored.
 #[derive(Default)]
 struct Past {
-    /// What phones have acknowledged, by presentity number and slot, with the record as it was.
+    /// Acknowledged revisions with their records, by presentity number and slot.
     known: BTreeMap<(u32, u32), (Known, Bytes)>,
     dormant: BTreeMap<Key, DormantRecord>,
 }
 
 impl Notifier {
-    /// Comes back from what the journal kept. Only watchers whose phone may not know the state of the moment are sent
-    /// a NOTIFY, one after the other.
+    /// Restores the records of the journal. Only watchers whose phone may not have the current state are sent a
+    /// NOTIFY, spread in time.
     pub fn restore(&self, now: Tick, records: impl IntoIterator<Item = (Key, Bytes)>) -> Restored {
         let mut restored = Restored::default();
         self.doubtful_until.store(now.after(REMOVED_LASTS).0, Ordering::Relaxed);
@@ -130,7 +131,7 @@ impl Notifier {
         DormantRecord::new(now, value, Some(kept), self.settings.presence.max_expires)
     }
 
-    /// Sees to it that nothing else gets the numbers and slots of dormant records.
+    /// Reserves the numbers and slots of dormant records, so that nothing else gets them.
     fn reserve_dormant(&self, past: &mut Past) {
         let keys: Vec<_> = past.dormant.keys().copied().collect();
         for Key(number, slot) in keys.iter().copied() {
@@ -142,7 +143,7 @@ impl Notifier {
         let (states, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|Key(_, slot)| *slot == STATE);
         for Key(number, slot) in states.into_iter().chain(rest) {
             let number = number as u32;
-            // Where only a subscription cannot be used, its presentity goes on under its number, without that slot.
+            // If only a subscription cannot be used, its presentity continues under its number, without that slot.
             let presentity = self.table.by_number(number).or_else(|| {
                 let record = past.dormant.get(&key_of(number, slot)).filter(|_| slot != STATE)?;
                 let (aor, realm) = self.aor_of(&record.account, &record.user)?;
@@ -179,7 +180,7 @@ impl Notifier {
         for kept in publications {
             self.restore_publication(now, &presentity, &mut state, kept);
         }
-        // What has expired meanwhile is told to no watcher first.
+        // Expire these before any watcher is sent the restored state.
         let expired = state.publications.iter().filter(|p| p.expires_at <= now).map(|p| p.etag.number);
         for number in expired.collect::<Vec<_>>() {
             self.expire_publication(now, &presentity, &mut state, number);
@@ -196,7 +197,7 @@ impl Notifier {
         let timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
         state.publications.push(Publication {
             etag,
-            // Of what an earlier version kept, no request is known: none is taken for a repetition.
+            // Earlier versions stored no requests, so no request is taken for a retransmission of theirs.
             in_doubt: requests.is_some(),
             requests: requests.unwrap_or_else(|| RequestLog::begun_by(RequestId(self.nonce()))),
             granted,
@@ -233,7 +234,7 @@ impl Notifier {
             max_rate: kept.max_rate,
             suppressed: if kept.suppressed { Suppressed::Everything } else { Suppressed::Nothing },
         };
-        // The connection is gone with the process that had it.
+        // The connection was lost when the earlier process ended.
         let source = Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
         self.gate.know(now, &source);
         let beginning = Beginning {
@@ -244,7 +245,8 @@ impl Notifier {
             written: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
             source,
         };
-        // It may have been told something a moment ago, which is what `told_at` says of a new one.
+        // The phone may have been sent a NOTIFY just before the restart. A new subscription has the current time in
+        // `told_at`, which covers that.
         let mut subscription = Subscription::new(now, beginning);
         subscription.particulars = particulars.boxed();
         if let Some(agent) = kept.user_agent {
@@ -252,7 +254,7 @@ impl Notifier {
             (subscription.user_agent, subscription.family) = (Some(agent), family);
         }
         (subscription.granted, subscription.expires_at) = (kept.granted, expires_at);
-        // What a phone says of NOTIFYs from before the crash is out of date.
+        // Responses to NOTIFYs from before the crash are out of date.
         (subscription.dialog.local_cseq, subscription.documents) = (counted, counted);
         (subscription.reserved, subscription.proven) = (counted, counted);
         subscription.expiry_timer = expiry_timer;
@@ -262,15 +264,17 @@ impl Notifier {
         Ok(())
     }
 
-    /// Composes what every watcher is to be told, and has those caught up whose phone may not know it.
+    /// Composes the documents of all presentities, and schedules NOTIFYs to the watchers that may be stale. Returns
+    /// the number of these watchers.
     fn catch_up(&self, now: Tick, known: &BTreeMap<(u32, u32), (Known, Bytes)>) -> usize {
         let mut behind = 0;
         for presentity in self.table.all() {
             let mut state = presentity.lock();
-            // Composing after a restart is no change: the revisions stay what they were.
+            // Composing after a restart is not a change, so the revisions stay the same.
             let revisions = state.views.each_ref().map(|view| view.revision);
             self.compose(&presentity, &mut state, false);
-            // Where nothing was kept of the state, what was just composed is the first there is: a phone may know another.
+            // If no state was stored, the revision of the composed state stays: it is the first one, and a phone may
+            // have a different state.
             let kept = |revision: &Revision| *revision != Revision::default();
             for (view, revision) in state.views.iter_mut().zip(revisions).filter(|(_, revision)| kept(revision)) {
                 view.revision = revision;

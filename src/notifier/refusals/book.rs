@@ -1,8 +1,8 @@
-//! The book of refusals: which phones, publishers and API clients were refused lately, and why.
+//! List of recent refusals: the phones, publishers and API clients that were refused, with the reasons.
 //!
-//! In flow refusals as they happen; out flow [`RefusalRow`]s. Every account has a table of its own, and so have those that
-//! belong to none, so that a flood in the name of one account pushes out nothing of another. All tables are bounded, and the
-//! entry that was not heard of for longest makes room. Nothing here is asked for a request that is accepted.
+//! Input: refusals as they happen. Output: [`RefusalRow`]s. Each account has a table of its own, and so have the
+//! senders that belong to no account; so a flood in the name of one account evicts no entries of another. All tables
+//! are bounded, and the least recently used entry is evicted. An accepted request never gets here.
 
 use std::net::IpAddr;
 
@@ -15,51 +15,52 @@ use crate::directory::AccountNo;
 use crate::presence::Tick;
 use crate::transport::limited_as;
 
-/// The most entries of all accounts together, as long as each has [`LEAST_OF_ACCOUNT`]; about 400 octets each, so 13 MB.
+/// Maximum number of entries of all accounts together, as long as each account has [`LEAST_OF_ACCOUNT`]. An entry
+/// takes about 400 octets, so this is 13 MB.
 const MOST: usize = 32_768;
-/// The most entries of one account: more than a person reads.
+/// Maximum number of entries of one account: more than a person reads.
 const MOST_OF_ACCOUNT: usize = 512;
-/// What an account has room for however many accounts there are.
+/// Number of entries that each account has at least, however many accounts there are.
 const LEAST_OF_ACCOUNT: usize = 16;
-/// The most entries of those without account, for each [`Stranger`].
+/// Maximum number of entries for each kind of [`Stranger`].
 const MOST_OF_STRANGERS: usize = 512;
-/// The longest name of a sender, in characters: an extension of 128 octets and a realm of 253 would be legal; those that people use
-/// are much shorter.
+/// Longest name of a sender (characters). An extension of 128 octets and a realm of 253 would be legal, but names in
+/// use are much shorter.
 const MAX_WHO: usize = 128;
-/// The longest text of an agent and of a detail, in characters.
+/// Longest User-Agent and longest detail (characters).
 const MAX_TEXT: usize = 96;
 
-/// A sender that belongs to no account.
+/// Kind of a sender that belongs to no account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stranger {
-    /// It spoke SIP, to a realm that is none of ours. A source of datagrams may be forged.
+    /// SIP sender with a realm that no account has. The source of a datagram may be forged.
     Sip,
-    /// It spoke HTTP without a token that is known, or with a superuser's.
+    /// HTTP client with an unknown token or none, or with the token of a superuser.
     Http,
-    /// It exceeded its rate, so nothing was read but its address, which may be forged.
+    /// Sender above its rate limit, so that nothing but its address was read. The address may be forged.
     Unread,
 }
 
-/// Whose refusal it is.
+/// Owner of a refusal, which decides the table that it goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// The account that the sender belongs to, or that it asked something of.
+    /// Account of the sender, or the account that it addressed.
     Account(AccountNo),
-    /// None.
+    /// No account.
     None(Stranger),
 }
 
-/// What a refused sender is.
+/// Kind of a refused sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SenderKind {
-    /// It sent a SUBSCRIBE.
+    /// Sender of a SUBSCRIBE.
     Phone,
-    /// It sent a PUBLISH.
+    /// Sender of a PUBLISH.
     Publisher,
-    /// It uses the HTTP API.
+    /// Client of the HTTP API.
     Client,
-    /// It sent anything else by SIP.
+    /// Sender of any other SIP message.
     Peer,
 }
 
@@ -68,22 +69,22 @@ pub enum SenderKind {
 pub(crate) struct Refusal<'a> {
     pub(crate) owner: Owner,
     pub(crate) kind: SenderKind,
-    /// `user@realm`, or the account of a token; empty where the sender did not say, or what it said was not read.
+    /// `user@realm`, or the account of a token. Empty if the sender did not say, or if its message was not read.
     pub(crate) who: &'a str,
     pub(crate) address: IpAddr,
-    /// A method of SIP or HTTP, in our words.
+    /// SIP or HTTP method, from a fixed list.
     pub(crate) method: &'static str,
-    /// The status of the answer; 0 where there was none.
+    /// Status of the response; 0 if there was none.
     pub(crate) status: u16,
-    /// The reason in our words: a limit's key, a reason phrase.
+    /// Reason, one of our own texts: the configuration key of a limit, or a reason phrase.
     pub(crate) reason: &'static str,
-    /// What the answer said beyond that; may hold text of the sender.
+    /// Text of the response beyond the reason; may contain text of the sender.
     pub(crate) detail: &'a str,
-    /// User-Agent.
+    /// User-Agent of the sender.
     pub(crate) agent: &'a str,
 }
 
-/// What makes two refusals one entry.
+/// Key of an entry. Refusals with the same key are counted in one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     kind: SenderKind,
@@ -104,53 +105,54 @@ struct Entry {
     agent: Box<str>,
 }
 
-/// Entries, the latest first, and how many refusals they stand for.
+/// Entries, most recently used first, and the total number of refusals.
 #[derive(Debug)]
 struct Table {
     entries: Lru<Key, Entry>,
     noted: u64,
 }
 
-/// One entry as it is shown: refusals of one sender for one reason.
+/// Entry of the list: the refusals of one sender for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusalRow {
-    /// What was refused.
+    /// Kind of the sender.
     pub kind: SenderKind,
-    /// `user@realm` of a SIP sender as it named itself, or the realm of the account of a token; none where it did not say.
+    /// `user@realm` of a SIP sender as it named itself, or the realm of the account of a token; `None` if the sender
+    /// did not say.
     pub who: Option<String>,
-    /// Where it came from: an IPv4 address, or the /64 of an IPv6 address.
+    /// Source: an IPv4 address, or the /64 network of an IPv6 address.
     pub address: String,
-    /// The method of SIP or HTTP; `other` for methods of SIP that are not served, and what could not be read.
+    /// SIP or HTTP method; `other` for SIP methods that are not supported, and for messages that could not be parsed.
     pub method: &'static str,
-    /// The status that it was answered with; none where there was no answer.
+    /// Status of the response; `None` if there was none.
     pub status: Option<u16>,
-    /// Why: the key of a limit, or a reason phrase of ours.
+    /// Reason: the configuration key of a limit, or one of our reason phrases.
     pub reason: &'static str,
-    /// What the latest answer said, where that is more than the reason.
+    /// Text of the latest response, if it says more than the reason.
     pub detail: Option<String>,
-    /// The latest User-Agent that it named.
+    /// Latest User-Agent of the sender.
     pub agent: Option<String>,
-    /// How often.
+    /// Number of refusals.
     pub count: u64,
-    /// When for the first time (Unix ms).
+    /// Time of the first refusal (Unix ms).
     pub first_at: u64,
-    /// When for the last time (Unix ms).
+    /// Time of the latest refusal (Unix ms).
     pub last_at: u64,
-    /// Its place in the list: higher is later.
+    /// Number for paging: a later entry has a higher one.
     #[serde(skip)]
     pub number: u64,
 }
 
-/// The book.
+/// Tables of all accounts, and of the senders without account.
 #[derive(Debug)]
 pub(super) struct Book {
     accounts: Box<[Mutex<Table>]>,
-    /// By [`Stranger`].
+    /// Indexed by [`Stranger`].
     strangers: [Mutex<Table>; 3],
 }
 
 impl Book {
-    /// An empty book for so many accounts.
+    /// Creates empty tables for this number of accounts.
     pub(super) fn new(accounts: usize) -> Book {
         let share = (MOST / accounts.max(1)).clamp(LEAST_OF_ACCOUNT, MOST_OF_ACCOUNT);
         let table = |capacity| Mutex::new(Table { entries: Lru::new(capacity), noted: 0 });
@@ -167,7 +169,7 @@ impl Book {
         }
     }
 
-    /// Notes a refusal.
+    /// Adds a refusal.
     pub(super) fn note(&self, now: Tick, refusal: &Refusal<'_>) {
         let Refusal { owner, kind, who, address, method, status, reason, detail, agent } = *refusal;
         let Some(table) = self.table(owner) else { return };
@@ -191,7 +193,8 @@ impl Book {
         }
     }
 
-    /// Entries of an account, or of those without one, the latest first: no more than `most`, none later than `from`.
+    /// Returns the entries of an account; with `None`, those of senders without account. The latest come first: at
+    /// most `most` entries, and none with a number above `from`.
     pub(super) fn read(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow> {
         match account {
             Some(account) => {
@@ -199,7 +202,8 @@ impl Book {
                 table.map(|table| rows(&table.lock(), from, most)).unwrap_or_default()
             }
             None => {
-                // Each table counts for itself; in the list they stand by time, and are numbered from the earliest on.
+                // Each table has numbers of its own. The merged list is sorted by time and numbered again, starting
+                // with the earliest entry.
                 let mut all: Vec<_> =
                     self.strangers.iter().flat_map(|table| rows(&table.lock(), None, MOST_OF_STRANGERS)).collect();
                 all.sort_by_key(|row| (row.last_at, row.number));

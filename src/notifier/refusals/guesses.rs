@@ -1,9 +1,9 @@
-//! Wrong passwords and wrong tokens: how long their sender has to wait before more is looked at, and when to say so in the log.
+//! Back-off after wrong passwords and wrong tokens: the time that the sender must wait before the next one is
+//! checked, and the rate of log lines about them.
 //!
-//! A wait holds for what it was earned with and nothing else: for passwords the sender's network and the name of the user, for
-//! tokens the sender's network. So nobody can lock a phone out by guessing its password from another address. It grows with each
-//! wrong one, has a maximum, and is forgotten after a while without one. All tables are bounded; what is pushed out of one only
-//! has its wait forgiven.
+//! For passwords, a wait applies to one user name from one network of senders; for tokens, to one network. So guesses
+//! from another address cannot lock a phone out. The wait grows with each wrong attempt up to a maximum, and is
+//! forgotten after some minutes without one. All tables are bounded; an entry that is evicted only loses its wait.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -17,61 +17,62 @@ use crate::directory::AccountNo;
 use crate::presence::Tick;
 use crate::transport::limited_as;
 
-/// The most senders whose wrong ones are counted: 5 MB at about 80 octets each.
+/// Maximum number of senders whose wrong attempts are counted: 5 MB at about 80 octets each.
 const MOST_COUNTED: usize = 65_536;
-/// The most senders of which it is known when the log last named them.
+/// Maximum number of senders whose latest log line is remembered.
 const MOST_LOGGED: usize = 4_096;
-/// A sender is named in the log once in this time, for each kind of secret (ms).
+/// Interval between two log lines about one sender, for each kind of secret (ms).
 const LOG_EVERY: u64 = 60_000;
-/// Wrong ones are forgotten after so long without another (ms).
+/// Time without a wrong attempt after which earlier ones are forgotten (ms).
 const FORGOTTEN_AFTER: u64 = 300_000;
-/// Words of the filter in front of the exact table.
+/// Number of words in the filter in front of the exact table.
 const FILTER: usize = 4_096;
 
-/// What was wrong.
+/// Kind of secret that was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Secret {
-    /// The password of a SIP device.
+    /// Password of a SIP device.
     Password,
-    /// A token of the API.
+    /// Token of the API.
     Token,
 }
 
-/// How long the wait after a wrong one is.
+/// Schedule of the waits for one kind of secret.
 struct Schedule {
-    /// So many cost no wait: a person mistypes, and a phone asks with each of its keys.
+    /// Number of wrong attempts that cost no wait: people mistype, and a phone sends its password for each of its
+    /// lamp keys.
     free: u32,
-    /// The first wait; each one after it is twice as long (ms).
+    /// First wait (ms); each later one is twice as long.
     first: u64,
-    /// The longest (ms).
+    /// Longest wait (ms).
     longest: u64,
 }
 
 impl Secret {
     fn schedule(self) -> Schedule {
         match self {
-            // Longer than 30 s would outlast the transaction of a phone that has been given the right password.
+            // A wait above 30 s would outlast the transaction (32 s) of a phone that has the right password by now.
             Secret::Password => Schedule { free: 5, first: 1_000, longest: 30_000 },
-            // A client waits this long for its answer, so it must stay below the time limits that clients have.
+            // The response to the client is delayed by the wait, so it must stay below the usual timeouts of clients.
             Secret::Token => Schedule { free: 1, first: 250, longest: 5_000 },
         }
     }
 }
 
 impl Schedule {
-    /// The wait after so many wrong ones (ms).
+    /// Returns the wait after this number of wrong attempts (ms).
     fn wait(&self, wrong: u32) -> u64 {
         let Some(doublings) = wrong.checked_sub(self.free + 1) else { return 0 };
         self.first.checked_shl(doublings.min(16)).unwrap_or(u64::MAX).min(self.longest)
     }
 }
 
-/// What a wrong one leads to.
+/// Consequence of a wrong attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// How long its sender has to wait (ms).
+    /// Time that the sender has to wait (ms).
     pub(super) wait: u64,
-    /// If it is to be logged now: how many there were since it was last logged, this one included.
+    /// Number of wrong attempts since the latest log line, with this one, if it is to be logged now; else `None`.
     pub(super) log: Option<u64>,
 }
 
@@ -90,19 +91,20 @@ struct Logged {
     since: u64,
 }
 
-/// Wrong passwords and tokens.
+/// Wrong passwords and tokens of all senders.
 #[derive(Debug)]
 pub(super) struct Guesses {
     key: [u8; 16],
-    /// The end of the latest wait of all senders whose hash leads there (ms). A sender that has not to wait learns so from one
-    /// word, without a lock; only for the others the table is asked.
+    /// Filter: each word has the end of the latest wait of all senders with the same hash (ms). For a sender without
+    /// a wait, one read without a lock is enough; only the others look into the table.
     filter: Box<[AtomicU64]>,
     tries: Mutex<Lru<(Secret, IpAddr, Hash), Tries>>,
     logged: Mutex<Lru<(Secret, IpAddr), Logged>>,
 }
 
 impl Guesses {
-    /// Nothing was wrong yet. `key` keeps it secret which senders share a word of the filter.
+    /// Creates empty tables. `key` is secret, so that an attacker cannot compute which senders share a word of the
+    /// filter.
     pub(super) fn new(key: [u8; 16]) -> Guesses {
         Guesses {
             key,
@@ -112,7 +114,8 @@ impl Guesses {
         }
     }
 
-    /// Whom a password was tried for, as a hash: names are a stranger's to choose, and long.
+    /// Returns the hash of the user that a password was tried for. The name itself is not kept, because unverified
+    /// senders choose it and it may be long.
     fn user(&self, account: AccountNo, name: &str) -> Hash {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u32(account.0);
@@ -130,7 +133,8 @@ impl Guesses {
         &self.filter[hasher.finish() as usize % FILTER]
     }
 
-    /// How long a sender still has to wait before a password of this user is looked at (ms); none if it may be.
+    /// Returns the remaining wait before a password of this user from this sender is checked (ms); `None` if there is
+    /// no wait.
     pub(super) fn wait(&self, now: Tick, address: IpAddr, account: AccountNo, name: &str) -> Option<u64> {
         let (network, user) = (limited_as(address), self.user(account, name));
         if self.word(network, user).load(Relaxed) <= now.0 {
@@ -140,7 +144,7 @@ impl Guesses {
         until.0.checked_sub(now.0).filter(|wait| *wait > 0)
     }
 
-    /// A wrong password of a user.
+    /// Records a wrong password of a user.
     pub(super) fn wrong_password(&self, now: Tick, address: IpAddr, account: AccountNo, name: &str) -> Outcome {
         let (network, user) = (limited_as(address), self.user(account, name));
         let outcome = self.wrong(now, Secret::Password, network, user);
@@ -148,7 +152,7 @@ impl Guesses {
         outcome
     }
 
-    /// A wrong token.
+    /// Records a wrong token.
     pub(super) fn wrong_token(&self, now: Tick, address: IpAddr) -> Outcome {
         self.wrong(now, Secret::Token, limited_as(address), 0)
     }

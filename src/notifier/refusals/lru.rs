@@ -1,15 +1,15 @@
-//! A table of fixed capacity: when it is full, the entry that was used least recently makes room. Every operation takes constant
-//! time, so that a flood of new keys costs no more than a flood of known ones.
+//! LRU table of fixed capacity: when it is full, the least recently used entry is evicted. Every operation takes
+//! constant time, so a flood of new keys costs no more than a flood of known ones.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use foldhash::quality::RandomState;
 
-/// No entry.
+/// Index that stands for no entry.
 const NONE: usize = usize::MAX;
 
-/// The table.
+/// LRU table: a hash map from keys to indexes, and a doubly linked list in order of use.
 #[derive(Debug)]
 pub(super) struct Lru<K, V> {
     capacity: usize,
@@ -28,13 +28,13 @@ struct Entry<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Default> Lru<K, V> {
-    /// An empty table for at most `capacity` entries, and at least one.
+    /// Creates an empty table for at most `capacity` entries; a capacity of 0 counts as 1.
     pub(super) fn new(capacity: usize) -> Lru<K, V> {
         let capacity = capacity.max(1);
         Lru { capacity, places: HashMap::default(), entries: Vec::new(), newest: NONE, oldest: NONE }
     }
 
-    /// The value of a key, which becomes the one used most recently; a default value if the key was not there.
+    /// Returns the value of a key, and makes it the most recently used one. A new key gets a default value.
     pub(super) fn touch(&mut self, key: &K) -> &mut V {
         let place = match self.places.get(key) {
             Some(&place) => {
@@ -47,18 +47,19 @@ impl<K: Clone + Eq + Hash, V: Default> Lru<K, V> {
         &mut self.entries[place].value
     }
 
-    /// The value of a key, if it is there; its place in the order stays.
+    /// Returns the value of a key, if there is one. The order of use does not change.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.places.get(key).map(|place| &self.entries[*place].value)
     }
 
-    /// All entries, the one used most recently first.
+    /// Returns all entries, the most recently used one first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let first = self.entries.get(self.newest);
         std::iter::successors(first, |entry| self.entries.get(entry.older)).map(|entry| (&entry.key, &entry.value))
     }
 
-    /// A place for a new key, not linked yet.
+    /// Returns the index of a new entry for `key`, not linked yet. If the table is full, evicts the least recently
+    /// used entry.
     fn make_room(&mut self, key: &K) -> usize {
         let entry = Entry { key: key.clone(), value: V::default(), newer: NONE, older: NONE };
         let place = match self.entries.len() < self.capacity {

@@ -1,8 +1,8 @@
-//! Refusals: how many there were, and for what reason; which senders were refused lately ([`book`]); and what wrong passwords and
-//! tokens lead to ([`guesses`]). [`record`] has the hooks by which the notifier reports them.
+//! Refusals: counters by reason, the recent refusals per sender ([`book`]), and the back-off after wrong passwords
+//! and tokens ([`guesses`]). [`record`] has the hooks by which the notifier reports them.
 //!
-//! In flow requests with their answers, as they are decided; out flow counts, and the entries of the book. Reasons are texts of our
-//! own, so their number is small and no peer can make up more. A first challenge, and one for a stale nonce, is no refusal.
+//! Input: requests with their responses. Output: counters, and the entries of the list. Reasons are our own texts, so
+//! their number is small and no peer can add to it. A first challenge, or one for a stale nonce, is not a refusal.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,19 +30,19 @@ pub use record::ApiRefusal;
 use book::{Book, Refusal};
 use guesses::Guesses;
 
-/// The methods that are told apart.
+/// Methods that are counted separately.
 pub const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "other"];
-/// The reason of a refusal whose words depend on what was wrong where in the message.
+/// Reason of a refusal whose text depends on the content of the message.
 const MALFORMED: &str = "Malformed";
 
-/// The reason of a wrong password.
+/// Reason for a wrong password.
 const WRONG_PASSWORD: &str = "Wrong Password";
-/// The reason of a password for a user that no device has.
+/// Reason for a password of a user name that no device has.
 const UNKNOWN_USER: &str = "Unknown User";
-/// The reason of a wrong token.
+/// Reason for a wrong token.
 const WRONG_TOKEN: &str = "Wrong Token";
 
-/// A refusal as it is counted: its method, the status, and why.
+/// Key of a counter: method, status and reason.
 type Counted = (&'static str, u16, &'static str);
 
 #[derive(Debug, Default)]
@@ -52,7 +52,8 @@ struct Requests {
     challenged: AtomicU64,
 }
 
-/// Limits, and what meets them, are there from the first scrape on: an alert on what grows has to have seen nothing before.
+/// Counters that exist from the first scrape on, with the value 0. An alert on an increase needs a value from before
+/// it.
 const FROM_THE_START: [Counted; 9] = [
     ("SUBSCRIBE", 503, "limits.subscriptions"),
     ("SUBSCRIBE", 480, "limits.subscriptions_per_account"),
@@ -67,7 +68,7 @@ const FROM_THE_START: [Counted; 9] = [
 /// The same for the HTTP API.
 const OF_API_FROM_THE_START: [Counted; 1] = [("GET", 401, WRONG_TOKEN)];
 
-/// Counts requests and refusals, and remembers the latest of these.
+/// Counters of requests and refusals, and the recent refusals.
 #[derive(Debug)]
 pub(super) struct Refusals {
     requests: PerThread<Requests>,
@@ -75,12 +76,12 @@ pub(super) struct Refusals {
     refused_by_api: Counts,
     book: Book,
     guesses: Guesses,
-    /// How many of those that exceed their rate are noted.
+    /// Rate limit of the entries for messages above their own rate limit.
     unread: Bucket,
 }
 
 impl Refusals {
-    /// Nothing was refused yet, in so many accounts. `key` is secret.
+    /// Creates empty counters and lists for this number of accounts. `key` is secret.
     pub(super) fn new(accounts: usize, key: [u8; 16]) -> Refusals {
         Refusals {
             requests: PerThread::default(),
@@ -92,12 +93,12 @@ impl Refusals {
         }
     }
 
-    /// A request that came again got what it had got before, or nothing while that is not known yet.
+    /// Counts a retransmission. It got the earlier response, or none while there is none yet.
     pub(super) fn repeated(&self) {
         one_more(&self.requests.mine().repeated);
     }
 
-    /// A request has been decided: counts it, and says how it was refused, if it was.
+    /// Counts a request that has been decided. Returns the key of the counter if it was refused.
     pub(super) fn count(&self, verb: Verb<'_>, answer: &Answer) -> Option<Counted> {
         let method = match verb {
             Verb::Known(Method::Subscribe) => 0,
@@ -117,7 +118,7 @@ impl Refusals {
         Some(self.count_refusal(METHODS[method], answer))
     }
 
-    /// What cannot be read was refused; it counts as a request of no method that we know.
+    /// Counts a request that could not be parsed; its method is `other`.
     pub(super) fn count_unreadable(&self, answer: &Answer) -> Counted {
         let method = METHODS.len() - 1;
         one_more(&self.requests.mine().by_method[method]);
@@ -135,7 +136,8 @@ impl Refusals {
         refusal
     }
 
-    /// Entries of an account, or of those without one, the latest first: no more than `most`, none later than `from`.
+    /// Returns the recent refusals of an account; with `None`, those that belong to no account. The latest come
+    /// first: at most `most` entries, and none with a number above `from`.
     pub(super) fn rows(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<RefusalRow> {
         self.book.read(account, from, most)
     }
@@ -144,7 +146,7 @@ impl Refusals {
         self.book.note(now, refusal);
     }
 
-    /// What has been counted so far.
+    /// Returns all counters.
     pub(super) fn read(&self) -> Answered {
         Answered {
             requests: std::array::from_fn(|method| count::sum(&self.requests, |counts| &counts.by_method[method])),
@@ -156,7 +158,7 @@ impl Refusals {
     }
 }
 
-/// Refusals by method, status and reason.
+/// Counters of refusals by method, status and reason.
 #[derive(Debug)]
 struct Counts(DashMap<Counted, AtomicU64>);
 
@@ -172,7 +174,7 @@ impl Counts {
         }
     }
 
-    /// All of them, in a fixed order.
+    /// Returns all counters in a fixed order.
     fn read(&self) -> Vec<Refused> {
         let mut all: Vec<_> = self.0.iter().map(|entry| (*entry.key(), entry.load(Relaxed))).collect();
         all.sort_unstable();
@@ -181,31 +183,31 @@ impl Counts {
     }
 }
 
-/// What became of requests.
+/// Counters of requests and refusals, as read at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answered {
-    /// Requests by [`METHODS`], each counted once however often it came.
+    /// Requests by [`METHODS`]. A request counts once, however often it is retransmitted.
     pub requests: [u64; METHODS.len()],
-    /// Those that came again.
+    /// Retransmissions.
     pub repeated: u64,
-    /// Challenges: the answers to requests without a proof, with a wrong one, or with a stale nonce.
+    /// Challenges: responses to requests without credentials, with wrong credentials, or with a stale nonce.
     pub challenged: u64,
-    /// Those that were refused.
+    /// Refused SIP requests.
     pub refused: Vec<Refused>,
-    /// Requests to the HTTP API that were refused.
+    /// Refused requests of the HTTP API.
     pub refused_by_api: Vec<Refused>,
 }
 
-/// How many requests were refused for one reason.
+/// Number of requests that were refused for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// One of [`METHODS`], or a method of HTTP.
+    /// One of [`METHODS`], or an HTTP method.
     pub method: &'static str,
-    /// The status that they were answered with.
+    /// Status of the response.
     pub status: u16,
-    /// The reason phrase, or the key of the limit that was reached.
+    /// Reason phrase, or the configuration key of the limit that was reached.
     pub reason: &'static str,
-    /// So many.
+    /// Number of requests.
     pub count: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The hooks: each is one call where a request is decided, and does nothing for one that is accepted.
+//! Hooks that record refusals. Each is one call at the place where a request is decided, and does nothing for a
+//! request that is accepted.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,33 +17,33 @@ use crate::sip::wire::{Head, Message, Name, Verb};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Source};
 
-/// So many of those that exceed their rate are noted in a second; the others are only counted. A flood costs no more than a look at
-/// one word for each message then.
+/// Maximum number of rate-limited messages per second that get an entry in the list; the others are only counted. So
+/// during a flood most messages cost one read of a word.
 const UNREAD_NOTED_PER_SECOND: u32 = 100;
-/// What everything is counted under that was not read because its sender exceeded its rate.
+/// Reason under which messages are counted that were not read because of the rate limit.
 const RATES: &str = "rate_limits";
 
-/// A request of the HTTP API that was refused.
+/// A refused request of the HTTP API.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiRefusal<'a> {
-    /// The account that the token opens; none for an unknown one, or for a superuser's.
+    /// Account of the token; `None` for an unknown token and for that of a superuser.
     pub account: Option<AccountNo>,
-    /// The name of the sender, which is not its token.
+    /// Name of the sender, which is not its token.
     pub who: &'a str,
-    /// Where it came from.
+    /// Source address.
     pub address: IpAddr,
-    /// The method of HTTP.
+    /// HTTP method.
     pub method: &'static str,
-    /// The status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Why, in our words.
+    /// Reason: one of our own texts.
     pub reason: &'static str,
-    /// User-Agent.
+    /// User-Agent of the sender.
     pub agent: &'a str,
 }
 
 impl Notifier {
-    /// A request has been decided.
+    /// Counts a request that has been decided, and records it if it was refused.
     pub(in crate::notifier) fn decided(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Answer) {
         let Some((verb, uri)) = request.request() else { return };
         if let Some(counted) = self.refusals.count(verb, answer) {
@@ -52,7 +53,7 @@ impl Notifier {
         }
     }
 
-    /// A request that cannot be read was refused.
+    /// Counts and records a request that could not be parsed.
     pub(in crate::notifier) fn decided_unreadable(&self, now: Tick, head: &Head<'_>, source: Source, answer: &Answer) {
         let counted = self.refusals.count_unreadable(answer);
         let from = head.first(Name::From).and_then(NameAddr::read).and_then(|from| Uri::read(from.uri));
@@ -60,7 +61,7 @@ impl Notifier {
         self.note_refusal(now, &Refused { counted, answer, from, target: None, head, address });
     }
 
-    /// A request was answered that its sender exceeds its rate.
+    /// Records a request that got the response for an exceeded rate limit.
     pub(in crate::notifier) fn told_off(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Answer) {
         let Some((_, uri)) = request.request() else { return };
         let method = method_of(request);
@@ -69,8 +70,8 @@ impl Notifier {
         self.note_refusal(now, &Refused { counted, answer, from, target: Some(uri), head: &request.head, address });
     }
 
-    /// A request that had been accepted was refused after all, because the journal has not kept it. `accepted` is the answer that it
-    /// does not get, and `to` where that would have gone.
+    /// Records a request that was accepted first and then refused, because the journal did not write its change.
+    /// `accepted` is the response that is not sent, and `to` the destination of that response.
     pub(in crate::notifier) fn not_kept_after_all(
         &self,
         now: Tick,
@@ -82,14 +83,14 @@ impl Notifier {
         let address = match to {
             Destination::Datagram { peer, .. } => peer.ip(),
             Destination::Connection(remote) | Destination::Flow { otherwise: Some(remote), .. } => remote.peer.ip(),
-            // Of a connection that only the peer can open, the address is known to the transport alone.
+            // On a connection that only the peer can open, only the transport layer knows the address.
             Destination::Flow { otherwise: None, .. } => return,
         };
         let from = Uri::read(accepted.from.uri);
         self.note_refusal(now, &Refused { counted, answer, from, target: None, head: &accepted.head, address });
     }
 
-    /// A message was not read because its sender exceeded its rate.
+    /// Records a message that was not read because its source exceeded the rate limit.
     pub(in crate::notifier) fn left_unread(&self, now: Tick, source: Source) {
         if self.refusals.unread.take(now, Size::of(UNREAD_NOTED_PER_SECOND)) {
             let unread = Refusal {
@@ -107,7 +108,8 @@ impl Notifier {
         }
     }
 
-    /// The answer to a password that is not looked at because too many before it were wrong (480); none if it is to be looked at.
+    /// Returns the 480 for a password that is not checked because too many before it were wrong; `None` if it is to
+    /// be checked.
     pub(in crate::notifier) fn must_wait(
         &self,
         now: Tick,
@@ -124,7 +126,7 @@ impl Notifier {
         )
     }
 
-    /// A password was wrong: `user` is whom it was said to be of, in the realm of `account`.
+    /// Records a wrong password. `user` is the user name in the request, in the realm of `account`.
     pub(in crate::notifier) fn wrong_password(
         &self,
         now: Tick,
@@ -164,7 +166,7 @@ impl Notifier {
         }
     }
 
-    /// A token was wrong. Says how long the answer is to be held back.
+    /// Records a wrong token. Returns the time for which the response is to be delayed.
     pub fn wrong_token(&self, now: Tick, address: IpAddr) -> Duration {
         let outcome = self.refusals.guesses.wrong_token(now, address);
         if let Some(tries) = outcome.log {
@@ -173,7 +175,7 @@ impl Notifier {
         Duration::from_millis(outcome.wait)
     }
 
-    /// A request of the HTTP API was refused.
+    /// Records a refused request of the HTTP API.
     pub fn note_api_refusal(&self, now: Tick, refusal: &ApiRefusal<'_>) {
         let ApiRefusal { account, who, address, method, status, reason, agent } = *refusal;
         self.refusals.refused_by_api.add((method, status, reason));
@@ -182,7 +184,8 @@ impl Notifier {
         self.refusals.note(now, &Refusal { owner, kind, who, address, method, status, reason, detail: "", agent });
     }
 
-    /// Those who were refused lately in an account, or in none: the latest first, no more than `most`, none later than `from`.
+    /// Returns the recent refusals of an account; with `None`, those that belong to no account. The latest come
+    /// first: at most `most` entries, and none with a number above `from`.
     pub fn refusal_rows(&self, account: Option<AccountNo>, from: Option<u64>, most: usize) -> Vec<super::RefusalRow> {
         self.refusals.rows(account, from, most)
     }
@@ -210,23 +213,23 @@ impl Notifier {
     }
 }
 
-/// A SIP request that was refused.
+/// A refused SIP request.
 struct Refused<'r, 'm> {
     counted: super::Counted,
     answer: &'r Answer,
     from: Option<Uri<'m>>,
     target: Option<Uri<'m>>,
-    /// Of the request; of its answer where the request is gone.
+    /// Header of the request; if only its response is left, the header of that.
     head: &'r Head<'m>,
     address: IpAddr,
 }
 
-/// The method of a request, or of the request of an answer, as it is counted.
+/// Returns the method under which a request, or the request of a response, is counted.
 fn method_of(message: &Message<'_>) -> &'static str {
     METHODS.into_iter().find(|known| *known == message.cseq.method).unwrap_or(METHODS[METHODS.len() - 1])
 }
 
-/// `user@host` of a URI, as its writer may have written it.
+/// Returns `user@host` of a URI, with the user unescaped and the host in lower case.
 fn address_of(uri: &Uri<'_>) -> String {
     let host = match uri.host {
         Host::Name(name) => name.to_ascii_lowercase(),
@@ -238,7 +241,8 @@ fn address_of(uri: &Uri<'_>) -> String {
     }
 }
 
-/// The line that docs/fail2ban/filter.d/lamplighter.conf finds: the source first, then what its sender may have made up.
+/// Writes the log line that docs/fail2ban/filter.d/lamplighter.conf matches. The source comes first, in front of all
+/// texts that the sender may have chosen.
 fn log_wrong(source: IpAddr, tries: u64, user: Option<(&str, &str)>) {
     let source = source.to_canonical();
     match user {

@@ -1,8 +1,8 @@
-//! What a refusal shows of its sender: addresses without port, and text of peers made harmless.
+//! Display of the sender of a refusal: its address without port, and its texts without control characters.
 
 use std::net::IpAddr;
 
-/// What [`limited_as`](crate::transport::limited_as) makes of an address, as it is shown: `192.0.2.1`, or `2001:db8::/64`.
+/// Formats a network made by [`limited_as`](crate::transport::limited_as): `192.0.2.1`, or `2001:db8::/64`.
 pub(super) fn shown(network: IpAddr) -> String {
     match network {
         IpAddr::V4(ip) => ip.to_string(),
@@ -10,8 +10,8 @@ pub(super) fn shown(network: IpAddr) -> String {
     }
 }
 
-/// A peer's text, no longer than `most` characters, without what would act on a terminal or change the order in which the
-/// characters beside it are shown.
+/// Returns the text of a peer, cut to `most` characters. Characters that would control a terminal, or change the
+/// order in which other characters are shown, are replaced.
 pub(crate) fn harmless(text: &str, most: usize) -> String {
     let mut chars = text.chars();
     let mut kept: String = chars.by_ref().take(most).map(|c| if acts(c) { '\u{fffd}' } else { c }).collect();
@@ -22,7 +22,8 @@ pub(crate) fn harmless(text: &str, most: usize) -> String {
     kept
 }
 
-/// Control characters, and those of Unicode that are invisible or turn the direction of writing.
+/// Returns true for control characters, and for Unicode characters that are invisible or change the writing
+/// direction.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

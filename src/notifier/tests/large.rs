@@ -1,4 +1,4 @@
-//! NOTIFYs that are too large for a datagram (RFC 3261 section 18.1.1), none of which may be lost for it.
+//! NOTIFYs that are too large for a datagram (RFC 3261 section 18.1.1): none may be lost because of its size.
 
 use super::*;
 use crate::notifier::LargeNotifies;
@@ -15,7 +15,7 @@ const MANY: [(&str, &str); 9] = [
     ("c9", "early"),
 ];
 
-/// A phone that watches 1001, which is about to have many calls.
+/// A phone that watches 1001, and a publisher that will report many calls of 1001.
 fn pair(config: &str, change: impl Fn(&mut Phone)) -> (Office, Phone, Publisher) {
     let mut office = Office::with(&format!("{config}{CONFIG}"));
     let mut phone = Phone::new("a", "1001@acme.test");
@@ -24,7 +24,7 @@ fn pair(config: &str, change: impl Fn(&mut Phone)) -> (Office, Phone, Publisher)
     (office, phone, Publisher::new("1001@acme.test"))
 }
 
-/// A TCP connection to where a phone has its Contact.
+/// Destination of a new TCP connection to the Contact address of a phone.
 fn connection(phone: &Phone) -> Destination {
     Destination::Connection(Remote { listener: ListenerNo(1), peer: phone.source.peer, name: None })
 }
@@ -116,7 +116,7 @@ fn a_repetition_that_has_become_large_leaves_over_tcp_and_is_not_repeated() {
 fn no_connection_is_tried_where_that_is_not_meant() {
     let udp = "presence.oversize_notify = \"udp\"\n";
     let explicit = |phone: &mut Phone| phone.more = "Record-Route: <sip:127.0.0.1:5099;transport=udp;lr>\r\n".into();
-    // Behind NAT: an answer arrives where the request came from, a connection does not.
+    // Behind NAT: a response reaches the source of the request, but a new connection does not.
     let nat = |phone: &mut Phone| {
         phone.more = "Record-Route: <sip:203.0.113.9;lr>\r\n".into();
         phone.source.peer = "192.0.2.5:4000".parse().unwrap();
@@ -145,7 +145,7 @@ fn no_connection_is_opened_to_an_address_that_may_be_forged() {
 #[test]
 fn short_header_names_are_enough_for_what_is_hardly_too_large() {
     let (mut office, phone, mut publisher) = pair("", |_| {});
-    // Fills up to a little more than is allowed.
+    // Pads the NOTIFY to slightly more than the limit of 1,300 octets.
     let calls = &MANY[..2];
     office.report(&mut publisher, calls);
     let length = office.accept(&phone).text.len();

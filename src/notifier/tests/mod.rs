@@ -1,7 +1,6 @@
-//! Scenarios: a whole office of phones and publishers around a notifier, on a virtual clock and without sockets.
+//! Scenario tests: a notifier with many phones and publishers, on a virtual clock and without sockets.
 //!
-//! The names of tests read like sentences of the specification; comments name rows of the conformance list and checks
-//! of the Kazoo contract.
+//! Test names are sentences of the specification. Comments such as `F-010` name rows of docs/conformance.md.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ mod together;
 const ACME: AccountNo = AccountNo(0);
 const UMBRELLA: AccountNo = AccountNo(1);
 
-/// The accounts of the contract file.
+/// Configuration with two accounts.
 const CONFIG: &str = r#"
 [sip]
 listen = ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]
@@ -38,27 +37,27 @@ name = "Umbrella"
 realm = "umbrella.test"
 "#;
 
-/// The notifier with a clock, and all that it has said.
+/// The notifier with a virtual clock, and all messages that it has sent.
 struct Office {
     notifier: Notifier,
     now: u64,
-    /// NOTIFYs that nobody has looked at yet.
+    /// NOTIFYs that the test has not taken out yet.
     notifies: Vec<Notify>,
-    /// Everything else that it sent, in order.
+    /// All other messages that it sent, in order.
     replies: Vec<Reply>,
-    /// Each message sent so far: `200`, `NOTIFY`, in order.
+    /// Kinds of all messages sent so far, in order: `200`, `NOTIFY`.
     log: Vec<String>,
     serial: u32,
 }
 
-/// An answer of the server.
+/// A response of the server.
 #[derive(Clone, Debug)]
 struct Reply {
     status: u16,
     text: String,
 }
 
-/// One NOTIFY, or one copy of it.
+/// A NOTIFY or a retransmission of one.
 #[derive(Clone, Debug)]
 struct Notify {
     at: u64,
@@ -66,7 +65,7 @@ struct Notify {
     ticket: Option<Ticket>,
     cseq: u32,
     call_id: String,
-    /// `Subscription-State`.
+    /// Value of `Subscription-State`.
     state: String,
     body: String,
     text: String,
@@ -78,7 +77,7 @@ impl Reply {
         message.first(name).map(String::from)
     }
 
-    /// The value of a header that the server does not read itself.
+    /// Returns the value of a header that the server itself does not parse.
     fn line(&self, name: &str) -> Option<&str> {
         line_of(&self.text, name)
     }
@@ -94,7 +93,7 @@ impl Notify {
         line_of(&self.text, name)
     }
 
-    /// `version` of a dialog-info document.
+    /// Returns the `version` of a dialog-info document.
     fn version(&self) -> u32 {
         between(&self.body, "dialog-info\" version=\"", "\"").parse().unwrap()
     }
@@ -103,12 +102,12 @@ impl Notify {
         self.state.starts_with("terminated")
     }
 
-    /// The states of the dialogs, in order.
+    /// Returns the states of the dialogs, in order.
     fn states(&self) -> Vec<String> {
         self.body.split("<state>").skip(1).map(|rest| rest.split('<').next().unwrap().to_string()).collect()
     }
 
-    /// The only state, which is all that a lamp sees.
+    /// Returns the only state, which is all that a lamp shows.
     fn lamp(&self) -> String {
         self.states().join(" ")
     }
@@ -124,19 +123,19 @@ fn source(transport: Transport, peer: &str, flow: Option<u64>) -> Source {
     Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId), certified: false }
 }
 
-/// Someone who watches one presentity in one dialog.
+/// A watcher of one presentity in one dialog.
 #[derive(Clone, Debug)]
 struct Phone {
     source: Source,
-    /// What is watched: `sip:user@realm`.
+    /// Watched presentity: `sip:user@realm`.
     whom: String,
     event: String,
     call_id: String,
     tag: String,
-    /// The server's tag, once it is known.
+    /// Tag of the server, once it is known.
     to_tag: Option<String>,
     cseq: u32,
-    /// Further header lines of the next SUBSCRIBE, each with its line end.
+    /// Additional header lines of the next SUBSCRIBE, each with its CRLF.
     more: String,
     expires_line: bool,
 }
@@ -173,7 +172,7 @@ impl Phone {
     }
 }
 
-/// Someone who publishes for one presentity under one entity-tag.
+/// A publisher for one presentity with one entity-tag.
 #[derive(Clone, Debug)]
 struct Publisher {
     whom: String,
@@ -187,7 +186,7 @@ impl Publisher {
     }
 }
 
-/// A dialog-info document with these calls: Call-ID and state.
+/// Builds a dialog-info document with these calls, each given as Call-ID and state.
 fn calls_document(calls: &[(&str, &str)]) -> String {
     document("full", calls)
 }
@@ -230,7 +229,7 @@ impl Office {
         }
     }
 
-    /// Sorts what the notifier wants sent, and lets fan-outs go on.
+    /// Sorts the output of the notifier, and continues its fan-outs.
     fn post(&mut self, mut out: Outbox) {
         loop {
             for packet in out.messages.drain(..) {
@@ -268,7 +267,7 @@ impl Office {
         self.post(out);
     }
 
-    /// Sends a request and hands over its answer.
+    /// Sends a request and returns its response.
     fn ask(&mut self, source: Source, text: &str) -> Option<Reply> {
         let before = self.replies.len();
         self.receive(source, text);
@@ -276,7 +275,7 @@ impl Office {
         self.replies.get(before).cloned()
     }
 
-    /// Lets time pass, doing whatever comes due at its own moment.
+    /// Advances the clock, and runs each timer at its due time.
     fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
         while let Some(Tick(at)) = self.notifier.next_deadline().filter(|at| at.0 <= end) {
@@ -293,7 +292,7 @@ impl Office {
         self.serial
     }
 
-    /// A SUBSCRIBE of a phone as text; the phone counts its CSeq up.
+    /// Builds the text of a SUBSCRIBE of a phone, and increases the CSeq of the phone.
     fn subscribe_text(&mut self, phone: &mut Phone, expires: u32) -> String {
         phone.cseq += 1;
         let transport = phone.source.transport.to_string().to_uppercase();
@@ -314,7 +313,7 @@ impl Office {
         )
     }
 
-    /// Subscribes, refreshes, or with 0 unsubscribes (outside a dialog: fetches).
+    /// Subscribes or refreshes; with 0 unsubscribes, or fetches if outside a dialog.
     fn subscribe(&mut self, phone: &mut Phone, expires: u32) -> Reply {
         let text = self.subscribe_text(phone, expires);
         let reply = self.ask(phone.source, &text).expect("an answer");
@@ -324,7 +323,7 @@ impl Office {
         reply
     }
 
-    /// A phone that has subscribed for so long and has answered its first NOTIFY.
+    /// Creates a phone that has subscribed for this number of seconds and has answered its first NOTIFY.
     fn watcher(&mut self, name: &str, whom: &str, expires: u32) -> Phone {
         let mut phone = Phone::new(name, whom);
         self.settle_in(&mut phone, expires);
@@ -337,21 +336,21 @@ impl Office {
         self.answer(&first, 200);
     }
 
-    /// What a phone has been sent since somebody looked last.
+    /// Takes out the NOTIFYs to a phone since the last call.
     fn heard(&mut self, phone: &Phone) -> Vec<Notify> {
         let (mine, others) = self.notifies.drain(..).partition(|n| n.call_id == phone.call_id);
         self.notifies = others;
         mine
     }
 
-    /// The one NOTIFY that a phone has been sent.
+    /// Takes out the NOTIFY to a phone; there must be exactly one.
     fn only(&mut self, phone: &Phone) -> Notify {
         let mut all = self.heard(phone);
         assert_eq!(all.len(), 1, "{all:#?}");
         all.remove(0)
     }
 
-    /// The one NOTIFY that a phone has been sent, answered 200.
+    /// Takes out the NOTIFY to a phone, exactly one, and answers it with 200.
     fn accept(&mut self, phone: &Phone) -> Notify {
         let notify = self.only(phone);
         self.answer(&notify, 200);
@@ -382,7 +381,7 @@ impl Office {
         )
     }
 
-    /// Publishes anew, modifies, refreshes (no body) or withdraws (0).
+    /// Publishes a new state, modifies it, refreshes it (no body) or removes it (0).
     fn publish(&mut self, publisher: &mut Publisher, expires: u32, body: Option<&str>) -> Reply {
         let text = self.publish_text(publisher, expires, body);
         let reply = self.ask(publishing_source(), &text).expect("an answer");
@@ -392,7 +391,7 @@ impl Office {
         reply
     }
 
-    /// Publishes that these calls are all there are.
+    /// Publishes these calls as the full list of calls.
     fn report(&mut self, publisher: &mut Publisher, calls: &[(&str, &str)]) {
         assert_eq!(self.publish(publisher, 3600, Some(&calls_document(calls))).status, 200);
     }
@@ -413,7 +412,7 @@ impl Office {
         self.notifier.list_subscriptions(account, None).len()
     }
 
-    /// Nothing of anybody is left, not even a timer.
+    /// Returns true if nothing is left of any account, not even a timer.
     fn is_empty(&self) -> bool {
         self.notifier.table.is_empty()
             && self.notifier.next_deadline().is_none()

@@ -1,4 +1,4 @@
-//! NOTIFY: delivery, repetition, superseding, failures, suspension (laws 1, 2 and 6).
+//! NOTIFY: delivery, retransmission, superseding, failures and suspension (rules 1, 2 and 6).
 
 use super::*;
 
@@ -8,7 +8,7 @@ const HARMLESS: [u16; 25] = [
     606, 699,
 ];
 
-/// An office in which one phone watches and one publisher speaks.
+/// Creates a notifier with one phone that watches and one publisher.
 fn pair() -> (Office, Phone, Publisher) {
     let mut office = Office::new();
     let phone = office.watcher("a", "1001@acme.test", 3600);
@@ -17,7 +17,7 @@ fn pair() -> (Office, Phone, Publisher) {
 
 #[test]
 fn a_change_is_told_at_once_and_counts_one_up() {
-    // F-043, G-019, E-008, C-022, kazoo 45
+    // F-043, G-019, E-008, C-022
     let (mut office, phone, mut publisher) = pair();
     let mut branches = Vec::new();
     for (i, state) in ["trying", "early", "confirmed", "terminated"].into_iter().enumerate() {
@@ -37,7 +37,7 @@ fn a_notify_is_repeated_over_udp_in_ever_longer_gaps_with_the_same_bytes() {
     office.report(&mut publisher, &[("c1", "early")]);
     let start = office.now;
     office.pass(60_000);
-    // The probe that law 6 sends after a while is another NOTIFY.
+    // The probe that is sent after a while (rule 6) is a new NOTIFY.
     let copies: Vec<_> = office.heard(&phone).into_iter().filter(|n| n.at < start + 32_000).collect();
     let at: Vec<_> = copies.iter().map(|n| n.at - start).collect();
     assert_eq!(at, [0, 500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
@@ -113,7 +113,7 @@ fn an_answer_counts_only_if_it_fits_in_every_respect() {
 
 #[test]
 fn changes_wait_for_the_answer_and_then_cost_one_notify() {
-    // laws 1 and 2, C-030, kazoo 45
+    // rules 1 and 2, C-030
     let (mut office, phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "trying")]);
     let first = office.only(&phone);
@@ -130,7 +130,7 @@ fn changes_wait_for_the_answer_and_then_cost_one_notify() {
 
 #[test]
 fn when_the_state_has_moved_on_a_repetition_carries_the_new_one() {
-    // law 2
+    // rule 2
     let (mut office, phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "early")]);
     let stale = office.only(&phone);
@@ -140,7 +140,8 @@ fn when_the_state_has_moved_on_a_repetition_carries_the_new_one() {
     office.pass(10);
     let fresh = office.only(&phone);
     assert_eq!((fresh.lamp(), fresh.cseq, fresh.version()), ("confirmed".into(), 3, 2));
-    // The late answer to the old one says nothing about the new one, which is repeated where the old one was.
+    // The late response to the old NOTIFY does not count for the new one, which is retransmitted at the times of the
+    // old one.
     office.answer(&stale, 200);
     office.pass(990);
     assert!(office.heard(&phone).is_empty());
@@ -162,7 +163,7 @@ fn a_state_that_comes_back_while_the_notify_is_out_is_told_all_the_same() {
 
 #[test]
 fn statuses_that_end_the_dialog_end_the_subscription_without_a_word() {
-    // F-037, F-042, L-038, kazoo 48
+    // F-037, F-042, L-038
     for status in ENDING {
         let (mut office, mut phone, mut publisher) = pair();
         let other = office.watcher("b", "1001@acme.test", 3600);
@@ -179,13 +180,13 @@ fn statuses_that_end_the_dialog_end_the_subscription_without_a_word() {
 
 #[test]
 fn every_other_failure_is_that_notify_s_alone() {
-    // F-039, F-040, C-023, C-025, law 6, kazoo 48
+    // F-039, F-040, C-023, C-025, rule 6
     for status in HARMLESS {
         let (mut office, mut phone, mut publisher) = pair();
         office.report(&mut publisher, &[("c1", "early")]);
         let failed = office.only(&phone);
         office.answer(&failed, status);
-        // It does not try the same again at once, but a change goes out.
+        // The same state is not sent again at once, but a change is.
         assert_eq!((office.heard(&phone).len(), office.listed(ACME)), (0, 1), "{status}");
         office.report(&mut publisher, &[("c1", "confirmed")]);
         assert_eq!(office.accept(&phone).lamp(), "confirmed");
@@ -196,7 +197,7 @@ fn every_other_failure_is_that_notify_s_alone() {
 
 #[test]
 fn what_failed_is_tried_again_after_ever_longer_waits_until_it_arrives() {
-    // law 6
+    // rule 6
     let (mut office, phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "confirmed")]);
     let mut last = office.only(&phone);
@@ -211,7 +212,7 @@ fn what_failed_is_tried_again_after_ever_longer_waits_until_it_arrives() {
     office.answer(&last, 200);
     office.pass(600_000);
     assert!(office.heard(&phone).is_empty());
-    // The next failure begins anew.
+    // The back-off starts again with the next failure.
     office.report(&mut publisher, &[("c1", "terminated")]);
     let failed = office.only(&phone);
     office.answer(&failed, 500);
@@ -235,14 +236,14 @@ fn a_phone_that_asks_to_be_left_alone_is_for_that_long() {
 
 #[test]
 fn a_silent_phone_is_suspended_probed_and_resumed() {
-    // law 6 (F-038 and C-014 are listed deviations)
+    // rule 6 (F-038 and C-014 are listed deviations)
     let (mut office, phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "early")]);
     office.pass(32_100);
     office.heard(&phone);
     assert_eq!(office.listed(ACME), 1);
     assert_eq!(office.notifier.list_subscriptions(ACME, None)[0].last.as_ref().unwrap().reply, 408);
-    // Nothing is wasted on it until the probe, which tells the state of that moment.
+    // Nothing is sent to the phone until the probe, which has the state of that moment.
     office.report(&mut publisher, &[("c1", "confirmed")]);
     assert!(office.heard(&phone).is_empty());
     office.pass(5_000);
@@ -254,7 +255,7 @@ fn a_silent_phone_is_suspended_probed_and_resumed() {
 
 #[test]
 fn a_refresh_of_a_suspended_subscription_brings_the_state_at_once() {
-    // law 6
+    // rule 6
     let (mut office, mut phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "confirmed")]);
     office.pass(32_100);
@@ -267,7 +268,7 @@ fn a_refresh_of_a_suspended_subscription_brings_the_state_at_once() {
 
 #[test]
 fn a_late_answer_is_a_sign_of_life_that_resumes() {
-    // law 6: "resume at any sign of life from that phone"
+    // rule 6: "resume at any sign of life from that phone"
     let (mut office, phone, mut publisher) = pair();
     office.report(&mut publisher, &[("c1", "early")]);
     office.pass(32_100);
@@ -296,7 +297,7 @@ fn a_suspended_subscription_ends_at_its_expiry_without_a_word() {
 
 #[test]
 fn an_expiry_during_a_notify_waits_for_its_answer_before_it_is_told() {
-    // law 2, F-022
+    // rule 2, F-022
     let mut office = Office::new();
     let phone = office.watcher("a", "1001@acme.test", 60);
     office.pass(59_900);
@@ -313,7 +314,7 @@ fn an_expiry_during_a_notify_waits_for_its_answer_before_it_is_told() {
 
 #[test]
 fn an_expiry_during_a_lost_notify_is_told_when_its_repetition_is_due() {
-    // law 2
+    // rule 2
     let mut office = Office::new();
     let phone = office.watcher("a", "1001@acme.test", 60);
     office.pass(59_900);
@@ -321,7 +322,7 @@ fn an_expiry_during_a_lost_notify_is_told_when_its_repetition_is_due() {
     office.pass(500);
     let heard = office.heard(&phone);
     assert_eq!(heard.iter().map(Notify::is_last).collect::<Vec<_>>(), [false, true]);
-    // The answer to what was superseded does not conclude the last one.
+    // A response to the superseded NOTIFY does not conclude the final one.
     office.answer(&heard[0], 200);
     office.pass(1_000);
     assert_eq!(office.accept(&phone).text, heard[1].text);
@@ -343,7 +344,8 @@ fn a_481_to_a_superseded_notify_ends_the_dialog() {
 
 #[test]
 fn a_481_from_before_a_refresh_or_a_newer_200_is_out_of_date() {
-    // A NOTIFY may overtake the 200 of a phone's SUBSCRIBE, and be refused; his refresh proves that he has the dialog.
+    // A NOTIFY may overtake the 200 to the SUBSCRIBE, and the phone refuses it. The refresh proves that the phone has
+    // the dialog.
     let (mut office, mut phone) = (Office::new(), Phone::new("a", "1001@acme.test"));
     office.subscribe(&mut phone, 600);
     let first = office.only(&phone);
@@ -374,7 +376,7 @@ fn what_cannot_be_sent_at_all_fails_at_once() {
     office.undeliverable(&failed);
     office.pass(5_100);
     assert_eq!(office.accept(&phone).lamp(), "early");
-    // A last one that cannot be sent is the end.
+    // If the final NOTIFY cannot be sent, the subscription ends without it.
     office.subscribe(&mut phone, 0);
     let last = office.only(&phone);
     office.publish(&mut publisher, 0, None);
@@ -401,7 +403,7 @@ fn whoever_gets_a_slot_after_another_is_not_concerned_by_his_answers_and_timers(
 
 #[test]
 fn timers_of_those_who_left_do_not_pile_up() {
-    // law 7, L-038: whoever comes and goes leaves no more behind than a minute's worth.
+    // rule 7, L-038: phones that come and go leave no more behind than those of one minute.
     let mut office = Office::new();
     let mut most = 0;
     for i in 0..3_000 {

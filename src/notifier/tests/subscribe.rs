@@ -1,11 +1,11 @@
-//! SUBSCRIBE: new, refresh, end, fetch, expiry, and what is refused.
+//! SUBSCRIBE: create, refresh, end, fetch, expiry and refusals.
 
 use super::*;
 use crate::notifier::control::{Position, SubscriptionRecord};
 
 #[test]
 fn the_200_goes_first_and_the_full_state_follows_it_at_once() {
-    // F-010, F-016, F-017, F-018, F-019, F-026, F-027, F-049, F-050, G-018, G-022, E-002, E-007, kazoo 44
+    // F-010, F-016, F-017, F-018, F-019, F-026, F-027, F-049, F-050, G-018, G-022, E-002, E-007
     let (mut office, mut phone) = (Office::new(), Phone::new("a", "1001@acme.test"));
     let reply = office.subscribe(&mut phone, 600);
     assert_eq!(office.log, ["200", "NOTIFY"]);
@@ -36,7 +36,7 @@ fn a_later_subscriber_gets_the_state_of_the_moment() {
 
 #[test]
 fn each_package_has_its_neutral_document() {
-    // kazoo 44
+    // A NOTIFY is sent even if nothing is known of the presentity.
     let mut office = Office::new();
     for (event, says) in
         [("presence", "<basic>open</basic>"), ("message-summary", "Messages-Waiting: no"), ("dialog", "terminated")]
@@ -52,7 +52,7 @@ fn each_package_has_its_neutral_document() {
 
 #[test]
 fn the_entity_is_the_uri_as_it_was_subscribed_to() {
-    // G-022, kazoo 9
+    // G-022
     let mut office = Office::new();
     let mut loud = Phone::new("a", "ABC@Acme.Test");
     loud.whom = "SIP:ABC@Acme.Test;user=phone".into();
@@ -68,7 +68,7 @@ fn the_entity_is_the_uri_as_it_was_subscribed_to() {
 
 #[test]
 fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
-    // F-016, F-020, F-021, G-015, E-008, E-010, kazoo 6, 45
+    // F-016, F-020, F-021, G-015, E-008, E-010
     let mut office = Office::new();
     let mut phone = office.watcher("a", "1001@acme.test", 600);
     office.pass(300_000);
@@ -79,7 +79,7 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
     assert_eq!((notify.cseq, notify.version(), &*notify.state), (2, 1, "active;expires=900"));
     let records = office.notifier.list_subscriptions(ACME, None);
     assert_eq!((records.len(), records[0].expires, records[0].subscribed_at), (1, 900, 1_700_000_301));
-    // Past the end that the first SUBSCRIBE had set.
+    // After the expiry that the first SUBSCRIBE had set.
     office.pass(899_000);
     assert_eq!((office.heard(&phone).len(), office.listed(ACME)), (0, 1));
     office.pass(1_250);
@@ -88,7 +88,7 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
     assert!(office.is_empty());
 }
 
-/// All parts of the listing of an account.
+/// Returns all pages of the listing of an account.
 fn parts(office: &Office) -> Vec<Vec<SubscriptionRecord>> {
     let (mut parts, mut from) = (Vec::new(), Some(Position::default()));
     while let Some(begin) = from {
@@ -102,7 +102,6 @@ fn parts(office: &Office) -> Vec<Vec<SubscriptionRecord>> {
 
 #[test]
 fn a_long_listing_comes_in_parts_bounded_in_number() {
-    // kazoo 55
     let mut office = Office::new();
     for i in 0..700 {
         office.watcher(&format!("a{i:03}"), &format!("{}@acme.test", 1000 + i / 400), 600);
@@ -122,7 +121,6 @@ fn a_long_listing_comes_in_parts_bounded_in_number() {
 
 #[test]
 fn of_two_dialogs_with_one_call_id_the_younger_is_listed() {
-    // kazoo 6
     let mut office = Office::new();
     let one = office.watcher("a", "1001@acme.test", 600);
     office.pass(5_000);
@@ -136,7 +134,7 @@ fn of_two_dialogs_with_one_call_id_the_younger_is_listed() {
 
 #[test]
 fn a_part_of_a_listing_is_bounded_in_octets() {
-    // F12 b: many watch one extension, and the last NOTIFY of each was long.
+    // An extension has many watchers, and the last NOTIFY to each of them was long.
     let mut office = Office::new();
     let phones: Vec<_> = (0..100).map(|i| office.watcher(&format!("a{i:03}"), "1001@acme.test", 600)).collect();
     let calls: Vec<_> = (0..60).map(|n| (format!("{n}-{}", "x".repeat(200)), "confirmed")).collect();
@@ -179,7 +177,7 @@ fn notifies_between_tell_the_seconds_that_are_left() {
 
 #[test]
 fn without_a_refresh_it_ends_with_a_notify_that_says_so() {
-    // F-022, F-028, F-029, kazoo 8
+    // F-022, F-028, F-029
     let mut office = Office::new();
     let mut phone = office.watcher("a", "1001@acme.test", 60);
     office.pass(59_900);
@@ -202,7 +200,7 @@ fn a_last_notify_without_an_answer_is_repeated_until_timer_f_and_then_forgotten(
     let phone = office.watcher("a", "1001@acme.test", 60);
     let mut publisher = Publisher::new("1001@acme.test");
     office.pass(61_000);
-    // What changes now is nothing to him any more.
+    // A change after the end is not sent to this phone any more.
     office.report(&mut publisher, &[("c1", "early")]);
     office.pass(33_000);
     let copies = office.heard(&phone);
@@ -215,7 +213,7 @@ fn a_last_notify_without_an_answer_is_repeated_until_timer_f_and_then_forgotten(
 
 #[test]
 fn expires_0_in_the_dialog_ends_it_at_once() {
-    // F-023, kazoo 7
+    // F-023
     let mut office = Office::new();
     let mut phone = office.watcher("a", "1001@acme.test", 3600);
     let reply = office.subscribe(&mut phone, 0);
@@ -232,7 +230,7 @@ fn expires_0_in_the_dialog_ends_it_at_once() {
 
 #[test]
 fn expires_0_outside_a_dialog_fetches_once_and_keeps_nothing() {
-    // F-024, F-025, kazoo 42
+    // F-024, F-025
     let mut office = Office::new();
     office.report(&mut Publisher::new("1001@acme.test"), &[("c1", "confirmed")]);
     let mut phone = Phone::new("a", "1001@acme.test");
@@ -312,7 +310,7 @@ fn what_is_no_package_here_is_refused_with_those_that_are() {
 
 #[test]
 fn the_lifetime_is_granted_within_our_bounds() {
-    // F-009, F-011, F-012 (min_expires is an hour at most), G-002, kazoo 42 (bounds of the configuration)
+    // F-009, F-011, F-012 (min_expires is an hour at most), G-002
     let mut office = Office::new();
     for (asked, granted) in [(60, "60"), (3_600, "3600"), (7_200, "3600"), (4_294_967_295, "3600")] {
         let mut phone = Phone::new(granted, "1001@acme.test");
@@ -328,7 +326,7 @@ fn the_lifetime_is_granted_within_our_bounds() {
 
 #[test]
 fn a_request_that_is_refused_leaves_nothing_behind() {
-    // B-020, B-023, B-030, E-017, F-060, kazoo 42
+    // B-020, B-023, B-030, E-017, F-060
     let mut office = Office::new();
     let refused = [
         (404, "To: ", "To: "),
@@ -368,7 +366,7 @@ fn accept_with_wildcards_and_q_is_understood() {
 
 #[test]
 fn a_request_in_a_dialog_that_is_not_there_is_told_so() {
-    // E-012, E-013, A-031, kazoo 42
+    // E-012, E-013, A-031
     let mut office = Office::new();
     let phone = office.watcher("a", "1001@acme.test", 600);
     let tag = phone.to_tag.clone().unwrap();
@@ -403,7 +401,8 @@ fn a_lower_or_equal_cseq_is_out_of_order_and_changes_nothing() {
 
 #[test]
 fn a_refused_request_in_a_dialog_uses_its_cseq_up_and_changes_nothing_else() {
-    // RFC 3261 section 12.2.2: in order is what is higher than the last received, whatever its answer was.
+    // RFC 3261 section 12.2.2: a CSeq is in order if it is higher than the last one received, whatever the response
+    // to that was.
     let mut office = Office::new();
     let mut phone = office.watcher("a", "1001@acme.test", 600);
     let mut overtaken = phone.clone();
@@ -425,7 +424,7 @@ fn a_refresh_moves_contact_and_connection_but_not_the_route_set() {
     assert_eq!(office.subscribe(&mut phone, 600).line("Record-Route"), None);
     let notify = office.accept(&phone);
     assert_eq!((notify.to.clone(), notify.line("Route")), (datagram("127.0.0.1:33333"), None));
-    // Over to TCP, where nothing is repeated.
+    // Changes to TCP, where nothing is retransmitted.
     phone = phone.over_tcp(5);
     office.subscribe(&mut phone, 600);
     let notify = office.only(&phone);
@@ -433,7 +432,7 @@ fn a_refresh_moves_contact_and_connection_but_not_the_route_set() {
     assert!(notify.line("Via").unwrap().starts_with("SIP/2.0/TCP"));
     office.pass(31_000);
     assert!(office.heard(&phone).is_empty());
-    // And back, without a Contact: the old one stands.
+    // Changes back to UDP, without a Contact: the old Contact stays valid.
     phone.source = source(Transport::Udp, "127.0.0.1:33333", None);
     let contact = format!("Contact: {}\r\n", phone.contact());
     let text = office.subscribe_text(&mut phone, 600).replace(&contact, "");
@@ -454,7 +453,7 @@ fn the_route_set_is_what_the_first_request_recorded() {
 
 #[test]
 fn limits_of_an_account_and_of_the_server_answer_480_and_503() {
-    // law 7
+    // rule 7
     let config = CONFIG.to_string()
         + "[limits]\nsubscriptions = 3\nsubscriptions_per_account = 2\nwatchers_per_presentity = 1\n";
     let mut office = Office::with(&config);
@@ -466,7 +465,7 @@ fn limits_of_an_account_and_of_the_server_answer_480_and_503() {
     assert!(refused.line("Retry-After").is_some() && refused.line("Warning").is_some());
     office.watcher("e", "1@umbrella.test", 600);
     assert_eq!(office.subscribe(&mut Phone::new("f", "2@umbrella.test"), 600).status, 503);
-    // A refresh always has its place, and an end makes room.
+    // A refresh is always accepted, and an end makes room for another subscription.
     assert_eq!(office.subscribe(&mut first, 600).status, 200);
     office.accept(&first);
     office.subscribe(&mut first, 0);
@@ -476,7 +475,7 @@ fn limits_of_an_account_and_of_the_server_answer_480_and_503() {
 
 #[test]
 fn tenants_never_see_each_other() {
-    // law 8
+    // rule 8
     let mut office = Office::new();
     let acme = office.watcher("a", "1001@acme.test", 600);
     let umbrella = office.watcher("b", "1001@umbrella.test", 600);

@@ -1,9 +1,10 @@
-//! Messages that come together.
+//! Messages that arrive together.
 
 use super::*;
 use crate::transport::Packet;
 
-/// An office with watchers of two extensions who have not answered their latest NOTIFY, and what comes in next.
+/// Creates a notifier with watchers of two extensions that have not answered their latest NOTIFY, and the messages
+/// that arrive next.
 fn scene() -> (Office, Vec<(Source, String)>) {
     let mut office = Office::new();
     let mut phones: Vec<_> = (0..7)
@@ -24,7 +25,7 @@ fn scene() -> (Office, Vec<(Source, String)>) {
         let refresh = office.subscribe_text(phone, 1_800);
         messages.push((phone.source, refresh));
     }
-    // Everybody who watches 1002 goes, and the presentity with him; one comes too late with another refresh.
+    // All watchers of 1002 unsubscribe, which removes the presentity; then one more refresh arrives too late.
     office.report(&mut Publisher::new("1002@acme.test"), &[]);
     for phone in &mut phones[4..] {
         let end = office.subscribe_text(phone, 0);
@@ -32,7 +33,8 @@ fn scene() -> (Office, Vec<(Source, String)>) {
     }
     let late = office.subscribe_text(&mut phones[6], 600);
     messages.push((phones[6].source, late));
-    // Between all that: what cannot be read, keep-alives, strangers, repetitions, and an answer to nothing.
+    // In between: messages that cannot be parsed, keep-alives, a new watcher, retransmissions, and a response to no
+    // NOTIFY.
     let repeated = messages[8].clone();
     let noise =
         ["\r\n\r\n", "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n\r\n", "\u{0}"];

@@ -1,8 +1,8 @@
-//! The timers: what has to be looked at when.
+//! Timers of subscriptions, publications and calls.
 //!
-//! Lazy: whoever is watched keeps its true deadline itself. Putting a deadline off costs nothing here; when the entry
-//! comes up early, its owner files it again. Whoever goes takes his entries out, so that phones that come and go by
-//! the thousand leave nothing behind.
+//! The timers are lazy: the owner of a timer keeps its true deadline. Extending a deadline costs nothing here; when
+//! the timer fires early, its owner sets it again. An owner that is removed cancels its timers, so that phones that
+//! come and go by the thousand leave none behind.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,44 +18,44 @@ use queue::Queue;
 
 mod queue;
 
-/// What to look at.
+/// Kind of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Watch {
-    /// The expiry of the subscription in this slot.
+    /// Expiry of the subscription in this slot.
     Expiry(u32),
-    /// The NOTIFY of the subscription in this slot.
+    /// Delivery of the NOTIFY of the subscription in this slot.
     Delivery(u32),
-    /// The subscription in this slot, which was asleep: its phone has shown itself.
+    /// Resuming the suspended subscription in this slot, because its phone has shown a sign of life.
     Awakening(u32),
-    /// The expiry of a publication.
+    /// Expiry of a publication.
     Publication(PublicationNo),
-    /// The calls: whether ended ones can be forgotten, and whether one has rung for too long.
+    /// Calls: forgets the tombstones of ended calls, and ends calls that have been ringing for too long.
     Calls,
 }
 
-/// One thing to look at.
+/// A timer that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// When.
+    /// Due time, rounded.
     pub(super) at: Tick,
-    /// The presentity's number.
+    /// Number of the presentity.
     pub(super) presentity: u32,
-    /// What about it.
+    /// Kind of the timer.
     pub(super) watch: Watch,
 }
 
 /// All timers.
 #[derive(Debug)]
 pub(super) struct Wheel {
-    /// By presentity, so that threads do not wait for each other.
+    /// Shards by presentity number, so that threads do not contend for one lock.
     shards: Apart<[Mutex<Shard>; SHARDS]>,
-    /// The first looks at NOTIFYs, by the thread that sent them: mostly it is the one that takes the answers as well.
+    /// First delivery timers of NOTIFYs, by the thread that sent them. Mostly the same thread receives the responses.
     queues: PerThread<Mutex<Queue>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// By time: whose, and what about it.
+    /// Timers by due time.
     buckets: BTreeMap<Tick, Bucket>,
 }
 
@@ -81,24 +81,24 @@ impl Shard {
         }
     }
 
-    /// When something is due next.
+    /// Returns the time of the next timer.
     fn next(&self) -> Option<Tick> {
         self.buckets.first_key_value().map(|(at, _)| *at)
     }
 }
 
-/// What comes up at one time. Nearly all of it concerns subscriptions, of which there are millions: these are kept as the
-/// number of the presentity and the slot, with the kind in the two bits that no slot needs.
+/// Timers with the same due time. Nearly all belong to subscriptions, of which there are millions. Those are stored
+/// in two numbers: the presentity, and the slot with the kind in its two highest bits, which no slot needs.
 #[derive(Debug, Default)]
 struct Bucket {
     of_subscriptions: HashSet<(u32, u32), RandomState>,
     others: HashSet<(u32, Watch), RandomState>,
 }
 
-/// Slots are below this; see `limits.watchers_per_presentity`.
+/// Upper bound of slot numbers; see `limits.watchers_per_presentity`.
 const SLOTS: u32 = 1 << 30;
 
-/// What concerns a subscription in one number; none for anything else.
+/// Packs the timer of a subscription into one number; `None` for other kinds.
 fn packed(watch: Watch) -> Option<u32> {
     match watch {
         Watch::Expiry(slot) if slot < SLOTS => Some(slot),
@@ -144,9 +144,9 @@ impl Bucket {
 }
 
 const SHARDS: usize = 16;
-/// Deadlines are rounded up to this (ms), so that many share one bucket ...
+/// Granularity of near deadlines (ms). Deadlines are rounded up, so that many timers share one bucket.
 const FINE: u64 = 10;
-/// ... and to this where they are further away than [`FAR`].
+/// Granularity of deadlines that are further away than [`FAR`] (ms).
 const COARSE: u64 = 250;
 const FAR: u64 = 10_000;
 
@@ -157,7 +157,7 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Files an entry and says for when: at its deadline or a little later, never sooner.
+    /// Sets a timer, and returns its due time: the deadline or a little later, never earlier.
     pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
@@ -165,21 +165,22 @@ impl Wheel {
         at
     }
 
-    /// Takes an entry out that was filed for `at`; nothing happens if it has come up already.
+    /// Cancels a timer that is due at `at`; does nothing if it has fired already.
     pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
         self.shard(presentity).lock().cancel(at, presentity, watch);
     }
 
-    /// Files a look at a NOTIFY.
+    /// Sets the delivery timer of a NOTIFY.
     pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> Filed {
-        // One that is far away would have all others after it wait elsewhere.
+        // The queue is in order of time: with a timer far in the future at its end, all later ones would have to go
+        // to the shards.
         if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
             return Filed::new(deadline, my_place());
         }
         Filed::new(self.file(now, deadline, presentity, Watch::Delivery(slot)), my_place())
     }
 
-    /// Takes a look at a NOTIFY out; nothing happens if it has come up already.
+    /// Cancels the delivery timer of a NOTIFY; does nothing if it has fired already.
     pub(super) fn cancel_delivery(&self, filed: Filed, presentity: u32, slot: u32) {
         let queued =
             self.queues.at(filed.place()).is_some_and(|queue| queue.lock().cancel(filed.at(), presentity, slot));
@@ -192,7 +193,7 @@ impl Wheel {
         &self.shards[presentity as usize % SHARDS]
     }
 
-    /// Takes out everything due at `now`, in an order of its own, so that a simulation can be replayed.
+    /// Takes out all timers due at `now`, in a fixed order, so that a simulation can be replayed.
     pub(super) fn take_due(&self, now: Tick) -> Vec<Entry> {
         let mut due = Vec::new();
         self.shards.iter().for_each(|shard| shard.lock().take_due(now, &mut due));
@@ -205,7 +206,7 @@ impl Wheel {
         due
     }
 
-    /// How many entries are filed.
+    /// Returns the number of timers.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let filed = |shard: &Mutex<Shard>| shard.lock().buckets.values().map(Bucket::len).sum::<usize>();
@@ -213,7 +214,7 @@ impl Wheel {
         self.shards.iter().map(filed).sum::<usize>() + self.queues.iter().map(queued).sum::<usize>()
     }
 
-    /// When something is due next; none while nothing is filed.
+    /// Returns the time of the next timer; `None` if there is none.
     pub(super) fn next(&self) -> Option<Tick> {
         let filed = self.shards.iter().filter_map(|shard| shard.lock().next());
         filed.chain(self.queues.iter().filter_map(|queue| queue.lock().next())).min()
@@ -264,7 +265,7 @@ mod tests {
         let slots = [(3, 500), (1, 500), (2, 300), (4, 1_000), (5, 405), (6, 1_000), (7, 500)];
         let filed = slots.map(|(slot, at)| (slot, wheel.file_delivery(Tick(0), Tick(at), 7, slot)));
         assert_eq!((wheel.next(), wheel.len()), (Some(Tick(300)), 7));
-        // Whoever takes it out.
+        // Another thread may cancel a timer as well.
         let taken_out = filed.iter().filter(|(slot, _)| [1, 2, 6].contains(slot));
         std::thread::scope(|scope| {
             scope.spawn(|| {

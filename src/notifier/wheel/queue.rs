@@ -1,26 +1,26 @@
-//! The first looks at NOTIFYs.
+//! Queue of the first delivery timers of NOTIFYs.
 
 use std::collections::VecDeque;
 
 use crate::presence::Tick;
 
-/// The first looks at the NOTIFYs of one thread: due half a second after they were filed, and nearly all taken out long
-/// before. So they stand one behind the other, and are found by when they are due.
+/// The first delivery timers that one thread has set. Each is due half a second after it was set (timer T1), and
+/// nearly all are cancelled long before. So a queue in order of time is enough; a timer is found by its due time.
 #[derive(Debug, Default)]
 pub(super) struct Queue(VecDeque<Queued>);
 
-/// A look at a NOTIFY.
+/// Delivery timer of a NOTIFY.
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     at: Tick,
     presentity: u32,
     slot: u32,
-    /// It was taken out.
+    /// True once the timer is cancelled.
     gone: bool,
 }
 
 impl Queue {
-    /// Files a look, if it comes after those that are there.
+    /// Adds a timer if it is due no earlier than those in the queue. Otherwise returns false and does not add it.
     pub(super) fn file(&mut self, at: Tick, presentity: u32, slot: u32) -> bool {
         let next = self.0.back().is_none_or(|last| last.at <= at);
         if next {
@@ -29,7 +29,7 @@ impl Queue {
         next
     }
 
-    /// Takes a look out that was filed for `at`; false if it is not there.
+    /// Cancels a timer that is due at `at`; returns false if it is not in the queue.
     pub(super) fn cancel(&mut self, at: Tick, presentity: u32, slot: u32) -> bool {
         let from = self.0.partition_point(|queued| queued.at < at);
         let same_time = self.0.range_mut(from..).take_while(|queued| queued.at == at);
@@ -42,25 +42,25 @@ impl Queue {
         true
     }
 
-    /// The next look that is due at `now`: when, of which presentity and which slot.
+    /// Takes out the next timer that is due at `now`: its time, presentity number and slot.
     pub(super) fn pop_due(&mut self, now: Tick) -> Option<(Tick, u32, u32)> {
         let Queued { at, presentity, slot, .. } = self.0.pop_front_if(|first| first.at <= now)?;
         self.let_go();
         Some((at, presentity, slot))
     }
 
-    /// When something is due next.
+    /// Returns the time of the next timer.
     pub(super) fn next(&self) -> Option<Tick> {
         self.0.front().map(|first| first.at)
     }
 
-    /// How many looks are filed.
+    /// Returns the number of timers.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.iter().filter(|queued| !queued.gone).count()
     }
 
-    /// The first one is never gone.
+    /// Drops cancelled timers from the front, so that the first timer is always a live one.
     fn let_go(&mut self) {
         while self.0.pop_front_if(|first| first.gone).is_some() {}
     }
