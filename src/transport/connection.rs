@@ -18,8 +18,8 @@ use crate::sip::wire::{Fault, Frame, Framer};
 /// Timeout of a partial message: the time from its first octet to its last, however often more of it arrives.
 const HALF_MESSAGE: Duration = Duration::from_secs(20);
 /// Interval after which a silent WebSocket is sent a ping. Browsers cannot send keep-alives by themselves, and many
-/// NATs and proxies drop connections that are silent for a minute. A peer that stays silent for the idle timeout is
-/// closed.
+/// NATs and proxies drop connections that are silent for a minute. If the peer stays silent for the same time again,
+/// the connection is closed. The interval is shorter if a third of the idle timeout is.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Octets to read at once.
 const READ: usize = 8 * 1024;
@@ -82,8 +82,8 @@ pub enum Arrival {
     Message(Bytes),
     /// Head of a message that is too large to be read.
     TooLarge(Bytes),
-    /// Keep-alives, which have been answered already (RFC 5626 section 4.4.1), or a short read. All octets that were
-    /// read have been consumed. It counts as one message against the rate limit of the source.
+    /// Keep-alives, which have been answered already (RFC 5626 section 4.4.1), or a short read. The buffer holds no
+    /// complete message then. It counts as one message against the rate limit of the source.
     Idle,
     /// A malformed message. The stream cannot be parsed after it.
     Broken(Fault, Bytes),
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     /// Waits for the next event. None when the peer has closed the connection, was idle for too long, does not read, or
-    /// sent invalid data or frames.
+    /// violates the WebSocket protocol.
     ///
     /// Nothing is read while too many responses wait to be written to the peer (back-pressure). After [`TURN`] messages
     /// other tasks get a turn.
