@@ -2,15 +2,12 @@
 //!
 //! ```text
 //! file    = header *frame
-//! header  = "LAMPJRN" kind version:u32 number:u64 crc:u32     kind: L log, S snapshot; this shape holds in all
-//! versions
+//! header  = "LAMPJRN" kind version:u32 number:u64 crc:u32     kind: L log, S snapshot; the same in all versions
 //! frame   = length:u32 crc:u32 1*record                       length of the records; crc over length and records
 //! record  = octets:u32 key:u64 key:u32 value                  octets of the value, or one of:
 //!           GONE                                              tombstone: the key was removed
-//!           END                                               the file is complete; the first key is this frame's
-//! offset
-//!           MARK                                              all octets before the first key's offset were on disk
-//! already
+//!           END                                               file is complete; first key: offset of this frame
+//!           MARK                                              first key: octets that were on disk before this frame
 //! ```
 //!
 //! A frame holds the records of one append. It is the unit that is complete or absent: its records share one checksum.

@@ -34,9 +34,9 @@ const LONGEST_SLEEP: u64 = 50;
 const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// Longest time between two checks of the rate limit (ms).
 const HOLD_LOOK: u64 = 250;
-/// Batch size above which more datagrams probably wait; then other tasks get their turn first.
+/// So many datagrams at once are a sign that more wait: then other tasks have a turn before these.
 const MANY: usize = 8;
-/// Log limiter: a failing disk refuses every change.
+/// A disk that fails does so for every change.
 static UNKEPT: Seldom = Seldom::new();
 /// Interval at which the files of `[tls]` are checked.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);

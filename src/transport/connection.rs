@@ -119,7 +119,7 @@ impl Connection {
     /// Waits for the next event. None when the peer has closed the connection, was idle for too long, does not read, or
     /// violates the WebSocket protocol.
     ///
-    /// Nothing is read while too many responses wait to be written to the peer (back-pressure). After [`TURN`] messages
+    /// Nothing is read while too many responses wait to be written to the peer (back-pressure). After four messages
     /// other tasks get a turn.
     pub async fn next(&mut self, idle: Duration) -> Option<Arrival> {
         let mut asked = false;
