@@ -79,7 +79,7 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], n))
     }
 
-    /// How many of a full batch are read, by sender.
+    /// Number of datagrams of a full batch that are read, by sender.
     fn batch(crowd: &mut Crowd, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
         let read = senders.take(BATCH).filter(|n| crowd.passes(peer(*n), true)).collect();
         crowd.end_of_batch(at, BATCH);

@@ -146,7 +146,7 @@ impl Queue {
         }
     }
 
-    /// Queues one message. Without a ticket it is a response to what came on this connection: a request or a keep-alive.
+    /// Queues one message. One without a ticket is a response to a request or a keep-alive on this connection.
     pub(super) fn push(&self, octets: &[u8], ticket: Option<Ticket>) -> Result<(), QueueError> {
         let mut pending = self.pending.lock();
         if pending.closed {
