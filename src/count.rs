@@ -1,26 +1,27 @@
-//! Numbers that many threads count up and hardly anybody reads: each thread has its own, so that counting costs an
-//! addition; who wants to know adds them up.
+//! Counters for values that many threads increment and that are rarely read. Each thread has its own copy, so an
+//! increment costs one addition without contention; a reader sums the copies.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::per_thread::PerThread;
 
-/// One of the numbers that threads count, of all threads together.
+/// Total of one counter over all threads.
 pub(crate) fn sum<T>(counts: &PerThread<T>, number: impl Fn(&T) -> &AtomicU64) -> u64 {
     counts.iter().map(|counts| number(counts).load(Relaxed)).sum()
 }
 
-/// Counts one more.
+/// Increments a counter by one.
 pub fn one_more(number: &AtomicU64) {
     number.fetch_add(1, Relaxed);
 }
 
-/// Counts so many more.
+/// Increments a counter by `count`.
 pub fn more(number: &AtomicU64, count: usize) {
     number.fetch_add(count as u64, Relaxed);
 }
 
-/// How often something was how large: counted as it happens, by upper bounds that the owner knows. The last bucket has none.
+/// Histogram that is filled while the server runs. Its upper bounds are given by the owner; the last bucket has no
+/// bound.
 #[derive(Debug)]
 pub struct Sizes<const N: usize> {
     bounds: &'static [u64],
@@ -29,39 +30,40 @@ pub struct Sizes<const N: usize> {
 }
 
 impl<const N: usize> Sizes<N> {
-    /// With these upper bounds, of which there is one fewer than buckets.
+    /// Creates an empty histogram. There must be one upper bound fewer than buckets (checked at compile time for
+    /// statics).
     pub const fn new(bounds: &'static [u64]) -> Sizes<N> {
         assert!(bounds.len() + 1 == N);
         Sizes { bounds, buckets: [const { AtomicU64::new(0) }; N], sum: AtomicU64::new(0) }
     }
 
-    /// Counts one of this size.
+    /// Counts one observation of this size.
     pub fn count(&self, size: u64) {
         let place = self.bounds.iter().position(|bound| size <= *bound).unwrap_or(N - 1);
         self.buckets[place].fetch_add(1, Relaxed);
         self.sum.fetch_add(size, Relaxed);
     }
 
-    /// What has been counted so far.
+    /// Snapshot of the counts so far.
     pub fn read(&self) -> Spread {
         let buckets = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         Spread { bounds: self.bounds.to_vec(), buckets, sum: self.sum.load(Relaxed) }
     }
 }
 
-/// What [`Sizes`] has counted.
+/// Snapshot of a [`Sizes`] histogram.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
-    /// The upper bounds of the buckets but the last.
+    /// Upper bounds of all buckets but the last.
     pub bounds: Vec<u64>,
-    /// How many there were in each.
+    /// Number of observations in each bucket (not cumulative).
     pub buckets: Vec<u64>,
-    /// All sizes together.
+    /// Sum of all observed sizes.
     pub sum: u64,
 }
 
 impl Spread {
-    /// Adds another one with the same bounds.
+    /// Adds the counts of another snapshot, which must have the same bounds.
     pub fn add(&mut self, other: &Spread) {
         if self.buckets.is_empty() {
             return self.clone_from(other);

@@ -1,4 +1,4 @@
-//! What the server says when it is up.
+//! Startup banner: the text that the server prints to standard output when it is ready.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::config::{Config, ListenTransport};
 use crate::server::Server;
 
-/// Prints where the server listens and, for the demo account, what to paste into another terminal.
+/// Prints the addresses that the server listens on and, for the demo account, commands to paste into another terminal.
 pub fn print(config: &Config, server: &Server, demo_token: Option<&str>) {
-    // A closed standard output is no reason not to serve.
+    // Errors are ignored: the server works without a standard output.
     let _ = write(&mut io::stdout().lock(), config, server.addresses(), demo_token);
 }
 
@@ -39,7 +39,7 @@ fn write(out: &mut impl io::Write, config: &Config, addresses: &[String], token:
     out.flush()
 }
 
-/// The address to connect to for one that is listened on.
+/// Returns an address that a client on this machine can connect to: loopback in place of an unspecified address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if ip.is_unspecified() => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),

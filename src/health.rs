@@ -1,27 +1,27 @@
-//! `lamplighter health`: the health check of a container that has no curl.
+//! `lamplighter health`: an HTTP health check for containers without curl.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// Why a server is not well.
+/// Errors of the health check.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The URL is not understood.
+    /// The URL is malformed.
     #[error("'{0}' is not http://HOST:PORT/PATH")]
     Url(String),
-    /// Nobody answers.
+    /// No connection, or no complete response in time.
     #[error("no answer from {0}: {1}")]
     Unreachable(String, io::Error),
-    /// Somebody answers, but not 200.
+    /// The server answered with another status than 200.
     #[error("{0} answered: {1}")]
     Unwell(String, String),
 }
 
-/// How long the answer may take.
+/// Timeout of connecting, and of each read and write.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks a URL; fine if it answers 200.
+/// Sends a GET request to the URL; returns `Ok` if the status is 200.
 pub fn ask(url: &str) -> Result<(), HealthError> {
     let wrong = || HealthError::Url(url.into());
     let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
@@ -42,7 +42,7 @@ fn first_line(address: &str, host: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // In one piece: a server that answers before it has read all may reset the connection.
+    // Sent in one write: a server that answers before it has read everything may reset the connection.
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(16 * 1024).read_to_end(&mut answer)?;

@@ -1,8 +1,28 @@
 //! Lamplighter: a SIP presence server whose lamps are always right.
 //!
-//! The rooms, lower floors first; a room knows nothing of those after it:
-//! [`sip`] (the language), [`transport`] (sockets), [`presence`] (the domain), [`directory`] (who is who),
-//! [`package`] (the event packages), [`notifier`] (the application), [`api`] (HTTP), [`server`] (all of it, running).
+//! The modules of the server, lower layers first; each uses those before it, but for the exceptions below:
+//!
+//! - [`sip`]: messages, URIs, transactions, dialogs, digest authentication.
+//! - [`capture`]: copies of the SIP traffic for a HEP capture server.
+//! - [`transport`]: sockets and connections (UDP, TCP, TLS, WebSocket).
+//! - [`presence`]: the domain: presentities, calls, publications, subscriptions.
+//! - [`package`]: the event packages: reading and writing their bodies.
+//! - [`config`]: reading and checking the configuration file.
+//! - [`directory`]: accounts, users, devices and tokens.
+//! - [`journal`]: durable storage of subscriptions and publications.
+//! - [`notifier`]: the application: SUBSCRIBE, PUBLISH and NOTIFY, without sockets and clock.
+//! - [`api`]: the HTTP API, metrics and dashboard.
+//! - [`server`]: threads, sockets and clock; starts and stops everything above.
+//!
+//! Exceptions: `capture`, `transport`, `config` and `directory` use each other's types for settings and addresses, and
+//! `server` uses a text of `operator` for the log.
+//!
+//! Commands of the binary: [`cli`] (arguments), [`operator`] (administration), [`watch`] (a test subscriber), [`demo`]
+//! (an office with simulated phones), [`bench`] (load generator), [`simulator`] (simulated network with failures),
+//! [`health`] (health check), [`greeting`] (startup banner).
+//!
+//! Helpers without knowledge of SIP: `ahead` (cache prefetch), [`count`] (counters), `per_thread` (per-thread slots),
+//! [`seldom`] (rate limit for log lines), [`telemetry`] (logging), `testing` (tests only).
 
 mod ahead;
 pub mod api;

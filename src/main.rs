@@ -13,13 +13,14 @@ use sd_notify::NotifyState;
 
 use lamplighter::{bench, greeting, health, notifier, operator, telemetry, watch};
 
-/// Returns memory that is not needed any more, and wastes little on many small pieces; the system's own does neither.
+/// jemalloc: returns unused memory to the system and wastes little on many small allocations; the system's allocator
+/// does neither.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The command line or the configuration is wrong.
+/// Exit code: the command line or the configuration is wrong.
 const MISUSE: u8 = 2;
-/// The journal is damaged, or for another reason nothing that a further start would mend.
+/// Exit code: the journal is damaged or otherwise unusable, so that restarting would not help.
 const UNUSABLE_JOURNAL: u8 = 3;
 
 fn main() -> ExitCode {
@@ -109,7 +110,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
     let mut unusable = false;
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
-        // The server has threads and runtimes of its own; this one only waits for the signals.
+        // The server has its own threads and runtimes; this runtime only waits for signals.
         let server = Server::start(&config).map_err(|error| {
             unusable = matches!(&error, StartError::Journal(error) if error.needs_the_operator());
             std::io::Error::other(error)
@@ -120,7 +121,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
             server.reload_certificates();
         }
         tracing::info!("stopping: new subscriptions are sent away, what is under way is finished");
-        // Whoever hears of it may look at once.
+        // Readiness ends before systemd is notified, so that a check made upon that notification sees it.
         server.drain();
         tell_service_manager(&[NotifyState::Stopping]);
         server.stop();
@@ -128,7 +129,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
     });
     let code = report(outcome);
     let code = if unusable { ExitCode::from(UNUSABLE_JOURNAL) } else { code };
-    // What was said last has to be seen.
+    // Standard output may be buffered, and the process ends after this.
     let _ = std::io::stdout().flush();
     code
 }
@@ -146,21 +147,21 @@ fn demo(args: &DemoArgs) -> ExitCode {
     report(outcome)
 }
 
-/// Tells systemd, or whoever else has set NOTIFY_SOCKET, how it stands (sd_notify(3)).
+/// Notifies systemd, or another service manager that sets NOTIFY_SOCKET, of the state of the server (sd_notify(3)).
 fn tell_service_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told");
     }
 }
 
-/// What a signal asks for.
+/// Effect of a signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Signal {
     Stop,
     Reload,
 }
 
-/// SIGINT, SIGTERM and SIGHUP.
+/// Streams of the signals SIGINT and SIGTERM (stop) and SIGHUP (reload).
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,

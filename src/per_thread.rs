@@ -1,17 +1,17 @@
-//! A place of its own for each thread, so that threads do not write to each other's memory.
+//! Per-thread slots that avoid false sharing.
 //!
-//! Whatever two processors write to in turn has to travel between them each time, which costs as much as a look into memory
-//! that is far away, be it locked or not; and so does all that is in the same line of their caches. What each thread has a
-//! place of its own for, and hardly anybody looks at as a whole, does not.
+//! A cache line that two processors write to moves between them at each write. That costs as much as a cache miss, with
+//! or without a lock, and affects everything else in the line. So each thread writes to its own cache-line-aligned
+//! slot; a reader, which is rare, visits all slots.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// More threads than these share places, which is only slower.
+/// Number of slots. With more threads than this some share a slot: that is slower, but still correct.
 pub(crate) const PLACES: usize = 32;
 
-/// Something that threads write to, away from what they read: neither in one line of the cache with anything else, nor in
-/// the one that processors fetch along with it.
+/// Value that is alone in its cache lines. The alignment is 128 octets, as processors prefetch lines of 64 octets in
+/// pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);
@@ -24,7 +24,7 @@ impl<T> Deref for Apart<T> {
     }
 }
 
-/// Something of which every thread has its own.
+/// Array with one slot for each thread.
 #[derive(Debug)]
 pub(crate) struct PerThread<T>(Box<[Apart<T>]>);
 
@@ -34,26 +34,26 @@ impl<T: Default> Default for PerThread<T> {
     }
 }
 
-/// The place of this thread.
+/// Index of the slot of the current thread.
 pub(crate) fn my_place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % PLACES);
-    // Should the thread be ending, it is a stranger's place: as good as any.
+    // The thread-local is gone while its thread ends: slot 0 is then as good as any.
     MINE.try_with(|mine| *mine).unwrap_or_default()
 }
 
 impl<T> PerThread<T> {
-    /// That of this thread.
+    /// Value of the current thread.
     pub(crate) fn mine(&self) -> &T {
         &self.0[my_place()]
     }
 
-    /// That in a place.
+    /// Value in a slot; none if there is no slot with that index.
     pub(crate) fn at(&self, place: usize) -> Option<&T> {
         self.0.get(place).map(|apart| &apart.0)
     }
 
-    /// Those of all threads.
+    /// Values of all threads.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|apart| &apart.0)
     }

@@ -1,13 +1,14 @@
-//! What may happen ten thousand times in a second is said once in a while, with how often it was not said.
+//! Rate limit for a log line: it is logged at most once in 10 s, with the number of lines that were suppressed before
+//! it.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Between two times that the same thing is said.
+/// Minimum time between two lines from the same limiter.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// One thing that is said seldom.
+/// Rate limiter for one log line; usually a static beside the code that logs.
 #[derive(Debug, Default)]
 pub struct Seldom(Mutex<Option<Said>>);
 
@@ -18,12 +19,13 @@ struct Said {
 }
 
 impl Seldom {
-    /// Not said yet.
+    /// Creates a limiter that lets the first line pass.
     pub const fn new() -> Seldom {
         Seldom(Mutex::new(None))
     }
 
-    /// Whether it may be said now, and how often it happened unsaid since the last time.
+    /// Returns the number of lines that were suppressed since the last one if a line may be logged now; none if it must
+    /// be suppressed, which is counted.
     pub fn may_say(&self) -> Option<u64> {
         self.may_say_at(Instant::now())
     }

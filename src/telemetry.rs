@@ -1,4 +1,4 @@
-//! Where the log goes: to standard error, through `tracing`, filtered by level and module.
+//! Logging: writes to standard error through `tracing`, filtered by level and module.
 
 use std::io::IsTerminal as _;
 
@@ -7,32 +7,35 @@ use tracing_subscriber::filter::ParseError;
 
 use crate::config::LogFormat;
 
-/// Starts logging at `level`, a level or a filter such as `info,lamplighter::api=debug`; RUST_LOG goes before it. A line is text
-/// for people, or a JSON object with its time in UTC, level, target, message and fields.
+/// Starts logging. `level` is a level, or a filter such as `info,lamplighter::api=debug`; the environment variable
+/// RUST_LOG takes precedence. A line is either plain text or a JSON object with time (UTC), level, target, message and
+/// fields.
 ///
-/// A second call, and a wrong RUST_LOG, are harmless: the first subscriber stays, the wrong filter yields to `level`.
+/// A second call has no effect. A malformed RUST_LOG is ignored and `level` is used.
 pub fn init(level: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::builder().parse(level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
-    // Complaining on standard error that standard error cannot be written panics; a full disk is no reason to.
-    // The one error is that a subscriber is set already, as in tests that share a process.
+    // By default the subscriber reports a failed write to standard error on standard error, and that panics; a full
+    // disk must not stop the server. `try_init` fails only if a subscriber is set already, as in tests that share a
+    // process.
     let subscriber = subscriber.log_internal_errors(false);
     let _ = match format {
         LogFormat::Text => subscriber.try_init(),
-        // The fields of an event stand beside its level and message, where whoever searches expects them.
+        // Flattened: the fields stand beside level and message, where log search tools expect them.
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
 }
 
-/// Whether `level` is a filter that [`init`] would take.
+/// Checks that [`init`] would accept `level` as a filter.
 ///
-/// The library takes a lone word that is no level for the name of a module, and would silence all the others for it.
+/// `EnvFilter` takes a single word that is not a level for the name of a module, and would then silence all other
+/// modules. So such words are refused here.
 pub fn check(level: &str) -> Result<(), ParseError> {
     for lone in level.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ':'])) {
-        // A directive with this level is wrong whenever the level is.
+        // This directive is malformed exactly if `lone` is not a level.
         EnvFilter::builder().parse(format!("lamplighter={lone}"))?;
     }
     EnvFilter::builder().parse(level).map(drop)

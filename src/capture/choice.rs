@@ -1,4 +1,4 @@
-//! Which messages are wanted: all, or those in which somebody of a realm, or one of certain addresses, speaks or is spoken to.
+//! Filter of captured messages: all messages, or those from or to a realm or an address.
 
 use std::collections::HashSet;
 
@@ -6,24 +6,24 @@ use crate::sip::headers::NameAddr;
 use crate::sip::uri::{Host, Uri};
 use crate::sip::wire::{Head, Name, StartLine};
 
-/// What is wanted.
+/// Filter by realm and address.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     all: bool,
-    /// In lower case.
+    /// Realms, in lower case.
     realms: HashSet<String>,
-    /// `user@host`, in lower case.
+    /// Addresses as `user@host`, in lower case.
     addresses: HashSet<String>,
 }
 
-/// The head of a message, as far as it can be read.
+/// Parses the head of a message; none if it is malformed.
 pub(super) fn head_of(bytes: &[u8]) -> Option<Head<'_>> {
     let end = bytes.windows(4).position(|at| at == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
     Head::find(std::str::from_utf8(&bytes[..end]).ok()?).ok().map(|(head, _)| head)
 }
 
 impl Choice {
-    /// `"all"`, realms, and addresses, as the configuration has them.
+    /// Creates a filter from `hep.traffic`: `"all"`, realms and addresses.
     pub(super) fn of(traffic: &[String]) -> Choice {
         let mut choice = Choice::default();
         for wanted in traffic {
@@ -37,7 +37,8 @@ impl Choice {
         choice
     }
 
-    /// Whether a message is wanted. What cannot be read is nobody's.
+    /// Returns true if a message is to be captured: its Request-URI, From or To matches. A malformed message matches
+    /// only "all".
     pub(super) fn wants(&self, head: Option<&Head<'_>>) -> bool {
         if self.all {
             return true;

@@ -1,4 +1,4 @@
-//! The thread that chooses, writes and sends.
+//! Exporter thread: filters, encodes and sends captured messages.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use crate::count::one_more;
 use crate::seldom::Seldom;
 use crate::sip::wire::Name;
 
-/// The longest Call-ID that goes along as what correlates messages.
+/// Longest Call-ID (octets) that is sent as correlation id; longer ones are omitted.
 const LONGEST_ID: usize = 512;
 
 pub(super) struct Exporter {
@@ -32,12 +32,12 @@ impl Exporter {
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind((any, 0))?;
-        // So that the system tells when nobody listens there.
+        // A connected socket reports ICMP errors, so an unreachable server is noticed.
         socket.connect(server)?;
         Ok(Exporter { socket, server, agent, choice, counts, unreachable: Seldom::new() })
     }
 
-    /// Sends until there is nobody left who could pass anything in.
+    /// Sends until all senders of the channel are dropped.
     pub(super) fn run(self, told: &Receiver<Told>) {
         let mut out = Vec::with_capacity(4_096);
         while let Ok(told) = told.recv() {
@@ -47,14 +47,14 @@ impl Exporter {
                     self.counts.waiting.fetch_sub(1, Relaxed);
                     self.counts.octets.fetch_sub(passed.bytes.len(), Relaxed);
                 }
-                // Whoever asked may have given up waiting.
+                // The caller may have stopped waiting for it.
                 Told::Flush(done) => drop(done.try_send(())),
             }
         }
     }
 
     fn export(&self, passed: &Passed, out: &mut Vec<u8>) {
-        // Keep-alives are no messages.
+        // Keep-alives are not messages.
         if passed.bytes.iter().all(|c| matches!(c, b'\r' | b'\n')) {
             return;
         }

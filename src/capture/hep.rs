@@ -1,12 +1,12 @@
-//! The HEP version 3 encapsulation: "HEP3", the length of it all, then chunks of vendor, type, length and value, all numbers
-//! in network order. The numbers below are those of the protocol's generic chunks (vendor 0).
+//! Encoder of HEP version 3 packets: "HEP3", the total length, then chunks of vendor, type, length and value. All
+//! numbers are in network byte order. The constants below are the protocol's generic chunk types (vendor 0).
 
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
 use super::Passed;
 
-/// The most that fits into a datagram over IPv4.
+/// Largest UDP payload over IPv4 (octets).
 const MOST: usize = 65_507;
 
 const IP_FAMILY: u16 = 0x0001;
@@ -25,14 +25,14 @@ const KEY: u16 = 0x000e;
 const PAYLOAD: u16 = 0x000f;
 const CORRELATION: u16 = 0x0011;
 
-/// Linux's numbers of the address families, which the protocol uses.
+/// Address family numbers of Linux, which the protocol uses.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SIP: u8 = 1;
 
-/// Who captures.
+/// Identity of this capture agent, which is part of every packet.
 pub(super) struct Agent {
     agent_id: u32,
     password: Option<Box<[u8]>>,
@@ -43,12 +43,12 @@ impl Agent {
         Agent { agent_id, password: password.map(Into::into) }
     }
 
-    /// Writes one packet in place of what was there; false if it would not fit into a datagram.
+    /// Writes one packet into `out`, replacing its content. Returns false if the packet is too large for a datagram.
     pub(super) fn write(&self, out: &mut Vec<u8>, passed: &Passed, correlation: Option<&str>) -> bool {
         out.clear();
         out.extend_from_slice(b"HEP3\0\0");
         let since = passed.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The families of both ends are one: a listener speaks either.
+        // Both ends are of the same family, as a listener is either IPv4 or IPv6.
         let v4 = passed.from.is_ipv4() && passed.to.is_ipv4();
         put(out, IP_FAMILY, &[if v4 { AF_INET } else { AF_INET6 }]);
         put(out, IP_PROTOCOL, &[if passed.datagram { UDP } else { TCP }]);
@@ -83,7 +83,7 @@ impl Agent {
     }
 }
 
-/// One chunk. What is longer than a chunk can be is kept out by who asks: keys and ids are short, a payload is measured.
+/// Appends one chunk. The caller makes sure that it fits: keys and ids are short, and the payload is measured before.
 fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = (value.len() + 6) as u16;
     out.extend_from_slice(&[0, 0]);
@@ -103,7 +103,7 @@ mod tests {
         Passed { at, from: from.parse().unwrap(), to: to.parse().unwrap(), datagram: true, bytes: bytes.into() }
     }
 
-    /// Written out by hand from the protocol's description.
+    /// The expected octets were written by hand from the protocol's specification.
     #[test]
     fn a_packet_is_octet_for_octet_what_the_protocol_says() {
         let mut out = b"left over".to_vec();

@@ -1,9 +1,9 @@
-//! A copy of the SIP traffic for Homer and its kin, by HEP version 3: who keeps the calls of a network can then keep what was
-//! said about its lamps beside them.
+//! Capture: copies of the SIP traffic for Homer and similar servers, sent by HEP version 3. An operator who records the
+//! calls of a network there can see the traffic of its lamps beside them.
 //!
-//! In flow messages as they pass the sockets, with addresses and time; out flow datagrams to one capture server. Whoever passes
-//! a message in only puts it into a bounded queue: if that is full the copy is dropped and counted, and nothing waits. What is
-//! wanted is chosen, and written in chunks, on a thread of its own. Knows the language of SIP, nothing of sockets of others,
+//! Input: messages that pass the sockets, with addresses and time. Output: datagrams to one capture server. The I/O
+//! threads only put a message into a bounded queue. If that is full, the copy is dropped and counted; no thread waits.
+//! A separate thread filters and encodes. The module parses SIP heads, but knows nothing of the server's sockets,
 //! dialogs or accounts.
 
 mod choice;
@@ -24,21 +24,21 @@ use choice::Choice;
 use exporter::Exporter;
 use hep::Agent;
 
-/// The most messages that wait for the thread ...
+/// Most messages in the queue ...
 const QUEUE: usize = 16_384;
-/// ... and the most octets.
+/// ... and most octets in it.
 const QUEUE_OCTETS: usize = 32 * 1024 * 1024;
 
-/// One of our sockets, as captures name it.
+/// Local socket as it appears in captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
-    /// The address that peers see, as far as we know it.
+    /// Address that peers see, as far as the server knows it.
     pub address: SocketAddr,
-    /// Messages are datagrams; else they come in a stream.
+    /// True for UDP, false for stream transports.
     pub datagrams: bool,
 }
 
-/// A message that has passed.
+/// Captured message.
 #[derive(Debug)]
 struct Passed {
     at: SystemTime,
@@ -48,14 +48,14 @@ struct Passed {
     bytes: Bytes,
 }
 
-/// What the thread is told.
+/// Command for the exporter thread.
 enum Told {
     Passed(Passed),
-    /// Everything before this has been seen to: say so.
+    /// Signals on the channel once everything queued before is done.
     Flush(SyncSender<()>),
 }
 
-/// What has become of messages.
+/// Counters of captured messages by outcome.
 #[derive(Debug, Default)]
 struct Counts {
     octets: AtomicUsize,
@@ -66,22 +66,23 @@ struct Counts {
     left_out: AtomicU64,
 }
 
-/// What has become of messages so far.
+/// Statistics of captured messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Sent to the capture server.
     pub sent: u64,
-    /// Dropped because too many waited.
+    /// Dropped because the queue was full.
     pub dropped: u64,
-    /// The system did not take them, or nobody listens there.
+    /// Not sent because of an error, of the system or reported by the network (ICMP), or because the packet was too
+    /// large.
     pub failed: u64,
-    /// Not asked for by `hep.traffic`.
+    /// Not selected by `hep.traffic`.
     pub left_out: u64,
-    /// Waiting for the thread.
+    /// Waiting in the queue.
     pub waiting: usize,
 }
 
-/// Where messages are passed in, from any thread.
+/// Input of the capture, usable from any thread.
 #[derive(Debug)]
 pub struct Tap {
     here: Box<[Here]>,
@@ -90,10 +91,10 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Starts the thread. `here` are the listeners, by their numbers.
+    /// Starts the exporter thread. `here` are the listeners, by their numbers.
     ///
     /// # Errors
-    /// When the system gives no socket or no thread.
+    /// If no socket or no thread can be created.
     pub fn start(config: &Hep, here: Vec<Here>) -> std::io::Result<Arc<Tap>> {
         let agent = Agent::new(config.agent_id, config.password.as_ref().map(|password| password.expose().as_bytes()));
         let choice = Choice::of(&config.traffic);
@@ -105,14 +106,14 @@ impl Tap {
         Ok(Arc::new(Tap { here: here.into(), queue, counts }))
     }
 
-    /// A message has come to a listener.
+    /// Captures a message that a listener has received.
     pub fn came(&self, listener: u8, peer: SocketAddr, bytes: &[u8]) {
         if let Some(here) = self.here.get(usize::from(listener)) {
             self.pass(peer, here.address, *here, || Bytes::copy_from_slice(bytes), bytes.len());
         }
     }
 
-    /// A message leaves by a listener.
+    /// Captures a message that a listener sends.
     pub fn left(&self, listener: u8, peer: SocketAddr, bytes: &Bytes) {
         if let Some(here) = self.here.get(usize::from(listener)) {
             self.pass(here.address, peer, *here, || bytes.clone(), bytes.len());
@@ -132,16 +133,16 @@ impl Tap {
         }
     }
 
-    /// Waits until everything that was passed in has been seen to, but not for longer than this.
+    /// Waits until all messages queued so far are handled, but not longer than `within`.
     pub fn flush(&self, within: Duration) {
         let (done, seen_to) = sync_channel(1);
-        // Behind a full queue there is no place even for this; whoever stops the server does not wait for that.
+        // If the queue is full there is no room for this command either; the server stops without waiting then.
         if self.queue.try_send(Told::Flush(done)).is_ok() {
             let _ = seen_to.recv_timeout(within);
         }
     }
 
-    /// What has become of messages so far.
+    /// Statistics so far.
     pub fn stats(&self) -> Stats {
         let Counts { waiting, sent, dropped, failed, left_out, .. } = &*self.counts;
         Stats {
@@ -154,8 +155,8 @@ impl Tap {
     }
 }
 
-/// The address that peers of a listener see: where it listens, or, if that is any address of this machine, what it says of
-/// itself.
+/// Address that peers of a listener see: its listen address or, if that is unspecified, the address of `sip.advertise`
+/// with the same port.
 pub fn seen_address(listens: SocketAddr, advertised: Option<&str>) -> SocketAddr {
     let said = advertised.map(|host| host.trim_matches(['[', ']'])).and_then(|host| host.parse::<IpAddr>().ok());
     match said.filter(|said| listens.ip().is_unspecified() && said.is_ipv4() == listens.is_ipv4()) {
@@ -199,7 +200,7 @@ mod tests {
             tap.came(0, "192.0.2.9:5060".parse().unwrap(), b"OPTIONS sip:a SIP/2.0\r\n\r\n");
             tap.flush(Duration::from_secs(60));
         }
-        // The first is on its way before the system can know.
+        // The system reports the error only after the first datagram was sent.
         assert!(tap.stats().failed >= 1, "{:?}", tap.stats());
     }
 

@@ -1,17 +1,18 @@
-//! What is taken out of the journal is not thrown away: it is put into a file beside it, which is never read as journal.
+//! Files put aside: octets that are removed from the journal are kept in files beside it, as evidence. They are never
+//! read as journal.
 
 use std::path::PathBuf;
 
 use super::{JournalError, disk::Disk, format::Kind};
 
-/// How many torn tails are kept: enough to see whether it is always the same, few enough not to fill the disk.
+/// Most torn tails to keep: enough to see a pattern, few enough not to fill the disk.
 const TORN_KEPT: usize = 8;
 const TORN: &str = "torn-";
-/// How many bad parts are kept, so that a medium that dies by and by cannot fill what is left of it.
+/// Most bad parts to keep, so that a dying medium cannot fill the rest of the disk.
 const BAD_KEPT: usize = 64;
 const BAD: &str = "bad-";
 
-/// Keeps the end that is cut off a log. Failing that, the start goes on without: nothing in it was acknowledged.
+/// Keeps the torn tail of a log. On an error the start continues without it: nothing in a torn tail was acknowledged.
 pub(super) fn keep_torn(disk: &dyn Disk, log: u64, offset: u64, octets: &[u8]) -> Option<PathBuf> {
     if octets.iter().all(|octet| *octet == 0) {
         return None;
@@ -41,7 +42,7 @@ fn put(disk: &dyn Disk, name: &str, octets: &[u8]) -> Result<(), JournalError> {
     disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))
 }
 
-/// Removes the oldest, by the number of their log and their offset.
+/// Removes the oldest files, by the number of their log and their offset, until `keep` are left.
 fn trim(disk: &dyn Disk, prefix: &str, keep: usize) -> Result<(), JournalError> {
     let dir = disk.dir();
     let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;

@@ -1,4 +1,4 @@
-//! Crashes: at every operation, at every octet, with and without what was not synced.
+//! Crashes at every operation and at every octet, with and without the unsynced data.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,9 @@ fn state(recovered: &Recovered) -> State {
     live(recovered).into_iter().collect()
 }
 
-/// Changes, snapshots between them, until the disk dies. Returns the states that a start may find: the last one that
-/// was acknowledged, and those of appends which were cut off in the middle, each all or nothing.
+/// Makes changes, with snapshots between them, until the disk dies. Returns the states that a start may find: the last
+/// acknowledged one, and those after the appends that were interrupted, each of which is there completely or not at
+/// all.
 fn live_until_it_dies(disk: &MemDisk) -> Vec<State> {
     let mut memory = State::new();
     let Ok((journal, recovered)) = open(disk, Durability::Strict) else { return vec![memory] };
@@ -50,7 +51,7 @@ fn live_until_it_dies(disk: &MemDisk) -> Vec<State> {
             let Ok(mut snapshot) = journal.begin_snapshot() else { return allowed };
             let image: Vec<_> = memory.iter().map(|(k, v)| (Key(*k, 7), Bytes::from(v.clone()))).collect();
             if round == 5 {
-                // One that is given up.
+                // A snapshot that is dropped unfinished.
                 let _ = snapshot.write(image);
                 drop(snapshot);
                 continue;
@@ -88,7 +89,7 @@ fn a_crash_at_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
                 .1;
             let is = state(&recovered);
             assert!(allowed.contains(&is), "operation {life}, {leaves:?}, {names:?}: {is:?}, not one of {allowed:?}");
-            // And it goes on from there, through another crash of the machine.
+            // The journal continues from there, through another crash of the machine.
             let (journal, _) = open(&found, Durability::Strict).unwrap();
             keep(&journal, vec![super::tests::is(999, "after")]).unwrap();
             let mut expected = is;
@@ -121,13 +122,13 @@ fn a_crash_during_the_mending_is_mended() {
     }
 }
 
-/// The octets of a mark, which begins each commit.
+/// Octets of the MARK that begins each commit.
 const MARK: usize = 24;
 
-/// Where a mark or an append ends, and what is live then.
+/// Offset at which a MARK or an append ends, and the state at that offset.
 type Step = (usize, Vec<(u64, String)>);
 
-/// A segment of a few appends.
+/// Creates a segment with a few appends.
 fn segment() -> (MemDisk, Vec<Step>) {
     let disk = MemDisk::default();
     let (journal, _) = open(&disk, Durability::Strict).unwrap();
@@ -204,7 +205,7 @@ fn octets_that_no_crash_leaves_at_the_end_are_damage() {
             Err(JournalError::Damaged { .. })
         ));
     }
-    // Zeros, and the beginning of a frame, are what one leaves.
+    // A torn tail consists of zeros, or of the beginning of a frame.
     for more in [&[0; 40][..], &[0; 5000], &[90, 0, 0, 0, 1, 2, 3, 4, 5]] {
         let cut = reopen(&with_log(&[&log, more].concat())).report.cut.unwrap();
         assert_eq!((cut.offset, cut.octets), (log.len() as u64, more.len() as u64));
@@ -213,7 +214,7 @@ fn octets_that_no_crash_leaves_at_the_end_are_damage() {
 
 #[test]
 fn damage_to_what_was_finished_is_an_error_never_a_loss() {
-    // An unfinished snapshot leaves two segments behind, a finished one an image and a segment.
+    // An unfinished snapshot leaves two segments, a finished one a snapshot and a segment.
     for finish in [false, true] {
         let (disk, ends) = segment();
         let (journal, recovered) = open(&disk, Durability::Strict).unwrap();
@@ -240,7 +241,7 @@ fn damage_to_what_was_finished_is_an_error_never_a_loss() {
             }
         }
         if !finish {
-            // Every frame is good, but one is not there.
+            // Every frame is good, but one is missing.
             disk.set(name, &[&whole[..ends[1].0], &whole[ends[2].0..]].concat());
             assert!(matches!(open(&disk, Durability::Strict), Err(JournalError::Damaged { .. })));
         }

@@ -1,36 +1,38 @@
-//! Tells a torn write, which any crash may leave at the end of a log, from damage, which none can.
+//! Distinction between a torn tail, which any crash may leave at the end of a log, and damage, which no crash causes.
 //!
-//! The writer begins a commit only when the one before is on disk. So at a crash at most the last one is incomplete, and of
-//! that any part may be there: the file may end within it (the rest was never written), or have holes of zeros (it was
-//! made longer, and not all of its sectors were written). What is there is right. Hence a bad frame is
-//! - damage, if a MARK behind it says that the disk has had it, or an END that the file was completed;
-//! - torn, if it reaches beyond the end of the file, or there is a hole in it;
-//! - damage otherwise: all of its octets are there, and they are wrong. Logs of version 1 have no MARKs; there, good frames
-//!   behind a bad one are damage.
+//! The writer starts a commit only when the one before is on disk. So after a crash at most the last commit is
+//! incomplete. Any part of it may be there: the file may end within it (the rest was never written), or have holes of
+//! zeros (the file was extended, and not all of its sectors were written). The octets that are there are right. Hence a
+//! bad frame is
+//! - damage, if a later MARK says that it was on disk, or a later END that the file was completed;
+//! - torn, if it reaches beyond the end of the file, or has a hole;
+//! - damage otherwise: all of its octets are there, and they are wrong. Logs of version 1 have no MARKs; in them a bad
+//!   frame before a good one is damage.
 //!
-//! What cannot be told: a log that ends between two frames, or within one, from a shorter one; and two faults in the very
-//! last frame that make its length and its records disagree, from a torn one.
+//! Two cases cannot be recognised. A log that was cut, between two frames or within one, looks like a shorter log or a
+//! torn one. And two faults in the very last frame that make its length and its records disagree look like a torn
+//! frame.
 
 use super::{
     Key,
     format::{self, FRAME_HEAD, FRAME_MAX, RECORD_HEAD, Word},
 };
 
-/// A disk writes whole sectors.
+/// Unit in which a disk writes (octets).
 const SECTOR: usize = 512;
-/// So many zeros at the edge of a sector are a hole; fewer may be the end of a record or the beginning of the next.
+/// Zeros at the edge of a sector that count as a hole. Fewer may be the end of a record or the beginning of the next.
 const HOLE: usize = 32;
 
-/// A good frame in a stretch of octets.
+/// Good frame in a piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// What is alone in it, if it is a MARK or an END.
+    /// Its only record, if that is a MARK or an END.
     pub(super) alone: Option<(Key, Word)>,
 }
 
-/// The frame that begins at `start`, if it is a good one.
+/// Frame that begins at `start`; none if it is not good.
 pub(super) fn frame_at(octets: &[u8], start: usize) -> Option<Found> {
     let head = octets.get(start..start + FRAME_HEAD)?;
     let length = format::length_of(head);
@@ -46,18 +48,18 @@ pub(super) fn frame_at(octets: &[u8], start: usize) -> Option<Found> {
             alone = Some((key, word));
         }
     };
-    // The shape is looked at first: that is quick, and nearly nothing but frames has it.
+    // The structure is checked before the checksum: it is quicker, and excludes nearly everything but frames.
     let good = format::records(body, &mut note) && format::has_checksum(head, length, body);
     (good && (count == 1 || alone.is_none())).then_some(Found { start, end, alone })
 }
 
-/// The first good frame that begins at `from` or later.
+/// First good frame that begins at `from` or later.
 pub(super) fn next_frame(octets: &[u8], from: usize) -> Option<Found> {
     (from..octets.len()).find_map(|start| frame_at(octets, start))
 }
 
-/// Why the bad frame at the beginning of `rest`, which is the end of a log from the octet `at` on, is damage; none if it is
-/// a torn write.
+/// Judges a bad frame. `rest` is the end of a log from the octet `at` on, and begins with the bad frame. Returns the
+/// description of the damage; none if it is a torn tail.
 pub(super) fn judge(rest: &[u8], at: u64, version: u32) -> Option<&'static str> {
     let first = next_frame(rest, 1);
     let mut behind = first;
@@ -87,7 +89,8 @@ fn has_hole(bad: &[u8], at: u64) -> bool {
     zeros(bad) || std::iter::once(head).chain(sectors.chunks(SECTOR)).any(|part| part.len() >= HOLE && zeros(part))
 }
 
-/// Whether the last frame of a file reaches beyond its end. It does not if it is whole but for its length.
+/// Returns true if the last frame of a file reaches beyond its end. A frame whose checksum fits the octets that are
+/// there is complete; only its length field is wrong then.
 fn is_short(rest: &[u8]) -> bool {
     let Some((head, body)) = rest.split_at_checked(FRAME_HEAD) else { return true };
     let said = format::length_of(head);

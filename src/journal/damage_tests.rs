@@ -1,5 +1,5 @@
-//! Damage of every kind, at seeded places, in every kind of file: it is refused with file and offset, or nothing that was
-//! acknowledged is lost but a torn tail; and the repair keeps every record that is good.
+//! Damage of every kind, at seeded places, in every kind of file. Either it is refused with file and offset, or nothing
+//! acknowledged is lost beyond a torn tail; and the repair keeps every good record.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
     *,
 };
 
-/// A linear congruential generator (Knuth's MMIX), so that each run meets the same places.
+/// Linear congruential generator (Knuth's MMIX), so that every run tests the same places.
 struct Places(u64);
 
 impl Places {
@@ -21,11 +21,11 @@ impl Places {
     }
 }
 
-/// What was acknowledged, after each append.
+/// Acknowledged state after each append.
 type History = Vec<BTreeMap<u64, String>>;
 
-/// A directory after several lives: an image, a finished segment, and one that is written. Appends of one to three
-/// records of up to 300 octets, several in a commit at times.
+/// Creates a directory with a history: a snapshot, a complete segment, and one that is being written. Each append has
+/// one to three records of up to 300 octets; some commits hold several appends.
 fn lived() -> (MemDisk, History) {
     let disk = MemDisk::default();
     let mut places = Places(7);
@@ -61,7 +61,7 @@ fn lived() -> (MemDisk, History) {
             snapshot.write(memory.iter().map(|(key, value)| (Key(*key, 7), Bytes::from(value.clone())))).unwrap();
             snapshot.finish().unwrap();
         } else if life == 1 {
-            // Given up: the segment stays.
+            // The snapshot is dropped, but its new segment stays.
             drop(journal.begin_snapshot().unwrap());
         }
     }
@@ -72,8 +72,8 @@ fn lived() -> (MemDisk, History) {
 
 const FILES: [&str; 4] = ["format", "log-2", "log-3", "snapshot-2"];
 
-/// Opens a directory with a changed file. What comes up has to be all that was acknowledged (`None`), or to be refused
-/// with the file and an offset that is not behind the change.
+/// Opens a directory with a changed file. It must either contain everything acknowledged (`None`), or be refused with
+/// the file and an offset that is not after the change.
 fn all_or_refused(disk: &MemDisk, name: &str, changed: &[u8], at: usize, whole: &BTreeMap<u64, String>) -> Option<u64> {
     let found = disk.after_crash(Leaves::Everything);
     found.set(name, changed);
@@ -110,7 +110,7 @@ fn two_hundred_flipped_bits_in_each_file_are_refused_with_file_and_offset() {
             changed[at] ^= 1 << places.below(8);
             refused += u32::from(all_or_refused(&disk, name, &changed, at, whole).is_some());
         }
-        // The line's end of the marker is all that does not matter.
+        // Only the line end of the marker does not matter.
         assert!(refused == 200 || (name == "format" && refused > 180), "{name}: {refused}");
     }
 }
@@ -138,7 +138,7 @@ fn a_flip_of_each_bit_of_a_length_a_mark_and_an_end_is_refused() {
     let whole = history.last().unwrap();
     for name in ["log-2", "log-3", "snapshot-2"] {
         let octets = disk.octets(name);
-        // The header, the first mark or frame, and the last frame, which is the end in all but the last log.
+        // The header, the first MARK or frame, and the last frame, which is the END in all but the last log.
         let mut last = format::HEADER;
         let mut at = format::HEADER;
         while let Some(found) = damage::frame_at(&octets, at) {
@@ -167,7 +167,7 @@ fn a_hundred_truncations_of_each_file_lose_no_more_than_the_tail() {
             match Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default()) {
                 Ok((_, recovered)) => {
                     let is: BTreeMap<_, _> = live(&recovered).into_iter().collect();
-                    // The state after some append, with nothing missing from the middle.
+                    // The state after some append, without a gap in the middle.
                     assert!(history.contains(&is), "{name} cut at {len}");
                     assert!(name == "log-3" || name == "format", "{name} cut at {len}");
                 }
@@ -206,7 +206,7 @@ fn holes_in_the_last_commit_are_torn_and_holes_before_it_are_damage() {
             let (_, recovered) = opened.unwrap();
             assert!(live(&recovered).starts_with(&one));
             let cut = recovered.report.cut.clone().unwrap();
-            // What is cut off is beside it, octet by octet, and is not read again.
+            // The torn tail is kept in a file beside it, octet by octet, and is not read again.
             assert_eq!(
                 found.octets(cut.aside.unwrap().file_name().unwrap().to_str().unwrap()),
                 holed[cut.offset as usize..]
@@ -263,7 +263,7 @@ fn a_journal_of_version_1_is_read_whole_and_goes_on_in_version_2() {
     }
 }
 
-/// A directory as version 1 left it, and where its two frames end.
+/// Creates a directory in format version 1; returns the offsets at which its two frames end.
 fn version_1() -> (MemDisk, [usize; 2]) {
     let disk = MemDisk::default();
     let mut log = format::header_of_version(format::Kind::Log, 1, 1).to_vec();
@@ -295,7 +295,7 @@ fn a_marker_that_disagrees_with_the_files_beside_it_is_damage() {
     assert!(disk.list().unwrap().len() == 2, "nothing was changed");
 }
 
-/// The latest word on every key of all frames but the one that holds the octet `at` of the file `name`.
+/// State from all frames but the one that contains the octet `at` of the file `name`.
 fn all_but_the_frame_at(disk: &MemDisk, name: &str, at: usize) -> BTreeMap<u64, String> {
     let mut live = BTreeMap::new();
     for file in ["snapshot-2", "log-2", "log-3"] {
@@ -340,7 +340,7 @@ fn a_repair_keeps_every_record_of_good_frames_and_puts_the_bad_one_aside() {
             let is: BTreeMap<_, _> = reopen(&found).into_iter().collect();
             assert_eq!(is, all_but_the_frame_at(&disk, name, at), "{name} at {at}");
             assert_eq!(repaired.kept, is.len());
-            // The evidence, octet by octet, and nothing else is left beside the new image.
+            // The bad part is kept octet by octet, and no other old file is left beside the new snapshot.
             let aside: Vec<_> = found.names().into_iter().filter(|name| name.starts_with("bad-")).collect();
             if bad[0].octets > 0 {
                 let part = bad[0].offset as usize..(bad[0].offset + bad[0].octets) as usize;
@@ -363,7 +363,7 @@ fn a_repair_says_which_records_were_lost() {
     keep(&journal, vec![is(4, "four")]).unwrap();
     drop(journal);
     let mut log = disk.octets("log-1");
-    // In a value of the second append, behind the mark and two heads.
+    // In a value of the second append: behind the MARK and two heads.
     log[at + 24 + 8 + 16] ^= 1;
     disk.set("log-1", &log);
     let repaired = repair::repair_on(Arc::new(disk.clone())).unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! The few file operations that the journal stands on, so that tests can put a disk under it that fails, fills up or
-//! loses its power at any of them.
+//! File operations that the journal needs, as a trait, so that tests can replace the disk by one that fails, fills up
+//! or loses power at any operation.
 
 use std::{
     fs::{self, File},
@@ -13,61 +13,61 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-/// The lock file: the server that uses the directory holds a lock on it.
+/// Name of the lock file. The server that uses the directory holds a lock on it.
 pub(super) const LOCK: &str = "lock";
 
-/// One directory. Names have no slashes.
+/// Access to one directory. File names contain no slashes.
 pub(super) trait Disk: Send + Sync {
-    /// Its path, for errors.
+    /// Path of the directory, for error texts.
     fn dir(&self) -> &Path;
-    /// Fails if the directory is not at its path any more, or the lock in it is not the one that is held. Asked before each
-    /// creation, rename and removal, and by the writer each second.
+    /// Fails if the directory is no longer at its path, or its lock file is not the one that is locked. Called before
+    /// each creation, rename and removal, and once a second by the writer.
     fn check_place(&self) -> io::Result<()> {
         Ok(())
     }
-    /// The names in it, each with its length.
+    /// Names and lengths of all files.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
-    /// A file from its start.
+    /// Opens a file for reading from its start.
     fn read(&self, name: &str) -> io::Result<Box<dyn Read>>;
-    /// A new file, or an old one emptied. Its name lasts only after [`Disk::sync_names`].
+    /// Creates a file, or empties an existing one. A new name is durable only after [`Disk::sync_names`].
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
-    /// An old file, to be written on.
+    /// Opens an existing file for writing.
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
-    /// Atomic, replacing what had the name.
+    /// Renames a file atomically, replacing an existing one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes all creations, renames and removals so far last.
+    /// Makes all creations, renames and removals so far durable.
     fn sync_names(&self) -> io::Result<()>;
 }
 
-/// One file. Writes name their place, so that nothing depends on where a failed one stopped.
+/// Open file. Each write names its offset, so nothing depends on the position at which a failed write stopped.
 pub(super) trait DiskFile: Send {
     fn write_at(&mut self, octets: &[u8], at: u64) -> io::Result<()>;
     fn set_len(&mut self, len: u64) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The one that is not for tests. It works by a handle of the directory, not by its path: should another directory come to
-/// stand at that path, no file in it is ever touched.
+/// Real directory. It is used by an open handle and not by its path: if another directory is put at that path, no file
+/// in it is touched.
 pub(super) struct RealDisk {
     dir: PathBuf,
     handle: OwnedFd,
-    /// Held until this is dropped: the kernel lets go of it when its last owner does, however that ends.
+    /// Locked file, until this is dropped. The kernel releases the lock even if the process is killed.
     lock: Option<File>,
 }
 
 impl RealDisk {
-    /// A directory to look at.
+    /// Opens a directory without locking it.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         Ok(Self { dir: dir.to_owned(), handle: File::open(dir)?.into(), lock: None })
     }
 
-    /// The file `name` in it, to be locked; made if it is not there.
+    /// Opens the file `name` in it for locking; creates it if it is missing.
     pub(super) fn lock_file(&self, name: &str) -> io::Result<File> {
         self.open_as(name, OFlags::WRONLY | OFlags::CREATE)
     }
 
-    /// From now on the directory is held by `lock`, which is the file [`LOCK`] in it.
+    /// Keeps `lock`, which is the file [`LOCK`] in the directory, for as long as this lives.
     pub(super) fn held_by(self, lock: File) -> Self {
         Self { lock: Some(lock), ..self }
     }
@@ -103,7 +103,7 @@ impl Disk for RealDisk {
                 continue;
             }
             let stat = rustix::fs::statat(&self.handle, entry.file_name(), rustix::fs::AtFlags::empty())?;
-            // A name that is no UTF-8 is none of ours, which is all that this list is asked for.
+            // The journal's file names are ASCII, so a lossy conversion does not matter.
             found.push((entry.file_name().to_string_lossy().into_owned(), u64::try_from(stat.st_size).unwrap_or(0)));
         }
         Ok(found)
@@ -137,7 +137,7 @@ impl Disk for RealDisk {
     }
 }
 
-/// Makes the names in a directory last.
+/// Makes the file names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
@@ -152,7 +152,7 @@ impl DiskFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        // The length is of the data that fdatasync keeps; only times are left out.
+        // fdatasync includes the length of the file; it omits only the times.
         self.sync_data()
     }
 }

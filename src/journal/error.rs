@@ -1,4 +1,4 @@
-//! What can go wrong, in words for the one who has to mend it.
+//! Errors of the journal. Their texts tell the operator the path and the remedy.
 
 use std::{
     io,
@@ -8,75 +8,75 @@ use std::{
 
 use super::Hold;
 
-/// Why the journal could not be opened or its image not be written.
+/// Reasons why the journal could not be opened, or a snapshot not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// Another process has it.
+    /// Another process holds the lock of the directory.
     #[error("{path}: another server uses this data directory; stop it, or give this one a data.dir of its own")]
     Locked {
-        /// The directory.
+        /// Directory.
         path: PathBuf,
     },
-    /// It has files, and not ours.
+    /// The directory contains files of other software.
     #[error(
         "{path}: not empty and no data directory of Lamplighter's (it holds {found:?}); \
          point data.dir at an empty or a new directory"
     )]
     Foreign {
-        /// The directory.
+        /// Directory.
         path: PathBuf,
         /// One of the files in it.
         found: String,
     },
-    /// Written by a later Lamplighter.
+    /// The directory was written by a newer version of Lamplighter.
     #[error(
         "{path}: written in format {found}, this version reads up to {known}; start the newer Lamplighter again, or \
          point data.dir at a new directory"
     )]
     Newer {
-        /// The file that says so.
+        /// File that contains the newer format number.
         path: PathBuf,
-        /// Its format.
+        /// Format number of the file.
         found: u32,
-        /// Ours.
+        /// Newest format number that this version reads.
         known: u32,
     },
-    /// What no crash of ours can leave: the medium or somebody changed what was already kept.
+    /// A file is damaged in a way that no crash causes: the medium, or other software, has changed durable data.
     #[error(
         "{path}: damaged at octet {offset} ({what}); nothing is changed. `lamplighter journal repair` with the directory \
          keeps every record that is good; or restore the directory from a copy, or move it away to start empty: phones then \
          come back with their next refresh"
     )]
     Damaged {
-        /// The file.
+        /// File.
         path: PathBuf,
-        /// Where its first bad octet may be.
+        /// Offset of the first octet that may be bad.
         offset: u64,
-        /// What is wrong there.
+        /// Description of the damage.
         what: &'static str,
     },
-    /// A file that must be there is not.
+    /// A required file is missing.
     #[error(
         "{path}: missing, and with it records that were acknowledged; `lamplighter journal repair` with the directory keeps \
          every record that is there; or restore the directory from a copy, or move it away to start empty: phones then come \
          back with their next refresh"
     )]
     Missing {
-        /// The file.
+        /// File.
         path: PathBuf,
     },
-    /// The system refused.
+    /// An operation of the system failed.
     #[error("{path}: cannot {what} it: {source}")]
     Io {
-        /// What was tried.
+        /// Operation, as a verb for the text.
         what: &'static str,
-        /// On what.
+        /// File or directory.
         path: PathBuf,
-        /// The system's words.
+        /// Error of the system.
         source: io::Error,
     },
-    /// One image at a time.
+    /// Another snapshot is being written.
     #[error("a snapshot is already being written")]
     SnapshotRunning,
     /// The journal is closed, or its disk fails.
@@ -85,12 +85,12 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Whether an operator has to do something about the directory: another start alone meets the same.
+    /// Returns true if the operator has to do something about the directory; a restart alone would meet the same error.
     pub fn needs_the_operator(&self) -> bool {
         matches!(self, Self::Foreign { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Missing { .. })
     }
 
-    /// Whether a repair can help.
+    /// Returns true if `lamplighter journal repair` can help.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. })
     }
@@ -99,47 +99,46 @@ impl JournalError {
         Self::Io { what, path: path.into(), source }
     }
 
-    /// For `map_err`: the same for a file by its name.
+    /// Constructor for `map_err`, for a file given by its name.
     pub(super) fn on(what: &'static str, dir: &Path, name: &str) -> impl FnOnce(io::Error) -> Self {
         let path = dir.join(name);
         move |source| Self::Io { what, path, source }
     }
 }
 
-/// An append that was not kept. What its records tell of has to be rolled back; see
-/// [`Journal::append`](super::Journal::append).
+/// Refusal of an append. The caller has to roll its change back; see [`Journal::append`](super::Journal::append).
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct Refused {
-    /// Why.
+    /// Reason.
     #[source]
     pub why: WriteFailed,
-    /// To be dropped once the change is rolled back: until then the journal accepts no other.
+    /// Hold that the caller drops once the change is rolled back; until then the journal accepts no other change.
     pub hold: Hold,
 }
 
-/// Why an append was not kept.
+/// Reasons why an append was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteFailed {
-    /// The disk does not keep up; later there is room again.
+    /// The disk does not keep up; the queue will have room again later.
     #[error("the journal's queue is full")]
     Overloaded,
-    /// More than one record may ever hold.
+    /// A record is larger than a frame may be.
     #[error("{octets} octets in one record, and {most} are the most")]
     TooLarge {
-        /// What was asked.
+        /// Size of the record (octets).
         octets: usize,
-        /// What there is.
+        /// Largest allowed size (octets).
         most: usize,
     },
-    /// The disk refused, or does not answer.
+    /// The disk fails or does not answer.
     #[error("the journal cannot be written: {0}")]
     Disk(Arc<str>),
     /// An earlier change was refused and is not rolled back yet.
     #[error("a change that was refused is still being rolled back")]
     RollingBack,
-    /// [`Journal::close`](super::Journal::close) came first.
+    /// [`Journal::close`](super::Journal::close) was called.
     #[error("the journal is closed")]
     Closed,
 }

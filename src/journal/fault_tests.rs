@@ -24,7 +24,7 @@ pub(super) fn reopen(disk: &MemDisk) -> Vec<(u64, String)> {
     live(&open(disk, Durability::Strict, Limits::default()).1)
 }
 
-/// Waits for what another thread brings about and nobody announces.
+/// Polls for a condition that another thread brings about without a signal.
 pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -57,7 +57,7 @@ fn a_full_disk_refuses_keeps_what_it_had_and_recovers_by_itself() {
         assert!(matches!(keep(&journal, vec![is(99, "at once")]), Err(WriteFailed::Disk(_))));
         assert!(!journal.wants_compaction() && journal.begin_snapshot().is_err());
         journal.append_lazily(vec![is(500, "waits for room")]).unwrap();
-        // What was acknowledged is there at any time, and what was refused is not.
+        // Everything acknowledged is there at any time, and nothing refused is.
         assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept);
         disk.world().room = None;
         until("recovery", || !failed(&journal));
@@ -77,7 +77,7 @@ fn a_failed_sync_is_not_believed_the_next_time() {
         disk.world().bad_syncs = 3;
         let fate = keep(&journal, vec![is(2, "unlucky")]);
         assert_eq!(fate.is_ok(), durability == Durability::Relaxed);
-        // All the bad syncs used up, one good probe.
+        // All bad syncs are used up, and one good trial has followed.
         until("recovery", || {
             disk.world().bad_syncs == 0 && !failed(&journal) && journal.shared.held.load(Relaxed) == 0
         });
@@ -110,10 +110,10 @@ fn refusals_come_in_order_and_spare_what_was_promised() {
         (1..=10).map(|_| told.recv().unwrap()).collect::<Vec<_>>(),
         (1..=10).map(|n| (n, true)).collect::<Vec<_>>()
     );
-    // What was refused does not come back, though some of it had been written.
+    // Refused records do not come back, although some of them had been written.
     assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), pairs(&[(0, "first")]));
     disk.world().room = None;
-    // Closing does not wait for the next probe but makes one.
+    // Closing makes a trial at once instead of waiting for the next one.
     journal.close();
     let mut expected = pairs(&[(0, "first")]);
     expected.extend((101..=110).map(|n| (n, "promised".into())));
@@ -130,7 +130,7 @@ fn relaxed_and_lazy_records_are_synced_within_the_time() {
     until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
 }
 
-/// Has the writer wait in a callback, until what is returned is dropped.
+/// Blocks the writer in a callback until the returned sender is dropped.
 fn busy(journal: &Journal) -> mpsc::Sender<()> {
     let (go, gone) = mpsc::channel::<()>();
     let (begun, has_begun) = mpsc::channel();
@@ -215,7 +215,8 @@ fn compaction_bounds_the_disk_by_the_live_state() {
             assert_eq!(journal.stats().on_disk, files);
         }
     }
-    // Ten records of 66 octets are 700; four times that and one image: an uncompacted log would be 148,000.
+    // Ten records of 66 octets take 700. The limit is four times that and one snapshot; without compaction the log
+    // would have 148,000.
     assert!(most < 6000 && snapshots > 20, "{most} octets, {snapshots} snapshots");
     assert_eq!(reopen(&disk).len(), 10);
 }
@@ -234,7 +235,7 @@ fn a_snapshot_that_fails_leaves_the_journal_well_and_is_not_tried_at_once() {
     assert!(!journal.wants_compaction());
     assert!(disk.names().iter().all(|n| !n.ends_with(".tmp")), "{:?}", disk.names());
     keep(&journal, vec![is(2, "b")]).unwrap();
-    // An empty segment is not followed by another.
+    // An empty segment is not followed by another one.
     let segments = |n: &MemDisk| n.names().iter().filter(|n| n.starts_with("log-")).count();
     journal.begin_snapshot().unwrap();
     let before = segments(&disk);
@@ -253,7 +254,7 @@ fn a_segment_that_cannot_be_begun_is_a_failure_that_passes() {
         disk.world().room = Some(room);
         let begun = journal.begin_snapshot();
         if begun.is_ok() {
-            // An end and a header.
+            // There is room for an END and a header.
             assert!(room >= 48, "{room}");
             continue;
         }
@@ -273,7 +274,7 @@ fn a_segment_that_cannot_be_begun_is_a_failure_that_passes() {
 
 #[test]
 fn a_segment_begun_in_vain_that_stays_behind_does_no_harm() {
-    // Room for an end, and for a part or all of a header.
+    // Room for an END, and for a part or all of a header.
     for room in [30, 100] {
         let disk = MemDisk::default();
         let (journal, _) = open(&disk, Durability::Strict, limits());
@@ -308,7 +309,7 @@ fn an_error_of_the_medium_and_a_read_only_disk_are_as_a_full_one_at_every_call()
             let mut kept = pairs(&[(1, "before")]);
             keep(&journal, vec![is(1, "before")]).unwrap();
             disk.world().fails = Some((operation, errno));
-            // A change, and an image with all that belongs to it.
+            // A change, and a snapshot of everything that belongs to it.
             match keep(&journal, vec![is(2, "meanwhile")]) {
                 Ok(()) => kept.push((2, "meanwhile".into())),
                 Err(why) => assert!(matches!(why, WriteFailed::Disk(_)), "{operation:?}: {why}"),

@@ -1,21 +1,22 @@
-//! How the files look. All numbers are little-endian.
+//! File format of the journal. All numbers are little-endian.
 //!
 //! ```text
 //! file    = header *frame
-//! header  = "LAMPJRN" kind version:u32 number:u64 crc:u32     kind: L log, S snapshot; this shape holds in all versions
+//! header  = "LAMPJRN" kind version:u32 number:u64 crc:u32     kind: L log, S snapshot; the same in all versions
 //! frame   = length:u32 crc:u32 1*record                       length of the records; crc over length and records
 //! record  = octets:u32 key:u64 key:u32 value                  octets of the value, or one of:
-//!           GONE                                              the key has no value any more
-//!           END                                               the file is complete; the first key is this frame's offset
-//!           MARK                                              all octets before the first key's offset were on disk already
+//!           GONE                                              tombstone: the key was removed
+//!           END                                               file is complete; first key: offset of this frame
+//!           MARK                                              first key: octets that were on disk before this frame
 //! ```
 //!
-//! A frame is what one append made, and the unit that is whole or not there: one crc for its records. The length is in
-//! the crc, so that a stretch of zeros, which is what a crash may leave, is no frame. A complete file ends with END:
-//! without it a file that lost its last frames would look whole.
+//! A frame holds the records of one append. It is the unit that is complete or absent: its records share one checksum.
+//! The checksum includes the length, so that a stretch of zeros, which a crash may leave, is not a frame. A complete
+//! file ends with END; without it a file that lost its last frames would look complete.
 //!
-//! END and MARK are alone in their frames. Each commit of a log begins with a MARK (since version 2, the only difference): a bad
-//! frame before the offset that a later MARK names is no torn write, for the disk has had it. `damage.rs` judges by that.
+//! END and MARK are alone in their frames. Each commit of a log begins with a MARK; this is the only difference between
+//! version 2 and version 1. A bad frame before the offset that a later MARK names is not a torn write, because it was
+//! on disk. `damage.rs` decides by that.
 
 use std::io::{self, Read};
 
@@ -23,11 +24,11 @@ use bytes::Bytes;
 
 use super::{Key, Record};
 
-/// The version written, and the last one understood. Those before it are read as well, from the first on.
+/// Version that is written, and the newest one that is read. All older versions are read too.
 pub(super) const VERSION: u32 = 2;
-/// Octets of a file's header.
+/// Size of the file header (octets).
 pub(super) const HEADER: usize = 24;
-/// Most octets of records in a frame: no more is allocated on the word of a damaged length.
+/// Most octets of records in a frame. It limits the memory that a damaged length can make us allocate.
 pub(super) const FRAME_MAX: usize = 8 << 20;
 
 pub(super) const FRAME_HEAD: usize = 8;
@@ -37,7 +38,7 @@ const GONE: u32 = u32::MAX;
 const END: u32 = u32::MAX - 1;
 const MARK: u32 = u32::MAX - 2;
 
-/// What a file is.
+/// Kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Log,
@@ -52,7 +53,7 @@ impl Kind {
         }
     }
 
-    /// The name of such a file.
+    /// Name of a file of this kind.
     pub(super) fn name(self, number: u64) -> String {
         match self {
             Self::Log => format!("log-{number}"),
@@ -60,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// The kind and number that a name says, if it is one that [`Kind::name`] makes.
+    /// Kind and number of a file from its name; none if [`Kind::name`] does not make such a name.
     pub(super) fn parse(name: &str) -> Option<(Self, u64)> {
         let number = name.split_once('-')?.1.parse().ok()?;
         let kind = [Self::Log, Self::Snapshot].into_iter().find(|k| k.name(number) == name)?;
@@ -68,7 +69,7 @@ impl Kind {
     }
 }
 
-/// The header of a file.
+/// Header of a file in the current version.
 pub(super) fn header(kind: Kind, number: u64) -> [u8; HEADER] {
     header_of_version(kind, number, VERSION)
 }
@@ -84,18 +85,18 @@ pub(super) fn header_of_version(kind: Kind, number: u64, version: u32) -> [u8; H
     head
 }
 
-/// What a header says.
+/// Result of checking a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// It is ours to read, and of this version.
+    /// Valid; the value is its version.
     Good(u32),
-    /// It is of this later version.
+    /// Valid, but of a newer version.
     Newer(u32),
-    /// It is not whole, or not of this file.
+    /// Incomplete, corrupt, or of another file.
     Bad,
 }
 
-/// Judges the first octets of a file.
+/// Checks the header of a file.
 pub(super) fn judge(head: &[u8], kind: Kind, number: u64) -> Head {
     let version = word(head, 8);
     if head != header_of_version(kind, number, version) {
@@ -115,12 +116,12 @@ fn long(octets: &[u8], at: usize) -> u64 {
     octets.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |eight| u64::from_le_bytes(*eight))
 }
 
-/// Octets of a record in a frame.
+/// Size of a record in a frame (octets).
 pub(super) fn size(record: &Record) -> usize {
     RECORD_HEAD + record.value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Appends `records` to `out` in as few frames as they fit into. None of them is larger than a frame may be.
+/// Appends `records` to `out` in as few frames as possible. Each record must fit into a frame.
 pub(super) fn frames<'a>(out: &mut Vec<u8>, records: impl Iterator<Item = &'a Record>) {
     let mut records = records.peekable();
     while records.peek().is_some() {
@@ -134,7 +135,7 @@ pub(super) fn frames<'a>(out: &mut Vec<u8>, records: impl Iterator<Item = &'a Re
     }
 }
 
-/// Appends a frame of what `fill` puts to `out`; none if it puts nothing.
+/// Appends a frame of the octets that `fill` adds to `out`; no frame if it adds none.
 pub(super) fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEAD]);
@@ -144,7 +145,7 @@ pub(super) fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     if length == 0 {
         return out.truncate(start);
     }
-    // Fits: FRAME_MAX is far below 2^32.
+    // Cannot truncate: FRAME_MAX is far below 2^32.
     let length = (length as u32).to_le_bytes();
     let crc = checksum(length, &out[start + FRAME_HEAD..]);
     out[start..start + 4].copy_from_slice(&length);
@@ -158,7 +159,7 @@ fn checksum(length: [u8; 4], records: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Puts one record into a frame.
+/// Appends one record to a frame.
 pub(super) fn put(out: &mut Vec<u8>, key: Key, value: Option<&[u8]>) {
     debug_assert!(value.is_none_or(|v| v.len() <= FRAME_MAX));
     put_head(out, value.map_or(GONE, |v| v.len() as u32), key);
@@ -171,32 +172,32 @@ fn put_head(out: &mut Vec<u8>, octets: u32, key: Key) {
     out.extend_from_slice(&key.1.to_le_bytes());
 }
 
-/// The frame that begins a commit: the first `offset` octets of the file are on disk.
+/// Appends the frame that begins a commit; it says that the first `offset` octets of the file are on disk.
 pub(super) fn mark(out: &mut Vec<u8>, offset: u64) {
     frame(out, |out| put_head(out, MARK, Key(offset, 0)));
 }
 
-/// The frame that ends a file of which `offset` octets precede it.
+/// Appends the frame that completes a file; `offset` octets precede it.
 pub(super) fn end(out: &mut Vec<u8>, offset: u64) {
     frame(out, |out| put_head(out, END, Key(offset, 0)));
 }
 
-/// What a file was found to hold.
+/// Result of reading a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scan {
-    /// The version that its header says.
+    /// Version from its header.
     pub(super) version: u32,
-    /// Octets up to the end of the last good frame; END is not counted.
+    /// Offset of the end of the last good frame; an END is not counted.
     pub(super) good: u64,
-    /// Records read.
+    /// Number of records read.
     pub(super) records: u64,
-    /// Whether END was found.
+    /// True if END was found.
     pub(super) complete: bool,
-    /// What is wrong with what follows `good`.
+    /// Description of the fault after `good`; none if there is none.
     pub(super) fault: Option<&'static str>,
 }
 
-/// Reads the frames after the header, giving each good one's records to `take`, up to the first that is not good.
+/// Reads the frames after the header up to the first bad one, and passes the records of each good frame to `take`.
 pub(super) fn scan(file: &mut dyn Read, version: u32, mut take: impl FnMut(Key, Option<Bytes>)) -> io::Result<Scan> {
     let mut scan = Scan { version, good: HEADER as u64, records: 0, complete: false, fault: None };
     let mut body = Vec::new();
@@ -238,17 +239,17 @@ pub(super) fn scan(file: &mut dyn Read, version: u32, mut take: impl FnMut(Key, 
     }
 }
 
-/// What a record says of its key, or of its file.
+/// Content of a record: a value, a tombstone, or a statement about its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// A value: its place in the frame's records, and its length.
+    /// Value: offset in the records of the frame, and length.
     Is(usize, usize),
     Gone,
     End,
     Mark,
 }
 
-/// Reads what follows a frame's head, and says what is wrong with it.
+/// Reads the rest of a frame after its head. Returns the description of a fault; none if the frame is good.
 fn read_frame(
     file: &mut dyn Read,
     head: &[u8; FRAME_HEAD],
@@ -277,17 +278,17 @@ fn read_frame(
     Ok(None)
 }
 
-/// The length that a frame's head says.
+/// Length field of a frame's head.
 pub(super) fn length_of(head: &[u8]) -> usize {
     word(head, 0) as usize
 }
 
-/// Whether the checksum in a frame's head is that of `records`, were their length `length`.
+/// Returns true if the checksum in a frame's head is right for these `records` and this `length`.
 pub(super) fn has_checksum(head: &[u8], length: usize, records: &[u8]) -> bool {
     checksum((length as u32).to_le_bytes(), records) == word(head, 4)
 }
 
-/// Gives each record of a frame; false once what is left is none, or not whole.
+/// Passes each record of a frame to `each`. Returns false if the rest is not a complete record.
 pub(super) fn records(body: &[u8], mut each: impl FnMut(Key, Word)) -> bool {
     let mut at = 0;
     while at < body.len() {
@@ -311,7 +312,7 @@ pub(super) fn records(body: &[u8], mut each: impl FnMut(Key, Word)) -> bool {
     true
 }
 
-/// Fills `into` as far as the file goes.
+/// Reads until `into` is full or the file ends; returns the number of octets read.
 pub(super) fn read_up_to(file: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < into.len() {

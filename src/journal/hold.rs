@@ -1,15 +1,15 @@
-//! Holds: a change that was refused is rolled back before any later change is accepted.
+//! Holds: they make sure that a refused change is rolled back before any later change is accepted.
 //!
-//! A refusal reaches its owner some time after the journal has decided it. Were a later change of the same thing kept
-//! meanwhile, the roll-back would undo that one as well. So every refusal carries a hold, and the journal accepts
-//! nothing while one is alive.
+//! The caller learns of a refusal some time after the journal has decided it. If a later change of the same object were
+//! committed in between, the rollback would undo that one too. So every refusal carries a hold, and the journal accepts
+//! no change while one is alive.
 
 use std::sync::{
     Arc, Weak,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Keeps the journal from accepting changes until this and every clone of it were dropped.
+/// Guard that keeps the journal from accepting changes until it and all its clones are dropped.
 #[derive(Clone, Debug)]
 pub struct Hold(#[expect(dead_code, reason = "it counts by being there")] Arc<Alive>);
 
@@ -22,7 +22,7 @@ impl Drop for Alive {
     }
 }
 
-/// Makes holds and knows whether one is alive. Those that are given out at the same time share one count.
+/// Source of holds; it knows whether one is alive. Refusals of the same time share one hold.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     alive: Arc<AtomicUsize>,

@@ -1,20 +1,20 @@
-//! Keeps words that were overtaken on their way to the journal out of it.
+//! Filter for overtaken records: drops a record if a newer one of the same key was already appended.
 //!
-//! Threads change one thing after the other, under its lock, and append what they made of it when they have let go of
-//! that. So the earlier change may be appended last, and a start would take it for the last word, although the later one
-//! has been acknowledged as well.
+//! A thread changes an object under its lock, but appends the record after releasing it. So the record of the earlier
+//! change may be appended last. After a restart it would count as the newest, although the later change was
+//! acknowledged too.
 //!
-//! A word that was admitted and then refused, because the disk failed, stays the latest: the roll-back follows it with a word
-//! of a higher order, and what was overtaken before is older than that one, too.
+//! A record that was appended and then refused, because the disk failed, still counts as the newest. The rollback
+//! appends a record with a higher order, and records that were overtaken before are older than that one too.
 
 use std::collections::HashMap;
 
 use super::{Key, Record};
 
-/// How many keys a generation remembers. A word would have to be overtaken by as many others to slip through.
+/// Number of keys in a generation. An overtaken record is missed only if as many records of other keys came in between.
 const GENERATION: usize = 1 << 15;
 
-/// The order of the latest words, of the last many keys.
+/// Orders of the newest records, for the most recently used keys.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     young: HashMap<Key, u64>,
@@ -22,7 +22,7 @@ pub(super) struct Latest {
 }
 
 impl Latest {
-    /// Whether nothing later has been said of the record's key; from now on this has.
+    /// Returns true, and remembers the record's order, unless a newer record of its key is known.
     pub(super) fn admits(&mut self, record: &Record) -> bool {
         let known = self.young.get(&record.key).or_else(|| self.old.get(&record.key));
         if known.is_some_and(|known| *known > record.order) {

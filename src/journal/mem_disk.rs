@@ -1,5 +1,5 @@
-//! A disk in memory that fills up, fails, dies at any operation, and forgets what was not synced: for tests, and under
-//! the [`super::Tape`] of the simulator.
+//! In-memory disk that fills up, fails, dies at any operation and loses what was not synced. Tests use it, and the
+//! simulator through its [`super::Tape`].
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ struct Inode {
     dirty: Vec<Range<usize>>,
 }
 
-/// A step on the names since they were last synced.
+/// Change of file names since the names were last synced.
 #[derive(Clone)]
 enum Step {
     Link(String, usize),
@@ -28,7 +28,7 @@ enum Step {
     Unlink(String),
 }
 
-/// What changes something on a disk.
+/// Operation that changes the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Create,
@@ -46,43 +46,43 @@ pub(super) struct World {
     names: BTreeMap<String, usize>,
     synced_names: BTreeMap<String, usize>,
     steps: Vec<Step>,
-    /// Operations until the machine dies; a write that dies has put half of its octets.
+    /// Operations until the machine dies; none for never. A write that dies has written half of its octets.
     pub(super) life: Option<u64>,
-    /// Octets that can still be written.
+    /// Octets that can still be written; none for no limit.
     pub(super) room: Option<usize>,
-    /// How many of the next syncs fail.
+    /// Number of the next syncs that fail.
     pub(super) bad_syncs: u32,
-    /// How many of the next syncs of names fail.
+    /// Number of the next syncs of names that fail.
     pub(super) bad_name_syncs: u32,
-    /// Whether files cannot be removed.
+    /// True if files cannot be removed.
     pub(super) no_removes: bool,
     pub(super) operations: u64,
-    /// An operation that fails, with the system's number of the error (errno).
+    /// Operation that fails, with the error number of the system (errno).
     #[cfg(test)]
     pub(super) fails: Option<(Operation, i32)>,
-    /// Whether no operation comes back.
+    /// True while no operation that changes something returns.
     hangs: bool,
-    /// How many wait for that.
+    /// Number of operations that are blocked by that.
     pub(super) waiting: usize,
 }
 
-/// What a crash leaves of what was not synced.
+/// Part of the unsynced changes that survives a crash.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the simulator only tears; the tests do all of it"))]
 pub(super) enum Leaves {
-    /// All: the process died, not the machine.
+    /// All: the process died, but not the machine.
     Everything,
     /// Nothing.
     Nothing,
-    /// The names, and of the octets none.
+    /// The names, but no octets.
     Names,
-    /// The octets, and of the names none.
+    /// The octets, but no names.
     Octets,
-    /// The first half of the steps on names, and half of the octets with zeros for the rest.
+    /// The first half of the changes of names, and the first half of each write, with zeros for the rest.
     Half,
-    /// The octets, and of the steps on names only the last: nothing orders them but a sync.
+    /// The octets, and only the last change of names: without a sync the disk may apply changes in any order.
     LastStep,
-    /// The names, and of the octets this share (in 65536ths) of each write that was not synced.
+    /// The names, and of the octets of each unsynced write this share (in 65536ths).
     Torn(u16),
 }
 
@@ -96,7 +96,7 @@ pub(super) struct MemDisk(Arc<Machine>);
 #[derive(Default)]
 struct Machine {
     world: Mutex<World>,
-    /// The disk answers again.
+    /// Signals that the disk answers again.
     answers: Condvar,
 }
 
@@ -129,7 +129,7 @@ impl World {
     }
 }
 
-/// How many octets of an unsynced write of `len` are left of it.
+/// Number of octets of an unsynced write of `len` that survive.
 pub(super) fn torn(len: usize, share: u16) -> usize {
     (len * usize::from(share)).div_ceil(1 << 16)
 }
@@ -150,7 +150,7 @@ impl MemDisk {
         self.0.world.lock()
     }
 
-    /// The world, once the disk answers.
+    /// State of the disk, once it answers.
     fn answering(&self) -> MutexGuard<'_, World> {
         let mut world = self.world();
         world.waiting += 1;
@@ -161,14 +161,14 @@ impl MemDisk {
         world
     }
 
-    /// From now on no operation that changes something comes back, or all that wait and come do again.
+    /// Makes all operations that change something block, or lets them go on.
     #[cfg(test)]
     pub(super) fn hang(&self, hangs: bool) {
         self.world().hangs = hangs;
         self.0.answers.notify_all();
     }
 
-    /// The disk as the next start finds it.
+    /// Disk as the next start finds it.
     pub(super) fn after_crash(&self, leaves: Leaves) -> Self {
         let world = self.world().clone();
         let mut names = world.synced_names.clone();
@@ -318,7 +318,7 @@ impl DiskFile for MemFile {
     fn write_at(&mut self, octets: &[u8], at: u64) -> io::Result<()> {
         let mut world = self.disk.answering();
         world.operate(Operation::Write)?;
-        // The operation that uses up the last of the life is done by half.
+        // The operation that uses up the life is done by half.
         let dies = world.life == Some(0);
         let at = at as usize;
         let more = (at + octets.len()).saturating_sub(world.inodes[self.inode].seen.len());
@@ -353,7 +353,8 @@ impl DiskFile for MemFile {
         Ok(())
     }
 
-    /// As the kernel does it: octets whose sync failed count as clean ever after, until they are written again.
+    /// Behaves like the Linux kernel: after a failed sync the pages count as clean, so a later sync does not write
+    /// them.
     fn sync(&mut self) -> io::Result<()> {
         let mut world = self.disk.answering();
         world.operate(Operation::Sync)?;

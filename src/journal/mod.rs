@@ -1,12 +1,13 @@
-//! What must survive: an append-only log of records, and the embedded store behind it.
+//! Journal: an append-only log of records with group commit and compaction, embedded in the server.
 //!
-//! In flow [`Record`]s, each the latest word on one key; out flow, at the next start, the latest word on every key.
-//! The journal knows neither what a record means nor when to keep one back: whoever acknowledges a change waits until
-//! the records of that change are durable (law 5).
+//! Input: [`Record`]s, each with the current value of one key. Output, at the next start: the current value of every
+//! key. The journal knows neither the meaning of a record nor which message waits for it. The caller acknowledges a
+//! change only after its records are durable (rule 5).
 //!
-//! On disk there is one image, `snapshot-N`, and the segments `log-N` and later that came after it; `format.rs` says
-//! how they look, `store.rs` how a directory is opened after any crash, `writer.rs` how many appends share one
-//! fdatasync, `snapshot.rs` how the log is replaced by an image of the live state so that it stays bounded.
+//! On disk there is one snapshot, `snapshot-N`, and the segments `log-N` and later that follow it. `format.rs`
+//! describes the files, `store.rs` how a directory is opened after any crash, `writer.rs` how many appends share one
+//! fdatasync, and `snapshot.rs` how the log is replaced by a snapshot of the current state, so that its size stays
+//! limited.
 
 mod aside;
 mod damage;
@@ -61,124 +62,127 @@ pub(crate) use tape::Tape;
 use disk::Disk;
 use queue::{Admission, Entry, Fate, Shared};
 
-/// Names what a record is about. The meaning of the numbers is the notifier's; equal keys replace each other.
+/// Key of a record. The notifier defines the meaning of its numbers. A record replaces earlier ones with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u64, pub u32);
 
-/// The latest word on a key: a value, or none for gone.
+/// Current value of a key, or a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What it is about.
+    /// Key.
     pub key: Key,
-    /// What holds of it now.
+    /// Current value; none is a tombstone: the key was removed.
     pub value: Option<bytes::Bytes>,
-    /// Tells which of two words on a key is the later one: whoever changes what the key names draws it under the lock
-    /// that he does that under. What he then appends may be overtaken on the way here, and counts no more then.
+    /// Order among records of the same key; the highest is the newest. The caller draws it under the lock of the object
+    /// that the key names, but appends after releasing that lock. So an older record may arrive after a newer one; it
+    /// is then dropped.
     pub order: u64,
 }
 
-/// When an append counts as kept.
+/// Time at which an append counts as committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Once it is on disk: survives a power cut.
+    /// After fdatasync: it survives a power failure.
     Strict,
-    /// At once; with the kernel moments later, on disk within a second.
+    /// At once. The records reach the kernel moments later, and the disk within a second.
     Relaxed,
 }
 
-/// What an earlier run left behind.
+/// Data that an earlier run left in the directory.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The latest value of every key that has one, in the order of the keys.
+    /// Current value of every key that has one, ordered by key.
     pub records: Vec<(Key, Bytes)>,
-    /// What was read, and what was cut off.
+    /// Files that were read, and the torn tail that was cut off.
     pub report: Report,
 }
 
-/// Whether the disk takes what it is given.
+/// State of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
+    /// Writes succeed.
     Good,
-    /// It does not, or does not answer. The journal tries again every second, and is good again once the disk is, what
-    /// was promised is on it, and every change that was refused is rolled back.
+    /// Writes fail or hang. The journal tries again every second. It is good again once the disk is, all promised
+    /// records are on it, and every refused change is rolled back.
     Failed {
-        /// Since when.
+        /// Time of the first failure.
         since: Instant,
-        /// The system's own words, or what the disk does not do.
+        /// Error of the system, or a description of the operation that hangs.
         why: Arc<str>,
     },
 }
 
-/// Whether a change that the journal has to keep may be made now.
+/// Answer to the question whether a change that needs the journal may be made now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It may.
+    /// Changes are accepted.
     Accepting,
-    /// The disk does not keep up; soon there is room again.
+    /// Not now: the disk does not keep up. The queue will have room again soon.
     Overloaded,
-    /// The disk fails, or what was refused when it did is still being rolled back.
+    /// Not now: the disk fails, or changes that it refused are still being rolled back.
     Failing,
 }
 
-/// Numbers for metrics, counted since the journal was opened.
+/// Statistics of the journal since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Records written.
     pub records: u64,
     /// Octets written to the log.
     pub octets: u64,
-    /// Writes made; in strict mode each is one fdatasync.
+    /// Writes to the log. In strict mode each has one fdatasync.
     pub commits: u64,
-    /// How long the last of them took, from the writer's taking it to its being kept.
+    /// Time that the last commit took, from the writer's taking the batch until it was committed.
     pub last_commit: Duration,
-    /// Octets of log and image on disk.
+    /// Octets of log and snapshot on disk.
     pub on_disk: u64,
     /// Octets that are queued, being written or not yet synced.
     pub queued: usize,
-    /// Appends whose fate somebody waits for.
+    /// Appends whose result a caller waits for.
     pub awaited: usize,
-    /// Whether the disk takes what it is given.
+    /// True while the disk is good (see [`Health`]).
     pub good: bool,
-    /// How often it has begun to refuse.
+    /// Number of times that the disk began to fail.
     pub failures: u64,
-    /// Bad parts that were put aside before the journal was opened.
+    /// Bad parts that a repair has put aside before this opening.
     pub repaired: u64,
-    /// How long commits took (microseconds).
+    /// Histogram of the time of a commit (microseconds).
     pub took: Spread,
-    /// How many records were written at once.
+    /// Histogram of the records in one commit.
     pub batches: Spread,
-    /// Appends that were refused, and why.
+    /// Refused appends by reason.
     pub refused: [(&'static str, u64); 5],
 }
 
-/// What bounds the journal. Production uses the default; tests shrink it.
+/// Limits of the journal. Production uses the default; tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Octets that are queued, being written or not yet synced, above which no change is accepted. At 1 M records/s of 200 octets it is 80 ms of work: a
-    /// disk further behind than that will not catch up before the senders retransmit (T1 is 500 ms).
+    /// Octets that are queued, being written or not yet synced, above which no change is accepted. At 1 M records/s of
+    /// 200 octets it is 80 ms of work. A disk that is further behind will not catch up before the senders retransmit
+    /// (T1 is 500 ms).
     queue: usize,
-    /// How long a lazy record may wait for company, and a relaxed one for its fdatasync.
+    /// Longest time that a deferred record waits for a commit, and a relaxed one for its fdatasync.
     within: Duration,
-    /// The least between the beginnings of two commits. A single change does not wait; under load, the more share a
-    /// fdatasync the less each of them costs.
+    /// Shortest time between the starts of two commits. A single change does not wait. Under load more changes share an
+    /// fdatasync, so each of them costs less.
     apart: Duration,
-    /// How long the disk may take for one commit until it counts as failed: phones have given up on nothing yet (they
-    /// repeat a request for 32 s), and no healthy disk takes so long, not even one that is busy.
+    /// Time after which a commit that has not returned counts as failed. Phones retransmit a request for 32 s, so none
+    /// has given up by then; and no healthy disk takes as long, not even a busy one.
     stall: Duration,
-    /// How often it is looked whether the directory is still in its place.
+    /// Interval at which the directory is checked to be still at its path.
     look_every: Duration,
-    /// How often a failed disk is tried.
+    /// Interval at which a failed disk is tried again.
     probe_every: Duration,
-    /// Octets written to see whether there is room again. As much as a busy commit, so that the journal does not
-    /// recover into the next failure.
+    /// Octets of a trial write after a failure. It is as large as a busy commit, so that the journal does not recover
+    /// into the next failure.
     probe: usize,
-    /// A log below this is never worth an image: it is replayed in a fraction of a second.
+    /// Size of the log below which it is not compacted: it is replayed in a fraction of a second.
     compact_from: u64,
-    /// A log is replaced once it is this many times the last image, so that rewriting the live state costs at most a
-    /// quarter of what was written anyway, and the disk holds at most about six times the live state.
+    /// Size of the log, as a multiple of the last snapshot, from which it is compacted. So rewriting the current state
+    /// costs at most a quarter of what was written anyway, and the disk holds at most about six times the current
+    /// state.
     compact_factor: u64,
-    /// How long to leave it after a snapshot that failed; each attempt writes the whole live state.
+    /// Delay after a failed snapshot. Each attempt writes the whole current state.
     snapshot_retry: Duration,
 }
 
@@ -199,22 +203,23 @@ impl Default for Limits {
     }
 }
 
-/// The open journal. All methods may be called from any thread; dropping it is [`Journal::close`].
+/// Open journal. All methods may be called from any thread. Dropping it does the same as [`Journal::close`].
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
-    /// The writer and the watchdog.
+    /// Writer and watchdog.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, creating the directory if need be, and returns what an earlier run left in it.
+    /// Opens the journal in `dir` and returns the data of an earlier run. The directory is created if it is missing.
     ///
-    /// The directory stays locked until the journal and its last [`Snapshot`] are gone.
+    /// The directory stays locked until the journal and its last [`Snapshot`] are dropped.
     ///
     /// # Errors
-    /// When the directory is another server's, foreign, of a newer format or damaged, and when the disk refuses; the
-    /// error names the path and says what to do. Only what a crash can leave is mended; see [`Report::cut`].
+    /// When another server uses the directory, when it belongs to other software, is of a newer format or damaged, and
+    /// when the disk fails. The error names the path and the remedy. Only the effects of a crash are repaired
+    /// automatically; see [`Report::cut`].
     pub fn open(dir: &Path, durability: Durability) -> Result<(Self, Recovered), JournalError> {
         store::prepare(dir)?;
         Self::open_on(Arc::new(store::lock(dir)?), durability, Limits::default())
@@ -230,7 +235,7 @@ impl Journal {
             thread.map_err(|e| JournalError::io("start the thread of", disk.dir(), e))
         };
         let journal = Self { shared, threads: Mutex::default() };
-        // Should the second not start, dropping the journal ends the first.
+        // If the second thread cannot start, dropping the journal ends the first.
         for (name, run) in [
             ("journal", Box::new(move || writer.run()) as Box<dyn FnOnce() + Send>),
             ("journal-watch", Box::new(move || watchdog::run(&watched))),
@@ -240,29 +245,33 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// Whether a change may be made: to be asked before one is, for an append comes after. Takes no lock.
+    /// Returns whether a change may be made. The caller asks before the change, because it appends after it. Takes no
+    /// lock.
     ///
-    /// What was accepted is appended all the same should the queue have grown beyond its bound meanwhile: that is at most
-    /// what every thread has in hand at one moment.
+    /// Once accepted, a change is appended even if the queue has exceeded its limit meanwhile. The excess is at most
+    /// what all threads are working on at one moment.
     pub fn accepts(&self) -> Acceptance {
         self.shared.accepts()
     }
 
-    /// Appends `records` of a change that was made, and calls `done` once they are kept (see [`Durability`]) or refused.
+    /// Appends the `records` of a change that was made. Calls `done` once they are committed (see [`Durability`]) or
+    /// refused.
     ///
-    /// Appends are kept, and their `done`s called, in the order of the calls; only a refusal at once (see below)
-    /// overtakes. `done` runs in a thread of the journal, where it holds up all others, or in the caller's before this
-    /// returns (relaxed, refused at once); no lock is held. Records that fit one frame (8 MiB) are on disk all or none
-    /// whenever a crash comes; more are split over several frames, and `done` comes after the last.
+    /// Appends are committed, and their `done`s called, in the order of the calls; only an immediate refusal (see
+    /// below) may overtake. `done` runs in a thread of the journal, where it delays all others, or in the caller's
+    /// thread before this returns (relaxed mode, or immediate refusal). No lock is held. Records that fit into one
+    /// frame (8 MiB) are on disk all or none after any crash. More records are split over several frames, and `done` is
+    /// called after the last.
     ///
-    /// **Refusal.** When the disk fails, or has not answered for two seconds, all that is awaited is refused, and what is
-    /// appended from then on is refused at once. The change then has to be rolled back in memory, and what holds again be
-    /// appended by [`Journal::append_rollback`], in words with a fresh `order`: a record that was refused may have reached the
-    /// disk all the same. The [`Hold`] of the refusal is dropped after that. Until all are, no change is accepted.
+    /// **Refusal.** When the disk fails, or has not answered for two seconds, all appends that callers wait for are
+    /// refused, and later ones are refused at once. The caller must then roll the change back in memory and append the
+    /// restored state by [`Journal::append_rollback`], in records with a new `order`: a refused record may have reached
+    /// the disk nevertheless. After that the caller drops the [`Hold`] of the refusal. No change is accepted until all
+    /// holds are dropped.
     ///
-    /// **No records at all** make a barrier: `done` is called once the fate of all earlier appends was told, before this
-    /// returns if it is already. A barrier is never refused, for it asks nothing of the disk; while the disk fails it
-    /// waits only for those that are being told so.
+    /// **Barrier.** An append without records is a barrier: `done` is called once the results of all earlier appends
+    /// were reported; before this returns if that is already so. A barrier is never refused, because it needs nothing
+    /// from the disk. While the disk fails it waits only for refusals that are being reported.
     pub fn append(&self, records: Vec<Record>, done: impl FnOnce(Result<(), Refused>) + Send + 'static) {
         let mut queue = self.shared.queue.lock();
         if records.is_empty() {
@@ -295,21 +304,23 @@ impl Journal {
         }
     }
 
-    /// Appends `records` with the next commit or within a second, for a caller that need not know when.
+    /// Appends deferred `records`, for a caller that does not wait: they are written with the next commit or within a
+    /// second.
     ///
-    /// A failing disk does not refuse them: they wait for its recovery, in order.
+    /// A failing disk does not refuse them: they wait, in order, until it recovers.
     ///
     /// # Errors
-    /// When they were not even queued.
+    /// When they could not be queued.
     pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
         self.promise(records, Admission::Remark)
     }
 
-    /// Appends what holds again of a change that was refused and is rolled back: it is written before anything that
-    /// comes after, and before the journal is good again. To be called before the [`Hold`] of the refusal is dropped.
+    /// Appends the state that a rollback of a refused change has restored. It is written before any later append, and
+    /// before the journal is good again. The caller must call this before it drops the [`Hold`] of the refusal.
     ///
     /// # Errors
-    /// When there is no room: only if all that is rolled back is several times as large as what was refused.
+    /// When the queue has no room. That happens only if the records of all rollbacks are several times as large as the
+    /// refused ones.
     pub fn append_rollback(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
         self.promise(records, Admission::RollBack)
     }
@@ -319,7 +330,7 @@ impl Journal {
         let admitted = self.shared.admit(&mut queue, &records, admission);
         let end = admitted.inspect_err(|refused| self.shared.numbers.refuse(refused))?;
         queue.entries.push(Entry { end, fate: Fate::Promised });
-        // The writer must learn of the first one's deadline, and of a queue that fills; else it may sleep on.
+        // The writer must wake for the deadline of the first deferred record, and for a queue that fills.
         if queue.lazy_since.is_none() {
             queue.lazy_since = Some(Instant::now());
             self.shared.wake.notify_one();
@@ -329,35 +340,35 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the disk takes what it is given.
+    /// State of the disk.
     pub fn health(&self) -> Health {
         self.shared.queue.lock().health.clone()
     }
 
-    /// Notes how many bad parts a repair before this opening has put aside, for [`Stats::repaired`].
+    /// Sets [`Stats::repaired`]: the number of bad parts that a repair has put aside before this opening.
     pub fn count_repaired(&self, parts: u64) {
         self.shared.numbers.repaired.store(parts, Relaxed);
     }
 
-    /// Numbers for metrics.
+    /// Statistics since the journal was opened.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// Whether the log has grown so long that its owner should replace it by [`Journal::begin_snapshot`].
+    /// Returns true if the log is so large that the owner should replace it by [`Journal::begin_snapshot`].
     pub fn wants_compaction(&self) -> bool {
         self.shared.wants_compaction()
     }
 
-    /// Begins an image of the live state: from here on appends go to a new segment, and what the image holds replaces
-    /// all that came before.
+    /// Begins a snapshot of the current state. From here on appends go to a new segment, and the snapshot replaces all
+    /// earlier ones.
     ///
-    /// So whatever was appended before this returned must show in what the owner then writes: change the memory first
-    /// (or under the same lock) and append second, and read the memory after this returned. Blocks for a few
-    /// fdatasyncs; never call it from a `done`.
+    /// So everything appended before this returned must be part of the records that the owner then writes. To ensure
+    /// it: change the memory first (or under the same lock), then append; and read the memory only after this returned.
+    /// Blocks for a few fdatasyncs; never call it from a `done`.
     ///
     /// # Errors
-    /// When another snapshot is being written, when the journal is closed, and when the disk refuses.
+    /// When another snapshot is being written, when the journal is closed, and when the disk fails.
     pub fn begin_snapshot(&self) -> Result<Snapshot, JournalError> {
         let (answer, answered) = mpsc::channel();
         self.shared.ask_to_rotate(answer)?;
@@ -365,10 +376,10 @@ impl Journal {
         Snapshot::begin(self.shared.clone(), rotated)
     }
 
-    /// Keeps all that is queued and ends the journal's threads; later appends are refused. May be called again.
+    /// Commits everything queued and ends the journal's threads. Later appends are refused. May be called again.
     ///
-    /// A disk that hangs is not waited for longer than a commit may take: then what was not kept has been refused, and the
-    /// threads end with the process.
+    /// A disk that hangs is waited for only as long as a commit may take. Whatever was not committed has been refused
+    /// by then, and the threads end with the process.
     pub fn close(&self) {
         let mut queue = self.shared.queue.lock();
         queue.closing = true;
@@ -382,7 +393,7 @@ impl Journal {
         }
         if self.shared.wait_for_end() {
             for thread in threads {
-                // It ends by panic only through a bug of ours, which has then been printed.
+                // An error means that the thread panicked, which is a bug and has been printed.
                 let _ = thread.join();
             }
         }

@@ -1,16 +1,16 @@
-//! What the journal counts of itself.
+//! Counters of the journal.
 
 use std::sync::atomic::AtomicU64;
 
 use super::WriteFailed;
 use crate::count::{Sizes, one_more};
 
-/// Upper bounds of how long a commit takes (microseconds): from a battery-backed cache to a disk in trouble.
+/// Bucket bounds for the time of a commit (microseconds): from a battery-backed cache to a disk with errors.
 static TIMES: [u64; 13] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
-/// Upper bounds of how many records are written at once.
+/// Bucket bounds for the number of records in one commit.
 static BATCHES: [u64; 7] = [1, 4, 16, 64, 256, 1_024, 4_096];
-/// Why appends are refused.
+/// Reasons for refusing an append, in the order of the counters.
 pub(super) const REFUSALS: [&str; 5] = ["overloaded", "too_large", "disk", "closed", "rolling_back"];
 
 pub(super) struct Numbers {
@@ -18,9 +18,9 @@ pub(super) struct Numbers {
     pub(super) octets: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) last_commit_nanos: AtomicU64,
-    /// Octets of the segment that is written.
+    /// Octets of the current segment.
     pub(super) segment: AtomicU64,
-    /// Octets of the segments before it.
+    /// Octets of the segments before it that no snapshot replaces yet.
     pub(super) older_segments: AtomicU64,
     pub(super) snapshot: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -51,7 +51,7 @@ impl Default for Numbers {
 }
 
 impl Numbers {
-    /// An append was refused.
+    /// Counts a refused append.
     pub(super) fn refuse(&self, why: &WriteFailed) {
         let place = match why {
             WriteFailed::Overloaded => 0,

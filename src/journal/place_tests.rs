@@ -1,4 +1,4 @@
-//! Directories that are moved, removed or replaced under the open journal.
+//! Directories that are moved, removed or replaced while the journal is open.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn until_failed(journal: &Journal, word: &str) {
     assert!(matches!(keep(journal, vec![is(9, "into nothing")]), Err(WriteFailed::Disk(_))));
 }
 
-/// All files of a directory with what they hold.
+/// All files of a directory with their contents.
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     let mut files: Vec<_> =

@@ -1,4 +1,4 @@
-//! What appenders, the writer and the watchdog share: the queue, already in the shape of the file.
+//! State that appenders, writer and watchdog share: mainly the queue, which holds frames in the format of the file.
 
 use std::{
     fmt,
@@ -26,75 +26,75 @@ use super::{
     store::Opened,
 };
 
-/// Called once the fate of an append is known.
+/// Callback for the result of an append.
 pub(super) type Done = Box<dyn FnOnce(Result<(), Refused>) + Send>;
-/// Called with the number of the segment that a snapshot may begin at.
+/// Channel for the number of the segment at which a snapshot may begin.
 pub(super) type Rotated = mpsc::Sender<Result<u64, WriteFailed>>;
 
-/// What becomes of an append.
+/// Progress of an append.
 pub(super) enum Fate {
-    /// It was promised when it was queued, and must outlive a failing disk.
+    /// The caller was promised that it will be committed, so it must survive a failure of the disk.
     Promised,
-    /// It is kept or refused, and then told so.
+    /// The caller waits for its result.
     Awaited(Done),
-    /// It has no records: it is told once all before it were.
+    /// It has no records; its callback is called after those of all earlier appends.
     Barrier(Done),
-    /// It has been told that it is not kept.
+    /// The caller has been told that it is refused.
     Refused,
 }
 
 /// One append in the queue.
 pub(super) struct Entry {
-    /// Where its frames end in the queue's octets.
+    /// Offset in the queue's octets at which its frames end.
     pub(super) end: usize,
-    /// What becomes of it.
+    /// Progress.
     pub(super) fate: Fate,
 }
 
-/// What the writer is busy with. It is here and not with the writer, so that it can be refused while the disk hangs.
+/// Work that the writer is doing. It is part of the shared state, so that it can be refused while the disk hangs.
 pub(super) struct UnderWay {
     pub(super) since: Instant,
     pub(super) entries: Vec<Entry>,
     pub(super) rotate: Option<Rotated>,
 }
 
-/// What waits for the writer.
+/// Work that waits for the writer.
 pub(super) struct Queue {
     pub(super) frames: Vec<u8>,
     pub(super) entries: Vec<Entry>,
-    /// Barriers that came while appends were being refused; told after those.
+    /// Barriers that were added while appends were being refused; their callbacks follow those refusals.
     barriers: Vec<Done>,
     pub(super) under_way: Option<UnderWay>,
     pub(super) latest: Latest,
     pub(super) records: u64,
-    /// An append is awaited, or wanted with the kernel now.
+    /// True if a caller waits for a result, or the records have to reach the kernel now.
     pub(super) urgent: bool,
     pub(super) lazy_since: Option<Instant>,
     pub(super) health: Health,
     pub(super) closing: bool,
-    /// The writer has ended.
+    /// True once the writer thread has ended.
     pub(super) ended: bool,
     pub(super) rotate: Option<Rotated>,
     pub(super) snapshot_running: bool,
-    /// When the next snapshot may be wanted, after one that failed.
+    /// Earliest time of the next snapshot, after one that failed.
     pub(super) snapshot_retry: Option<Instant>,
 }
 
 impl Queue {
-    /// Whether the writer has been inside the disk for so long.
+    /// Returns true if the writer has been in an operation of the disk for at least `stall`.
     pub(super) fn hangs(&self, stall: Duration) -> bool {
         self.under_way.as_ref().is_some_and(|under_way| under_way.since.elapsed() >= stall)
     }
 
-    /// The disk's latest words on why it fails.
+    /// Replaces the reason of the current failure by the latest one.
     pub(super) fn set_reason(&mut self, now: Arc<str>) {
         if let Health::Failed { why, .. } = &mut self.health {
             *why = now;
         }
     }
 
-    /// Takes all whose fate is awaited out of what is under way and out of the queue, in their order. What was promised
-    /// stays.
+    /// Takes the callbacks of all appends that callers wait for out of the work under way and the queue, in their
+    /// order; the flag is false for barriers. Promised appends stay.
     fn take_awaited(&mut self) -> Vec<(Done, bool)> {
         let mut taken = Vec::new();
         let mut take = |fate: &mut Fate| match std::mem::replace(fate, Fate::Refused) {
@@ -113,7 +113,7 @@ impl Queue {
     }
 }
 
-/// Gives `each` the frames of those entries that were promised.
+/// Passes the frames of the promised entries to `each`.
 pub(super) fn promised<'a>(frames: &'a [u8], entries: &[Entry], mut each: impl FnMut(&'a [u8])) {
     let mut start = 0;
     for entry in entries {
@@ -124,37 +124,37 @@ pub(super) fn promised<'a>(frames: &'a [u8], entries: &[Entry], mut each: impl F
     }
 }
 
-/// How many times the soft bound of the queue the hard one is. A change is made before it is appended, so it must not be
-/// refused for want of room: what was accepted below the soft bound is at most one batch of each thread more, a few MiB.
-/// The hard bound is never met but by a fault of ours.
+/// Factor from the soft limit of the queue to the hard one. A change is made before it is appended, so it must not be
+/// refused for lack of room. Changes that were accepted below the soft limit can exceed it by at most one batch of each
+/// thread, a few MiB. So the hard limit is reached only because of a bug.
 const HARD: usize = 4;
 
-/// Which bound an append has to keep.
+/// Limit that applies to an append.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Of a change that is made already: the hard bound, and the disk has to be good.
+    /// A change that was made already: the hard limit, and the disk must be good.
     Change,
-    /// Of a change that is taken back: twice the hard bound, so that there is room even if all that was queued is refused.
+    /// A rollback: twice the hard limit, so that there is room even if everything that was queued is refused.
     RollBack,
-    /// Of what does no harm if it is lost: the soft bound.
+    /// A deferred record, whose loss does no harm: the soft limit.
     Remark,
 }
 
-/// The half of the journal that outlives no thread in particular.
+/// State shared by appenders, the writer thread and the watchdog.
 pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Condvar,
-    /// The writer has ended.
+    /// Signals that the writer has ended.
     pub(super) ended: Condvar,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) durability: Durability,
     pub(super) limits: Limits,
     pub(super) numbers: Numbers,
-    /// How many have been promised to be told and were not yet. Counted up under the queue's lock.
+    /// Number of callbacks that are still to be called. Incremented under the queue's lock.
     pub(super) awaited: AtomicUsize,
-    /// Octets queued, being written, or written and not yet synced. Changed under the queue's lock only.
+    /// Octets queued, being written, or written and not yet synced. Changed only under the queue's lock.
     pub(super) held: AtomicUsize,
-    /// What `Queue::health` is, for those who only look. Changed under the queue's lock only.
+    /// Copy of `Queue::health` that can be read without the lock. Changed only under the queue's lock.
     good: AtomicBool,
     pub(super) holds: Holds,
 }
@@ -198,7 +198,7 @@ impl Shared {
         }
     }
 
-    /// Whether a change may be made now.
+    /// Returns whether a change may be made now.
     pub(super) fn accepts(&self) -> Acceptance {
         if !self.good.load(Acquire) || self.holds.any() {
             Acceptance::Failing
@@ -209,7 +209,7 @@ impl Shared {
         }
     }
 
-    /// Queues the frames of one append, if it may be, and says where they end.
+    /// Adds the frames of one append to the queue if the limits allow it. Returns the offset of their end.
     pub(super) fn admit(
         &self,
         queue: &mut Queue,
@@ -249,14 +249,14 @@ impl Shared {
         Ok(queue.frames.len())
     }
 
-    /// Refuses an append.
+    /// Creates the refusal of an append, and counts it.
     pub(super) fn refuse(&self, why: WriteFailed) -> Refused {
         self.numbers.refuse(&why);
         Refused { why, hold: self.holds.give() }
     }
 
-    /// The disk fails from now on, or does not answer: all that is awaited is refused, with one hold, and no change is
-    /// accepted any more. Says whether that is new.
+    /// Records that the disk fails or does not answer: refuses all appends that callers wait for, with one hold, and
+    /// accepts no further change. Returns true if the disk was good before.
     pub(super) fn fail(&self, mut queue: MutexGuard<'_, Queue>, why: Arc<str>) -> bool {
         let new = queue.health == Health::Good;
         if new {
@@ -266,7 +266,7 @@ impl Shared {
         } else {
             queue.set_reason(why.clone());
         }
-        // Alive until all were told: the journal is not good before.
+        // The hold lives until all callbacks were called; the journal cannot become good before.
         let hold = self.holds.give();
         let before = queue.frames.len();
         let taken = queue.take_awaited();
@@ -288,7 +288,8 @@ impl Shared {
         new
     }
 
-    /// Queues a barrier and says nothing yet, or gives it back to be told at once.
+    /// Adds a barrier to the queue. If nothing is awaited, returns the callback instead, for the caller to call at
+    /// once.
     pub(super) fn wait_behind(&self, queue: &mut Queue, done: Done) -> Option<Done> {
         if self.awaited.load(Relaxed) == 0 || queue.ended {
             return Some(done);
@@ -300,14 +301,14 @@ impl Shared {
             queue.urgent = true;
             self.wake.notify_one();
         } else {
-            // Refusals are being told at this moment, and after them these.
+            // Refusals are being reported at this moment; these callbacks follow them.
             queue.barriers.push(done);
         }
         None
     }
 
-    /// A commit has come back, and this many octets are kept now: what was under way, for the writer to tell. None if the
-    /// watchdog has refused it meanwhile.
+    /// Ends a commit; `kept` octets are no longer held. Returns the work that was under way, so that the writer calls
+    /// its callbacks. None if the watchdog has refused it meanwhile.
     pub(super) fn arrive(&self, kept: usize) -> Option<UnderWay> {
         let mut queue = self.queue.lock();
         if queue.health != Health::Good {
@@ -317,14 +318,14 @@ impl Shared {
         queue.under_way.take()
     }
 
-    /// The writer turns to something that is no commit: a new segment, or a look at the directory.
+    /// Marks work other than a commit as under way: a new segment, or a check of the directory.
     pub(super) fn set_under_way(&self, rotate: Option<Rotated>) {
         let under_way = UnderWay { since: Instant::now(), entries: Vec::new(), rotate };
         self.queue.lock().under_way = Some(under_way);
     }
 
-    /// The disk has taken all that was tried, and this many octets are kept now. It is good again if nothing that was
-    /// promised and no hold is left; says whether it is.
+    /// Ends a successful trial; `kept` octets are no longer held. The journal is good again if no promised append and
+    /// no hold is left. Returns true if it is good.
     pub(super) fn recover(&self, kept: usize) -> bool {
         let mut queue = self.queue.lock();
         self.held.fetch_sub(kept, Relaxed);
@@ -337,11 +338,11 @@ impl Shared {
         recovered
     }
 
-    /// Returns once the writer has ended, or, with false, once the disk hangs.
+    /// Waits until the writer has ended. Returns false if the disk hangs.
     pub(super) fn wait_for_end(&self) -> bool {
         let mut queue = self.queue.lock();
         while !queue.ended && !queue.hangs(self.limits.stall) {
-            // A disk that begins to hang wakes nobody.
+            // A disk that begins to hang signals nothing, so the wait needs a timeout.
             self.ended.wait_for(&mut queue, self.limits.stall / 4);
         }
         queue.ended
@@ -357,16 +358,16 @@ impl Shared {
         }
     }
 
-    /// Tells an append its fate. A callback that panics must not take the journal with it.
+    /// Calls the callback of an append. If the callback panics, the journal goes on.
     pub(super) fn tell(&self, done: Done, fate: Result<(), Refused>) {
         if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
             tracing::error!("a callback of the journal panicked");
         }
-        // Only now: whatever finds that none is awaited comes after those that were told.
+        // Decremented last: an appender that reads 0 may then report at once without overtaking this callback.
         self.awaited.fetch_sub(1, Relaxed);
     }
 
-    /// Asks the writer for a new segment on behalf of a snapshot; there is one at a time.
+    /// Asks the writer for a new segment, for a snapshot. Only one snapshot runs at a time.
     pub(super) fn ask_to_rotate(&self, answer: Rotated) -> Result<(), JournalError> {
         let mut queue = self.queue.lock();
         if queue.closing {

@@ -1,8 +1,8 @@
-//! The way on after damage: `check` says what is bad, `repair` makes a directory that starts again.
+//! Repair of a damaged journal: `check` reports what is bad, `repair` makes a directory that can be opened again.
 //!
-//! A repair reads every good record, also those behind what is bad, puts what was bad aside ([`super::aside`]), and
-//! writes what holds as a new image, in the same order of steps as any other image: a crash in the middle leaves the damaged
-//! directory, or the repaired one.
+//! A repair reads every good record, including those after a bad part, puts the bad parts aside ([`super::aside`]), and
+//! writes the resulting state as a new snapshot. Its steps have the order of any other snapshot, so a crash in between
+//! leaves either the damaged directory or the repaired one.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -17,42 +17,43 @@ use super::{
     survey::{self, Survey},
 };
 
-/// What a repair has done.
+/// Result of a repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// What it found.
+    /// Damage that was found.
     pub survey: Survey,
-    /// Where the bad parts are now, in the order of the survey.
+    /// Files that the bad parts were put into, in the order of the survey.
     pub aside: Vec<PathBuf>,
-    /// How many keys have a value now.
+    /// Number of keys that have a value after the repair.
     pub kept: usize,
-    /// Of the keys of records that are lost: those whose value of before is kept.
+    /// Number of keys with a lost record of which an older or newer good value is kept.
     pub older: usize,
 }
 
 impl Repaired {
-    /// How many parts were bad, missing files included.
+    /// Number of bad parts, missing files included.
     pub fn parts(&self) -> u64 {
         let bad: usize = self.survey.files.iter().map(|file| file.bad.len()).sum();
         (bad + self.survey.missing.len()) as u64
     }
 }
 
-/// Looks through the journal in `dir` and changes nothing. A server may use it meanwhile; its last write may then look torn.
+/// Checks the journal in `dir` without changing anything. A server may use it meanwhile; its last write may then look
+/// like a torn tail.
 ///
 /// # Errors
-/// When the directory is not a journal's, of a newer format, or cannot be read.
+/// When the directory is not a journal, is of a newer format, or cannot be read.
 pub fn check(dir: &Path) -> Result<Survey, JournalError> {
     let disk = RealDisk::open(dir).map_err(|e| JournalError::io("open", dir, e))?;
     survey::read(&disk).map(|read| read.survey)
 }
 
-/// Repairs the journal in `dir` if it is damaged, keeping every good record; none if it is not.
+/// Repairs the journal in `dir` and keeps every good record. Returns none if the journal is not damaged.
 ///
 /// # Errors
-/// When a server uses the directory, when it is not a journal's or of a newer format, and when the disk refuses.
+/// When a server uses the directory, when it is not a journal or of a newer format, and when the disk fails.
 pub fn repair(dir: &Path) -> Result<Option<Repaired>, JournalError> {
-    // Before there is a lock file in what may be no directory of ours.
+    // Checked first, so that no lock file is created in a directory that is not a journal.
     check(dir)?;
     repair_on(Arc::new(store::lock(dir)?))
 }
@@ -84,7 +85,7 @@ pub(super) fn repair_on(disk: Arc<dyn Disk>) -> Result<Option<Repaired>, Journal
     let kept = records.len();
     let next = last + 1;
     store::mark(&*disk)?;
-    // As long as the image has not its name, what is damaged still counts, and the empty segment behind it is nothing.
+    // Until the snapshot has its final name, the damaged files still count; the empty segment after them does no harm.
     store::create_log(&*disk, next)?;
     let mut image = Image::begin(disk.clone(), next)?;
     image.write(records)?;

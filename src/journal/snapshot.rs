@@ -1,4 +1,4 @@
-//! The image of the live state that takes the place of the log before it.
+//! Snapshots: images of the current state that replace the log before them (compaction).
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -12,12 +12,13 @@ use super::{
     store::TMP,
 };
 
-/// A frame of the image is closed at this size: large enough for its head not to matter, small enough for the cache.
+/// Size at which a frame of the snapshot is closed (octets): so large that its head does not matter, so small that it
+/// stays in the CPU cache.
 const FRAME: usize = 64 << 10;
-/// How much is written between two fdatasyncs: one at the very end would stall the log's own for as long as it takes.
+/// Octets between two fdatasyncs. A single one at the end would delay those of the log for as long as it takes.
 const SYNC_EVERY: u64 = 8 << 20;
 
-/// An image being written. Dropped unfinished it is as if it had never been begun.
+/// Snapshot that is being written. Dropping it unfinished discards it.
 pub struct Snapshot {
     shared: Arc<Shared>,
     image: Image,
@@ -35,18 +36,18 @@ impl Snapshot {
         }
     }
 
-    /// Writes a piece of the live state; of a key that comes twice the later word holds.
+    /// Writes a part of the current state. If a key is written twice, the later value counts.
     ///
     /// # Errors
-    /// When the disk refuses. The image is then worth nothing: drop it.
+    /// When the disk fails. The snapshot is useless then and has to be dropped.
     pub fn write(&mut self, records: impl IntoIterator<Item = (Key, Bytes)>) -> Result<(), JournalError> {
         self.image.write(records)
     }
 
-    /// Makes the image last, and removes what it replaces.
+    /// Makes the snapshot durable and removes the files that it replaces.
     ///
     /// # Errors
-    /// When the disk refuses; nothing is lost then, and the log goes on growing until the next snapshot.
+    /// When the disk fails. Nothing is lost then, but the log grows until the next snapshot.
     pub fn finish(mut self) -> Result<(), JournalError> {
         self.image.finish()?;
         self.ended = true;
@@ -60,7 +61,7 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         if !self.ended {
-            // Gives its room back now; if that fails, the next start does it.
+            // Frees the disk space now; if that fails, the next start does it.
             let _ = self.shared.disk.remove(&temporary(self.image.number));
             self.shared.snapshot_ended(false);
         }
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// The file of an image, on any disk and in anybody's service.
+/// File of a snapshot. It works on any disk and without the writer thread, so repair and simulator use it too.
 pub(super) struct Image {
     disk: Arc<dyn Disk>,
     number: u64,
@@ -87,7 +88,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Begins the image that takes the place of the segments before this one.
+    /// Begins the snapshot that replaces the segments before `number`.
     pub(super) fn begin(disk: Arc<dyn Disk>, number: u64) -> Result<Self, JournalError> {
         let name = temporary(number);
         let file = disk.create(&name).map_err(JournalError::on("create", disk.dir(), &name))?;
@@ -126,7 +127,7 @@ impl Image {
         Ok(())
     }
 
-    /// Completes it and gives it its name, which lasts when this returns.
+    /// Completes the file and gives it its final name, which is durable when this returns.
     pub(super) fn finish(&mut self) -> Result<(), JournalError> {
         let end = self.at + self.buffer.len() as u64;
         format::end(&mut self.buffer, end);
@@ -138,7 +139,8 @@ impl Image {
         disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))
     }
 
-    /// Removes what it has replaced. A crash or an error here leaves files that the next snapshot or start removes.
+    /// Removes the files that the snapshot replaces. After a crash or an error here, the next snapshot or start removes
+    /// the rest.
     pub(super) fn remove_older(&self) -> Result<(), JournalError> {
         let (disk, dir) = (&self.disk, self.disk.dir());
         for (name, _) in disk.list().map_err(|e| JournalError::io("list", dir, e))? {

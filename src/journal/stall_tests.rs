@@ -9,18 +9,18 @@ use super::{
     *,
 };
 
-/// For tests in which the disk is to do nothing in time.
+/// Limits for tests in which the disk never answers in time.
 fn impatient() -> Limits {
     Limits { stall: QUICK, ..limits() }
 }
 
-/// Has the watchdog find the disk hanging, as soon as it does.
+/// Lets the watchdog find that the disk hangs, as soon as an operation blocks.
 fn find_hanging(journal: &Journal, disk: &MemDisk) {
     until("an operation", || disk.world().waiting > 0);
     watchdog::look(&journal.shared, Duration::ZERO);
 }
 
-/// Appends, and gives what will be told.
+/// Appends the records; returns a channel for the result.
 fn append(journal: &Journal, records: Vec<Record>) -> mpsc::Receiver<Result<(), Refused>> {
     let (tell, told) = mpsc::channel();
     journal.append(records, move |fate| drop(tell.send(fate)));
@@ -45,15 +45,15 @@ fn a_disk_that_hangs_refuses_what_waits_and_goes_on_when_it_answers() {
     find_hanging(&journal, &disk);
     let refused = under_way.recv().unwrap().unwrap_err();
     assert!(matches!(&refused.why, WriteFailed::Disk(why) if why.contains("has not answered")), "{refused}");
-    // While it still hangs.
+    // While the disk still hangs.
     assert!(failed(&journal) && !journal.stats().good && journal.stats().failures == 1);
     assert!(why(&journal).contains("has not answered"), "{}", why(&journal));
     assert_eq!(journal.accepts(), Acceptance::Failing);
     assert!(matches!(keep(&journal, vec![is(4, "later")]), Err(WriteFailed::Disk(_))));
     assert!(matches!(journal.begin_snapshot(), Err(JournalError::NotNow(_))));
-    // What asks nothing of the disk is told at once.
+    // A barrier needs nothing from the disk, so it is reported at once.
     assert!(append(&journal, vec![]).try_recv().unwrap().is_ok());
-    // And what does not have to be kept at once waits, in order.
+    // A deferred record waits, in order.
     journal.append_lazily(vec![is(3, "a newer remark")]).unwrap();
 
     disk.hang(false);
@@ -76,7 +76,7 @@ fn what_was_refused_and_written_is_not_there_after_a_crash_once_the_disk_answere
     let refused = append(&journal, vec![is(1, "hanging")]).recv().unwrap().unwrap_err();
     disk.hang(false);
     until("the disk's answer", || disk.octets("log-1").len() == format::HEADER && journal.stats().queued == 0);
-    // The hold is there still, so nothing was rolled back by its owner; what was refused is cut off all the same.
+    // The hold is still alive, so the owner has rolled nothing back; the refused records are truncated nevertheless.
     assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), pairs(&[]));
     drop(refused);
     until("recovery", || journal.accepts() == Acceptance::Accepting);
@@ -114,7 +114,7 @@ fn refusals_of_a_hanging_disk_and_barriers_keep_their_order() {
     let (late, inner) = (tell.clone(), Arc::clone(&journal));
     journal.append(vec![is(2, "x")], move |fate| {
         drop(late.send(("queued", fate)));
-        // Others are still to be told, so this one comes after them.
+        // Other callbacks are still to be called, so this one follows them.
         let late = late.clone();
         inner.append(vec![], move |fate| drop(late.send(("within", fate))));
     });
@@ -136,7 +136,7 @@ fn no_change_is_kept_on_top_of_one_that_is_still_to_be_rolled_back() {
     disk.world().bad_syncs = 1;
     let first = append(&journal, vec![is(1, "first")]).recv().unwrap().unwrap_err();
     let second = append(&journal, vec![is(2, "second")]).recv().unwrap().unwrap_err();
-    // The disk is good, and all that was promised is on it.
+    // The disk is good, and all promised records are on it.
     journal.append_lazily(vec![is(9, "seen")]).unwrap();
     until("the disk", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(9, "seen")]));
     drop(first);

@@ -1,11 +1,13 @@
-//! Opening a directory: telling ours from others', and reading what any crash may have left of it.
+//! Opening of a directory: recognises directories of other software, and reads every state that a crash may leave.
 //!
-//! The order of every step that changes the directory is such that a crash between two of them leaves one of the
-//! states which `open` knows:
-//! - A new directory gets `log-1`, then `format`. So with `format` there, a missing log is a loss, never a beginning.
-//! - A segment is completed and synced before the next is created, and that one synced before anything is put into it.
-//!   So only the last one can have a torn tail.
-//! - A snapshot gets its name once it is complete and synced; what it replaces is removed once its name lasts.
+//! The steps that change the directory are ordered, so that a crash between two of them leaves a state that `open` can
+//! read:
+//! - A new directory gets `log-1`, then `format`. So if `format` is there, a missing log is a loss and not a first
+//!   start.
+//! - A segment is completed and synced before the next one is created, and that one is synced before anything is
+//!   written into it. So only the last one can have a torn tail.
+//! - A snapshot gets its name once it is complete and synced. The files that it replaces are removed once its name is
+//!   durable.
 
 use std::{
     fs::{self, TryLockError},
@@ -27,48 +29,48 @@ const MARKER_TMP: &str = "format.tmp";
 const MARKER_WORDS: &str = "lamplighter journal ";
 pub(super) const TMP: &str = ".tmp";
 
-/// What was found, for a log line.
+/// Report of an opening, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Whether the directory was new.
+    /// True if the directory was new.
     pub new: bool,
-    /// Records read, older words and deletions among them.
+    /// Records read, older values and tombstones included.
     pub records: u64,
     /// Octets read.
     pub octets: u64,
-    /// The files that were read, in this order.
+    /// Files in the order of reading.
     pub files: Vec<ReadFile>,
-    /// What was cut off the end of the log: the rest of a write that a crash interrupted, which nobody was told is kept.
+    /// Torn tail that was cut off: the rest of a write that a crash interrupted. Nothing in it was acknowledged.
     pub cut: Option<Cut>,
 }
 
-/// A file that was read.
+/// File that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadFile {
-    /// Which.
+    /// Path.
     pub path: PathBuf,
-    /// Up to where it is good, its end apart.
+    /// Offset up to which it is good, without its END.
     pub octets: u64,
-    /// How many records it has.
+    /// Number of records in it.
     pub records: u64,
 }
 
-/// A tail that was cut off.
+/// Torn tail that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Of which file.
+    /// File that it was cut off from.
     pub path: PathBuf,
-    /// Where it is cut.
+    /// Offset of the cut.
     pub offset: u64,
-    /// How much was cut off.
+    /// Octets that were cut off.
     pub octets: u64,
-    /// What was wrong there.
+    /// Description of the fault at the offset.
     pub what: &'static str,
-    /// Where it was put; none if it was zeros only, or could not be.
+    /// File that the tail was put into; none if it consisted of zeros, or could not be saved.
     pub aside: Option<PathBuf>,
 }
 
-/// Where the writer goes on.
+/// Position at which the writer continues.
 pub(super) struct Opened {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) number: u64,
@@ -77,7 +79,7 @@ pub(super) struct Opened {
     pub(super) snapshot: u64,
 }
 
-/// Creates the directory if need be, and refuses one that is not ours before leaving anything in it.
+/// Creates the directory if it is missing. Refuses a directory of other software before it writes anything there.
 pub(super) fn prepare(dir: &Path) -> Result<(), JournalError> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
     for new in missing.into_iter().rev() {
@@ -95,7 +97,7 @@ pub(super) fn prepare(dir: &Path) -> Result<(), JournalError> {
     refuse_foreign(dir, &names)
 }
 
-/// The directory, locked until what is returned is dropped.
+/// Opens and locks the directory; the lock is released when the returned value is dropped.
 pub(super) fn lock(dir: &Path) -> Result<RealDisk, JournalError> {
     let disk = RealDisk::open(dir).map_err(|e| JournalError::io("open", dir, e))?;
     let lock = disk.lock_file(LOCK).map_err(JournalError::on("open", dir, LOCK))?;
@@ -110,7 +112,8 @@ fn refuse_foreign(dir: &Path, names: &[(String, u64)]) -> Result<(), JournalErro
     if names.iter().any(|(name, _)| name == MARKER) {
         return Ok(());
     }
-    // What a first start may leave that did not get as far as the marker; and what a file system puts at its root.
+    // Files that an interrupted first start leaves before the marker, and a directory that a file system creates in its
+    // root.
     let harmless = |(name, len): &&(String, u64)| match name.as_str() {
         LOCK => *len == 0,
         MARKER_TMP | "lost+found" => true,
@@ -122,7 +125,7 @@ fn refuse_foreign(dir: &Path, names: &[(String, u64)]) -> Result<(), JournalErro
     }
 }
 
-/// Reads the directory, mends what a crash left, and says where to go on writing.
+/// Reads the directory, cuts off a torn tail, and returns the position to continue at and the recovered records.
 pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError> {
     let dir = disk.dir();
     let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;
@@ -152,7 +155,7 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
     let mut opened = reader.logs(first, &logs)?;
     opened.snapshot = snapshot_octets;
 
-    // Only now that all is read: the leftovers are worth nothing.
+    // Leftovers are removed only after everything was read: they have no value any more then.
     let stale = |name: &str| {
         Kind::parse(name).is_some_and(|(_, number)| number < first)
             || name.strip_suffix(TMP).is_some_and(|n| n == MARKER || Kind::parse(n).is_some())
@@ -162,14 +165,14 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
     }
     let Reader { live, report, .. } = reader;
     let mut records: Vec<_> = live.into_iter().collect();
-    // A fixed order, so that what is built from it is the same in every run.
+    // A fixed order, so that the state that is built from it is the same in every run.
     records.sort_unstable_by_key(|(key, _)| *key);
     Ok((opened, Recovered { records, report }))
 }
 
 struct Reader<'a> {
     disk: &'a dyn Disk,
-    /// The version of the directory.
+    /// Format version of the directory.
     marked: u32,
     names: &'a [(String, u64)],
     live: HashMap<Key, Bytes>,
@@ -181,7 +184,7 @@ impl Reader<'_> {
         self.names.iter().find(|(n, _)| n == name).map(|(_, len)| *len)
     }
 
-    /// Reads a file; none if its header is not whole or not its own.
+    /// Reads a file; none if its header is incomplete, corrupt or of another file.
     fn scan(&mut self, kind: Kind, number: u64) -> Result<Option<Scan>, JournalError> {
         let name = kind.name(number);
         let unreadable = |e| JournalError::io("read", self.disk.dir().join(&name), e);
@@ -211,7 +214,7 @@ impl Reader<'_> {
         Ok(Some(scan))
     }
 
-    /// Reads a file that was finished, and says how long it is.
+    /// Reads a file that must be complete; returns its length.
     fn complete(&mut self, kind: Kind, number: u64) -> Result<u64, JournalError> {
         let path = self.disk.dir().join(kind.name(number));
         let damaged = |offset, what| JournalError::Damaged { path: path.clone(), offset, what };
@@ -223,7 +226,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the segments from `first` on, of which `found` are there.
+    /// Reads the segments from `first` on; `found` are the numbers of those that exist.
     fn logs(&mut self, first: u64, found: &[u64]) -> Result<Opened, JournalError> {
         let (disk, dir) = (self.disk, self.disk.dir());
         if let Some(missing) = (first..).zip(found.iter().chain([&0])).find(|(want, is)| want != *is).map(|(w, _)| w)
@@ -238,7 +241,7 @@ impl Reader<'_> {
         let empty = self.len(&Kind::Log.name(*last)).is_none_or(|len| len <= format::HEADER as u64);
         for number in older {
             if empty && number + 1 == *last {
-                // A segment whose beginning failed may have stayed behind while its predecessor was written on.
+                // If creating the last segment failed, the writer may have continued in the one before.
                 let Some(scan) = self.scan(Kind::Log, *number)? else {
                     return Err(self.bad_header(*number));
                 };
@@ -260,7 +263,7 @@ impl Reader<'_> {
         }
         match self.scan(Kind::Log, *last)? {
             Some(scan) => self.go_on(*last, &scan, older_segments),
-            // Its header is synced before anything follows it: this is a beginning that a crash interrupted.
+            // The header is synced before anything follows it, so this is a creation that a crash interrupted.
             None if empty => {
                 self.begin_version()?;
                 let file = create_log(disk, *last)?;
@@ -275,7 +278,7 @@ impl Reader<'_> {
         JournalError::Damaged { path, offset: 0, what: "its header" }
     }
 
-    /// Says whether what follows the good frames of the last segment is damage.
+    /// Fails if the octets after the last good frame are damage and not a torn tail.
     fn refuse_damage(&self, number: u64, scan: &Scan) -> Result<(), JournalError> {
         if scan.fault.is_none() {
             return Ok(());
@@ -289,7 +292,7 @@ impl Reader<'_> {
         }
     }
 
-    /// All that follows the good frames.
+    /// Octets after the last good frame.
     fn rest(&self, number: u64, scan: &Scan) -> Result<Vec<u8>, JournalError> {
         let (dir, name) = (self.disk.dir(), Kind::Log.name(number));
         let mut file = self.disk.read(&name).map_err(JournalError::on("read", dir, &name))?;
@@ -300,8 +303,8 @@ impl Reader<'_> {
         Ok(rest)
     }
 
-    /// Cuts the last segment after its last good frame, and goes on there, or in the next one if it is complete or of an
-    /// earlier version.
+    /// Cuts the last segment after its last good frame. Continues there, or in the next segment if this one is complete
+    /// or of an older version.
     fn go_on(&mut self, number: u64, scan: &Scan, older_segments: u64) -> Result<Opened, JournalError> {
         let (disk, dir) = (self.disk, self.disk.dir());
         let name = Kind::Log.name(number);
@@ -334,13 +337,14 @@ impl Reader<'_> {
         Ok(Opened { file, number, at: scan.good, older_segments, snapshot: 0 })
     }
 
-    /// Before anything of this version is written into a directory of an earlier one, the directory says so.
+    /// Writes the current version into the marker of an older directory, before anything of this version is written
+    /// there.
     fn begin_version(&self) -> Result<(), JournalError> {
         if self.marked < format::VERSION { mark(self.disk) } else { Ok(()) }
     }
 }
 
-/// Begins a segment: its header and its name last when this returns.
+/// Creates a segment; its header and its name are durable when this returns.
 pub(super) fn create_log(disk: &dyn Disk, number: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let (dir, name) = (disk.dir(), Kind::Log.name(number));
     let mut file = disk.create(&name).map_err(JournalError::on("create", dir, &name))?;
@@ -350,7 +354,7 @@ pub(super) fn create_log(disk: &dyn Disk, number: u64) -> Result<Box<dyn DiskFil
     Ok(file)
 }
 
-/// Marks the directory as ours.
+/// Writes the marker file that identifies the directory as a journal, with the format version.
 pub(super) fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
     let dir = disk.dir();
     let words = format!("{MARKER_WORDS}{}\n", format::VERSION);
@@ -361,11 +365,11 @@ pub(super) fn mark(disk: &dyn Disk) -> Result<(), JournalError> {
     disk.sync_names().map_err(|e| JournalError::io("sync", dir, e))
 }
 
-/// The version that the marker says.
+/// Reads the format version from the marker file.
 pub(super) fn check_marker(disk: &dyn Disk, names: &[(String, u64)]) -> Result<u32, JournalError> {
     let path = || disk.dir().join(MARKER);
     let unreadable = |e| JournalError::io("read", path(), e);
-    // Longer than any marker: a foreign `format` may be a large file.
+    // More than any valid marker; not the whole file, because a `format` file of other software may be large.
     let mut words = [0; 64];
     let got = format::read_up_to(&mut *disk.read(MARKER).map_err(unreadable)?, &mut words).map_err(unreadable)?;
     let words = &words[..got];
@@ -376,7 +380,7 @@ pub(super) fn check_marker(disk: &dyn Disk, names: &[(String, u64)]) -> Result<u
     if let Some(version) = version.filter(|version| *version <= format::VERSION) {
         return Ok(version);
     }
-    // The files beside it say whether it is the marker that is wrong.
+    // Valid files beside it show that only the marker is wrong.
     let mut others = names.iter().filter_map(|(name, _)| Some((name, Kind::parse(name)?)));
     let ours = others.any(|(name, (kind, number))| {
         let mut head = [0; format::HEADER];

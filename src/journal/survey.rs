@@ -1,4 +1,4 @@
-//! A look through all files of a directory that goes on behind what is bad: for `check`, and for `repair`.
+//! Survey of all files of a directory. Unlike opening, it continues after bad parts; `check` and `repair` use it.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -11,63 +11,62 @@ use super::{
     store,
 };
 
-/// Records of one bad part that are looked at: enough to say what is lost, and bounded whatever is in it.
+/// Most records of one bad part to report: enough to show what is lost, and limited for any content.
 const LOST_MOST: usize = 100_000;
 
-/// What a file was found to hold.
+/// Result for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSurvey {
-    /// Which.
+    /// Path.
     pub path: PathBuf,
-    /// How long it is.
+    /// Length (octets).
     pub octets: u64,
-    /// Good records in it.
+    /// Number of good records.
     pub records: u64,
-    /// What is bad in it, in order.
+    /// Bad parts, by offset.
     pub bad: Vec<BadPart>,
-    /// Where its torn tail begins, if it has one: that is no damage.
+    /// Offset of its torn tail, if it has one; a torn tail is not damage.
     pub torn_at: Option<u64>,
 }
 
-/// A stretch of a file that is not what was written.
+/// Part of a file that differs from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadPart {
-    /// Where it begins.
+    /// Offset.
     pub offset: u64,
-    /// How long it is.
+    /// Length (octets).
     pub octets: u64,
-    /// What is wrong.
+    /// Description of the damage.
     pub what: &'static str,
-    /// The records in it as far as they can still be told apart; nothing in them is certain. None for the value is a key
-    /// that was removed.
+    /// Records in it, as far as they can be separated; none of them is certain. A value of none is a tombstone.
     pub lost: Vec<(Key, Option<Bytes>)>,
 }
 
-/// What a directory was found to hold.
+/// Result for a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// The files, in the order in which they were written.
+    /// Files in the order in which they were written.
     pub files: Vec<FileSurvey>,
-    /// Files that must be there and are not.
+    /// Files that should exist but do not.
     pub missing: Vec<PathBuf>,
 }
 
 impl Survey {
-    /// Whether anything is bad or missing; a torn tail is not.
+    /// Returns true if anything is bad or missing; a torn tail does not count.
     pub fn is_damaged(&self) -> bool {
         !self.missing.is_empty() || self.files.iter().any(|file| !file.bad.is_empty())
     }
 }
 
-/// What a survey has read: the latest good word on each key.
+/// Data of a survey: the newest good value of each key.
 pub(super) struct Read {
     pub(super) survey: Survey,
     pub(super) live: HashMap<Key, Bytes>,
-    /// The highest number of a file.
+    /// Highest file number.
     pub(super) last: u64,
 }
 
-/// Reads all files that a start would read, and those before them if the image is damaged.
+/// Reads all files that an opening would read. If the snapshot is damaged, reads the files before it too.
 pub(super) fn read(disk: &dyn Disk) -> Result<Read, JournalError> {
     let dir = disk.dir();
     let names = disk.list().map_err(|e| JournalError::io("list", dir, e))?;
@@ -79,7 +78,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Read, JournalError> {
     }
     let mut files: Vec<(u64, Kind)> =
         names.iter().filter_map(|(name, _)| Kind::parse(name)).map(|(kind, number)| (number, kind)).collect();
-    // An image comes before the segment of its number.
+    // A snapshot comes before the segment of the same number.
     files.sort_unstable_by_key(|(number, kind)| (*number, *kind == Kind::Log));
     let last = files.last().map_or(0, |(number, _)| *number);
     let mut survey = Survey::default();
@@ -100,7 +99,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Read, JournalError> {
     let mut expected = first;
     for (number, kind) in files {
         if image_is_good && number < first {
-            // What an image has replaced, and a crash has left.
+            // Files that the snapshot has replaced, left over by a crash.
             continue;
         }
         let last_log = kind == Kind::Log && (number == last || (number + 1 == last && empty(last)));
@@ -134,7 +133,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads a file whole. `open_ended`: it need not be complete; `very_last`: its beginning may be missing.
+    /// Reads a whole file. With `open_ended` it need not be complete; with `very_last` its header may be missing.
     fn file(&mut self, kind: Kind, number: u64, open_ended: bool, very_last: bool) -> Result<FileSurvey, JournalError> {
         let (dir, name) = (self.disk.dir(), kind.name(number));
         let mut octets = Vec::new();
@@ -178,7 +177,7 @@ impl Reader<'_> {
                     let end = next.map_or(octets.len(), |next| next.start);
                     let damage = damage::judge(&octets[at..], at as u64, version);
                     match damage {
-                        // Behind a hole of the last commit nothing was acknowledged.
+                        // Nothing after the torn part of the last commit was acknowledged.
                         None if open_ended && !complete => {
                             found.torn_at = Some(at as u64);
                             return Ok(found);
@@ -215,7 +214,7 @@ impl Reader<'_> {
 fn bad_part(octets: &[u8], start: usize, end: usize, what: &'static str) -> BadPart {
     let part = &octets[start..end];
     let mut lost = Vec::new();
-    // Records follow one another from the frame's head on, until one is not plausible.
+    // After the frame's head record follows record, until one is not plausible.
     if let Some(body) = part.get(FRAME_HEAD..).filter(|body| body.len() >= RECORD_HEAD) {
         format::records(body, |key, word| {
             let value = match word {

@@ -1,5 +1,5 @@
-//! The journal without its thread: on a disk in memory, written and synced by the hand of whoever owns it. Files, forms
-//! and recovery are those of the real one, so a simulator can crash at any octet, in virtual time.
+//! In-memory journal without a thread: its owner decides when it is written and synced. Format and recovery are the
+//! code of the real journal, so the simulator can crash it at any octet, in virtual time.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use super::{
 use crate::journal::Key;
 use bytes::Bytes;
 
-/// A journal in memory.
+/// Journal on an in-memory disk.
 pub(crate) struct Tape {
     disk: MemDisk,
     file: Box<dyn DiskFile>,
     number: u64,
     synced: u64,
-    /// Appended since.
+    /// Frames appended since the last sync.
     batch: Vec<u8>,
     image: Option<Image>,
 }
 
 impl Tape {
-    /// An empty one.
+    /// Creates an empty journal.
     pub(crate) fn new() -> Result<Tape, JournalError> {
         Tape::open(MemDisk::default()).map(|(tape, _)| tape)
     }
@@ -37,8 +37,8 @@ impl Tape {
         Ok((Tape { disk, file, number, synced, batch: Vec::new(), image: None }, recovered))
     }
 
-    /// Adds the frame of one append to the batch that the next [`Tape::sync`] makes last, and says where in the batch
-    /// it ends.
+    /// Adds the frame of one append to the batch that the next [`Tape::sync`] makes durable. Returns the offset of its
+    /// end in the batch.
     pub(crate) fn append(&mut self, records: &[Record]) -> usize {
         format::frame(&mut self.batch, |out| {
             for record in records {
@@ -48,7 +48,7 @@ impl Tape {
         self.batch.len()
     }
 
-    /// What was appended lasts.
+    /// Makes all appends so far durable.
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
         let batch = std::mem::take(&mut self.batch);
         self.write(&batch)?;
@@ -57,7 +57,7 @@ impl Tape {
         Ok(())
     }
 
-    /// The disk refuses what was appended since.
+    /// Discards the appends since the last sync, as when the disk refuses them.
     pub(crate) fn refuse(&mut self) {
         self.batch.clear();
     }
@@ -70,7 +70,7 @@ impl Tape {
         JournalError::io(what, self.disk.dir().join(Kind::Log.name(self.number)), error)
     }
 
-    /// Begins the next segment, and the image that is to take the place of those before. Nothing may be unsynced.
+    /// Begins the next segment, and the snapshot that replaces the segments before it. All appends must be synced.
     pub(crate) fn begin_image(&mut self) -> Result<(), JournalError> {
         if self.synced > format::HEADER as u64 {
             let mut end = Vec::new();
@@ -85,13 +85,13 @@ impl Tape {
         Ok(())
     }
 
-    /// Writes the image's records.
+    /// Writes records into the snapshot.
     pub(crate) fn write_image(&mut self, records: Vec<(Key, Bytes)>) -> Result<(), JournalError> {
         self.image.as_mut().map_or(Ok(()), |image| image.write(records))
     }
 
-    /// Finishes the image and removes what it replaces. With `life` the disk dies after so many operations, so that
-    /// only a crash can follow.
+    /// Finishes the snapshot and removes the files that it replaces. With `life` the disk dies after this many
+    /// operations; only a crash can follow then.
     pub(crate) fn finish_image(&mut self, life: Option<u64>) -> Result<(), JournalError> {
         let Some(mut image) = self.image.take() else { return Ok(()) };
         self.disk.world().life = life;
@@ -99,12 +99,12 @@ impl Tape {
         if life.is_some() { Ok(()) } else { done }
     }
 
-    /// The power fails: of the batch this share (in 65536ths) of its octets has reached the disk, of everything else
-    /// unsynced likewise. Gives the journal that is opened afterwards, what it found, and how many octets of the batch
-    /// there were.
+    /// Simulates a power failure: this share (in 65536ths) of the batch, and of each other unsynced write, has reached
+    /// the disk. Returns the reopened journal, its recovered records, and the number of octets of the batch that
+    /// survived.
     pub(crate) fn crash(mut self, share: u16) -> Result<(Tape, Recovered, usize), JournalError> {
         let batch = std::mem::take(&mut self.batch);
-        // A disk that has died already takes no more.
+        // A disk that has died already fails this write.
         let written = self.write(&batch).is_ok();
         let (tape, recovered) = Tape::open(self.disk.after_crash(Leaves::Torn(share)))?;
         Ok((tape, recovered, if written { torn(batch.len(), share) } else { 0 }))

@@ -1,4 +1,4 @@
-//! The journal on a real directory, and the small helpers of all its tests.
+//! Tests of the journal on a real directory, and helpers for all tests of the journal.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub(super) fn gone(key: u64) -> Record {
     Record { key: Key(key, 7), value: None, order: 0 }
 }
 
-/// Appends and waits.
+/// Appends the records and waits for the result.
 pub(super) fn keep(journal: &Journal, records: Vec<Record>) -> Result<(), WriteFailed> {
     let (tell, told) = mpsc::channel();
     journal.append(records, move |fate| tell.send(fate.map_err(|refused| refused.why)).unwrap());
@@ -32,7 +32,7 @@ pub(super) fn pairs(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
     expected.iter().map(|(k, v)| (*k, (*v).to_string())).collect()
 }
 
-/// A directory that goes with the test.
+/// Temporary directory that is removed at the end of the test.
 pub(super) struct Temp(pub(super) PathBuf);
 
 impl Temp {
@@ -95,7 +95,7 @@ fn appends_are_answered_in_their_order_and_share_commits() {
     let temp = Temp::new();
     let (journal, _) = temp.open();
     let (tell, told) = mpsc::channel();
-    // The first callback holds the writer until all others are queued: they must then share one commit.
+    // The first callback blocks the writer until all others are queued; they must then share one commit.
     let (go, gone) = mpsc::channel::<()>();
     journal.append(vec![is(0, "first")], move |_| gone.recv().unwrap());
     for n in 1..=1000 {
@@ -149,7 +149,7 @@ fn a_directory_in_use_is_refused_and_free_again_after() {
     assert!(matches!(&error, JournalError::Locked { path } if *path == temp.0), "{error}");
     let snapshot = journal.begin_snapshot().unwrap();
     drop(journal);
-    // Whoever still writes an image may yet remove files.
+    // A snapshot that is still being written may remove files.
     assert!(matches!(Journal::open(&temp.0, Durability::Strict), Err(JournalError::Locked { .. })));
     drop(snapshot);
     temp.open();
@@ -238,7 +238,7 @@ fn an_append_too_large_to_ever_fit_says_so() {
     let (journal, _) = temp.open();
     let large = "x".repeat(9 << 20);
     assert!(matches!(keep(&journal, vec![is(1, &large)]), Err(WriteFailed::TooLarge { .. })));
-    // What just fits is read again.
+    // The largest allowed record is read again.
     let fits = "x".repeat(format::FRAME_MAX - 16);
     keep(&journal, vec![is(1, &fits)]).unwrap();
     drop(journal);

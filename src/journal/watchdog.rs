@@ -1,17 +1,17 @@
-//! Notices that the disk does not answer, while it does not.
+//! Watchdog: notices a disk that hangs.
 //!
-//! The writer cannot: it is inside the very call. So what it has under way is in the shared state, and this thread refuses
-//! that once it takes too long. When the call returns at last, the writer finds the journal failed and recovers as from any
-//! other failure.
+//! The writer cannot notice it, because it is blocked in the system call. So its work under way is part of the shared
+//! state, and this thread refuses that work once it takes too long. When the system call returns at last, the writer
+//! finds the journal failed and recovers as after any other failure.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Health, queue::Shared};
 
-/// How often it looks within the time that a commit may take.
+/// Number of checks within the time that a commit may take.
 const LOOKS: u32 = 8;
 
-/// Watches until the writer has ended.
+/// Runs until the writer has ended.
 pub(super) fn run(shared: &Shared) {
     let stall = shared.limits.stall;
     let pause = (stall / LOOKS).max(Duration::from_millis(1));
@@ -25,7 +25,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// Refuses what the disk has had under way for `stall` or longer.
+/// Refuses the work under way if the disk has not answered for `stall`.
 pub(super) fn look(shared: &Shared, stall: Duration) {
     let queue = shared.queue.lock();
     if queue.health == Health::Good && queue.hangs(stall) {

@@ -1,8 +1,8 @@
-//! The thread that writes: one write and one fdatasync for all that was queued meanwhile.
+//! Writer thread: group commit, with one write and one fdatasync for everything that was queued meanwhile.
 //!
-//! A segment is known to be good up to `synced`. What was promised beyond that (relaxed and lazy appends) is kept in
-//! memory until an fdatasync succeeds, because after a failed one the kernel may have thrown its pages away and will
-//! say yes the next time. So recovery always begins by cutting the file at `synced` and writing the rest anew.
+//! The segment is known to be durable up to `synced`. Promised frames beyond that (of relaxed and deferred appends)
+//! stay in memory until an fdatasync succeeds. After a failed fdatasync the kernel may have dropped the pages, and
+//! report success the next time. So recovery always truncates the file to `synced` and writes the rest again.
 
 use std::{
     io,
@@ -21,9 +21,9 @@ use super::{
 };
 use crate::seldom::Seldom;
 
-/// A commit that takes so long is told of: two of them, and phones begin to repeat themselves (T1 is 500 ms).
+/// Time of a commit from which it is logged as slow: after two of them phones begin to retransmit (T1 is 500 ms).
 const SLOW: Duration = Duration::from_millis(250);
-/// How often it is looked whether the changes that were refused are rolled back.
+/// Interval at which it is checked whether the refused changes are rolled back.
 const ROLLED_BACK_LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Writer {
@@ -34,24 +34,24 @@ pub(super) struct Writer {
     /// Promised frames after `synced`: written and not yet synced, or, on a failing disk, still to be written.
     tail: Vec<u8>,
     tail_since: Option<Instant>,
-    /// When the latest commit began.
+    /// Start of the latest commit.
     begun: Option<Instant>,
-    /// When a failing disk is tried next.
+    /// Time of the next trial of a failing disk; none while the disk is good.
     probe_at: Option<Instant>,
-    /// A failing disk has taken a whole probe: what is left are roll-backs.
+    /// True if a failing disk has taken a whole trial write; only rollbacks are missing then.
     mended: bool,
-    /// When it is looked next whether the directory is in its place.
+    /// Time of the next check that the directory is still at its path.
     look_at: Instant,
     slow: Seldom,
-    /// What the latest commit has written: a mark, if it follows a sync, and the frames.
+    /// Octets of the latest commit: a MARK, if it follows a sync, and the frames.
     written: Vec<u8>,
-    /// Octets of the mark that begins what is written and not synced: the queue does not count it.
+    /// Octets of the MARK among the written and unsynced octets; the queue does not count it.
     mark: usize,
-    /// Emptied buffers of the last commit, so that a steady state allocates nothing.
+    /// Emptied buffers of the last commit, for reuse: no allocations in a steady state.
     spare: (Vec<u8>, Vec<Entry>),
 }
 
-/// What is written at once. Its entries are in the shared state meanwhile; see [`UnderWay`].
+/// Content of one commit. Its entries are in the shared state meanwhile; see [`UnderWay`].
 struct Batch {
     frames: Vec<u8>,
     records: u64,
@@ -60,7 +60,7 @@ struct Batch {
     crowded: bool,
 }
 
-/// Tells those who wait for the writer's end, however it ends.
+/// Guard that signals the end of the writer thread, even after a panic.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -92,7 +92,7 @@ impl Writer {
         }
     }
 
-    /// Writes until the journal is closed.
+    /// Runs until the journal is closed.
     pub(super) fn run(mut self) {
         let _ending = Ending(self.shared.clone());
         loop {
@@ -106,7 +106,7 @@ impl Writer {
             } else if let Some(batch) = self.take() {
                 let closing = batch.closing;
                 self.commit(batch);
-                // If this very commit failed, what was promised gets one more chance.
+                // If this last commit failed, the promised appends get one more trial.
                 closing && self.probe_at.is_none()
             } else {
                 false
@@ -117,16 +117,16 @@ impl Writer {
         }
     }
 
-    /// Whether a journal that closes has nothing left to do: a barrier may have come behind the last commit. Roll-backs
-    /// that a failing disk still owes are not waited for.
+    /// Returns true if a journal that is being closed has nothing left to do; a barrier may have been added after the
+    /// last commit. Rollbacks that are missing on a failing disk are not waited for.
     fn is_done(&self) -> bool {
         let mut queue = self.shared.queue.lock();
         queue.ended = self.probe_at.is_some() || queue.entries.is_empty();
         queue.ended
     }
 
-    /// Looks whether the directory is still in its place. What is written into one that was moved or removed would not be
-    /// found by the next start.
+    /// Checks that the directory is still at its path. If it was moved or removed, the next start would not find what
+    /// is written into it.
     fn look(&mut self) {
         self.look_at = Instant::now() + self.shared.limits.look_every;
         self.shared.set_under_way(None);
@@ -140,7 +140,7 @@ impl Writer {
         }
     }
 
-    /// Waits until there is something to write, and takes all of it; none if it is time to look at the directory first.
+    /// Waits for work and takes all of it; none if the directory has to be checked first.
     fn take(&mut self) -> Option<Batch> {
         let shared = self.shared.clone();
         let mut queue = shared.queue.lock();
@@ -150,7 +150,7 @@ impl Writer {
             let hurried = queue.closing || queue.rotate.is_some() || (crowded && held > 0);
             let early = self.begun.and_then(|begun| shared.limits.apart.checked_sub(begun.elapsed()));
             if let Some(early) = early.filter(|_| queue.urgent && !hurried) {
-                // Nobody need wake us: whatever comes meanwhile is what we wait for.
+                // No signal is needed: the sleep collects appends for a shared commit.
                 MutexGuard::unlocked(&mut queue, || std::thread::sleep(early));
                 self.begun = None;
                 continue;
@@ -199,7 +199,7 @@ impl Writer {
         }
         let kept = if sync { self.tail.len() + self.written.len() } else { 0 };
         let Some(UnderWay { mut entries, rotate, .. }) = self.shared.arrive(kept.saturating_sub(self.mark)) else {
-            // The watchdog has refused it already. What that leaves on the disk is cut off again.
+            // The watchdog has refused it already. Recovery truncates what it has written.
             return self.recover_later(&batch.frames, Duration::ZERO);
         };
         let numbers = &self.shared.numbers;
@@ -262,15 +262,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes the segment and begins the next, unless there is nothing in it, and answers the snapshot that asked.
+    /// Completes the segment and begins the next, unless it is empty. Answers the snapshot that asked for it.
     fn rotate(&mut self) {
         if let Err(e) = self.begin_segment() {
-            // Recovery cuts the end off again.
+            // Recovery truncates a partly written END.
             return self.fail(&e, &[]);
         }
         self.count_segment();
         match self.shared.arrive(0) {
-            // The snapshot may be given up; then the new segment is simply where writing goes on.
+            // The snapshot may have been dropped; the new segment is used anyway.
             Some(UnderWay { rotate: Some(answer), .. }) => drop(answer.send(Ok(self.number))),
             Some(_) => {}
             None => self.recover_later(&[], Duration::ZERO),
@@ -288,7 +288,7 @@ impl Writer {
         self.file.sync().map_err(JournalError::on("sync", disk.dir(), &name))?;
         let next = self.number + 1;
         let file = store::create_log(&*disk, next).inspect_err(|_| {
-            // `store::open` copes with it if it stays; this only keeps the directory tidy.
+            // `store::open` handles the file if it stays; this only tidies up.
             let _ = disk.remove(&Kind::Log.name(next));
         })?;
         self.shared.numbers.older_segments.fetch_add(self.synced + end.len() as u64, Relaxed);
@@ -296,9 +296,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Has all refused that waits, keeps what was promised, and turns to probing.
+    /// Handles a failed commit: refuses all appends that callers wait for, keeps the promised ones, and begins trials.
     fn fail(&mut self, why: &dyn ToString, frames: &[u8]) {
-        // Gives room back, and takes away what is about to be refused.
+        // Frees the disk space, and removes what is about to be refused.
         let _ = self.file.set_len(self.synced);
         self.refuse(why);
         self.recover_later(frames, self.shared.limits.probe_every);
@@ -311,7 +311,8 @@ impl Writer {
         self.shared.fail(self.shared.queue.lock(), why);
     }
 
-    /// After what waited was refused: keeps what was promised of the batch that was under way, and turns to probing.
+    /// Keeps the promised frames of the batch under way, and begins trials. The other appends have been refused
+    /// already.
     fn recover_later(&mut self, frames: &[u8], pause: Duration) {
         let mut queue = self.shared.queue.lock();
         let under_way = queue.under_way.take();
@@ -336,8 +337,8 @@ impl Writer {
         queue.closing
     }
 
-    /// Tries whether the disk takes a busy commit again, and what was promised. All is good once it has taken that, and
-    /// every change that was refused is rolled back.
+    /// Tries the disk with a write as large as a busy commit, then writes the promised frames. The journal is good once
+    /// this succeeds and every refused change is rolled back.
     fn probe(&mut self) {
         self.take_promised();
         if let Err(e) = self.try_again() {
@@ -361,7 +362,7 @@ impl Writer {
         }
     }
 
-    /// What was promised since the failure goes after what was promised before it.
+    /// Moves the frames that were promised since the failure behind those that were promised before it.
     fn take_promised(&mut self) {
         let mut queue = self.shared.queue.lock();
         self.tail.append(&mut queue.frames);
@@ -376,7 +377,7 @@ impl Writer {
         self.shared.disk.check_place()?;
         if !self.mended {
             self.file.set_len(self.synced)?;
-            // Zeros are no frame: a crash amid the probe leaves a tail to cut.
+            // Zeros are not a frame, so a crash during the trial leaves a torn tail.
             self.file.write_at(&vec![0; self.shared.limits.probe], self.synced)?;
             self.file.sync()?;
             self.file.set_len(self.synced)?;

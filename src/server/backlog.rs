@@ -1,8 +1,9 @@
-//! What waits for the journal, bounded: with a record of its own or behind those of others, it is memory either way.
+//! Limit of what waits for the journal. A message that waits takes memory, whether it has a record of its own or waits
+//! behind those of others.
 //!
-//! Each I/O thread has its share of [`MOST`], and each connection a share of that of its thread. Whoever would add to a
-//! share that is used up waits (streams are not read, fan-outs and timers stand still) or is turned away (datagrams).
-//! Answers to our NOTIFYs are always taken: they make things fewer.
+//! Each I/O thread has an equal share of [`MOST`], and each connection may use a part of its thread's share. If a share
+//! is used up, streams are not read, fan-outs and timers pause, and requests in datagrams are dropped. Responses to our
+//! NOTIFYs are always accepted, because they reduce the work that is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,15 +13,15 @@ use tokio::sync::Notify;
 use crate::notifier::Outbox;
 use crate::transport::Packet;
 
-/// Octets that may wait for the journal in all. It is twice what the journal itself queues: some 30,000 changes with their
-/// answers and NOTIFYs, which is more than a disk commits before senders repeat themselves.
+/// Most octets that wait for the journal in total. That is twice the journal's own queue: some 30,000 changes with
+/// their responses and NOTIFYs, more than a disk commits before the senders retransmit.
 const MOST: usize = 32 * 1024 * 1024;
-/// Octets of them that one connection may have caused: a few hundred requests, and what a commit takes is some milliseconds.
+/// Most octets of them that one connection may have caused: a few hundred requests. A commit takes some milliseconds.
 const MOST_OF_CONNECTION: usize = 256 * 1024;
-/// What an outbox takes besides its messages and records (octets), in the journal's queue as well.
+/// Size of an outbox without its messages and records (octets), its place in the journal's queue included.
 const OUTBOX: usize = 512;
 
-/// What waits, of a thread or of one of its connections.
+/// Backlog of a thread, or of one of its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Backlog {
     thread: Arc<Share>,
@@ -31,11 +32,11 @@ pub(super) struct Backlog {
 struct Share {
     octets: AtomicUsize,
     most: usize,
-    /// There is room again.
+    /// Signals that there is room again.
     room: Notify,
 }
 
-/// Counts what waits for as long as it does.
+/// Size of one waiting outbox; it is counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct Held {
     backlog: Backlog,
@@ -55,7 +56,7 @@ impl Share {
         while self.is_full() {
             let room = self.room.notified();
             tokio::pin!(room);
-            // Asked again once it is sure to be heard of.
+            // Checked again after the waiter is registered, so that no signal is missed.
             room.as_mut().enable();
             if self.is_full() {
                 room.await;
@@ -72,29 +73,29 @@ impl Share {
 }
 
 impl Backlog {
-    /// That of one of so many threads.
+    /// Backlog of one I/O thread out of `threads`.
     pub(super) fn of_thread(threads: usize) -> Backlog {
         Backlog { thread: Share::of(MOST / threads.max(1)), connection: None }
     }
 
-    /// That of a connection of the same thread.
+    /// Backlog of a new connection of the same thread.
     pub(super) fn of_connection(&self) -> Backlog {
         Backlog { thread: Arc::clone(&self.thread), connection: Some(Share::of(MOST_OF_CONNECTION)) }
     }
 
-    /// Counts an outbox until what is returned is dropped.
+    /// Counts an outbox until the returned value is dropped.
     pub(super) fn hold(&self, out: &Outbox) -> Held {
         let octets = size(out);
         self.shares().for_each(|share| _ = share.octets.fetch_add(octets, Relaxed));
         Held { backlog: self.clone(), octets }
     }
 
-    /// True while nothing may be added but what makes things fewer.
+    /// Returns true while only responses to our NOTIFYs may be added.
     pub(super) fn is_full(&self) -> bool {
         self.shares().any(Share::is_full)
     }
 
-    /// True while only what continues something may be added: refreshes go before what is new (law 7).
+    /// Returns true while new subscriptions may not be added, but refreshes may (rule 7: refreshes go first).
     pub(super) fn is_strained(&self) -> bool {
         self.thread.octets.load(Relaxed) >= self.thread.most / 4 * 3
     }
@@ -117,7 +118,7 @@ impl Drop for Held {
     }
 }
 
-/// What an outbox takes in memory (octets).
+/// Memory that an outbox takes (octets).
 fn size(out: &Outbox) -> usize {
     let messages: usize = out.messages.iter().map(|message| size_of::<Packet>() + message.bytes.len()).sum();
     let records: usize =

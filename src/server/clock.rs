@@ -1,13 +1,13 @@
-//! The clock: the one place that reads it.
+//! Clock of the notifier. The notifier never reads a clock itself; it is passed the time (rule 9).
 //!
-//! It starts at what the wall clock says and from then on follows the monotonic one, so that ticks of one run can be
-//! compared with those of the next, and a correction of the wall clock cannot end subscriptions.
+//! The clock starts at the wall-clock time and then follows the monotonic clock. So ticks can be compared with those of
+//! an earlier run, and a correction of the wall clock cannot end subscriptions.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::presence::Tick;
 
-/// Counts from the start of the server and never goes back.
+/// Clock that counts from the start of the server and never goes back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     start: Instant,
@@ -20,7 +20,7 @@ impl Clock {
         Clock { start: Instant::now(), started_at: unix.as_millis() as u64 }
     }
 
-    /// When the server started.
+    /// Start time of the server.
     pub(super) fn started(&self) -> Tick {
         Tick(self.started_at)
     }

@@ -1,8 +1,10 @@
-//! Who is served first at a datagram socket that gets more than its thread can take.
+//! Fairness at an overloaded UDP socket.
 //!
-//! Trusted sources have no rate, and what overflows in the kernel is dropped whoever sent it: a phone would lose as many datagrams as the one source
-//! that floods. So while a socket is overloaded, most requests of the source that nearly all datagrams come from are dropped unread. That costs a
-//! tenth of serving them, so the kernel's queue empties, and the flood loses little that it would not have lost there.
+//! Trusted sources have no rate limit, and datagrams that overflow in the kernel are dropped regardless of their
+//! source. So a phone would lose as large a share of its datagrams as the one source that floods. While a socket is
+//! overloaded, most requests of the source of nearly all datagrams are therefore dropped without parsing. That costs a
+//! tenth of serving them, so the kernel's queue empties, and the flooding source loses little that the kernel would not
+//! have dropped.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -104,7 +106,7 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], n))
     }
 
-    /// How many of a full batch are read, by sender.
+    /// Number of datagrams of a full batch that are read, by sender.
     fn batch(crowd: &mut Crowd, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
         let read = senders.take(BATCH).filter(|n| crowd.passes(peer(*n), true)).collect();
         crowd.end_of_batch(at, BATCH);

@@ -1,4 +1,5 @@
-//! The desk where the API's wishes reach the notifier: it adds the time, and has somebody send what comes of them.
+//! Implementation of the API's `Control` and `Explain` traits: calls the notifier with the current time, waits for the
+//! journal and hands the messages to an I/O thread.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,19 +29,20 @@ use crate::transport::Shared;
 pub(super) struct Desk {
     pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Clock,
-    /// To the thread that sends. Each API call adds at most one slice of a fan-out, and waits while too many do.
+    /// Channel to the I/O thread that sends. Each API call adds at most one slice of a fan-out, and waits while the
+    /// channel is full.
     pub(super) errands: mpsc::Sender<Outbox>,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) shared: Arc<Shared>,
     pub(super) resolver: Arc<Resolver>,
-    /// Names that wait for the resolver.
+    /// Channel of DNS queries, here only to report how many wait.
     pub(super) questions: mpsc::Sender<Question>,
     pub(super) tap: Option<Arc<Tap>>,
     pub(super) doors: Arc<Doors>,
 }
 
 impl Desk {
-    /// What the journal would refuse is not begun (law 5).
+    /// Checks that the journal accepts changes: a change that it would refuse is not begun (rule 5).
     fn ask_journal(&self) -> Result<(), Refusal> {
         match self.journal.as_ref().map(|journal| journal.accepts()) {
             None | Some(Acceptance::Accepting) => Ok(()),
@@ -48,7 +50,7 @@ impl Desk {
         }
     }
 
-    /// Changes one user after the other. If one of them cannot be changed, none is.
+    /// Changes one user after the other. If one cannot be changed, all changes are rolled back.
     fn change(
         &self,
         account: AccountNo,
@@ -68,19 +70,23 @@ impl Desk {
         self.hand_over(out)
     }
 
-    /// Has everything sent, once the journal has kept what has to be kept (law 5); or takes it back.
+    /// Waits until the journal has committed the records (rule 5), then sends the messages. If the journal refuses, the
+    /// change is rolled back.
+    ///
+    /// # Errors
+    /// [`Refusal::NotKept`] if the change could not be committed.
     fn hand_over(&self, mut out: Outbox) -> Result<(), Refusal> {
         let records = out.take_records();
         if let (Some(journal), false) = (&self.journal, records.is_empty()) {
             let (done, kept) = std::sync::mpsc::sync_channel(1);
             journal.append(records, move |result| {
-                // Nobody waits any more only if the request was given up.
+                // The receiver is gone only if the request was cancelled.
                 let _ = done.send(result);
             });
-            // A commit takes milliseconds, and one that hangs is refused in seconds; other requests go on meanwhile on
-            // other threads.
+            // A commit takes milliseconds, and a disk that hangs is given up after seconds; other worker threads serve
+            // other requests meanwhile.
             let kept = tokio::task::block_in_place(|| kept.recv());
-            // Without any answer the journal was closed.
+            // If the channel is closed without a result, the journal was closed.
             if let Some(hold) = kept.map_or(Some(None), |kept| kept.err().map(|refused| Some(refused.hold))) {
                 self.take_back(out, hold);
                 return Err(Refusal::NotKept);
@@ -90,7 +96,7 @@ impl Desk {
         Ok(())
     }
 
-    /// A change has not happened: memory is as it was, and who has to be told of that is.
+    /// Rolls a refused change back: restores the state in memory, and sends the messages that this makes necessary.
     fn take_back(&self, refused: Outbox, hold: Option<Hold>) {
         let mut out = Outbox::default();
         self.notifier.roll_back(self.clock.now(), refused, hold, &mut out);
@@ -100,7 +106,7 @@ impl Desk {
 
     fn send(&self, out: Outbox) {
         if !out.is_empty() {
-            // The thread is gone only while the server stops.
+            // The receiver is gone only while the server stops.
             let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out).ok());
         }
     }

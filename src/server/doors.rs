@@ -1,6 +1,6 @@
-//! Whether new work is taken: what `/readyz` says, and what new subscriptions are told.
+//! Readiness: whether new subscriptions are accepted, and the answer of `/readyz`.
 //!
-//! An operator may close the doors and open them again; once the server is to stop, they stay closed.
+//! An operator may start and end a drain. Once the server is stopping, it stays not ready.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,17 +21,18 @@ impl Doors {
         Doors { notifier, ready: Arc::new(AtomicBool::new(true)), stopping: Mutex::new(false) }
     }
 
-    /// Shared with the probes.
+    /// Flag that the `/readyz` handler reads.
     pub(super) fn ready(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.ready)
     }
 
-    /// They are open.
+    /// Returns true if the server is ready.
     pub(super) fn are_open(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Closes them, for good if the server is to stop.
+    /// Starts a drain: not ready, and no new subscriptions. With `for_good`, because the server stops, it cannot be
+    /// undone.
     pub(super) fn close(&self, for_good: bool) {
         let mut stopping = self.stopping.lock();
         *stopping |= for_good;
@@ -39,7 +40,7 @@ impl Doors {
         self.notifier.drain();
     }
 
-    /// Opens them; false if the server is to stop.
+    /// Ends a drain. Returns false if the server is stopping.
     pub(super) fn open(&self) -> bool {
         let stopping = self.stopping.lock();
         if !*stopping {

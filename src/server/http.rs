@@ -1,4 +1,4 @@
-//! The thread of the HTTP API.
+//! Thread and runtime of the HTTP API.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,16 +12,17 @@ use tokio::sync::watch;
 use super::StartError;
 use crate::api::{self, Connections, Service};
 
-/// Threads of the HTTP runtime.
+/// Worker threads of the HTTP runtime.
 const WORKERS: usize = 2;
-/// How long requests under way may take to finish when the server stops.
+/// Timeout of requests under way when the server stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many connections the kernel keeps for us until we get to them. Of more, it drops the first packet, and whoever it is
-/// tries again after a second; so that this does not happen to a probe, it is some tenths of a second's worth of a flood.
+/// Connections that may wait in the kernel to be accepted. Beyond it the kernel drops the first packet, and the client
+/// repeats that after a second. The value is some tenths of a second of a connection flood, so that a readiness probe
+/// need not wait.
 const BACKLOG: u32 = 4_096;
 
-/// Starts the thread; its socket is bound when this returns.
+/// Starts the thread. Its socket is bound when this returns.
 pub(super) fn spawn(
     address: SocketAddr,
     service: Service,
@@ -59,7 +60,7 @@ pub(super) fn spawn(
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Else a restart would have to wait for the connections of before to be forgotten.
+    // Without SO_REUSEADDR a restart fails while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

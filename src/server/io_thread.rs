@@ -1,4 +1,4 @@
-//! An I/O thread: its sockets, its connections, and the way from bytes to the notifier and back.
+//! I/O thread: owns sockets and connections, passes messages to the notifier and sends what results.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::transport::{
     Acceptor, Arrival, Connection, Datagrams, Door, Hub, Listener, ListenerNo, Shared, Source, Ticket, Tls,
 };
 
-/// How long the journal may take at the end for what waits for it.
+/// Time that the journal has at the end to commit what waits for it.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
-/// The longest sleep of the timer task (ms): a deadline that another thread sets meanwhile is met this late at worst.
+/// Longest sleep of the timer task (ms). A deadline that another thread sets meanwhile is met at most this late.
 const LONGEST_SLEEP: u64 = 50;
-/// How long a message on a stream waits until its source may say something more; then it is turned away like a datagram.
+/// Longest time that a message on a stream waits for its rate limit; then it is rejected like a datagram.
 const LONGEST_HOLD: Duration = Duration::from_secs(10);
-/// The longest time between two looks whether it may (ms).
+/// Longest time between two checks of the rate limit (ms).
 const HOLD_LOOK: u64 = 250;
 /// So many datagrams at once are a sign that more wait: then other tasks have a turn before these.
 const MANY: usize = 8;
@@ -40,7 +40,7 @@ const MANY: usize = 8;
 const TURN: Duration = Duration::from_millis(1);
 /// A disk that fails does so for every change.
 static UNKEPT: Seldom = Seldom::new();
-/// How often the files of `[tls]` are looked at.
+/// Interval at which the files of `[tls]` are checked.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
 pub(super) struct IoThread {
@@ -49,33 +49,33 @@ pub(super) struct IoThread {
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Vec<Listener>,
     pub(super) tls: Option<Arc<Tls>>,
-    /// Web pages that WebSockets are accepted from.
+    /// Web origins that WebSockets are accepted from.
     pub(super) origins: Arc<[String]>,
     pub(super) journal: Option<Arc<Journal>>,
-    /// Where names go that have to be looked up.
+    /// Channel of host names to resolve.
     pub(super) questions: mpsc::Sender<Question>,
-    /// How long a connection may be idle.
+    /// Idle timeout of connections.
     pub(super) idle: Duration,
-    /// How many threads there are like this one.
+    /// Number of I/O threads.
     pub(super) threads: usize,
 }
 
-/// What only one of the threads does.
+/// Tasks that only one of the I/O threads runs.
 pub(super) struct Chores {
-    /// What the API wants sent.
+    /// Messages of API calls, to be sent.
     pub(super) errands: mpsc::Receiver<Outbox>,
-    /// What could not be sent. These are tickets of messages that waited for a connection, of which there are as many as
-    /// the octets allow that may wait there; while the backlog is full, nothing leaves that could fail.
+    /// Tickets of messages that could not be sent. Their number is limited by the octets that may wait for connections,
+    /// and nothing more is sent while the backlog is full.
     pub(super) undeliverable: mpsc::UnboundedReceiver<Ticket>,
-    /// Names that have to be looked up.
+    /// Host names to resolve.
     pub(super) questions: mpsc::Receiver<Question>,
-    /// Who knows them.
+    /// DNS resolver.
     pub(super) resolver: Arc<Resolver>,
-    /// Who looks round now and then.
+    /// Log of failures, once a minute.
     pub(super) watchman: Watchman,
 }
 
-/// What every task of the thread shares.
+/// State that all tasks of the thread share.
 #[derive(Clone)]
 struct Worker {
     notifier: Arc<Notifier>,
@@ -83,33 +83,33 @@ struct Worker {
     hub: Hub,
     idle: Duration,
     journal: Option<Arc<Journal>>,
-    /// Where the journal's thread puts what it has kept, for this thread to send. As bounded as `backlog`.
+    /// Channel from the journal's thread: outboxes that it has committed or refused. `backlog` limits its length.
     kept: mpsc::UnboundedSender<Kept>,
     backlog: Backlog,
     waiting: Arc<Waiting>,
     questions: mpsc::Sender<Question>,
 }
 
-/// Outboxes of one thread that wait for the journal.
+/// Number of outboxes of one thread that wait for the journal.
 #[derive(Debug, Default)]
 struct Waiting {
     count: AtomicUsize,
-    /// One has left.
+    /// Signals that one of them was sent.
     left: Notify,
 }
 
-/// Messages that waited for the journal.
+/// Outbox that the journal has committed or refused.
 struct Kept {
     out: Outbox,
-    /// Whether they acknowledge something of their own, or only come after what others wait for.
+    /// True if it has records of its own; false if its messages only waited for earlier records.
     own: bool,
     result: Result<(), Refused>,
-    /// They wait no longer when this is dropped.
+    /// Ends the count in the backlog when it is dropped.
     held: Held,
 }
 
 impl IoThread {
-    /// Starts the thread; its sockets are bound when this returns.
+    /// Starts the thread. Its sockets are bound when this returns.
     pub(super) fn spawn(
         self,
         number: usize,
@@ -119,7 +119,7 @@ impl IoThread {
     ) -> Result<JoinHandle<()>, StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let entered = runtime.enter();
-        // Of each connection that we open, of which `limits.tcp_connections` bounds the number, one comes out of here.
+        // One message for each connection that the server opens, so `limits.tcp_connections` limits the channel.
         let (connected, connections) = mpsc::unbounded_channel();
         let mut sockets = Vec::new();
         let mut acceptors = Vec::new();
@@ -177,9 +177,10 @@ impl IoThread {
                         tokio::spawn(keep_fresh(tls));
                     }
                 }
-                // The sender is gone only if the server was dropped, which is a way to stop as well.
+                // An error means that the server was dropped without `stop`; the thread stops as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
-                // Should the disk take longer, whoever waits asks again, and finds out from the next server.
+                // If the disk takes longer, the requests get no response; the clients retransmit them to the next
+                // server.
                 let _ = tokio::time::timeout(KEEP_WITHIN, worker.send_what_waits()).await;
             });
             drop(ending);
@@ -188,19 +189,19 @@ impl IoThread {
     }
 }
 
-/// Looks whether the certificate has been renewed, as often as that matters. A file system may not tell of changes by
-/// itself (a mounted secret does not), so it is asked.
+/// Reloads certificates when their files change. The files are polled, because a file system need not report changes (a
+/// mounted secret does not).
 async fn keep_fresh(tls: Arc<Tls>) {
     loop {
         tokio::time::sleep(CERTIFICATE_LOOK).await;
         let tls = Arc::clone(&tls);
-        // It panics only if reading files does.
+        // An error means that reading a file panicked; the next check tries again.
         let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
     }
 }
 
 impl Worker {
-    /// Takes datagrams for as long as the thread lives.
+    /// Receives datagrams for as long as the thread runs.
     async fn serve_datagrams(self, socket: Arc<Datagrams>) {
         let (mut out, mut crowd, mut yielded_at) = (Outbox::default(), Crowd::default(), Instant::now());
         loop {
@@ -240,7 +241,7 @@ impl Worker {
         }
     }
 
-    /// Takes messages from one connection until it ends.
+    /// Receives messages from one connection until it ends.
     async fn serve_connection(self, mut connection: Connection) {
         let source = connection.source();
         let worker = Worker { backlog: self.backlog.of_connection(), ..self };
@@ -266,8 +267,8 @@ impl Worker {
         worker.notifier.connection_ended(&source);
     }
 
-    /// Waits until what came on a stream may be taken: its source may say something more, and there is room for what it
-    /// causes. Meanwhile the stream is not read (back-pressure).
+    /// Waits until a message from a stream may be handled: its source is within the rate limit, and the backlog has
+    /// room. The stream is not read meanwhile (back-pressure).
     async fn wait_for_turn(&self, source: &Source) {
         let began = tokio::time::Instant::now();
         while began.elapsed() < LONGEST_HOLD {
@@ -279,14 +280,14 @@ impl Worker {
         self.backlog.room().await;
     }
 
-    /// Reads from the connections that the hub opens.
+    /// Reads from the connections that the server opens.
     async fn serve_opened(self, mut connections: mpsc::UnboundedReceiver<Connection>) {
         while let Some(connection) = connections.recv().await {
             tokio::spawn(self.clone().serve_connection(connection));
         }
     }
 
-    /// Sends what the API wants sent, and tells the notifier what could not be sent.
+    /// Sends the messages of API calls, and reports failed deliveries to the notifier.
     async fn run_errands(
         self,
         mut errands: mpsc::Receiver<Outbox>,
@@ -306,7 +307,7 @@ impl Worker {
         }
     }
 
-    /// Has names looked up, each in a task of its own, and tells the notifier what came of it.
+    /// Resolves host names, each in a task of its own, and passes the results to the notifier.
     async fn look_names_up(self, mut questions: mpsc::Receiver<Question>, resolver: Arc<Resolver>) {
         while let Some(question) = questions.recv().await {
             let turn = resolver.turn().await;
@@ -321,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// Lets time pass for the notifier.
+    /// Runs the notifier's timers, and starts compaction of the journal when it is due.
     async fn keep_time(self) {
         let mut out = Outbox::default();
         loop {
@@ -332,7 +333,7 @@ impl Worker {
             }
             self.notifier.settle_refused(now, &mut out);
             self.append_rollback(&mut out);
-            // While nothing can leave, nothing is repeated either.
+            // While the backlog is full nothing can be sent, so nothing is retransmitted either.
             if !self.backlog.is_full() {
                 self.notifier.pass_time(now, &mut out);
                 self.send(&mut out).await;
@@ -342,21 +343,21 @@ impl Worker {
         }
     }
 
-    /// Lets the notifier know whether the journal accepts changes, so that none is made that it would refuse.
+    /// Passes the state of the journal to the notifier, so that it makes no change that the journal would refuse.
     fn ask_journal(&self) {
         if let Some(journal) = &self.journal {
             self.notifier.set_keeping(journal.accepts());
         }
     }
 
-    /// Has the journal replaced by an image of what holds now, on a thread of its own: a disk that hangs holds up nothing
-    /// but that. The journal wants no other before this one is done.
+    /// Compacts the journal: replaces it by a snapshot of the current state. A thread of its own does this, so that a
+    /// disk that hangs blocks nothing else. The journal asks for no second snapshot before this one is done.
     fn compact(&self, journal: &Arc<Journal>) {
         let (journal, notifier) = (Arc::clone(journal), Arc::clone(&self.notifier));
         tokio::task::spawn_blocking(move || {
             let mut snapshot = match journal.begin_snapshot() {
                 Ok(snapshot) => snapshot,
-                // It was asked for once more before the first had begun.
+                // Two calls can be made before the first has begun.
                 Err(JournalError::SnapshotRunning) => return,
                 Err(error) => return tracing::warn!(%error, "the journal cannot be compacted now"),
             };
@@ -373,17 +374,17 @@ impl Worker {
         });
     }
 
-    /// Sends, once the journal has kept what has to be kept before (law 5). Nobody waits here for the disk. Leaves the outbox
-    /// empty, to be used again.
+    /// Sends the outbox once the journal has committed its records (rule 5). It does not wait for the disk: the rest
+    /// happens in `send_kept`. The outbox is left empty, to be reused.
     async fn send(&self, out: &mut Outbox) {
         for question in out.questions.drain(..) {
-            // Should there be too many, nobody answers this one, and its NOTIFYs go back to the source.
+            // If the queue is full this query is dropped, and its NOTIFYs are sent to the source address instead.
             let _ = self.questions.try_send(question);
         }
         self.remark(out);
         if let Some(journal) = &self.journal {
-            // Messages without a record wait as well, for what was decided before them: a repeated NOTIFY, or one that tells
-            // of somebody else's change, must not tell of what a crash could still take back.
+            // Messages without a record wait too. A retransmitted NOTIFY, or one about a change of another thread, must
+            // not show state that a crash could still undo.
             if !out.records.is_empty() || !out.messages.is_empty() {
                 let pool = std::mem::take(&mut out.pool);
                 let mut out = std::mem::replace(out, Outbox { pool, ..Outbox::default() });
@@ -400,20 +401,21 @@ impl Worker {
         self.dispatch(out).await;
     }
 
-    /// Has the journal keep what nobody waits for.
+    /// Appends deferred records to the journal; no message waits for them.
     fn remark(&self, out: &mut Outbox) {
         if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
-            // Should they be lost, a phone is told after a restart what it knows already.
+            // If they are lost, a phone gets a NOTIFY after a restart with a state that it knows already.
             let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
         }
     }
 
-    /// Has the journal keep what holds again after a rollback, and then accept other changes.
+    /// Appends the records that restore the state after a rollback, so that the journal accepts changes again.
     fn append_rollback(&self, out: &mut Outbox) {
         keeping::append_rollback(self.journal.as_deref(), out);
     }
 
-    /// Sends what has waited for the journal, or what leaves in its place if the journal has refused it.
+    /// Sends outboxes that the journal has committed. For a refused one it rolls the change back and sends what
+    /// results.
     async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
         while let Some(Kept { mut out, own, result, held }) = kept.recv().await {
             let now = self.clock.now();
@@ -435,15 +437,15 @@ impl Worker {
         }
     }
 
-    /// Returns once nothing waits for the journal any more.
+    /// Waits until no outbox waits for the journal.
     async fn send_what_waits(&self) {
         while self.waiting.count.load(Ordering::Relaxed) > 0 {
             self.waiting.left.notified().await;
         }
     }
 
-    /// Sends in order; fan-outs that are not finished go on in tasks of their own, slice by slice, so that answers to
-    /// them are taken meanwhile.
+    /// Sends messages in order. An unfinished fan-out continues in a task of its own, slice by slice, so that responses
+    /// are received in between.
     async fn dispatch(&self, out: &mut Outbox) {
         self.hub.send_all(&mut out.messages).await;
         out.pool.rewind();
@@ -452,7 +454,7 @@ impl Worker {
         }
     }
 
-    /// Boxed, for a fan-out may be sent by what it has to wait for.
+    /// Continues a fan-out until it is done. Boxed, because the future is recursive: `send` may start another fan-out.
     fn finish_fan_out(self, presentity: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let mut out = Outbox::default();

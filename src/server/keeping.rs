@@ -1,5 +1,4 @@
-//! The journal as the server uses it: opened at the start, with a log line for what was found, and given what holds again
-//! after a rollback.
+//! Use of the journal by the server: opens it at start, logs what was recovered, and appends after a rollback.
 
 use std::sync::Arc;
 
@@ -10,10 +9,10 @@ use crate::journal::{self, Durability, Journal, JournalError, Key, Report};
 use crate::notifier::Outbox;
 use crate::operator;
 
-/// The journal, and what an earlier run has left in it.
+/// The journal (none with durability "memory") and the records of an earlier run.
 pub(super) type Opened = (Option<Arc<Journal>>, Vec<(Key, Bytes)>);
 
-/// Opens the journal; one that is damaged is repaired before, if the configuration says so.
+/// Opens the journal. A damaged one is repaired first if `data.on_damage` is "repair".
 pub(super) fn open(data: &Data, durability: Durability) -> Result<Opened, JournalError> {
     let (journal, recovered) = match Journal::open(&data.dir, durability) {
         Err(damage) if damage.is_damage() && data.on_damage == OnDamage::Repair => {
@@ -28,16 +27,18 @@ pub(super) fn open(data: &Data, durability: Durability) -> Result<Opened, Journa
     Ok((Some(Arc::new(journal)), recovered.records))
 }
 
-/// Has the journal keep what holds again after a rollback, and then accept other changes.
+/// Appends the records that restore the state after a rollback, and releases the holds, so that the journal accepts
+/// changes again.
 pub(super) fn append_rollback(journal: Option<&Journal>, out: &mut Outbox) {
     if let Some(journal) = journal.filter(|_| !out.remarks.is_empty()) {
-        // Should there be no room, the journal holds what it held before, unless what was refused had reached the disk.
+        // If there is no room, the journal keeps its earlier records. They are right unless the refused ones had
+        // reached the disk.
         let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
     }
     out.holds.clear();
 }
 
-/// Gives how many parts were bad.
+/// Repairs the journal and logs what was lost. Returns the number of bad parts.
 fn repair(data: &Data, damage: &JournalError) -> Result<u64, JournalError> {
     let Some(repaired) = journal::repair(&data.dir)? else { return Ok(0) };
     let aside: Vec<_> = repaired.aside.iter().map(|path| path.display().to_string()).collect();

@@ -1,7 +1,8 @@
-//! The running server: builds the rooms from the configuration, gives them threads, and stops them.
+//! The running server: builds the modules from the configuration, starts their threads, and stops them.
 //!
-//! One I/O thread per core, each with its own sockets of every listener (the kernel spreads peers over them), its own
-//! connections and its own single-threaded runtime; HTTP has a small runtime of its own, so that it cannot starve SIP.
+//! There is one I/O thread for each core. Each has its own sockets for every listener (the kernel distributes peers
+//! over them), its own connections and a single-threaded runtime. HTTP has a small runtime of its own, so that it
+//! cannot starve SIP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,53 +38,53 @@ use io_thread::IoThread;
 use resolver::Resolver;
 use watchman::Watchman;
 
-/// How long phones have to answer what is under way when the server is to stop.
+/// Time that phones have to answer NOTIFYs in flight when the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
-/// Outboxes of API calls that wait to be sent; further calls wait with theirs, and of calls there is a limit.
+/// Outboxes of API calls that may wait to be sent. Further calls wait; their number is limited.
 const ERRANDS: usize = 64;
-/// How often it is looked whether they have.
+/// Interval at which NOTIFYs in flight are checked while the server stops.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// How long the last copies may take to leave for the capture server.
+/// Time that the last captured messages have to be sent.
 const FLUSH_WITHIN: Duration = Duration::from_millis(300);
-/// How long the threads may take to stop after that.
+/// Time that the threads have to stop after the drain.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why the server could not start.
+/// Errors when the server starts.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address of the configuration cannot be listened on.
+    /// A configured address cannot be listened on.
     #[error("cannot listen on {what}: {source}; is it in use, or not an address of this machine?")]
     Listen {
-        /// The address as configured.
+        /// Address as configured.
         what: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// The journal cannot be used.
+    /// The journal cannot be opened or written.
     #[error("data.dir: {0}")]
     Journal(#[from] JournalError),
-    /// The certificate cannot be used.
+    /// A file of `[tls]` cannot be used.
     #[error("[tls]: {0}")]
     Tls(#[from] TlsError),
-    /// The receiver of a webhook cannot be served.
+    /// A webhook cannot be set up.
     #[error("[[account.webhook]]: {0}")]
     Webhook(#[from] WebhookError),
-    /// Nothing can be copied to the capture server.
+    /// The capture cannot be started.
     #[error("[hep]: cannot send to the capture server: {0}")]
     Capture(io::Error),
-    /// The system gave us no thread or no runtime.
+    /// No thread or no runtime could be created.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
 
-/// A server that is up. Dropping it stops it, too.
+/// Running server. Dropping it stops the threads too, but without a drain.
 #[derive(Debug)]
 pub struct Server {
     notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
     doors: Arc<Doors>,
     threads: Vec<std::thread::JoinHandle<()>>,
-    /// Closed by the threads when they end.
+    /// Channel whose senders the threads hold; it is closed when the last thread ends.
     ended: std::sync::mpsc::Receiver<()>,
     addresses: Vec<String>,
     tls: Option<Arc<Tls>>,
@@ -92,7 +93,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it: when this returns, every address is listened on.
+    /// Starts the server. When this returns, every address is listened on.
+    ///
+    /// # Errors
+    /// [`StartError`], if any part cannot be started.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         let directory = Arc::new(Directory::new(config));
         let clock = Clock::start();
@@ -153,7 +157,7 @@ impl Server {
         let resolver = Resolver::new(&config.dns, &listeners);
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
-        // The first thread also sends what comes from the API and from the timers, and asks for names.
+        // The first thread also sends the messages of API calls and timers, and resolves host names.
         let mut first = Some(io_thread::Chores {
             errands: errands_in,
             undeliverable,
@@ -207,12 +211,12 @@ impl Server {
         Ok(Server { notifier, stop, doors, threads, ended, addresses, tls, journal, tap })
     }
 
-    /// What it listens on, for people.
+    /// Listen addresses as text, for the startup banner.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// Reads the certificate and its kin again, if there are any. Connections that are open stay as they are.
+    /// Reloads the certificates, if any are configured. Open connections keep theirs.
     pub fn reload_certificates(&self) {
         match &self.tls {
             None => tracing::info!("there are no certificates to read again"),
@@ -221,23 +225,23 @@ impl Server {
         }
     }
 
-    /// Begins to stop: from now on `/readyz` says so, and new subscriptions are sent away.
+    /// Starts a drain that cannot be undone: `/readyz` reports not ready, and new subscriptions are rejected.
     pub fn drain(&self) {
         self.doors.close(true);
     }
 
-    /// Stops it. New subscriptions are sent away and `/readyz` says so, what is under way is finished and what was
-    /// acknowledged is on disk; after a few seconds it is over in any case. What phones then still owe an answer to,
-    /// they are told again by the next server.
+    /// Stops the server: drains it, waits for responses to NOTIFYs in flight, and closes the journal, so that every
+    /// acknowledged change is on disk. It takes at most a few seconds. Phones that have not answered by then get their
+    /// NOTIFY again from the next server.
     pub fn stop(mut self) {
         self.drain();
         let deadline = Instant::now() + DRAIN_WITHIN;
         while self.notifier.awaits_answers() && Instant::now() < deadline {
             std::thread::sleep(DRAIN_LOOK);
         }
-        // The threads may be gone already.
+        // An error means that all threads have ended already.
         let _ = self.stop.send(true);
-        // Every thread holds a sender; the wait ends when the last is dropped.
+        // Every thread holds a sender; the wait ends when the last one is dropped.
         let _ = self.ended.recv_timeout(STOP_WITHIN);
         if let Some(journal) = &self.journal {
             journal.close();
@@ -252,7 +256,7 @@ impl Server {
     }
 }
 
-/// Has the journal keep the count of starts and what was shortened, before anything is served.
+/// Commits the count of starts and the shortened records before anything is served.
 fn keep_first(journal: &Journal, starts: Option<Record>, shortened: Vec<Record>) -> Result<(), StartError> {
     if !shortened.is_empty() {
         tracing::info!(
@@ -289,7 +293,7 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
     config.sip.listen.iter().map(listener).collect()
 }
 
-/// Our sockets as captures name them.
+/// Local sockets as they appear in captures.
 fn heard_at(config: &Config) -> Vec<Here> {
     let advertised = config.sip.advertise.as_deref();
     let here = |listen: &crate::config::Listen| Here {
@@ -299,7 +303,7 @@ fn heard_at(config: &Config) -> Vec<Here> {
     config.sip.listen.iter().map(here).collect()
 }
 
-/// The name of this machine, which listings show.
+/// Host name of this machine, which listings show.
 fn node_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {

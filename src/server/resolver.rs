@@ -1,7 +1,7 @@
-//! Names, looked up in the DNS by the rules of RFC 3263: NAPTR, then SRV, then A and AAAA.
+//! DNS resolver by the rules of RFC 3263: NAPTR, then SRV, then A and AAAA.
 //!
-//! Every question is a task of its own with a time limit, and only so many are under way at once: a DNS that does not
-//! answer holds up nothing but the NOTIFYs that wait for that name.
+//! Each query is a task of its own with a timeout, and the number of queries under way is limited. A DNS server that
+//! does not answer delays only the NOTIFYs that need the name.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,41 +22,41 @@ use crate::notifier::names::{Answer, Candidate, Question, Unresolved};
 use crate::sip::Transport;
 use crate::transport::Listener;
 
-/// How long an answer may take in all; the NOTIFYs that wait for it go without after three seconds.
+/// Timeout of one query in total. NOTIFYs that wait for it fall back to the source address after three seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How long one server may take before it, or another, is asked again.
+/// Timeout of one DNS server, after which it or another is asked again.
 const SERVER_WITHIN: Duration = Duration::from_millis(600);
-/// How long an answer is good of which a part did not come in time (seconds).
+/// Time to live of an answer that is incomplete because of the timeout (seconds).
 const PART_FOR: u32 = 30;
-/// How many questions may be under way at once, and ...
+/// Most queries under way ...
 const AT_ONCE: usize = 64;
-/// ... how many may wait for that.
+/// ... and most queries that wait.
 pub(super) const QUEUE: usize = 1_024;
-/// How many hosts a name may stand for, and how many addresses each may have; what is beyond is not tried.
+/// Most SRV targets of one name, and most addresses of each; the rest is not tried.
 const MOST_HOSTS: usize = 16;
 const MOST_ADDRESSES: usize = 8;
 
-/// Looks names up.
+/// Resolver of SIP host names.
 pub(super) struct Resolver {
-    /// None if there is no server to ask.
+    /// DNS client; none if no DNS server is known.
     dns: Option<TokioResolver>,
-    /// What we speak, what is liked best first.
+    /// Transports that the server sends over, preferred ones first.
     transports: Vec<Transport>,
-    /// The kinds of addresses that we can send to.
+    /// Address record types (A, AAAA) that the listeners can send to.
     kinds: Vec<RecordType>,
     room: Arc<Semaphore>,
     counts: [AtomicU64; LOOKUPS.len()],
 }
 
-/// Where a service is offered: from the DNS, or guessed from the name.
+/// Name to query for SRV records: from a NAPTR record, or a default.
 struct Service {
-    /// The rank among its alternatives.
+    /// Rank among the alternatives; the lowest is tried first.
     rank: u16,
     transport: Transport,
     name: Name,
 }
 
-/// Hosts of one service, or the certainty that it is not offered (RFC 2782: a target of ".").
+/// Result of the SRV queries: targets, an explicit "not offered" (a target of ".", RFC 2782), or no records.
 enum Offer {
     Hosts(Vec<(u32, SRV, Transport)>),
     Nothing,
@@ -97,13 +97,13 @@ impl Resolver {
         })
     }
 
-    /// Waits until another question may be asked.
+    /// Waits until another query may start.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
+        // An error is impossible: the semaphore is never closed.
         Arc::clone(&self.room).acquire_owned().await.ok()
     }
 
-    /// Answers a question, in no more than two seconds.
+    /// Resolves one name, in at most two seconds.
     pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Unresolved> {
         let answer = self.search(question).await;
         one_more(
@@ -117,7 +117,7 @@ impl Resolver {
         answer
     }
 
-    /// How many are being answered, and what became of the others: by [`LOOKUPS`].
+    /// Number of queries under way, and number of finished ones by outcome (see [`LOOKUPS`]).
     pub(super) fn stats(&self) -> (usize, [u64; LOOKUPS.len()]) {
         let under_way = AT_ONCE - self.room.available_permits();
         (under_way, std::array::from_fn(|outcome| self.counts[outcome].load(Relaxed)))
@@ -134,19 +134,19 @@ impl Resolver {
             _ if found.is_empty() && searched.is_err() => Err(Unresolved::Late),
             _ if found.is_empty() => Err(Unresolved::Unknown),
             Ok(()) => Ok(Answer { candidates: found, ttl: left }),
-            // One of its hosts has kept us waiting; the others serve until we look again.
+            // One target did not answer in time; the others are used until the next query.
             Err(_) => Ok(Answer { candidates: found, ttl: left.min(PART_FOR) }),
         }
     }
 }
 
-/// One question on its way.
+/// State of one query.
 struct Search<'a> {
     dns: &'a TokioResolver,
     kinds: &'a [RecordType],
-    /// What has been found so far.
+    /// Targets found so far.
     found: Vec<Candidate>,
-    /// When the first of the records that were used is out of date.
+    /// Time at which the first of the records used expires.
     until: Option<Instant>,
 }
 
@@ -159,7 +159,7 @@ impl Search<'_> {
         if let Some(port) = port {
             return self.host(&name, *port, usual, (0, 0)).await;
         }
-        // Below the search domains of resolv.conf there are hosts, but no services.
+        // The search domains of resolv.conf are for hosts. SRV and NAPTR names are absolute.
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         let services = match transport {
@@ -180,7 +180,7 @@ impl Search<'_> {
         }
     }
 
-    /// What NAPTR records say is offered, of what we speak (RFC 3263 section 4.1).
+    /// Services from NAPTR records whose transport the server supports (RFC 3263 section 4.1).
     async fn offered(&mut self, name: &Name, spoken: &[Transport]) -> Vec<Service> {
         let mut found: Vec<_> = self.records(name, RecordType::NAPTR).await;
         found.retain(|data| matches!(data, RData::NAPTR(naptr) if naptr.flags.eq_ignore_ascii_case(b"s")));
@@ -201,7 +201,7 @@ impl Search<'_> {
         (0..).zip(found).filter_map(service).take(MOST_HOSTS).collect()
     }
 
-    /// The hosts that SRV records name, all alternatives together.
+    /// SRV targets of all services together.
     async fn hosts(&mut self, services: Vec<Service>) -> Offer {
         let (mut hosts, mut denied) = (Vec::new(), false);
         for Service { rank, transport, name } in services {
@@ -229,7 +229,7 @@ impl Search<'_> {
         }
     }
 
-    /// All addresses of a host, which has this priority and weight.
+    /// Adds all addresses of a host, with the priority and weight of its SRV record.
     async fn host(&mut self, name: &Name, port: u16, transport: Transport, (priority, weight): (u32, u16)) {
         let mut addresses = Vec::new();
         for kind in self.kinds {
@@ -242,7 +242,7 @@ impl Search<'_> {
         }
     }
 
-    /// The records of one kind. None if there are none or nobody knows: what comes next in RFC 3263 may still help.
+    /// Records of one type; empty on any error too, because the next step of RFC 3263 may still succeed.
     async fn records(&mut self, name: &Name, kind: RecordType) -> Vec<RData> {
         let Ok(found) = self.dns.lookup(name.clone(), kind).await else { return Vec::new() };
         self.until = Some(self.until.map_or(found.valid_until(), |until| until.min(found.valid_until())));
@@ -251,7 +251,7 @@ impl Search<'_> {
     }
 }
 
-/// The services that a name may offer without saying so in a NAPTR record.
+/// Default SRV names of a domain without NAPTR records (RFC 3263 section 4.1).
 fn guessed(name: &Name, transports: &[Transport]) -> Vec<Service> {
     let service = |(rank, transport): (u16, &Transport)| {
         let prefix = match transport {

@@ -1,6 +1,6 @@
-//! The watchman: once a minute he compares what has been counted with what he saw before, and says in a line what somebody
-//! should know who is woken at night. What happens for each message or phone is not logged one by one; so a network that breaks down
-//! under a hundred thousand phones is a line a minute.
+//! Health log: once a minute, logs a summary of failures since the last minute (NOTIFYs, lost datagrams, rejected
+//! messages and connections). Failures of single messages or phones are not logged one by one. So a network failure
+//! that affects a hundred thousand phones gives one line a minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use crate::capture::Tap;
 use crate::notifier::Notifier;
 use crate::transport::Shared;
 
-/// How often he looks.
+/// Interval of the summary.
 pub(super) const ROUND: Duration = Duration::from_secs(60);
-/// More NOTIFYs than one in so many that come to nothing are no matter of single phones.
+/// Failure ratio (1 in N NOTIFYs) above which the network or a proxy is suspected rather than single phones.
 const MANY: u64 = 20;
 
-/// What he looks at.
+/// Task that writes the health log.
 pub(super) struct Watchman {
     pub(super) notifier: Arc<Notifier>,
     pub(super) shared: Arc<Shared>,
     pub(super) tap: Option<Arc<Tap>>,
 }
 
-/// What he saw, counted from the start of the server.
+/// Snapshot of the counters, which count from the start of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
     notifies: u64,
@@ -34,19 +34,19 @@ struct Seen {
     captures_dropped: u64,
 }
 
-/// How a minute was.
+/// Result of the NOTIFYs of one minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Minute {
-    /// Nothing to say.
+    /// No NOTIFY failed.
     Quiet,
-    /// Somebody will have a wrong lamp, as there always is somebody.
+    /// A few NOTIFYs failed; that is normal in a large network.
     Single,
-    /// It is not single phones.
+    /// Too many failed to be the fault of single phones.
     Many,
 }
 
 impl Watchman {
-    /// Makes his rounds.
+    /// Logs a summary every minute, for ever.
     pub(super) async fn walk(self) {
         let mut before = self.look();
         loop {
@@ -77,7 +77,7 @@ impl Watchman {
 
 impl Seen {
     fn since(&self, before: &Seen) -> Seen {
-        // The sockets' numbers come from the kernel, which nobody promises to be there the whole time.
+        // Some counters come from the kernel and may fall, as when /proc cannot be read.
         let more = |now: u64, before: u64| now.saturating_sub(before);
         Seen {
             notifies: more(self.notifies, before.notifies),
@@ -91,7 +91,7 @@ impl Seen {
         }
     }
 
-    /// How phones have taken their NOTIFYs.
+    /// Rates the results of the NOTIFYs.
     fn phones(&self) -> Minute {
         match self.unanswered + self.refused {
             0 => Minute::Quiet,

@@ -1,4 +1,4 @@
-//! Accepting connections.
+//! Listening sockets of the stream transports: accepts connections and applies the connection limits.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use super::hub::Shared;
 use super::room::Permit;
 use super::{Connection, ListenerNo, Source, listening_socket};
 
-/// Somebody who opens more connections than he may opens many.
+/// Log limiter: a source that exceeds its limit may do so with many connections.
 static TOO_MANY: Seldom = Seldom::new();
-/// It is tried ten times in a second.
+/// Log limiter: a failed accept is retried ten times a second.
 static NOT_ACCEPTED: Seldom = Seldom::new();
-/// How many connections may wait to be accepted.
+/// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// One thread's socket of a stream listener.
+/// Listening socket of one thread for one stream listener.
 #[derive(Debug)]
 pub struct Acceptor {
     socket: TcpListener,
@@ -31,21 +31,21 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Binds a socket; several may share an address. Connections come in through `door`.
+    /// Binds the socket; several may share an address (SO_REUSEPORT). `door` does the handshake of new connections.
     pub fn bind(address: SocketAddr, listener: ListenerNo, door: Door, shared: Arc<Shared>) -> io::Result<Acceptor> {
         let socket = listening_socket(address, socket2::Type::STREAM)?;
         socket.listen(BACKLOG)?;
         Ok(Acceptor { socket: TcpListener::from_std(socket.into())?, listener, door, shared })
     }
 
-    /// Hands over every connection once it is through the door. Beyond the limit, connections are closed as soon as
-    /// they open.
+    /// Accepts connections and passes each to `each` after its handshake. A connection beyond a limit is closed at
+    /// once.
     pub async fn run(self, each: impl Fn(Connection) + Clone + Send + 'static) {
         loop {
             let (stream, peer) = match self.socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    // Out of descriptors, most likely; it may get better when connections close.
+                    // Most likely no file descriptor is free; that may change when connections close.
                     if let Some(more) = NOT_ACCEPTED.may_say() {
                         tracing::warn!(error = %e, more, "a connection could not be accepted");
                     }
@@ -62,7 +62,8 @@ impl Acceptor {
                     continue;
                 }
             };
-            // Without it answers would wait for each other; it fails only for a peer that has gone again.
+            // Without TCP_NODELAY responses would be delayed (Nagle's algorithm). It fails only if the peer has closed
+            // already.
             let _ = stream.set_nodelay(true);
             let (door, shared, each) = (self.door.clone(), Arc::clone(&self.shared), each.clone());
             let listener = self.listener;
@@ -71,7 +72,7 @@ impl Acceptor {
     }
 }
 
-/// Sees a connection through the door, hands over its reading side and writes to it until it ends.
+/// Does the handshake of a connection, passes on its reading half and writes its queue until it ends.
 async fn admit(
     stream: TcpStream,
     peer: SocketAddr,
@@ -83,7 +84,7 @@ async fn admit(
 ) {
     let (passage, writing) = match door.pass(stream, permit).await {
         Ok(passed) => passed,
-        // Scanners, mostly.
+        // Mostly port scanners.
         Err(error) => return tracing::debug!(%peer, %error, "a connection did not come in"),
     };
     let (flow, queue) = shared.register(door.transport(), listener, peer, permit);

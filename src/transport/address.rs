@@ -1,20 +1,20 @@
-//! Where messages come from and go to, as plain values.
+//! Network addresses of messages as plain values: source, destination, listener, connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::sip::Transport;
 
-/// Names a listener: an index into the configured listen addresses.
+/// Identifier of a listener: an index into the configured listen addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerNo(pub u8);
 
-/// Names a connection of a stream transport; never used twice, and never 0.
+/// Identifier of a connection of a stream transport; never reused, and never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowId(pub u64);
 
-/// What counts as one address wherever something is limited by address: an IPv4 address, or the /64 of an IPv6 address,
-/// for one host commonly has all of it.
+/// Address by which limits per address count: an IPv4 address, or the /64 of an IPv6 address, because one host commonly
+/// owns a whole /64.
 pub fn limited_as(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
@@ -22,34 +22,34 @@ pub fn limited_as(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The way that a message came in.
+/// Source of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Its transport.
+    /// Transport that the message was received over.
     pub transport: Transport,
-    /// The listener that it came to.
+    /// Listener that received the message.
     pub listener: ListenerNo,
-    /// Who sent it.
+    /// Address of the sender: a phone, or the last proxy.
     pub peer: SocketAddr,
-    /// The connection that it came on, where there are connections.
+    /// Connection of the message; none for UDP.
     pub flow: Option<FlowId>,
-    /// Its connection showed a certificate of `tls.client_ca`.
+    /// True if the peer presented a certificate that `tls.client_ca` has issued.
     pub certified: bool,
 }
 
 impl Source {
-    /// Whether it came on a connection.
+    /// Returns true if the message was received over a connection.
     pub fn is_stream(&self) -> bool {
         self.transport != Transport::Udp
     }
 
-    /// Whether nobody between its last hop and us could read it.
+    /// Returns true if the last hop was encrypted (TLS or WSS).
     pub fn is_secure(&self) -> bool {
         matches!(self.transport, Transport::Tls | Transport::Wss)
     }
 }
 
-/// A [`Source`] in little room: every subscription has one, and by far the most come by datagrams over IPv4.
+/// Compact form of [`Source`]: every subscription stores one, and nearly all are UDP over IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedSource(Packed);
 
@@ -89,68 +89,69 @@ impl From<&PackedSource> for Source {
     }
 }
 
-/// The far end of a connection to be opened, or used again if one is open.
+/// Remote end of a connection that the server opens, or reuses if it is open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// The listener whose name the connection goes by, and whose transport it has: TCP or TLS.
+    /// Listener that gives the transport (TCP or TLS) and our address for Via and Contact.
     pub listener: ListenerNo,
-    /// Where it listens.
+    /// Address that the remote end listens on.
     pub peer: SocketAddr,
-    /// The host that its certificate has to name, which is the one of the URI and not what the DNS made of it (RFC 5922
-    /// section 7.2); without one, the address. Only for TLS, so that TCP connections are shared whatever led to them.
+    /// Host name that the certificate of the remote end must contain: the host of the URI, not a name that the DNS led
+    /// to (RFC 5922 section 7.2). If none, the certificate must contain the address. Set for TLS only, so that one TCP
+    /// connection is shared by all names that lead to its address.
     pub name: Option<Arc<str>>,
 }
 
-/// The way that a message is to go out.
+/// Destination of a message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A datagram from a listener's socket.
+    /// A datagram, sent from the socket of a listener.
     Datagram {
-        /// The listener.
+        /// Listener to send from.
         listener: ListenerNo,
-        /// The receiver.
+        /// Address to send to.
         peer: SocketAddr,
     },
-    /// An open connection; when it is gone, a new one to `otherwise`.
+    /// An open connection; if it is closed, a new one to `otherwise`.
     Flow {
-        /// The connection.
+        /// Open connection.
         flow: FlowId,
-        /// Where to connect to when it is gone.
+        /// Remote end to connect to if the connection is closed; none if only this connection will do.
         otherwise: Option<Remote>,
     },
-    /// A connection of our own.
+    /// A connection that the server opens, or has opened before.
     Connection(Remote),
 }
 
 impl Destination {
-    /// Whether what is sent arrives or breaks the connection, so that nothing needs repeating.
+    /// Returns true if a message either arrives or the connection fails, so that no retransmission is needed.
     pub fn is_reliable(&self) -> bool {
         !matches!(self, Destination::Datagram { .. })
     }
 }
 
-/// A listener as peers see it.
+/// Listener with the address that it announces to peers.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// Its transport.
+    /// Transport.
     pub transport: Transport,
-    /// The address that it listens on.
+    /// Address that the socket is bound to.
     pub address: SocketAddr,
-    /// `host:port` for our Via and Contact.
+    /// `host:port` for our Via and Contact headers.
     pub sent_by: Box<str>,
 }
 
-/// Comes back when a packet could not be sent; what it means is up to whoever made it.
+/// Token that is returned if a message cannot be sent. Only the sender of the message knows its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub u128);
 
-/// One message to send.
+/// Message to send.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// Where it goes.
+    /// Destination.
     pub to: Destination,
-    /// The message.
+    /// Message as it goes on the wire.
     pub bytes: bytes::Bytes,
-    /// To be given back if it cannot be sent.
+    /// Token to return if the message cannot be sent; none if the sender need not know.
     pub ticket: Option<Ticket>,
 }

@@ -1,21 +1,21 @@
-//! A rate limit with one owner: a token bucket, kept as the moment at which it will be full again (GCRA).
+//! Rate limit for one owner: a token bucket, stored as the time at which it will be full again (GCRA).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A rate limit.
+/// Rate limit.
 #[derive(Debug)]
 pub(super) struct Allowance {
-    /// What one use costs.
+    /// Time that one use costs.
     each: Duration,
-    /// How far ahead of time the uses may be.
+    /// Time by which uses may be ahead of the rate.
     burst: Duration,
     used_up_to: Instant,
 }
 
 impl Allowance {
-    /// So many uses a second, and `burst` of them at once.
+    /// Creates a limit of `per_second` uses, with `burst` of them at once.
     pub(super) fn of(per_second: u32, burst: u32, now: Instant) -> Allowance {
         let each = Duration::from_secs(1) / per_second.max(1);
         Allowance { each, burst: each * burst, used_up_to: now }
@@ -26,7 +26,7 @@ impl Allowance {
         self.used_up_to = self.used_up_to.max(now) + self.each;
     }
 
-    /// When the next use is within the limit; in the past if it is now.
+    /// Earliest time of the next use within the limit; in the past if it may happen now.
     pub(super) fn next(&self) -> Instant {
         self.used_up_to.checked_sub(self.burst).unwrap_or(self.used_up_to)
     }

@@ -1,4 +1,4 @@
-//! Connections: reading messages from them, whatever carries them.
+//! Reading side of a connection: takes SIP messages from a TCP or TLS stream or from a WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,48 +15,49 @@ use super::outgoing::Queue;
 use super::{FlowId, Source};
 use crate::sip::wire::{Fault, Frame, Framer};
 
-/// How long a message may take from its first octet to its last, however many there are between.
+/// Timeout of a partial message: the time from its first octet to its last, however often more of it arrives.
 const HALF_MESSAGE: Duration = Duration::from_secs(20);
-/// A WebSocket that is silent for so long is asked whether it is still there: browsers cannot ask by themselves, and
-/// what stands between forgets silent connections after a minute. Silent for as long again, it is closed.
+/// Interval after which a silent WebSocket is sent a ping. Browsers cannot send keep-alives by themselves, and many
+/// NATs and proxies drop connections that are silent for a minute. If the peer stays silent for the same time again,
+/// the connection is closed. The interval is shorter if a third of the idle timeout is.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Octets read at once.
+/// Octets to read at once.
 const READ: usize = 8 * 1024;
-/// A read that completes no message and brings less than this is counted like a keep-alive: it costs as much.
+/// Reads of fewer octets than this that complete no message are counted as keep-alives, because they cost as much.
 const SLIVER: usize = 64;
-/// How often in a second a connection is read that brings no messages, and how often at once: a flood of keep-alives may
-/// cost some thousandths of a core. What its source may say at all is for the reader to decide.
+/// Rate limit of reads that bring no message: per second, and burst. A flood of keep-alives then costs some thousandths
+/// of a core. The rate limit of messages is not applied here but by the reader of the connection.
 const IDLE_READS: (u32, u32) = (100, 500);
-/// The most keep-alives that are answered one by one of those that come in one read. Nobody sends more who waits for the
-/// answer before the next (RFC 5626 section 4.4.1).
+/// Most keep-alives of one read that are answered one by one. A client that waits for each answer sends no more than
+/// one (RFC 5626 section 4.4.1).
 const PONGS: usize = 8;
-/// Messages that are taken from one connection before others are served.
+/// Messages to take from one connection before other tasks get a turn.
 const TURN: u32 = 4;
 
-/// The reading side of one connection. Dropping it closes the connection once all that is queued has been written.
+/// Reading side of one connection. Dropping it closes the connection after its queue has been written.
 pub struct Connection {
     flow: FlowId,
     source: Source,
     reading: Box<dyn AsyncRead + Send + Unpin>,
     cutter: Cutter,
-    /// What waits to be written.
+    /// Queue of octets to write to this connection.
     queue: Arc<Queue>,
-    /// When the message that has begun has to be whole: an octet now and then does not keep a connection open.
+    /// Deadline of the message that has begun; further octets do not extend it.
     whole_by: Option<Instant>,
     idle_reads: Allowance,
-    /// What has come since the last thing that was handed over.
+    /// Keep-alives and short reads since the last event.
     found: Found,
-    /// Messages since others were last given a turn.
+    /// Messages taken since other tasks last had a turn.
     taken: u32,
     shared: Arc<Shared>,
 }
 
-/// What has come that is no message.
+/// Input that is not a message: keep-alives, control frames and short reads.
 #[derive(Debug, Default)]
 struct Found {
     pings: usize,
     controls: usize,
-    /// There was a read that brought next to nothing.
+    /// True if a read brought fewer than [`SLIVER`] octets.
     sliver: bool,
 }
 
@@ -66,25 +67,25 @@ impl Found {
     }
 }
 
-/// What tells one message from the next.
+/// Framing: separates the messages of a connection.
 enum Cutter {
-    /// Content-Length, in a stream of octets.
+    /// By Content-Length in a stream of octets (RFC 3261 section 18.3).
     Octets(Framer),
-    /// The frames of a WebSocket.
+    /// By WebSocket frames (RFC 7118).
     Frames(Box<Frames>),
 }
 
-/// What came on a connection.
+/// Event on a connection.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A whole message.
+    /// A complete message.
     Message(Bytes),
-    /// The head of a message that is too large to be taken.
+    /// Head of a message that is too large to be read.
     TooLarge(Bytes),
-    /// Keep-alives, which are answered already (RFC 5626 section 4.4.1), or next to nothing. All that has been read is used
-    /// up; it counts as one message against what the source may say.
+    /// Keep-alives, which have been answered already (RFC 5626 section 4.4.1), or a short read. The buffer holds no
+    /// complete message then. It counts as one message against the rate limit of the source.
     Idle,
-    /// Something that is no message; nothing after it can be trusted.
+    /// A malformed message. The stream cannot be parsed after it.
     Broken(Fault, Bytes),
 }
 
@@ -96,7 +97,7 @@ impl Connection {
         };
         let (per_second, burst) = IDLE_READS;
         Connection {
-            // It has one, being a connection.
+            // The source of a connection always has a flow.
             flow: source.flow.unwrap_or(FlowId(0)),
             source,
             reading: passage.reading,
@@ -110,15 +111,16 @@ impl Connection {
         }
     }
 
-    /// Where its messages come from.
+    /// Source of all messages of this connection.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// Waits for the next thing; none when the peer has closed, has been idle for too long, does not read, or is broken.
+    /// Waits for the next event. None when the peer has closed the connection, was idle for too long, does not read, or
+    /// violates the WebSocket protocol.
     ///
-    /// Nothing is read while too many answers to what came before have not left (back-pressure), and a connection with
-    /// much to read lets others have their turn.
+    /// Nothing is read while too many responses wait to be written to the peer (back-pressure). After four messages
+    /// other tasks get a turn.
     pub async fn next(&mut self, idle: Duration) -> Option<Arrival> {
         let mut asked = false;
         loop {
@@ -129,7 +131,7 @@ impl Connection {
             }
             self.queue.answers_have_left().await;
             if self.queue.is_closed() {
-                // What does not read what it asks for is not listened to either.
+                // The peer does not read, or the server is closing the connection: stop reading from it.
                 return None;
             }
             match self.cut() {
@@ -191,7 +193,7 @@ impl Connection {
         }
     }
 
-    /// Looks for the next thing in what has been read, and answers the keep-alives before it.
+    /// Takes the next event from the octets that were read, and answers the keep-alives before it.
     fn cut(&mut self) -> Cut {
         let cut = loop {
             break match &mut self.cutter {
@@ -228,7 +230,7 @@ impl Connection {
         cut
     }
 
-    /// Queues what is to be said because of what has been found.
+    /// Queues the answers to keep-alives and control frames.
     fn answer_keep_alives(&mut self) {
         let pongs = self.found.pings.min(PONGS);
         match &mut self.cutter {
@@ -250,9 +252,9 @@ impl Connection {
 
 enum Cut {
     Arrival(Arrival),
-    /// More has to be read.
+    /// No complete event; more has to be read.
     More,
-    /// Nothing more will come.
+    /// The connection ends.
     End,
 }
 

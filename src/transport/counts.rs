@@ -1,4 +1,4 @@
-//! What passes the sockets, counted: by each thread for itself, or read from the kernel when somebody asks.
+//! Counters of the sockets. Each thread counts for itself; the kernel's queues are read when statistics are requested.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,12 +9,13 @@ use crate::count::{Sizes, Spread, more, one_more, sum};
 use crate::per_thread::PerThread;
 use crate::sip::Transport;
 
-/// The transports, in the order in which they are counted.
+/// Names of the transports, in the order of the counters.
 pub const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "ws", "wss"];
-/// Upper bounds of how many datagrams pass in one system call; there are never more than the last.
+/// Upper bounds of the histogram of datagrams per system call. The last bucket has no bound; a call moves at most
+/// [`super::BATCH`].
 static BATCHES: [u64; 5] = [1, 2, 4, 8, 16];
 
-/// The place of a transport in [`TRANSPORTS`].
+/// Index of a transport in [`TRANSPORTS`].
 pub(crate) fn place(transport: Transport) -> usize {
     match transport {
         Transport::Udp => 0,
@@ -25,20 +26,20 @@ pub(crate) fn place(transport: Transport) -> usize {
     }
 }
 
-/// What has passed in both directions.
+/// Traffic in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Messages that came; for datagrams, whatever came in one.
+    /// Messages received; for UDP, datagrams.
     pub received: u64,
-    /// Octets that came.
+    /// Octets received.
     pub received_octets: u64,
-    /// Messages that left.
+    /// Messages sent.
     pub sent: u64,
-    /// Octets that left.
+    /// Octets sent.
     pub sent_octets: u64,
 }
 
-/// Counts it.
+/// Counters of [`Traffic`].
 #[derive(Debug, Default)]
 pub(super) struct Passing {
     received: AtomicU64,
@@ -62,10 +63,10 @@ impl Passing {
     }
 }
 
-/// What is counted of connections, by transport.
+/// Counters of the stream transports, by index in [`TRANSPORTS`].
 pub(super) type Streams = [Passing; TRANSPORTS.len()];
 
-/// Adds up what all threads have counted of a transport.
+/// Traffic of a transport, summed over all threads.
 pub(super) fn traffic(counts: &PerThread<Streams>, transport: usize) -> Traffic {
     Traffic {
         received: sum(counts, |streams| &streams[transport].received),
@@ -75,11 +76,11 @@ pub(super) fn traffic(counts: &PerThread<Streams>, transport: usize) -> Traffic 
     }
 }
 
-/// What is counted of one datagram socket.
+/// Counters of one UDP socket.
 #[derive(Debug)]
 pub struct DatagramCounts {
     address: SocketAddr,
-    /// By which the kernel's table names the socket.
+    /// Inode of the socket, by which it is found in /proc/net/udp; none if it could not be read.
     inode: Option<u64>,
     passing: Passing,
     unsent: AtomicU64,
@@ -101,58 +102,58 @@ impl DatagramCounts {
         }
     }
 
-    /// A system call has taken so many.
+    /// Records a system call that received this many datagrams.
     pub(super) fn took(&self, datagrams: usize, octets: usize) {
         more(&self.passing.received, datagrams);
         self.passing.came(octets);
         self.taken.count(datagrams as u64);
     }
 
-    /// A system call has sent so many.
+    /// Records a system call that sent this many datagrams.
     pub(super) fn gave(&self, datagrams: usize, octets: usize) {
         self.passing.left(datagrams, octets);
         self.given.count(datagrams as u64);
     }
 
-    /// One could not be sent.
+    /// Records a datagram that could not be sent.
     pub(super) fn lost(&self) {
         one_more(&self.unsent);
     }
 }
 
-/// The number in what the name of an open socket refers to.
+/// Parses the inode from a link such as `socket:[12345]` in /proc/self/fd.
 fn inode_in(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// All datagram sockets together.
+/// Statistics of all UDP sockets together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatagramStats {
-    /// What has passed.
+    /// Traffic.
     pub traffic: Traffic,
     /// Datagrams that could not be sent.
     pub unsent: u64,
-    /// How many datagrams a system call took.
+    /// Histogram of datagrams received per system call.
     pub taken: Spread,
-    /// How many datagrams a system call sent.
+    /// Histogram of datagrams sent per system call.
     pub given: Spread,
-    /// What the kernel says of the sockets of each listener.
+    /// Receive queues in the kernel, by listen address.
     pub kernel: Vec<KernelQueue>,
 }
 
-/// What waits in the kernel for us, at one address.
+/// Receive queue in the kernel of the sockets at one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelQueue {
-    /// Where we listen.
+    /// Listen address.
     pub address: SocketAddr,
-    /// Memory that is taken by what waits to be read.
+    /// Memory of the datagrams that wait to be read (octets).
     pub waiting: u64,
-    /// Datagrams that were dropped for want of room.
+    /// Datagrams that the kernel dropped because the queue was full.
     pub dropped: u64,
 }
 
 impl DatagramStats {
-    /// Reads all sockets, and the kernel's tables about them.
+    /// Reads the counters of all sockets, and the kernel's tables of UDP sockets.
     pub(super) fn of<'a>(sockets: impl Iterator<Item = &'a DatagramCounts>) -> DatagramStats {
         let mut stats = DatagramStats::default();
         let mut tables: HashMap<bool, HashMap<u64, (u64, u64)>> = HashMap::new();
@@ -167,7 +168,7 @@ impl DatagramStats {
             stats.given.add(&socket.given.read());
             let table = tables.entry(socket.address.is_ipv4()).or_insert_with_key(|v4| {
                 let file = if *v4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" };
-                // Where there is none, nothing is known of the kernel's queues, and nothing is said of them.
+                // If the table cannot be read, no kernel queues are reported.
                 kernel_table(&std::fs::read_to_string(file).unwrap_or_default())
             });
             let Some((waiting, dropped)) = socket.inode.and_then(|inode| table.get(&inode)) else { continue };
@@ -182,7 +183,7 @@ impl DatagramStats {
     }
 }
 
-/// Reads the kernel's table of UDP sockets (proc(5)): of each inode what waits and what was dropped.
+/// Parses the kernel's table of UDP sockets (proc(5)): receive queue (octets) and drops by inode.
 fn kernel_table(text: &str) -> HashMap<u64, (u64, u64)> {
     let row = |line: &str| {
         let columns: Vec<_> = line.split_ascii_whitespace().collect();
@@ -193,31 +194,31 @@ fn kernel_table(text: &str) -> HashMap<u64, (u64, u64)> {
     text.lines().filter_map(row).collect()
 }
 
-/// All connections together.
+/// Statistics of all connections together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamStats {
-    /// What has passed, by [`TRANSPORTS`].
+    /// Traffic, by [`TRANSPORTS`].
     pub traffic: [Traffic; TRANSPORTS.len()],
-    /// How many are open, by [`TRANSPORTS`].
+    /// Open connections, by [`TRANSPORTS`].
     pub open: [usize; TRANSPORTS.len()],
-    /// Messages that wait to be written.
+    /// Messages in the write queues.
     pub waiting: usize,
-    /// Octets that wait to be written ...
+    /// Octets in the write queues of all connections.
     pub waiting_octets: usize,
-    /// ... and on the connection where there are most of them.
+    /// Octets in the longest write queue.
     pub waiting_octets_most: usize,
-    /// Connections that were closed as soon as they came, by the limit that was reached.
+    /// Connections that were refused, by the limit that was reached.
     pub refused: [(&'static str, u64); 4],
-    /// Connections that were closed because their peer did not read.
+    /// Connections that were closed because the peer did not read.
     pub not_reading: u64,
-    /// NOTIFYs over whatever transport that did not leave because a newer one of their dialog had been made.
+    /// NOTIFYs over any transport (UDP too) that were not sent because a newer one of the same dialog existed.
     pub superseded: u64,
 }
 
-/// What has passed the sockets, and what waits there.
+/// Statistics of all sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Datagrams.
+    /// UDP sockets.
     pub datagrams: DatagramStats,
     /// Connections.
     pub streams: StreamStats,

@@ -1,5 +1,5 @@
-//! What a connection goes through before its first SIP message: nothing over TCP, a handshake over TLS, an HTTP upgrade
-//! for a WebSocket, both for a secure one. All of it within one time limit, and only so many at once.
+//! Handshake of a connection before its first SIP message: nothing for TCP, a TLS handshake for TLS, an HTTP upgrade
+//! for WS, both for WSS. The time of all of it and the number of handshakes under way are limited.
 
 use std::io;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::tls::Tls;
 use super::upgrade;
 use crate::sip::Transport;
 
-/// How long handshake and upgrade may take together.
+/// Timeout of TLS handshake and HTTP upgrade together.
 const PASS_WITHIN: Duration = Duration::from_secs(10);
 
-/// The door of one listener.
+/// Handshake settings of one listener.
 #[derive(Clone, Debug)]
 pub struct Door {
     transport: Transport,
@@ -25,24 +25,25 @@ pub struct Door {
     origins: Arc<[String]>,
 }
 
-/// Both directions of a connection, whatever is below.
+/// Stream with both directions, of any transport.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// The writing side of a connection.
+/// Writing half of a connection.
 pub(super) type Writing = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// The reading side of a connection that is through, and what was found out on the way.
+/// Reading half of a connection after the handshake, and what the handshake found out.
 pub(super) struct Passage {
     pub(super) reading: Box<dyn AsyncRead + Send + Unpin>,
-    /// For a WebSocket, with what its peer has sent already.
+    /// For a WebSocket: its frames, with the octets that the peer has sent already.
     pub(super) frames: Option<Box<Frames>>,
-    /// The peer holds a certificate of `tls.client_ca`.
+    /// True if the peer presented a certificate that `tls.client_ca` has issued.
     pub(super) certified: bool,
 }
 
 impl Door {
-    /// The door of a listener of this transport. `tls` is needed for the secure ones; without it they let nobody in.
+    /// Creates the settings for a listener of this transport. TLS and WSS need `tls`: without it every handshake fails.
+    /// `origins` are the web pages that a WebSocket is accepted from.
     pub fn new(transport: Transport, tls: Option<Arc<Tls>>, origins: Arc<[String]>) -> Door {
         Door { transport, tls, origins }
     }
@@ -51,7 +52,10 @@ impl Door {
         self.transport
     }
 
-    /// Sees a connection through.
+    /// Does the handshake of an accepted connection.
+    ///
+    /// # Errors
+    /// If a limit of handshakes is reached, the handshake takes too long, or the peer fails it.
     pub(super) async fn pass(&self, stream: TcpStream, permit: &Permit) -> io::Result<(Passage, Writing)> {
         if self.transport == Transport::Tcp {
             return Ok(plain(stream));
@@ -86,13 +90,13 @@ impl Door {
     }
 }
 
-/// Both sides of a connection that carries SIP as it is.
+/// Both halves of a TCP connection, which needs no handshake.
 pub(super) fn plain(stream: TcpStream) -> (Passage, Writing) {
     let (reading, writing) = stream.into_split();
     (Passage { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))
 }
 
-/// Both sides of a connection over TLS that we opened.
+/// Both halves of a TLS connection that the server opened.
 pub(super) fn sealed(stream: impl Duplex + 'static) -> (Passage, Writing) {
     let (reading, writing) = tokio::io::split(stream);
     (Passage { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))

@@ -1,5 +1,5 @@
-//! The frames of a WebSocket (RFC 6455 section 5), from our side, which is the server's: octets in, SIP messages out, one
-//! in each WebSocket message (RFC 7118 section 5). No socket here; tungstenite knows the protocol.
+//! WebSocket codec (RFC 6455 section 5) for the server side: takes octets, gives SIP messages, one for each WebSocket
+//! message (RFC 7118 section 5). It has no socket; tungstenite implements the protocol.
 
 use std::io::{self, Read, Write};
 
@@ -11,42 +11,42 @@ use tungstenite::{Error, Utf8Bytes};
 
 use crate::sip::wire::MAX_MESSAGE;
 
-/// What tungstenite reads at once; each connection has a buffer of this size.
+/// Octets that tungstenite reads at once. Each connection has a buffer of this size.
 const READ: usize = 4 * 1024;
 
-/// One WebSocket: what has come and is not whole yet, and what is to be sent because of it.
+/// State of one WebSocket: octets of an incomplete message, and replies to send.
 #[derive(Debug)]
 pub(super) struct Frames {
     context: WebSocketContext,
     pipe: Pipe,
-    /// Octets have come since the last whole frame.
+    /// True if octets have come since the last complete message.
     begun: bool,
-    /// A Close has been sent, after which nothing may be.
+    /// True if a Close frame was sent; nothing may be sent after it.
     closed: bool,
-    /// Octets of the message that has begun, with the heads of its frames.
+    /// Octets of the incomplete message, frame headers included.
     spent: usize,
 }
 
-/// The most octets that a message may take on the wire (RFC 6455 section 5.4 lets it be cut into frames of nothing). Nobody
-/// cuts so finely who means well.
+/// Most octets that a message may take on the wire. RFC 6455 section 5.4 allows any number of empty fragments, so the
+/// frame headers must be counted too. No honest client needs as much.
 const MOST_OCTETS: usize = 4 * MAX_MESSAGE;
 
-/// What was heard.
+/// Event on a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// A SIP message.
     Message(Bytes),
-    /// A keep-alive of SIP (RFC 7118 section 6, RFC 5626 section 4.4.1).
+    /// A SIP keep-alive (RFC 7118 section 6, RFC 5626 section 4.4.1).
     Ping,
-    /// A frame that carries nothing: a ping or pong of WebSocket, or an empty message.
+    /// A frame without content: a WebSocket ping or pong, or an empty message.
     Control,
-    /// Nothing whole so far.
+    /// No complete frame so far.
     Nothing,
-    /// Nothing more will come.
+    /// The WebSocket is closed, by the peer or because of an error.
     End,
 }
 
-/// Stands in for the socket: octets that were read, and octets to be written.
+/// In-memory replacement for the socket: octets that were read, and octets to write.
 #[derive(Debug, Default)]
 struct Pipe {
     incoming: BytesMut,
@@ -75,7 +75,7 @@ impl Write for Pipe {
 }
 
 impl Frames {
-    /// A WebSocket that has just been agreed upon, `early` having come right behind the request.
+    /// Creates the state after a successful upgrade. `early` are the octets that came directly after the HTTP request.
     pub(super) fn after(early: &[u8]) -> Frames {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ)
@@ -92,22 +92,22 @@ impl Frames {
         }
     }
 
-    /// Where newly received octets go.
+    /// Buffer to read received octets into.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.pipe.incoming
     }
 
-    /// True while a frame, or a message in several frames, has begun and not ended.
+    /// Returns true while a frame, or a message of several frames, is incomplete.
     pub(super) fn in_message(&self) -> bool {
         self.begun
     }
 
-    /// Nothing more may be sent.
+    /// Returns true if nothing more may be sent.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// The next thing; [`Frames::take_replies`] may have something to send after it.
+    /// Takes the next event. Afterwards [`Frames::take_replies`] may have something to send.
     pub(super) fn next(&mut self) -> Heard {
         let before = self.pipe.incoming.len();
         self.begun |= before > 0;
@@ -130,7 +130,7 @@ impl Frames {
         let payload = match message {
             Message::Text(text) => Bytes::from(text),
             Message::Binary(bytes) => bytes,
-            // Pings and Closes are answered by what is flushed here: into memory, which cannot fail.
+            // The flush writes the answer to a ping or a Close; it writes to memory, so it cannot fail.
             Message::Close(_) => {
                 let _ = self.context.flush(&mut self.pipe);
                 self.closed = true;
@@ -151,7 +151,8 @@ impl Frames {
         }
     }
 
-    /// The peer broke the protocol, or a limit of ours: it is told which (RFC 6455 section 7.4.1).
+    /// Closes the WebSocket after an error of the protocol or a limit; the Close frame tells the peer the reason (RFC
+    /// 6455 section 7.4.1).
     fn fail(&mut self, error: &Error) {
         let code = match error {
             Error::Capacity(_) => CloseCode::Size,
@@ -169,23 +170,24 @@ impl Frames {
         }
     }
 
-    /// What has to be sent because of what was heard.
+    /// Takes the octets to send in reply to received frames.
     pub(super) fn take_replies(&mut self) -> Option<Bytes> {
         (!self.pipe.outgoing.is_empty()).then(|| std::mem::take(&mut self.pipe.outgoing).into())
     }
 
-    /// What is said before we close, unless goodbye has been said already.
+    /// Close frame to send before the server closes the connection; none if one was sent already.
     pub(super) fn farewell(&mut self) -> Option<Bytes> {
         self.close(CloseCode::Away);
         self.take_replies()
     }
 
-    /// Asks whether the peer is there.
+    /// Ping frame, which makes the peer answer if it is still there.
     pub(super) fn ping() -> Bytes {
         format(Frame::ping(Bytes::new()))
     }
 
-    /// A SIP message in one frame: text where it is text, which our own messages are as long as what they quote is.
+    /// Frame of a SIP message: a text frame if the message is valid UTF-8, else a binary one. Our own messages are text
+    /// unless they quote other octets from a request.
     pub(super) fn wrap(message: &Bytes) -> Bytes {
         let kind = if std::str::from_utf8(message).is_ok() { Data::Text } else { Data::Binary };
         format(Frame::message(message.clone(), OpCode::Data(kind), true))
@@ -194,7 +196,7 @@ impl Frames {
 
 fn format(frame: Frame) -> Bytes {
     let mut out = Vec::with_capacity(frame.len());
-    // Writing to memory cannot fail, and a server's frames are not masked.
+    // Writing to memory cannot fail, and frames of a server are not masked.
     let _ = frame.format(&mut out);
     out.into()
 }
@@ -203,7 +205,7 @@ fn format(frame: Frame) -> Bytes {
 mod tests {
     use super::*;
 
-    /// What a client puts on the wire for these messages.
+    /// Octets that a client sends for these messages.
     fn wire(messages: &[Message]) -> Vec<u8> {
         let mut client = WebSocketContext::new(Role::Client, None);
         let mut pipe = Pipe::default();
@@ -214,7 +216,7 @@ mod tests {
         pipe.outgoing
     }
 
-    /// Everything that is heard when octets come in pieces of this size, and everything that is replied.
+    /// Feeds octets in pieces of this size; returns all events but control frames, and all replies.
     fn hear(octets: &[u8], size: usize) -> (Vec<Heard>, Vec<u8>) {
         let mut frames = Frames::after(&[]);
         let (mut all, mut replies) = (Vec::new(), Vec::new());
@@ -281,7 +283,7 @@ mod tests {
 
     #[test]
     fn no_octets_make_it_panic() {
-        // A linear congruential generator is random enough here, and the same in every run.
+        // A linear congruential generator: random enough, and the same in every run.
         let mut seed = 1u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -289,7 +291,7 @@ mod tests {
         };
         for _ in 0..5_000 {
             let mut octets: Vec<u8> = (0..64).map(|_| random()).collect();
-            // A plausible first frame, most of the time.
+            // In most rounds the first two octets are a plausible frame header.
             if random() > 50 {
                 octets[0] &= 0x8f;
                 octets[1] |= 0x80;

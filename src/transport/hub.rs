@@ -1,4 +1,4 @@
-//! The hub: one place to send from, over whatever socket or connection a packet needs.
+//! Sending of messages over any transport, and the table of open connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,23 +25,23 @@ use crate::per_thread::PerThread;
 use crate::seldom::Seldom;
 use crate::sip::Transport;
 
-/// A network that stops stops for many.
+/// Log limiter: a network failure stops many peers at once.
 static NOT_READING: Seldom = Seldom::new();
-/// How long a connection may take to open: the first packet may be lost twice. Somebody's lamp is waiting.
+/// Timeout of connecting. It allows for two lost SYNs, which are repeated after 1 s and 3 s; a NOTIFY waits meanwhile.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
-/// What all threads share: the connections, and where failures are reported.
+/// State that all threads share: open connections, counters, and the channel for failed deliveries.
 #[derive(Debug)]
 pub struct Shared {
     flows: DashMap<FlowId, Flow>,
-    /// Connections that we opened, to be used again.
+    /// Connections that the server opened, for reuse.
     opened: DashMap<Remote, FlowId>,
     next_flow: AtomicU64,
     places: Arc<Places>,
-    /// For the connections over TLS that we open.
+    /// TLS settings for connections that the server opens.
     tls: Option<Arc<Tls>>,
     failures: mpsc::UnboundedSender<Ticket>,
     order: Order,
-    /// Where copies of all messages go, if they do.
+    /// Capture of all messages for a HEP server, if configured.
     tap: Option<Arc<Tap>>,
     counts: PerThread<Streams>,
     datagrams: Mutex<Vec<Arc<DatagramCounts>>>,
@@ -57,15 +57,16 @@ struct Flow {
 }
 
 impl Flow {
-    /// A WebSocket: every message goes into a frame.
+    /// Returns true for a WebSocket, where each message is sent in a frame.
     fn is_framed(&self) -> bool {
         matches!(self.transport, Transport::Ws | Transport::Wss)
     }
 }
 
 impl Shared {
-    /// Connections for which there is `room`; tickets of what cannot be sent go to `failures`. At most one NOTIFY of each
-    /// subscription is under way, so that channel is as bounded as the table is.
+    /// Creates the table of connections with the limits in `room`. The tickets of messages that cannot be sent go to
+    /// `failures`. That channel needs no limit of its own: at most one NOTIFY of each subscription is in flight.
+    /// `is_latest` tells whether a NOTIFY is still the newest of its dialog.
     pub fn new(
         room: Room,
         tls: Option<Arc<Tls>>,
@@ -88,24 +89,24 @@ impl Shared {
         })
     }
 
-    /// What is counted of the connections of a transport, by this thread.
+    /// Counters of a stream transport that belong to the current thread.
     pub(super) fn passing(&self, transport: Transport) -> &super::counts::Passing {
         &self.counts.mine()[place(transport)]
     }
 
-    /// A message has come: it is copied, if all is to be.
+    /// Records a received message: it is copied to the capture server, if one is configured.
     pub fn came(&self, source: Source, bytes: &[u8]) {
         if let Some(tap) = &self.tap {
             tap.came(source.listener.0, source.peer, bytes);
         }
     }
 
-    /// Has the numbers of a datagram socket added to those of the others.
+    /// Registers a UDP socket, so that its counters are part of [`Shared::stats`].
     pub fn watch(&self, socket: &Datagrams) {
         self.datagrams.lock().push(Arc::clone(socket.counts()));
     }
 
-    /// What has passed the sockets, and what waits there.
+    /// Statistics of all sockets: traffic, and what waits in queues.
     pub fn stats(&self) -> Stats {
         let mut streams = StreamStats {
             traffic: std::array::from_fn(|transport| traffic(&self.counts, transport)),
@@ -125,24 +126,24 @@ impl Shared {
         Stats { datagrams, streams }
     }
 
-    /// How many connections are open.
+    /// Number of open connections.
     pub fn connections(&self) -> usize {
         self.places.open()
     }
 
-    /// The connections that there may be.
+    /// Connection limits, and how much of them is in use.
     pub(super) fn places(&self) -> &Arc<Places> {
         &self.places
     }
 
     fn report(&self, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket {
-            // Nobody listens any more only while the server stops.
+            // The receiver is gone only while the server stops.
             let _ = self.failures.send(ticket);
         }
     }
 
-    /// Makes a flow known, and what will wait for it.
+    /// Registers a connection; returns its identifier and its write queue.
     pub(super) fn register(
         &self,
         transport: Transport,
@@ -156,7 +157,8 @@ impl Shared {
         (id, queue)
     }
 
-    /// Writes what is queued for a flow until it is closed or the peer gone; reports every NOTIFY that is not written.
+    /// Writes the queue of a connection until that is closed or the peer has closed. Reports the ticket of every NOTIFY
+    /// that could not be written.
     pub(super) async fn write(&self, id: FlowId, transport: Transport, queue: &Queue, mut socket: Writing) {
         let left = |messages, octets| self.passing(transport).left(messages, octets);
         let unsent = queue.write_to(&mut socket, left).await;
@@ -164,14 +166,14 @@ impl Shared {
         unsent.into_iter().for_each(|ticket| self.report(Some(ticket)));
     }
 
-    /// Takes no more for a flow. What is queued is still written, then its connection is closed.
+    /// Closes a connection for new messages. Messages in its queue are still written, then it is closed.
     pub(super) fn close(&self, id: FlowId) {
         if let Some((_, flow)) = self.flows.remove(&id) {
             flow.queue.close();
         }
     }
 
-    /// Queues a message for a flow; false if that flow is gone.
+    /// Queues a message for a connection. Returns false if the connection is closed.
     fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };
         if let Some(tap) = &self.tap {
@@ -181,7 +183,7 @@ impl Shared {
         self.push(id, &flow, bytes, ticket)
     }
 
-    /// Queues what is no message: keep-alives, and other frames of a WebSocket.
+    /// Queues octets that are not a SIP message: keep-alives and WebSocket control frames.
     pub(super) fn queue_octets(&self, id: FlowId, octets: &[u8]) {
         if let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) {
             self.push(id, &flow, octets, None);
@@ -205,19 +207,19 @@ impl Shared {
     }
 }
 
-/// One thread's way to send.
+/// Sender of one thread: sends messages over UDP sockets and connections.
 #[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// This thread's sockets, by listener; none for stream listeners.
+    /// UDP sockets of this thread, by listener; none for stream listeners.
     datagrams: Arc<[Option<Arc<Datagrams>>]>,
     listeners: Arc<[Listener]>,
-    /// Where connections that we open are handed to, to be read from.
+    /// Channel for connections that the server opens; the receiver reads from them.
     connected: mpsc::UnboundedSender<Connection>,
 }
 
 impl Hub {
-    /// A hub that sends datagrams from these sockets and hands the connections that it opens to `connected`.
+    /// Creates a sender that uses these UDP sockets. Connections that it opens go to `connected`.
     pub fn new(
         shared: Arc<Shared>,
         datagrams: Vec<Option<Arc<Datagrams>>>,
@@ -227,12 +229,12 @@ impl Hub {
         Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
-    /// What it shares with the other threads.
+    /// State that is shared with the other threads.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    /// Sends packets in order, or reports the tickets of those that cannot be sent. Takes them all out.
+    /// Sends packets in order and empties the list. Reports the tickets of those that cannot be sent.
     pub async fn send_all(&self, packets: &mut Vec<Packet>) {
         let mut rest = packets.as_slice();
         while let Some(packet) = rest.first() {
@@ -258,14 +260,15 @@ impl Hub {
         packets.clear();
     }
 
-    /// Has a datagram copied, if all is to be.
+    /// Copies a datagram to the capture server, if one is configured.
     fn copy(&self, packet: &Packet) {
         if let (Some(tap), Destination::Datagram { listener, peer }) = (&self.shared.tap, &packet.to) {
             tap.left(listener.0, *peer, &packet.bytes);
         }
     }
 
-    /// Queues a message for its connection. Those of one dialog are queued in their order.
+    /// Queues a message for its connection. The lane of its dialog is held, so that NOTIFYs of one dialog are queued in
+    /// the order of their CSeq.
     fn send_over_connection(&self, packet: &Packet) {
         let Packet { to, bytes, ticket } = packet;
         let mut turn = self.shared.order.turn();
@@ -281,7 +284,8 @@ impl Hub {
         }
     }
 
-    /// Sends over a connection of ours, opening one where there is none. Nobody waits for it to open.
+    /// Sends over a connection that the server opens, or reuses if it is open. The message waits in its queue; the
+    /// caller does not wait for the connection.
     fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<Ticket>) {
         let Remote { listener, peer, .. } = remote;
         let known = self.shared.opened.get(&remote).map(|id| *id);
@@ -316,7 +320,7 @@ impl Hub {
     }
 }
 
-/// Opens a connection. What was to go over TLS goes over TLS or not at all.
+/// Opens a connection. There is no fallback from TLS to TCP.
 async fn open(transport: Transport, remote: &Remote, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
     let tls = tls.and_then(Tls::connector);
     if !matches!((transport, &tls), (Transport::Tcp, _) | (Transport::Tls, Some(_))) {

@@ -1,11 +1,11 @@
-//! Sockets: datagrams, connections (TCP, TLS, WebSocket), and the hub that sends over either.
+//! Sockets: UDP, connections (TCP, TLS, WebSocket), and sending over any of them.
 //!
-//! In flow bytes from the network and [`Packet`]s to send; out flow received bytes with their [`Source`], and the
-//! tickets of packets that could not be sent. What the bytes mean is not known here; only where a message ends in a
-//! stream is asked of `sip::wire`. Everything is bounded: connections, queues, the time that half a message or a handshake
-//! may take.
+//! Input: octets from the network, and [`Packet`]s to send. Output: messages with their [`Source`], and the tickets of
+//! packets that could not be sent. The module does not parse messages; `sip::wire` only tells it where a message in a
+//! stream ends. Everything is limited: connections, queues, and the time of a handshake or a partial message.
 //!
-//! A connection comes in through the [`Door`] of its listener, which leaves two boxed halves; from there on all are alike.
+//! An accepted connection passes the handshake of its listener (see [`Door`]), which gives a reading and a writing
+//! half. From there on all transports are handled alike.
 
 mod accept;
 pub mod address;
@@ -37,11 +37,15 @@ pub use room::Room;
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
 pub use udp::{BATCH, Datagrams};
 
-/// Room in the kernel for what arrives while we are busy (octets): a fan-out's worth of answers.
+/// Size of the kernel's socket buffers (octets): enough for the responses to a large fan-out while the thread is busy.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Whether an address is free. Sockets that share an address would share it with another server as well, and each
-/// would get half of the phones; so this is asked first, with a socket that does not share.
+/// Checks that no other socket uses a listen address. The I/O threads share an address (SO_REUSEPORT), which would also
+/// succeed beside another server; the kernel would then give each of the two half of the phones. So the address is
+/// first bound without sharing.
+///
+/// # Errors
+/// If the address is in use or cannot be bound.
 pub fn is_free(address: std::net::SocketAddr, transport: crate::sip::Transport) -> std::io::Result<()> {
     match transport {
         crate::sip::Transport::Udp => std::net::UdpSocket::bind(address).map(drop),
@@ -49,7 +53,7 @@ pub fn is_free(address: std::net::SocketAddr, transport: crate::sip::Transport) 
     }
 }
 
-/// A socket for listening, sharing its address with those of the other I/O threads.
+/// Creates a listening socket that shares its address with those of the other I/O threads.
 fn listening_socket(address: std::net::SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), kind, None)?;
     socket.set_nonblocking(true)?;

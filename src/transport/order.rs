@@ -1,10 +1,13 @@
-//! The order in which the NOTIFYs of one dialog leave, whichever threads have made them.
+//! Order of the NOTIFYs of one dialog across threads.
 //!
-//! A NOTIFY is made under the lock of its presentity and leaves later: after the journal, from another thread, or when the
-//! process goes on after a pause. Meanwhile a newer one may have been made. So just before a NOTIFY goes to the kernel, or into the
-//! queue of a connection, it is asked whether it is still the latest of its dialog; if not, it is superseded and does not leave.
-//! Between that question and the system call nothing of the same dialog may leave elsewhere: each dialog has a lane (some share one),
-//! and a [`Turn`] holds the lanes of all that leaves in one call.
+//! A NOTIFY is created under the lock of its presentity and sent later: after the journal has committed, by another
+//! thread, or after the process was paused. By then a newer NOTIFY of the dialog may exist. So just before a NOTIFY
+//! goes to the kernel or into the queue of a connection, it is checked to be the newest of its dialog; if not, it is
+//! superseded and not sent.
+//!
+//! Between this check and the system call no other thread may send a NOTIFY of the same dialog. So each dialog belongs
+//! to a lane, which is a lock that several dialogs share. A [`Turn`] holds the lanes of all messages that leave in one
+//! call.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,34 +17,35 @@ use super::Ticket;
 use crate::count::{one_more, sum};
 use crate::per_thread::{Apart, PerThread};
 
-/// More lanes than packets in a batch of every thread, so that two batches seldom meet in one.
+/// Number of lanes. It exceeds the packets in the batches of all threads together, so that two batches seldom need the
+/// same lane.
 const LANES: usize = 1_024;
-/// The most lanes that one turn holds: as many as datagrams leave in one call.
+/// Most lanes that one turn holds: the number of datagrams that one call sends.
 pub(super) const MOST_LANES: usize = 32;
 
-/// Decides whether the NOTIFY with a ticket is the latest of its dialog. It is asked while lanes are held, so it may
-/// take the lock of a presentity, and nobody may send while holding one.
+/// Decides whether the NOTIFY with a ticket is the newest of its dialog. It is called while lanes are held and may lock
+/// a presentity; so no thread may send while it holds the lock of a presentity.
 pub type IsLatest = Box<dyn Fn(Ticket) -> bool + Send + Sync>;
 
-/// The lanes of all dialogs.
+/// Lanes of all dialogs.
 pub struct Order {
     is_latest: IsLatest,
     lanes: Box<[Apart<Mutex<()>>]>,
     superseded: PerThread<AtomicU64>,
 }
 
-/// What may become of a packet in a turn.
+/// Decision about a packet in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It leaves in this turn.
+    /// It is sent in this turn.
     Leaves,
-    /// A newer NOTIFY of its dialog has been made: it does not leave at all.
+    /// It is not sent: a newer NOTIFY of its dialog exists.
     Superseded,
-    /// Its lane is held by another thread, or this turn holds as many as it may: it has to wait for the next turn.
+    /// It has to wait for the next turn: another thread holds its lane, or this turn holds as many lanes as it may.
     NextTurn,
 }
 
-/// What leaves at once, by one thread. The lanes are free again when it is dropped.
+/// Messages that one thread sends at once. Dropping it releases the lanes.
 pub(super) struct Turn<'a> {
     order: &'a Order,
     held: [Option<(usize, MutexGuard<'a, ()>)>; MOST_LANES],
@@ -49,7 +53,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Order {
-    /// With this to decide what is superseded.
+    /// Creates the lanes; `is_latest` decides what is superseded.
     pub fn new(is_latest: IsLatest) -> Order {
         let lanes = (0..LANES).map(|_| Apart::default()).collect();
         Order { is_latest, lanes, superseded: PerThread::default() }
@@ -59,15 +63,15 @@ impl Order {
         Turn { order: self, held: [const { None }; MOST_LANES], count: 0 }
     }
 
-    /// How many NOTIFYs did not leave because newer ones had been made.
+    /// Number of NOTIFYs that were not sent because a newer one existed.
     pub(super) fn superseded(&self) -> u64 {
         sum(&self.superseded, |superseded| superseded)
     }
 }
 
 impl Turn<'_> {
-    /// Whether a packet leaves in this turn. Waits for the first lane; for another one it never does while it holds any, so no
-    /// two turns wait for each other.
+    /// Decides whether a packet is sent in this turn. It waits for a lane only while the turn holds none, so two turns
+    /// cannot deadlock.
     pub(super) fn admit(&mut self, ticket: Option<Ticket>) -> Admission {
         let Some(ticket) = ticket else { return Admission::Leaves };
         let lane = lane_of(ticket);
@@ -93,10 +97,11 @@ impl Turn<'_> {
     }
 }
 
-/// The lane of a dialog: a ticket names presentity, slot and CSeq number from its highest bits down.
+/// Lane of a dialog. From its highest bits down a ticket holds presentity, slot and CSeq; the upper 64 bits identify
+/// the dialog.
 fn lane_of(ticket: Ticket) -> usize {
     let dialog = (ticket.0 >> 64) as u64;
-    // Neighbours are told together, and had best not meet (Fibonacci hashing).
+    // Fibonacci hashing: dialogs of neighbouring slots are notified together, so they should not share a lane.
     (dialog.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % LANES
 }
 
@@ -118,7 +123,7 @@ mod tests {
         Some(Ticket(u128::from(slot) << 64 | u128::from(cseq) << 32))
     }
 
-    /// One dialog, of which a NOTIFY with this number is the latest that has been made.
+    /// Order for one dialog, in which `latest` holds the CSeq of the newest NOTIFY.
     fn order_of(latest: &Arc<AtomicU32>) -> Order {
         let latest = Arc::clone(latest);
         Order::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 >= latest.load(SeqCst)))
@@ -145,7 +150,7 @@ mod tests {
             let (made, made_by_other) = mpsc::channel();
             let mut turn = order.turn();
             assert_eq!(turn.admit(notify(1, 68)), Admission::Leaves);
-            // This thread is held up here, between question and system call.
+            // `is_latest` blocks this thread between the check and the system call.
             let (order, latest, sent) = (&order, &latest, &sent);
             threads.spawn(move || {
                 latest.store(69, SeqCst);
@@ -177,7 +182,7 @@ mod tests {
         assert!(all >= MOST_LANES - 2, "as many as leave in one call: {all}");
     }
 
-    /// Threads that make and send NOTIFYs of a few dialogs, each as the notifier and the hub do.
+    /// Threads create and send NOTIFYs of a few dialogs, as the notifier and the sender of each I/O thread do.
     #[test]
     fn whatever_threads_do_the_numbers_of_a_dialog_only_rise() {
         const DIALOGS: usize = 3;

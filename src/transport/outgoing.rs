@@ -1,9 +1,10 @@
-//! What waits to be written to one connection.
+//! Write queue of one connection.
 //!
-//! It is one buffer of octets: so it is counted exactly, and a message that waits does not keep the block of memory that
-//! it was written in. A peer that does not read is closed once what waits for it is beyond its limits: its own, that of
-//! all connections from its address, and that of all connections together. The last two count only what a connection has
-//! beyond [`OWN_SHARE`], so that no connection is closed for what others leave unread.
+//! The queue is one buffer of octets. So its size is exact, and a waiting message does not keep the larger block of
+//! memory in use that it was written in. A connection whose peer does not read is closed when its queue exceeds a
+//! limit: its own, that of all connections of its address, or that of all connections. The last two count only the
+//! octets of a queue beyond [`OWN_SHARE`], so that no connection is closed because of what the peers of others leave
+//! unread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,24 +17,24 @@ use tokio::sync::Notify;
 use super::Ticket;
 use super::door::Writing;
 
-/// Octets that may wait for any connection, whatever waits for others: a few dozen NOTIFYs.
+/// Octets that any connection may queue, whatever others queue: a few dozen NOTIFYs.
 const OWN_SHARE: usize = 64 * 1024;
-/// The most octets that wait for a connection of an address that is not trusted: a fan-out to some thousand dialogs.
+/// Most octets in the queue of a connection whose address is not trusted: a fan-out to some thousand dialogs.
 const MOST: usize = 8 * 1024 * 1024;
-/// The most octets that wait for a trusted connection: a proxy's connection carries tens of thousands of dialogs.
+/// Most octets in the queue of a trusted connection: a proxy's connection carries tens of thousands of dialogs.
 const MOST_TRUSTED: usize = 64 * 1024 * 1024;
-/// Octets beyond [`OWN_SHARE`] that may wait for all connections of one address together.
+/// Most octets beyond [`OWN_SHARE`] in the queues of all connections of one address.
 pub(super) const MOST_OF_ADDRESS: usize = 16 * 1024 * 1024;
-/// Octets beyond [`OWN_SHARE`] that may wait for all connections together.
+/// Most octets beyond [`OWN_SHARE`] in the queues of all connections.
 pub(super) const MOST_IN_ALL: usize = 256 * 1024 * 1024;
-/// While more octets of answers wait than these, the connection is not read.
+/// Octets of responses in the queue above which the connection is not read (back-pressure).
 const ANSWERS: usize = 64 * 1024;
-/// Octets written at once. A peer has [`PATIENCE`] to take them.
+/// Octets to write at once. The peer has [`PATIENCE`] to take them.
 const PIECE: usize = 64 * 1024;
-/// How long a peer may take to make room for a write.
+/// Timeout of one write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Octets that may be in use, and how many are.
+/// Limit of octets, and how many are in use.
 #[derive(Debug)]
 pub(super) struct Budget {
     most: usize,
@@ -45,7 +46,7 @@ impl Budget {
         Budget { most, used: AtomicUsize::new(0) }
     }
 
-    /// Takes so many; false, and none are taken, if there are not so many left.
+    /// Takes octets from the budget. Returns false, and takes none, if too few are left.
     fn take(&self, octets: usize) -> bool {
         let fits = self.used.fetch_add(octets, Relaxed) + octets <= self.most;
         if !fits {
@@ -64,10 +65,10 @@ impl Budget {
     }
 }
 
-/// Whose budgets a connection takes from.
+/// Shared budgets that the queue of a connection counts against.
 #[derive(Clone, Debug)]
 pub(super) struct Budgets {
-    /// That of its address; none if that is trusted.
+    /// Budget of its address; none if the address is trusted.
     pub(super) address: Option<Arc<Budget>>,
     pub(super) all: Arc<Budget>,
 }
@@ -97,19 +98,20 @@ impl Budgets {
     }
 }
 
-/// What waits for one connection, shared by those that queue, the one task that writes and the one that reads.
+/// Write queue of one connection. It is shared by the threads that queue messages, the task that writes and the task
+/// that reads.
 #[derive(Debug)]
 pub(super) struct Queue {
     pending: Mutex<Pending>,
     budgets: Budgets,
-    /// Octets that wait or are being written.
+    /// Octets in the queue, those being written included.
     waiting: AtomicUsize,
     messages: AtomicUsize,
-    /// Those of them that are answers.
+    /// Octets of responses among them.
     answers: AtomicUsize,
-    /// There is something to write, or nothing more will come.
+    /// Signals that there is something to write, or that the queue is closed.
     to_write: Notify,
-    /// Something has been written, or nothing more will be.
+    /// Signals that something was written, or that the queue is closed.
     written: Notify,
 }
 
@@ -122,12 +124,12 @@ struct Pending {
     closed: bool,
 }
 
-/// Why nothing could be queued.
+/// Reasons why a message could not be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueError {
     /// The connection is being closed.
     Closed,
-    /// The peer does not read: so many octets wait for it.
+    /// The peer does not read. The value is the size of its queue (octets).
     Full(usize),
 }
 
@@ -144,7 +146,7 @@ impl Queue {
         }
     }
 
-    /// Queues one message. Without a ticket it answers what came on this connection.
+    /// Queues one message. One without a ticket is a response to a request or a keep-alive on this connection.
     pub(super) fn push(&self, octets: &[u8], ticket: Option<Ticket>) -> Result<(), QueueError> {
         let mut pending = self.pending.lock();
         if pending.closed {
@@ -155,7 +157,7 @@ impl Queue {
         if after > self.budgets.most() || !self.budgets.take(beyond_share(after) - beyond_share(before)) {
             return Err(QueueError::Full(before));
         }
-        // Written under the lock only, but read without it.
+        // Stored only under the lock, but read without it.
         self.waiting.store(after, Relaxed);
         self.messages.fetch_add(1, Relaxed);
         pending.octets.extend_from_slice(octets);
@@ -170,36 +172,37 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes nothing more. What is queued is still written.
+    /// Closes the queue for new messages. Messages in it are still written.
     pub(super) fn close(&self) {
         self.pending.lock().closed = true;
         self.to_write.notify_one();
         self.written.notify_one();
     }
 
-    /// Whether it takes nothing more.
+    /// Returns true if the queue takes no new messages.
     pub(super) fn is_closed(&self) -> bool {
         self.pending.lock().closed
     }
 
-    /// Octets that wait, the one being written included.
+    /// Octets in the queue, those being written included.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// Messages that wait.
+    /// Messages in the queue.
     pub(super) fn messages(&self) -> usize {
         self.messages.load(Relaxed)
     }
 
-    /// Waits until few enough answers wait for the peer that more may be caused (back-pressure), or the connection ends.
+    /// Waits until few enough responses are queued for the next request to be read (back-pressure), or the queue is
+    /// closed.
     pub(super) async fn answers_have_left(&self) {
         while self.answers.load(Relaxed) > ANSWERS && !self.is_closed() {
             self.written.notified().await;
         }
     }
 
-    /// The next to be written; none when the queue is closed and all of it has been taken.
+    /// Waits for octets to write, and takes them all. None when the queue is closed and empty.
     async fn next(&self) -> Option<Pending> {
         loop {
             {
@@ -216,7 +219,7 @@ impl Queue {
         }
     }
 
-    /// What was taken has been written, or never will be.
+    /// Releases the budget of octets that were written, or never will be.
     fn done(&self, taken: &Pending) {
         let pending = self.pending.lock();
         let before = self.waiting.load(Relaxed);
@@ -229,8 +232,8 @@ impl Queue {
         self.written.notify_one();
     }
 
-    /// Writes what is queued until the queue is closed or the peer does not take it. Gives back the tickets of all that
-    /// was not written; `left` hears of every batch that was.
+    /// Writes the queue until it is closed or the peer fails to read. Returns the tickets of all messages that were not
+    /// written; `left` is called with the number of messages and octets of each write.
     pub(super) async fn write_to(&self, socket: &mut Writing, left: impl Fn(usize, usize)) -> Vec<Ticket> {
         let mut unsent = Vec::new();
         while let Some(taken) = self.next().await {
@@ -243,13 +246,13 @@ impl Queue {
             left(taken.messages, taken.octets.len());
         }
         self.close();
-        // Says goodbye; a peer that is gone already does not mind.
+        // Sends the close of TCP or TLS; an error only means that the peer has closed already.
         let _ = tokio::time::timeout(PATIENCE, socket.shutdown()).await;
         unsent.extend(self.give_up());
         unsent
     }
 
-    /// Closes the queue; the tickets of all that is left in it.
+    /// Closes and empties the queue; returns the tickets of the messages that were in it.
     pub(super) fn give_up(&self) -> Vec<Ticket> {
         self.close();
         let left = std::mem::replace(&mut *self.pending.lock(), Pending { closed: true, ..Pending::default() });
@@ -258,7 +261,7 @@ impl Queue {
     }
 }
 
-/// How much of so many octets counts against the budgets that are shared.
+/// Number of octets, of a queue of this size, that count against the shared budgets.
 fn beyond_share(octets: usize) -> usize {
     octets.saturating_sub(OWN_SHARE)
 }
@@ -267,7 +270,7 @@ async fn write_all(socket: &mut Writing, octets: &[u8]) -> bool {
     for piece in octets.chunks(PIECE) {
         let write = async {
             socket.write_all(piece).await?;
-            // TLS may still hold some of it.
+            // TLS buffers octets until it is flushed.
             socket.flush().await
         };
         if !matches!(tokio::time::timeout(PATIENCE, write).await, Ok(Ok(()))) {
@@ -332,7 +335,7 @@ mod tests {
     async fn more_is_caused_only_when_the_answers_have_left() {
         let queue = Arc::new(Queue::new(budgets(None)));
         queue.push(&vec![b'n'; 2 * ANSWERS], Some(Ticket(1))).unwrap();
-        // A NOTIFY is no answer: however many wait, what the peer says to them is heard.
+        // NOTIFYs in the queue do not stop reading: the responses to them have to be read.
         queue.answers_have_left().await;
         queue.push(&vec![b'a'; 2 * ANSWERS], None).unwrap();
         let (mut far, near) = tokio::io::duplex(100);

@@ -1,4 +1,5 @@
-//! Whether a certificate is that of the host to which we connect (RFC 5922 section 7).
+//! Certificate check for connections that the server opens: the certificate must contain the SIP domain itself (RFC
+//! 5922 section 7).
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use webpki::EndEntityCert;
 
-/// What rustls checks by itself, and in addition that the name stands there in full: `*.acme.test` is no SIP domain, so
-/// nobody may speak for all of them (section 7.2).
+/// Certificate verifier that does what rustls does, and also requires the exact host name. Wildcards such as
+/// `*.acme.test` are refused, because RFC 5922 section 7.2 does not allow them for SIP domains.
 #[derive(Debug)]
 pub(super) struct InFull(pub(super) Arc<WebPkiServerVerifier>);
 

@@ -1,5 +1,4 @@
-//! How many connections there may be, in all and from one address, how many handshakes at once, and how much may wait to be
-//! written to them.
+//! Connection limits: connections in total and per address, handshakes under way, and octets in write queues.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,58 +11,59 @@ use super::address::limited_as;
 use super::outgoing::{Budget, Budgets, MOST_IN_ALL, MOST_OF_ADDRESS};
 use crate::count::one_more;
 
-/// How many handshakes and upgrades may be under way at once. Each may last ten seconds and costs far more than the
-/// connection that it is for, so those who only begin them are kept from taking all the room.
+/// Most handshakes and upgrades under way. Each may last ten seconds and costs far more than the connection itself, so
+/// clients that only begin handshakes must not use up all connections.
 const HANDSHAKES: usize = 1_024;
-/// How many of them one address may have, unless it is trusted: so it takes many to keep all others out.
+/// Most handshakes under way from one address, unless it is trusted. So it takes at least four addresses to keep all
+/// other clients out.
 const HANDSHAKES_OF_ADDRESS: usize = 256;
-/// The limits that a connection may meet at once.
+/// Names of the limits, in the order of the counters: a configuration key, or a fixed limit.
 const LIMITS: [&str; 4] =
     ["limits.tcp_connections", "limits.tcp_connections_per_address", "handshakes", "handshakes_per_address"];
 
-/// How many connections there may be.
+/// Configured connection limits.
 #[derive(Clone, Debug)]
 pub struct Room {
-    /// In all.
+    /// Most connections in total.
     pub most: usize,
-    /// From one address ...
+    /// Most connections from one address ...
     pub per_address: usize,
-    /// ... unless it is one of these.
+    /// ... unless the address is in one of these networks.
     pub trusted: Vec<IpNet>,
 }
 
-/// The room, and what is taken of it.
+/// Connection limits, and how much of them is in use.
 #[derive(Debug)]
 pub(super) struct Places {
     room: Room,
     open: AtomicUsize,
     handshakes: AtomicUsize,
-    /// Connections by where they come from or go to; trusted addresses are not listed.
+    /// Usage by remote address. Trusted addresses are not listed.
     of: DashMap<IpAddr, Arc<OfAddress>>,
     queued: Arc<Budget>,
     refused: [AtomicU64; LIMITS.len()],
 }
 
-/// What one address has.
+/// Usage of one address.
 #[derive(Debug)]
 struct OfAddress {
-    /// Connections that it has opened.
+    /// Open connections that this address has opened.
     opened: AtomicUsize,
     handshakes: AtomicUsize,
-    /// What waits to be written to it.
+    /// Budget of the write queues to this address.
     queued: Arc<Budget>,
 }
 
-/// Counts an open connection while it lives.
+/// Permit for one open connection; dropping it releases the connection.
 #[derive(Debug)]
 pub(super) struct Permit {
     places: Arc<Places>,
     of: Option<(IpAddr, Arc<OfAddress>)>,
-    /// It was opened by the other side.
+    /// True if the peer opened the connection.
     incoming: bool,
 }
 
-/// Counts a handshake while it is under way.
+/// Permit for a handshake under way; dropping it releases the handshake.
 #[derive(Debug)]
 pub(super) struct Handshake<'a>(&'a Permit);
 
@@ -75,7 +75,7 @@ impl Drop for Handshake<'_> {
 }
 
 impl Permit {
-    /// Takes one of the handshakes that there may be at once; the error names the limit that is reached.
+    /// Takes a permit for a handshake. The error names the limit that is reached.
     pub(super) fn handshake(&self) -> Result<Handshake<'_>, &'static str> {
         let in_all = self.places.handshakes.fetch_add(1, Relaxed);
         let of_address = self.of.as_ref().map_or(0, |(_, of)| of.handshakes.fetch_add(1, Relaxed));
@@ -89,7 +89,7 @@ impl Permit {
         Ok(taken)
     }
 
-    /// What may wait to be written to this connection.
+    /// Budgets for the write queue of this connection.
     pub(super) fn budgets(&self) -> Budgets {
         let address = self.of.as_ref().map(|(_, of)| Arc::clone(&of.queued));
         Budgets { address, all: Arc::clone(&self.places.queued) }
@@ -104,7 +104,8 @@ impl Drop for Permit {
             of.opened.fetch_sub(1, Relaxed);
         }
         drop(of);
-        // Under the lock of its entry nobody can be given it: the map has the last one.
+        // The count is read under the lock of the map entry, so no other thread can clone it: 1 means that only the map
+        // holds it.
         self.places.of.remove_if(&address, |_, of| Arc::strong_count(of) == 1);
     }
 }
@@ -121,7 +122,7 @@ impl Places {
         })
     }
 
-    /// How many connections are open.
+    /// Number of open connections.
     pub(super) fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
@@ -131,12 +132,12 @@ impl Places {
         LIMITS[limit]
     }
 
-    /// Takes one of the connections that there may be, for one that we open; none when all are taken.
+    /// Takes a permit for a connection that the server opens; none if `limits.tcp_connections` is reached.
     pub(super) fn permit_to(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         self.permit(peer, false)
     }
 
-    /// The same for a connection that comes in. The error names the limit that is reached.
+    /// Takes a permit for a connection that a peer opens. The error names the limit that is reached.
     pub(super) fn permit_from(self: &Arc<Self>, from: IpAddr) -> Result<Permit, &'static str> {
         let permit = self.permit(from, true).ok_or_else(|| self.refuse(0))?;
         match &permit.of {
@@ -165,7 +166,7 @@ impl Places {
         Some(permit)
     }
 
-    /// How many connections were refused, by the limit: a key of the configuration, or what it limits.
+    /// Refused connections by limit; a limit is named by its configuration key, or by a word.
     pub(super) fn refused(&self) -> [(&'static str, u64); LIMITS.len()] {
         std::array::from_fn(|limit| (LIMITS[limit], self.refused[limit].load(Relaxed)))
     }

@@ -1,4 +1,4 @@
-//! TLS: certificates, kept fresh while the server runs, and the handshakes (RFC 3261 section 26.2.1, RFC 5922).
+//! TLS: loading and reloading of certificates, and the handshakes (RFC 3261 section 26.2.1, RFC 5922).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,27 +19,27 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 use super::peer_name::InFull;
 use crate::config;
 
-/// A certificate, its key and the roots, in the form in which handshakes use them.
+/// Certificate, key and trusted roots, in the form that handshakes use.
 #[derive(Clone, Debug)]
 pub struct TlsIdentity {
     server: Arc<ServerConfig>,
-    /// For connections that we open; none without `server_ca`.
+    /// Configuration for connections that the server opens; none without `server_ca`.
     client: Option<Arc<ClientConfig>>,
-    /// Tells whether the files have changed since.
+    /// SHA-256 of all files, to notice changes.
     digest: [u8; 32],
 }
 
-/// What is wrong with a file of `[tls]`.
+/// Error in a file of `[tls]`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct TlsError {
-    /// Which of them.
+    /// File with the error.
     pub file: TlsFile,
-    /// In a person's words, with the path; nothing of a key.
+    /// Description with the path. It contains nothing of a key.
     pub problem: String,
 }
 
-/// The files of `[tls]`.
+/// Files of `[tls]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// `tls.certificate`
@@ -52,7 +52,7 @@ pub enum TlsFile {
     ServerCa,
 }
 
-/// A file as it was read.
+/// Content of a file, with its path for errors.
 struct Read<'a> {
     file: TlsFile,
     path: &'a Path,
@@ -94,7 +94,10 @@ impl<'a> Read<'a> {
 }
 
 impl TlsIdentity {
-    /// Reads the files and checks that they go together.
+    /// Reads the files and checks that key and certificate belong together.
+    ///
+    /// # Errors
+    /// If a file cannot be read or parsed, or does not belong to the others; the error names the file.
     pub fn load(files: &config::Tls) -> Result<TlsIdentity, TlsError> {
         let certificate = Read::open(TlsFile::Certificate, &files.certificate)?;
         let key = Read::open(TlsFile::Key, &files.key)?;
@@ -105,7 +108,7 @@ impl TlsIdentity {
             digest.update((read.bytes.len() as u64).to_le_bytes());
             digest.update(&read.bytes);
         }
-        // Named here, whatever else in the process may use another one.
+        // Passed explicitly: the process-wide default provider may be another one.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificate.certificates()?;
         let private = PrivateKeyDer::from_pem_slice(&key.bytes)
@@ -145,7 +148,7 @@ impl TlsIdentity {
                 let builder = ClientConfig::builder_with_provider(provider)
                     .with_safe_default_protocol_versions()
                     .map_err(unusable)?
-                    // It checks all that rustls checks, and more.
+                    // "Dangerous" in rustls means any own verifier; this one checks more than the default, not less.
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(InFull(verifier)));
                 Some(Arc::new(builder.with_client_auth_cert(chain, private).map_err(unusable)?))
@@ -155,25 +158,29 @@ impl TlsIdentity {
     }
 }
 
-/// The identity of the moment. It changes when the files do; connections that are open keep the one they began with.
+/// Current certificate and key. They are replaced when the files change; open connections keep the one of their
+/// handshake.
 #[derive(Debug)]
 pub struct Tls {
     files: config::Tls,
     current: Mutex<TlsIdentity>,
-    /// What was wrong with the files when they were last looked at, so that it is said once.
+    /// Error of the last reload, so that the same error is logged once.
     complaint: Mutex<Option<TlsError>>,
 }
 
 impl Tls {
-    /// Starts with the files as they are now.
+    /// Loads the files for the first time.
+    ///
+    /// # Errors
+    /// As [`TlsIdentity::load`].
     pub fn load(files: &config::Tls) -> Result<Tls, TlsError> {
         let current = Mutex::new(TlsIdentity::load(files)?);
         Ok(Tls { files: files.clone(), current, complaint: Mutex::default() })
     }
 
-    /// Looks at the files again; true if they have changed and are used from now on. Files that do not go together,
-    /// because only one has been replaced so far, change nothing. Reads files, so it must not be called where
-    /// messages are waited for.
+    /// Reads the files again. Returns true if they have changed and new handshakes use them. Files that do not belong
+    /// together, because only one has been replaced so far, change nothing. This blocks on file reads, so it must not
+    /// run on an I/O thread.
     pub fn reload(&self) -> bool {
         let fresh = match TlsIdentity::load(&self.files) {
             Ok(fresh) => fresh,
@@ -201,7 +208,7 @@ impl Tls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// For connections that we open; none without `server_ca`.
+    /// Connector for connections that the server opens; none without `server_ca`.
     pub(super) fn connector(&self) -> Option<TlsConnector> {
         self.current.lock().client.clone().map(TlsConnector::from)
     }

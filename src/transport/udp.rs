@@ -1,4 +1,5 @@
-//! Datagram sockets, read and written many datagrams at a time: every system call costs as much as handling a message.
+//! UDP sockets. Datagrams are received and sent in batches, because one system call costs as much as handling a
+//! message.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,15 +18,16 @@ use super::{DatagramCounts, Destination, ListenerNo, Packet, Source, listening_s
 use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
 
-/// How many datagrams a system call takes or sends at most.
+/// Most datagrams that one system call receives or sends.
 pub const BATCH: usize = 32;
-/// So many come at once when there is little to do.
+/// Batches up to this size are taken to have emptied the kernel's queue.
 const FEW: usize = 8;
-/// Room for the largest one, and an octet that tells when it was larger. And some more: were it a power of two, all
-/// datagrams of a batch would begin in the same few lines of the processor's cache, and drive each other out.
+/// Buffer for one datagram (octets): the largest message, and one octet more to detect larger ones. The rest keeps the
+/// size from being a power of two: else the beginnings of all datagrams of a batch would share a few cache sets and
+/// evict each other.
 const ROOM: usize = MAX_MESSAGE + 1 + 1_088;
 
-/// One thread's socket of a UDP listener.
+/// UDP socket of one thread for one listener.
 #[derive(Debug)]
 pub struct Datagrams {
     socket: UdpSocket,
@@ -34,14 +36,15 @@ pub struct Datagrams {
     counts: Arc<DatagramCounts>,
 }
 
-/// What receiving works on. Each thread has one for all of its sockets, for it is never held across a wait.
+/// Buffers for receiving. Each thread has one set for all its sockets, because they are never used across an await.
 ///
-/// A call leaves in the headers how long the addresses were, and nix takes that for the room that there is the next time.
-/// So each address family has its own; and sending, after which they would hold addresses that are gone, is rustix's.
+/// recvmmsg writes the length of each address into the headers, and nix takes that for the space available in the next
+/// call. So IPv4 and IPv6 have separate headers. Sending would leave pointers to freed addresses in them, so it uses
+/// rustix instead.
 struct Workspace {
     headers_v4: MultiHeaders<SockaddrStorage>,
     headers_v6: MultiHeaders<SockaddrStorage>,
-    /// Room for a batch. Only what datagrams have filled is backed by memory.
+    /// Buffers for a batch of datagrams. The system backs only those with memory that have been written to.
     octets: Box<[u8]>,
 }
 
@@ -62,26 +65,28 @@ fn address(of: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 impl Datagrams {
-    /// Binds a socket; several may share an address.
+    /// Binds the socket; several may share an address (SO_REUSEPORT).
     pub fn bind(address: SocketAddr, listener: ListenerNo) -> io::Result<Datagrams> {
         let socket = listening_socket(address, socket2::Type::DGRAM)?;
         let counts = Arc::new(DatagramCounts::of(&socket, address));
         Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6(), counts })
     }
 
-    /// The address that it is bound to.
+    /// Address that the socket is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// What is counted of it.
+    /// Counters of this socket.
     pub fn counts(&self) -> &Arc<DatagramCounts> {
         &self.counts
     }
 
-    /// Waits until something has arrived, then hands over what is there, up to a batch; what is not taken is lost.
+    /// Waits until something has been received, then passes the datagrams, at most a batch, to `take`. Datagrams that
+    /// `take` does not consume are lost.
     ///
-    /// Errors of earlier sends that surface here (ICMP) concern one peer and are left to the timers.
+    /// Errors of earlier sends that the kernel reports here (ICMP) concern one peer. They are ignored; the
+    /// retransmission timers handle them.
     pub async fn receive(&self, take: impl FnOnce(&mut dyn Iterator<Item = (Source, &[u8])>)) -> io::Result<()> {
         self.socket.readable().await?;
         WORKSPACE.with_borrow_mut(|Workspace { headers_v4, headers_v6, octets }| {
@@ -99,8 +104,8 @@ impl Datagrams {
                     *datagram = (result.bytes, result.address.as_ref().and_then(address));
                 });
                 received = count.count();
-                // The queue is empty now. Of so few, more have hardly come by the time that they have been handled, and finding
-                // that out is a system call more than waiting.
+                // So few datagrams mean that the queue is empty. Asking the kernel to be sure would cost one more
+                // system call than waiting.
                 if received <= FEW { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             if received == 0 {
@@ -116,8 +121,8 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Sends datagrams in order, waiting while the kernel has no room for them; `left` hears of each that was sent. One that
-    /// cannot be sent is lost, as datagrams are, and a NOTIFY that is superseded does not leave.
+    /// Sends datagrams in order, and waits while the kernel's buffer is full. `left` is called for each datagram that
+    /// was sent. A datagram that the kernel refuses is lost, as on the network. A superseded NOTIFY is not sent.
     pub async fn send_all(&self, mut packets: &[Packet], order: &Order, left: impl Fn(&Packet)) {
         while !packets.is_empty() {
             match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets, order, &left)) {
@@ -131,8 +136,11 @@ impl Datagrams {
         }
     }
 
-    /// Sends the first of these, as many as a batch holds, the kernel has room for, and no other thread is in the way of.
-    /// Returns how many are done with: at least one. Fails only if the kernel has no room for any.
+    /// Sends the first datagrams: at most a batch, and only as far as the kernel has room and no other thread holds
+    /// their lanes. Returns the number of packets that need no further attempt, which is at least one.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the kernel has no room for any.
     fn send_batch(&self, packets: &[Packet], order: &Order, left: impl Fn(&Packet)) -> io::Result<usize> {
         let mut turn = order.turn();
         let mut batch: Vec<(usize, &Packet, SocketAddr, [IoSlice<'_>; 1])> = Vec::with_capacity(BATCH);
@@ -190,7 +198,7 @@ mod tests {
         Peer::bind((ip, 0)).unwrap().local_addr().unwrap()
     }
 
-    /// Everything that the next `count` datagrams say, with where they come from.
+    /// Receives `count` datagrams; returns sender and text of each.
     async fn hear(socket: &Datagrams, count: usize) -> Vec<(SocketAddr, String)> {
         let mut heard = Vec::new();
         while heard.len() < count {
@@ -228,7 +236,7 @@ mod tests {
         let [here, there] = [0, 1].map(|_| Datagrams::bind(free("127.0.0.1"), ListenerNo(0)).unwrap());
         let peer = there.local_addr().unwrap();
         let packet = |n: usize| {
-            // The seventh is larger than any datagram can be.
+            // Number 7 is larger than a datagram can be.
             let bytes = if n == 7 { Bytes::from(vec![b'x'; 70_000]) } else { Bytes::from(n.to_string()) };
             Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, bytes, ticket: None }
         };

@@ -1,4 +1,4 @@
-//! The HTTP request that a WebSocket begins with (RFC 6455 section 4.2, RFC 7118 section 4), taken by hyper.
+//! HTTP upgrade that opens a WebSocket (RFC 6455 section 4.2, RFC 7118 section 4), parsed by hyper.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,17 +20,17 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::door::Duplex;
 
-/// Where a SIP WebSocket is to be had; RFC 7118's examples use the first, most servers before us the second.
+/// Paths of the SIP WebSocket. The examples of RFC 7118 use the first, most other servers the second.
 const PATHS: [&str; 2] = ["/", "/ws"];
-/// The subprotocol (RFC 7118 section 4.1).
+/// WebSocket subprotocol (RFC 7118 section 4.1).
 const SIP: &str = "sip";
-/// Room for the request's head. Browsers send cookies along.
+/// Most octets of the request's head. Browsers send cookies, which may be long.
 const MAX_HEAD: usize = 16 * 1024;
-/// How long the head may take.
+/// Timeout of the request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// Takes one request; gives the connection as WebSocket and what came right behind the request. Whoever asks for something
-/// else gets an answer that says what is wrong, and the connection ends.
+/// Reads one HTTP request. Returns the upgraded connection and the octets that came directly after the request. Any
+/// other request is answered with a text that says what is wrong, and the connection is closed.
 pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> io::Result<(Box<dyn Duplex>, Bytes)> {
     let agreed = Mutex::new(None);
     let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
@@ -53,7 +53,7 @@ pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> i
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-/// Why there is no WebSocket.
+/// Reasons to refuse a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Path,
@@ -101,7 +101,7 @@ impl Refusal {
     }
 }
 
-/// The key of a request for a SIP WebSocket, or what is wrong with it.
+/// Checks a request for a SIP WebSocket. Returns its key, or the reason to refuse it.
 fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, Refusal> {
     let headers = request.headers();
     if !PATHS.contains(&request.uri().path()) {
@@ -122,7 +122,7 @@ fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, Re
     if !names(headers, &SEC_WEBSOCKET_PROTOCOL, SIP) {
         return Err(Refusal::Subprotocol);
     }
-    // Whoever is no browser may leave it out, and say what it likes: this keeps out foreign web pages, nobody else.
+    // Clients other than browsers may omit Origin or send any value. The check protects against foreign web pages only.
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !origins.is_empty()) {
         let known = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
         if !origins.iter().any(known) {
@@ -132,7 +132,7 @@ fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, Re
     Ok(key.clone())
 }
 
-/// Whether a header that is a list names this, in any case.
+/// Returns true if a header that is a comma-separated list contains `what`, in any case.
 fn names(headers: &HeaderMap, header: &HeaderName, what: &str) -> bool {
     let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(what))
