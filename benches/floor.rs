@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lamplighter::transport::{Datagrams, Destination, ListenerNo, Order, Packet, Source};
+use lamplighter::transport::{BatchUdpSocket, Destination, ListenerId, NotifyOrder, OutboundMessage, Source};
 use office::cpu_time;
 
 /// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that.
@@ -70,8 +70,8 @@ fn main() {
 fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let order = Order::new(Box::new(|_| true));
-        let socket = Datagrams::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerNo(0)).expect("a socket");
+        let order = NotifyOrder::new(Box::new(|_| true));
+        let socket = BatchUdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerId(0)).expect("a socket");
         ready(socket.local_addr().expect("an address"));
         let [answer, notify] = [LENGTHS[1], LENGTHS[2]].map(|length| Bytes::from(vec![b'x'; length]));
         let mut packets = Vec::new();
@@ -79,9 +79,9 @@ fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
         while !over.load(Ordering::Relaxed) {
             let take = |datagrams: &mut dyn Iterator<Item = (Source, &[u8])>| {
                 for (source, _) in datagrams.filter(|(_, octets)| octets.len() == LENGTHS[0]) {
-                    let to = Destination::Datagram { listener: ListenerNo(0), peer: source.peer };
+                    let to = Destination::Datagram { listener: ListenerId(0), peer: source.peer };
                     for bytes in [&answer, &notify] {
-                        packets.push(Packet { to: to.clone(), bytes: bytes.clone(), ticket: None });
+                        packets.push(OutboundMessage { to: to.clone(), bytes: bytes.clone(), ticket: None });
                     }
                 }
             };

@@ -15,7 +15,7 @@ use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
 use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
-use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source};
+use lamplighter::transport::{Destination, FlowId, Listener, ListenerId, Remote, Source};
 
 const CONFIG: &str = r#"
 [[account]]
@@ -85,7 +85,7 @@ fn source_of(name: &str, bytes: &[u8]) -> Source {
     let (ip, port, transport) = via.unwrap_or((None, None, None));
     let ip = ip.unwrap_or_else(|| "192.0.2.99".parse().expect("an address"));
     let tcp = name.ends_with("-tcp.sip") || transport == Some(Transport::Tcp);
-    let listener = ListenerNo(match (tcp, ip.is_ipv4()) {
+    let listener = ListenerId(match (tcp, ip.is_ipv4()) {
         (false, true) => 0,
         (true, true) => 1,
         (false, false) => 2,

@@ -13,7 +13,7 @@ use fuzz::talk::Talk;
 use fuzz::values::{stays_a_value, values_are_sound};
 use fuzz::{message, notifier, stream, values};
 use lamplighter::notifier::Notifier;
-use lamplighter::transport::{Packet, Source};
+use lamplighter::transport::{OutboundMessage, Source};
 
 /// What mutations put in: the bits of syntax on which readers trip.
 const TOKENS: [&[u8]; 36] = [
@@ -70,7 +70,7 @@ fn speckled(bytes: &[u8]) -> String {
 }
 
 /// Says one thing to a notifier, and checks all that it says.
-fn feed(notifier: &Notifier, source: Source, bytes: &[u8]) -> Vec<Packet> {
+fn feed(notifier: &Notifier, source: Source, bytes: &[u8]) -> Vec<OutboundMessage> {
     Talk::new(notifier, source, source.peer.ip().to_string().starts_with("192.0.2.")).say(bytes)
 }
 

@@ -12,7 +12,7 @@ use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Listener, ListenerNo, Source};
+use lamplighter::transport::{Listener, ListenerId, Source};
 use nix::time::{ClockId, clock_gettime};
 
 /// Watchers of each extension.
@@ -34,7 +34,7 @@ pub(crate) struct Office {
 pub(crate) fn source(i: usize) -> Source {
     let port = 20_000 + (i % 4) as u16;
     let peer = SocketAddr::from(([127, 0, 0, 1], port));
-    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+    Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false }
 }
 
 /// The value of a header that we write ourselves.

@@ -311,7 +311,7 @@ impl Gate {
 mod tests {
     use super::*;
     use crate::sip::Transport;
-    use crate::transport::ListenerNo;
+    use crate::transport::ListenerId;
 
     const RATES: RateLimits =
         RateLimits { verified_source: 100, unverified_source: 10, per_address: 40, unverified_total: 200 };
@@ -321,7 +321,7 @@ mod tests {
     }
 
     fn datagrams(peer: impl Into<SocketAddr>) -> Source {
-        Source { transport: Transport::Udp, listener: ListenerNo(0), peer: peer.into(), flow: None, certified: false }
+        Source { transport: Transport::Udp, listener: ListenerId(0), peer: peer.into(), flow: None, certified: false }
     }
 
     fn source(host: u8, port: u16) -> Source {

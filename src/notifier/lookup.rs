@@ -8,7 +8,7 @@ use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Carried, Delivery, Subscription};
 use crate::sip::Transport;
-use crate::transport::{Destination, ListenerNo, Remote};
+use crate::transport::{Destination, ListenerId, Remote};
 
 /// Maximum number of NOTIFYs that are sent at once when the host name that they waited for is resolved.
 const SLICE: usize = 256;
@@ -138,7 +138,7 @@ impl Notifier {
 
 /// Target that a message was sent to. None if it was sent over an existing connection and has no target for the case
 /// that this is gone.
-fn target_of(to: &Destination, transport_of: impl Fn(ListenerNo) -> Transport) -> Option<Target> {
+fn target_of(to: &Destination, transport_of: impl Fn(ListenerId) -> Transport) -> Option<Target> {
     match to {
         Destination::Datagram { listener, peer }
         | Destination::Connection(Remote { listener, peer, .. })

@@ -14,7 +14,7 @@ use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
 use crate::sip::wire::{Hex, Reply};
-use crate::transport::{Destination, Source, Ticket};
+use crate::transport::{DeliveryToken, Destination, Source};
 
 /// Final responses that end a subscription (RFC 6665 section 4.2.2). Any other failure concerns only that one NOTIFY.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -170,7 +170,7 @@ impl Notifier {
 
     /// Returns true if a NOTIFY that is about to leave is the latest of its dialog. If it is not, it is superseded
     /// (rule 2) or its subscription is gone.
-    pub fn is_latest(&self, ticket: Ticket) -> bool {
+    pub fn is_latest(&self, ticket: DeliveryToken) -> bool {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
         let latest = self.table.with_number(presentity, |_, state| {
             let subscription = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce);
@@ -180,7 +180,7 @@ impl Notifier {
     }
 
     /// Handles a NOTIFY that could not be sent at all: its connection is gone and no other one can be opened.
-    pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
+    pub fn undeliverable(&self, now: Tick, ticket: DeliveryToken, out: &mut Outbox) {
         self.contained(now, out, |out| {
             self.with_notify(ticket, |presentity, state, slot, cseq| {
                 let Some(s) = state.watchers.get_mut(slot) else { return };
@@ -201,7 +201,7 @@ impl Notifier {
     /// a ticket names. Returns `None` if the subscription is gone.
     pub(super) fn with_notify<T>(
         &self,
-        ticket: Ticket,
+        ticket: DeliveryToken,
         f: impl FnOnce(&Presentity, &mut State, u32, u32) -> T,
     ) -> Option<T> {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);

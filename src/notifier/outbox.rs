@@ -10,7 +10,7 @@ use crate::journal::{self, Record};
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
 use crate::sip::transaction::Key;
-use crate::transport::{Destination, Packet, Ticket};
+use crate::transport::{DeliveryToken, Destination, OutboundMessage};
 
 /// Reference to one NOTIFY. As a ticket it travels with the message, and comes back if that cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +19,12 @@ pub(super) struct NotifyRef {
     pub(super) cseq: u32,
 }
 
-impl From<NotifyRef> for Ticket {
-    fn from(NotifyRef { place, cseq }: NotifyRef) -> Ticket {
+impl From<NotifyRef> for DeliveryToken {
+    fn from(NotifyRef { place, cseq }: NotifyRef) -> DeliveryToken {
         let [presentity, slot, cseq] = [place.presentity, place.slot, cseq].map(u128::from);
         // A CSeq number has 31 bits. The low half of the nonce is enough to tell the present subscription in a slot
         // from an earlier one.
-        Ticket(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
+        DeliveryToken(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
     }
 }
 
@@ -111,7 +111,7 @@ pub struct Outbox {
     /// Buffer in which messages are written.
     pub pool: Pool,
     /// Messages, in the order in which they are sent.
-    pub messages: Vec<Packet>,
+    pub messages: Vec<OutboundMessage>,
     /// Records that the journal must have written before any of the messages may leave (rule 5).
     pub records: Vec<Record>,
     /// Keys of the records that were given to the journal, needed if the journal refuses them.
@@ -142,7 +142,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub(super) fn send(&mut self, to: Destination, bytes: Bytes, notify: Option<NotifyRef>) {
-        self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
+        self.messages.push(OutboundMessage { to, bytes, ticket: notify.map(DeliveryToken::from) });
     }
 
     /// Takes the records out, to be appended to the journal.

@@ -19,7 +19,7 @@ use crate::sip::transaction::{Seen, TIMEOUT};
 use crate::sip::uri::{Scheme, Uri};
 use crate::sip::wire::{self, Asked, Message, Name, Refused, StartLine, Value, Verb};
 use crate::sip::{Method, StatusCode};
-use crate::transport::{Destination, Packet, Source};
+use crate::transport::{Destination, OutboundMessage, Source};
 
 /// Methods that this server supports.
 const ALLOW: &str = "OPTIONS, SUBSCRIBE, PUBLISH";
@@ -96,7 +96,7 @@ impl Notifier {
                 out.answers.push(Promise { key, answer: bytes.clone(), remembered, change, until });
             }
         }
-        out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
+        out.messages.insert(place, OutboundMessage { to: reply_address(&request.via, source), bytes, ticket: None });
         if let Some(granted) = answer.granted {
             out.pool.user = granted.user;
         }

@@ -36,7 +36,7 @@ use crate::presence::shared::SharedText;
 use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Subscription};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::wire::{self, Name};
-use crate::transport::{Destination, Source, Ticket};
+use crate::transport::{DeliveryToken, Destination, Source};
 
 /// Time for which a refused change waits for a later change of the same presentity to be refused as well (ms). If the
 /// later one is not refused within this time, the journal has written it, and its record contains this change as
@@ -405,7 +405,7 @@ impl Notifier {
 
     /// Returns true if a NOTIFY that has not left yet describes the state that holds. If it does not, it never
     /// leaves; a phone that is stale gets a new one.
-    fn still_holds(&self, now: Tick, ticket: Ticket, out: &mut Outbox) -> bool {
+    fn still_holds(&self, now: Tick, ticket: DeliveryToken, out: &mut Outbox) -> bool {
         self.with_notify(ticket, |presentity, state, slot, cseq| {
             let current = state.views.each_ref().map(|view| view.revision);
             let Some(s) = state.watchers.get_mut(slot) else { return false };

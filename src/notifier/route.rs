@@ -17,7 +17,7 @@ use super::names::{Question, Target};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
 use crate::sip::uri::{Host, Scheme, Uri};
-use crate::transport::{Destination, Listener, ListenerNo, Remote, Source};
+use crate::transport::{Destination, Listener, ListenerId, Remote, Source};
 
 /// The part of the configuration that routing needs.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Routing {
 
 impl Routing {
     /// Returns the listener with this number.
-    pub fn listener(&self, no: ListenerNo) -> &Listener {
+    pub fn listener(&self, no: ListenerId) -> &Listener {
         &self.listeners[no.0 as usize]
     }
 
@@ -140,22 +140,22 @@ impl Routing {
 
     /// Returns the listener of a subscription that is restored after a restart: the earlier one, unless the
     /// configuration now has a different listener under that number. Then it is the first that fits.
-    pub(super) fn listener_again(&self, transport: Transport, no: ListenerNo, peer: SocketAddr) -> Option<ListenerNo> {
+    pub(super) fn listener_again(&self, transport: Transport, no: ListenerId, peer: SocketAddr) -> Option<ListenerId> {
         let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
         match self.listeners.get(no.0 as usize) {
             Some(same) if fits(same) => Some(no),
-            _ => self.listeners.iter().position(fits).map(|i| ListenerNo(i as u8)),
+            _ => self.listeners.iter().position(fits).map(|i| ListenerId(i as u8)),
         }
     }
 
     /// Returns the listener to send from: the one that received the request if it fits, else the first with that
     /// transport and address family.
-    fn listener_for(&self, transport: Transport, peer: SocketAddr, source: &Source) -> Option<ListenerNo> {
+    fn listener_for(&self, transport: Transport, peer: SocketAddr, source: &Source) -> Option<ListenerId> {
         let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
         if fits(self.listener(source.listener)) {
             return Some(source.listener);
         }
-        self.listeners.iter().position(fits).map(|i| ListenerNo(i as u8))
+        self.listeners.iter().position(fits).map(|i| ListenerId(i as u8))
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn remote(listener: u8, peer: &str) -> Remote {
-        Remote { listener: ListenerNo(listener), peer: peer.parse().unwrap(), name: None }
+        Remote { listener: ListenerId(listener), peer: peer.parse().unwrap(), name: None }
     }
 
     fn next_hop(dialog: &Dialog, source: &Source) -> Destination {
@@ -247,7 +247,7 @@ mod tests {
     fn udp(peer: &str) -> Source {
         Source {
             transport: Transport::Udp,
-            listener: ListenerNo(0),
+            listener: ListenerId(0),
             peer: peer.parse().unwrap(),
             flow: None,
             certified: false,
@@ -256,15 +256,15 @@ mod tests {
 
     fn tcp(peer: &str) -> Source {
         let peer = peer.parse().unwrap();
-        Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(9)), certified: false }
+        Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(9)), certified: false }
     }
 
     fn stream(transport: Transport, listener: u8, peer: &str) -> Source {
-        Source { transport, listener: ListenerNo(listener), ..tcp(peer) }
+        Source { transport, listener: ListenerId(listener), ..tcp(peer) }
     }
 
     fn datagram(listener: u8, peer: &str) -> Destination {
-        Destination::Datagram { listener: ListenerNo(listener), peer: peer.parse().unwrap() }
+        Destination::Datagram { listener: ListenerId(listener), peer: peer.parse().unwrap() }
     }
 
     #[test]
@@ -368,10 +368,10 @@ mod tests {
     #[test]
     fn after_a_restart_the_listener_is_found_again_wherever_it_stands_now() {
         let peer = "203.0.113.7:58780".parse().unwrap();
-        let found = |transport, no| routing().listener_again(transport, ListenerNo(no), peer);
-        assert_eq!(found(Transport::Tls, 3), Some(ListenerNo(3)));
-        assert_eq!(found(Transport::Tls, 1), Some(ListenerNo(3)));
-        assert_eq!(found(Transport::Udp, 9), Some(ListenerNo(0)));
+        let found = |transport, no| routing().listener_again(transport, ListenerId(no), peer);
+        assert_eq!(found(Transport::Tls, 3), Some(ListenerId(3)));
+        assert_eq!(found(Transport::Tls, 1), Some(ListenerId(3)));
+        assert_eq!(found(Transport::Udp, 9), Some(ListenerId(0)));
         assert_eq!(found(Transport::Ws, 0), None);
     }
 

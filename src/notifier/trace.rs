@@ -21,7 +21,7 @@ use crate::directory::AccountNo;
 use crate::presence::Tick;
 use crate::presence::subscription::Place;
 use crate::sip::Transport;
-use crate::transport::{Destination, Packet, Source};
+use crate::transport::{Destination, OutboundMessage, Source};
 
 /// Maximum number of messages in one trace.
 const MOST_MESSAGES: usize = 200;
@@ -69,7 +69,7 @@ impl Trace {
 
     /// Records messages that leave.
     #[inline]
-    pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[Packet]) {
+    pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[OutboundMessage]) {
         if self.on.load(Ordering::Relaxed) {
             for packet in packets {
                 self.look(now, "sent", &packet.bytes, || way(notifier, &packet.to));
@@ -273,7 +273,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::transport::ListenerNo;
+    use crate::transport::ListenerId;
 
     const A: AccountNo = AccountNo(0);
 
@@ -283,7 +283,7 @@ mod tests {
 
     fn source() -> Source {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
-        Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+        Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false }
     }
 
     fn message(slot: u32, body: &str) -> Vec<u8> {

@@ -23,7 +23,7 @@ use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
-use crate::transport::{Destination, ListenerNo, Remote};
+use crate::transport::{Destination, ListenerId, Remote};
 
 /// Largest UDP payload (octets): 65,535 over IPv4, without the headers of IP and UDP.
 pub(super) const MAX_DATAGRAM: usize = 65_507;
@@ -175,7 +175,7 @@ impl Notifier {
     ///
     /// Returns `None` for an unverified address: with forged sources an attacker could make this server open all
     /// connections that it may have.
-    fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerNo)> {
+    fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerId)> {
         let Destination::Datagram { peer, .. } = *to else { return None };
         if !self.settings.presence.large_over_tcp
             || subscription.phone.takes_datagrams_only()
@@ -202,7 +202,7 @@ impl Notifier {
         now: Tick,
         subscription: &Subscription,
         document: &Document<'_>,
-        (via, contact): (ListenerNo, ListenerNo),
+        (via, contact): (ListenerId, ListenerId),
         out: &mut Vec<u8>,
         own: &mut String,
     ) {
@@ -247,7 +247,7 @@ impl Notifier {
 
     /// Returns our Contact for a dialog: it leads back to this instance and names the presentity. In a dialog with
     /// only sips URIs it is sips as well, on listeners with TLS (RFC 3261 section 12.1.1).
-    pub(super) fn contact<'a>(&'a self, user: &'a str, listener: ListenerNo, sips: bool) -> impl Value + 'a {
+    pub(super) fn contact<'a>(&'a self, user: &'a str, listener: ListenerId, sips: bool) -> impl Value + 'a {
         let listener = self.settings.routing.listener(listener);
         let (scheme, transport) = match listener.transport {
             Transport::Tls if sips => ("<sips:", ">"),
@@ -281,7 +281,7 @@ pub(super) fn is_sips(uri: &str) -> bool {
 }
 
 /// Returns the listener for the Via of a message.
-fn listener_of(to: &Destination, source: ListenerNo) -> ListenerNo {
+fn listener_of(to: &Destination, source: ListenerId) -> ListenerId {
     match to {
         Destination::Datagram { listener, .. } | Destination::Connection(Remote { listener, .. }) => *listener,
         Destination::Flow { .. } => source,

@@ -327,7 +327,7 @@ mod tests {
     }
 
     fn by_udp(peer: &str) -> Source {
-        let (transport, listener) = (crate::sip::Transport::Udp, crate::transport::ListenerNo(0));
+        let (transport, listener) = (crate::sip::Transport::Udp, crate::transport::ListenerId(0));
         Source { transport, listener, peer: peer.parse().unwrap(), flow: None, certified: false }
     }
 

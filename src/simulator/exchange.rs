@@ -7,7 +7,7 @@ use super::message;
 use super::world::{Fault, Happening, World};
 use crate::notifier::Outbox;
 use crate::sip::wire::{self, Message};
-use crate::transport::{Destination, Packet, Remote};
+use crate::transport::{Destination, OutboundMessage, Remote};
 
 impl World {
     /// Takes what the server wants kept and sent.
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Holds a message against the laws. Gives the decision that has to be kept before it leaves.
-    fn inspect(&mut self, packet: &Packet) -> Result<(u64, Leaving), Fault> {
+    fn inspect(&mut self, packet: &OutboundMessage) -> Result<(u64, Leaving), Fault> {
         let Ok(Some(m)) = wire::read(&packet.bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// What goes to a phone behind an edge goes to the edge.
-    fn by_its_edge(&self, m: &Message<'_>, packet: &Packet) -> Result<(), String> {
+    fn by_its_edge(&self, m: &Message<'_>, packet: &OutboundMessage) -> Result<(), String> {
         let phone = self.laws.expected(m.call_id).map(|expected| expected.phone);
         let edge = phone.and_then(|number| self.phones[number].edge).map(|edge| &self.edges[edge].address);
         match (edge, &packet.to) {

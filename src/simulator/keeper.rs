@@ -11,9 +11,9 @@ use super::ladder::Topic;
 use super::laws::Leaving;
 use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
-use crate::journal::{Acceptance, JournalError, Key, Record, Tape};
+use crate::journal::{Acceptance, JournalError, Key, MemoryJournal, Record};
 use crate::notifier::{Change, Outbox, Promise};
-use crate::transport::Packet;
+use crate::transport::OutboundMessage;
 
 /// How long remarks wait for company (ms).
 const LAZY: u64 = 1_000;
@@ -22,7 +22,7 @@ const LAZY: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Parcel {
     /// Messages, each with the decision that has to be kept before.
-    pub(super) packets: Vec<(u64, Leaving, Packet)>,
+    pub(super) packets: Vec<(u64, Leaving, OutboundMessage)>,
     pub(super) unfinished: Vec<u32>,
     /// The answers among them, which repeated requests get from then on.
     pub(super) answers: Vec<Promise>,
@@ -61,7 +61,7 @@ pub(super) struct Entry {
 /// The journal and what waits for it.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    tape: Option<Tape>,
+    tape: Option<MemoryJournal>,
     waiting: VecDeque<Entry>,
     /// How many of these are in the commit under way.
     committing: usize,
@@ -106,7 +106,7 @@ impl Keeper {
         let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
         let (rotate, doomed, failing, imaged, first_words) = (false, false, false, 0, HashMap::new());
         Keeper {
-            tape: Tape::new().ok(),
+            tape: MemoryJournal::new().ok(),
             waiting,
             committing,
             kept,
@@ -168,7 +168,7 @@ impl Keeper {
         self.first_words.get(key).cloned()
     }
 
-    fn tape(&mut self) -> Result<&mut Tape, JournalError> {
+    fn tape(&mut self) -> Result<&mut MemoryJournal, JournalError> {
         self.tape.as_mut().ok_or_else(nothing)
     }
 }
@@ -278,7 +278,7 @@ impl World {
     }
 
     fn committed(&mut self) -> Result<(), Fault> {
-        let synced = self.keeper.tape().and_then(Tape::sync);
+        let synced = self.keeper.tape().and_then(MemoryJournal::sync);
         self.or_fault(synced)?;
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.0005) {
             // After the commit, and before any answer.
@@ -313,7 +313,7 @@ impl World {
 
     fn rotate(&mut self) -> Result<(), Fault> {
         self.keeper.rotate = false;
-        let begun = self.keeper.tape().and_then(Tape::begin_image);
+        let begun = self.keeper.tape().and_then(MemoryJournal::begin_image);
         let wait = self.random.between(0, 400);
         self.in_ms(wait, Happening::Journal(self.life, Stage::Image));
         self.or_fault(begun)

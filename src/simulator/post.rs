@@ -10,7 +10,7 @@ use super::world::{Happening, Who, World};
 use super::{phone, publisher};
 use crate::sip::Transport;
 use crate::sip::wire;
-use crate::transport::{Destination, FlowId, ListenerNo, Packet, Source};
+use crate::transport::{Destination, FlowId, ListenerId, OutboundMessage, Source};
 
 impl World {
     /// Does what a phone wants.
@@ -72,8 +72,8 @@ impl World {
     /// Has a message arrive at the server.
     pub(super) fn arrive(&mut self, delay: u64, peer: SocketAddr, flow: Option<u64>, bytes: Bytes) {
         let (transport, listener) = match flow {
-            Some(_) => (Transport::Tcp, ListenerNo(1)),
-            None => (Transport::Udp, ListenerNo(0)),
+            Some(_) => (Transport::Tcp, ListenerId(1)),
+            None => (Transport::Udp, ListenerId(0)),
         };
         let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
         let bytes = self.with_other_branch(bytes);
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Sends what the server wants sent.
-    pub(super) fn deliver(&mut self, packet: Packet) {
+    pub(super) fn deliver(&mut self, packet: OutboundMessage) {
         let (who, flow) = match packet.to {
             Destination::Datagram { peer, .. } => (self.addresses.get(&peer).copied(), None),
             // Phones take no connections: what cannot go down the one that they opened comes back.
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    fn bounce(&mut self, packet: Packet) {
+    fn bounce(&mut self, packet: OutboundMessage) {
         self.draw(false, &packet.bytes, &[]);
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return };
         let dialog = (m.call_id.to_string(), m.from.tag().unwrap_or_default().to_string());

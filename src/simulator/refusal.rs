@@ -10,7 +10,7 @@ use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
 use crate::journal::Acceptance;
 use crate::notifier::Outbox;
-use crate::transport::Ticket;
+use crate::transport::DeliveryToken;
 
 /// The longest that the disk fails after that (ms).
 const LONGEST_FAILURE: u64 = 3_000;
@@ -41,7 +41,7 @@ impl World {
         entries.sort_by_key(|entry| entry.records.is_empty());
         // Copies of one NOTIFY are alike.
         let mut made: HashMap<(Bytes, Option<u128>), Vec<Leaving>> = HashMap::new();
-        let name = |bytes: &Bytes, ticket: &Option<Ticket>| (bytes.clone(), ticket.map(|ticket| ticket.0));
+        let name = |bytes: &Bytes, ticket: &Option<DeliveryToken>| (bytes.clone(), ticket.map(|ticket| ticket.0));
         let mut left = Outbox::default();
         for parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
             let mut refused = Outbox {

@@ -8,7 +8,7 @@ use super::plan::Sabotage;
 use super::world::{Happening, World};
 use crate::sip::Transport;
 use crate::sip::wire;
-use crate::transport::{Destination, ListenerNo, Packet, Source};
+use crate::transport::{Destination, ListenerId, OutboundMessage, Source};
 
 impl World {
     /// What the server is given instead of a PUBLISH that may be repeated over a crash.
@@ -22,7 +22,7 @@ impl World {
     }
 
     /// What the network is given instead of a packet.
-    pub(super) fn sabotage(&mut self, packet: Packet) -> Vec<Packet> {
+    pub(super) fn sabotage(&mut self, packet: OutboundMessage) -> Vec<OutboundMessage> {
         let Some(sabotage) = self.options.sabotage else { return vec![packet] };
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return vec![packet] };
         if m.cseq.method != "NOTIFY" || m.status().is_some() {
@@ -41,7 +41,7 @@ impl World {
         let last = self.last_bodies.insert(call_id, packet.bytes.clone());
         if sabotage == Sabotage::FallingCount && self.life > 0 {
             let text = String::from_utf8_lossy(&packet.bytes).replace(&format!("CSeq: {cseq} "), "CSeq: 1 ");
-            return vec![Packet { bytes: Bytes::from(text), ..packet }];
+            return vec![OutboundMessage { bytes: Bytes::from(text), ..packet }];
         }
         // A lost change shows only if no refresh brings the state before the reckoning, so it takes more of them.
         let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
@@ -49,7 +49,7 @@ impl World {
             return vec![packet];
         }
         let text = String::from_utf8_lossy(&packet.bytes).into_owned();
-        let changed = |text: String| Packet { bytes: Bytes::from(text), ..packet.clone() };
+        let changed = |text: String| OutboundMessage { bytes: Bytes::from(text), ..packet.clone() };
         match (sabotage, last) {
             (Sabotage::StaleBody, Some(last)) => {
                 let body = wire::read(&last).ok().flatten().map(|m| String::from_utf8_lossy(m.body).into_owned());
@@ -66,12 +66,15 @@ impl World {
                 let answer = message::answer(&m, 200, None);
                 let peer = ([192, 0, 2, 1], 9).into();
                 let source =
-                    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+                    Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
                 self.in_ms(1, Happening::AtServer(source, answer.into()));
-                let nowhere = Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, ..packet.clone() };
+                let nowhere =
+                    OutboundMessage { to: Destination::Datagram { listener: ListenerId(0), peer }, ..packet.clone() };
                 vec![nowhere]
             }
-            (Sabotage::Overtaken, Some(last)) => vec![packet.clone(), Packet { bytes: last, ..packet.clone() }],
+            (Sabotage::Overtaken, Some(last)) => {
+                vec![packet.clone(), OutboundMessage { bytes: last, ..packet.clone() }]
+            }
             (Sabotage::Impatience, _) => {
                 let next = text.replace(&format!("CSeq: {cseq} "), &format!("CSeq: {} ", cseq + 1));
                 let version = version_of(m.body).unwrap_or_default();

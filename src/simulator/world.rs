@@ -23,7 +23,7 @@ use crate::journal::Key;
 use crate::notifier::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::sip::wire;
-use crate::transport::{Source, Ticket};
+use crate::transport::{DeliveryToken, Source};
 
 /// What happens at some moment.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) enum Happening {
     /// A fan-out goes on, in this life of the server.
     Continue(u64, u32),
     /// The NOTIFY of this dialog (Call-ID and our tag) and CSeq could not be sent, in this life of the server.
-    Undeliverable(u64, Ticket, (String, String), u32),
+    Undeliverable(u64, DeliveryToken, (String, String), u32),
     /// The journal of this life of the server goes on.
     Journal(u64, Stage),
     /// The server is to crash about now.

@@ -5,7 +5,7 @@ use lamplighter::presence::Tick;
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire;
-use lamplighter::transport::{FlowId, ListenerNo, Source};
+use lamplighter::transport::{FlowId, ListenerId, Source};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
 use crate::bench::{Bench, compare};
@@ -134,7 +134,7 @@ fn a_100_has_no_tag_and_there_is_none_on_a_stream() {
     assert_eq!(wire::read(&out.messages[0].bytes).unwrap().unwrap().to.text, "<sip:1001@acme.test>");
     let peer = "198.51.100.7:40000".parse().unwrap();
     let stream =
-        Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)), certified: false };
+        Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(1)), certified: false };
     let (mut office, phone, _) = stalled(Some(stream));
     office.now += 4_000;
     assert!(repeat(&office, &phone).is_empty());

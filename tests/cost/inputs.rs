@@ -7,7 +7,7 @@ use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Listener, ListenerNo, Source};
+use lamplighter::transport::{Listener, ListenerId, Source};
 
 /// The longest line of a head that is read to its end, about.
 const LINE: usize = 8_000;
@@ -257,7 +257,7 @@ impl Target {
         );
         let address = if given("Authorization") { [203, 0, 113, 9] } else { [192, 0, 2, 9] };
         let peer = (address, 5060).into();
-        let source = Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+        let source = Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
         self.notifier.receive(Tick(1_000_000 + n as u64), source, text.as_bytes(), &mut self.out);
         self.out.messages.clear();
         self.out.records.clear();

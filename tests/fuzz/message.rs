@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use lamplighter::sip::wire::{self, Message};
-use lamplighter::transport::Packet;
+use lamplighter::transport::OutboundMessage;
 use md5::{Digest as _, Md5};
 
 use super::fixtures::{FIXTURES, PUBLISH, SUBSCRIBE, fixtures};
@@ -98,7 +98,7 @@ fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) -> Vec<u16> {
     statuses
 }
 
-fn is_notify(packet: &Packet) -> bool {
+fn is_notify(packet: &OutboundMessage) -> bool {
     packet.bytes.starts_with(b"NOTIFY ")
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
 use lamplighter::sip::wire::{self, Fault, Message, StartLine};
-use lamplighter::transport::{Destination, Packet, Remote, Source};
+use lamplighter::transport::{Destination, OutboundMessage, Remote, Source};
 
 use super::sound::{fits, ours_is_sound, unfolded};
 
@@ -32,7 +32,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Says one thing; what it gets for it.
-    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<Packet> {
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<OutboundMessage> {
         let mut out = Outbox::default();
         self.notifier.receive(Tick(self.now), self.source, bytes, &mut out);
         assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
@@ -81,7 +81,7 @@ impl<'a> Talk<'a> {
     }
 
     /// A stranger cannot have us send anything to anybody but himself.
-    fn goes_nowhere_else(&self, packet: &Packet) {
+    fn goes_nowhere_else(&self, packet: &OutboundMessage) {
         let to = match packet.to.clone() {
             Destination::Datagram { peer, .. } | Destination::Connection(Remote { peer, .. }) => Some(peer),
             Destination::Flow { flow, otherwise } => {

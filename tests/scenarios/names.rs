@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, FlowId, ListenerNo, Remote};
+use lamplighter::transport::{Destination, FlowId, ListenerId, Remote};
 
 use crate::office::{Office, Phone, Sent, dialog};
 
@@ -26,7 +26,7 @@ fn connected() -> (Office, Phone) {
     let (office, phone) = office();
     let mut phone = behind_proxy(phone, ";transport=tcp");
     phone.source.transport = Transport::Tcp;
-    phone.source.listener = ListenerNo(1);
+    phone.source.listener = ListenerId(1);
     phone.source.flow = Some(FlowId(7));
     (office, phone)
 }
@@ -43,11 +43,11 @@ fn hosts(transport: Transport, hosts: &[u8]) -> Result<Answer, Unresolved> {
 }
 
 fn by_udp(host: u8) -> Destination {
-    Destination::Datagram { listener: ListenerNo(0), peer: address(host) }
+    Destination::Datagram { listener: ListenerId(0), peer: address(host) }
 }
 
 fn remote(host: u8) -> Remote {
-    Remote { listener: ListenerNo(1), peer: address(host), name: None }
+    Remote { listener: ListenerId(1), peer: address(host), name: None }
 }
 
 fn by_tcp(host: u8) -> Destination {
@@ -55,7 +55,7 @@ fn by_tcp(host: u8) -> Destination {
 }
 
 fn to_source(phone: &Phone) -> Destination {
-    Destination::Datagram { listener: ListenerNo(0), peer: phone.source.peer }
+    Destination::Datagram { listener: ListenerId(0), peer: phone.source.peer }
 }
 
 /// CSeq and destination of each NOTIFY.

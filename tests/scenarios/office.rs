@@ -16,7 +16,7 @@ use lamplighter::presence::facts::CallState;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Message, Name};
-use lamplighter::transport::{Destination, Listener, ListenerNo, Source, Ticket};
+use lamplighter::transport::{DeliveryToken, Destination, Listener, ListenerId, Source};
 
 pub(crate) const ACME: AccountNo = AccountNo(0);
 
@@ -28,7 +28,7 @@ const COUNT_OF_STARTS: Key = Key(1 << 33, 0);
 pub(crate) struct Sent {
     pub(crate) text: String,
     pub(crate) to: Destination,
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<DeliveryToken>,
 }
 
 impl Sent {
@@ -365,7 +365,7 @@ pub(crate) fn dialog(call_id: &str, state: &str) -> String {
 pub(crate) fn udp(peer: &str) -> Source {
     Source {
         transport: Transport::Udp,
-        listener: ListenerNo(0),
+        listener: ListenerId(0),
         peer: peer.parse().unwrap(),
         flow: None,
         certified: false,

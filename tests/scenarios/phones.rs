@@ -2,7 +2,7 @@
 
 use lamplighter::presence::facts::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, FlowId, ListenerNo, Source};
+use lamplighter::transport::{Destination, FlowId, ListenerId, Source};
 
 use crate::office::{Office, Phone, Sent};
 
@@ -224,7 +224,7 @@ fn a_phone_that_asked_to_be_left_alone_is_not_woken() {
 
 fn stream(flow: u64) -> Source {
     let peer = format!("198.51.100.7:{}", 40_000 + flow).parse().unwrap();
-    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(flow)), certified: false }
+    Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(flow)), certified: false }
 }
 
 fn flow_of(sent: &Sent) -> Option<u64> {

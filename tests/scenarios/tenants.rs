@@ -124,7 +124,7 @@ fn a_subscription_over_a_transport_that_is_switched_off_leaves_its_slot_free_to_
     let mut kept = office.settled("1001", "dialog");
     let tcp = lamplighter::transport::Source {
         transport: lamplighter::sip::Transport::Tls,
-        listener: lamplighter::transport::ListenerNo(1),
+        listener: lamplighter::transport::ListenerId(1),
         ..kept.source
     };
     // It came over TLS, which is not there now.

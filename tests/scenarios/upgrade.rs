@@ -11,7 +11,7 @@ use lamplighter::notifier::Restored;
 use lamplighter::presence::facts::CallState::Early;
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire::Name;
-use lamplighter::transport::{FlowId, ListenerNo, Source};
+use lamplighter::transport::{FlowId, ListenerId, Source};
 use serde::Deserialize;
 
 use crate::office::{Office, Phone, Sent, dialog};
@@ -62,8 +62,8 @@ impl Watched {
     /// The phone as it is after the restart: a connection is a new one.
     fn phone(&self) -> Phone {
         let (transport, listener, flow) = match &*self.transport {
-            "udp" => (Transport::Udp, ListenerNo(0), None),
-            _ => (Transport::Tcp, ListenerNo(1), Some(FlowId(1))),
+            "udp" => (Transport::Udp, ListenerId(0), None),
+            _ => (Transport::Tcp, ListenerId(1), Some(FlowId(1))),
         };
         Phone {
             source: Source { transport, listener, peer: self.peer.parse().unwrap(), flow, certified: false },

@@ -7,7 +7,7 @@ use lamplighter::config::Config;
 use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Settings};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{FlowId, Listener, ListenerNo, Source};
+use lamplighter::transport::{FlowId, Listener, ListenerId, Source};
 
 const CONFIG: &str = r#"
 [sip]
@@ -57,11 +57,11 @@ pub(crate) fn notifier() -> Notifier {
 
 pub(crate) fn udp_source(peer: &str) -> Source {
     let peer: SocketAddr = peer.parse().expect("an address");
-    let listener = ListenerNo(if peer.is_ipv6() { 2 } else { 0 });
+    let listener = ListenerId(if peer.is_ipv6() { 2 } else { 0 });
     Source { transport: Transport::Udp, listener, peer, flow: None, certified: false }
 }
 
 pub(crate) fn tcp_source(peer: &str) -> Source {
     let peer = peer.parse().expect("an address");
-    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)), certified: false }
+    Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(1)), certified: false }
 }

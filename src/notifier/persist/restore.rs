@@ -21,7 +21,7 @@ use crate::presence::subscription::{
     Beginning, Delivery, Doubts, Particulars, Place, Revision, Subscription, Suppressed,
 };
 use crate::presence::{Aor, Tick};
-use crate::transport::{ListenerNo, Source};
+use crate::transport::{ListenerId, Source};
 
 /// Interval between the NOTIFYs after a restart (ms): 500 per second over all phones, and to each phone no more than
 /// its pacing allows.
@@ -218,7 +218,7 @@ impl Notifier {
     ) -> Result<(), Box<KeptSubscription>> {
         let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
         let transport = kept.way.transport();
-        let listener = self.settings.routing.listener_again(transport, ListenerNo(kept.listener), kept.peer);
+        let listener = self.settings.routing.listener_again(transport, ListenerId(kept.listener), kept.peer);
         let (Some(package), Some(listener)) = (package::by_name(&kept.package), listener) else { return Err(kept) };
         let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
         let mut state = presentity.lock();

@@ -26,7 +26,7 @@ fn pair(config: &str, change: impl Fn(&mut Phone)) -> (Office, Phone, Publisher)
 
 /// Destination of a new TCP connection to the Contact address of a phone.
 fn connection(phone: &Phone) -> Destination {
-    Destination::Connection(Remote { listener: ListenerNo(1), peer: phone.source.peer, name: None })
+    Destination::Connection(Remote { listener: ListenerId(1), peer: phone.source.peer, name: None })
 }
 
 fn is_datagram(notify: &Notify) -> bool {

@@ -16,7 +16,7 @@ const READ: usize = 4 * 1024;
 
 /// State of one WebSocket: octets of an incomplete message, and replies to send.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct WebSocketCodec {
     context: WebSocketContext,
     pipe: Pipe,
     /// True if octets have come since the last complete message.
@@ -33,7 +33,7 @@ const MOST_OCTETS: usize = 4 * MAX_MESSAGE;
 
 /// Event on a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum CodecEvent {
     /// A SIP message.
     Message(Bytes),
     /// A SIP keep-alive (RFC 7118 section 6, RFC 5626 section 4.4.1).
@@ -74,16 +74,16 @@ impl Write for Pipe {
     }
 }
 
-impl Frames {
+impl WebSocketCodec {
     /// Creates the state after a successful upgrade. `early` are the octets that came directly after the HTTP request.
-    pub(super) fn after(early: &[u8]) -> Frames {
+    pub(super) fn after(early: &[u8]) -> WebSocketCodec {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ)
             .write_buffer_size(0)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let pipe = Pipe { incoming: early.into(), outgoing: Vec::new() };
-        Frames {
+        WebSocketCodec {
             context: WebSocketContext::new(Role::Server, Some(config)),
             pipe,
             begun: false,
@@ -107,8 +107,8 @@ impl Frames {
         self.closed
     }
 
-    /// Takes the next event. Afterwards [`Frames::take_replies`] may have something to send.
-    pub(super) fn next(&mut self) -> Heard {
+    /// Takes the next event. Afterwards [`WebSocketCodec::take_replies`] may have something to send.
+    pub(super) fn next(&mut self) -> CodecEvent {
         let before = self.pipe.incoming.len();
         self.begun |= before > 0;
         let message = match self.context.read(&mut self.pipe) {
@@ -117,13 +117,13 @@ impl Frames {
                 self.spent += before;
                 if self.spent > MOST_OCTETS {
                     self.close(CloseCode::Size);
-                    return Heard::End;
+                    return CodecEvent::End;
                 }
-                return Heard::Nothing;
+                return CodecEvent::Nothing;
             }
             Err(error) => {
                 self.fail(&error);
-                return Heard::End;
+                return CodecEvent::End;
             }
         };
         self.begun = false;
@@ -134,20 +134,20 @@ impl Frames {
             Message::Close(_) => {
                 let _ = self.context.flush(&mut self.pipe);
                 self.closed = true;
-                return Heard::End;
+                return CodecEvent::End;
             }
             _ => {
                 let _ = self.context.flush(&mut self.pipe);
-                return Heard::Control;
+                return CodecEvent::Control;
             }
         };
         self.spent = 0;
         if payload.iter().any(|c| !matches!(c, b'\r' | b'\n')) {
-            return Heard::Message(payload);
+            return CodecEvent::Message(payload);
         }
         match payload.iter().filter(|c| **c == b'\n').count() {
-            0 | 1 => Heard::Control,
-            _ => Heard::Ping,
+            0 | 1 => CodecEvent::Control,
+            _ => CodecEvent::Ping,
         }
     }
 
@@ -217,8 +217,8 @@ mod tests {
     }
 
     /// Feeds octets in pieces of this size; returns all events but control frames, and all replies.
-    fn hear(octets: &[u8], size: usize) -> (Vec<Heard>, Vec<u8>) {
-        let mut frames = Frames::after(&[]);
+    fn hear(octets: &[u8], size: usize) -> (Vec<CodecEvent>, Vec<u8>) {
+        let mut frames = WebSocketCodec::after(&[]);
         let (mut all, mut replies) = (Vec::new(), Vec::new());
         for piece in octets.chunks(size) {
             frames.buffer().extend_from_slice(piece);
@@ -226,9 +226,9 @@ mod tests {
                 let heard = frames.next();
                 replies.extend(frames.take_replies().unwrap_or_default());
                 match heard {
-                    Heard::Nothing => break,
-                    Heard::End => return (all, replies),
-                    Heard::Control => {}
+                    CodecEvent::Nothing => break,
+                    CodecEvent::End => return (all, replies),
+                    CodecEvent::Control => {}
                     heard => all.push(heard),
                 }
             }
@@ -251,10 +251,10 @@ mod tests {
             Message::text("last"),
         ]);
         let expected = vec![
-            Heard::Message("OPTIONS sip:a SIP/2.0\r\n\r\n".into()),
-            Heard::Message(big.into()),
-            Heard::Ping,
-            Heard::Message("last".into()),
+            CodecEvent::Message("OPTIONS sip:a SIP/2.0\r\n\r\n".into()),
+            CodecEvent::Message(big.into()),
+            CodecEvent::Ping,
+            CodecEvent::Message("last".into()),
         ];
         for size in [1, 2, 3, 7, 100, 4_096, octets.len()] {
             assert_eq!(hear(&octets, size), (expected.clone(), b"\x8a\x01p".to_vec()), "in pieces of {size}");
@@ -264,21 +264,21 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_known_to_have_begun() {
         let octets = wire(&[Message::text("abc")]);
-        let mut frames = Frames::after(&octets[..4]);
-        assert_eq!((frames.in_message(), frames.next(), frames.in_message()), (false, Heard::Nothing, true));
+        let mut frames = WebSocketCodec::after(&octets[..4]);
+        assert_eq!((frames.in_message(), frames.next(), frames.in_message()), (false, CodecEvent::Nothing, true));
         frames.buffer().extend_from_slice(&octets[4..]);
-        assert_eq!((frames.next(), frames.in_message()), (Heard::Message("abc".into()), false));
+        assert_eq!((frames.next(), frames.in_message()), (CodecEvent::Message("abc".into()), false));
     }
 
     #[test]
     fn goodbye_is_said_once() {
         let (heard, replies) = hear(&wire(&[Message::Close(None)]), 1);
         assert_eq!((heard, replies), (vec![], b"\x88\x00".to_vec()));
-        let mut frames = Frames::after(b"\x81\x01x");
-        assert_eq!(frames.next(), Heard::End);
+        let mut frames = WebSocketCodec::after(b"\x81\x01x");
+        assert_eq!(frames.next(), CodecEvent::End);
         assert_eq!(frames.farewell().as_deref(), Some(&b"\x88\x02\x03\xea"[..]), "protocol error");
         assert_eq!(frames.farewell(), None);
-        assert_eq!(Frames::after(&[]).farewell().as_deref(), Some(&b"\x88\x02\x03\xe9"[..]), "going away");
+        assert_eq!(WebSocketCodec::after(&[]).farewell().as_deref(), Some(&b"\x88\x02\x03\xe9"[..]), "going away");
     }
 
     #[test]
@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn a_message_is_wrapped_as_text_where_it_is_text() {
-        assert_eq!(Frames::wrap(&Bytes::from_static(b"hi")), &b"\x81\x02hi"[..]);
-        assert_eq!(Frames::wrap(&Bytes::from_static(b"\xff")), &b"\x82\x01\xff"[..]);
-        assert_eq!(Frames::wrap(&Bytes::from(vec![b'x'; 300]))[..4], b"\x81\x7e\x01\x2c"[..]);
+        assert_eq!(WebSocketCodec::wrap(&Bytes::from_static(b"hi")), &b"\x81\x02hi"[..]);
+        assert_eq!(WebSocketCodec::wrap(&Bytes::from_static(b"\xff")), &b"\x82\x01\xff"[..]);
+        assert_eq!(WebSocketCodec::wrap(&Bytes::from(vec![b'x'; 300]))[..4], b"\x81\x7e\x01\x2c"[..]);
     }
 }

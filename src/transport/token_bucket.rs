@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Rate limit.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct TokenBucket {
     /// Time that one use costs.
     each: Duration,
     /// Time by which uses may be ahead of the rate.
@@ -14,11 +14,11 @@ pub(super) struct Allowance {
     used_up_to: Instant,
 }
 
-impl Allowance {
+impl TokenBucket {
     /// Creates a limit of `per_second` uses, with `burst` of them at once.
-    pub(super) fn of(per_second: u32, burst: u32, now: Instant) -> Allowance {
+    pub(super) fn of(per_second: u32, burst: u32, now: Instant) -> TokenBucket {
         let each = Duration::from_secs(1) / per_second.max(1);
-        Allowance { each, burst: each * burst, used_up_to: now }
+        TokenBucket { each, burst: each * burst, used_up_to: now }
     }
 
     /// Counts one use.
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn a_burst_is_free_and_then_uses_are_apart() {
         let start = Instant::now();
-        let mut allowance = Allowance::of(100, 5, start);
+        let mut allowance = TokenBucket::of(100, 5, start);
         (0..5).for_each(|_| allowance.spend(start));
         assert_eq!(allowance.next(), start);
         allowance.spend(start);

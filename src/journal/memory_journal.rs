@@ -7,7 +7,7 @@ use super::{
     JournalError, Record, Recovered,
     disk::{Disk, DiskFile},
     format::{self, Kind},
-    mem_disk::{Leaves, MemDisk, torn},
+    mem_disk::{CrashOutcome, MemDisk, torn},
     snapshot::Image,
     store,
 };
@@ -15,7 +15,7 @@ use crate::journal::Key;
 use bytes::Bytes;
 
 /// Journal on an in-memory disk.
-pub(crate) struct Tape {
+pub(crate) struct MemoryJournal {
     disk: MemDisk,
     file: Box<dyn DiskFile>,
     number: u64,
@@ -25,19 +25,19 @@ pub(crate) struct Tape {
     image: Option<Image>,
 }
 
-impl Tape {
+impl MemoryJournal {
     /// Creates an empty journal.
-    pub(crate) fn new() -> Result<Tape, JournalError> {
-        Tape::open(MemDisk::default()).map(|(tape, _)| tape)
+    pub(crate) fn new() -> Result<MemoryJournal, JournalError> {
+        MemoryJournal::open(MemDisk::default()).map(|(tape, _)| tape)
     }
 
-    fn open(disk: MemDisk) -> Result<(Tape, Recovered), JournalError> {
+    fn open(disk: MemDisk) -> Result<(MemoryJournal, Recovered), JournalError> {
         let (opened, recovered) = store::open(&disk)?;
         let (file, number, synced) = (opened.file, opened.number, opened.at);
-        Ok((Tape { disk, file, number, synced, batch: Vec::new(), image: None }, recovered))
+        Ok((MemoryJournal { disk, file, number, synced, batch: Vec::new(), image: None }, recovered))
     }
 
-    /// Adds the frame of one append to the batch that the next [`Tape::sync`] makes durable. Returns the offset of its
+    /// Adds the frame of one append to the batch that the next [`MemoryJournal::sync`] makes durable. Returns the offset of its
     /// end in the batch.
     pub(crate) fn append(&mut self, records: &[Record]) -> usize {
         format::frame(&mut self.batch, |out| {
@@ -102,18 +102,21 @@ impl Tape {
     /// Simulates a power failure: this share (in 65536ths) of the batch, and of each other unsynced write, has reached
     /// the disk. Returns the reopened journal, its recovered records, and the number of octets of the batch that
     /// survived.
-    pub(crate) fn crash(mut self, share: u16) -> Result<(Tape, Recovered, usize), JournalError> {
+    pub(crate) fn crash(mut self, share: u16) -> Result<(MemoryJournal, Recovered, usize), JournalError> {
         let batch = std::mem::take(&mut self.batch);
         // A disk that has died already fails this write.
         let written = self.write(&batch).is_ok();
-        let (tape, recovered) = Tape::open(self.disk.after_crash(Leaves::Torn(share)))?;
+        let (tape, recovered) = MemoryJournal::open(self.disk.after_crash(CrashOutcome::Torn(share)))?;
         Ok((tape, recovered, if written { torn(batch.len(), share) } else { 0 }))
     }
 }
 
-impl std::fmt::Debug for Tape {
+impl std::fmt::Debug for MemoryJournal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tape").field("number", &self.number).field("synced", &self.synced).finish_non_exhaustive()
+        f.debug_struct("MemoryJournal")
+            .field("number", &self.number)
+            .field("synced", &self.synced)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn what_was_synced_survives_a_crash_and_of_the_rest_whole_appends_do() {
         for share in (0..=u16::MAX).step_by(251).chain([u16::MAX]) {
-            let mut tape = Tape::new().unwrap();
+            let mut tape = MemoryJournal::new().unwrap();
             tape.append(&[is(1, "one")]);
             tape.sync().unwrap();
             let ends = [tape.append(&[is(2, "two")]), tape.append(&[is(3, "three"), is(1, "uno")])];
@@ -143,7 +146,7 @@ mod tests {
     fn a_crash_around_an_image_loses_nothing() {
         for life in (0..12).map(Some).chain([None]) {
             for share in [0, 30_000, u16::MAX] {
-                let mut tape = Tape::new().unwrap();
+                let mut tape = MemoryJournal::new().unwrap();
                 tape.append(&[is(1, "one")]);
                 tape.sync().unwrap();
                 tape.begin_image().unwrap();

@@ -12,14 +12,17 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::sync::mpsc;
 
-use super::counts::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
-use super::door::{self, Passage, Writing};
-use super::frames::Frames;
-use super::order::{Admission, IsLatest, Order};
+use super::handshake::{self, BoxWriter, ReadHalf};
+use super::limits::{ConnectionLimiter, ConnectionLimits, Permit};
+use super::metrics::{DatagramCounts, DatagramStats, Stats, StreamStats, Streams, place, traffic};
+use super::order::{IsLatest, NotifyOrder, SendDecision};
 use super::outgoing::{Queue, QueueError};
-use super::room::{Permit, Places, Room};
-use super::{Connection, Datagrams, Destination, FlowId, Listener, ListenerNo, Packet, Remote, Source, Ticket, Tls};
-use crate::capture::Tap;
+use super::websocket_codec::WebSocketCodec;
+use super::{
+    BatchUdpSocket, Connection, DeliveryToken, Destination, FlowId, Listener, ListenerId, OutboundMessage, Remote,
+    Source, Tls,
+};
+use crate::capture::Capture;
 use crate::count::one_more;
 use crate::per_thread::PerThread;
 use crate::seldom::Seldom;
@@ -31,18 +34,18 @@ static NOT_READING: Seldom = Seldom::new();
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// State that all threads share: open connections, counters, and the channel for failed deliveries.
 #[derive(Debug)]
-pub struct Shared {
+pub struct ConnectionTable {
     flows: DashMap<FlowId, Flow>,
     /// Connections that the server opened, for reuse.
     opened: DashMap<Remote, FlowId>,
     next_flow: AtomicU64,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimiter>,
     /// TLS settings for connections that the server opens.
     tls: Option<Arc<Tls>>,
-    failures: mpsc::UnboundedSender<Ticket>,
-    order: Order,
+    failures: mpsc::UnboundedSender<DeliveryToken>,
+    order: NotifyOrder,
     /// Capture of all messages for a HEP server, if configured.
-    tap: Option<Arc<Tap>>,
+    tap: Option<Arc<Capture>>,
     counts: PerThread<Streams>,
     datagrams: Mutex<Vec<Arc<DatagramCounts>>>,
     not_reading: AtomicU64,
@@ -52,7 +55,7 @@ pub struct Shared {
 struct Flow {
     queue: Arc<Queue>,
     transport: Transport,
-    listener: ListenerNo,
+    listener: ListenerId,
     peer: SocketAddr,
 }
 
@@ -63,25 +66,25 @@ impl Flow {
     }
 }
 
-impl Shared {
+impl ConnectionTable {
     /// Creates the table of connections with the limits in `room`. The tickets of messages that cannot be sent go to
     /// `failures`. That channel needs no limit of its own: at most one NOTIFY of each subscription is in flight.
     /// `is_latest` tells whether a NOTIFY is still the newest of its dialog.
     pub fn new(
-        room: Room,
+        room: ConnectionLimits,
         tls: Option<Arc<Tls>>,
-        tap: Option<Arc<Tap>>,
-        failures: mpsc::UnboundedSender<Ticket>,
+        tap: Option<Arc<Capture>>,
+        failures: mpsc::UnboundedSender<DeliveryToken>,
         is_latest: IsLatest,
-    ) -> Arc<Shared> {
-        Arc::new(Shared {
+    ) -> Arc<ConnectionTable> {
+        Arc::new(ConnectionTable {
             flows: DashMap::new(),
             opened: DashMap::new(),
             next_flow: AtomicU64::new(1),
-            places: Places::of(room),
+            places: ConnectionLimiter::of(room),
             tls,
             failures,
-            order: Order::new(is_latest),
+            order: NotifyOrder::new(is_latest),
             tap,
             counts: PerThread::default(),
             datagrams: Mutex::default(),
@@ -90,7 +93,7 @@ impl Shared {
     }
 
     /// Counters of a stream transport that belong to the current thread.
-    pub(super) fn passing(&self, transport: Transport) -> &super::counts::Passing {
+    pub(super) fn passing(&self, transport: Transport) -> &super::metrics::StreamCounters {
         &self.counts.mine()[place(transport)]
     }
 
@@ -101,8 +104,8 @@ impl Shared {
         }
     }
 
-    /// Registers a UDP socket, so that its counters are part of [`Shared::stats`].
-    pub fn watch(&self, socket: &Datagrams) {
+    /// Registers a UDP socket, so that its counters are part of [`ConnectionTable::stats`].
+    pub fn watch(&self, socket: &BatchUdpSocket) {
         self.datagrams.lock().push(Arc::clone(socket.counts()));
     }
 
@@ -132,11 +135,11 @@ impl Shared {
     }
 
     /// Connection limits, and how much of them is in use.
-    pub(super) fn places(&self) -> &Arc<Places> {
+    pub(super) fn places(&self) -> &Arc<ConnectionLimiter> {
         &self.places
     }
 
-    fn report(&self, ticket: Option<Ticket>) {
+    fn report(&self, ticket: Option<DeliveryToken>) {
         if let Some(ticket) = ticket {
             // The receiver is gone only while the server stops.
             let _ = self.failures.send(ticket);
@@ -147,7 +150,7 @@ impl Shared {
     pub(super) fn register(
         &self,
         transport: Transport,
-        listener: ListenerNo,
+        listener: ListenerId,
         peer: SocketAddr,
         permit: &Permit,
     ) -> (FlowId, Arc<Queue>) {
@@ -159,7 +162,7 @@ impl Shared {
 
     /// Writes the queue of a connection until that is closed or the peer has closed. Reports the ticket of every NOTIFY
     /// that could not be written.
-    pub(super) async fn write(&self, id: FlowId, transport: Transport, queue: &Queue, mut socket: Writing) {
+    pub(super) async fn write(&self, id: FlowId, transport: Transport, queue: &Queue, mut socket: BoxWriter) {
         let left = |messages, octets| self.passing(transport).left(messages, octets);
         let unsent = queue.write_to(&mut socket, left).await;
         self.close(id);
@@ -174,12 +177,12 @@ impl Shared {
     }
 
     /// Queues a message for a connection. Returns false if the connection is closed.
-    fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<Ticket>) -> bool {
+    fn queue(&self, id: FlowId, bytes: &Bytes, ticket: Option<DeliveryToken>) -> bool {
         let Some(flow) = self.flows.get(&id).map(|flow| flow.clone()) else { return false };
         if let Some(tap) = &self.tap {
             tap.left(flow.listener.0, flow.peer, bytes);
         }
-        let bytes = if flow.is_framed() { &Frames::wrap(bytes) } else { bytes };
+        let bytes = if flow.is_framed() { &WebSocketCodec::wrap(bytes) } else { bytes };
         self.push(id, &flow, bytes, ticket)
     }
 
@@ -190,7 +193,7 @@ impl Shared {
         }
     }
 
-    fn push(&self, id: FlowId, flow: &Flow, bytes: &[u8], ticket: Option<Ticket>) -> bool {
+    fn push(&self, id: FlowId, flow: &Flow, bytes: &[u8], ticket: Option<DeliveryToken>) -> bool {
         match flow.queue.push(bytes, ticket) {
             Ok(()) => true,
             Err(QueueError::Closed) => false,
@@ -207,40 +210,40 @@ impl Shared {
     }
 }
 
-/// Sender of one thread: sends messages over UDP sockets and connections.
+/// SipSender of one thread: sends messages over UDP sockets and connections.
 #[derive(Clone, Debug)]
-pub struct Hub {
-    shared: Arc<Shared>,
+pub struct SipSender {
+    shared: Arc<ConnectionTable>,
     /// UDP sockets of this thread, by listener; none for stream listeners.
-    datagrams: Arc<[Option<Arc<Datagrams>>]>,
+    datagrams: Arc<[Option<Arc<BatchUdpSocket>>]>,
     listeners: Arc<[Listener]>,
     /// Channel for connections that the server opens; the receiver reads from them.
     connected: mpsc::UnboundedSender<Connection>,
 }
 
-impl Hub {
+impl SipSender {
     /// Creates a sender that uses these UDP sockets. Connections that it opens go to `connected`.
     pub fn new(
-        shared: Arc<Shared>,
-        datagrams: Vec<Option<Arc<Datagrams>>>,
+        shared: Arc<ConnectionTable>,
+        datagrams: Vec<Option<Arc<BatchUdpSocket>>>,
         listeners: Vec<Listener>,
         connected: mpsc::UnboundedSender<Connection>,
-    ) -> Hub {
-        Hub { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
+    ) -> SipSender {
+        SipSender { shared, datagrams: datagrams.into(), listeners: listeners.into(), connected }
     }
 
     /// State that is shared with the other threads.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &ConnectionTable {
         &self.shared
     }
 
     /// Sends packets in order and empties the list. Reports the tickets of those that cannot be sent.
-    pub async fn send_all(&self, packets: &mut Vec<Packet>) {
+    pub async fn send_all(&self, packets: &mut Vec<OutboundMessage>) {
         let mut rest = packets.as_slice();
         while let Some(packet) = rest.first() {
             let run = match &packet.to {
                 Destination::Datagram { listener, .. } => {
-                    let alike = |next: &&Packet| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
+                    let alike = |next: &&OutboundMessage| matches!(&next.to, Destination::Datagram { listener: no, .. } if no == listener);
                     let run = rest.iter().take_while(alike).count();
                     match self.datagrams.get(listener.0 as usize) {
                         Some(Some(socket)) => {
@@ -261,7 +264,7 @@ impl Hub {
     }
 
     /// Copies a datagram to the capture server, if one is configured.
-    fn copy(&self, packet: &Packet) {
+    fn copy(&self, packet: &OutboundMessage) {
         if let (Some(tap), Destination::Datagram { listener, peer }) = (&self.shared.tap, &packet.to) {
             tap.left(listener.0, *peer, &packet.bytes);
         }
@@ -269,10 +272,10 @@ impl Hub {
 
     /// Queues a message for its connection. The lane of its dialog is held, so that NOTIFYs of one dialog are queued in
     /// the order of their CSeq.
-    fn send_over_connection(&self, packet: &Packet) {
-        let Packet { to, bytes, ticket } = packet;
+    fn send_over_connection(&self, packet: &OutboundMessage) {
+        let OutboundMessage { to, bytes, ticket } = packet;
         let mut turn = self.shared.order.turn();
-        if turn.admit(*ticket) != Admission::Leaves {
+        if turn.admit(*ticket) != SendDecision::Leaves {
             return;
         }
         match to {
@@ -286,7 +289,7 @@ impl Hub {
 
     /// Sends over a connection that the server opens, or reuses if it is open. The message waits in its queue; the
     /// caller does not wait for the connection.
-    fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<Ticket>) {
+    fn send_connected(&self, remote: Remote, bytes: &Bytes, ticket: Option<DeliveryToken>) {
         let Remote { listener, peer, .. } = remote;
         let known = self.shared.opened.get(&remote).map(|id| *id);
         if known.is_some_and(|id| self.shared.queue(id, bytes, ticket)) {
@@ -321,7 +324,7 @@ impl Hub {
 }
 
 /// Opens a connection. There is no fallback from TLS to TCP.
-async fn open(transport: Transport, remote: &Remote, tls: Option<&Tls>) -> io::Result<(Passage, Writing)> {
+async fn open(transport: Transport, remote: &Remote, tls: Option<&Tls>) -> io::Result<(ReadHalf, BoxWriter)> {
     let tls = tls.and_then(Tls::connector);
     if !matches!((transport, &tls), (Transport::Tcp, _) | (Transport::Tls, Some(_))) {
         return Err(io::Error::other("no connections of this transport are opened (over TLS: without tls.server_ca)"));
@@ -334,8 +337,8 @@ async fn open(transport: Transport, remote: &Remote, tls: Option<&Tls>) -> io::R
                 Some(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
                 None => ServerName::IpAddress(remote.peer.ip().to_canonical().into()),
             };
-            Ok(door::sealed(tls.connect(name, stream).await?))
+            Ok(handshake::sealed(tls.connect(name, stream).await?))
         }
-        None => Ok(door::plain(stream)),
+        None => Ok(handshake::plain(stream)),
     }
 }

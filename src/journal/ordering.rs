@@ -16,12 +16,12 @@ const GENERATION: usize = 1 << 15;
 
 /// Orders of the newest records, for the most recently used keys.
 #[derive(Debug, Default)]
-pub(super) struct Latest {
+pub(super) struct NewestPerKey {
     young: HashMap<Key, u64>,
     old: HashMap<Key, u64>,
 }
 
-impl Latest {
+impl NewestPerKey {
     /// Returns true, and remembers the record's order, unless a newer record of its key is known.
     pub(super) fn admits(&mut self, record: &Record) -> bool {
         let known = self.young.get(&record.key).or_else(|| self.old.get(&record.key));
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_word_that_was_overtaken_is_not_admitted_until_it_is_long_forgotten() {
-        let mut latest = Latest::default();
+        let mut latest = NewestPerKey::default();
         assert!([(1, 5), (2, 3), (1, 6), (1, 6)].into_iter().all(|(key, order)| latest.admits(&word(key, order))));
         assert!(!latest.admits(&word(1, 5)));
         for other in 10..10 + GENERATION as u64 {

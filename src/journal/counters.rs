@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::WriteFailed;
+use super::WriteError;
 use crate::count::{Sizes, one_more};
 
 /// Bucket bounds for the time of a commit (microseconds): from a battery-backed cache to a disk with errors.
@@ -13,7 +13,7 @@ static BATCHES: [u64; 7] = [1, 4, 16, 64, 256, 1_024, 4_096];
 /// Reasons for refusing an append, in the order of the counters.
 pub(super) const REFUSALS: [&str; 5] = ["overloaded", "too_large", "disk", "closed", "rolling_back"];
 
-pub(super) struct Numbers {
+pub(super) struct Counters {
     pub(super) records: AtomicU64,
     pub(super) octets: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -30,7 +30,7 @@ pub(super) struct Numbers {
     pub(super) refused: [AtomicU64; REFUSALS.len()],
 }
 
-impl Default for Numbers {
+impl Default for Counters {
     fn default() -> Self {
         let zero = AtomicU64::default;
         Self {
@@ -50,15 +50,15 @@ impl Default for Numbers {
     }
 }
 
-impl Numbers {
+impl Counters {
     /// Counts a refused append.
-    pub(super) fn refuse(&self, why: &WriteFailed) {
+    pub(super) fn refuse(&self, why: &WriteError) {
         let place = match why {
-            WriteFailed::Overloaded => 0,
-            WriteFailed::TooLarge { .. } => 1,
-            WriteFailed::Disk(_) => 2,
-            WriteFailed::Closed => 3,
-            WriteFailed::RollingBack => 4,
+            WriteError::Overloaded => 0,
+            WriteError::TooLarge { .. } => 1,
+            WriteError::Disk(_) => 2,
+            WriteError::Closed => 3,
+            WriteError::RollingBack => 4,
         };
         one_more(&self.refused[place]);
     }

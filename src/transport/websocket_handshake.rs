@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tungstenite::handshake::derive_accept_key;
 
-use super::door::Duplex;
+use super::handshake::BoxStream;
 
 /// Paths of the SIP WebSocket. The examples of RFC 7118 use the first, most other servers the second.
 const PATHS: [&str; 2] = ["/", "/ws"];
@@ -31,7 +31,10 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads one HTTP request. Returns the upgraded connection and the octets that came directly after the request. Any
 /// other request is answered with a text that says what is wrong, and the connection is closed.
-pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> io::Result<(Box<dyn Duplex>, Bytes)> {
+pub(super) async fn accept(
+    duplex: Box<dyn BoxStream>,
+    origins: Arc<[String]>,
+) -> io::Result<(Box<dyn BoxStream>, Bytes)> {
     let agreed = Mutex::new(None);
     let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
         let answer = match decide(&request, &origins) {
@@ -49,13 +52,14 @@ pub(super) async fn accept(duplex: Box<dyn Duplex>, origins: Arc<[String]>) -> i
     let upgrade: Option<OnUpgrade> = agreed.into_inner();
     let upgraded = upgrade.ok_or_else(|| io::Error::other("no WebSocket was agreed upon"))?;
     let upgraded = upgraded.await.map_err(io::Error::other)?;
-    let parts = upgraded.downcast::<TokioIo<Box<dyn Duplex>>>().map_err(|_| io::Error::other("another connection"))?;
+    let parts =
+        upgraded.downcast::<TokioIo<Box<dyn BoxStream>>>().map_err(|_| io::Error::other("another connection"))?;
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
 /// Reasons to refuse a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum HandshakeError {
     Path,
     Method,
     NotAnUpgrade,
@@ -65,27 +69,27 @@ enum Refusal {
     Origin,
 }
 
-impl Refusal {
+impl HandshakeError {
     fn answer(self) -> Response<String> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
         let (status, text, more) = match self {
-            Refusal::Path => (StatusCode::NOT_FOUND, "SIP over WebSocket is at / and /ws", None),
-            Refusal::Method => {
+            HandshakeError::Path => (StatusCode::NOT_FOUND, "SIP over WebSocket is at / and /ws", None),
+            HandshakeError::Method => {
                 let allow = (ALLOW, HeaderValue::from_static("GET"));
                 (StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET", Some(allow))
             }
-            Refusal::NotAnUpgrade => {
+            HandshakeError::NotAnUpgrade => {
                 (StatusCode::UPGRADE_REQUIRED, "this is SIP over WebSocket (RFC 7118)", Some(upgrade))
             }
-            Refusal::Version => {
+            HandshakeError::Version => {
                 let version = (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 (StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version has to be 13", Some(version))
             }
-            Refusal::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or malformed", None),
-            Refusal::Subprotocol => {
+            HandshakeError::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or malformed", None),
+            HandshakeError::Subprotocol => {
                 (StatusCode::BAD_REQUEST, "Sec-WebSocket-Protocol has to offer sip (RFC 7118)", None)
             }
-            Refusal::Origin => (StatusCode::FORBIDDEN, "sip.ws_origins does not name this Origin", None),
+            HandshakeError::Origin => (StatusCode::FORBIDDEN, "sip.ws_origins does not name this Origin", None),
         };
         let mut answer = Response::new(format!("{text}\n"));
         *answer.status_mut() = status;
@@ -102,31 +106,31 @@ impl Refusal {
 }
 
 /// Checks a request for a SIP WebSocket. Returns its key, or the reason to refuse it.
-fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, Refusal> {
+fn decide<B>(request: &Request<B>, origins: &[String]) -> Result<HeaderValue, HandshakeError> {
     let headers = request.headers();
     if !PATHS.contains(&request.uri().path()) {
-        return Err(Refusal::Path);
+        return Err(HandshakeError::Path);
     }
     if request.method() != Method::GET {
-        return Err(Refusal::Method);
+        return Err(HandshakeError::Method);
     }
     if !names(headers, &UPGRADE, "websocket") || !names(headers, &CONNECTION, "upgrade") {
-        return Err(Refusal::NotAnUpgrade);
+        return Err(HandshakeError::NotAnUpgrade);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != b"13") {
-        return Err(Refusal::Version);
+        return Err(HandshakeError::Version);
     }
     // 16 octets in base64 (RFC 6455 section 4.1).
     let well_formed = |key: &&HeaderValue| key.len() == 24 && key.as_bytes().ends_with(b"==");
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(well_formed).ok_or(Refusal::Key)?;
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(well_formed).ok_or(HandshakeError::Key)?;
     if !names(headers, &SEC_WEBSOCKET_PROTOCOL, SIP) {
-        return Err(Refusal::Subprotocol);
+        return Err(HandshakeError::Subprotocol);
     }
     // Clients other than browsers may omit Origin or send any value. The check protects against foreign web pages only.
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !origins.is_empty()) {
         let known = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
         if !origins.iter().any(known) {
-            return Err(Refusal::Origin);
+            return Err(HandshakeError::Origin);
         }
     }
     Ok(key.clone())

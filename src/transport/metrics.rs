@@ -41,14 +41,14 @@ pub struct Traffic {
 
 /// Counters of [`Traffic`].
 #[derive(Debug, Default)]
-pub(super) struct Passing {
+pub(super) struct StreamCounters {
     received: AtomicU64,
     received_octets: AtomicU64,
     sent: AtomicU64,
     sent_octets: AtomicU64,
 }
 
-impl Passing {
+impl StreamCounters {
     pub(super) fn message_came(&self) {
         one_more(&self.received);
     }
@@ -64,7 +64,7 @@ impl Passing {
 }
 
 /// Counters of the stream transports, by index in [`TRANSPORTS`].
-pub(super) type Streams = [Passing; TRANSPORTS.len()];
+pub(super) type Streams = [StreamCounters; TRANSPORTS.len()];
 
 /// Traffic of a transport, summed over all threads.
 pub(super) fn traffic(counts: &PerThread<Streams>, transport: usize) -> Traffic {
@@ -82,7 +82,7 @@ pub struct DatagramCounts {
     address: SocketAddr,
     /// Inode of the socket, by which it is found in /proc/net/udp; none if it could not be read.
     inode: Option<u64>,
-    passing: Passing,
+    passing: StreamCounters,
     unsent: AtomicU64,
     taken: Sizes<6>,
     given: Sizes<6>,
@@ -95,7 +95,7 @@ impl DatagramCounts {
         DatagramCounts {
             address,
             inode,
-            passing: Passing::default(),
+            passing: StreamCounters::default(),
             unsent: AtomicU64::new(0),
             taken: Sizes::new(&BATCHES),
             given: Sizes::new(&BATCHES),

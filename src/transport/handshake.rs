@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::frames::Frames;
-use super::room::Permit;
+use super::limits::Permit;
 use super::tls::Tls;
-use super::upgrade;
+use super::websocket_codec::WebSocketCodec;
+use super::websocket_handshake;
 use crate::sip::Transport;
 
 /// Timeout of TLS handshake and HTTP upgrade together.
@@ -19,33 +19,33 @@ const PASS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Handshake settings of one listener.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Handshaker {
     transport: Transport,
     tls: Option<Arc<Tls>>,
     origins: Arc<[String]>,
 }
 
 /// Stream with both directions, of any transport.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+pub(super) trait BoxStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> BoxStream for T {}
 
-/// Writing half of a connection.
-pub(super) type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+/// BoxWriter half of a connection.
+pub(super) type BoxWriter = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Reading half of a connection after the handshake, and what the handshake found out.
-pub(super) struct Passage {
+pub(super) struct ReadHalf {
     pub(super) reading: Box<dyn AsyncRead + Send + Unpin>,
     /// For a WebSocket: its frames, with the octets that the peer has sent already.
-    pub(super) frames: Option<Box<Frames>>,
+    pub(super) frames: Option<Box<WebSocketCodec>>,
     /// True if the peer presented a certificate that `tls.client_ca` has issued.
     pub(super) certified: bool,
 }
 
-impl Door {
+impl Handshaker {
     /// Creates the settings for a listener of this transport. TLS and WSS need `tls`: without it every handshake fails.
     /// `origins` are the web pages that a WebSocket is accepted from.
-    pub fn new(transport: Transport, tls: Option<Arc<Tls>>, origins: Arc<[String]>) -> Door {
-        Door { transport, tls, origins }
+    pub fn new(transport: Transport, tls: Option<Arc<Tls>>, origins: Arc<[String]>) -> Handshaker {
+        Handshaker { transport, tls, origins }
     }
 
     pub(super) fn transport(&self) -> Transport {
@@ -56,7 +56,7 @@ impl Door {
     ///
     /// # Errors
     /// If a limit of handshakes is reached, the handshake takes too long, or the peer fails it.
-    pub(super) async fn pass(&self, stream: TcpStream, permit: &Permit) -> io::Result<(Passage, Writing)> {
+    pub(super) async fn pass(&self, stream: TcpStream, permit: &Permit) -> io::Result<(ReadHalf, BoxWriter)> {
         if self.transport == Transport::Tcp {
             return Ok(plain(stream));
         }
@@ -64,9 +64,9 @@ impl Door {
         tokio::time::timeout(PASS_WITHIN, self.negotiate(stream)).await?
     }
 
-    async fn negotiate(&self, stream: TcpStream) -> io::Result<(Passage, Writing)> {
+    async fn negotiate(&self, stream: TcpStream) -> io::Result<(ReadHalf, BoxWriter)> {
         let mut certified = false;
-        let duplex: Box<dyn Duplex> = match self.transport {
+        let duplex: Box<dyn BoxStream> = match self.transport {
             Transport::Tls | Transport::Wss => {
                 let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
                 let stream = tls.accept(stream).await?;
@@ -77,27 +77,27 @@ impl Door {
         };
         match self.transport {
             Transport::Ws | Transport::Wss => {
-                let (duplex, early) = upgrade::accept(duplex, Arc::clone(&self.origins)).await?;
+                let (duplex, early) = websocket_handshake::accept(duplex, Arc::clone(&self.origins)).await?;
                 let (reading, writing) = tokio::io::split(duplex);
-                let frames = Some(Box::new(Frames::after(&early)));
-                Ok((Passage { reading: Box::new(reading), frames, certified }, Box::new(writing)))
+                let frames = Some(Box::new(WebSocketCodec::after(&early)));
+                Ok((ReadHalf { reading: Box::new(reading), frames, certified }, Box::new(writing)))
             }
             _ => {
                 let (reading, writing) = tokio::io::split(duplex);
-                Ok((Passage { reading: Box::new(reading), frames: None, certified }, Box::new(writing)))
+                Ok((ReadHalf { reading: Box::new(reading), frames: None, certified }, Box::new(writing)))
             }
         }
     }
 }
 
 /// Both halves of a TCP connection, which needs no handshake.
-pub(super) fn plain(stream: TcpStream) -> (Passage, Writing) {
+pub(super) fn plain(stream: TcpStream) -> (ReadHalf, BoxWriter) {
     let (reading, writing) = stream.into_split();
-    (Passage { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))
+    (ReadHalf { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))
 }
 
 /// Both halves of a TLS connection that the server opened.
-pub(super) fn sealed(stream: impl Duplex + 'static) -> (Passage, Writing) {
+pub(super) fn sealed(stream: impl BoxStream + 'static) -> (ReadHalf, BoxWriter) {
     let (reading, writing) = tokio::io::split(stream);
-    (Passage { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))
+    (ReadHalf { reading: Box::new(reading), frames: None, certified: false }, Box::new(writing))
 }

@@ -23,7 +23,7 @@ const LIMITS: [&str; 4] =
 
 /// Configured connection limits.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct ConnectionLimits {
     /// Most connections in total.
     pub most: usize,
     /// Most connections from one address ...
@@ -34,19 +34,19 @@ pub struct Room {
 
 /// Connection limits, and how much of them is in use.
 #[derive(Debug)]
-pub(super) struct Places {
-    room: Room,
+pub(super) struct ConnectionLimiter {
+    room: ConnectionLimits,
     open: AtomicUsize,
     handshakes: AtomicUsize,
     /// Usage by remote address. Trusted addresses are not listed.
-    of: DashMap<IpAddr, Arc<OfAddress>>,
+    of: DashMap<IpAddr, Arc<AddressUsage>>,
     queued: Arc<Budget>,
     refused: [AtomicU64; LIMITS.len()],
 }
 
 /// Usage of one address.
 #[derive(Debug)]
-struct OfAddress {
+struct AddressUsage {
     /// Open connections that this address has opened.
     opened: AtomicUsize,
     handshakes: AtomicUsize,
@@ -57,8 +57,8 @@ struct OfAddress {
 /// Permit for one open connection; dropping it releases the connection.
 #[derive(Debug)]
 pub(super) struct Permit {
-    places: Arc<Places>,
-    of: Option<(IpAddr, Arc<OfAddress>)>,
+    places: Arc<ConnectionLimiter>,
+    of: Option<(IpAddr, Arc<AddressUsage>)>,
     /// True if the peer opened the connection.
     incoming: bool,
 }
@@ -110,9 +110,9 @@ impl Drop for Permit {
     }
 }
 
-impl Places {
-    pub(super) fn of(room: Room) -> Arc<Places> {
-        Arc::new(Places {
+impl ConnectionLimiter {
+    pub(super) fn of(room: ConnectionLimits) -> Arc<ConnectionLimiter> {
+        Arc::new(ConnectionLimiter {
             room,
             open: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
@@ -157,7 +157,7 @@ impl Places {
             let address = limited_as(peer);
             let nothing = || {
                 let (opened, handshakes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-                Arc::new(OfAddress { opened, handshakes, queued: Arc::new(Budget::of(MOST_OF_ADDRESS)) })
+                Arc::new(AddressUsage { opened, handshakes, queued: Arc::new(Budget::of(MOST_OF_ADDRESS)) })
             };
             let of = Arc::clone(&self.of.entry(address).or_insert_with(nothing));
             of.opened.fetch_add(usize::from(incoming), Relaxed);
@@ -176,11 +176,15 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn places() -> Arc<Places> {
-        Places::of(Room { most: 400, per_address: 3, trusted: vec!["192.0.2.0/24".parse().unwrap()] })
+    fn places() -> Arc<ConnectionLimiter> {
+        ConnectionLimiter::of(ConnectionLimits {
+            most: 400,
+            per_address: 3,
+            trusted: vec!["192.0.2.0/24".parse().unwrap()],
+        })
     }
 
-    fn opened(places: &Arc<Places>, from: impl Iterator<Item = String>) -> Vec<Permit> {
+    fn opened(places: &Arc<ConnectionLimiter>, from: impl Iterator<Item = String>) -> Vec<Permit> {
         from.filter_map(|ip| places.permit_from(ip.parse().unwrap()).ok()).collect()
     }
 
@@ -197,7 +201,11 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_all_handshakes_and_a_trusted_one_may_have_many_connections() {
-        let places = Places::of(Room { most: 4_000, per_address: 1_000, trusted: places().room.trusted.clone() });
+        let places = ConnectionLimiter::of(ConnectionLimits {
+            most: 4_000,
+            per_address: 1_000,
+            trusted: places().room.trusted.clone(),
+        });
         let permits = opened(&places, (0..300).map(|_| "198.51.100.1".into()));
         let begun: Vec<_> = permits.iter().filter_map(|permit| permit.handshake().ok()).collect();
         assert_eq!(begun.len(), HANDSHAKES_OF_ADDRESS);

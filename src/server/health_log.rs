@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::capture::Tap;
+use crate::capture::Capture;
 use crate::notifier::Notifier;
-use crate::transport::Shared;
+use crate::transport::ConnectionTable;
 
 /// Interval of the summary.
 pub(super) const ROUND: Duration = Duration::from_secs(60);
@@ -15,15 +15,15 @@ pub(super) const ROUND: Duration = Duration::from_secs(60);
 const MANY: u64 = 20;
 
 /// Task that writes the health log.
-pub(super) struct Watchman {
+pub(super) struct HealthLog {
     pub(super) notifier: Arc<Notifier>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) tap: Option<Arc<Tap>>,
+    pub(super) shared: Arc<ConnectionTable>,
+    pub(super) tap: Option<Arc<Capture>>,
 }
 
 /// Snapshot of the counters, which count from the start of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct Totals {
     notifies: u64,
     unanswered: u64,
     refused: u64,
@@ -36,7 +36,7 @@ struct Seen {
 
 /// Result of the NOTIFYs of one minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Minute {
+enum NotifyHealth {
     /// No NOTIFY failed.
     Quiet,
     /// A few NOTIFYs failed; that is normal in a large network.
@@ -45,7 +45,7 @@ enum Minute {
     Many,
 }
 
-impl Watchman {
+impl HealthLog {
     /// Logs a summary every minute, for ever.
     pub(super) async fn walk(self) {
         let mut before = self.look();
@@ -57,12 +57,12 @@ impl Watchman {
         }
     }
 
-    fn look(&self) -> Seen {
+    fn look(&self) -> Totals {
         let tally = self.notifier.tally();
         let outcome = |outcome: usize| tally.notifies.as_flattened().iter().map(|of| of[outcome]).sum::<u64>();
         let [acknowledged, refused, unanswered] = [0, 1, 2].map(outcome);
         let stats = self.shared.stats();
-        Seen {
+        Totals {
             notifies: acknowledged + refused + unanswered,
             unanswered,
             refused,
@@ -75,11 +75,11 @@ impl Watchman {
     }
 }
 
-impl Seen {
-    fn since(&self, before: &Seen) -> Seen {
+impl Totals {
+    fn since(&self, before: &Totals) -> Totals {
         // Some counters come from the kernel and may fall, as when /proc cannot be read.
         let more = |now: u64, before: u64| now.saturating_sub(before);
-        Seen {
+        Totals {
             notifies: more(self.notifies, before.notifies),
             unanswered: more(self.unanswered, before.unanswered),
             refused: more(self.refused, before.refused),
@@ -92,25 +92,25 @@ impl Seen {
     }
 
     /// Rates the results of the NOTIFYs.
-    fn phones(&self) -> Minute {
+    fn phones(&self) -> NotifyHealth {
         match self.unanswered + self.refused {
-            0 => Minute::Quiet,
-            failed if failed > 10 && failed * MANY > self.notifies => Minute::Many,
-            _ => Minute::Single,
+            0 => NotifyHealth::Quiet,
+            failed if failed > 10 && failed * MANY > self.notifies => NotifyHealth::Many,
+            _ => NotifyHealth::Single,
         }
     }
 
     fn tell(&self) {
-        let Seen { notifies, unanswered, refused, .. } = *self;
+        let Totals { notifies, unanswered, refused, .. } = *self;
         match self.phones() {
-            Minute::Quiet => {}
-            Minute::Single => tracing::info!(
+            NotifyHealth::Quiet => {}
+            NotifyHealth::Single => tracing::info!(
                 notifies,
                 unanswered,
                 refused,
                 "some phones did not take a NOTIFY in the last minute; the wall shows their lamps as not reached"
             ),
-            Minute::Many => tracing::warn!(
+            NotifyHealth::Many => tracing::warn!(
                 notifies,
                 unanswered,
                 refused,
@@ -148,17 +148,18 @@ mod tests {
 
     #[test]
     fn a_few_phones_are_told_from_a_network() {
-        let minute = |notifies, unanswered, refused| Seen { notifies, unanswered, refused, ..Seen::default() }.phones();
-        assert_eq!(minute(1_000, 0, 0), Minute::Quiet);
-        assert_eq!(minute(1_000, 20, 10), Minute::Single);
-        assert_eq!(minute(1_000, 40, 11), Minute::Many);
-        assert_eq!(minute(4, 4, 0), Minute::Single, "a small office at night");
+        let minute =
+            |notifies, unanswered, refused| Totals { notifies, unanswered, refused, ..Totals::default() }.phones();
+        assert_eq!(minute(1_000, 0, 0), NotifyHealth::Quiet);
+        assert_eq!(minute(1_000, 20, 10), NotifyHealth::Single);
+        assert_eq!(minute(1_000, 40, 11), NotifyHealth::Many);
+        assert_eq!(minute(4, 4, 0), NotifyHealth::Single, "a small office at night");
     }
 
     #[test]
     fn only_what_is_new_counts() {
-        let before = Seen { notifies: 10, unanswered: 3, dropped: 5, ..Seen::default() };
-        let now = Seen { notifies: 15, unanswered: 3, dropped: 0, captures_dropped: 2, ..Seen::default() };
-        assert_eq!(now.since(&before), Seen { notifies: 5, captures_dropped: 2, ..Seen::default() });
+        let before = Totals { notifies: 10, unanswered: 3, dropped: 5, ..Totals::default() };
+        let now = Totals { notifies: 15, unanswered: 3, dropped: 0, captures_dropped: 2, ..Totals::default() };
+        assert_eq!(now.since(&before), Totals { notifies: 5, captures_dropped: 2, ..Totals::default() });
     }
 }

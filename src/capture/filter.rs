@@ -8,7 +8,7 @@ use crate::sip::wire::{Head, Name, StartLine};
 
 /// Filter by realm and address.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(super) struct Filter {
     all: bool,
     /// Realms, in lower case.
     realms: HashSet<String>,
@@ -22,10 +22,10 @@ pub(super) fn head_of(bytes: &[u8]) -> Option<Head<'_>> {
     Head::find(std::str::from_utf8(&bytes[..end]).ok()?).ok().map(|(head, _)| head)
 }
 
-impl Choice {
+impl Filter {
     /// Creates a filter from `hep.traffic`: `"all"`, realms and addresses.
-    pub(super) fn of(traffic: &[String]) -> Choice {
-        let mut choice = Choice::default();
+    pub(super) fn of(traffic: &[String]) -> Filter {
+        let mut choice = Filter::default();
         for wanted in traffic {
             let wanted = wanted.to_ascii_lowercase();
             match wanted.contains('@') {
@@ -71,7 +71,7 @@ mod tests {
 
     fn wants(traffic: &[&str], message: &str) -> bool {
         let traffic: Vec<_> = traffic.iter().map(|wanted| (*wanted).to_owned()).collect();
-        Choice::of(&traffic).wants(head_of(message.as_bytes()).as_ref())
+        Filter::of(&traffic).wants(head_of(message.as_bytes()).as_ref())
     }
 
     const SUBSCRIBE: &str = "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nFrom: \"x\" <sip:1002@Acme.test>;tag=1\r\n\

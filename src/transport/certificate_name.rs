@@ -12,9 +12,9 @@ use webpki::EndEntityCert;
 /// Certificate verifier that does what rustls does, and also requires the exact host name. Wildcards such as
 /// `*.acme.test` are refused, because RFC 5922 section 7.2 does not allow them for SIP domains.
 #[derive(Debug)]
-pub(super) struct InFull(pub(super) Arc<WebPkiServerVerifier>);
+pub(super) struct ExactNameVerifier(pub(super) Arc<WebPkiServerVerifier>);
 
-impl ServerCertVerifier for InFull {
+impl ServerCertVerifier for ExactNameVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

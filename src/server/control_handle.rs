@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
-use super::doors::Doors;
-use super::keeping;
-use super::resolver::Resolver;
-use crate::capture::Tap;
+use super::dns_resolver::Resolver;
+use super::journal_setup;
+use super::readiness::Readiness;
+use crate::capture::Capture;
 use crate::directory::AccountNo;
 use crate::journal::{Acceptance, Health, Hold, Journal};
 use crate::notifier::control::{Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
@@ -24,24 +24,24 @@ use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::Tick;
 use crate::presence::facts::CallState;
-use crate::transport::Shared;
+use crate::transport::ConnectionTable;
 
-pub(super) struct Desk {
+pub(super) struct ControlHandle {
     pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Clock,
     /// Channel to the I/O thread that sends. Each API call adds at most one slice of a fan-out, and waits while the
     /// channel is full.
     pub(super) errands: mpsc::Sender<Outbox>,
     pub(super) journal: Option<Arc<Journal>>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ConnectionTable>,
     pub(super) resolver: Arc<Resolver>,
     /// Channel of DNS queries, here only to report how many wait.
     pub(super) questions: mpsc::Sender<Question>,
-    pub(super) tap: Option<Arc<Tap>>,
-    pub(super) doors: Arc<Doors>,
+    pub(super) tap: Option<Arc<Capture>>,
+    pub(super) doors: Arc<Readiness>,
 }
 
-impl Desk {
+impl ControlHandle {
     /// Checks that the journal accepts changes: a change that it would refuse is not begun (rule 5).
     fn ask_journal(&self) -> Result<(), Refusal> {
         match self.journal.as_ref().map(|journal| journal.accepts()) {
@@ -100,7 +100,7 @@ impl Desk {
     fn take_back(&self, refused: Outbox, hold: Option<Hold>) {
         let mut out = Outbox::default();
         self.notifier.roll_back(self.clock.now(), refused, hold, &mut out);
-        keeping::append_rollback(self.journal.as_deref(), &mut out);
+        journal_setup::append_rollback(self.journal.as_deref(), &mut out);
         self.send(out);
     }
 
@@ -112,7 +112,7 @@ impl Desk {
     }
 }
 
-impl Control for Desk {
+impl Control for ControlHandle {
     fn subscriptions(
         &self,
         account: AccountNo,
@@ -167,7 +167,7 @@ impl Control for Desk {
     }
 }
 
-impl Explain for Desk {
+impl Explain for ControlHandle {
     fn lamp(&self, account: AccountNo, extension: &str) -> Option<Lamp> {
         self.notifier.lamp(account, extension)
     }

@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 use crate::notifier::Notifier;
 
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(super) struct Readiness {
     notifier: Arc<Notifier>,
     ready: Arc<AtomicBool>,
     stopping: Mutex<bool>,
 }
 
-impl Doors {
-    pub(super) fn new(notifier: Arc<Notifier>) -> Doors {
-        Doors { notifier, ready: Arc::new(AtomicBool::new(true)), stopping: Mutex::new(false) }
+impl Readiness {
+    pub(super) fn new(notifier: Arc<Notifier>) -> Readiness {
+        Readiness { notifier, ready: Arc::new(AtomicBool::new(true)), stopping: Mutex::new(false) }
     }
 
     /// Flag that the `/readyz` handler reads.

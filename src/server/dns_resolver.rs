@@ -49,7 +49,7 @@ pub(super) struct Resolver {
 }
 
 /// Name to query for SRV records: from a NAPTR record, or a default.
-struct Service {
+struct SrvName {
     /// Rank among the alternatives; the lowest is tried first.
     rank: u16,
     transport: Transport,
@@ -57,7 +57,7 @@ struct Service {
 }
 
 /// Result of the SRV queries: targets, an explicit "not offered" (a target of ".", RFC 2782), or no records.
-enum Offer {
+enum SrvLookup {
     Hosts(Vec<(u32, SRV, Transport)>),
     Nothing,
     Unknown,
@@ -174,14 +174,14 @@ impl Search<'_> {
             }
         };
         match self.hosts(services).await {
-            Offer::Hosts(hosts) => self.all_addresses(hosts).await,
-            Offer::Nothing => {}
-            Offer::Unknown => self.host(&name, usual_port, usual, (0, 0)).await,
+            SrvLookup::Hosts(hosts) => self.all_addresses(hosts).await,
+            SrvLookup::Nothing => {}
+            SrvLookup::Unknown => self.host(&name, usual_port, usual, (0, 0)).await,
         }
     }
 
     /// Services from NAPTR records whose transport the server supports (RFC 3263 section 4.1).
-    async fn offered(&mut self, name: &Name, spoken: &[Transport]) -> Vec<Service> {
+    async fn offered(&mut self, name: &Name, spoken: &[Transport]) -> Vec<SrvName> {
         let mut found: Vec<_> = self.records(name, RecordType::NAPTR).await;
         found.retain(|data| matches!(data, RData::NAPTR(naptr) if naptr.flags.eq_ignore_ascii_case(b"s")));
         found.sort_by_key(|data| match data {
@@ -196,15 +196,15 @@ impl Search<'_> {
                 b"SIPS+D2T" => Transport::Tls,
                 _ => return None,
             };
-            spoken.contains(&transport).then_some(Service { rank, transport, name: naptr.replacement })
+            spoken.contains(&transport).then_some(SrvName { rank, transport, name: naptr.replacement })
         };
         (0..).zip(found).filter_map(service).take(MOST_HOSTS).collect()
     }
 
     /// SRV targets of all services together.
-    async fn hosts(&mut self, services: Vec<Service>) -> Offer {
+    async fn hosts(&mut self, services: Vec<SrvName>) -> SrvLookup {
         let (mut hosts, mut denied) = (Vec::new(), false);
-        for Service { rank, transport, name } in services {
+        for SrvName { rank, transport, name } in services {
             for data in self.records(&name, RecordType::SRV).await {
                 match data {
                     RData::SRV(srv) if srv.target.is_root() => denied = true,
@@ -216,9 +216,9 @@ impl Search<'_> {
             }
         }
         match (hosts.is_empty(), denied) {
-            (false, _) => Offer::Hosts(hosts),
-            (true, true) => Offer::Nothing,
-            (true, false) => Offer::Unknown,
+            (false, _) => SrvLookup::Hosts(hosts),
+            (true, true) => SrvLookup::Nothing,
+            (true, false) => SrvLookup::Unknown,
         }
     }
 
@@ -252,7 +252,7 @@ impl Search<'_> {
 }
 
 /// Default SRV names of a domain without NAPTR records (RFC 3263 section 4.1).
-fn guessed(name: &Name, transports: &[Transport]) -> Vec<Service> {
+fn guessed(name: &Name, transports: &[Transport]) -> Vec<SrvName> {
     let service = |(rank, transport): (u16, &Transport)| {
         let prefix = match transport {
             Transport::Udp => "_sip._udp",
@@ -260,7 +260,7 @@ fn guessed(name: &Name, transports: &[Transport]) -> Vec<Service> {
             _ => "_sips._tcp",
         };
         let name = Name::from_ascii(prefix).ok()?.append_domain(name).ok()?;
-        Some(Service { rank, transport: *transport, name })
+        Some(SrvName { rank, transport: *transport, name })
     };
     (0..).zip(transports).filter_map(service).collect()
 }

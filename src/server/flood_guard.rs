@@ -21,7 +21,7 @@ const OTHERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The sources of one socket.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct FloodGuard {
     others_heard_at: Option<Instant>,
     /// The source that most datagrams came from in the last window; none unless the socket is overloaded.
     loudest: Option<SocketAddr>,
@@ -62,7 +62,7 @@ impl Votes {
     }
 }
 
-impl Crowd {
+impl FloodGuard {
     /// Returns true if a datagram is to be read.
     pub(super) fn passes(&mut self, peer: SocketAddr, is_request: bool) -> bool {
         self.votes.count(peer);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     /// Number of datagrams of a full batch that are read, by sender.
-    fn batch(crowd: &mut Crowd, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
+    fn batch(crowd: &mut FloodGuard, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
         let read = senders.take(BATCH).filter(|n| crowd.passes(peer(*n), true)).collect();
         crowd.end_of_batch(at, BATCH);
         read
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn one_that_floods_gives_way_to_others_once_the_socket_is_overloaded() {
-        let (mut crowd, start) = (Crowd::default(), Instant::now());
+        let (mut crowd, start) = (FloodGuard::default(), Instant::now());
         let flood = |n: usize| if n % 16 == 3 { 2 } else { 1 };
         for ms in 0..=20 {
             let read = batch(&mut crowd, start + Duration::from_millis(ms), (0..).map(flood));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn proxies_that_send_bursts_in_turn_lose_nothing() {
-        let (mut crowd, start) = (Crowd::default(), Instant::now());
+        let (mut crowd, start) = (FloodGuard::default(), Instant::now());
         for n in 0..2_000 {
             let at = start + Duration::from_micros(150 * n);
             assert_eq!(batch(&mut crowd, at, std::iter::repeat(n as u16 % 64)).len(), BATCH, "batch {n}");
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn no_source_gives_way_where_there_is_no_other_or_many_are_alike() {
         let start = Instant::now();
-        let (mut alone, mut many) = (Crowd::default(), Crowd::default());
+        let (mut alone, mut many) = (FloodGuard::default(), FloodGuard::default());
         for ms in 0..200 {
             let at = start + Duration::from_millis(ms);
             assert_eq!(batch(&mut alone, at, std::iter::repeat(1)).len(), BATCH);
