@@ -148,7 +148,8 @@ fn fault(status: &str, description: &Value) -> Value {
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 
-/// Objects: with the properties of the one that they extend, and all of them required but those that are said not to be.
+/// Completes the object schemas: adds the properties of the schema that each one extends, and makes all properties
+/// required except those listed as optional.
 fn schemas(written: &Map<String, Value>) -> Map<String, Value> {
     let one = |(name, schema): (&String, &Value)| {
         let mut schema = schema.clone();
