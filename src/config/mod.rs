@@ -247,7 +247,7 @@ impl Default for History {
 /// Access control of SIP.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Whether requests are challenged for credentials.
+    /// Authentication that requests must pass.
     pub authenticate: Authenticate,
     /// Digest algorithms to offer, in this order; never empty.
     pub algorithms: Vec<Algorithm>,
