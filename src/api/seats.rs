@@ -1,9 +1,9 @@
 //! Seats: one for each HTTP connection, and the choice of the connection to evict when all are taken.
 //! A plain limit on connections lets one client keep all others out by filling it. So a new connection is always
-//! accepted. When all seats are taken, we take the address with the most connections and evict the one that has waited
-//! longest for a request or the rest of one. Connections with a request in progress stay. If all have one, the new
-//! connection gets a spare seat, on which only probes and metrics are answered; a spare seat can be evicted like any
-//! other.
+//! accepted. When all seats are taken, the connection that has waited longest for a request, or the rest of one, is
+//! evicted: from the address with the most connections, or from the newcomer's own address if that has reached its
+//! limit. Connections with a request in progress stay. If all have one, the new connection gets a spare seat, on which
+//! only probes and metrics are answered; a spare seat can be evicted like any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -97,7 +97,7 @@ pub(super) struct Stats {
     pub(super) waiting: usize,
     /// Connections evicted to make place for others.
     pub(super) gave_way: u64,
-    /// Connections that got a spare seat because all others were busy.
+    /// Connections that got a spare seat because no regular seat could be freed.
     pub(super) spared: u64,
 }
 

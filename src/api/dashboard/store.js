@@ -15,7 +15,7 @@ let frame = 0;
 let touched = new Set();
 export let connection = "connecting";
 
-/** Adds a callback for changes, called once a frame at most: `{ lamps: Set of extensions, all, subscriptions: Set, connection }`. */
+/** Adds a callback for changes, called once a frame at most: `{ lamps: Set of extensions, all, subscriptions, connection }`. */
 export const watch = (f) => {
   watchers.add(f);
   return () => watchers.delete(f);
