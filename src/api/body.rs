@@ -1,4 +1,5 @@
 //! Receives request bodies, limited in size, in time and by each client's share of memory.
+//!
 //! Memory is reserved only for clients that have sent a token in the head of the request. As in Kazoo, a token may also
 //! stand in the body; therefore a small body is received from any client, and a larger one without a token in the head
 //! is discarded.

@@ -1,4 +1,5 @@
 //! The dashboard: web pages for people, built into the binary. They use the public API like any other client.
+//!
 //! The files hold no data of an account, so they are served without a token. The Content-Security-Policy lets a browser
 //! run only these files and connect only to this server.
 

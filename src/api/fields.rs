@@ -1,4 +1,5 @@
 //! JSON envelope of a request. Only the fields that the API uses are kept.
+//!
 //! A body of 8 MB may hold millions of values. All of them are parsed, as the whole body must be valid JSON, but values
 //! of unknown fields are not stored.
 

@@ -1,4 +1,5 @@
 //! Streaming response bodies for content that may be too long to hold in memory.
+//!
 //! The next piece is written when the connection asks for it, which it does when the client has read the piece before.
 //! It is written on the connection's own thread. So a client that reads nothing costs one piece and the connection's
 //! write buffer, but no thread; a stalled connection is closed (see [`super::stall`]).

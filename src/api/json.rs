@@ -1,4 +1,5 @@
 //! Incremental JSON writer: nested objects whose members are written one at a time.
+//!
 //! serde writes a value from beginning to end in one call. A long listing must be sent before all of it is known.
 
 use serde::Serialize;

@@ -1,5 +1,6 @@
 //! HTTP connections: their number is limited, and a client that sends its request or reads its response too slowly is
 //! disconnected.
+//!
 //! `axum::serve` limits neither. A thousand clients that send one byte a minute are an old attack (slowloris).
 //! [`super::seats`] decides which connection is closed when there are too many.
 

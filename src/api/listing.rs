@@ -1,4 +1,5 @@
 //! Listing of an account: `subscriptions.{EXT}.{EVENT}.{CALL_ID}`, and publications on request.
+//!
 //! An account may have 200,000 subscriptions, each with a long body. So records are fetched in parts, limited in number
 //! and in octets. The next part is fetched when the client has read the one before (see [`super::flow`]).
 

@@ -1,4 +1,5 @@
 //! Records requests that the API refuses, and lists all recent refusals.
+//!
 //! In flow errors on their way to the client; out flow entries in the notifier's list of refused requests. The response
 //! to a wrong token is delayed. A right token is never delayed, even if other clients of its address try wrong ones:
 //! all clients behind a proxy share one address.

@@ -1,4 +1,5 @@
 //! Seats: one for each HTTP connection, and the choice of the connection to evict when all are taken.
+//!
 //! A plain limit on connections lets one client keep all others out by filling it. So a new connection is always
 //! accepted. When all seats are taken, the connection that has waited longest for a request, or the rest of one, is
 //! evicted: from the address with the most connections, or from the newcomer's own address if that has reached its

@@ -1,4 +1,5 @@
 //! Shares: limits how much of a scarce resource all clients together, one account and one address may hold at a time.
+//!
 //! With only one common limit, one client could use up the whole pool. So each pool has three limits, and every share
 //! counts against all three: the total, the account of the token, the address of the client. A share is given back on
 //! drop.

@@ -1,4 +1,5 @@
 //! Write timeout: closes a connection whose peer reads nothing for too long.
+//!
 //! TCP keeps such a connection open for ever, because the peer's kernel keeps confirming its zero window. Meanwhile we
 //! would hold the unsent data and the shares of the response.
 

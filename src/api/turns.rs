@@ -1,4 +1,5 @@
 //! Limits how many requests of one account are worked on at a time.
+//!
 //! A search through 200,000 subscriptions takes a tenth of a second, and a change waits for the disk. One account with
 //! many such requests must not occupy the threads of all the others, so each account has its own limit, and the rest of
 //! its requests wait. The work runs where it does not block other requests. While a request waits, its connection can

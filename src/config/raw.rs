@@ -1,4 +1,5 @@
 //! The configuration file as parsed: only its structure, with the place of every value that is checked later.
+//!
 //! serde refuses unknown keys and wrong types here; [`super::check`] checks everything else.
 
 use std::fmt;

@@ -1,4 +1,5 @@
 //! Live stream of an account: Server-Sent Events about changed lamps and subscriptions.
+//!
 //! While there are subscribers, a task empties the notifier's change feed 20 times a second, looks up the current state
 //! of each changed lamp or subscription, writes it once and sends it to every subscriber of its account. It never waits
 //! for a subscriber. One that reads too slowly is disconnected with a note at the end of its stream, and may reconnect

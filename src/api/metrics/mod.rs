@@ -1,5 +1,6 @@
 //! `/metrics` for Prometheus: numbers of the whole server. They are not divided by account, so only a superuser's token
 //! may read them.
+//!
 //! The modules count for themselves and return plain values ([`Vitals`]). Here these get names by Prometheus'
 //! conventions. Every label has a small set of values known beforehand; no label holds text from a peer.
 

@@ -1,4 +1,5 @@
 //! OpenAPI document of the API, served at `/openapi.json` and shown by `/docs`.
+//!
 //! The files beside this one are written by hand and hold only what differs between operations. Parts common to all
 //! (the envelope, the errors, the request id) are added here. A test compares the document with the paths of
 //! [`super::route`], and the schema fuzzer (tests/openapi.rs) compares it with the real responses.

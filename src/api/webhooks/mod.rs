@@ -1,5 +1,6 @@
 //! Webhooks: configured receivers of an account are notified by HTTP of changed lamps and subscriptions, with their
 //! current state.
+//!
 //! The live stream's task (`events`) feeds them. They are level-triggered as well (rule 1): the queue of a receiver
 //! holds the names of changed lamps and subscriptions, each once, and a delivery reads their state when it is written.
 //! So a receiver that was slow or offline gets the current state, not the past; the queue is bounded, and no receiver
