@@ -1,4 +1,4 @@
-//! Who asks, and whether he may.
+//! Authentication and authorization of API requests by token.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -9,10 +9,10 @@ use super::error::Fault;
 use super::fields::Field;
 use super::request::Ask;
 
-/// Why a token in a large body is not seen.
+/// Error text for a large body without a token in the head: a token inside such a body is not read.
 const UNREAD: &str = "a token in the body is looked for in bodies of up to 16384 octets; send it as X-Auth-Token";
 
-/// What a request shows of its sender.
+/// Credentials found in a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Credentials {
     Nothing,
@@ -20,8 +20,8 @@ enum Credentials {
     Basic,
 }
 
-/// Whom the token in the head of a request speaks for, before anything is received of its body; none if there is no token, or
-/// an unknown one. What the body says may still be another token: [`identify`] decides.
+/// Owner of the token in the head of a request, checked before any of the body is received. `None` if the head has no
+/// token or an unknown one. The body may still hold another token: [`identify`] decides.
 pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<Bearer> {
     match credentials(head, ask) {
         Credentials::Token(token) => directory.bearer(&token),
@@ -29,7 +29,8 @@ pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<
     }
 }
 
-/// 401 unless the request shows a token that is known, in the first of the places where it may stand.
+/// Authenticates a request. The token is taken from the first place that has one: `X-Auth-Token`, the parameter
+/// `auth_token`, then `Authorization`. Returns 401 if there is no token or it is unknown.
 pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<Bearer, Fault> {
     let token = match credentials(head, ask) {
         Credentials::Nothing if ask.unread => return Err(Fault::Unauthenticated { cause: Some(UNREAD) }),
@@ -46,13 +47,14 @@ pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Re
     Ok(bearer)
 }
 
-/// 403 unless the account is the bearer's own or one below it.
+/// Checks that the account of the path is the token's own account or one below it; otherwise 403.
 pub(super) fn authorise(directory: &Directory, bearer: Bearer, account: AccountNo) -> Result<(), Fault> {
     if directory.may_see(&bearer, account) { Ok(()) } else { Err(Fault::Forbidden) }
 }
 
 fn credentials(head: &Parts, ask: &Ask) -> Credentials {
-    // A value that is no text is no token, and must not make us look elsewhere.
+    // A header value that is not text counts as an invalid token. It must not make us take the token from another
+    // place.
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
     if let Some(token) = header("x-auth-token") {
         return Credentials::Token(token);

@@ -1,4 +1,4 @@
-//! `/v2/drain`: what SIGTERM begins, without the end. For those who may see everything.
+//! `/v2/drain`: starts the same drain as SIGTERM, but the server does not stop at its end. Superusers only.
 
 use crate::directory::Bearer;
 
@@ -7,7 +7,7 @@ use super::envelope::{Data, Reply};
 use super::error::Fault;
 use super::request::{Ask, Verb};
 
-/// GET says what is left, POST begins to drain, DELETE takes that back.
+/// GET reports what is left, POST starts the drain, DELETE ends it.
 pub(super) fn answer(state: &ApiState, bearer: Bearer, ask: &Ask) -> Result<Reply, Fault> {
     if bearer != Bearer::Superuser {
         return Err(Fault::Forbidden);

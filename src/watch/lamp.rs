@@ -1,8 +1,8 @@
-//! What a lamp shows, in words.
+//! State of a lamp as text.
 
 use crate::presence::facts::{Basic, CallReport, CallState, Direction, MessageClass, Report};
 
-/// One line that says what a document means for a lamp.
+/// One line that describes the state in a NOTIFY's body.
 pub(super) fn describe(report: &Report) -> String {
     match report {
         Report::Calls(calls) => {

@@ -1,4 +1,4 @@
-//! Lamps: who watches, who does not know the state of the moment, and what became of NOTIFYs and requests.
+//! Metrics of lamps: subscriptions, those that are stale or failing, and the outcomes of NOTIFYs and requests.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::presence::family::Family;
 
 use super::page::{Histogram, Labels, Page};
 
-/// What a phone is counted under whose make is not known.
+/// Label value for phones of an unknown vendor.
 const OTHER: &str = "other";
 const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
 
@@ -22,7 +22,7 @@ pub(super) fn write(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
 }
 
 fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
-    // Somebody who adds them up must not find nothing where there are none.
+    // An empty server exports one series with value 0, so that a sum over all series finds a value.
     let nobody = [Kind { event: "dialog", transport: "udp", vendor: None, subscriptions: 0, behind: 0, failing: 0 }];
     let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
     for (name, help, count) in [
@@ -64,7 +64,7 @@ fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
     })
 }
 
-/// Every make of which anything was counted, and those that are not known in any case.
+/// Vendors with at least one count, and always the entry for unknown vendors.
 fn families<'a, T>(all: &'a [T], counted: impl Fn(&T) -> bool + 'a) -> impl Iterator<Item = (&'static str, &'a T)> {
     let all = all.iter().enumerate().filter(move |(number, of)| *number == 0 || counted(of));
     all.map(|(number, of)| (Family::numbered(number).name().unwrap_or(OTHER), of))
@@ -74,7 +74,7 @@ fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
     page.counters("notifies", "NOTIFYs, by what became of them", None, |each| {
         for (make, transports) in families(&n.tally.notifies, |of| of.as_flattened().iter().any(|count| *count > 0)) {
             for (transport, of) in TRANSPORTS.iter().zip(transports) {
-                // Most makes speak one transport; UDP is there in any case, so that a rate has something to begin with.
+                // Most vendors use one transport only. UDP is always exported, so that a rate has a first sample.
                 if *transport == "udp" || of.iter().any(|count| *count > 0) {
                     for (outcome, count) in OUTCOMES.iter().zip(of) {
                         each(&[("transport", transport), ("vendor", make), ("outcome", outcome)], *count)?;
