@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lamplighter::package::{by_name, get};
-use lamplighter::presence::facts::{Basic, CallReport, CallState, Direction, Party, Person, Picture};
+use lamplighter::presence::state::{Basic, CallReport, CallState, ComposedState, Direction, Party, PersonState};
 
 /// The folder of schemas, if everything that these tests need is here.
 fn peers() -> Option<PathBuf> {
@@ -94,16 +94,16 @@ fn documents(package: &str) -> Vec<Vec<u8>> {
             for bare in [true, false] {
                 let calls = [(1, first), (2, second)];
                 let calls = calls.map(|(id, state)| state.map(|state| call(id + number, state, bare)));
-                let picture = Picture {
+                let picture = ComposedState {
                     uri: "sip:own.user+x@d.example",
                     calls: calls.iter().flatten().collect(),
                     manual,
-                    person: Person {
+                    person: PersonState {
                         basic: [None, Some(Basic::Open), Some(Basic::Closed)][number % 3],
                         note: (!bare).then(|| HOSTILE.into()),
                         activities: activities[number % 5].iter().map(|&name| name.into()).collect(),
                     },
-                    ..Picture::default()
+                    ..ComposedState::default()
                 };
                 let mut tail = String::new();
                 package.write_tail(&picture, &mut tail);

@@ -14,7 +14,7 @@ use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
-use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
+use lamplighter::sip::wire::{self, Frame, Framer, Name, ParseError, StartLine};
 use lamplighter::transport::{Destination, FlowId, Listener, ListenerId, Remote, Source};
 
 const CONFIG: &str = r#"
@@ -112,7 +112,7 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
             Ok(Some(Frame::TooLarge(head))) => {
-                notifier.receive_broken(Tick(1_000), source, Fault::TooLarge, &head, out)
+                notifier.receive_broken(Tick(1_000), source, ParseError::TooLarge, &head, out)
             }
             Ok(None) => return,
             Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),

@@ -3,7 +3,7 @@
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use crate::directory::{AccountNo, Bearer, Directory};
+use crate::directory::{AccountNo, Directory, TokenScope};
 
 use super::error::Fault;
 use super::fields::Field;
@@ -22,7 +22,7 @@ enum Credentials {
 
 /// Owner of the token in the head of a request, checked before any of the body is received. `None` if the head has no
 /// token or an unknown one. The body may still hold another token: [`identify`] decides.
-pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<Bearer> {
+pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<TokenScope> {
     match credentials(head, ask) {
         Credentials::Token(token) => directory.bearer(&token),
         Credentials::Nothing | Credentials::Basic => None,
@@ -31,12 +31,12 @@ pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<
 
 /// Authenticates a request. The token is taken from the first place that has one: `X-Auth-Token`, the parameter
 /// `auth_token`, then `Authorization`. Returns 401 if there is no token or it is unknown.
-pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<Bearer, Fault> {
+pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<TokenScope, Fault> {
     let token = match credentials(head, ask) {
         Credentials::Nothing if ask.unread => return Err(Fault::Unauthenticated { cause: Some(UNREAD) }),
         Credentials::Nothing => return Err(Fault::Unauthenticated { cause: None }),
         Credentials::Basic => {
-            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as Bearer";
+            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as TokenScope";
             return Err(Fault::Unauthenticated { cause: Some(cause) });
         }
         Credentials::Token(token) => token,
@@ -48,7 +48,7 @@ pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Re
 }
 
 /// Checks that the account of the path is the token's own account or one below it; otherwise 403.
-pub(super) fn authorise(directory: &Directory, bearer: Bearer, account: AccountNo) -> Result<(), Fault> {
+pub(super) fn authorise(directory: &Directory, bearer: TokenScope, account: AccountNo) -> Result<(), Fault> {
     if directory.may_see(&bearer, account) { Ok(()) } else { Err(Fault::Forbidden) }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn authorization_has_a_scheme() {
         let token = |text: &str| Credentials::Token(text.to_owned());
-        assert_eq!(from_authorization("Bearer abc"), token("abc"));
+        assert_eq!(from_authorization("TokenScope abc"), token("abc"));
         assert_eq!(from_authorization("bearer   abc "), token("abc"));
         assert_eq!(from_authorization("BASIC YTpi"), Credentials::Basic);
         assert_eq!(from_authorization("abc"), token(""));

@@ -14,8 +14,8 @@ use super::request::Ask;
 use super::seats::Busy;
 use super::share::Share;
 use super::{Api, ApiState, cors, flow};
-use crate::notifier::control::Left;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use crate::notifier::control::DrainStatus;
+use crate::notifier::explain::report::{Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow};
 use crate::notifier::refusals::RefusalRow;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,17 +61,17 @@ pub(super) enum Data {
     /// State of one lamp.
     Lamp(Box<Lamp>),
     /// Explanation of one lamp.
-    Story(Box<LampStory>),
+    Story(Box<LampReport>),
     /// Subscriptions in brief.
     Watchers(Vec<WatcherRow>),
     /// Full report of one subscription.
-    Subscription(Box<SubscriptionStory>),
+    Subscription(Box<SubscriptionReport>),
     /// Messages traced in one subscription.
-    Trace(Box<TraceStory>),
+    Trace(Box<TraceReport>),
     /// Overview of an account.
     Overview(Box<Overview>),
     /// Work that a draining server still has.
-    Left(Left),
+    DrainStatus(DrainStatus),
     /// Requests refused recently.
     Refusals(Vec<RefusalRow>),
 }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::notifier::control::Refusal;
+use crate::notifier::control::ControlError;
 
 use super::body;
 use super::share::Limit;
@@ -67,7 +67,7 @@ pub(super) enum Fault {
     /// A login, which this server does not offer.
     NoLogins,
     /// The notifier refused the change, for example because a limit is reached.
-    Refused(Refusal),
+    Refused(ControlError),
     /// A limited resource is used up, by all clients together or by this client's share.
     NoRoom(Limit),
     /// The server is starting or draining.
@@ -202,12 +202,12 @@ impl Fault {
                 let cause = "there are no logins; tokens are named in the server's configuration";
                 (501, "not_implemented", caused("not implemented", Some(cause)))
             }
-            Self::Refused(Refusal::Stopping) => {
-                (503, "service_unavailable", caused("not ready", Some(&Refusal::Stopping.to_string())))
+            Self::Refused(ControlError::Stopping) => {
+                (503, "service_unavailable", caused("not ready", Some(&ControlError::Stopping.to_string())))
             }
             Self::Refused(refusal) => (503, "service_unavailable", caused("limit reached", Some(&refusal.to_string()))),
             Self::NoRoom(Limit { key, most }) => {
-                let cause = Refusal::LimitReached { key, limit: *most }.to_string();
+                let cause = ControlError::LimitReached { key, limit: *most }.to_string();
                 (503, "service_unavailable", caused("limit reached", Some(&cause)))
             }
             Self::NotReady => (503, "service_unavailable", caused("not ready", None)),

@@ -1,8 +1,8 @@
 //! API resources that explain lamps: the lamps of an account, one lamp with its history, the subscriptions and their
 //! delivery status.
 
-use crate::directory::{AccountNo, Bearer, Directory};
-use crate::notifier::explain::story::{Bookmark, Lamp, LampState};
+use crate::directory::{AccountNo, Directory, TokenScope};
+use crate::notifier::explain::report::{Cursor, Lamp, LampState};
 use crate::presence::aor::MAX_USER;
 
 use super::ApiState;
@@ -27,7 +27,7 @@ const TRACE: u32 = 300;
 const MAX_TRACE: u32 = 3_600;
 
 /// The accounts that a token may see, for clients that know only their token.
-pub(super) fn accounts(directory: &Directory, bearer: Bearer) -> Reply {
+pub(super) fn accounts(directory: &Directory, bearer: TokenScope) -> Reply {
     let row =
         |(id, name, realm): (&str, &str, &str)| AccountRow { id: id.into(), name: name.into(), realm: realm.into() };
     Reply::Data(Data::Accounts(directory.visible_to(bearer).map(row).collect()))
@@ -131,10 +131,8 @@ fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fa
     let (filter, size) = (filter(ask)?, page_size(ask, PAGE_OF_WATCHERS)?);
     let start_key = ask.query("start_key").unwrap_or_default().to_owned();
     let from = match &*start_key {
-        "" => Bookmark::default(),
-        key => {
-            Bookmark::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?
-        }
+        "" => Cursor::default(),
+        key => Cursor::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?,
     };
     // One entry more than the page holds: its key is the start key of the next page.
     let mut found = state.control.find_watchers(account, filter, &from, size + 1);

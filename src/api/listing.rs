@@ -16,7 +16,7 @@ use super::request::Ask;
 use super::share::{self, Limit, Shares};
 use crate::config::Limits;
 use crate::directory::AccountNo;
-use crate::notifier::control::{Control, Part, Position, PublicationRecord, SubscriptionRecord};
+use crate::notifier::control::{Control, ListingPage, PageStart, PublicationRecord, SubscriptionRecord};
 use crate::package::{self, PackageId};
 
 /// Seconds added to the granted expiry. Kazoo adds them as a grace period; its clients subtract them.
@@ -75,7 +75,7 @@ impl Listing {
         json.open();
         json.member("auth_token", &ask.token);
         json.open_member("data");
-        let begin = (self.what.only != Only::Nothing).then(Position::default);
+        let begin = (self.what.only != Only::Nothing).then(PageStart::default);
         let publications = Section::new("presentities", begin.clone(), format!("lamplighter@{}", self.node));
         ListingWriter {
             publications: self.what.with_publications.then_some(publications),
@@ -144,7 +144,7 @@ impl<F: Formatter + Clone> ListingWriter<F> {
 struct Section<T> {
     name: &'static str,
     /// Start of the next part; `None` after the last.
-    position: Option<Position>,
+    position: Option<PageStart>,
     /// Records of the current part that are not yet written.
     records: std::vec::IntoIter<T>,
     /// User and event of the objects that are open.
@@ -165,7 +165,7 @@ enum Step {
 }
 
 impl<T: Entry> Section<T> {
-    fn new(name: &'static str, position: Option<Position>, server: String) -> Self {
+    fn new(name: &'static str, position: Option<PageStart>, server: String) -> Self {
         Self { name, position, records: Vec::new().into_iter(), open: None, begun: false, server }
     }
 
@@ -186,7 +186,7 @@ impl<T: Entry> Section<T> {
             Only::Package(id) => Some(id),
             Only::All | Only::Nothing => None,
         };
-        let Part { records, next } = T::part(listing, package, &position);
+        let ListingPage { records, next } = T::part(listing, package, &position);
         (self.records, self.position) = (records.into_iter(), next);
         Step::Asked
     }
@@ -224,7 +224,7 @@ trait Entry: Sized + Send + Unpin + 'static {
     /// True if an object named after the server stands between user and event.
     const BELOW_SERVER: bool;
     /// Fetches some records, ordered by user, event and key.
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self>;
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self>;
     /// User and event of this record.
     fn group(&self) -> (&str, PackageId);
     /// Writes the key and the value of this record.
@@ -234,7 +234,7 @@ trait Entry: Sized + Send + Unpin + 'static {
 impl Entry for SubscriptionRecord {
     const BELOW_SERVER: bool = false;
 
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self> {
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self> {
         listing.control.subscriptions(listing.account, package, from)
     }
 
@@ -250,7 +250,7 @@ impl Entry for SubscriptionRecord {
 impl Entry for PublicationRecord {
     const BELOW_SERVER: bool = true;
 
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self> {
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self> {
         listing.control.publications(listing.account, package, from)
     }
 

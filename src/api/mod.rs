@@ -17,7 +17,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::config::Limits;
-use crate::directory::{Bearer, Directory};
+use crate::directory::{Directory, TokenScope};
 use crate::notifier::control::Control;
 
 mod auth;
@@ -172,7 +172,7 @@ impl Origin {
     }
 
     /// Client that the request is charged to.
-    fn client(&self, bearer: Bearer) -> Client {
+    fn client(&self, bearer: TokenScope) -> Client {
         Client { bearer, network: self.peer().map(|peer| peer.ip().into()) }
     }
 
@@ -251,8 +251,8 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if target == Target::Refusals {
         request::check_accept(head, ask, target.content_type(ask))?;
         return match bearer {
-            Bearer::Superuser => refusals::list(&api.state, None, ask),
-            Bearer::Account(_) => Err(Fault::NoSuperuser),
+            TokenScope::Superuser => refusals::list(&api.state, None, ask),
+            TokenScope::Account(_) => Err(Fault::NoSuperuser),
         };
     }
     let account = target.known(account)?;

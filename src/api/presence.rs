@@ -3,7 +3,7 @@
 use crate::directory::{AccountNo, Directory, Member};
 use crate::package;
 use crate::presence::canonical_user;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 use super::ApiState;
 use super::envelope::{Data, Reply};

@@ -12,8 +12,8 @@ use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use parking_lot::Mutex;
 
-use crate::directory::{AccountNo, Bearer};
-use crate::notifier::control::Refusal;
+use crate::directory::{AccountNo, TokenScope};
+use crate::notifier::control::ControlError;
 use crate::notifier::refusals::ApiRefusal;
 use crate::transport::limited_as;
 
@@ -78,8 +78,8 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> 
     let control = &api.state.control;
     let address = head.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
     let (account, who) = match ask.bearer {
-        Some(Bearer::Account(account)) => (Some(account), api.state.directory.realm(account)),
-        Some(Bearer::Superuser) => (None, "superuser"),
+        Some(TokenScope::Account(account)) => (Some(account), api.state.directory.realm(account)),
+        Some(TokenScope::Superuser) => (None, "superuser"),
         None => (None, ""),
     };
     control.note_refusal(&ApiRefusal {
@@ -113,7 +113,7 @@ fn reason(fault: &Fault) -> Option<&'static str> {
     match fault {
         Fault::Unauthenticated { cause: None } | Fault::NotReady | Fault::NoSuperuser => None,
         Fault::WrongToken => Some("Wrong Token"),
-        Fault::Refused(Refusal::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
+        Fault::Refused(ControlError::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
         other => Some(other.shape(false, false).message),
     }
 }

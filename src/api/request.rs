@@ -6,7 +6,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Version};
 
-use crate::directory::Bearer;
+use crate::directory::TokenScope;
 
 use super::cors;
 use super::error::Fault;
@@ -74,7 +74,7 @@ pub(super) struct Ask {
     /// The token, once it is known to be valid; envelopes repeat it.
     pub(super) token: String,
     /// Owner of the token.
-    pub(super) bearer: Option<Bearer>,
+    pub(super) bearer: Option<TokenScope>,
     /// JSONP callback that the response is wrapped in.
     pub(super) jsonp: Option<String>,
     /// True if the response is to be indented.

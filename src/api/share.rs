@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::error::Fault;
-use crate::directory::Bearer;
+use crate::directory::TokenScope;
 use crate::transport::limited_as;
 
 /// Address prefix that counts as one client: an IPv4 address or an IPv6 /64, which is what one subscriber gets.
@@ -28,7 +28,7 @@ impl From<IpAddr> for Network {
 /// Client that a share is charged to. If the address is unknown, only the account and the total count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    pub(super) bearer: Bearer,
+    pub(super) bearer: TokenScope,
     pub(super) network: Option<Network>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Limits {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
-    Account(Bearer),
+    Account(TokenScope),
     Address(Network),
 }
 
@@ -161,7 +161,7 @@ pub(super) mod tests {
 
     pub(in crate::api) fn client(account: u32, address: &str) -> Client {
         let network = Some(address.parse::<IpAddr>().unwrap().into());
-        Client { bearer: Bearer::Account(AccountNo(account)), network }
+        Client { bearer: TokenScope::Account(AccountNo(account)), network }
     }
 
     fn refused_by(pool: &Arc<Shares>, client: Client, amount: usize) -> Option<&'static str> {

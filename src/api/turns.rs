@@ -8,7 +8,7 @@
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::directory::{AccountNo, Bearer};
+use crate::directory::{AccountNo, TokenScope};
 
 /// Semaphores of each account and of all accounts together.
 #[derive(Debug)]
@@ -45,10 +45,10 @@ impl Turns {
 
     /// Waits for a permit. The account's own limit comes first, so that requests waiting for others of their account do
     /// not use up the common limit.
-    pub(super) async fn take(&self, bearer: Bearer) -> Turn<'_> {
+    pub(super) async fn take(&self, bearer: TokenScope) -> Turn<'_> {
         let of = match bearer {
-            Bearer::Account(AccountNo(number)) => self.of.get(number as usize),
-            Bearer::Superuser => self.of.last(),
+            TokenScope::Account(AccountNo(number)) => self.of.get(number as usize),
+            TokenScope::Superuser => self.of.last(),
         };
         // No semaphore is ever closed, so `acquire` does not fail.
         let of_account = match of {
@@ -79,13 +79,13 @@ mod tests {
     fn an_account_waits_for_itself_and_not_for_others() {
         let turns = Turns::new(2, AtATime { of_account: 1, of_all: 3 });
         let mut cx = Context::from_waker(Waker::noop());
-        let (a, b) = (Bearer::Account(AccountNo(0)), Bearer::Account(AccountNo(1)));
+        let (a, b) = (TokenScope::Account(AccountNo(0)), TokenScope::Account(AccountNo(1)));
         let first = pin!(turns.take(a)).poll(&mut cx);
         let mut second = pin!(turns.take(a));
         assert!(first.is_ready() && second.as_mut().poll(&mut cx).is_pending());
         assert!(
             pin!(turns.take(b)).poll(&mut cx).is_ready()
-                && pin!(turns.take(Bearer::Superuser)).poll(&mut cx).is_ready()
+                && pin!(turns.take(TokenScope::Superuser)).poll(&mut cx).is_ready()
         );
         drop(first);
         assert!(second.as_mut().poll(&mut cx).is_ready());

@@ -52,13 +52,15 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::package::{EventPackage as _, dialog_info::DialogInfo, message_summary::MessageSummary};
-    use crate::presence::facts::{CallState, Report};
+    use crate::presence::state::{CallState, PublishedState};
 
     #[test]
     fn the_server_understands_them() {
         let other = ("Linen & Loom".to_owned(), "+1555".to_owned());
         let call = Call { id: "c".into(), state: "confirmed", outgoing: false, held: true, other };
-        let Ok(Report::Calls(calls)) = DialogInfo.read(dialog_info(1, "100", &[call]).as_bytes()) else { panic!() };
+        let Ok(PublishedState::Calls(calls)) = DialogInfo.read(dialog_info(1, "100", &[call]).as_bytes()) else {
+            panic!()
+        };
         assert!(calls.full && calls.calls[0].is_held() && calls.calls[0].state == CallState::Confirmed);
         assert_eq!(calls.calls[0].remote.display.as_deref(), Some("Linen & Loom"));
         assert!(MessageSummary.read(summary("100", 2).as_bytes()).is_ok());

@@ -19,7 +19,7 @@ pub use crate::presence::AccountNo;
 
 /// Whom a token speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bearer {
+pub enum TokenScope {
     /// An account: sees itself and its descendants.
     Account(AccountNo),
     /// The operator: sees everything.
@@ -87,8 +87,8 @@ impl Directory {
         let accounts = config.accounts.iter().map(|account| Account::new(account, &by_id)).collect();
         let tokens = Tokens::new(config.tokens.iter().filter_map(|token| {
             let bearer = match &token.grants {
-                config::Grants::Superuser => Bearer::Superuser,
-                config::Grants::Account(id) => Bearer::Account(*by_id.get(id.as_str())?),
+                config::Grants::Superuser => TokenScope::Superuser,
+                config::Grants::Account(id) => TokenScope::Account(*by_id.get(id.as_str())?),
             };
             Some((token.value.clone(), bearer))
         }));
@@ -127,21 +127,21 @@ impl Directory {
     }
 
     /// Whom this token speaks for. How long the answer takes tells nothing of the tokens there are.
-    pub fn bearer(&self, token: &str) -> Option<Bearer> {
+    pub fn bearer(&self, token: &str) -> Option<TokenScope> {
         self.tokens.bearer(token)
     }
 
     /// The accounts that `bearer` may see and manage: id, name and realm of each, in the order of the configuration.
-    pub fn visible_to(&self, bearer: Bearer) -> impl Iterator<Item = (&str, &str, &str)> {
+    pub fn visible_to(&self, bearer: TokenScope) -> impl Iterator<Item = (&str, &str, &str)> {
         let seen = move |no: &AccountNo| self.may_see(&bearer, *no);
         self.accounts().filter(seen).filter_map(|no| self.account(no)).map(|a| (&*a.id, &*a.name, &*a.realm))
     }
 
     /// Whether `bearer` may see and manage `account`: his own, one below it, or any for the superuser.
-    pub fn may_see(&self, bearer: &Bearer, account: AccountNo) -> bool {
+    pub fn may_see(&self, bearer: &TokenScope, account: AccountNo) -> bool {
         match bearer {
-            Bearer::Superuser => true,
-            Bearer::Account(own) => {
+            TokenScope::Superuser => true,
+            TokenScope::Account(own) => {
                 std::iter::successors(Some(account), |at| self.account(*at)?.parent).any(|at| at == *own)
             }
         }

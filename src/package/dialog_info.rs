@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
-use crate::presence::facts::{CallReport, CallState, CallsReport, Direction, Party, Picture, Report};
+use crate::presence::state::{CallReport, CallState, ComposedState, Direction, Party, PublishedCalls, PublishedState};
 
 /// Its name.
 pub const NAME: &str = "dialog";
@@ -30,12 +30,12 @@ impl EventPackage for DialogInfo {
         "application/dialog-info+xml"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
         let document = Document::read(body, WHAT)?;
-        read_calls(document.root()).map(Report::Calls)
+        read_calls(document.root()).map(PublishedState::Calls)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         for dialog in dialogs(picture) {
             dialog.write(picture.uri, tail);
         }
@@ -60,7 +60,7 @@ impl EventPackage for DialogInfo {
 }
 
 /// The part of a document that all watchers share.
-pub fn tail(picture: &Picture<'_>) -> String {
+pub fn tail(picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     DialogInfo.write_tail(picture, &mut tail);
     tail
@@ -70,7 +70,7 @@ fn malformed(why: &'static str) -> BodyError {
     BodyError::Malformed { what: WHAT, why }
 }
 
-fn read_calls(root: Element<'_>) -> Result<CallsReport, BodyError> {
+fn read_calls(root: Element<'_>) -> Result<PublishedCalls, BodyError> {
     if !root.is(OURS, "dialog-info") {
         return Err(malformed("its root element is not dialog-info in the namespace of RFC 4235"));
     }
@@ -85,7 +85,7 @@ fn read_calls(root: Element<'_>) -> Result<CallsReport, BodyError> {
     let mut said = HashSet::new();
     let mut is_latest: Vec<_> = calls.iter().rev().map(|call| said.insert(call.id.clone())).collect();
     calls.retain(|_| is_latest.pop().unwrap_or(true));
-    Ok(CallsReport { full, calls })
+    Ok(PublishedCalls { full, calls })
 }
 
 fn read_call(dialog: Element<'_>) -> Result<CallReport, BodyError> {
@@ -184,7 +184,7 @@ fn rank(state: CallState) -> u8 {
     }
 }
 
-fn dialogs<'a>(picture: &'a Picture<'_>) -> Vec<Dialog<'a>> {
+fn dialogs<'a>(picture: &'a ComposedState<'_>) -> Vec<Dialog<'a>> {
     let mut dialogs: Vec<_> = picture.calls.iter().map(|call| Dialog::Call(call)).collect();
     if let Some(state) = picture.manual {
         let before = |dialog: &Dialog<'_>| matches!(dialog, Dialog::Call(call) if rank(call.state) <= rank(state));
@@ -198,7 +198,7 @@ fn dialogs<'a>(picture: &'a Picture<'_>) -> Vec<Dialog<'a>> {
 }
 
 /// `wanted`, or the first of `wanted-1`, `wanted-2`, ... that no call bears.
-fn free_id(wanted: &str, picture: &Picture<'_>) -> String {
+fn free_id(wanted: &str, picture: &ComposedState<'_>) -> String {
     let is_free = |id: &String| picture.calls.iter().all(|call| *call.id != **id);
     let mut id = wanted.to_owned();
     for number in 1.. {

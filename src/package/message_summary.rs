@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{BodyError, EventPackage, MAX_BODY};
-use crate::presence::facts::{Mailbox, MessageClass, MessageCounts, Picture, Report};
+use crate::presence::state::{ComposedState, Mailbox, MessageClass, MessageCounts, PublishedState};
 
 /// A longer account (octets) is refused; no URI of a mailbox comes near it.
 const MAX_ACCOUNT: usize = 1024;
@@ -26,11 +26,11 @@ impl EventPackage for MessageSummary {
         "application/simple-message-summary"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
-        read_mailbox(body).map(Report::Mailbox)
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
+        read_mailbox(body).map(PublishedState::Mailbox)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         let mailbox = &picture.mailbox;
         let new = mailbox.counts.iter().flatten().any(|counts| counts.new > 0);
         let waiting = mailbox.waiting.unwrap_or(new);

@@ -1,6 +1,6 @@
 //! The event packages: for each, how its body is read into facts and written from them.
 //!
-//! In flow bytes of PUBLISH bodies and [`Picture`]s of presentities; out flow [`Report`]s and bodies for NOTIFY.
+//! In flow bytes of PUBLISH bodies and [`ComposedState`]s of presentities; out flow [`PublishedState`]s and bodies for NOTIFY.
 //! One file per package and one line in [`REGISTRY`]: that is all that a new package needs. The rooms here know
 //! nothing of requests, subscriptions, sockets or time. Bodies come from strangers: they are bounded in size, depth
 //! and number of elements, no entity of theirs is expanded, and nothing in them can make us panic or stall.
@@ -8,7 +8,7 @@
 //! A written body has two parts, so that all watchers of a presentity share its bulk: the *tail*, written once per
 //! revision, and the head, in which each watcher has its own `version` and `entity`.
 
-use crate::presence::facts::{Picture, Report};
+use crate::presence::state::{ComposedState, PublishedState};
 
 pub mod dialog_info;
 pub mod message_summary;
@@ -46,9 +46,9 @@ pub trait EventPackage: Sync {
     /// Content-Type of its bodies, in lower case and without parameters.
     fn content_type(&self) -> &'static str;
     /// Reads the body of a PUBLISH.
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError>;
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError>;
     /// Appends the part of the body that all watchers of the presentity share.
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String);
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String);
     /// Appends what stands in front of the tail, which is the watcher's own.
     ///
     /// `version` counts the documents of the subscription, `entity` is the URI that the watcher subscribed to.

@@ -7,7 +7,7 @@
 
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
-use crate::presence::facts::{Basic, CallReport, CallState, Direction, Person, Picture, Report};
+use crate::presence::state::{Basic, CallReport, CallState, ComposedState, Direction, PersonState, PublishedState};
 
 /// How many activities of a person are kept: RFC 4480 defines 26, and nobody does more than half of them at a time.
 pub const MAX_ACTIVITIES: usize = 16;
@@ -29,12 +29,12 @@ impl EventPackage for Pidf {
         "application/pidf+xml"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
         let document = Document::read(body, WHAT)?;
-        read_person(document.root()).map(Report::Person)
+        read_person(document.root()).map(PublishedState::PersonState)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         let call = Call::of(picture);
         let person = &picture.person;
         let open = call.is_some() || person.basic != Some(Basic::Closed);
@@ -74,11 +74,11 @@ fn malformed(why: &'static str) -> BodyError {
     BodyError::Malformed { what: WHAT, why }
 }
 
-fn read_person(root: Element<'_>) -> Result<Person, BodyError> {
+fn read_person(root: Element<'_>) -> Result<PersonState, BodyError> {
     if !root.is(Vocabulary::Pidf, "presence") {
         return Err(malformed("its root element is not presence in the namespace of RFC 3863"));
     }
-    let mut person = Person::default();
+    let mut person = PersonState::default();
     let (mut tuple_note, mut document_note) = (None, None);
     for element in root.children() {
         if element.is(Vocabulary::Pidf, "tuple") {
@@ -182,7 +182,7 @@ enum Call {
 impl Call {
     /// Talking wins over ringing here: presence says what the person does, and it has no pickup. Whoever dials is on
     /// the phone as well; only a call that comes in rings.
-    fn of(picture: &Picture<'_>) -> Option<Self> {
+    fn of(picture: &ComposedState<'_>) -> Option<Self> {
         let of_call = |call: &CallReport| match (call.state, call.direction) {
             (CallState::Terminated, _) => None,
             (CallState::Confirmed, _) => Some(Self::Talking),

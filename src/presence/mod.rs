@@ -7,17 +7,17 @@
 
 pub mod aor;
 pub mod calls;
-pub mod facts;
-pub mod family;
-pub mod named;
-mod numbering;
-mod numbers;
-pub mod phone;
+pub mod device;
+pub mod dialog_filter;
+pub mod intern;
+mod number_pages;
 pub mod presentity;
+mod presentity_index;
 pub mod publication;
-pub mod shared;
+pub mod state;
 pub mod subscription;
 pub mod table;
+pub mod vendor;
 
 pub use aor::{AccountNo, Aor, canonical_user};
 

@@ -11,13 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use super::calls::Calls;
-use super::facts::{CallReport, CallState, Picture, Report};
-use super::named::NamedDialog;
-use super::phone::PhoneId;
+use super::device::DeviceId;
+use super::dialog_filter::DialogFilter;
+use super::intern::InternedStr;
 use super::publication::{
-    Content, Publication, PublicationNo, Removed, RemovedPublications, compose_mailbox, compose_person,
+    Content, Publication, PublicationNo, RemovedPublication, RemovedPublications, compose_mailbox, compose_person,
 };
-use super::shared::SharedText;
+use super::state::{CallReport, CallState, ComposedState, PublishedState};
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
 use crate::ahead::{self, Lines};
@@ -53,9 +53,9 @@ pub struct State {
     /// The subscriptions of its watchers, by slot.
     pub watchers: Watchers,
     /// What watchers of each package are told.
-    pub views: [View; MAX_PACKAGES],
+    pub views: [PackageView; MAX_PACKAGES],
     /// The walk over the watchers that are behind.
-    pub fan_out: FanOut,
+    pub fan_out: FanOutCursor,
     /// When it last changed.
     pub changed_at: Tick,
     /// When the timer that watches over calls, ringing or ended, and over removed publications will look next.
@@ -67,13 +67,13 @@ pub struct State {
 
 /// What the watchers of one package are told: the part of the document that they share.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct PackageView {
     /// Counts its changes.
     pub revision: Revision,
     /// The shared part of the document that tells of the latest change; none before anybody watched.
-    pub tail: Option<SharedText>,
+    pub tail: Option<InternedStr>,
     /// The same for who knows of that change, or comes later: calls that ended with it are gone from it.
-    pub settled: Option<SharedText>,
+    pub settled: Option<InternedStr>,
     /// Tells settled documents apart, also across restarts.
     pub fingerprint: u64,
 }
@@ -81,20 +81,20 @@ pub struct View {
 /// The entity-tag of a view (RFC 5839 section 4): its revision, so that a state that went and came back has another one,
 /// and its document, so that a tag from before a restart means the same or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateTag {
+pub struct NotifyEtag {
     /// Of the view.
     pub revision: Revision,
     /// Of the settled document.
     pub fingerprint: u64,
 }
 
-impl fmt::Display for StateTag {
+impl fmt::Display for NotifyEtag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:016x}", self.revision.0, self.fingerprint)
     }
 }
 
-impl Value for StateTag {
+impl Value for NotifyEtag {
     fn put(&self, out: &mut Vec<u8>) {
         (Hex(self.revision.0, 1), ".", Hex(self.fingerprint, 16)).put(out);
     }
@@ -105,14 +105,14 @@ fn fingerprint(text: &str) -> u64 {
     SipHasher13::new().hash(text.as_bytes())
 }
 
-impl View {
+impl PackageView {
     /// Takes over a newly composed document, and what it will be once it has been told; true if it says something new.
     pub fn update(&mut self, tail: &str, settled: Option<&str>) -> bool {
         if self.settled.as_deref() == Some(tail) {
             return false;
         }
-        let tail = SharedText::from(tail);
-        let settled = settled.map_or_else(|| tail.clone(), SharedText::from);
+        let tail = InternedStr::from(tail);
+        let settled = settled.map_or_else(|| tail.clone(), InternedStr::from);
         self.fingerprint = fingerprint(&settled);
         self.settled = Some(settled);
         self.tail = Some(tail);
@@ -122,23 +122,23 @@ impl View {
 
     /// Asks for the memory that leads to the document of who is not behind ...
     pub fn fetch(&self) {
-        self.settled.iter().for_each(SharedText::fetch);
+        self.settled.iter().for_each(InternedStr::fetch);
     }
 
     /// ... and, once that is there, for the document.
     pub fn fetch_text(&self) {
-        self.settled.iter().for_each(SharedText::fetch_text);
+        self.settled.iter().for_each(InternedStr::fetch_text);
     }
 
     /// The document for a watcher that has acknowledged a revision: the news if he is behind, else what holds now.
-    pub fn tail_for(&self, acknowledged: Revision) -> Option<&SharedText> {
+    pub fn tail_for(&self, acknowledged: Revision) -> Option<&InternedStr> {
         let knows = acknowledged == self.revision || acknowledged == Revision::default();
         if knows { self.settled.as_ref() } else { self.tail.as_ref() }
     }
 
     /// Names what holds now.
-    pub fn tag(&self) -> StateTag {
-        StateTag { revision: self.revision, fingerprint: self.fingerprint }
+    pub fn tag(&self) -> NotifyEtag {
+        NotifyEtag { revision: self.revision, fingerprint: self.fingerprint }
     }
 
     /// Forgets the document; the next one counts as new.
@@ -149,7 +149,7 @@ impl View {
 
 /// A walk over all slots in bounded slices. A change during the walk lets it go once more around from where it is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FanOut {
+pub struct FanOutCursor {
     /// The slot to look at next.
     pub next: usize,
     /// How many slots are left to look at.
@@ -182,7 +182,7 @@ struct Slot {
 const MANY: usize = 64;
 
 /// What a phone can have one subscription of.
-fn wish_of(phone: PhoneId, package: PackageId, event_id: Option<&str>) -> u64 {
+fn wish_of(phone: DeviceId, package: PackageId, event_id: Option<&str>) -> u64 {
     let mut hasher = SipHasher13::new();
     (phone, package, event_id).hash(&mut hasher);
     hasher.finish().max(1)
@@ -195,7 +195,7 @@ impl Watchers {
     }
 
     /// The latest subscription of a phone for the same event.
-    pub fn latest_of(&self, phone: PhoneId, package: PackageId, event_id: Option<&str>) -> Option<u32> {
+    pub fn latest_of(&self, phone: DeviceId, package: PackageId, event_id: Option<&str>) -> Option<u32> {
         let slot = self.latest(wish_of(phone, package, event_id))?;
         let s = self.slots.get(slot as usize)?.subscription.as_deref()?;
         (s.phone.id() == phone && s.package == package && s.event_id() == event_id).then_some(slot)
@@ -396,37 +396,37 @@ impl Presentity {
 
 impl State {
     /// All that holds now, put together for composing documents.
-    pub fn picture<'a>(&'a self, uri: &'a str) -> Picture<'a> {
+    pub fn picture<'a>(&'a self, uri: &'a str) -> ComposedState<'a> {
         self.compose(uri, self.calls.ranked())
     }
 
     /// The same with the calls that have just ended.
-    pub fn news<'a>(&'a self, uri: &'a str) -> Picture<'a> {
+    pub fn news<'a>(&'a self, uri: &'a str) -> ComposedState<'a> {
         let mut calls = self.calls.ranked();
         calls.extend(self.calls.parting());
         self.compose(uri, calls)
     }
 
     /// Of one dialog alone: its live branches, else the last one that is known to have ended.
-    pub fn picture_of<'a>(&'a self, uri: &'a str, named: &NamedDialog) -> Picture<'a> {
+    pub fn picture_of<'a>(&'a self, uri: &'a str, named: &DialogFilter) -> ComposedState<'a> {
         let mut calls = self.calls.ranked();
         calls.retain(|call| named.is(call));
         if calls.is_empty() {
             calls.extend(self.calls.ended().find(|call| named.is(call)));
         }
-        Picture { uri, calls, ..Picture::default() }
+        ComposedState { uri, calls, ..ComposedState::default() }
     }
 
-    fn compose<'a>(&'a self, uri: &'a str, calls: Vec<&'a CallReport>) -> Picture<'a> {
+    fn compose<'a>(&'a self, uri: &'a str, calls: Vec<&'a CallReport>) -> ComposedState<'a> {
         let persons = self.publications.iter().filter_map(|p| match &p.content {
-            Content::Person(person) => Some(person),
+            Content::PersonState(person) => Some(person),
             _ => None,
         });
         let mailboxes = self.publications.iter().filter_map(|p| match &p.content {
             Content::Mailbox(mailbox) => Some(mailbox),
             _ => None,
         });
-        Picture {
+        ComposedState {
             uri,
             calls,
             manual: self.manual,
@@ -437,14 +437,14 @@ impl State {
 
     /// What a new report of publication `number` means: calls are applied, other content is handed back to be kept
     /// with the publication.
-    pub fn take_report(&mut self, now: Tick, number: PublicationNo, report: Report) -> Content {
+    pub fn take_report(&mut self, now: Tick, number: PublicationNo, report: PublishedState) -> Content {
         match report {
-            Report::Calls(calls) => {
+            PublishedState::Calls(calls) => {
                 self.calls.apply(now, number, &calls);
                 Content::Calls
             }
-            Report::Person(person) => Content::Person(person),
-            Report::Mailbox(mailbox) => Content::Mailbox(mailbox),
+            PublishedState::PersonState(person) => Content::PersonState(person),
+            PublishedState::Mailbox(mailbox) => Content::Mailbox(mailbox),
         }
     }
 
@@ -460,7 +460,7 @@ impl State {
     }
 
     /// Remembers a publication that was removed.
-    pub fn remember_removed(&mut self, removed: Removed) {
+    pub fn remember_removed(&mut self, removed: RemovedPublication) {
         self.removed.get_or_insert_default().add(removed);
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Basic, Mailbox, MessageClass, Person};
+use super::state::{Basic, Mailbox, MessageClass, PersonState};
 use super::{PackageId, Tick};
 use crate::sip::Transport;
 
@@ -71,7 +71,7 @@ impl RequestLog {
 /// A publication that is gone, remembered for as long as one of its requests may be repeated: its publisher has removed it
 /// (Expires: 0), or it has expired soon after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removed {
+pub struct RemovedPublication {
     /// The request.
     pub request: RequestId,
     /// The entity-tag that the answer gave.
@@ -90,11 +90,11 @@ const MAX_REMOVED: usize = 128;
 
 /// The removed publications of a presentity, oldest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct RemovedPublications(VecDeque<Removed>);
+pub struct RemovedPublications(VecDeque<RemovedPublication>);
 
 impl RemovedPublications {
     /// Remembers one more.
-    pub fn add(&mut self, removed: Removed) {
+    pub fn add(&mut self, removed: RemovedPublication) {
         if self.0.len() >= MAX_REMOVED {
             self.0.pop_front();
         }
@@ -102,7 +102,7 @@ impl RemovedPublications {
     }
 
     /// The publication that this request was about, if it is one of them.
-    pub fn find(&self, now: Tick, request: RequestId) -> Option<&Removed> {
+    pub fn find(&self, now: Tick, request: RequestId) -> Option<&RemovedPublication> {
         self.0.iter().find(|removed| removed.request == request && removed.until > now)
     }
 
@@ -175,7 +175,7 @@ pub enum Content {
     /// It holds calls, or nothing since a reset.
     Calls,
     /// Of a person.
-    Person(Person),
+    PersonState(PersonState),
     /// Of a mailbox.
     Mailbox(Mailbox),
 }
@@ -186,7 +186,7 @@ const OF_CALLS: [&str; 2] = ["on-the-phone", "busy"];
 impl Content {
     /// Takes away what a reset takes away: all that speaks of calls. Notes, other activities and counts stay.
     pub fn reset(&mut self) {
-        if let Content::Person(person) = self {
+        if let Content::PersonState(person) = self {
             person.basic = person.basic.map(|_| Basic::Open);
             person.activities.retain(|activity| !OF_CALLS.contains(&&**activity));
         }
@@ -195,8 +195,8 @@ impl Content {
 
 /// Puts together what several publications say of a person, oldest first: open if any is open; note and activities
 /// are those of the newest that has any, since a person is in one mood at a time.
-pub fn compose_person<'a>(all: impl Iterator<Item = &'a Person>) -> Person {
-    let mut whole = Person::default();
+pub fn compose_person<'a>(all: impl Iterator<Item = &'a PersonState>) -> PersonState {
+    let mut whole = PersonState::default();
     for person in all {
         whole.basic = match (whole.basic, person.basic) {
             (Some(Basic::Open), _) | (_, Some(Basic::Open)) => Some(Basic::Open),
@@ -237,7 +237,7 @@ pub fn compose_mailbox<'a>(all: impl Iterator<Item = &'a Mailbox>) -> Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::facts::MessageCounts;
+    use crate::presence::state::MessageCounts;
 
     #[test]
     fn an_entity_tag_is_a_token_and_has_one_spelling() {
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_person_is_open_if_any_publication_is_and_has_the_newest_note() {
-        let one = Person { basic: Some(Basic::Open), note: Some("old".into()), activities: vec!["away".into()] };
-        let two = Person { basic: Some(Basic::Closed), note: Some("new".into()), activities: vec![] };
+        let one = PersonState { basic: Some(Basic::Open), note: Some("old".into()), activities: vec!["away".into()] };
+        let two = PersonState { basic: Some(Basic::Closed), note: Some("new".into()), activities: vec![] };
         let whole = compose_person([&one, &two].into_iter());
         assert_eq!((whole.basic, whole.note.as_deref()), (Some(Basic::Open), Some("new")));
         assert_eq!(whole.activities, [Box::from("away")]);
@@ -272,14 +272,17 @@ mod tests {
 
     #[test]
     fn a_reset_takes_what_speaks_of_calls_and_leaves_notes() {
-        let mut content = Content::Person(Person {
+        let mut content = Content::PersonState(PersonState {
             basic: Some(Basic::Closed),
             note: Some("in the lab".into()),
             activities: vec!["on-the-phone".into(), "meeting".into()],
         });
         content.reset();
-        let left =
-            Person { basic: Some(Basic::Open), note: Some("in the lab".into()), activities: vec!["meeting".into()] };
-        assert_eq!(content, Content::Person(left));
+        let left = PersonState {
+            basic: Some(Basic::Open),
+            note: Some("in the lab".into()),
+            activities: vec!["meeting".into()],
+        };
+        assert_eq!(content, Content::PersonState(left));
     }
 }

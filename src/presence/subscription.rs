@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::family::Family;
-use super::named::NamedDialog;
-use super::phone::Phone;
-use super::shared::SharedText;
+use super::device::Device;
+use super::dialog_filter::DialogFilter;
+use super::intern::InternedStr;
+use super::vendor::Vendor;
 use super::{PackageId, Tick};
 use crate::ahead::{self, Lines};
 use crate::per_thread::PLACES;
@@ -25,7 +25,7 @@ use crate::transport::{Destination, PackedSource, Source};
 /// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
 /// finds its subscription without a table of dialogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct SubscriptionId {
     /// The presentity's number.
     pub presentity: u32,
     /// The subscription's slot there.
@@ -34,13 +34,13 @@ pub struct Place {
     pub nonce: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SubscriptionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:x}.{:016x}", self.presentity, self.slot, self.nonce)
     }
 }
 
-impl Value for Place {
+impl Value for SubscriptionId {
     fn put(&self, out: &mut Vec<u8>) {
         let (mut text, mut length) = ([0; 51], 0);
         for number in [Hex(self.presentity.into(), 1), Hex(self.slot.into(), 1), Hex(self.nonce, 16)] {
@@ -53,14 +53,14 @@ impl Value for Place {
     }
 }
 
-impl Place {
-    /// Reads what [`Place`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
-    pub fn read(text: &str) -> Option<Place> {
+impl SubscriptionId {
+    /// Reads what [`SubscriptionId`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
+    pub fn read(text: &str) -> Option<SubscriptionId> {
         let (presentity, rest) = text.split_at_checked(text.bytes().position(|c| c == b'.')?)?;
         let (slot, nonce) = rest[1..].split_at_checked(rest[1..].bytes().position(|c| c == b'.')?)?;
         let number = |digits: &str| Hex::read(digits).and_then(|number| u32::try_from(number).ok());
         let nonce = Some(&nonce[1..]).filter(|digits| digits.len() == 16).and_then(Hex::read)?;
-        Some(Place { presentity: number(presentity)?, slot: number(slot)?, nonce })
+        Some(SubscriptionId { presentity: number(presentity)?, slot: number(slot)?, nonce })
     }
 }
 
@@ -101,23 +101,23 @@ impl Doubts {
 pub struct Subscription {
     lines: Lines,
     /// Where it lives.
-    pub place: Place,
+    pub place: SubscriptionId,
     /// Its event package.
     pub package: PackageId,
     /// What few watchers ask for.
-    pub particulars: Option<Box<Particulars>>,
+    pub particulars: Option<Box<SubscribeOptions>>,
     /// The phone that it is for.
-    pub phone: Arc<Phone>,
+    pub phone: Arc<Device>,
     /// What is not certain about it.
     pub doubts: Doubts,
     /// The dialog that it lives in.
     pub dialog: Dialog,
     /// The URI that was subscribed to, as the phone wrote it, without parameters; none where that is the presentity's own.
-    pub written: Option<SharedText>,
+    pub written: Option<InternedStr>,
     /// User-Agent of the latest SUBSCRIBE that had one.
-    pub user_agent: Option<SharedText>,
+    pub user_agent: Option<InternedStr>,
     /// What that says of the make of the phone.
-    pub family: Family,
+    pub family: Vendor,
     /// The way that the latest SUBSCRIBE came.
     way: PackedSource,
     /// NOTIFYs go back that way, and not only this time: neither it nor the target has changed since that was found.
@@ -148,23 +148,23 @@ pub struct Subscription {
     last_cseq: u32,
     last_version: u32,
     last_reply: Option<NonZeroU16>,
-    last_tail: Option<SharedText>,
+    last_tail: Option<InternedStr>,
     /// When the timer that watches over its expiry will look next.
     pub expiry_timer: Tick,
     /// When the timer that watches over its NOTIFY will look next, if there is one.
-    pub delivery_timer: Option<Filed>,
+    pub delivery_timer: Option<TimerHandle>,
 }
 
 /// Where a timer has been filed: for when, and in which of the places that threads have. In one word, for millions have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filed(NonZeroU64);
+pub struct TimerHandle(NonZeroU64);
 
-impl Filed {
+impl TimerHandle {
     /// In this place for this time.
-    pub fn new(at: Tick, place: usize) -> Filed {
+    pub fn new(at: Tick, place: usize) -> TimerHandle {
         // One more, for it is not 0 then.
         let word = (at.0 + 1).saturating_mul(PLACES as u64) | (place % PLACES) as u64;
-        Filed(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
+        TimerHandle(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
     }
 
     /// For when.
@@ -180,21 +180,21 @@ impl Filed {
 
 /// What few watchers ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Particulars {
+pub struct SubscribeOptions {
     /// The `id` of its Event, given back in every NOTIFY.
     pub event_id: Option<Box<str>>,
     /// The one dialog that the latest SUBSCRIBE named; none for all.
-    pub named: Option<NamedDialog>,
+    pub named: Option<DialogFilter>,
     /// How often the latest SUBSCRIBE asked to be told at most.
     pub max_rate: Option<MaxRate>,
     /// What the latest SUBSCRIBE asked not to be told.
     pub suppressed: Suppressed,
 }
 
-impl Particulars {
+impl SubscribeOptions {
     /// None of them, if there is none.
-    pub fn boxed(self) -> Option<Box<Particulars>> {
-        (self != Particulars::default()).then(|| Box::new(self))
+    pub fn boxed(self) -> Option<Box<SubscribeOptions>> {
+        (self != SubscribeOptions::default()).then(|| Box::new(self))
     }
 }
 
@@ -302,7 +302,7 @@ pub struct InFlight {
     /// The version of its document.
     pub version: u32,
     /// The shared part of its document; none where it was sent without.
-    pub tail: Option<SharedText>,
+    pub tail: Option<InternedStr>,
     /// Tells what the phone knows once it has answered.
     pub fingerprint: u64,
     /// How long it was (octets). The message itself is not kept: to be repeated it is written again from what is here.
@@ -310,7 +310,7 @@ pub struct InFlight {
     /// Where it went.
     pub to: Destination,
     /// What was done about its size.
-    pub carried: Carried,
+    pub carried: NotifyTransport,
     /// How many more copies of it, or NOTIFYs in its place, have left without an answer.
     pub copies: u8,
     /// When it first left.
@@ -325,7 +325,7 @@ pub struct InFlight {
 
 /// How a NOTIFY is carried that may be too large for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
+pub enum NotifyTransport {
     /// As any other.
     Plainly,
     /// With short header names.
@@ -338,7 +338,7 @@ pub enum Carried {
 
 /// A NOTIFY that was answered, or to which no answer came in time.
 #[derive(Clone, Copy, Debug)]
-pub struct Answered<'a> {
+pub struct LastReply<'a> {
     /// Its CSeq number.
     pub cseq: u32,
     /// Status of the final answer; 408 for none.
@@ -352,25 +352,25 @@ pub struct Answered<'a> {
 
 /// What a subscription begins with.
 #[derive(Debug)]
-pub struct Beginning {
+pub struct NewSubscription {
     /// Where it lives.
-    pub place: Place,
+    pub place: SubscriptionId,
     /// Its event package.
     pub package: PackageId,
     /// The phone that it is for.
-    pub phone: Arc<Phone>,
+    pub phone: Arc<Device>,
     /// The dialog that it lives in.
     pub dialog: Dialog,
     /// The URI that was subscribed to, unless it is the presentity's own.
-    pub written: Option<SharedText>,
+    pub written: Option<InternedStr>,
     /// The way that its SUBSCRIBE came.
     pub source: Source,
 }
 
 impl Subscription {
     /// A subscription of which no NOTIFY has been made and nothing is granted yet.
-    pub fn new(now: Tick, beginning: Beginning) -> Subscription {
-        let Beginning { place, package, phone, dialog, written, source } = beginning;
+    pub fn new(now: Tick, beginning: NewSubscription) -> Subscription {
+        let NewSubscription { place, package, phone, dialog, written, source } = beginning;
         Subscription {
             lines: Lines::default(),
             place,
@@ -381,7 +381,7 @@ impl Subscription {
             dialog,
             written,
             user_agent: None,
-            family: Family::default(),
+            family: Vendor::default(),
             way: source.into(),
             straight_back: false,
             granted: 0,
@@ -409,13 +409,13 @@ impl Subscription {
     }
 
     /// The latest NOTIFY that was answered, or given up.
-    pub fn last(&self) -> Option<Answered<'_>> {
+    pub fn last(&self) -> Option<LastReply<'_>> {
         let reply = self.last_reply?.get();
-        Some(Answered { cseq: self.last_cseq, reply, version: self.last_version, tail: self.last_tail.as_deref() })
+        Some(LastReply { cseq: self.last_cseq, reply, version: self.last_version, tail: self.last_tail.as_deref() })
     }
 
     /// The NOTIFY under way, which this was, has come to this end.
-    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<SharedText>) {
+    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<InternedStr>) {
         (self.last_cseq, self.last_version) = (cseq, version);
         (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
     }
@@ -465,7 +465,7 @@ impl Subscription {
     }
 
     /// The one dialog that the latest SUBSCRIBE named; none for all.
-    pub fn named(&self) -> Option<&NamedDialog> {
+    pub fn named(&self) -> Option<&DialogFilter> {
         self.particulars.as_ref()?.named.as_ref()
     }
 
@@ -518,16 +518,16 @@ mod tests {
     #[test]
     fn a_timer_keeps_its_time_and_its_place_in_one_word() {
         for (at, place) in [(0, 0), (0, PLACES - 1), (1_700_000_000_510, 7)] {
-            let filed = Filed::new(Tick(at), place);
-            assert_eq!((filed.at(), filed.place(), size_of::<Option<Filed>>()), (Tick(at), place, 8));
+            let filed = TimerHandle::new(Tick(at), place);
+            assert_eq!((filed.at(), filed.place(), size_of::<Option<TimerHandle>>()), (Tick(at), place, 8));
         }
     }
 
     #[test]
     fn a_place_is_read_back_from_a_tag_in_either_case() {
-        let place = Place { presentity: 0x1f, slot: 3, nonce: 0x9c2e };
+        let place = SubscriptionId { presentity: 0x1f, slot: 3, nonce: 0x9c2e };
         assert_eq!(place.to_string(), "1f.3.0000000000009c2e");
-        assert_eq!(Place::read("1F.3.0000000000009C2E"), Some(place));
+        assert_eq!(SubscriptionId::read("1F.3.0000000000009C2E"), Some(place));
         for bad in [
             "",
             "1f.3",
@@ -536,7 +536,7 @@ mod tests {
             "1f.3.000000000000zzzz",
             "100000000.0.0000000000000000",
         ] {
-            assert_eq!(Place::read(bad), None, "{bad}");
+            assert_eq!(SubscriptionId::read(bad), None, "{bad}");
         }
     }
 }

@@ -17,9 +17,9 @@ use dashmap::{DashMap, DashSet};
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::numbering::Numbering;
-use super::numbers::Numbers;
+use super::number_pages::NumberPages;
 use super::presentity::{Presentity, State};
+use super::presentity_index::PresentityIndex;
 use super::{AccountNo, Aor};
 use crate::per_thread::Apart;
 
@@ -27,10 +27,10 @@ use crate::per_thread::Apart;
 #[derive(Debug)]
 pub struct Table {
     by_aor: DashMap<ByAor, (), RandomState>,
-    by_number: Numbers,
+    by_number: PresentityIndex,
     accounts: Box<[Account]>,
-    numbering: Numbering,
-    /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no other,
+    numbering: NumberPages,
+    /// PresentityIndex of presentities that the journal has and that cannot be restored in this run. They are given to no other,
     /// or two accounts could come to share one.
     reserved: DashSet<u32, RandomState>,
     subscriptions: Apart<AtomicUsize>,
@@ -39,7 +39,7 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// See [`Numbering::draw`].
+    /// See [`NumberPages::draw`].
     next_number: AtomicU32,
     presentities: Mutex<BTreeSet<ByUser>>,
     subscriptions: AtomicUsize,
@@ -110,9 +110,9 @@ impl Table {
     pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
         Table {
             by_aor: DashMap::default(),
-            by_number: Numbers::default(),
+            by_number: PresentityIndex::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
-            numbering: Numbering::new([0; 16]),
+            numbering: NumberPages::new([0; 16]),
             reserved: DashSet::default(),
             subscriptions: Apart::default(),
             presentities_per_account,
@@ -121,7 +121,7 @@ impl Table {
 
     /// The same table, the numbers of which nobody without this secret can foresee.
     pub fn with_secret(self, secret: [u8; 16]) -> Table {
-        Table { numbering: Numbering::new(secret), ..self }
+        Table { numbering: NumberPages::new(secret), ..self }
     }
 
     /// Does something with a presentity if it exists.
@@ -305,7 +305,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::facts::CallState;
+    use crate::presence::state::CallState;
 
     const A: AccountNo = AccountNo(0);
 

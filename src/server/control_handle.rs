@@ -14,16 +14,20 @@ use super::readiness::Readiness;
 use crate::capture::Capture;
 use crate::directory::AccountNo;
 use crate::journal::{Acceptance, Health, Hold, Journal};
-use crate::notifier::control::{Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals};
-use crate::notifier::events::Changed;
+use crate::notifier::change_feed::Changed;
+use crate::notifier::control::{
+    Control, ControlError, DrainStatus, ListingPage, PageStart, PublicationRecord, ServerStats, SubscriptionRecord,
+};
+use crate::notifier::dns_cache::DnsQuery;
 use crate::notifier::explain::Explain;
-use crate::notifier::explain::story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
-use crate::notifier::names::Question;
+use crate::notifier::explain::report::{
+    Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow,
+};
 use crate::notifier::refusals::{ApiRefusal, RefusalRow};
 use crate::notifier::{Notifier, Outbox};
 use crate::package::PackageId;
 use crate::presence::Tick;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 use crate::transport::ConnectionTable;
 
 pub(super) struct ControlHandle {
@@ -36,17 +40,17 @@ pub(super) struct ControlHandle {
     pub(super) shared: Arc<ConnectionTable>,
     pub(super) resolver: Arc<Resolver>,
     /// Channel of DNS queries, here only to report how many wait.
-    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) questions: mpsc::Sender<DnsQuery>,
     pub(super) tap: Option<Arc<Capture>>,
     pub(super) doors: Arc<Readiness>,
 }
 
 impl ControlHandle {
     /// Checks that the journal accepts changes: a change that it would refuse is not begun (rule 5).
-    fn ask_journal(&self) -> Result<(), Refusal> {
+    fn ask_journal(&self) -> Result<(), ControlError> {
         match self.journal.as_ref().map(|journal| journal.accepts()) {
             None | Some(Acceptance::Accepting) => Ok(()),
-            Some(Acceptance::Overloaded | Acceptance::Failing) => Err(Refusal::NotKept),
+            Some(Acceptance::Overloaded | Acceptance::Failing) => Err(ControlError::NotKept),
         }
     }
 
@@ -56,8 +60,8 @@ impl ControlHandle {
         account: AccountNo,
         users: &[String],
         request: &str,
-        change: impl Fn(Tick, &str, &mut Outbox) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+        change: impl Fn(Tick, &str, &mut Outbox) -> Result<(), ControlError>,
+    ) -> Result<(), ControlError> {
         self.ask_journal()?;
         let (now, mut out) = (self.clock.now(), Outbox::default());
         for user in users {
@@ -74,8 +78,8 @@ impl ControlHandle {
     /// change is rolled back.
     ///
     /// # Errors
-    /// [`Refusal::NotKept`] if the change could not be committed.
-    fn hand_over(&self, mut out: Outbox) -> Result<(), Refusal> {
+    /// [`ControlError::NotKept`] if the change could not be committed.
+    fn hand_over(&self, mut out: Outbox) -> Result<(), ControlError> {
         let records = out.take_records();
         if let (Some(journal), false) = (&self.journal, records.is_empty()) {
             let (done, kept) = std::sync::mpsc::sync_channel(1);
@@ -89,7 +93,7 @@ impl ControlHandle {
             // If the channel is closed without a result, the journal was closed.
             if let Some(hold) = kept.map_or(Some(None), |kept| kept.err().map(|refused| Some(refused.hold))) {
                 self.take_back(out, hold);
-                return Err(Refusal::NotKept);
+                return Err(ControlError::NotKept);
             }
         }
         self.send(out);
@@ -117,31 +121,36 @@ impl Control for ControlHandle {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         self.notifier.subscriptions_from(account, package, from)
     }
 
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         self.notifier.publications_from(account, package, from)
     }
 
-    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), ControlError> {
         self.change(account, users, request, |now, user, out| {
             self.notifier.reset(now, account, user, out);
             Ok(())
         })
     }
 
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), ControlError> {
         self.change(account, users, request, |now, user, out| self.notifier.set(now, account, user, state, out))
     }
 
-    fn drain(&self, begin: bool) -> Result<(), Refusal> {
+    fn drain(&self, begin: bool) -> Result<(), ControlError> {
         if begin {
             self.doors.close(false);
         } else if !self.doors.open() {
-            return Err(Refusal::Stopping);
+            return Err(ControlError::Stopping);
         }
         Ok(())
     }
@@ -150,8 +159,8 @@ impl Control for ControlHandle {
         self.journal.as_ref().is_none_or(|journal| journal.health() == Health::Good)
     }
 
-    fn left(&self) -> Left {
-        Left { draining: !self.doors.are_open(), ..self.notifier.left() }
+    fn left(&self) -> DrainStatus {
+        DrainStatus { draining: !self.doors.are_open(), ..self.notifier.left() }
     }
 
     fn note_refusal(&self, refusal: &ApiRefusal<'_>) {
@@ -176,7 +185,7 @@ impl Explain for ControlHandle {
         self.notifier.lamps(account, from, most)
     }
 
-    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory> {
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampReport> {
         self.notifier.lamp_story(self.clock.now(), account, extension)
     }
 
@@ -184,15 +193,15 @@ impl Explain for ControlHandle {
         self.notifier.subscription(account, id)
     }
 
-    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionReport> {
         self.notifier.subscription_story(account, id)
     }
 
-    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Cursor, most: usize) -> Vec<WatcherRow> {
         self.notifier.find_watchers(account, text, from, most)
     }
 
-    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         let (now, mut out) = (self.clock.now(), Outbox::default());
         let found = self.notifier.resend(now, account, id, &mut out);
         if found {
@@ -201,7 +210,7 @@ impl Explain for ControlHandle {
         self.hand_over(out).map(|()| found)
     }
 
-    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         self.ask_journal()?;
         let (now, mut out) = (self.clock.now(), Outbox::default());
         let found = self.notifier.end(now, account, id, &mut out);
@@ -211,11 +220,11 @@ impl Explain for ControlHandle {
         self.hand_over(out).map(|()| found)
     }
 
-    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError> {
         self.notifier.trace(self.clock.now(), account, id, seconds)
     }
 
-    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceReport> {
         self.notifier.trace_story(self.clock.now(), account, id)
     }
 
@@ -227,9 +236,9 @@ impl Explain for ControlHandle {
         self.notifier.overview(self.clock.now(), account)
     }
 
-    fn vitals(&self) -> Vitals {
+    fn vitals(&self) -> ServerStats {
         let (names_under_way, lookups) = self.resolver.stats();
-        Vitals {
+        ServerStats {
             up_since_ms: self.clock.started().0,
             numbers: self.notifier.numbers(self.clock.now(), self.clock.started()),
             transport: self.shared.stats(),

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Dns;
 use crate::count::one_more;
 use crate::notifier::control::LOOKUPS;
-use crate::notifier::names::{Answer, Candidate, Question, Unresolved};
+use crate::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery, SrvTarget};
 use crate::sip::Transport;
 use crate::transport::Listener;
 
@@ -104,14 +104,14 @@ impl Resolver {
     }
 
     /// Resolves one name, in at most two seconds.
-    pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Unresolved> {
+    pub(super) async fn answer(&self, question: &DnsQuery) -> Result<DnsAnswer, DnsError> {
         let answer = self.search(question).await;
         one_more(
             &self.counts[match &answer {
                 Ok(_) => 0,
-                Err(Unresolved::Unknown) => 1,
-                Err(Unresolved::Late) => 2,
-                Err(Unresolved::NoServer) => 3,
+                Err(DnsError::Unknown) => 1,
+                Err(DnsError::Late) => 2,
+                Err(DnsError::NoServer) => 3,
             }],
         );
         answer
@@ -123,19 +123,19 @@ impl Resolver {
         (under_way, std::array::from_fn(|outcome| self.counts[outcome].load(Relaxed)))
     }
 
-    async fn search(&self, question: &Question) -> Result<Answer, Unresolved> {
-        let dns = self.dns.as_ref().ok_or(Unresolved::NoServer)?;
+    async fn search(&self, question: &DnsQuery) -> Result<DnsAnswer, DnsError> {
+        let dns = self.dns.as_ref().ok_or(DnsError::NoServer)?;
         let mut search = Search { dns, kinds: &self.kinds, found: Vec::new(), until: None };
         let searched = tokio::time::timeout(ANSWER_WITHIN, search.run(question, &self.transports)).await;
         let Search { found, until, .. } = search;
         let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         let left = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
         match searched {
-            _ if found.is_empty() && searched.is_err() => Err(Unresolved::Late),
-            _ if found.is_empty() => Err(Unresolved::Unknown),
-            Ok(()) => Ok(Answer { candidates: found, ttl: left }),
+            _ if found.is_empty() && searched.is_err() => Err(DnsError::Late),
+            _ if found.is_empty() => Err(DnsError::Unknown),
+            Ok(()) => Ok(DnsAnswer { candidates: found, ttl: left }),
             // One target did not answer in time; the others are used until the next query.
-            Err(_) => Ok(Answer { candidates: found, ttl: left.min(PART_FOR) }),
+            Err(_) => Ok(DnsAnswer { candidates: found, ttl: left.min(PART_FOR) }),
         }
     }
 }
@@ -145,14 +145,14 @@ struct Search<'a> {
     dns: &'a TokioResolver,
     kinds: &'a [RecordType],
     /// Targets found so far.
-    found: Vec<Candidate>,
+    found: Vec<SrvTarget>,
     /// Time at which the first of the records used expires.
     until: Option<Instant>,
 }
 
 impl Search<'_> {
-    async fn run(&mut self, question: &Question, spoken: &[Transport]) {
-        let Question { host, port, transport, secure } = question;
+    async fn run(&mut self, question: &DnsQuery, spoken: &[Transport]) {
+        let DnsQuery { host, port, transport, secure } = question;
         let Ok(name) = Name::from_ascii(&**host) else { return };
         let usual = transport.unwrap_or(if *secure { Transport::Tls } else { Transport::Udp });
         let usual_port = if usual == Transport::Tls { 5061 } else { 5060 };
@@ -238,7 +238,7 @@ impl Search<'_> {
         }
         addresses.truncate(MOST_ADDRESSES);
         if !addresses.is_empty() {
-            self.found.push(Candidate { priority, weight, transport, addresses });
+            self.found.push(SrvTarget { priority, weight, transport, addresses });
         }
     }
 

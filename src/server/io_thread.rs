@@ -17,11 +17,11 @@ use super::flood_guard::FloodGuard;
 use super::health_log::HealthLog;
 use super::journal_setup;
 use crate::journal::{Journal, JournalError, Refused};
-use crate::notifier::names::Question;
+use crate::notifier::dns_cache::DnsQuery;
 use crate::notifier::{Notifier, Outbox};
 use crate::seldom::Seldom;
 use crate::sip::Transport;
-use crate::sip::wire::Fault;
+use crate::sip::wire::ParseError;
 use crate::transport::{
     Acceptor, BatchUdpSocket, Connection, ConnectionEvent, ConnectionTable, DeliveryToken, Handshaker, Listener,
     ListenerId, SipSender, Source, Tls,
@@ -54,7 +54,7 @@ pub(super) struct IoThread {
     pub(super) origins: Arc<[String]>,
     pub(super) journal: Option<Arc<Journal>>,
     /// Channel of host names to resolve.
-    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) questions: mpsc::Sender<DnsQuery>,
     /// Idle timeout of connections.
     pub(super) idle: Duration,
     /// Number of I/O threads.
@@ -69,7 +69,7 @@ pub(super) struct SharedTasks {
     /// and nothing more is sent while the backlog is full.
     pub(super) undeliverable: mpsc::UnboundedReceiver<DeliveryToken>,
     /// Host names to resolve.
-    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) questions: mpsc::Receiver<DnsQuery>,
     /// DNS resolver.
     pub(super) resolver: Arc<Resolver>,
     /// Log of failures, once a minute.
@@ -88,7 +88,7 @@ struct Worker {
     kept: mpsc::UnboundedSender<Committed>,
     backlog: Backlog,
     waiting: Arc<PendingCommits>,
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<DnsQuery>,
 }
 
 /// Number of outboxes of one thread that wait for the journal.
@@ -254,7 +254,7 @@ impl Worker {
             match arrival {
                 ConnectionEvent::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
                 ConnectionEvent::TooLarge(head) => {
-                    worker.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out);
+                    worker.notifier.receive_broken(now, source, ParseError::TooLarge, &head, &mut out);
                 }
                 ConnectionEvent::Idle => worker.notifier.count_keep_alive(now, source),
                 ConnectionEvent::Broken(fault, bytes) => {
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     /// Resolves host names, each in a task of its own, and passes the results to the notifier.
-    async fn look_names_up(self, mut questions: mpsc::Receiver<Question>, resolver: Arc<Resolver>) {
+    async fn look_names_up(self, mut questions: mpsc::Receiver<DnsQuery>, resolver: Arc<Resolver>) {
         while let Some(question) = questions.recv().await {
             let turn = resolver.turn().await;
             let (worker, resolver) = (self.clone(), Arc::clone(&resolver));

@@ -12,7 +12,7 @@ use super::laws::Leaving;
 use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
 use crate::journal::{Acceptance, JournalError, Key, MemoryJournal, Record};
-use crate::notifier::{Change, Outbox, Promise};
+use crate::notifier::{Change, Outbox, PendingResponse};
 use crate::transport::OutboundMessage;
 
 /// How long remarks wait for company (ms).
@@ -25,7 +25,7 @@ pub(super) struct Parcel {
     pub(super) packets: Vec<(u64, Leaving, OutboundMessage)>,
     pub(super) unfinished: Vec<u32>,
     /// The answers among them, which repeated requests get from then on.
-    pub(super) answers: Vec<Promise>,
+    pub(super) answers: Vec<PendingResponse>,
     /// What undoes the changes that they tell of, should the journal refuse them, and the keys of their records.
     pub(super) changes: Vec<Change>,
     pub(super) appended: Vec<Key>,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::package::{self, PackageId};
-use crate::presence::facts::{CallState, Report};
+use crate::presence::state::{CallState, PublishedState};
 
 /// One live call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ impl Lamp {
     pub fn read(package: PackageId, body: &[u8]) -> Result<Lamp, String> {
         let report = package::get(package).read(body).map_err(|error| error.to_string())?;
         Ok(match report {
-            Report::Calls(calls) => {
+            PublishedState::Calls(calls) => {
                 let live = calls.calls.iter().filter(|call| call.state != CallState::Terminated);
                 let mut live: Vec<_> = live
                     .map(|call| {
@@ -52,11 +52,11 @@ impl Lamp {
                 live.sort();
                 Lamp::Calls(live)
             }
-            Report::Person(person) => {
+            PublishedState::PersonState(person) => {
                 let activity = person.activities.first().map_or("", |activity| activity);
                 Lamp::Person(person.note.as_deref().unwrap_or_default().into(), activity.into())
             }
-            Report::Mailbox(mailbox) => {
+            PublishedState::Mailbox(mailbox) => {
                 let voice = mailbox.counts[0].unwrap_or_default();
                 Lamp::Mailbox(voice.new, voice.old)
             }

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::screen::{Shown, went_back};
 use super::truth::{COARSENESS, Truth};
 use crate::package::{self, PackageId};
-use crate::presence::facts::{CallState, Report};
+use crate::presence::state::{CallState, PublishedState};
 use crate::sip::wire::{self, Message, Name};
 
 /// The shortest time after which a NOTIFY without answer may be repeated or superseded (ms): Timer E.
@@ -517,9 +517,9 @@ impl Laws {
 /// Whether a body says what that of an earlier NOTIFY said, details included; but for calls that had just ended then.
 fn says_the_same(package: PackageId, body: &[u8], earlier: &[u8]) -> bool {
     let live = |body: &[u8]| match package::get(package).read(body) {
-        Ok(Report::Calls(mut report)) => {
+        Ok(PublishedState::Calls(mut report)) => {
             report.calls.retain(|call| call.state != CallState::Terminated);
-            Some(Report::Calls(report))
+            Some(PublishedState::Calls(report))
         }
         other => other.ok(),
     };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::truth::{CallSaid, Said, Statement};
 use crate::package;
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 use crate::sip::wire::{Message, Name};
 
 /// The server's address.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::lamp::{Lamp, Line};
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 /// State and life of each call that was shown in a dialog.
 pub(super) type Shown = HashMap<String, (CallState, u32)>;

@@ -3,7 +3,7 @@
 use super::phone::{self, Mood};
 use super::world::{Fault, Happening, Who, World};
 use crate::directory::AccountNo;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 impl World {
     /// Something goes wrong with somebody.

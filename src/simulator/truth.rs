@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::lamp::{Lamp, Line};
 use crate::presence::PackageId;
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 
 /// How long an ended call stays ended (ms), as the server promises.
 const STAYS_ENDED: u64 = 300_000;

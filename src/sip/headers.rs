@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::Transport;
-use super::blocks::{find, is_printable};
 use super::scan::{closes, cut, cut_at_blank, find_outside, is_blank, is_plain, split, trim, trim_start};
+use super::simd::{find, is_printable};
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
 

@@ -11,11 +11,11 @@
 //! Methods, status codes and transports are named in rsip's words. rsip itself reads no byte from the network: it
 //! misreads too much of what phones send (the README has the figures) and serves as second opinion in the tests.
 
-mod blocks;
 pub mod dialog;
 pub mod digest;
 pub mod headers;
 mod scan;
+mod simd;
 pub mod transaction;
 pub mod uri;
 pub mod wire;

@@ -5,7 +5,7 @@
 
 use memchr::{memchr2, memchr3};
 
-use super::blocks::is_printable;
+use super::simd::is_printable;
 
 /// Whether an octet is white space, folds included.
 pub(super) const fn is_blank(c: u8) -> bool {

@@ -4,10 +4,10 @@
 //! whatever form its owner can give it again.
 
 mod index;
-mod memory;
 mod server;
+mod store;
 
-pub use server::{Key, Seen, ServerTransactions};
+pub use server::{Key, ServerTransactions, TransactionLookup};
 
 /// Round-trip time estimate: the first retransmission interval (ms).
 pub const T1: u64 = 500;

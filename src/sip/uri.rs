@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::blocks::{find, is_printable};
 use super::scan::{cut, trim, trim_end};
+use super::simd::{find, is_printable};
 
 /// The scheme of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

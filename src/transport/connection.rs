@@ -13,7 +13,7 @@ use super::sender::ConnectionTable;
 use super::token_bucket::TokenBucket;
 use super::websocket_codec::{CodecEvent, WebSocketCodec};
 use super::{FlowId, Source};
-use crate::sip::wire::{Fault, Frame, Framer};
+use crate::sip::wire::{Frame, Framer, ParseError};
 
 /// Timeout of a partial message: the time from its first octet to its last, however often more of it arrives.
 const HALF_MESSAGE: Duration = Duration::from_secs(20);
@@ -86,7 +86,7 @@ pub enum ConnectionEvent {
     /// complete message then. It counts as one message against the rate limit of the source.
     Idle,
     /// A malformed message. The stream cannot be parsed after it.
-    Broken(Fault, Bytes),
+    Broken(ParseError, Bytes),
 }
 
 impl Connection {

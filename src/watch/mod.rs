@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cli::WatchArgs;
 use crate::package;
 use crate::sip::headers::{NameAddr, param, seconds};
-use crate::sip::wire::{self, Message, Name, Verb};
+use crate::sip::wire::{self, Message, Name, RequestMethod};
 use crate::sip::{Method, StatusCode};
 
 mod lamp;
@@ -166,7 +166,7 @@ impl Watcher<'_> {
     /// Handles a request of the server; true if the subscription has ended.
     async fn take_request(&mut self, phone: &mut Phone, request: &Message<'_>) -> Result<bool, WatchError> {
         let Some((verb, _)) = request.request() else { return Ok(false) };
-        if verb != Verb::Known(Method::Notify) {
+        if verb != RequestMethod::Known(Method::Notify) {
             phone.answer(request, StatusCode::MethodNotAllowed, "Method Not Allowed").await?;
             return Ok(false);
         }

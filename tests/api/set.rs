@@ -1,6 +1,6 @@
 //! Setting the state of a lamp, in every profile, and the bounds of what an extension may be.
 
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use serde_json::json;
 
 use crate::world::{Change, World};

@@ -9,17 +9,18 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState, Connections};
 use lamplighter::config::{Config, Limits};
 use lamplighter::directory::{AccountNo, Directory};
+use lamplighter::notifier::change_feed::Changed;
 use lamplighter::notifier::control::{
-    Control, LastNotify, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, ControlError, DrainStatus, LastNotify, ListingPage, PageStart, PublicationRecord, ServerStats,
+    SubscriptionRecord,
 };
-use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+use lamplighter::notifier::explain::report::{
+    Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow,
 };
 use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::package::{self, PackageId};
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use serde_json::Value;
 
 pub(crate) const A: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
@@ -91,7 +92,11 @@ pub(crate) struct Notes {
 
 /// The smallest part that there can be: the first record behind a position. `key` is what orders them; of two with the same
 /// key, the one that comes later is the younger.
-fn one<T>(records: impl Iterator<Item = T>, key: impl Fn(&T) -> (&str, PackageId, &str), from: &Position) -> Part<T> {
+fn one<T>(
+    records: impl Iterator<Item = T>,
+    key: impl Fn(&T) -> (&str, PackageId, &str),
+    from: &PageStart,
+) -> ListingPage<T> {
     let mut records: Vec<T> = records.collect();
     let plain = |record: &T| {
         let (user, package, key) = key(record);
@@ -102,10 +107,10 @@ fn one<T>(records: impl Iterator<Item = T>, key: impl Fn(&T) -> (&str, PackageId
     let begin = rank((from.user.clone(), from.behind.clone()));
     records.retain(|record| rank(plain(record)) > begin);
     records.sort_by_key(|record| rank(plain(record)));
-    let Some(first) = records.first().map(&plain) else { return Part { records, next: None } };
+    let Some(first) = records.first().map(&plain) else { return ListingPage { records, next: None } };
     records.retain(|record| plain(record) == first);
     records.drain(..records.len() - 1);
-    Part { records, next: Some(Position { user: first.0, behind: first.1 }) }
+    ListingPage { records, next: Some(PageStart { user: first.0, behind: first.1 }) }
 }
 
 impl Control for Notes {
@@ -113,33 +118,38 @@ impl Control for Notes {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         let all = self.subscriptions.lock().unwrap();
         let mine = all.iter().filter(|(a, s)| *a == account && package.is_none_or(|p| p == s.package));
         one(mine.map(|(_, s)| s.clone()), |s| (&s.user, s.package, &s.call_id), from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         let all = self.publications.lock().unwrap();
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
         one(mine.map(|(_, p)| p.clone()), |p| (&p.user, p.package, &p.etag), from)
     }
-    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), ControlError> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), ControlError> {
         if self.full.load(Ordering::Relaxed) {
-            return Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit: 7 });
+            return Err(ControlError::LimitReached { key: "limits.presentities_per_account", limit: 7 });
         }
         self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
         Ok(())
     }
-    fn drain(&self, _: bool) -> Result<(), Refusal> {
+    fn drain(&self, _: bool) -> Result<(), ControlError> {
         Ok(())
     }
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> DrainStatus {
+        DrainStatus::default()
     }
     fn note_refusal(&self, _: &ApiRefusal<'_>) {}
     fn wrong_token(&self, _: IpAddr) -> Duration {
@@ -158,28 +168,28 @@ impl Explain for Notes {
     fn lamps(&self, _: AccountNo, _: &str, _: usize) -> Vec<Lamp> {
         Vec::new()
     }
-    fn lamp_story(&self, _: AccountNo, _: &str) -> Option<LampStory> {
+    fn lamp_story(&self, _: AccountNo, _: &str) -> Option<LampReport> {
         None
     }
     fn subscription(&self, _: AccountNo, _: &str) -> Option<WatcherRow> {
         None
     }
-    fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
+    fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionReport> {
         None
     }
-    fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, _: AccountNo, _: &str, _: &Cursor, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
-    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
+    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
+    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, Refusal> {
+    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceStory> {
+    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceReport> {
         None
     }
     fn forget_trace(&self, _: AccountNo, _: &str) -> bool {
@@ -188,8 +198,8 @@ impl Explain for Notes {
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()
     }
-    fn vitals(&self) -> Vitals {
-        Vitals::default()
+    fn vitals(&self) -> ServerStats {
+        ServerStats::default()
     }
     fn listen(&self, _: bool) {}
     fn changes(&self) -> (Vec<Changed>, bool) {

@@ -2,7 +2,7 @@
 
 use lamplighter::notifier::Outbox;
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire;
 use lamplighter::transport::{FlowId, ListenerId, Source};

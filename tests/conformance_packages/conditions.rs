@@ -1,6 +1,6 @@
 //! Conditional notification (RFC 5839): who has the state is not told it again.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 
 use crate::office::{Office, Phone, Sent};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 use lamplighter::transport::Destination;
 
 use crate::office::{Office, Phone, Sent, udp};

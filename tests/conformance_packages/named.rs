@@ -1,6 +1,6 @@
 //! Watchers of one named dialog (RFC 4235 sections 3.2 and 3.4).
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{Office, Phone, Sent};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Phone, Sent, dialog, udp};
 

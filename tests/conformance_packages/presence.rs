@@ -1,6 +1,6 @@
 //! Presence (RFC 3856, 3859, 3863, 4479, 4480), as far as no other suite holds it.
 
-use lamplighter::presence::facts::CallState::Confirmed;
+use lamplighter::presence::state::CallState::Confirmed;
 
 use crate::office::{Office, Sent};
 

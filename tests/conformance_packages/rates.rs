@@ -1,6 +1,6 @@
 //! Rate control (RFC 6446): a watcher is told no more often than it wants, and then what holds.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Phone};
 

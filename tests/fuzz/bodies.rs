@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use lamplighter::package::{EventPackage, PackageId, by_name, get};
-use lamplighter::presence::facts::{
-    Basic, CallReport, CallState, CallsReport, Direction, Mailbox, Party, Person, Picture, Report,
+use lamplighter::presence::state::{
+    Basic, CallReport, CallState, ComposedState, Direction, Mailbox, Party, PersonState, PublishedCalls, PublishedState,
 };
 use lamplighter::sip::wire;
 
@@ -64,7 +64,7 @@ pub(crate) const SEEDS: [(&str, &str); 7] = [
     ("message-summary", "messages-waiting : No\nX: y\n folded\nVoice-Message:1 / 2 ( 3/ 4 )"),
 ];
 
-pub(crate) fn write(package: &dyn EventPackage, picture: &Picture<'_>) -> String {
+pub(crate) fn write(package: &dyn EventPackage, picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     package.write_tail(picture, &mut tail);
     package.body(u32::MAX, "sip:<\"&'>@d", &tail)
@@ -111,17 +111,17 @@ fn idle() -> CallReport {
 pub(crate) fn there_and_back(package: PackageId, body: &[u8]) {
     let package = get(package);
     let Ok(report) = package.read(body) else { return };
-    let mut picture = Picture { uri: OWN, ..Picture::default() };
+    let mut picture = ComposedState { uri: OWN, ..ComposedState::default() };
     let expected = match &report {
-        Report::Calls(report) => {
+        PublishedState::Calls(report) => {
             picture.calls = report.calls.iter().filter(|call| call.state != CallState::Terminated).collect();
             let mut calls: Vec<_> = picture.calls.iter().map(|call| completed_call(call)).collect();
             if calls.is_empty() {
                 calls.push(idle());
             }
-            Report::Calls(CallsReport { full: true, calls })
+            PublishedState::Calls(PublishedCalls { full: true, calls })
         }
-        Report::Person(person) => {
+        PublishedState::PersonState(person) => {
             picture.person = person.clone();
             let basic = person.basic.unwrap_or(Basic::Open);
             let silent = if basic == Basic::Open { "Available" } else { "Offline" };
@@ -130,12 +130,12 @@ pub(crate) fn there_and_back(package: PackageId, body: &[u8]) {
                 activities.retain(|name| &**name != "unknown");
             }
             let note = Some(person.note.clone().unwrap_or_else(|| silent.into()));
-            Report::Person(Person { basic: Some(basic), note, activities })
+            PublishedState::PersonState(PersonState { basic: Some(basic), note, activities })
         }
-        Report::Mailbox(mailbox) => {
+        PublishedState::Mailbox(mailbox) => {
             picture.mailbox = mailbox.clone();
             let account = Some(mailbox.account.clone().unwrap_or_else(|| OWN.into()));
-            Report::Mailbox(Mailbox { account, ..mailbox.clone() })
+            PublishedState::Mailbox(Mailbox { account, ..mailbox.clone() })
         }
     };
     let written = write(package, &picture);

@@ -19,19 +19,19 @@ use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Limits;
 use lamplighter::directory::AccountNo;
+use lamplighter::notifier::change_feed::Changed;
 use lamplighter::notifier::control::{
-    Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, ControlError, DrainStatus, ListingPage, PageStart, PublicationRecord, ServerStats, SubscriptionRecord,
 };
-use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+use lamplighter::notifier::explain::report::{
+    Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow,
 };
 use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use lamplighter::sip::uri::percent_decode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -97,14 +97,19 @@ impl Control for Desk {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         self.0.subscriptions_from(account, package, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         self.0.publications_from(account, package, from)
     }
-    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), ControlError> {
         let mut out = Outbox::default();
         for user in users {
             self.0.reset(Tick(2_000), account, user, &mut out);
@@ -113,7 +118,7 @@ impl Control for Desk {
         self.look(&out);
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), ControlError> {
         let mut out = Outbox::default();
         let done = users.iter().try_for_each(|user| {
             self.0.set(Tick(2_000), account, user, state, &mut out)?;
@@ -123,11 +128,11 @@ impl Control for Desk {
         self.look(&out);
         done
     }
-    fn drain(&self, _: bool) -> Result<(), Refusal> {
+    fn drain(&self, _: bool) -> Result<(), ControlError> {
         // The notifier is used for all inputs; none may change what the next one meets.
         Ok(())
     }
-    fn left(&self) -> Left {
+    fn left(&self) -> DrainStatus {
         self.0.left()
     }
     // Neither is noted, for the same reason; and no input may have to wait for what those before it tried.
@@ -147,36 +152,36 @@ impl Explain for Desk {
     fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
         self.0.lamps(account, from, most)
     }
-    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory> {
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampReport> {
         self.0.lamp_story(Tick(2_000), account, extension)
     }
     fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
         self.0.subscription(account, id)
     }
-    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionReport> {
         self.0.subscription_story(account, id)
     }
-    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Cursor, most: usize) -> Vec<WatcherRow> {
         self.0.find_watchers(account, text, from, most)
     }
-    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         let mut out = Outbox::default();
         let found = self.0.resend(Tick(2_000), account, id, &mut out);
         self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
     }
-    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         let mut out = Outbox::default();
         let found = self.0.end(Tick(2_000), account, id, &mut out);
         self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
     }
-    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError> {
         self.0.trace(Tick(2_000), account, id, seconds)
     }
-    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceReport> {
         self.0.trace_story(Tick(2_000), account, id)
     }
     fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
@@ -185,8 +190,8 @@ impl Explain for Desk {
     fn overview(&self, account: AccountNo) -> Overview {
         self.0.overview(Tick(2_000), account)
     }
-    fn vitals(&self) -> Vitals {
-        Vitals { numbers: self.0.numbers(Tick(2_000), Tick(0)), ..Vitals::default() }
+    fn vitals(&self) -> ServerStats {
+        ServerStats { numbers: self.0.numbers(Tick(2_000), Tick(0)), ..ServerStats::default() }
     }
     fn listen(&self, on: bool) {
         self.0.listen(on);

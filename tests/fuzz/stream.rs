@@ -9,7 +9,7 @@ use super::talk::Talk;
 use super::target::Target;
 
 /// What a stream holds: messages and pings up to the fault that ends it.
-pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fault>> {
+pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::ParseError>> {
     let (mut framer, mut found, mut rest) = (Framer::default(), Vec::new(), stream);
     let mut sizes = chunks.iter().map(|size| usize::from(*size)).chain(std::iter::repeat(4096));
     while !rest.is_empty() {
@@ -31,7 +31,7 @@ pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fa
 }
 
 /// Everything that is found in a stream is the same whatever the chunks.
-pub(crate) fn same_in_chunks(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fault>> {
+pub(crate) fn same_in_chunks(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::ParseError>> {
     let whole = frames(stream, &[]);
     assert_eq!(whole, frames(stream, chunks));
     for frame in &whole {
@@ -57,7 +57,7 @@ fn stream(bytes: &[u8]) {
     for frame in found {
         match frame {
             Ok(Frame::Message(message)) => drop(talk.say(&message)),
-            Ok(Frame::TooLarge(head)) => talk.say_broken(wire::Fault::TooLarge, &head),
+            Ok(Frame::TooLarge(head)) => talk.say_broken(wire::ParseError::TooLarge, &head),
             Ok(Frame::Ping) => {}
             // The one who breaks the stream is told why by what is left of it.
             Err(fault) => talk.say_broken(fault, bytes),

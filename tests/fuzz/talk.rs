@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
-use lamplighter::sip::wire::{self, Fault, Message, StartLine};
+use lamplighter::sip::wire::{self, Message, ParseError, StartLine};
 use lamplighter::transport::{Destination, OutboundMessage, Remote, Source};
 
 use super::sound::{fits, ours_is_sound, unfolded};
@@ -48,7 +48,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Says something on a stream that cannot be told apart from what follows.
-    pub(crate) fn say_broken(&mut self, fault: Fault, bytes: &[u8]) {
+    pub(crate) fn say_broken(&mut self, fault: ParseError, bytes: &[u8]) {
         let mut out = Outbox::default();
         self.notifier.receive_broken(Tick(self.now), self.source, fault, bytes, &mut out);
         assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));

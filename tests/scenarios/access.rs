@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::transport::Destination;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;

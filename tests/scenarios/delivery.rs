@@ -1,7 +1,7 @@
 //! Delivery of NOTIFYs: repetition, superseding, and what failures mean (RFC 3261 section 17.1.2, RFC 6665 section
 //! 4.2.2, laws 1, 2 and 6).
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Sent, dialog};
 

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery, SrvTarget};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
 use lamplighter::transport::{Destination, FlowId, ListenerId, Remote};
 
@@ -36,10 +36,10 @@ fn address(host: u8) -> SocketAddr {
 }
 
 /// Hosts in this order, good for a minute.
-fn hosts(transport: Transport, hosts: &[u8]) -> Result<Answer, Unresolved> {
+fn hosts(transport: Transport, hosts: &[u8]) -> Result<DnsAnswer, DnsError> {
     let candidate =
-        |(priority, host): (u32, &u8)| Candidate { priority, weight: 0, transport, addresses: vec![address(*host)] };
-    Ok(Answer { candidates: (1..).zip(hosts).map(candidate).collect(), ttl: 60 })
+        |(priority, host): (u32, &u8)| SrvTarget { priority, weight: 0, transport, addresses: vec![address(*host)] };
+    Ok(DnsAnswer { candidates: (1..).zip(hosts).map(candidate).collect(), ttl: 60 })
 }
 
 fn by_udp(host: u8) -> Destination {
@@ -73,7 +73,7 @@ fn a_notify_waits_for_a_name_and_goes_where_it_leads() {
     let sent = phone.subscribe(&mut office, 600);
     assert_eq!((sent.len(), sent[0].status()), (1, 200), "the answer does not wait");
     let host = "proxy.acme.test".into();
-    assert_eq!(office.questions, [Question { host, port: None, transport: None, secure: false }]);
+    assert_eq!(office.questions, [DnsQuery { host, port: None, transport: None, secure: false }]);
     office.pass(50);
     let sent = office.learn(hosts(Transport::Udp, &[11, 12]));
     assert_eq!(ways(&sent), [(1, by_udp(11))]);
@@ -149,7 +149,7 @@ fn without_an_answer_a_notify_goes_back_to_the_source() {
 
 #[test]
 fn so_does_one_whose_name_leads_nowhere() {
-    for answer in [Err(Unresolved::Unknown), hosts(Transport::Udp, &[]), hosts(Transport::Tls, &[11])] {
+    for answer in [Err(DnsError::Unknown), hosts(Transport::Udp, &[]), hosts(Transport::Tls, &[11])] {
         let (mut office, mut phone) = office();
         phone.subscribe(&mut office, 600);
         assert_eq!(ways(&office.learn(answer)), [(1, to_source(&phone))]);
@@ -217,7 +217,7 @@ fn once_all_targets_have_failed_it_is_a_failure_like_any_other() {
 fn silent_targets_are_tried_once_each_before_it_backs_off() {
     let (mut office, mut phone) = office();
     phone.subscribe(&mut office, 600);
-    let answer = Answer { ttl: 600, ..hosts(Transport::Udp, &[11, 12]).unwrap() };
+    let answer = DnsAnswer { ttl: 600, ..hosts(Transport::Udp, &[11, 12]).unwrap() };
     office.learn(Ok(answer));
     let sent = office.pass_quietly(68_900);
     let last = sent.iter().map(Sent::cseq).max();

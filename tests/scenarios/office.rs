@@ -8,11 +8,11 @@ use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
-use lamplighter::notifier::explain::story::LampStory;
-use lamplighter::notifier::names::{Answer, Question, Unresolved};
+use lamplighter::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery};
+use lamplighter::notifier::explain::report::LampReport;
 use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Message, Name};
@@ -102,7 +102,7 @@ pub(crate) struct Office {
     /// ... and the count of starts, which is always there.
     starts: Option<(Key, Bytes)>,
     /// Names that the notifier wants looked up.
-    pub(crate) questions: Vec<Question>,
+    pub(crate) questions: Vec<DnsQuery>,
     config: String,
     next: u32,
 }
@@ -212,7 +212,7 @@ impl Office {
     }
 
     /// The DNS answers the first question that is open.
-    pub(crate) fn learn(&mut self, answer: Result<Answer, Unresolved>) -> Vec<Sent> {
+    pub(crate) fn learn(&mut self, answer: Result<DnsAnswer, DnsError>) -> Vec<Sent> {
         let question = self.questions.remove(0);
         self.sent(|notifier, now, out| {
             notifier.learned(now, question, answer, out);
@@ -250,7 +250,7 @@ impl Office {
     }
 
     /// All about one extension of acme.test.
-    pub(crate) fn story(&self, user: &str) -> LampStory {
+    pub(crate) fn story(&self, user: &str) -> LampReport {
         self.notifier.lamp_story(Tick(self.now), ACME, user).expect("something is known of it")
     }
 

@@ -1,6 +1,6 @@
 //! Phones across all their subscriptions: reboots, slow ones, silent ones, and those that come back by another way.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
 use lamplighter::transport::{Destination, FlowId, ListenerId, Source};
 

@@ -1,7 +1,7 @@
 //! A change that the journal refuses has not happened (rule 5): memory, lamp, watchers and entity-tag are as before.
 
 use lamplighter::notifier::Outbox;
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 
 use crate::office::{ACME, Office, Phone, Sent, dialog, udp};
 

@@ -1,7 +1,7 @@
 //! A request that is repeated over a crash, its answer being lost, gets the answer that it would have had, and has one
 //! effect (RFC 3261 section 17.2).
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{ACME, Office, dialog, udp};
 

@@ -1,6 +1,6 @@
 //! Reset and set, as the API asks for them (kazoo.md section 3 and checks 14 to 16, 44 to 47).
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, dialog};
 

@@ -1,6 +1,6 @@
 //! What a crash leaves standing: everything that was acknowledged (law 5), and nobody is told what he knows.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, dialog};
 

@@ -2,7 +2,7 @@
 //! tag of theirs is given to anything else (rule 8), and all is whole when they are back.
 
 use lamplighter::directory::AccountNo;
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{ACME, Office, Phone, dialog};
 

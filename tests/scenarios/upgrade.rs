@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use lamplighter::journal::{Durability, Journal, Key, Recovered};
 use lamplighter::notifier::Restored;
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire::Name;
 use lamplighter::transport::{FlowId, ListenerId, Source};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
-use lamplighter::sip::wire::{Fault, Frame, Framer, Head, Name, StartLine};
+use lamplighter::sip::wire::{Frame, Framer, Head, Name, ParseError, StartLine};
 use lamplighter::transport::{Destination, Source};
 
 use crate::notifier::{notifier, tcp_source, udp_source};
@@ -97,7 +97,7 @@ impl Bench {
                 Ok(None) => break false,
                 Ok(Some(Frame::Ping)) => {}
                 Ok(Some(Frame::TooLarge(head))) => {
-                    self.notifier.receive_broken(Tick(self.now), source, Fault::TooLarge, &head, &mut out);
+                    self.notifier.receive_broken(Tick(self.now), source, ParseError::TooLarge, &head, &mut out);
                 }
                 Ok(Some(Frame::Message(message))) => {
                     self.notifier.receive(Tick(self.now), source, &message, &mut out);

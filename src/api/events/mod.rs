@@ -25,8 +25,8 @@ use super::share::{self, Limit, Shares};
 use super::{Api, ApiState, lamps};
 use crate::config::Limits;
 use crate::directory::AccountNo;
-use crate::notifier::events::Changed;
-use crate::notifier::explain::story::{Lamp, WatcherRow};
+use crate::notifier::change_feed::Changed;
+use crate::notifier::explain::report::{Lamp, WatcherRow};
 use crate::sip::uri::{Uri, percent_decode};
 
 mod hub;

@@ -9,7 +9,7 @@ use crate::api::seats;
 use crate::api::webhooks::{self, Fares};
 use crate::capture;
 use crate::journal;
-use crate::notifier::control::{LOOKUPS, Vitals};
+use crate::notifier::control::{LOOKUPS, ServerStats};
 use crate::transport::{Stats, TRANSPORTS, Traffic};
 
 use super::page::{Histogram, Page};
@@ -65,7 +65,7 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
     page.gauge("connection_queue_longest", longest, BYTES, streams.waiting_octets_most as f64)
 }
 
-pub(super) fn names(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
+pub(super) fn names(page: &mut Page<'_>, vitals: &ServerStats) -> fmt::Result {
     page.gauge(
         "dns_cache_entries",
         "Names of next hops that are remembered or asked for",

@@ -1,7 +1,7 @@
 //! `/metrics` for Prometheus: numbers of the whole server. They are not divided by account, so only a superuser's token
 //! may read them.
 //!
-//! The modules count for themselves and return plain values ([`Vitals`]). Here these get names by Prometheus'
+//! The modules count for themselves and return plain values ([`ServerStats`]). Here these get names by Prometheus'
 //! conventions. Every label has a small set of values known beforehand; no label holds text from a peer.
 
 use std::fmt;
@@ -15,8 +15,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-use crate::directory::Bearer;
-use crate::notifier::control::Vitals;
+use crate::directory::TokenScope;
+use crate::notifier::control::ServerStats;
 
 use super::Api;
 use super::envelope::Reply;
@@ -36,8 +36,8 @@ const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a scrape; the token must be a superuser's. Without OpenMetrics in the Accept header, the older text format
 /// is sent.
-pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, Fault> {
-    if bearer != Bearer::Superuser {
+pub(super) fn answer(api: &Api, bearer: TokenScope, head: &Parts) -> Result<Reply, Fault> {
+    if bearer != TokenScope::Superuser {
         return Err(Fault::Forbidden);
     }
     let written = write(Scrape::of(api));
@@ -83,7 +83,7 @@ fn classic(open: &str) -> String {
 /// Values of one scrape.
 #[derive(Debug)]
 struct Scrape {
-    vitals: Vitals,
+    vitals: ServerStats,
     streams: events::Stats,
     webhooks: Fares,
     http: Http,

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::{Api, events};
 use crate::config::{Config, Webhook, WebhookUrl};
 use crate::directory::AccountNo;
-use crate::notifier::events::Changed;
+use crate::notifier::change_feed::Changed;
 
 mod client;
 mod delivery;

@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::notifier::events::Changed;
+use crate::notifier::change_feed::Changed;
 
 /// Most changes waiting for one receiver; beyond that it is asked to reload everything.
 const MOST: usize = 10_000;

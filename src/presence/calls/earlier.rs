@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{Call, Calls, Tombstone};
 use crate::presence::Tick;
-use crate::presence::facts::{CallReport, CallState, Direction, Party};
 use crate::presence::publication::PublicationNo;
+use crate::presence::state::{CallReport, CallState, Direction, Party};
 
 /// All calls of a presentity in the earlier layout, to be read and converted.
 #[derive(Debug, Deserialize)]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
-use crate::presence::facts::CallReport;
+use crate::presence::state::CallReport;
 
 /// An index over a list of calls, by their positions in it.
 #[derive(Default)]

@@ -17,8 +17,8 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::Tick;
-use super::facts::{CallReport, CallState, CallsReport, Party, RESERVED_IDS};
 use super::publication::PublicationNo;
+use super::state::{CallReport, CallState, Party, PublishedCalls, RESERVED_IDS};
 
 mod earlier;
 mod index;
@@ -101,7 +101,7 @@ struct Call {
 
 /// A live call, and why it is still there.
 #[derive(Clone, Copy, Debug)]
-pub struct CallStory<'a> {
+pub struct CallDetail<'a> {
     /// What is known of it.
     pub report: &'a CallReport,
     /// The publications that speak of it; with the last it goes.
@@ -283,7 +283,7 @@ impl Round {
 impl Calls {
     /// Applies what a publication reports of calls. One report is about one call. What a full report does not list is
     /// released before it is looked which calls there is room for.
-    pub fn apply(&mut self, now: Tick, publication: PublicationNo, report: &CallsReport) {
+    pub fn apply(&mut self, now: Tick, publication: PublicationNo, report: &PublishedCalls) {
         self.forget_ended(now);
         if report.full {
             self.forget_beyond(|beyond| beyond.publication == publication);
@@ -325,8 +325,8 @@ impl Calls {
     }
 
     /// The live calls that are shown with all that is known of them, in the order in which they came.
-    pub fn stories(&self) -> impl Iterator<Item = CallStory<'_>> {
-        self.live.iter().take(MAX_SHOWN).map(|call| CallStory {
+    pub fn stories(&self) -> impl Iterator<Item = CallDetail<'_>> {
+        self.live.iter().take(MAX_SHOWN).map(|call| CallDetail {
             report: &call.report,
             holders: &call.holders,
             said: call.said,

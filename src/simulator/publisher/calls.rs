@@ -1,6 +1,6 @@
 //! Calls as publishers see them.
 
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 use crate::simulator::lamp::{BRANCH, label};
 use crate::simulator::random::Random;
 use crate::simulator::truth::{CallSaid, Statement};

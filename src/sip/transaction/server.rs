@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
-use super::memory::{Memory, Stage};
+use super::store::{Stage, TransactionStore};
 use super::{REMEMBERED, T1};
 use crate::per_thread::Apart;
 use crate::sip::headers::MAGIC_COOKIE;
@@ -16,7 +16,7 @@ const SLOWED_DOWN: u64 = 7 * T1;
 
 /// What is known of a request that has just come in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen<A> {
+pub enum TransactionLookup<A> {
     /// It is new, and is remembered from now on; its answer is to be given to [`ServerTransactions::answered`].
     New(Key),
     /// It was answered before; this is the answer.
@@ -44,7 +44,7 @@ pub struct Key {
 #[derive(Debug)]
 pub struct ServerTransactions<A> {
     secret: [u8; 16],
-    shards: Box<[Apart<Mutex<Memory<A>>>]>,
+    shards: Box<[Apart<Mutex<TransactionStore<A>>>]>,
     most_per_shard: usize,
 }
 
@@ -56,12 +56,12 @@ impl<A: Clone> ServerTransactions<A> {
     /// Remembers at most `most` requests; beyond that the oldest are forgotten early, which costs no more than that a
     /// late repetition of them is taken for new.
     pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions<A> {
-        let shards = (0..SHARDS).map(|_| Apart(Mutex::new(Memory::default()))).collect();
+        let shards = (0..SHARDS).map(|_| Apart(Mutex::new(TransactionStore::default()))).collect();
         ServerTransactions { secret, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 
     /// Looks a request up and remembers it if it is new. `now` in ms.
-    pub fn look_up(&self, now: u64, request: &Message<'_>) -> Seen<A> {
+    pub fn look_up(&self, now: u64, request: &Message<'_>) -> TransactionLookup<A> {
         let key = self.key(request, request.cseq.method);
         let outside_dialog = request.to.tag().is_none();
         let mut memory = self.shard(key).lock();
@@ -69,19 +69,19 @@ impl<A: Clone> ServerTransactions<A> {
         memory.make_room(now, self.most_per_shard);
         if let Some((ends, stage)) = memory.find(key.whole) {
             return match stage {
-                Stage::Answered(answer) => Seen::Answered(answer.clone()),
-                Stage::Working if now + REMEMBERED >= ends + SLOWED_DOWN => Seen::Stalled,
-                Stage::Working => Seen::InProgress,
-                Stage::Merged => Seen::Merged,
+                Stage::Answered(answer) => TransactionLookup::Answered(answer.clone()),
+                Stage::Working if now + REMEMBERED >= ends + SLOWED_DOWN => TransactionLookup::Stalled,
+                Stage::Working => TransactionLookup::InProgress,
+                Stage::Merged => TransactionLookup::Merged,
             };
         }
         if outside_dialog && memory.has_trace(key.trace) {
             // Its repetitions are refused again, should the refusal be lost.
             memory.push(now + REMEMBERED, key.whole, None, Stage::Merged);
-            return Seen::Merged;
+            return TransactionLookup::Merged;
         }
         memory.push(now + REMEMBERED, key.whole, outside_dialog.then_some(key.trace), Stage::Working);
-        Seen::New(key)
+        TransactionLookup::New(key)
     }
 
     /// Forgets a request that was answered without keeping anything of it: its repetition is answered anew. So a flood
@@ -123,7 +123,7 @@ impl<A: Clone> ServerTransactions<A> {
     }
 
     /// What requests have in common that can be merged ones or repetitions of each other is in one shard.
-    fn shard(&self, key: Key) -> &Mutex<Memory<A>> {
+    fn shard(&self, key: Key) -> &Mutex<TransactionStore<A>> {
         // Other bits than those by which the shard itself finds it.
         &self.shards[(key.trace >> 32) as usize % SHARDS]
     }
@@ -194,7 +194,7 @@ mod tests {
         )
     }
 
-    fn look(t: &ServerTransactions<&'static str>, now: u64, text: &str) -> Seen<&'static str> {
+    fn look(t: &ServerTransactions<&'static str>, now: u64, text: &str) -> TransactionLookup<&'static str> {
         t.look_up(now, &wire::read(text.as_bytes()).unwrap().unwrap())
     }
 
@@ -202,41 +202,44 @@ mod tests {
     fn a_repeated_request_gets_the_same_answer_for_32_seconds() {
         let t = ServerTransactions::new([1; 16], 100);
         let first = request("z9hG4bK1", "h:1", 1);
-        let Seen::New(key) = look(&t, 0, &first) else { panic!("new") };
-        assert_eq!((look(&t, 1, &first), look(&t, 3_499, &first)), (Seen::InProgress, Seen::InProgress));
-        assert_eq!(look(&t, 3_500, &first), Seen::Stalled);
+        let TransactionLookup::New(key) = look(&t, 0, &first) else { panic!("new") };
+        assert_eq!(
+            (look(&t, 1, &first), look(&t, 3_499, &first)),
+            (TransactionLookup::InProgress, TransactionLookup::InProgress)
+        );
+        assert_eq!(look(&t, 3_500, &first), TransactionLookup::Stalled);
         t.answered(key, "ok");
-        assert_eq!(look(&t, 31_999, &first), Seen::Answered("ok"));
-        assert!(matches!(look(&t, 40_000, &first), Seen::New(_)));
+        assert_eq!(look(&t, 31_999, &first), TransactionLookup::Answered("ok"));
+        assert!(matches!(look(&t, 40_000, &first), TransactionLookup::New(_)));
     }
 
     #[test]
     fn sent_by_and_branch_tell_requests_apart_and_a_merged_one_is_noticed() {
         let t = ServerTransactions::new([1; 16], 100);
-        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:1", 1)), Seen::New(_)));
+        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:1", 1)), TransactionLookup::New(_)));
         for repeated in 0..3 {
-            assert_eq!(look(&t, repeated, &request("z9hG4bK2", "h:1", 1)), Seen::Merged);
+            assert_eq!(look(&t, repeated, &request("z9hG4bK2", "h:1", 1)), TransactionLookup::Merged);
         }
-        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:2", 2)), Seen::New(_)));
+        assert!(matches!(look(&t, 0, &request("z9hG4bK1", "h:2", 2)), TransactionLookup::New(_)));
     }
 
     #[test]
     fn a_phone_that_draws_the_same_branch_after_a_reboot_makes_a_new_request() {
         let t = ServerTransactions::new([1; 16], 100);
         let first = request("z9hG4bK1", "h:1", 1);
-        assert!(matches!(look(&t, 0, &first), Seen::New(_)));
+        assert!(matches!(look(&t, 0, &first), TransactionLookup::New(_)));
         for reboot in [("Call-ID: c", "Call-ID: d"), ("tag=1", "tag=2"), ("CSeq: 1", "CSeq: 2")] {
-            assert!(matches!(look(&t, 0, &first.replace(reboot.0, reboot.1)), Seen::New(_)), "{reboot:?}");
+            assert!(matches!(look(&t, 0, &first.replace(reboot.0, reboot.1)), TransactionLookup::New(_)), "{reboot:?}");
         }
     }
 
     #[test]
     fn without_the_cookie_the_whole_request_counts() {
         let t = ServerTransactions::new([1; 16], 100);
-        assert!(matches!(look(&t, 0, &request("1", "h:1", 1)), Seen::New(_)));
-        assert_eq!(look(&t, 0, &request("1", "h:1", 1)), Seen::InProgress);
-        assert!(matches!(look(&t, 0, &request("1", "h:1", 2)), Seen::New(_)));
-        assert!(matches!(look(&t, 0, &request("z9hG4bK", "h:1", 3)), Seen::New(_)));
+        assert!(matches!(look(&t, 0, &request("1", "h:1", 1)), TransactionLookup::New(_)));
+        assert_eq!(look(&t, 0, &request("1", "h:1", 1)), TransactionLookup::InProgress);
+        assert!(matches!(look(&t, 0, &request("1", "h:1", 2)), TransactionLookup::New(_)));
+        assert!(matches!(look(&t, 0, &request("z9hG4bK", "h:1", 3)), TransactionLookup::New(_)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::{Head, head_end};
-use super::{Fault, MAX_MESSAGE, Name};
+use super::{MAX_MESSAGE, Name, ParseError};
 
 /// The longest head taken from a stream (octets).
 const MAX_HEAD: usize = 32 * 1024;
@@ -48,7 +48,7 @@ impl Framer {
 
     /// The next thing in the stream; none when more bytes are needed. After a fault the stream cannot be trusted any
     /// more; the head of the message that caused it comes with it, so that it can be answered before closing.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, (Fault, Bytes)> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, (ParseError, Bytes)> {
         let passed = self.skip.min(self.buffer.len());
         self.buffer.advance(passed);
         self.skip -= passed;
@@ -63,12 +63,12 @@ impl Framer {
             let Some(end) = head_end(&self.buffer, self.searched.saturating_sub(2)) else {
                 self.searched = self.buffer.len();
                 return match self.searched {
-                    length if length > MAX_HEAD => self.give_up(Fault::HeaderTooLong, length),
+                    length if length > MAX_HEAD => self.give_up(ParseError::HeaderTooLong, length),
                     _ => Ok(None),
                 };
             };
             if end > MAX_HEAD {
-                return self.give_up(Fault::HeaderTooLong, end);
+                return self.give_up(ParseError::HeaderTooLong, end);
             }
             match content_length(&self.buffer[..end]) {
                 // Subtracted, for the announced length may be as large as a number can be.
@@ -78,7 +78,7 @@ impl Framer {
                     self.searched = 0;
                     return Ok(Some(Frame::TooLarge(self.buffer.split_to(end).freeze())));
                 }
-                Ok(_) => return self.give_up(Fault::TooLarge, end),
+                Ok(_) => return self.give_up(ParseError::TooLarge, end),
                 Err(fault) => return self.give_up(fault, end),
             }
         }
@@ -114,21 +114,21 @@ impl Framer {
     }
 
     /// Hands out the head alone: an answer needs no more, and a body might not be text.
-    fn give_up<T>(&mut self, fault: Fault, head: usize) -> Result<T, (Fault, Bytes)> {
+    fn give_up<T>(&mut self, fault: ParseError, head: usize) -> Result<T, (ParseError, Bytes)> {
         Err((fault, self.buffer.split_to(head).freeze()))
     }
 }
 
 /// On a stream nothing else tells where a message ends, so Content-Length must be there and sound.
-fn content_length(head: &[u8]) -> Result<usize, Fault> {
-    let text = std::str::from_utf8(head).map_err(|_| Fault::NotUtf8)?;
+fn content_length(head: &[u8]) -> Result<usize, ParseError> {
+    let text = std::str::from_utf8(head).map_err(|_| ParseError::NotUtf8)?;
     let (head, _) = Head::find(text)?;
     if let Some(fault) = head.fault.filter(|_| head.end_hidden) {
         return Err(fault);
     }
-    let value = head.first(Name::ContentLength).ok_or(Fault::Missing(Name::ContentLength))?;
+    let value = head.first(Name::ContentLength).ok_or(ParseError::Missing(Name::ContentLength))?;
     let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
-    value.parse().ok().filter(|_| digits).ok_or(Fault::ContentLength)
+    value.parse().ok().filter(|_| digits).ok_or(ParseError::ContentLength)
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use memchr::memchr;
 
-use super::{Fault, MAX_HEADERS, MAX_LINE};
+use super::{MAX_HEADERS, MAX_LINE, ParseError};
 use crate::sip::Method;
-use crate::sip::blocks::Odd;
 use crate::sip::scan::{cut, trim};
+use crate::sip::simd::NonPrintable;
 
 /// The headers that we look at, whatever form of the name was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +150,16 @@ impl Name {
 
 /// The method of a request. Method names are case-sensitive (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb<'a> {
+pub enum RequestMethod<'a> {
     /// One that an RFC defines.
     Known(Method),
     /// Any other token.
     Unknown(&'a str),
 }
 
-impl<'a> Verb<'a> {
+impl<'a> RequestMethod<'a> {
     /// Reads a method name.
-    pub fn of(text: &'a str) -> Verb<'a> {
+    pub fn of(text: &'a str) -> RequestMethod<'a> {
         use Method::*;
         const KNOWN: [(&str, Method); 14] = [
             ("SUBSCRIBE", Subscribe),
@@ -177,7 +177,10 @@ impl<'a> Verb<'a> {
             ("REGISTER", Register),
             ("UPDATE", Update),
         ];
-        KNOWN.iter().find(|(name, _)| *name == text).map_or(Verb::Unknown(text), |(_, method)| Verb::Known(*method))
+        KNOWN
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map_or(RequestMethod::Unknown(text), |(_, method)| RequestMethod::Known(*method))
     }
 }
 
@@ -187,7 +190,7 @@ pub enum StartLine<'a> {
     /// Of a request.
     Request {
         /// Its method.
-        verb: Verb<'a>,
+        verb: RequestMethod<'a>,
         /// The method as written, for comparing with CSeq.
         method: &'a str,
         /// The Request-URI as written.
@@ -221,24 +224,24 @@ pub struct Head<'a> {
     /// For every name one more than where its first line is, 0 where there is none.
     first: [u8; Name::Other as usize + 1],
     /// The first thing found wrong, or the first that hides the end.
-    pub fault: Option<Fault>,
+    pub fault: Option<ParseError>,
     /// True if the fault makes it doubtful where the message ends; nothing behind it in a stream can be trusted then.
     pub end_hidden: bool,
 }
 
 /// The version at the end of a request line or the start of a status line.
-fn version(text: &str) -> Result<(), Fault> {
+fn version(text: &str) -> Result<(), ParseError> {
     if text == "SIP/2.0" {
         return Ok(());
     }
-    let Some((name, number)) = text.split_once('/') else { return Err(Fault::NotSip) };
+    let Some((name, number)) = text.split_once('/') else { return Err(ParseError::NotSip) };
     let shaped = number.split_once('.').is_some_and(|(a, b)| {
         [a, b].iter().all(|n| !n.is_empty() && n.len() < 4 && n.bytes().all(|c| c.is_ascii_digit()))
     });
     match name.eq_ignore_ascii_case("SIP") && shaped {
         true if number == "2.0" => Ok(()),
-        true => Err(Fault::Version),
-        false => Err(Fault::NotSip),
+        true => Err(ParseError::Version),
+        false => Err(ParseError::NotSip),
     }
 }
 
@@ -259,41 +262,42 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| TOKEN[usize::from(c)])
 }
 
-fn start_line(line: &str) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
+fn start_line(line: &str) -> Result<(StartLine<'_>, Option<ParseError>), ParseError> {
     if line.len() >= 4 && line.as_bytes()[..4].eq_ignore_ascii_case(b"SIP/") {
         let mut parts = line.splitn(3, ' ');
         version(parts.next().unwrap_or_default())?;
         let code = parts.next().unwrap_or_default();
-        let status = code.parse().ok().filter(|s| code.len() == 3 && (100..700).contains(s)).ok_or(Fault::NotSip)?;
+        let status =
+            code.parse().ok().filter(|s| code.len() == 3 && (100..700).contains(s)).ok_or(ParseError::NotSip)?;
         return Ok((StartLine::Response { status }, None));
     }
     // Blanks too many are the peer's fault, not a reason to leave him without an answer (RFC 4475 section 3.1.2.9).
     let trimmed = if line.ends_with(' ') { line.trim_end_matches(' ') } else { line };
-    let mut fault = (trimmed.len() != line.len()).then_some(Fault::StartLine);
-    let blank = trimmed.bytes().rposition(|c| c == b' ').ok_or(Fault::NotSip)?;
+    let mut fault = (trimmed.len() != line.len()).then_some(ParseError::StartLine);
+    let blank = trimmed.bytes().rposition(|c| c == b' ').ok_or(ParseError::NotSip)?;
     let (rest, last) = (&trimmed[..blank], &trimmed[blank + 1..]);
-    let (method, uri) = cut(rest, b' ').ok_or(Fault::NotSip)?;
+    let (method, uri) = cut(rest, b' ').ok_or(ParseError::NotSip)?;
     if !is_token(method) {
-        return Err(Fault::NotSip);
+        return Err(ParseError::NotSip);
     }
     match version(last) {
         Ok(()) => {}
-        Err(Fault::Version) => fault = Some(Fault::Version),
+        Err(ParseError::Version) => fault = Some(ParseError::Version),
         Err(other) => return Err(other),
     }
     if uri.is_empty() || uri.bytes().any(|c| c == b' ' || c == b'\t' || c == b'<' || c == b'>') {
-        fault = fault.or(Some(Fault::StartLine));
+        fault = fault.or(Some(ParseError::StartLine));
     }
-    Ok((StartLine::Request { verb: Verb::of(method), method, uri }, fault))
+    Ok((StartLine::Request { verb: RequestMethod::of(method), method, uri }, fault))
 }
 
 impl<'a> Head<'a> {
     /// Finds the lines of `text`, which starts at the start line and may go on after the empty line; says where
     /// the body starts.
-    pub fn find(text: &'a str) -> Result<(Head<'a>, usize), Fault> {
+    pub fn find(text: &'a str) -> Result<(Head<'a>, usize), ParseError> {
         let bytes = text.as_bytes();
-        let mut odd = Odd::of(bytes);
-        let line = next_line(text, 0, &mut odd).ok_or(Fault::NotSip)?;
+        let mut odd = NonPrintable::of(bytes);
+        let line = next_line(text, 0, &mut odd).ok_or(ParseError::NotSip)?;
         let first = line.text.strip_suffix('\r').unwrap_or(line.text);
         let (start, fault) = start_line(first)?;
         let mut head = Head {
@@ -307,7 +311,7 @@ impl<'a> Head<'a> {
             head.check_octets(&text[..line.end]);
         }
         if line.text.len() > MAX_LINE {
-            head.note(Fault::HeaderTooLong);
+            head.note(ParseError::HeaderTooLong);
         }
         let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
         loop {
@@ -340,7 +344,7 @@ impl<'a> Head<'a> {
             at = line.end;
         }
         if !complete {
-            head.note(Fault::Incomplete);
+            head.note(ParseError::Incomplete);
         }
         Ok((head, at))
     }
@@ -350,7 +354,7 @@ impl<'a> Head<'a> {
         let (name, written, value) = match Name::at_start_of(line.as_bytes()) {
             Some((name, colon)) => (name, &line[..colon], &line[colon + 1..]),
             None => {
-                let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
+                let Some((written, value)) = name_and_value(line) else { return self.note(ParseError::HeaderLine) };
                 (Name::of(written), written, value)
             }
         };
@@ -362,7 +366,7 @@ impl<'a> Head<'a> {
     fn take(&mut self, name: Name, written: &'a str, value: &'a str, length: usize, seen: &mut u32) {
         let bit = 1 << name as u32;
         if *seen & bit != 0 && name.stands_once() {
-            let fault = Fault::Repeated(name);
+            let fault = ParseError::Repeated(name);
             return match name {
                 Name::ContentLength => self.note_hidden_end(fault),
                 _ => self.note(fault),
@@ -370,10 +374,10 @@ impl<'a> Head<'a> {
         }
         *seen |= bit;
         if length > MAX_LINE {
-            return self.note(Fault::HeaderTooLong);
+            return self.note(ParseError::HeaderTooLong);
         }
         if self.headers.len() >= MAX_HEADERS {
-            self.note(Fault::TooManyHeaders);
+            self.note(ParseError::TooManyHeaders);
             // Where the message ends has to be known even so: a proxy's connection carries others' messages too.
             if name != Name::ContentLength {
                 return;
@@ -387,11 +391,11 @@ impl<'a> Head<'a> {
         }
     }
 
-    fn note(&mut self, fault: Fault) {
+    fn note(&mut self, fault: ParseError) {
         self.fault = self.fault.or(Some(fault));
     }
 
-    fn note_hidden_end(&mut self, fault: Fault) {
+    fn note_hidden_end(&mut self, fault: ParseError) {
         if !std::mem::replace(&mut self.end_hidden, true) {
             self.fault = Some(fault);
         }
@@ -406,11 +410,11 @@ impl<'a> Head<'a> {
             _ => i == 0 || line[i - 1] != b'\r',
         };
         if memchr::memchr2_iter(b'\r', b'\n', line).any(half) {
-            self.note_hidden_end(Fault::ControlCharacter);
+            self.note_hidden_end(ParseError::ControlCharacter);
         }
         // Behind a backslash it is a legal character of a quoted string (RFC 4475 section 3.1.1.2).
         if memchr::memchr_iter(0, line).any(|i| i == 0 || line[i - 1] != b'\\') {
-            self.note(Fault::ControlCharacter);
+            self.note(ParseError::ControlCharacter);
         }
     }
 
@@ -444,7 +448,7 @@ struct Line<'a> {
 
 /// The line that starts at `at`; `odd` is of the whole text.
 #[inline]
-fn next_line<'a>(text: &'a str, at: usize, odd: &mut Odd<'_>) -> Option<Line<'a>> {
+fn next_line<'a>(text: &'a str, at: usize, odd: &mut NonPrintable<'_>) -> Option<Line<'a>> {
     let (bytes, mut from) = (text.as_bytes(), at);
     let end = loop {
         let special = odd.next(from)?;

@@ -5,9 +5,9 @@
 
 use super::head::{Name, is_token};
 use super::{MAX_HEADERS, MAX_LINE, Message};
-use crate::sip::blocks::{Odd, is_printable};
 use crate::sip::headers::{CSeq, list, name_and_value, retry_after};
 use crate::sip::scan::{cut, trim};
+use crate::sip::simd::{NonPrintable, is_printable};
 
 /// An answer to a request of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl<'a> Reply<'a> {
         };
         let text = std::str::from_utf8(bytes).ok()?;
         let (mut via, mut call_id, mut cseq, mut again, mut length) = (None, None, None, None, None);
-        let (mut lines, mut seen) = (Lines { text, at: 0, odd: Odd::of(bytes) }, 0_u32);
+        let (mut lines, mut seen) = (Lines { text, at: 0, odd: NonPrintable::of(bytes) }, 0_u32);
         lines.next()?;
         for _ in 0..=MAX_HEADERS {
             let line = lines.next()?;
@@ -100,7 +100,7 @@ struct Lines<'a> {
     text: &'a str,
     /// Where the next one starts.
     at: usize,
-    odd: Odd<'a>,
+    odd: NonPrintable<'a>,
 }
 
 impl<'a> Lines<'a> {
@@ -175,7 +175,7 @@ mod tests {
             ("Content-Length: 0", "l: 0\r\nRetry-After: 30 (busy);duration=5"),
             ("Content-Length: 0\r\n", ""),
             ("\r\n\r\n", "\r\n\r\nmore than it says"),
-            ("User-Agent: Desk/1 (x; y)", "Odd-Header: a\r\nOdd-Header: b\r\nContact:"),
+            ("User-Agent: Desk/1 (x; y)", "NonPrintable-Header: a\r\nOdd-Header: b\r\nContact:"),
             (";rport=5060", ";RPORT;Branch2=x;"),
         ] {
             let text = PLAIN.replacen(from, to, 1);

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::head::{Head, Name};
 use super::{Message, Value};
 use crate::sip::StatusCode;
-use crate::sip::blocks::count_odd;
 use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
 use crate::sip::scan::split;
+use crate::sip::simd::count_odd;
 
 /// Appends one message to a buffer.
 ///
@@ -147,47 +147,47 @@ impl HeaderLines {
 
 /// A request that is answered.
 #[derive(Clone, Copy)]
-pub enum Asked<'m, 'a> {
+pub enum RequestView<'m, 'a> {
     /// It was read.
     Read(&'m Message<'a>),
     /// It could not be taken, and this much of it is there.
     Refused(&'m Head<'a>),
 }
 
-impl<'m, 'a> From<&'m Message<'a>> for Asked<'m, 'a> {
+impl<'m, 'a> From<&'m Message<'a>> for RequestView<'m, 'a> {
     fn from(message: &'m Message<'a>) -> Self {
-        Asked::Read(message)
+        RequestView::Read(message)
     }
 }
 
-impl<'m, 'a> From<&'m Head<'a>> for Asked<'m, 'a> {
+impl<'m, 'a> From<&'m Head<'a>> for RequestView<'m, 'a> {
     fn from(head: &'m Head<'a>) -> Self {
-        Asked::Refused(head)
+        RequestView::Refused(head)
     }
 }
 
-impl<'m, 'a> Asked<'m, 'a> {
+impl<'m, 'a> RequestView<'m, 'a> {
     /// Its head.
     pub fn head(self) -> &'m Head<'a> {
         match self {
-            Asked::Read(message) => &message.head,
-            Asked::Refused(head) => head,
+            RequestView::Read(message) => &message.head,
+            RequestView::Refused(head) => head,
         }
     }
 
     /// The top Via, whose header has this value.
     fn via(self, value: &'a str) -> Option<Via<'a>> {
         match self {
-            Asked::Read(message) => Some(message.via),
-            Asked::Refused(_) => Via::first_of(value),
+            RequestView::Read(message) => Some(message.via),
+            RequestView::Refused(_) => Via::first_of(value),
         }
     }
 
     /// The To, whose header has this value.
     fn to(self, value: &'a str) -> Option<NameAddr<'a>> {
         match self {
-            Asked::Read(message) => Some(message.to),
-            Asked::Refused(_) => NameAddr::read(value),
+            RequestView::Read(message) => Some(message.to),
+            RequestView::Refused(_) => NameAddr::read(value),
         }
     }
 }
@@ -200,7 +200,7 @@ pub fn reply<'b, 'm, 'a: 'm>(
     out: &'b mut Vec<u8>,
     status: &StatusCode,
     reason: &str,
-    request: impl Into<Asked<'m, 'a>>,
+    request: impl Into<RequestView<'m, 'a>>,
     source: SocketAddr,
     to_tag: Option<&dyn Value>,
 ) -> Writer<'b> {

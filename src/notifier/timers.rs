@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 
 use super::history::Cause;
-use super::wheel::{Entry, Watch};
+use super::wheel::{DueTimer, TimerKind};
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::publication::{Publication, PublicationNo, REMOVED_LASTS, Removed};
+use crate::presence::publication::{Publication, PublicationNo, REMOVED_LASTS, RemovedPublication};
 use crate::presence::subscription::Delivery;
 
 impl Notifier {
     /// Handles a due timer. A timer that its owner has replaced or outlived does nothing.
-    pub(super) fn look_at(&self, now: Tick, entry: Entry, out: &mut Outbox) {
+    pub(super) fn look_at(&self, now: Tick, entry: DueTimer, out: &mut Outbox) {
         self.table.with_number(entry.presentity, |presentity, state| match entry.watch {
-            Watch::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
-            Watch::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
-            Watch::Awakening(slot) => self.awaken(now, presentity, state, slot, out),
-            Watch::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
-            Watch::Calls => self.look_at_calls(now, entry.at, presentity, state, out),
+            TimerKind::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
+            TimerKind::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
+            TimerKind::Awakening(slot) => self.awaken(now, presentity, state, slot, out),
+            TimerKind::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
+            TimerKind::Calls => self.look_at_calls(now, entry.at, presentity, state, out),
         });
     }
 
@@ -34,9 +34,10 @@ impl Notifier {
             return;
         }
         if let Some(at) = state.calls_timer {
-            self.wheel.cancel(at, presentity.number, Watch::Calls);
+            self.wheel.cancel(at, presentity.number, TimerKind::Calls);
         }
-        state.calls_timer = deadline.map(|deadline| self.wheel.file(now, deadline, presentity.number, Watch::Calls));
+        state.calls_timer =
+            deadline.map(|deadline| self.wheel.file(now, deadline, presentity.number, TimerKind::Calls));
     }
 
     fn look_at_calls(&self, now: Tick, at: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
@@ -66,7 +67,7 @@ impl Notifier {
         }
         if subscription.expires_at > now {
             let deadline = subscription.expires_at;
-            subscription.expiry_timer = self.wheel.file(now, deadline, presentity.number, Watch::Expiry(slot));
+            subscription.expiry_timer = self.wheel.file(now, deadline, presentity.number, TimerKind::Expiry(slot));
         } else if is_silent(&subscription.delivery) {
             self.remove(presentity, state, slot, "expired while the phone was silent", out);
         } else {
@@ -93,7 +94,7 @@ impl Notifier {
         let Some(publication) = state.publication_mut(number).filter(|p| p.timer_at == at) else { return };
         if publication.expires_at > now {
             let deadline = publication.expires_at;
-            publication.timer_at = self.wheel.file(now, deadline, presentity.number, Watch::Publication(number));
+            publication.timer_at = self.wheel.file(now, deadline, presentity.number, TimerKind::Publication(number));
             return;
         }
         self.expire_publication(now, presentity, state, number);
@@ -116,7 +117,8 @@ impl Notifier {
         // The time of a PUBLISH from before a restart is known only by the clock of that time, so the current time is
         // used.
         let asked_at = if in_doubt { now } else { Tick(expires_at.0.saturating_sub(u64::from(granted) * 1_000)) };
-        let removed = |request| Removed { request, answered: etag, granted, until: asked_at.after(REMOVED_LASTS) };
+        let removed =
+            |request| RemovedPublication { request, answered: etag, granted, until: asked_at.after(REMOVED_LASTS) };
         if self.settings.journal && removed(requests.latest).until > now {
             let requests = BTreeSet::from([requests.first, requests.latest]);
             requests.into_iter().for_each(|request| state.remember_removed(removed(request)));

@@ -1,6 +1,6 @@
 //! Presentities by number.
 //!
-//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. Numbers of an
+//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. PresentityIndex of an
 //! account are given out one after the other (`numbering`), so they are kept in pages, like the memory of a machine: what leads to the pages stays in
 //! the processor's cache, and one look into memory is left where a hash table needs two.
 
@@ -15,7 +15,7 @@ use super::presentity::Presentity;
 pub(super) const PAGE: u32 = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Numbers {
+pub(super) struct PresentityIndex {
     pages: DashMap<u32, Page, RandomState>,
 }
 
@@ -36,7 +36,7 @@ impl Page {
     }
 }
 
-impl Numbers {
+impl PresentityIndex {
     /// The presentity of this number.
     pub(super) fn get(&self, number: u32) -> Option<Arc<Presentity>> {
         let page = self.pages.get(&(number / PAGE))?;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_presentity_is_found_by_its_number_and_pages_go_with_the_last_of_them() {
-        let numbers = Numbers::default();
+        let numbers = PresentityIndex::default();
         let all = [1, PAGE - 1, PAGE, 7 * PAGE + 3, u32::MAX];
         for number in all {
             let aor = Aor::of(AccountNo(0), &number.to_string()).unwrap();

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 
 use super::Notifier;
-use super::control::{Part, Position, PublicationRecord, SubscriptionRecord};
+use super::control::{ListingPage, PageStart, PublicationRecord, SubscriptionRecord};
 use crate::directory::AccountNo;
 use crate::package::PackageId;
 use crate::presence::Tick;
@@ -27,8 +27,8 @@ impl Notifier {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         self.part(account, from, |presentity, state, behind, records| {
             let wanted = state.watchers.iter().filter(|s| !s.ended && package.is_none_or(|id| id == s.package));
             let candidates = wanted.map(|s| Candidate {
@@ -47,8 +47,8 @@ impl Notifier {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<PublicationRecord> {
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         self.part(account, from, |presentity, state, behind, records| {
             let wanted = state.publications.iter().filter(|p| package.is_none_or(|id| id == p.package));
             let candidates = wanted.map(|p| Candidate {
@@ -66,25 +66,25 @@ impl Notifier {
     fn part<T: Record>(
         &self,
         account: AccountNo,
-        from: &Position,
+        from: &PageStart,
         mut tell: impl FnMut(&Presentity, &State, Option<&Key>, &mut Records<T>) -> Option<Key>,
-    ) -> Part<T> {
+    ) -> ListingPage<T> {
         let mut records = Records { all: Vec::new(), octets: 0 };
         let presentities = self.table.of_account_from(account, &from.user, AT_ONCE);
         let mut next = None;
         for presentity in &presentities {
             let user = &*presentity.aor.user;
             if records.are_enough() {
-                return Part { records: records.all, next: Some(Position { user: user.into(), behind: None }) };
+                return ListingPage { records: records.all, next: Some(PageStart { user: user.into(), behind: None }) };
             }
             let behind = from.behind.as_ref().filter(|_| *user == *from.user);
             if let behind @ Some(_) = tell(presentity, &presentity.lock(), behind, &mut records) {
-                return Part { records: records.all, next: Some(Position { user: user.into(), behind }) };
+                return ListingPage { records: records.all, next: Some(PageStart { user: user.into(), behind }) };
             }
             // No user name contains a NUL, so this is the smallest string after it.
-            next = Some(Position { user: format!("{user}\0"), behind: None });
+            next = Some(PageStart { user: format!("{user}\0"), behind: None });
         }
-        Part { records: records.all, next: next.filter(|_| presentities.len() == AT_ONCE) }
+        ListingPage { records: records.all, next: next.filter(|_| presentities.len() == AT_ONCE) }
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::names::{Question, Target};
+use super::dns_cache::{DnsQuery, Target};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
 use crate::sip::uri::{Host, Scheme, Uri};
@@ -42,7 +42,7 @@ impl Routing {
 
     /// Returns the next hop of a dialog whose latest request came from `source`. If that is a host name, also returns
     /// the DNS query for it; the destination is then the one to use if the name cannot be resolved.
-    pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> (Destination, Option<Question>) {
+    pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> (Destination, Option<DnsQuery>) {
         let believed = |uri: &Uri<'_>| self.may_name(source, uri);
         if let Some(route) = dialog.first_route().and_then(Uri::read) {
             return match Some(route).filter(believed) {
@@ -66,7 +66,7 @@ impl Routing {
         }
     }
 
-    fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<Question>) {
+    fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<DnsQuery>) {
         match self.towards(uri, source) {
             // The existing connection is used now; the DNS query only matters once that connection is gone.
             Some(to @ Destination::Flow { otherwise: None, .. }) => (to, question_of(uri, secure)),
@@ -197,7 +197,7 @@ fn is_for_everybody(ip: IpAddr) -> bool {
 /// Returns the DNS query that is needed before a message can be sent to a URI. Returns `None` if its host is an IP
 /// address, or a name in `.invalid`, which never resolves (RFC 6761 section 6.4). Web browsers use such names in
 /// their Contacts, because no connection to them can be opened anyway.
-fn question_of(uri: &Uri<'_>, secure: bool) -> Option<Question> {
+fn question_of(uri: &Uri<'_>, secure: bool) -> Option<DnsQuery> {
     let Host::Name(host) = uri.host else { return None };
     let transport = transport_of(uri).filter(|t| matches!(t, Transport::Udp | Transport::Tcp | Transport::Tls))?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -206,7 +206,7 @@ fn question_of(uri: &Uri<'_>, secure: bool) -> Option<Question> {
     }
     let named = uri.param("transport").is_some();
     let secure = secure || transport == Transport::Tls;
-    Some(Question { host: host.into(), port: uri.port, transport: named.then_some(transport), secure })
+    Some(DnsQuery { host: host.into(), port: uri.port, transport: named.then_some(transport), secure })
 }
 
 #[cfg(test)]
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn a_question_says_what_the_uri_says() {
         let asked = |contact: &str| routing().next_hop(&dialog("", contact), &udp("198.51.100.3:5060")).1.unwrap();
-        let question = |port, transport, secure| Question { host: "b.test".into(), port, transport, secure };
+        let question = |port, transport, secure| DnsQuery { host: "b.test".into(), port, transport, secure };
         assert_eq!(asked("sip:a@b.test"), question(None, None, false));
         assert_eq!(asked("sip:a@b.test:5070;transport=tcp"), question(Some(5070), Some(Transport::Tcp), false));
         assert_eq!(asked("sips:a@b.test"), question(None, None, true));

@@ -5,7 +5,7 @@ use crate::sip::StatusCode;
 
 /// Why a message was refused. Its text becomes the reason phrase of the answer, so it never holds bytes of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum ParseError {
     /// Not SIP at all: noise, HTTP, a scan. Such a thing gets no answer.
     #[error("Not a SIP message")]
     NotSip,
@@ -56,12 +56,12 @@ pub enum Fault {
     RequestUri,
 }
 
-impl Fault {
+impl ParseError {
     /// The status to answer a request with that has this fault.
     pub fn status(self) -> StatusCode {
         match self {
-            Fault::Version => StatusCode::VersionNotSupported,
-            Fault::TooLarge => StatusCode::MessageTooLarge,
+            ParseError::Version => StatusCode::VersionNotSupported,
+            ParseError::TooLarge => StatusCode::MessageTooLarge,
             _ => StatusCode::BadRequest,
         }
     }

@@ -6,10 +6,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::notifier::LargeNotifies;
-use crate::notifier::refusals::Answered;
-use crate::notifier::tally::Tally;
-use crate::presence::subscription::Place;
+use crate::notifier::OversizeNotifies;
+use crate::notifier::metrics::NotifyCounters;
+use crate::notifier::refusals::RequestStats;
+use crate::presence::subscription::SubscriptionId;
 
 /// State that a lamp shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,8 +40,8 @@ pub struct Lamp {
     pub state: LampState,
     /// Time of the last change; none if there was none.
     pub changed_at: Option<u64>,
-    /// Other party of the call that determines the lamp.
-    pub with: Option<Other>,
+    /// RemoteParty party of the call that determines the lamp.
+    pub with: Option<RemoteParty>,
     /// Number of live calls.
     pub calls: usize,
     /// True if messages are waiting; none if nothing is published about that.
@@ -54,9 +54,9 @@ pub struct Lamp {
     pub failing: usize,
 }
 
-/// Other party of a call.
+/// RemoteParty party of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Other {
+pub struct RemoteParty {
     /// Display name, if published.
     pub name: Option<String>,
     /// Identity without its scheme, if published.
@@ -65,7 +65,7 @@ pub struct Other {
 
 /// Full report of one extension.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LampStory {
+pub struct LampReport {
     /// The fields of the wall.
     #[serde(flatten)]
     pub lamp: Lamp,
@@ -106,8 +106,8 @@ pub struct CallRow {
     pub direction: Option<&'static str>,
     /// True if the call is on hold.
     pub held: bool,
-    /// Other party.
-    pub with: Other,
+    /// RemoteParty party.
+    pub with: RemoteParty,
     /// Time of the last publication that listed the call.
     pub said_at: u64,
     /// Time at which the call is dropped unless it is answered or published again; none for an answered call.
@@ -169,7 +169,7 @@ pub struct RevisionRow {
 /// Delivery status of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum DeliveryStatus {
     /// The phone has acknowledged the current state.
     Current,
     /// A NOTIFY is in flight.
@@ -210,7 +210,7 @@ pub struct WatcherRow {
     /// Time at which it expires unless refreshed.
     pub expires_at: u64,
     /// Delivery status.
-    pub delivery_status: Standing,
+    pub delivery_status: DeliveryStatus,
     /// Revision that the phone acknowledged last.
     pub acknowledged: u64,
     /// Number of later revisions.
@@ -221,7 +221,7 @@ pub struct WatcherRow {
     /// True if that time is only the latest possible one, because older entries are gone from the history.
     pub stale_since_is_lower_bound: bool,
     /// CSeq and final response of the last NOTIFY that was answered or timed out (408); none before the first.
-    pub last: Option<LastRow>,
+    pub last: Option<LastNotifyRow>,
     /// Number of NOTIFYs that failed in a row.
     pub failures: u32,
     /// Time of the next attempt, or of the NOTIFY that is scheduled.
@@ -230,42 +230,42 @@ pub struct WatcherRow {
 
 impl WatcherRow {
     /// Position in a list of subscriptions.
-    pub fn bookmark(&self) -> Bookmark {
-        let slot = Place::read(&self.id).map_or(0, |place| place.slot);
-        Bookmark { extension: self.extension.clone(), slot }
+    pub fn bookmark(&self) -> Cursor {
+        let slot = SubscriptionId::read(&self.id).map_or(0, |place| place.slot);
+        Cursor { extension: self.extension.clone(), slot }
     }
 }
 
 /// Position in a list of subscriptions, from which the next page continues: an extension, and a slot in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bookmark {
+pub struct Cursor {
     /// The extension, lower case.
     pub extension: String,
     /// First slot of the page.
     pub slot: u32,
 }
 
-impl fmt::Display for Bookmark {
+impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{}", self.slot, self.extension)
     }
 }
 
-impl Bookmark {
+impl Cursor {
     /// Parses the output of `Display`.
-    pub fn read(text: &str) -> Option<Bookmark> {
+    pub fn read(text: &str) -> Option<Cursor> {
         let (slot, extension) = text.split_once('.')?;
         let sound = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
         if !(1..=8).contains(&slot.len()) || !slot.bytes().all(sound) {
             return None;
         }
-        Some(Bookmark { extension: extension.to_lowercase(), slot: u32::from_str_radix(slot, 16).ok()? })
+        Some(Cursor { extension: extension.to_lowercase(), slot: u32::from_str_radix(slot, 16).ok()? })
     }
 }
 
 /// The last NOTIFY that was answered or timed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LastRow {
+pub struct LastNotifyRow {
     /// CSeq number.
     pub cseq: u32,
     /// Status of the final response; 408 if none came in time.
@@ -276,7 +276,7 @@ pub struct LastRow {
 
 /// Full report of one subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SubscriptionStory {
+pub struct SubscriptionReport {
     /// The fields of the row in the report of its lamp.
     #[serde(flatten)]
     pub row: WatcherRow,
@@ -293,7 +293,7 @@ pub struct SubscriptionStory {
     /// Network path that its SUBSCRIBEs come by and its NOTIFYs take.
     pub flow: FlowRow,
     /// The NOTIFY in flight, if any.
-    pub under_way: Option<UnderWayRow>,
+    pub under_way: Option<InFlightRow>,
     /// Body of the last NOTIFY that was answered or timed out. It is not stored, but rebuilt.
     pub last_body: Option<String>,
     /// Latest exchanges, oldest first, as far back as the history reaches.
@@ -306,7 +306,7 @@ pub struct SubscriptionStory {
 
 /// Messages of a subscription while it was traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TraceStory {
+pub struct TraceReport {
     /// Id of the subscription.
     pub subscription: String,
     /// Start of the trace.
@@ -377,7 +377,7 @@ pub struct FlowRow {
 
 /// A NOTIFY in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UnderWayRow {
+pub struct InFlightRow {
     /// CSeq number.
     pub cseq: u32,
     /// Version of its document.
@@ -440,7 +440,7 @@ pub struct Overview {
     /// Number of extensions that the server knows.
     pub extensions: usize,
     /// Number of these extensions by the state of their lamp.
-    pub states: States,
+    pub states: StateCounts,
     /// Number of subscriptions.
     pub subscriptions: usize,
     /// Number of subscriptions that have not acknowledged the current state.
@@ -463,10 +463,10 @@ pub struct Overview {
 
 /// Number and delivery status of the subscriptions of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct SubscriptionGroup {
     /// Event package.
     pub event: &'static str,
-    /// Transport of their SUBSCRIBEs: one of [`TRANSPORTS`](crate::notifier::tally::TRANSPORTS).
+    /// Transport of their SUBSCRIBEs: one of [`TRANSPORTS`](crate::notifier::metrics::TRANSPORTS).
     pub transport: &'static str,
     /// Make of their phones, if known.
     pub vendor: Option<&'static str>,
@@ -478,14 +478,14 @@ pub struct Kind {
     pub failing: usize,
 }
 
-/// Thresholds (seconds) by which [`Numbers`] counts subscriptions that have not acknowledged the current state.
+/// Thresholds (seconds) by which [`NotifierStats`] counts subscriptions that have not acknowledged the current state.
 pub const AGES: [u64; 6] = [1, 5, 30, 300, 3_600, 86_400];
 
 /// Statistics of the notifier.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
+pub struct NotifierStats {
     /// Subscriptions by kind. Kinds without any are left out.
-    pub subscriptions: Vec<Kind>,
+    pub subscriptions: Vec<SubscriptionGroup>,
     /// Number of subscriptions that have not acknowledged the current state for longer than each of [`AGES`].
     pub behind_longer_than: [usize; AGES.len()],
     /// The longest time that one of them has waited (ms).
@@ -495,9 +495,9 @@ pub struct Numbers {
     /// Number of publications, by event package.
     pub publications: Vec<(&'static str, usize)>,
     /// Counts of requests by their outcome.
-    pub answered: Answered,
+    pub answered: RequestStats,
     /// Counts of NOTIFYs that were too large for a datagram, by the way in which they were sent.
-    pub large: LargeNotifies,
+    pub large: OversizeNotifies,
     /// Number of host names in the DNS cache.
     pub names: usize,
     /// Number of phones with a subscription.
@@ -507,13 +507,13 @@ pub struct Numbers {
     /// Number of messages whose handling panicked.
     pub panics: u64,
     /// Counters since the start.
-    pub tally: Tally,
+    pub tally: NotifyCounters,
 }
 
 /// Number of lamps in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names are those of LampState")]
-pub struct States {
+pub struct StateCounts {
     pub idle: usize,
     pub ringing: usize,
     pub calling: usize,

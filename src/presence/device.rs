@@ -1,4 +1,4 @@
-//! Phones: the devices behind watchers, across all their subscriptions.
+//! DeviceTable: the devices behind watchers, across all their subscriptions.
 //!
 //! What concerns a device as a whole is kept here: how fast it takes NOTIFYs, which of its subscriptions wait for it to
 //! show up again, and the connection that it last came by. Subscriptions to different presentities share it, so it
@@ -21,11 +21,11 @@ use crate::transport::Source;
 
 /// Names a phone, in every run alike: a digest of whose it is and which of his devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PhoneId([u8; 16]);
+pub struct DeviceId([u8; 16]);
 
-impl PhoneId {
+impl DeviceId {
     /// The phone that these words describe: its user's address first, then what tells it from his other devices.
-    pub fn of(words: &[&str]) -> PhoneId {
+    pub fn of(words: &[&str]) -> DeviceId {
         let mut digest = Sha256::new();
         for word in words {
             digest.update((word.len() as u64).to_le_bytes());
@@ -33,7 +33,7 @@ impl PhoneId {
         }
         let mut id = [0; 16];
         id.copy_from_slice(&digest.finalize()[..16]);
-        PhoneId(id)
+        DeviceId(id)
     }
 }
 
@@ -52,32 +52,32 @@ const QUICK: u64 = 250;
 
 /// One phone.
 #[derive(Debug)]
-pub struct Phone {
-    id: PhoneId,
+pub struct Device {
+    id: DeviceId,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    pace: Pace,
+    pace: SendRate,
     /// The tick that the turns taken are of, as far as it fits: who was left alone for 25 days may find a few turns taken.
     taken_at: u32,
     /// An address that has been shown to be its own: something that only reached it there has come back.
     own_address: Option<PackedAddress>,
     /// What few phones have; there are millions.
-    rare: Option<Box<Rare>>,
+    rare: Option<Box<Extras>>,
 }
 
 /// The turns taken and not yet worn off, in thousandths, and in the top octet the milliseconds in which one wears off.
 #[derive(Clone, Copy, Debug)]
-struct Pace(u32);
+struct SendRate(u32);
 
 /// As many turns as fit beside the interval.
 const MOST_TAKEN: u32 = (1 << 24) - 1;
 
-impl Pace {
-    fn new(taken: u32, interval: u8) -> Pace {
-        Pace(u32::from(interval) << 24 | taken.min(MOST_TAKEN))
+impl SendRate {
+    fn new(taken: u32, interval: u8) -> SendRate {
+        SendRate(u32::from(interval) << 24 | taken.min(MOST_TAKEN))
     }
 
     fn taken(self) -> u32 {
@@ -89,7 +89,7 @@ impl Pace {
     }
 
     fn take(&mut self, taken: u32) {
-        *self = Pace::new(taken, self.interval());
+        *self = SendRate::new(taken, self.interval());
     }
 }
 
@@ -113,7 +113,7 @@ impl PackedAddress {
 }
 
 #[derive(Debug, Default)]
-struct Rare {
+struct Extras {
     /// Subscriptions, by presentity and slot, that wait for a sign of life.
     asleep: Vec<(u32, u32)>,
     /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
@@ -122,19 +122,19 @@ struct Rare {
     datagrams_only: bool,
 }
 
-impl Phone {
-    fn new(id: PhoneId) -> Phone {
-        let state = State { pace: Pace::new(0, SLOWEST), taken_at: 0, own_address: None, rare: None };
-        Phone { id, state: Mutex::new(state) }
+impl Device {
+    fn new(id: DeviceId) -> Device {
+        let state = State { pace: SendRate::new(0, SLOWEST), taken_at: 0, own_address: None, rare: None };
+        Device { id, state: Mutex::new(state) }
     }
 
-    /// A phone of this name that is not among [`Phones`]: for a subscription that is in no table.
-    pub fn detached(id: PhoneId) -> Arc<Phone> {
-        Arc::new(Phone::new(id))
+    /// A phone of this name that is not among [`DeviceTable`]: for a subscription that is in no table.
+    pub fn detached(id: DeviceId) -> Arc<Device> {
+        Arc::new(Device::new(id))
     }
 
     /// Its name.
-    pub fn id(&self) -> PhoneId {
+    pub fn id(&self) -> DeviceId {
         self.id
     }
 
@@ -178,7 +178,7 @@ impl Phone {
         }
         if now.0.saturating_sub(sent.0) <= QUICK {
             let quicker = (u32::from(state.pace.interval()) * 7 / 8).max(QUICKEST.into()) as u8;
-            state.pace = Pace::new(state.pace.taken(), quicker);
+            state.pace = SendRate::new(state.pace.taken(), quicker);
         }
         state.awaken()
     }
@@ -187,7 +187,7 @@ impl Phone {
     pub fn kept_waiting(&self) {
         let mut state = self.state.lock();
         let slower = state.pace.interval().saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
-        state.pace = Pace::new(state.pace.taken(), slower);
+        state.pace = SendRate::new(state.pace.taken(), slower);
     }
 
     /// It has shown itself. Gives the subscriptions that have waited for that.
@@ -246,49 +246,49 @@ impl State {
 
 /// A phone in the set of all: found by its name, which it knows itself.
 #[derive(Debug)]
-struct Known(Arc<Phone>);
+struct KnownDevice(Arc<Device>);
 
-impl Borrow<PhoneId> for Known {
-    fn borrow(&self) -> &PhoneId {
+impl Borrow<DeviceId> for KnownDevice {
+    fn borrow(&self) -> &DeviceId {
         &self.0.id
     }
 }
 
-impl Hash for Known {
+impl Hash for KnownDevice {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.id.hash(state);
     }
 }
 
-impl PartialEq for Known {
-    fn eq(&self, other: &Known) -> bool {
+impl PartialEq for KnownDevice {
+    fn eq(&self, other: &KnownDevice) -> bool {
         self.0.id == other.0.id
     }
 }
 
-impl Eq for Known {}
+impl Eq for KnownDevice {}
 
 /// All phones that have a subscription.
 #[derive(Debug, Default)]
-pub struct Phones {
-    known: DashMap<Known, (), RandomState>,
+pub struct DeviceTable {
+    known: DashMap<KnownDevice, (), RandomState>,
 }
 
-impl Phones {
+impl DeviceTable {
     /// The phone of this name, if it has a subscription.
-    pub fn find(&self, id: PhoneId) -> Option<Arc<Phone>> {
+    pub fn find(&self, id: DeviceId) -> Option<Arc<Device>> {
         self.known.get(&id).map(|known| Arc::clone(&known.key().0))
     }
 
     /// The phone of this name.
-    pub fn obtain(&self, id: PhoneId) -> Arc<Phone> {
+    pub fn obtain(&self, id: DeviceId) -> Arc<Device> {
         // Should somebody have been quicker, his is the one that stays.
-        let entry = self.known.entry(Known(Arc::new(Phone::new(id)))).or_insert(());
+        let entry = self.known.entry(KnownDevice(Arc::new(Device::new(id)))).or_insert(());
         Arc::clone(&entry.key().0)
     }
 
     /// One of its subscriptions has gone; with the last, the phone is forgotten.
-    pub fn release(&self, phone: Arc<Phone>, presentity: u32, slot: u32) {
+    pub fn release(&self, phone: Arc<Device>, presentity: u32, slot: u32) {
         if let Some(rare) = &mut phone.state.lock().rare {
             rare.asleep.retain(|place| *place != (presentity, slot));
         }
@@ -296,13 +296,13 @@ impl Phones {
     }
 
     /// Whoever has found a phone does not want it after all. If nobody else has it by now, it is forgotten.
-    pub fn let_go(&self, phone: Arc<Phone>) {
+    pub fn let_go(&self, phone: Arc<Device>) {
         // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
         self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
     }
 
     /// How many subscriptions a phone has that was found.
-    pub fn subscriptions(phone: &Arc<Phone>) -> usize {
+    pub fn subscriptions(phone: &Arc<Device>) -> usize {
         // The map has one, and every subscription, and whoever asks.
         Arc::strong_count(phone).saturating_sub(2)
     }
@@ -322,8 +322,8 @@ impl Phones {
 mod tests {
     use super::*;
 
-    fn phone() -> Arc<Phone> {
-        Phones::default().obtain(PhoneId::of(&["sip:1002@acme.test", "desk"]))
+    fn phone() -> Arc<Device> {
+        DeviceTable::default().obtain(DeviceId::of(&["sip:1002@acme.test", "desk"]))
     }
 
     fn by_udp(peer: &str) -> Source {
@@ -331,14 +331,14 @@ mod tests {
         Source { transport, listener, peer: peer.parse().unwrap(), flow: None, certified: false }
     }
 
-    fn turns(phone: &Phone, now: u64, count: usize) -> Vec<u64> {
+    fn turns(phone: &Device, now: u64, count: usize) -> Vec<u64> {
         (0..count).map(|_| phone.take_turn(Tick(now)).0).collect()
     }
 
     #[test]
     fn a_phone_is_small() {
         // And two counters.
-        assert!(size_of::<Phone>() <= 64 - 16, "{}", size_of::<Phone>());
+        assert!(size_of::<Device>() <= 64 - 16, "{}", size_of::<Device>());
     }
 
     #[test]
@@ -356,8 +356,8 @@ mod tests {
 
     #[test]
     fn a_name_keeps_its_words_apart() {
-        assert_eq!(PhoneId::of(&["ab", "c"]), PhoneId::of(&["ab", "c"]));
-        assert_ne!(PhoneId::of(&["ab", "c"]), PhoneId::of(&["a", "bc"]));
+        assert_eq!(DeviceId::of(&["ab", "c"]), DeviceId::of(&["ab", "c"]));
+        assert_ne!(DeviceId::of(&["ab", "c"]), DeviceId::of(&["a", "bc"]));
     }
 
     #[test]
@@ -414,12 +414,12 @@ mod tests {
 
     #[test]
     fn a_phone_is_forgotten_with_its_last_subscription() {
-        let phones = Phones::default();
-        let id = PhoneId::of(&["a"]);
+        let phones = DeviceTable::default();
+        let id = DeviceId::of(&["a"]);
         let (one, two) = (phones.obtain(id), phones.obtain(id));
         one.sleeps(1, 0);
         phones.release(one, 1, 0);
-        assert_eq!((phones.len(), Phones::subscriptions(&phones.find(id).unwrap()), two.shown()), (1, 1, vec![]));
+        assert_eq!((phones.len(), DeviceTable::subscriptions(&phones.find(id).unwrap()), two.shown()), (1, 1, vec![]));
         phones.release(two, 2, 0);
         assert!(phones.is_empty());
     }

@@ -7,59 +7,61 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::gate::{Kind, Verdict};
 use super::outbox::NotifyRef;
+use super::rate_limit::{Admission, Kind};
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::Presentity;
-use crate::presence::subscription::Place;
-use crate::sip::wire::{self, Fault, Message, Name, Refused, Reply};
+use crate::presence::subscription::SubscriptionId;
+use crate::sip::wire::{self, Message, Name, ParseError, ParseFailure, Reply};
 use crate::transport::Source;
 
 /// Maximum number of messages handled together. With 8, the memory that they lead to fits into the L1 cache.
 const GROUP: usize = 8;
 
 /// A received message.
-struct Arrived<'m> {
+struct ReceivedMessage<'m> {
     source: Source,
     bytes: &'m [u8],
-    verdict: Verdict,
-    heard: Heard<'m>,
+    verdict: Admission,
+    heard: ParsedMessage<'m>,
     /// Subscription that the message belongs to, and its presentity. Looked up in advance only if several messages
     /// came together.
-    about: Option<(Place, Arc<Presentity>)>,
+    about: Option<(SubscriptionId, Arc<Presentity>)>,
 }
 
 /// A parsed message.
 #[allow(clippy::large_enum_variant)] // values of this type are never moved
-enum Heard<'m> {
+enum ParsedMessage<'m> {
     Reply(Reply<'m>, NotifyRef),
     Request(Message<'m>),
-    Unreadable(Refused<'m>),
+    Unreadable(ParseFailure<'m>),
     /// Not a message for this server.
     Noise,
 }
 
-impl<'m> Heard<'m> {
-    fn read(bytes: &'m [u8], verdict: Verdict) -> Heard<'m> {
-        let reply = |reply: Reply<'m>| reply.notify().map_or(Heard::Noise, |notify| Heard::Reply(reply, notify));
-        if verdict == Verdict::Pass
+impl<'m> ParsedMessage<'m> {
+    fn read(bytes: &'m [u8], verdict: Admission) -> ParsedMessage<'m> {
+        let reply = |reply: Reply<'m>| {
+            reply.notify().map_or(ParsedMessage::Noise, |notify| ParsedMessage::Reply(reply, notify))
+        };
+        if verdict == Admission::Pass
             && let Some(plain) = Reply::glance(bytes)
         {
             return reply(plain);
         }
         match wire::read(bytes) {
-            Ok(Some(message)) if message.status().is_none() => Heard::Request(message),
-            Ok(Some(message)) => Reply::of(&message).map_or(Heard::Noise, reply),
-            Ok(None) => Heard::Noise,
-            Err(refused) => Heard::Unreadable(refused),
+            Ok(Some(message)) if message.status().is_none() => ParsedMessage::Request(message),
+            Ok(Some(message)) => Reply::of(&message).map_or(ParsedMessage::Noise, reply),
+            Ok(None) => ParsedMessage::Noise,
+            Err(refused) => ParsedMessage::Unreadable(refused),
         }
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<SubscriptionId> {
         match self {
-            Heard::Reply(_, notify) => Some(notify.place),
-            Heard::Request(request) => request.to.tag().and_then(Place::read),
+            ParsedMessage::Reply(_, notify) => Some(notify.place),
+            ParsedMessage::Request(request) => request.to.tag().and_then(SubscriptionId::read),
             _ => None,
         }
     }
@@ -74,14 +76,17 @@ impl Notifier {
     /// Handles datagrams that arrived together, in their order.
     pub fn receive_all<'m>(&self, now: Tick, messages: &mut dyn Iterator<Item = (Source, &'m [u8])>, out: &mut Outbox) {
         loop {
-            let mut group: [Option<Arrived<'m>>; GROUP] = [const { None }; GROUP];
+            let mut group: [Option<ReceivedMessage<'m>>; GROUP] = [const { None }; GROUP];
             let mut count = 0;
             for (room, (source, bytes)) in group.iter_mut().zip(&mut *messages) {
                 count += 1;
                 let verdict = self.judge(now, source, Kind::of(bytes));
                 match verdict {
-                    Verdict::Drop => self.left_unread(now, source),
-                    _ => *room = Some(Arrived { source, bytes, verdict, heard: Heard::Noise, about: None }),
+                    Admission::Drop => self.left_unread(now, source),
+                    _ => {
+                        *room =
+                            Some(ReceivedMessage { source, bytes, verdict, heard: ParsedMessage::Noise, about: None })
+                    }
                 }
             }
             if count == 0 {
@@ -94,7 +99,7 @@ impl Notifier {
                     while let Some(room) = group.get_mut(read).filter(|_| read < count) {
                         read += 1;
                         if let Some(arrived) = room {
-                            arrived.heard = Heard::read(arrived.bytes, arrived.verdict);
+                            arrived.heard = ParsedMessage::read(arrived.bytes, arrived.verdict);
                         }
                     }
                 });
@@ -107,7 +112,7 @@ impl Notifier {
     }
 
     /// Prefetches the memory of all subscriptions that a group of messages leads to.
-    fn look_ahead(&self, group: &mut [Option<Arrived<'_>>; GROUP]) {
+    fn look_ahead(&self, group: &mut [Option<ReceivedMessage<'_>>; GROUP]) {
         for arrived in group.iter_mut().flatten() {
             let place = arrived.heard.place();
             arrived.about = place.and_then(|place| Some((place, self.table.by_number(place.presentity)?)));
@@ -118,25 +123,27 @@ impl Notifier {
     }
 
     /// Dispatches a message to its handler.
-    fn take(&self, now: Tick, arrived: &Arrived<'_>, out: &mut Outbox) {
-        let Arrived { source, bytes, verdict, heard, about } = arrived;
+    fn take(&self, now: Tick, arrived: &ReceivedMessage<'_>, out: &mut Outbox) {
+        let ReceivedMessage { source, bytes, verdict, heard, about } = arrived;
         self.trace.received(now, *source, bytes);
         let known = about.as_ref().map(|(_, presentity)| presentity);
-        let pass = *verdict == Verdict::Pass;
+        let pass = *verdict == Admission::Pass;
         self.contained(now, out, |out| match heard {
-            Heard::Reply(reply, notify) if pass => self.take_reply(now, reply, *notify, known, *source, out),
-            Heard::Request(request) if pass && out.strained && begins_something(request) => self.count_overload(1),
-            Heard::Request(request) if pass => self.take_request(now, request, *source, out),
-            Heard::Request(request) => self.tell_off(now, request, *source, out),
-            Heard::Unreadable(refused) if pass => self.refuse(now, refused, *source, out),
+            ParsedMessage::Reply(reply, notify) if pass => self.take_reply(now, reply, *notify, known, *source, out),
+            ParsedMessage::Request(request) if pass && out.strained && begins_something(request) => {
+                self.count_overload(1)
+            }
+            ParsedMessage::Request(request) if pass => self.take_request(now, request, *source, out),
+            ParsedMessage::Request(request) => self.tell_off(now, request, *source, out),
+            ParsedMessage::Unreadable(refused) if pass => self.refuse(now, refused, *source, out),
             _ => {}
         });
     }
 
     /// Decides by the rate limits whether a message from this source is read at all.
-    fn judge(&self, now: Tick, source: Source, kind: Kind) -> Verdict {
+    fn judge(&self, now: Tick, source: Source, kind: Kind) -> Admission {
         if self.settings.routing.trusts(&source) {
-            return Verdict::Pass;
+            return Admission::Pass;
         }
         // An open connection proves no more about its peer than a datagram does, so streams are limited as well.
         self.gate.admit(now, &source, kind)
@@ -173,13 +180,13 @@ impl Notifier {
 
     /// Responds to data from a stream that could not be parsed as a message. Finding the start of the next message is
     /// the task of the caller.
-    pub fn receive_broken(&self, now: Tick, source: Source, fault: Fault, bytes: &[u8], out: &mut Outbox) {
-        if self.judge(now, source, Kind::of(bytes)) != Verdict::Pass {
+    pub fn receive_broken(&self, now: Tick, source: Source, fault: ParseError, bytes: &[u8], out: &mut Outbox) {
+        if self.judge(now, source, Kind::of(bytes)) != Admission::Pass {
             return;
         }
         self.contained(now, out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
-            self.refuse(now, &Refused { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
+            self.refuse(now, &ParseFailure { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
         });
     }
 

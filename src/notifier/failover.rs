@@ -1,12 +1,12 @@
 //! NOTIFYs whose next hop is a host name: they wait for DNS, and fail over from one target to the next (RFC 3263).
 
-use super::names::{Answer, Found, Question, Target, Unresolved};
-use super::route::back;
-use super::wheel::Watch;
+use super::dns_cache::{DnsAnswer, DnsError, DnsQuery, NameLookup, Target};
+use super::routing::back;
+use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Carried, Delivery, Subscription};
+use crate::presence::subscription::{Delivery, NotifyTransport, Subscription};
 use crate::sip::Transport;
 use crate::transport::{Destination, ListenerId, Remote};
 
@@ -17,7 +17,7 @@ const SLICE_EVERY: u64 = 10;
 
 impl Notifier {
     /// Processes the DNS answer to a query from [`Outbox::questions`].
-    pub fn learned(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>, out: &mut Outbox) {
+    pub fn learned(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>, out: &mut Outbox) {
         if let Err(why) = &answer {
             tracing::info!(host = &*question.host, %why, "NOTIFYs for this name go back where the SUBSCRIBE came from");
         }
@@ -28,7 +28,7 @@ impl Notifier {
                 });
             } else {
                 let turn = now.after((i / SLICE) as u64 * SLICE_EVERY);
-                self.wheel.file(now, turn, number, Watch::Awakening(slot));
+                self.wheel.file(now, turn, number, TimerKind::Awakening(slot));
             }
         }
     }
@@ -56,32 +56,36 @@ impl Notifier {
                 _ => None,
             };
             let otherwise = match found {
-                Found::Targets { free, .. } => {
+                NameLookup::Targets { free, .. } => {
                     free.into_iter().filter(|target| target.transport == usual).find_map(connection)
                 }
-                Found::Soon { ask, .. } => {
+                NameLookup::Soon { ask, .. } => {
                     out.questions.extend(ask.then_some(question));
                     None
                 }
-                Found::Nothing => None,
+                NameLookup::Nothing => None,
             };
             return Some(Destination::Flow { flow, otherwise });
         }
         match found {
-            Found::Targets { free, .. } => {
+            NameLookup::Targets { free, .. } => {
                 let reached =
                     free.into_iter().find_map(|target| self.settings.routing.reach(target, &question.host, source));
                 Some(reached.unwrap_or(straight))
             }
-            Found::Nothing => Some(straight),
-            Found::Soon { until, ask } => {
+            NameLookup::Nothing => Some(straight),
+            NameLookup::Soon { until, ask } => {
                 if ask {
                     out.questions.push(question);
                 }
                 if let Delivery::InFlight(flight) = &subscription.delivery {
                     // A NOTIFY that supersedes another takes the same path: its deadline does not move, so it cannot
                     // wait for DNS.
-                    return Some(if flight.carried == Carried::ByDetour { straight } else { flight.to.clone() });
+                    return Some(if flight.carried == NotifyTransport::ByDetour {
+                        straight
+                    } else {
+                        flight.to.clone()
+                    });
                 }
                 subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
                 self.watch_delivery(now, subscription, until);
@@ -110,13 +114,13 @@ impl Notifier {
         let failures = flight.failures;
         let on_flow = matches!(flight.to, Destination::Flow { .. });
         let (mut free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
-            Found::Targets { free, all } => (free, all),
-            Found::Soon { ask, .. } => {
+            NameLookup::Targets { free, all } => (free, all),
+            NameLookup::Soon { ask, .. } => {
                 // The DNS answer will be there for the next attempt.
                 out.questions.extend(ask.then_some(question));
                 return false;
             }
-            Found::Nothing => return false,
+            NameLookup::Nothing => return false,
         };
         // For a flow it is unknown whether the connection broke or the target was unreachable. So if there is only one
         // target, it is not quarantined.

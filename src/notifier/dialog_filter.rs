@@ -3,20 +3,20 @@
 
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, dialog_info};
-use crate::presence::facts::CallState;
-use crate::presence::named::NamedDialog;
+use crate::presence::dialog_filter::DialogFilter;
+use crate::presence::intern::InternedStr;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::shared::SharedText;
+use crate::presence::state::CallState;
 use crate::sip::headers::Event;
 
 /// Dialog that an Event header names, if it names one.
-pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<NamedDialog> {
+pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<DialogFilter> {
     if package::get(package).name() != dialog_info::NAME {
         return None;
     }
     let word = |name| event.param(name).map(Box::from);
     let call_id = word("call-id")?;
-    Some(NamedDialog { call_id, to_tag: word("to-tag"), from_tag: word("from-tag"), seen: false })
+    Some(DialogFilter { call_id, to_tag: word("to-tag"), from_tag: word("from-tag"), seen: false })
 }
 
 impl Notifier {
@@ -28,7 +28,7 @@ impl Notifier {
         state: &mut State,
         slot: u32,
         out: &mut Outbox,
-    ) -> Option<SharedText> {
+    ) -> Option<InternedStr> {
         let subscription = state.watchers.get_mut(slot)?;
         let (named, package) = (subscription.named()?.clone(), subscription.package);
         let picture = state.picture_of(&presentity.uri, &named);

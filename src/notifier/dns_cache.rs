@@ -1,7 +1,7 @@
 //! DNS cache for next hops that are host names (RFC 3263, RFC 2782).
 //!
-//! This module does no I/O. A host name that is not cached becomes a [`Question`], which the server sends to the DNS.
-//! The [`Answer`] is cached for its TTL. Each query is sent once; all NOTIFYs that need it wait for the same answer.
+//! This module does no I/O. A host name that is not cached becomes a [`DnsQuery`], which the server sends to the DNS.
+//! The [`DnsAnswer`] is cached for its TTL. Each query is sent once; all NOTIFYs that need it wait for the same answer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const LIFETIME: std::ops::RangeInclusive<u32> = 1..=86_400;
 
 /// DNS query: the parts of a URI that RFC 3263 section 4 needs, if its host is a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Question {
+pub struct DnsQuery {
     /// Host name, in lower case and without a trailing dot.
     pub host: Arc<str>,
     /// Port of the URI, if it has one.
@@ -41,7 +41,7 @@ pub struct Question {
 
 /// A host that a name resolves to (an SRV target).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct SrvTarget {
     /// Priority; lower values are tried first.
     pub priority: u32,
     /// Share of the traffic among candidates of the same priority.
@@ -54,16 +54,16 @@ pub struct Candidate {
 
 /// Result of a successful lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct DnsAnswer {
     /// Hosts that the name resolves to, in any order.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<SrvTarget>,
     /// Lifetime of the answer (seconds).
     pub ttl: u32,
 }
 
 /// Error of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unresolved {
+pub enum DnsError {
     /// The DNS has no record that we can use.
     #[error("there is no such name, or nothing that we speak is offered there")]
     Unknown,
@@ -86,7 +86,7 @@ pub struct Target {
 
 /// All targets in the order in which they are tried (RFC 2782): by priority, and at random by weight within a priority.
 /// The same `number` gives the same order, so that a dialog stays with its target (RFC 3263 section 4.3).
-pub fn order(candidates: &[Candidate], number: u64) -> Vec<Target> {
+pub fn order(candidates: &[SrvTarget], number: u64) -> Vec<Target> {
     let mut number = number;
     let mut left: Vec<_> = candidates.iter().collect();
     // Candidates without weight come first, so that only a draw of 0 selects them (RFC 2782).
@@ -102,7 +102,7 @@ pub fn order(candidates: &[Candidate], number: u64) -> Vec<Target> {
             running += u64::from(candidate.weight);
             running >= drawn
         });
-        let Candidate { transport, addresses, .. } = left.remove(at.unwrap_or(0));
+        let SrvTarget { transport, addresses, .. } = left.remove(at.unwrap_or(0));
         ordered.extend(addresses.iter().map(|&address| Target { transport: *transport, address }));
     }
     ordered
@@ -121,7 +121,7 @@ pub(super) type Waiter = (u32, u32);
 
 /// State of a name in the cache.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum NameLookup {
     /// The name is resolved.
     Targets {
         /// Targets in the order in which they are tried, without those in quarantine.
@@ -142,7 +142,7 @@ pub(super) enum Found {
 
 #[derive(Debug)]
 enum Entry {
-    Known { candidates: Arc<[Candidate]>, until: Tick },
+    Known { candidates: Arc<[SrvTarget]>, until: Tick },
     Asked { since: Tick, waiting: BTreeSet<Waiter> },
     Failed { until: Tick },
 }
@@ -159,11 +159,11 @@ impl Entry {
 /// Cache of host names. It has a lock of its own, held for a few instructions. The lock may be taken while a presentity
 /// is locked; no other lock is taken while it is held.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<State>);
+pub(super) struct DnsCache(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    entries: HashMap<Question, Entry>,
+    entries: HashMap<DnsQuery, Entry>,
     /// Targets in quarantine, and the end of the quarantine.
     aside: HashMap<Target, Tick>,
     /// Time of the last sweep. Sweeps happen only when a table is full.
@@ -182,23 +182,23 @@ impl State {
     }
 }
 
-impl Question {
+impl DnsQuery {
     /// Transport to try if the DNS says nothing else (RFC 3263 section 4.1).
     pub(super) fn usual_transport(&self) -> Transport {
         self.transport.unwrap_or(if self.secure { Transport::Tls } else { Transport::Udp })
     }
 }
 
-impl Names {
+impl DnsCache {
     /// Looks a name up in the cache. If it is not resolved, `who` is added to the subscriptions that wait for it.
     /// `number` determines the order of the targets.
-    pub(super) fn look_up(&self, now: Tick, question: &Question, who: Waiter, number: u64) -> Found {
+    pub(super) fn look_up(&self, now: Tick, question: &DnsQuery, who: Waiter, number: u64) -> NameLookup {
         let mut state = self.0.lock();
         let state = &mut *state;
         if state.entries.len() >= MOST_NAMES && !state.entries.contains_key(question) {
             state.sweep(now);
             if state.entries.len() >= MOST_NAMES {
-                return Found::Nothing;
+                return NameLookup::Nothing;
             }
         }
         match state.entries.get_mut(question) {
@@ -206,24 +206,24 @@ impl Names {
                 let mut free = order(candidates, number);
                 let all = free.len();
                 free.retain(|target| state.aside.get(target).is_none_or(|until| *until <= now));
-                return Found::Targets { free, all };
+                return NameLookup::Targets { free, all };
             }
             Some(Entry::Asked { since, waiting }) if since.after(PATIENCE) > now => {
                 waiting.insert(who);
-                return Found::Soon { until: since.after(PATIENCE), ask: false };
+                return NameLookup::Soon { until: since.after(PATIENCE), ask: false };
             }
-            Some(Entry::Asked { since, .. }) if since.after(PATIENCE + FAILED_FOR) > now => return Found::Nothing,
-            Some(Entry::Failed { until }) if *until > now => return Found::Nothing,
+            Some(Entry::Asked { since, .. }) if since.after(PATIENCE + FAILED_FOR) > now => return NameLookup::Nothing,
+            Some(Entry::Failed { until }) if *until > now => return NameLookup::Nothing,
             Some(_) | None => {}
         }
         state.entries.insert(question.clone(), Entry::Asked { since: now, waiting: BTreeSet::from([who]) });
-        Found::Soon { until: now.after(PATIENCE), ask: true }
+        NameLookup::Soon { until: now.after(PATIENCE), ask: true }
     }
 
     /// Stores a DNS answer, and returns the subscriptions that waited for it.
-    pub(super) fn learn(&self, now: Tick, question: Question, answer: Result<Answer, Unresolved>) -> Vec<Waiter> {
+    pub(super) fn learn(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>) -> Vec<Waiter> {
         let entry = match answer {
-            Ok(Answer { candidates, ttl }) if candidates.iter().any(|candidate| !candidate.addresses.is_empty()) => {
+            Ok(DnsAnswer { candidates, ttl }) if candidates.iter().any(|candidate| !candidate.addresses.is_empty()) => {
                 let ttl = ttl.clamp(*LIFETIME.start(), *LIFETIME.end());
                 Entry::Known { candidates: candidates.into(), until: now.after(u64::from(ttl) * 1_000) }
             }
@@ -257,33 +257,33 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn candidate(priority: u32, weight: u16, port: u16) -> Candidate {
+    fn candidate(priority: u32, weight: u16, port: u16) -> SrvTarget {
         let addresses = vec![SocketAddr::from(([192, 0, 2, 1], port))];
-        Candidate { priority, weight, transport: Transport::Udp, addresses }
+        SrvTarget { priority, weight, transport: Transport::Udp, addresses }
     }
 
     fn ports(targets: &[Target]) -> Vec<u16> {
         targets.iter().map(|target| target.address.port()).collect()
     }
 
-    fn question(host: &str) -> Question {
-        Question { host: host.into(), port: None, transport: None, secure: false }
+    fn question(host: &str) -> DnsQuery {
+        DnsQuery { host: host.into(), port: None, transport: None, secure: false }
     }
 
-    fn answer(ttl: u32) -> Result<Answer, Unresolved> {
-        Ok(Answer { candidates: vec![candidate(1, 0, 1), candidate(2, 0, 2)], ttl })
+    fn answer(ttl: u32) -> Result<DnsAnswer, DnsError> {
+        Ok(DnsAnswer { candidates: vec![candidate(1, 0, 1), candidate(2, 0, 2)], ttl })
     }
 
     const ANA: Waiter = (1, 0);
     const BOB: Waiter = (2, 0);
 
-    fn found(names: &Names, now: u64) -> Found {
+    fn found(names: &DnsCache, now: u64) -> NameLookup {
         names.look_up(Tick(now), &question("a.test"), ANA, 0)
     }
 
-    fn ports_found(names: &Names, now: u64) -> Vec<u16> {
+    fn ports_found(names: &DnsCache, now: u64) -> Vec<u16> {
         match found(names, now) {
-            Found::Targets { free, all: 2 } => ports(&free),
+            NameLookup::Targets { free, all: 2 } => ports(&free),
             other => panic!("{other:?}"),
         }
     }
@@ -320,39 +320,39 @@ mod tests {
     #[test]
     fn all_addresses_of_a_host_go_before_the_next_host() {
         let two =
-            Candidate { addresses: vec![([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into()], ..candidate(1, 0, 0) };
+            SrvTarget { addresses: vec![([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into()], ..candidate(1, 0, 0) };
         assert_eq!(ports(&order(&[candidate(2, 0, 3), two], 0)), [1, 2, 3]);
     }
 
     #[test]
     fn a_name_is_asked_for_once_and_all_who_wait_are_told() {
-        let names = Names::default();
-        assert_eq!(found(&names, 0), Found::Soon { until: Tick(3_000), ask: true });
+        let names = DnsCache::default();
+        assert_eq!(found(&names, 0), NameLookup::Soon { until: Tick(3_000), ask: true });
         assert_eq!(
             names.look_up(Tick(100), &question("a.test"), BOB, 0),
-            Found::Soon { until: Tick(3_000), ask: false }
+            NameLookup::Soon { until: Tick(3_000), ask: false }
         );
         assert_eq!(names.learn(Tick(200), question("a.test"), answer(60)), [ANA, BOB]);
         assert_eq!(ports_found(&names, 60_199), [1, 2]);
-        assert_eq!(found(&names, 60_200), Found::Soon { until: Tick(63_200), ask: true }, "its lifetime is over");
+        assert_eq!(found(&names, 60_200), NameLookup::Soon { until: Tick(63_200), ask: true }, "its lifetime is over");
     }
 
     #[test]
     fn what_cannot_be_looked_up_is_left_alone_for_a_while() {
-        let names = Names::default();
+        let names = DnsCache::default();
         found(&names, 0);
-        assert_eq!(names.learn(Tick(10), question("a.test"), Err(Unresolved::Unknown)), [ANA]);
-        assert_eq!(found(&names, 30_009), Found::Nothing);
-        assert!(matches!(found(&names, 30_010), Found::Soon { ask: true, .. }));
+        assert_eq!(names.learn(Tick(10), question("a.test"), Err(DnsError::Unknown)), [ANA]);
+        assert_eq!(found(&names, 30_009), NameLookup::Nothing);
+        assert!(matches!(found(&names, 30_010), NameLookup::Soon { ask: true, .. }));
         // This time the DNS does not answer.
-        assert_eq!(found(&names, 33_010), Found::Nothing);
+        assert_eq!(found(&names, 33_010), NameLookup::Nothing);
         assert_eq!(names.learn(Tick(33_020), question("a.test"), answer(0)), [ANA], "better late than never");
         assert_eq!(ports_found(&names, 34_019), [1, 2], "no lifetime is too short to be used");
     }
 
     #[test]
     fn a_target_that_has_failed_is_left_out_for_a_while() {
-        let names = Names::default();
+        let names = DnsCache::default();
         found(&names, 0);
         names.learn(Tick(0), question("a.test"), answer(600));
         let target = |port| Target { transport: Transport::Udp, address: ([192, 0, 2, 1], port).into() };
@@ -366,11 +366,11 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_is_remembered() {
-        let names = Names::default();
+        let names = DnsCache::default();
         let ask = |now, i: usize| names.look_up(Tick(now), &question(&format!("{i}.test")), ANA, 0);
-        assert!((0..MOST_NAMES).all(|i| matches!(ask(1_000, i), Found::Soon { .. })));
-        assert_eq!(ask(1_001, MOST_NAMES), Found::Nothing);
-        assert!(matches!(ask(40_000, MOST_NAMES), Found::Soon { ask: true, .. }), "room is made");
+        assert!((0..MOST_NAMES).all(|i| matches!(ask(1_000, i), NameLookup::Soon { .. })));
+        assert_eq!(ask(1_001, MOST_NAMES), NameLookup::Nothing);
+        assert!(matches!(ask(40_000, MOST_NAMES), NameLookup::Soon { ask: true, .. }), "room is made");
         assert_eq!(names.learn(Tick(40_000), question("unasked.test"), answer(60)), []);
         assert!(names.0.lock().entries.len() == 1);
     }

@@ -27,29 +27,29 @@ const PARTS: [(&str, &str); 20] = [
 
 /// A phone family, or none that we know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Family(u8);
+pub struct Vendor(u8);
 
-impl Family {
+impl Vendor {
     /// How many there are, with the one that we do not know.
     pub const COUNT: usize = PARTS.len() + 1;
 
     /// That of a User-Agent. Looks for every name in turn: to be kept, not asked again.
-    pub fn of(user_agent: &str) -> Family {
+    pub fn of(user_agent: &str) -> Vendor {
         let agent = user_agent.to_ascii_lowercase();
-        let Some(found) = PARTS.iter().position(|(part, _)| agent.contains(part)) else { return Family::default() };
+        let Some(found) = PARTS.iter().position(|(part, _)| agent.contains(part)) else { return Vendor::default() };
         // Makes with several names are counted under the first.
         let first = PARTS.iter().position(|(_, name)| *name == PARTS[found].1).unwrap_or(found);
-        Family(first as u8 + 1)
+        Vendor(first as u8 + 1)
     }
 
-    /// Its number, below [`Family::COUNT`].
+    /// Its number, below [`Vendor::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
     }
 
     /// The one with this number.
-    pub fn numbered(number: usize) -> Family {
-        Family(if number < Family::COUNT { number as u8 } else { 0 })
+    pub fn numbered(number: usize) -> Vendor {
+        Vendor(if number < Vendor::COUNT { number as u8 } else { 0 })
     }
 
     /// Its name; none where it is not known.
@@ -64,17 +64,17 @@ mod tests {
 
     #[test]
     fn phones_are_known_by_their_user_agent() {
-        assert_eq!(Family::of("Yealink SIP-T46U 108.86.0.20").name(), Some("Yealink"));
-        assert_eq!(Family::of("PolycomVVX-VVX_411-UA/5.9").name(), Some("Poly"));
-        assert_eq!(Family::of("a phone of my own").name(), None);
-        assert_eq!(Family::of("Linksys/SPA942"), Family::of("Cisco/SPA303"), "one make, one number");
+        assert_eq!(Vendor::of("Yealink SIP-T46U 108.86.0.20").name(), Some("Yealink"));
+        assert_eq!(Vendor::of("PolycomVVX-VVX_411-UA/5.9").name(), Some("Poly"));
+        assert_eq!(Vendor::of("a phone of my own").name(), None);
+        assert_eq!(Vendor::of("Linksys/SPA942"), Vendor::of("Cisco/SPA303"), "one make, one number");
     }
 
     #[test]
     fn a_number_names_its_family() {
-        for number in 0..Family::COUNT {
-            assert_eq!(Family::numbered(number).number(), number);
+        for number in 0..Vendor::COUNT {
+            assert_eq!(Vendor::numbered(number).number(), number);
         }
-        assert_eq!(Family::numbered(Family::COUNT), Family::default());
+        assert_eq!(Vendor::numbered(Vendor::COUNT), Vendor::default());
     }
 }

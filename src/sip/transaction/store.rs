@@ -61,20 +61,20 @@ impl<A> Ring<A> {
 
 /// What is remembered. Keys are hashes already, and are taken as they are.
 #[derive(Debug)]
-pub(super) struct Memory<A> {
+pub(super) struct TransactionStore<A> {
     ring: Ring<A>,
     by_key: Index,
     by_trace: Index,
 }
 
-impl<A> Default for Memory<A> {
-    fn default() -> Memory<A> {
+impl<A> Default for TransactionStore<A> {
+    fn default() -> TransactionStore<A> {
         let ring = Ring { entries: VecDeque::new(), first: 0 };
-        Memory { ring, by_key: Index::default(), by_trace: Index::default() }
+        TransactionStore { ring, by_key: Index::default(), by_trace: Index::default() }
     }
 }
 
-impl<A> Memory<A> {
+impl<A> TransactionStore<A> {
     /// Forgets what has ended, and more if there is no room for another one.
     pub(super) fn make_room(&mut self, now: u64, most: usize) {
         let Ring { entries, first } = &mut self.ring;
@@ -122,7 +122,7 @@ impl<A> Memory<A> {
         if self.ring.entries.len() >= self.by_key.room() {
             self.list(2 * self.ring.entries.len());
         }
-        let Memory { ring, by_key, by_trace } = self;
+        let TransactionStore { ring, by_key, by_trace } = self;
         let number = ring.next();
         by_key.insert(key, number, |other| ring.holds(other));
         if let Some(trace) = trace {
@@ -133,7 +133,7 @@ impl<A> Memory<A> {
 
     /// Makes the indices anew, with room for so many.
     fn list(&mut self, room: usize) {
-        let Memory { ring, by_key, by_trace } = self;
+        let TransactionStore { ring, by_key, by_trace } = self;
         (*by_key, *by_trace) = (Index::with_room(room), Index::with_room(room));
         for (n, entry) in (0..).zip(&ring.entries) {
             let number = ring.first.wrapping_add(n);
@@ -172,13 +172,13 @@ impl<A> Memory<A> {
 mod tests {
     use super::*;
 
-    fn keys(memory: &Memory<u32>, keys: std::ops::Range<u64>) -> Vec<u64> {
+    fn keys(memory: &TransactionStore<u32>, keys: std::ops::Range<u64>) -> Vec<u64> {
         keys.filter(|key| memory.find(*key).is_some()).collect()
     }
 
     #[test]
     fn numbers_that_begin_anew_lead_where_they_should() {
-        let mut memory = Memory::default();
+        let mut memory = TransactionStore::default();
         memory.ring.first = u32::MAX - 2;
         for key in 1..=6 {
             memory.push(key, key, Some(100 + key), Stage::Answered(key as u32));
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn each_of_many_is_found_for_as_long_as_it_is_there() {
-        let mut memory = Memory::default();
+        let mut memory = TransactionStore::default();
         for n in 1..=200_000_u64 {
             memory.make_room(n, 10_000);
             let key = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_before_its_time_is_nowhere_and_takes_no_room_for_long() {
-        let mut memory = Memory::default();
+        let mut memory = TransactionStore::default();
         for key in 1..=100_000 {
             memory.push(32_000, key, Some(key), Stage::<u32>::Working);
             memory.forget(key);
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn room_is_made_by_forgetting_the_oldest_and_given_back_when_it_is_not_needed() {
-        let mut memory = Memory::default();
+        let mut memory = TransactionStore::default();
         for key in 1..=50_000 {
             memory.make_room(0, 10_000);
             memory.push(key, key, Some(key), Stage::<u32>::Working);

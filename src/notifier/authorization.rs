@@ -8,11 +8,11 @@
 use std::borrow::Cow;
 
 use super::Notifier;
-use super::answer::Answer;
+use super::response::Response;
 use crate::config::Authenticate;
 use crate::directory::{AccountNo, Principal};
 use crate::presence::Tick;
-use crate::presence::subscription::Place;
+use crate::presence::subscription::SubscriptionId;
 use crate::sip::digest::{Algorithm, Credentials, challenge};
 use crate::sip::headers::{NameAddr, list};
 use crate::sip::uri::{Host, Scheme, Uri};
@@ -26,7 +26,7 @@ const MAX_CLAIMS: usize = 4;
 
 /// Trust in the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(super) enum SenderTrust {
     /// A trusted source vouches for the sender, or the sender has authenticated from its current address: messages may
     /// be sent to that address.
     Known,
@@ -47,19 +47,19 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
-    ) -> Result<Sender, Answer> {
+    ) -> Result<SenderTrust, Response> {
         let access = &self.settings.access;
         let target = self.target_of(request, uri)?;
         if self.settings.routing.trusts(&source) {
             // A trusted source that asserts no identity speaks for itself: it is a PBX, or a proxy that has checked the
             // sender.
             return match self.asserted(request).is_none_or(|account| account == Some(target)) {
-                true => Ok(Sender::Known),
+                true => Ok(SenderTrust::Known),
                 false => Err(not_your_realm()),
             };
         }
         if access.authenticate == Authenticate::Off {
-            return Ok(Sender::Unknown);
+            return Ok(SenderTrust::Unknown);
         }
         let from = Uri::read(request.from.uri);
         let home = from.as_ref().and_then(|from| self.realm_of(from)).unwrap_or(target);
@@ -76,22 +76,22 @@ impl Notifier {
         if publishes && !speaks_for(&uri.decoded_user().unwrap_or_default()) {
             return Err(forbidden("Not Yours To Publish For"));
         }
-        Ok(Sender::Known)
+        Ok(SenderTrust::Known)
     }
 
     /// Account that a request is about: in a dialog, the account of the dialog's presentity. A To tag that belongs to
     /// no dialog of ours proves nothing, whatever it looks like: the account is then that of the Request-URI, and if
     /// there is none, the response is 481.
-    fn target_of(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
+    fn target_of(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Response> {
         let dialog = request.to.tag().filter(|_| request.cseq.method == "SUBSCRIBE");
         let Some(tag) = dialog else { return self.account_of(uri) };
-        let account = Place::read(tag).and_then(|place| {
+        let account = SubscriptionId::read(tag).and_then(|place| {
             self.table.with_number(place.presentity, |presentity, state| {
                 let ours = state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place);
                 ours.then_some(presentity.aor.account)
             })?
         });
-        account.map_or_else(|| self.account_of(uri).map_err(|_| Answer::no_subscription()), Ok)
+        account.map_or_else(|| self.account_of(uri).map_err(|_| Response::no_subscription()), Ok)
     }
 
     /// Account whose realm is the host of a URI.
@@ -130,7 +130,7 @@ impl Notifier {
 
     /// Authenticates the sender by digest (RFC 3261 section 22), and returns the device whose password it knows. The
     /// error is the response to send: usually the challenge (401), which is the same whether or not the device exists.
-    fn prove(&self, now: Tick, request: &Message<'_>, home: AccountNo, source: Source) -> Result<&Principal, Answer> {
+    fn prove(&self, now: Tick, request: &Message<'_>, home: AccountNo, source: Source) -> Result<&Principal, Response> {
         let directory = &self.settings.directory;
         let realm = directory.realm(home);
         let of_realm = |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm);
@@ -173,7 +173,7 @@ impl Notifier {
             stale = true;
         }
         let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
-        let unauthorized = Answer::new(StatusCode::Unauthorized, "Unauthorized");
+        let unauthorized = Response::new(StatusCode::Unauthorized, "Unauthorized");
         let narrow =
             offered.contains(&Algorithm::Md5) && knows_md5_only(request.first(Name::UserAgent).unwrap_or_default());
         let offered = offered.iter().filter(|algorithm| !narrow || **algorithm == Algorithm::Md5);
@@ -206,10 +206,10 @@ fn knows_md5_only(user_agent: &str) -> bool {
     user_agent.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("baresip"))
 }
 
-fn not_your_realm() -> Answer {
+fn not_your_realm() -> Response {
     forbidden("Not Your Realm")
 }
 
-fn forbidden(reason: &'static str) -> Answer {
-    Answer::new(StatusCode::Forbidden, reason)
+fn forbidden(reason: &'static str) -> Response {
+    Response::new(StatusCode::Forbidden, reason)
 }

@@ -14,9 +14,9 @@ use crate::ahead;
 /// A text with many owners, each of whom spends one word on it: there are a million of them and far fewer texts.
 #[derive(Clone, Debug)]
 #[allow(clippy::redundant_allocation)] // An Arc<str> is two words.
-pub struct SharedText(Arc<Box<str>>);
+pub struct InternedStr(Arc<Box<str>>);
 
-impl SharedText {
+impl InternedStr {
     /// Asks for the memory that leads to it ...
     pub fn fetch(&self) {
         ahead::fetch(&*self.0);
@@ -28,18 +28,18 @@ impl SharedText {
     }
 
     /// Whether both are one copy.
-    pub fn is_same(&self, other: &SharedText) -> bool {
+    pub fn is_same(&self, other: &InternedStr) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl<T: Into<Box<str>>> From<T> for SharedText {
-    fn from(text: T) -> SharedText {
-        SharedText(Arc::new(text.into()))
+impl<T: Into<Box<str>>> From<T> for InternedStr {
+    fn from(text: T) -> InternedStr {
+        InternedStr(Arc::new(text.into()))
     }
 }
 
-impl Deref for SharedText {
+impl Deref for InternedStr {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -47,33 +47,33 @@ impl Deref for SharedText {
     }
 }
 
-impl Borrow<str> for SharedText {
+impl Borrow<str> for InternedStr {
     fn borrow(&self) -> &str {
         self
     }
 }
 
-impl Hash for SharedText {
+impl Hash for InternedStr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (**self).hash(state);
     }
 }
 
-impl PartialEq for SharedText {
-    fn eq(&self, other: &SharedText) -> bool {
+impl PartialEq for InternedStr {
+    fn eq(&self, other: &InternedStr) -> bool {
         **self == **other
     }
 }
 
-impl Eq for SharedText {}
+impl Eq for InternedStr {}
 
 /// The most texts that are shared. Strangers may make up as many as they like; beyond this everybody has his own.
 const MOST: usize = 4_096;
 
 /// Texts that are shared, each with what is known of it from having looked at it once.
 #[derive(Debug, Default)]
-pub struct SharedTexts<T> {
-    known: DashMap<SharedText, T, RandomState>,
+pub struct Interner<T> {
+    known: DashMap<InternedStr, T, RandomState>,
     /// How many found no room.
     turned_away: AtomicUsize,
 }
@@ -81,14 +81,14 @@ pub struct SharedTexts<T> {
 /// So many find no room before it is looked again whether some could be made.
 const LOOK_EVERY: usize = 1_024;
 
-impl<T: Copy> SharedTexts<T> {
+impl<T: Copy> Interner<T> {
     /// The shared copy of a text, and what `look` finds in it.
-    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (SharedText, T) {
+    pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (InternedStr, T) {
         if let Some(known) = self.known.get(text) {
             return (known.key().clone(), *known);
         }
         let found = look(text);
-        let text = SharedText::from(text);
+        let text = InternedStr::from(text);
         if self.known.len() >= MOST && self.turned_away.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
             self.known.retain(|text, _| Arc::strong_count(&text.0) > 1);
         }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_same_text_is_kept_once_and_those_that_nobody_has_make_room() {
-        let texts = SharedTexts::default();
+        let texts = Interner::default();
         let share = |text: &str| texts.share(text, str::len);
         let (one, length) = share("snom");
         assert!(length == 4 && one.is_same(&share("snom").0));

@@ -22,7 +22,7 @@ const MOST: usize = 32_768;
 const MOST_OF_ACCOUNT: usize = 512;
 /// Number of entries that each account has at least, however many accounts there are.
 const LEAST_OF_ACCOUNT: usize = 16;
-/// Maximum number of entries for each kind of [`Stranger`].
+/// Maximum number of entries for each kind of [`UnaccountedSender`].
 const MOST_OF_STRANGERS: usize = 512;
 /// Longest name of a sender (characters). An extension of 128 octets and a realm of 253 would be legal, but names in
 /// use are much shorter.
@@ -32,7 +32,7 @@ const MAX_TEXT: usize = 96;
 
 /// Kind of a sender that belongs to no account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stranger {
+pub(crate) enum UnaccountedSender {
     /// SIP sender with a realm that no account has. The source of a datagram may be forged.
     Sip,
     /// HTTP client with an unknown token or none, or with the token of a superuser.
@@ -47,7 +47,7 @@ pub(crate) enum Owner {
     /// Account of the sender, or the account that it addressed.
     Account(AccountNo),
     /// No account.
-    None(Stranger),
+    None(UnaccountedSender),
 }
 
 /// Kind of a refused sender.
@@ -145,18 +145,18 @@ pub struct RefusalRow {
 
 /// Tables of all accounts, and of the senders without account.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct RefusalLog {
     accounts: Box<[Mutex<Table>]>,
-    /// Indexed by [`Stranger`].
+    /// Indexed by [`UnaccountedSender`].
     strangers: [Mutex<Table>; 3],
 }
 
-impl Book {
+impl RefusalLog {
     /// Creates empty tables for this number of accounts.
-    pub(super) fn new(accounts: usize) -> Book {
+    pub(super) fn new(accounts: usize) -> RefusalLog {
         let share = (MOST / accounts.max(1)).clamp(LEAST_OF_ACCOUNT, MOST_OF_ACCOUNT);
         let table = |capacity| Mutex::new(Table { entries: Lru::new(capacity), noted: 0 });
-        Book {
+        RefusalLog {
             accounts: (0..accounts).map(|_| table(share)).collect(),
             strangers: std::array::from_fn(|_| table(MOST_OF_STRANGERS)),
         }
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn refusals_of_one_sender_for_one_reason_are_one_entry() {
-        let book = Book::new(2);
+        let book = RefusalLog::new(2);
         let one = refusal(Owner::Account(A), "1001@acme.test", "2001:db8::1");
         book.note(Tick(1_000), &Refusal { agent: "Snom\r\nx", ..one });
         book.note(Tick(2_000), &Refusal { address: "2001:db8::2".parse().unwrap(), ..one });
@@ -274,12 +274,14 @@ mod tests {
 
     #[test]
     fn a_flood_in_the_name_of_one_pushes_out_nothing_of_another() {
-        let book = Book::new(2);
+        let book = RefusalLog::new(2);
         book.note(Tick(1), &refusal(Owner::Account(B), "1001@umbrella.test", "192.0.2.1"));
-        book.note(Tick(1), &refusal(Owner::None(Stranger::Http), "", "192.0.2.1"));
+        book.note(Tick(1), &refusal(Owner::None(UnaccountedSender::Http), "", "192.0.2.1"));
         for n in 0..20_000_u32 {
             let address = IpAddr::from(n.to_be_bytes());
-            for owner in [Owner::Account(A), Owner::None(Stranger::Sip), Owner::None(Stranger::Unread)] {
+            for owner in
+                [Owner::Account(A), Owner::None(UnaccountedSender::Sip), Owner::None(UnaccountedSender::Unread)]
+            {
                 book.note(Tick(2), &Refusal { address, ..refusal(owner, "x", "192.0.2.1") });
             }
         }
@@ -292,10 +294,10 @@ mod tests {
 
     #[test]
     fn pages_go_on_where_the_one_before_ended() {
-        let book = Book::new(1);
+        let book = RefusalLog::new(1);
         for n in 0..5_u8 {
             let address = IpAddr::from([192, 0, 2, n]);
-            for owner in [Owner::Account(A), Owner::None(Stranger::Sip)] {
+            for owner in [Owner::Account(A), Owner::None(UnaccountedSender::Sip)] {
                 book.note(Tick(u64::from(n)), &Refusal { address, ..refusal(owner, "x", "192.0.2.1") });
             }
         }
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn many_accounts_share_the_room() {
-        let book = Book::new(1_000);
+        let book = RefusalLog::new(1_000);
         for n in 0..100_u8 {
             let address = IpAddr::from([192, 0, 2, n]);
             book.note(Tick(1), &Refusal { address, ..refusal(Owner::Account(A), "x", "192.0.2.1") });

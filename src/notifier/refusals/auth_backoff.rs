@@ -93,7 +93,7 @@ struct Logged {
 
 /// Wrong passwords and tokens of all senders.
 #[derive(Debug)]
-pub(super) struct Guesses {
+pub(super) struct AuthBackoff {
     key: [u8; 16],
     /// Filter: each word has the end of the latest wait of all senders with the same hash (ms). For a sender without
     /// a wait, one read without a lock is enough; only the others look into the table.
@@ -102,11 +102,11 @@ pub(super) struct Guesses {
     logged: Mutex<Lru<(Secret, IpAddr), Logged>>,
 }
 
-impl Guesses {
+impl AuthBackoff {
     /// Creates empty tables. `key` is secret, so that an attacker cannot compute which senders share a word of the
     /// filter.
-    pub(super) fn new(key: [u8; 16]) -> Guesses {
-        Guesses {
+    pub(super) fn new(key: [u8; 16]) -> AuthBackoff {
+        AuthBackoff {
             key,
             filter: (0..FILTER).map(|_| AtomicU64::new(0)).collect(),
             tries: Mutex::new(Lru::new(MOST_COUNTED)),
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_maximum_and_hold_for_that_user_from_that_address_only() {
-        let guesses = Guesses::new([7; 16]);
+        let guesses = AuthBackoff::new([7; 16]);
         let here = ip("192.0.2.1");
         let waits: Vec<_> = (0..12).map(|_| guesses.wrong_password(Tick(1_000), here, A, "1001").wait).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_64_wait_together() {
-        let guesses = Guesses::new([7; 16]);
+        let guesses = AuthBackoff::new([7; 16]);
         for n in 1..=6 {
             guesses.wrong_password(Tick(1_000), ip(&format!("2001:db8::{n}")), A, "1001");
         }
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_log_names_a_source_once_a_minute_with_how_often_it_was() {
-        let guesses = Guesses::new([7; 16]);
+        let guesses = AuthBackoff::new([7; 16]);
         let here = ip("192.0.2.1");
         let log = |ms, name| guesses.wrong_password(Tick(ms), here, A, name).log;
         assert_eq!(
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_right_phone_stays_welcome_however_many_senders_guess() {
-        let guesses = Guesses::new([7; 16]);
+        let guesses = AuthBackoff::new([7; 16]);
         for n in 0..2 * MOST_COUNTED as u32 {
             let address = IpAddr::from((0x0a00_0000 | n).to_be_bytes());
             (0..2).for_each(|_| _ = guesses.wrong_password(Tick(1_000), address, A, "1001"));

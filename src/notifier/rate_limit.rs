@@ -24,7 +24,7 @@ use crate::transport::{FlowId, Source, limited_as};
 
 /// Decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Admission {
     /// The message is processed.
     Pass,
     /// The source is over its limit, and may be sent a 480.
@@ -122,20 +122,20 @@ pub(super) const REASONS: [&str; 6] =
     ["verified_source", "unverified_source", "address", "unverified_total", "overload", "loudest_source"];
 
 #[derive(Debug, Default)]
-struct Known {
+struct VerifiedSource {
     said: Bucket,
     told: Bucket,
     heard_at: AtomicU64,
 }
 
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct RateLimiter {
     rate_limits: RateLimits,
     key: [u8; 16],
     /// Verified sources of datagrams.
-    known: DashMap<SocketAddr, Known, RandomState>,
+    known: DashMap<SocketAddr, VerifiedSource, RandomState>,
     /// Verified connections. An entry is removed when its connection ends.
-    proven: DashMap<FlowId, Known, RandomState>,
+    proven: DashMap<FlowId, VerifiedSource, RandomState>,
     /// Allocated when the first message from an unverified source arrives.
     by_source: OnceLock<Box<[Bucket]>>,
     by_address: OnceLock<Box<[Bucket]>>,
@@ -149,9 +149,9 @@ pub(super) struct Gate {
     dropped: [AtomicU64; REASONS.len()],
 }
 
-impl Gate {
-    pub(super) fn new(rate_limits: RateLimits, key: [u8; 16]) -> Gate {
-        Gate {
+impl RateLimiter {
+    pub(super) fn new(rate_limits: RateLimits, key: [u8; 16]) -> RateLimiter {
+        RateLimiter {
             rate_limits,
             key,
             known: DashMap::default(),
@@ -168,7 +168,7 @@ impl Gate {
     }
 
     /// Decides whether a message from this source is processed.
-    pub(super) fn admit(&self, now: Tick, source: &Source, kind: Kind) -> Verdict {
+    pub(super) fn admit(&self, now: Tick, source: &Source, kind: Kind) -> Admission {
         let known = self.with_known(source, |known| self.admit_known(now, known));
         known.unwrap_or_else(|| self.admit_stranger(now, source.peer, kind))
     }
@@ -186,26 +186,26 @@ impl Gate {
     }
 
     /// Calls `f` with the entry of a verified source; none if the source is not verified.
-    fn with_known<R>(&self, source: &Source, f: impl FnOnce(&Known) -> R) -> Option<R> {
+    fn with_known<R>(&self, source: &Source, f: impl FnOnce(&VerifiedSource) -> R) -> Option<R> {
         match source.flow {
             Some(flow) => self.proven.get(&flow).map(|known| f(&known)),
             None => self.known.get(&source.peer).map(|known| f(&known)),
         }
     }
 
-    fn admit_known(&self, now: Tick, known: &Known) -> Verdict {
+    fn admit_known(&self, now: Tick, known: &VerifiedSource) -> Admission {
         known.heard_at.store(now.0, Ordering::Relaxed);
         if known.said.take(now, Size::of(self.rate_limits.verified_source)) {
-            return Verdict::Pass;
+            return Admission::Pass;
         }
         self.turn_away(0);
         match known.told.take(now, Size::of(ANSWERS_PER_SECOND)) {
-            true => Verdict::TellOff,
-            false => Verdict::Drop,
+            true => Admission::TellOff,
+            false => Admission::Drop,
         }
     }
 
-    fn admit_stranger(&self, now: Tick, source: SocketAddr, kind: Kind) -> Verdict {
+    fn admit_stranger(&self, now: Tick, source: SocketAddr, kind: Kind) -> Admission {
         let (own, address) = self.shared(source);
         let within = own.take(now, Size::of(self.rate_limits.unverified_source));
         if !within || !address.take(now, Size::of(self.rate_limits.per_address)) {
@@ -213,17 +213,17 @@ impl Gate {
             // One bucket for all unverified sources: the responses to forged addresses must cost little, for us and for
             // the real owners of these addresses.
             let told = self.told.take(now, Size::of(ANSWERS_PER_SECOND));
-            return if told { Verdict::TellOff } else { Verdict::Drop };
+            return if told { Admission::TellOff } else { Admission::Drop };
         }
         let together = match kind {
             Kind::Request => self.strangers.take(now, Size::of_strangers(self.rate_limits.unverified_total)),
             Kind::Answer => self.answers.take(now, Size::of(self.rate_limits.unverified_total)),
         };
         match together {
-            true => Verdict::Pass,
+            true => Admission::Pass,
             false => {
                 self.turn_away(3);
-                Verdict::Drop
+                Admission::Drop
             }
         }
     }
@@ -269,7 +269,7 @@ impl Gate {
 
     /// Marks a source as verified: it has authenticated, or has proven that its address is real.
     pub(super) fn know(&self, now: Tick, source: &Source) {
-        let heard = |known: &Known| known.heard_at.store(now.0, Ordering::Relaxed);
+        let heard = |known: &VerifiedSource| known.heard_at.store(now.0, Ordering::Relaxed);
         if self.with_known(source, heard).is_some() {
             return;
         }
@@ -316,8 +316,8 @@ mod tests {
     const RATES: RateLimits =
         RateLimits { verified_source: 100, unverified_source: 10, per_address: 40, unverified_total: 200 };
 
-    fn gate() -> Gate {
-        Gate::new(RATES, [7; 16])
+    fn gate() -> RateLimiter {
+        RateLimiter::new(RATES, [7; 16])
     }
 
     fn datagrams(peer: impl Into<SocketAddr>) -> Source {
@@ -332,11 +332,11 @@ mod tests {
         Source { transport: Transport::Tls, flow: Some(FlowId(flow)), ..source(1, flow as u16) }
     }
 
-    fn passed(gate: &Gate, now: u64, sources: impl Iterator<Item = Source>) -> usize {
-        sources.filter(|source| gate.admit(Tick(now), source, Kind::Request) == Verdict::Pass).count()
+    fn passed(gate: &RateLimiter, now: u64, sources: impl Iterator<Item = Source>) -> usize {
+        sources.filter(|source| gate.admit(Tick(now), source, Kind::Request) == Admission::Pass).count()
     }
 
-    fn dropped(gate: &Gate) -> u64 {
+    fn dropped(gate: &RateLimiter) -> u64 {
         gate.dropped().iter().map(|(_, count)| count).sum()
     }
 
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn many_strangers_at_one_address_share_what_it_may_say() {
-        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
+        let gate = RateLimiter::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, (1..1_000).map(|port| source(1, port))), 200);
         assert_eq!(passed(&gate, 1_000, (1..1_000).map(|n| datagrams(([0x2001, 0xdb8, 0, 1, 0, 0, 0, n], 5060)))), 200);
         assert_eq!(gate.dropped()[2], ("address", 799 + 799));
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_a_stranger_until_it_has_proven_itself_and_a_new_one_is_no_new_burst() {
-        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
+        let gate = RateLimiter::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(1), 1_000)), 50);
         assert_eq!(passed(&gate, 1_000, (2..1_000).map(connection)), 150, "the rest of what their address may say");
         gate.know(Tick(1_000), &connection(2));
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn how_long_a_source_has_to_wait_is_known_beforehand() {
-        let gate = Gate::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
+        let gate = RateLimiter::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         let one = connection(1);
         assert_eq!((gate.opens_in(Tick(1_000), &one), passed(&gate, 1_000, std::iter::repeat_n(one, 1_000))), (0, 50));
         let wait = gate.opens_in(Tick(1_000), &one);
@@ -399,12 +399,12 @@ mod tests {
         let gate = gate();
         gate.know(Tick(1_000), &source(1, 5060));
         let verdicts: Vec<_> = (0..2_000).map(|_| gate.admit(Tick(1_000), &source(1, 5060), Kind::Request)).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::TellOff).count(), 10);
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Admission::TellOff).count(), 10);
     }
 
     #[test]
     fn a_rate_of_nothing_is_no_limit() {
-        let gate = Gate::new(
+        let gate = RateLimiter::new(
             RateLimits { verified_source: 0, unverified_source: 0, per_address: 0, unverified_total: 0 },
             [7; 16],
         );

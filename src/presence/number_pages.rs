@@ -13,7 +13,7 @@ use dashmap::DashSet;
 use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
-use super::numbers::PAGE;
+use super::presentity_index::PAGE;
 use crate::per_thread::Apart;
 
 /// Bits of half the number of a page: 26 bits, with the 6 of a number in its page, make 32.
@@ -21,16 +21,16 @@ const HALF: u32 = 13;
 
 /// Draws pages.
 #[derive(Debug)]
-pub(super) struct Numbering {
+pub(super) struct NumberPages {
     secret: [u8; 16],
     drawn: Apart<AtomicU32>,
     /// Pages that something in the journal bears a number of: not more of them than the journal had records at the start.
     seen: DashSet<u32, RandomState>,
 }
 
-impl Numbering {
-    pub(super) fn new(secret: [u8; 16]) -> Numbering {
-        Numbering { secret, drawn: Apart(AtomicU32::new(0)), seen: DashSet::default() }
+impl NumberPages {
+    pub(super) fn new(secret: [u8; 16]) -> NumberPages {
+        NumberPages { secret, drawn: Apart(AtomicU32::new(0)), seen: DashSet::default() }
     }
 
     /// Sees to it that the page of this number is not drawn.
@@ -79,18 +79,18 @@ mod tests {
 
     #[test]
     fn pages_do_not_come_twice_and_do_not_follow_each_other() {
-        let numbering = Numbering::new([7; 16]);
+        let numbering = NumberPages::new([7; 16]);
         let pages: Vec<_> = (0..100_000).map(|turn| numbering.page(turn)).collect();
         assert!(pages.iter().all(|page| *page <= u32::MAX / PAGE));
         assert_eq!(pages.iter().collect::<HashSet<_>>().len(), pages.len());
         let near = pages.windows(2).filter(|two| two[0].abs_diff(two[1]) < 1_000).count();
         assert!(near < 100, "{near} of 100,000, where 3 are to be expected");
-        assert_ne!(pages[..10], (0..10).map(|turn| Numbering::new([8; 16]).page(turn)).collect::<Vec<_>>());
+        assert_ne!(pages[..10], (0..10).map(|turn| NumberPages::new([8; 16]).page(turn)).collect::<Vec<_>>());
     }
 
     #[test]
     fn an_account_counts_within_its_pages_whatever_others_do() {
-        let numbering = Numbering::new([7; 16]);
+        let numbering = NumberPages::new([7; 16]);
         let (one, two) = (AtomicU32::new(0), AtomicU32::new(0));
         let draw = |next| numbering.draw(next, |_| true, |_| true);
         let first = draw(&one);

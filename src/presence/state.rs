@@ -77,7 +77,7 @@ impl CallReport {
 
 /// The calls that a dialog-info document speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallsReport {
+pub struct PublishedCalls {
     /// True for `state="full"`: calls that are not listed are over. False for `partial`: they are as they were.
     pub full: bool,
     /// The listed calls, in document order.
@@ -95,7 +95,7 @@ pub enum Basic {
 
 /// What a PIDF document says of a person (RFC 3863, 4479, 4480).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Person {
+pub struct PersonState {
     /// Open if any tuple is open, closed if all are, none where no tuple has a status.
     pub basic: Option<Basic>,
     /// The first note: of the person, else of a tuple, else of the document.
@@ -150,18 +150,18 @@ pub struct Mailbox {
 
 /// What the body of one publication says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum PublishedState {
     /// From a dialog-info document.
-    Calls(CallsReport),
+    Calls(PublishedCalls),
     /// From a PIDF document.
-    Person(Person),
+    PersonState(PersonState),
     /// From a simple-message-summary.
     Mailbox(Mailbox),
 }
 
 /// All that holds of a presentity at one moment, put together from every publication and the manual state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picture<'a> {
+pub struct ComposedState<'a> {
     /// `sip:user@realm`, canonical.
     pub uri: &'a str,
     /// The live calls, the one that matters most to a lamp first, then those that have just ended; no id twice.
@@ -169,7 +169,7 @@ pub struct Picture<'a> {
     /// State set by hand or by the API: never `Terminated`.
     pub manual: Option<CallState>,
     /// What is published of the person, put together.
-    pub person: Person,
+    pub person: PersonState,
     /// What is published of the mailbox, put together.
     pub mailbox: Mailbox,
 }

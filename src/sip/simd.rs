@@ -68,16 +68,16 @@ pub(super) fn find(text: &[u8], wanted: u8) -> Option<usize> {
 }
 
 /// Finds the octets of a text that are no printable ASCII: in a message, its line ends and little else.
-pub(super) struct Odd<'a> {
+pub(super) struct NonPrintable<'a> {
     text: &'a [u8],
     /// Where the block begins of which `mask` is.
     block: usize,
     mask: u64,
 }
 
-impl<'a> Odd<'a> {
-    pub(super) fn of(text: &'a [u8]) -> Odd<'a> {
-        let mut odd = Odd { text, block: 0, mask: 0 };
+impl<'a> NonPrintable<'a> {
+    pub(super) fn of(text: &'a [u8]) -> NonPrintable<'a> {
+        let mut odd = NonPrintable { text, block: 0, mask: 0 };
         odd.look(0);
         odd
     }
@@ -152,12 +152,12 @@ mod tests {
 
     #[test]
     fn odd_octets_are_found_in_order_and_from_anywhere() {
-        assert_eq!(Odd::of(b"").next(0), None);
+        assert_eq!(NonPrintable::of(b"").next(0), None);
         for mut text in texts() {
             let middle = text.len() / 2;
             text[middle] = b'\n';
             let slowly = |from: usize| (from..text.len()).find(|i| !(b' '..0x7f).contains(&text[*i]));
-            let (mut odd, mut from) = (Odd::of(&text), 0);
+            let (mut odd, mut from) = (NonPrintable::of(&text), 0);
             while let Some(at) = odd.next(from) {
                 assert_eq!(Some(at), slowly(from));
                 from = at + 1;

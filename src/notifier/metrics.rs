@@ -3,8 +3,8 @@
 //! Each thread counts beside its own part of the history, under the lock that it holds anyway, so that threads do not
 //! contend for a counter. The counters are added up when the metrics are read.
 
-use super::history::{Cause, Note};
-use crate::presence::family::Family;
+use super::history::{Cause, HistoryEvent};
+use crate::presence::vendor::Vendor;
 pub use crate::transport::TRANSPORTS;
 pub(super) use crate::transport::place;
 
@@ -17,21 +17,21 @@ pub const CAUSES: [&str; 6] = ["published", "publication_expired", "call_expired
 
 /// Latency histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delays {
+pub struct LatencyHistogram {
     /// Number of values in each bucket; the last bucket has no upper bound.
     pub buckets: [u64; BOUNDS.len() + 1],
     /// Sum of all values (ms).
     pub sum: u64,
 }
 
-impl Delays {
+impl LatencyHistogram {
     fn count(&mut self, ms: u32) {
         let place = BOUNDS.iter().position(|bound| ms <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[place] += 1;
         self.sum += u64::from(ms);
     }
 
-    fn add(&mut self, other: &Delays) {
+    fn add(&mut self, other: &LatencyHistogram) {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
         self.sum += other.sum;
     }
@@ -39,27 +39,27 @@ impl Delays {
 
 /// All counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct NotifyCounters {
     /// NOTIFYs by vendor number of the phone, [`TRANSPORTS`] and [`OUTCOMES`].
-    pub notifies: [[[u64; OUTCOMES.len()]; TRANSPORTS.len()]; Family::COUNT],
+    pub notifies: [[[u64; OUTCOMES.len()]; TRANSPORTS.len()]; Vendor::COUNT],
     /// Retransmissions of NOTIFYs, including new NOTIFYs that were sent in place of a retransmission.
     pub copies: u64,
     /// Time from a NOTIFY to the response that acknowledges it, by vendor number of the phone.
-    pub delays: [Delays; Family::COUNT],
+    pub delays: [LatencyHistogram; Vendor::COUNT],
     /// Time from a change of a lamp until a phone has acknowledged it.
-    pub lamp_delays: Delays,
+    pub lamp_delays: LatencyHistogram,
     /// SUBSCRIBEs that were granted a lifetime, and SUBSCRIBEs that ended a subscription.
     pub subscribed: [u64; 2],
     /// Lamp changes by [`CAUSES`].
     pub changes: [u64; CAUSES.len()],
 }
 
-impl Tally {
-    pub(super) fn count(&mut self, note: &Note) {
+impl NotifyCounters {
+    pub(super) fn count(&mut self, note: &HistoryEvent) {
         match *note {
-            Note::Subscribed { granted, .. } => self.subscribed[usize::from(granted == 0)] += 1,
-            Note::Changed { cause, .. } => self.changes[cause as usize] += 1,
-            Note::Notified { reply, copies, transport, family, delay, .. } => {
+            HistoryEvent::Subscribed { granted, .. } => self.subscribed[usize::from(granted == 0)] += 1,
+            HistoryEvent::Changed { cause, .. } => self.changes[cause as usize] += 1,
+            HistoryEvent::Notified { reply, copies, transport, family, delay, .. } => {
                 let outcome = match reply {
                     0 => 3,
                     408 => 2,
@@ -82,7 +82,7 @@ impl Tally {
         self.lamp_delays.count(ms);
     }
 
-    pub(super) fn add(&mut self, other: &Tally) {
+    pub(super) fn add(&mut self, other: &NotifyCounters) {
         let notifies = self.notifies.as_flattened_mut().iter_mut().zip(other.notifies.as_flattened());
         for (sums, more) in notifies {
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn delays_fall_into_the_first_bucket_that_holds_them() {
-        let mut delays = Delays::default();
+        let mut delays = LatencyHistogram::default();
         for ms in [0, 5, 6, 32_000, 32_001] {
             delays.count(ms);
         }

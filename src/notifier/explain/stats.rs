@@ -4,21 +4,21 @@
 use std::collections::HashMap;
 
 use super::is_behind;
-use super::story::{AGES, Kind, Numbers};
+use super::report::{AGES, NotifierStats, SubscriptionGroup};
 use crate::notifier::Notifier;
-use crate::notifier::history::Note;
-use crate::notifier::tally::{TRANSPORTS, place};
+use crate::notifier::history::HistoryEvent;
+use crate::notifier::metrics::{TRANSPORTS, place};
 use crate::package::{self, REGISTRY};
-use crate::presence::family::Family;
 use crate::presence::presentity::State;
 use crate::presence::subscription::{Revision, Subscription};
+use crate::presence::vendor::Vendor;
 use crate::presence::{PackageId, Tick};
 
 /// Number of subscriptions of one kind: all, those that have not acknowledged the current state, those with failed
 /// NOTIFYs.
 type Counts = [usize; 3];
 /// Counts by transport and make of the phone.
-type Table = [[Counts; Family::COUNT]; TRANSPORTS.len()];
+type Table = [[Counts; Vendor::COUNT]; TRANSPORTS.len()];
 
 /// Watchers of one presentity that lack the same change: same package and same acknowledged revision.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ struct Behind {
 
 impl Notifier {
     /// Statistics of the notifier. `up_since` is the start of the server.
-    pub fn numbers(&self, now: Tick, up_since: Tick) -> Numbers {
-        let mut numbers = Numbers {
+    pub fn numbers(&self, now: Tick, up_since: Tick) -> NotifierStats {
+        let mut numbers = NotifierStats {
             phones: self.phones.len(),
             answered: self.refusals.read(),
             large: self.large_notifies(),
@@ -40,9 +40,9 @@ impl Notifier {
             panics: self.panics(),
             tally: self.history.tally(),
             names: self.names.len(),
-            ..Numbers::default()
+            ..NotifierStats::default()
         };
-        let mut kinds: Vec<Table> = vec![[[[0; 3]; Family::COUNT]; TRANSPORTS.len()]; REGISTRY.len()];
+        let mut kinds: Vec<Table> = vec![[[[0; 3]; Vendor::COUNT]; TRANSPORTS.len()]; REGISTRY.len()];
         let mut publications = vec![0; REGISTRY.len()];
         let mut behind: HashMap<u32, Vec<Behind>> = HashMap::new();
         for presentity in self.table.all() {
@@ -85,7 +85,7 @@ impl Notifier {
             up_since,
             |number| behind.contains_key(&number),
             |entry| {
-                if let Note::Changed { revisions, .. } = entry.note {
+                if let HistoryEvent::Changed { revisions, .. } = entry.note {
                     changes.push((entry.presentity(), entry.at, revisions));
                 }
             },
@@ -119,14 +119,14 @@ fn join(groups: &mut Vec<Behind>, state: &State, s: &Subscription, up_since: Tic
 }
 
 /// Counts of the kinds that have any subscriptions.
-fn rows(package: PackageId, table: &Table) -> impl Iterator<Item = Kind> + '_ {
+fn rows(package: PackageId, table: &Table) -> impl Iterator<Item = SubscriptionGroup> + '_ {
     let event = package::get(package).name();
     TRANSPORTS.iter().zip(table).flat_map(move |(transport, families)| {
         let kinds = families.iter().enumerate().filter(|(_, [all, ..])| *all > 0);
-        kinds.map(move |(number, [subscriptions, behind, failing])| Kind {
+        kinds.map(move |(number, [subscriptions, behind, failing])| SubscriptionGroup {
             event,
             transport,
-            vendor: Family::numbered(number).name(),
+            vendor: Vendor::numbered(number).name(),
             subscriptions: *subscriptions,
             behind: *behind,
             failing: *failing,

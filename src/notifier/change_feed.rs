@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::presence::AccountNo;
 use crate::presence::presentity::Presentity;
-use crate::presence::subscription::Place;
+use crate::presence::subscription::SubscriptionId;
 
 const SHARDS: usize = 16;
 /// Maximum number of entries in a shard, including duplicates.
@@ -26,18 +26,18 @@ pub struct Changed {
     /// URI of the presentity, `sip:user@realm`.
     pub uri: Arc<str>,
     /// The subscription; none if the lamp has changed.
-    pub subscription: Option<Place>,
+    pub subscription: Option<SubscriptionId>,
 }
 
 /// Collects changes while there is a listener.
 #[derive(Debug, Default)]
-pub(super) struct Feed {
+pub(super) struct ChangeFeed {
     listening: AtomicBool,
     lost: AtomicBool,
     shards: [Mutex<Vec<Changed>>; SHARDS],
 }
 
-impl Feed {
+impl ChangeFeed {
     /// Records that the lamp of a presentity may have changed.
     pub(super) fn lamp(&self, presentity: &Presentity) {
         if self.listening.load(Ordering::Relaxed) {
@@ -46,14 +46,14 @@ impl Feed {
     }
 
     /// Records that a subscription has begun or ended, or that its delivery status has changed.
-    pub(super) fn subscription(&self, presentity: &Presentity, place: Place) {
+    pub(super) fn subscription(&self, presentity: &Presentity, place: SubscriptionId) {
         if self.listening.load(Ordering::Relaxed) {
             self.push(presentity, Some(place));
         }
     }
 
     #[cold]
-    fn push(&self, presentity: &Presentity, subscription: Option<Place>) {
+    fn push(&self, presentity: &Presentity, subscription: Option<SubscriptionId>) {
         let mut shard = self.shards[presentity.number as usize % SHARDS].lock();
         // Skip a duplicate. In a burst, the last entry is mostly the same.
         if shard.last().is_some_and(|last| last.subscription == subscription && last.uri == presentity.uri) {
@@ -98,14 +98,14 @@ mod tests {
 
     #[test]
     fn nothing_is_collected_while_nobody_listens() {
-        let feed = Feed::default();
+        let feed = ChangeFeed::default();
         feed.lamp(&presentity(1));
         assert_eq!(feed.take(), (vec![], false));
     }
 
     #[test]
     fn a_burst_is_one_change_and_too_many_are_said_to_be_lost() {
-        let feed = Feed::default();
+        let feed = ChangeFeed::default();
         feed.listen(true);
         let (one, two) = (presentity(1), presentity(1 + SHARDS as u32));
         for _ in 0..10 {

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::CallReport;
+use super::state::CallReport;
 
 /// What the Event of a SUBSCRIBE says of the dialog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedDialog {
+pub struct DialogFilter {
     /// Its Call-ID.
     pub call_id: Box<str>,
     /// The tag of the watched side.
@@ -17,7 +17,7 @@ pub struct NamedDialog {
     pub seen: bool,
 }
 
-impl NamedDialog {
+impl DialogFilter {
     /// Whether this call is meant. A tag that its publisher has left out speaks against nothing.
     pub fn is(&self, call: &CallReport) -> bool {
         let agrees =

@@ -7,7 +7,7 @@ use super::persist::{STATE, is_acknowledgement, is_count_of_starts};
 
 /// Description of one journal record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct About {
+pub struct RecordDescription {
     /// Kind of the record, in the singular.
     pub kind: &'static str,
     /// Account at the start of the value; `None` if the record is a removal or contains no account.
@@ -15,7 +15,7 @@ pub struct About {
 }
 
 /// Describes a record. The value may be damaged: an account that is no plain text is left out.
-pub fn describe(key: Key, value: Option<&[u8]>) -> About {
+pub fn describe(key: Key, value: Option<&[u8]>) -> RecordDescription {
     let kind = match key {
         key if is_acknowledgement(key) => "acknowledgement",
         key if is_count_of_starts(key) => "count of starts",
@@ -24,7 +24,7 @@ pub fn describe(key: Key, value: Option<&[u8]>) -> About {
         Key(..) => "subscription",
     };
     let account = value.filter(|_| ["state", "subscription"].contains(&kind)).and_then(account_of);
-    About { kind, account }
+    RecordDescription { kind, account }
 }
 
 /// Reads the account. A value begins with the account's identifier: its length in one octet, then its text. In a
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn kind_and_account_are_told_of_both_layouts_and_of_nothing_else() {
-        let about = |kind, account: Option<&str>| About { kind, account: account.map(Into::into) };
+        let about = |kind, account: Option<&str>| RecordDescription { kind, account: account.map(Into::into) };
         let [subscription, state] = [Key(7, 3), Key(7, STATE)];
         assert_eq!(describe(subscription, Some(b"\x04acme\x041001")), about("subscription", Some("acme")));
         assert_eq!(describe(state, Some(b"\x00\x02\x04acme\x041001")), about("state", Some("acme")));

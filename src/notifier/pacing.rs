@@ -7,10 +7,10 @@
 //! subscriptions resume before their back-off ends.
 
 use super::notify::NO_ANSWER;
-use super::wheel::Watch;
+use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
-use crate::presence::phone::Phone;
+use crate::presence::device::Device;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, Subscription};
 use crate::transport::Source;
@@ -89,10 +89,10 @@ impl Notifier {
 
     /// Schedules the suspended subscriptions of a phone that has shown a sign of life to resume, at the pace of that
     /// phone.
-    pub(super) fn wake(&self, now: Tick, phone: &Phone, asleep: Vec<(u32, u32)>) {
+    pub(super) fn wake(&self, now: Tick, phone: &Device, asleep: Vec<(u32, u32)>) {
         for (presentity, slot) in asleep {
             let turn = phone.take_turn(now);
-            self.wheel.file(now, turn, presentity, Watch::Awakening(slot));
+            self.wheel.file(now, turn, presentity, TimerKind::Awakening(slot));
         }
     }
 

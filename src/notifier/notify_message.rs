@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::pace::is_as_safe;
-use super::{Notifier, Pool};
+use super::pacing::is_as_safe;
+use super::{MessageBuffer, Notifier};
 use crate::package;
 use crate::presence::Tick;
-use crate::presence::presentity::{Presentity, StateTag};
-use crate::presence::subscription::{Carried, InFlight, MaxRate, Subscription};
+use crate::presence::presentity::{NotifyEtag, Presentity};
+use crate::presence::subscription::{InFlight, MaxRate, NotifyTransport, Subscription};
 use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
@@ -44,11 +44,11 @@ const SHORT: [(&str, &str); 8] = [
 ];
 
 /// Content of a NOTIFY.
-pub(super) struct Document<'a> {
+pub(super) struct NotifyContent<'a> {
     /// URI of the presentity, as the watcher wrote it.
     pub(super) entity: &'a str,
     /// Entity-tag of the state (RFC 5839).
-    pub(super) tag: StateTag,
+    pub(super) tag: NotifyEtag,
     /// Version of the document; each watcher has its own count.
     pub(super) version: u32,
     /// Part of the body that all watchers share; `None` if the watcher has this state already.
@@ -56,16 +56,16 @@ pub(super) struct Document<'a> {
 }
 
 /// An encoded NOTIFY with its destination.
-pub(super) struct Letter {
+pub(super) struct EncodedNotify {
     pub(super) to: Destination,
     pub(super) bytes: Bytes,
     /// Transport form that was chosen because of its size.
-    pub(super) carried: Carried,
+    pub(super) carried: NotifyTransport,
 }
 
 /// Counters of NOTIFYs that were too large for a UDP datagram, since the start of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LargeNotifies {
+pub struct OversizeNotifies {
     /// Sent in a datagram of at most 1,300 octets, with short header names.
     pub slimmed: u64,
     /// Sent over a connection that the phone had opened.
@@ -78,9 +78,9 @@ pub struct LargeNotifies {
     pub not_sent: u64,
 }
 
-/// The counters behind [`LargeNotifies`].
+/// The counters behind [`OversizeNotifies`].
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OversizeCounters {
     slimmed: AtomicU64,
     on_flow: AtomicU64,
     on_connection: AtomicU64,
@@ -90,10 +90,10 @@ pub(super) struct Tally {
 
 impl Notifier {
     /// Returns the counters of oversize NOTIFYs.
-    pub fn large_notifies(&self) -> LargeNotifies {
+    pub fn large_notifies(&self) -> OversizeNotifies {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Tally { slimmed, on_flow, on_connection, fragmented, not_sent } = &self.large;
-        LargeNotifies {
+        let OversizeCounters { slimmed, on_flow, on_connection, fragmented, not_sent } = &self.large;
+        OversizeNotifies {
             slimmed: read(slimmed),
             on_flow: read(on_flow),
             on_connection: read(on_connection),
@@ -108,18 +108,18 @@ impl Notifier {
         now: Tick,
         subscription: &Subscription,
         to: Destination,
-        document: &Document<'_>,
-        pool: &mut Pool,
-    ) -> Letter {
+        document: &NotifyContent<'_>,
+        pool: &mut MessageBuffer,
+    ) -> EncodedNotify {
         let no = listener_of(&to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
         if to.is_reliable() || bytes.len() <= LARGE {
-            return Letter { to, bytes, carried: Carried::Plainly };
+            return EncodedNotify { to, bytes, carried: NotifyTransport::Plainly };
         }
         let size = bytes.len();
         let slim = slim(&bytes);
         let (letter, how, count) = if slim.len() <= LARGE {
-            let letter = Letter { to, bytes: slim.into(), carried: Carried::Slim };
+            let letter = EncodedNotify { to, bytes: slim.into(), carried: NotifyTransport::Slim };
             (letter, "with short header names", &self.large.slimmed)
         } else if let Some((to, via)) = self.connection_for(subscription, &to) {
             // The Contact stays that of the dialog, which continues over UDP.
@@ -128,7 +128,7 @@ impl Notifier {
                 Destination::Flow { .. } => ("over a connection of the phone", &self.large.on_flow),
                 _ => ("over a connection of ours", &self.large.on_connection),
             };
-            (Letter { to, bytes, carried: Carried::ByDetour }, how, count)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::ByDetour }, how, count)
         } else if size > MAX_DATAGRAM {
             if let Some(more) = TOO_LARGE.may_say() {
                 let (presentity, watcher) = (document.entity, subscription.dialog.remote());
@@ -140,10 +140,10 @@ impl Notifier {
                     "a NOTIFY is too large for any datagram and may not go over TCP; its watcher is not told"
                 );
             }
-            (Letter { to, bytes, carried: Carried::Not }, "not at all", &self.large.not_sent)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::Not }, "not at all", &self.large.not_sent)
         } else {
             // Short names would not avoid fragments here, and some phones do not know them.
-            (Letter { to, bytes, carried: Carried::Plainly }, "in fragments", &self.large.fragmented)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::Plainly }, "in fragments", &self.large.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
         let watcher = subscription.dialog.remote();
@@ -158,15 +158,15 @@ impl Notifier {
         presentity: &Presentity,
         subscription: &Subscription,
         flight: &InFlight,
-        pool: &mut Pool,
+        pool: &mut MessageBuffer,
     ) -> Bytes {
         let InFlight { revision, fingerprint, version, sent_at, .. } = *flight;
-        let tag = StateTag { revision, fingerprint };
+        let tag = NotifyEtag { revision, fingerprint };
         let (entity, tail) = (subscription.entity(&presentity.uri), flight.tail.as_deref());
-        let document = Document { entity, tag, version, tail };
+        let document = NotifyContent { entity, tag, version, tail };
         let no = listener_of(&flight.to, subscription.source().listener);
         let bytes = pool.notify(|out, own| self.write_for(sent_at, subscription, &document, (no, no), out, own));
-        let bytes = if flight.carried == Carried::Slim { slim(&bytes).into() } else { bytes };
+        let bytes = if flight.carried == NotifyTransport::Slim { slim(&bytes).into() } else { bytes };
         debug_assert_eq!(bytes.len(), flight.size as usize, "it is not what it was");
         bytes
     }
@@ -201,13 +201,13 @@ impl Notifier {
         &self,
         now: Tick,
         subscription: &Subscription,
-        document: &Document<'_>,
+        document: &NotifyContent<'_>,
         (via, contact): (ListenerId, ListenerId),
         out: &mut Vec<u8>,
         own: &mut String,
     ) {
         let package = package::get(subscription.package);
-        let &Document { entity, tag, version, tail } = document;
+        let &NotifyContent { entity, tag, version, tail } = document;
         let listener = self.settings.routing.listener(via);
         let branch = (MAGIC_COOKIE, subscription.place, ".", Hex(subscription.dialog.local_cseq.into(), 1));
         let via = ("SIP/2.0/", name_of(listener.transport), " ", &listener.sent_by, ";branch=", branch, ";rport");

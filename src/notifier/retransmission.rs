@@ -11,8 +11,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::answer::{Answer, Grant};
 use super::publish::condition_failed;
+use super::response::{Grant, Response};
 use crate::presence::presentity::State;
 use crate::presence::publication::{EntityTag, Publication, RequestId};
 use crate::presence::subscription::{Doubts, Subscription, Suppressed};
@@ -21,7 +21,7 @@ use crate::sip::wire::Message;
 
 /// Result of matching a PUBLISH with the stored publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum PublishTarget {
     /// A new publication: the PUBLISH names no entity-tag.
     New,
     /// An existing publication, with its current entity-tag.
@@ -49,8 +49,8 @@ pub(super) fn request_id(request: &Message<'_>) -> RequestId {
 }
 
 impl Publication {
-    fn repeated(&self) -> Condition {
-        Condition::Repeated { etag: self.etag, granted: self.granted }
+    fn repeated(&self) -> PublishTarget {
+        PublishTarget::Repeated { etag: self.etag, granted: self.granted }
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn condition(
     named: &EntityTag,
     package: PackageId,
     request: RequestId,
-) -> Result<Condition, Answer> {
+) -> Result<PublishTarget, Response> {
     let mut all = state.publications.iter().filter(|p| p.package == package);
     // A publication that has expired may still be stored for a moment. A retransmission still gets the earlier
     // response.
@@ -73,22 +73,22 @@ pub(super) fn condition(
     // one, once.
     let named = |p: &&Publication| p.etag == *named || p.in_doubt && p.requests.replaced == Some(*named);
     match all.find(|p| p.expires_at > now && named(p)) {
-        Some(p) => Ok(Condition::Met(p.etag)),
+        Some(p) => Ok(PublishTarget::Met(p.etag)),
         None => gone(state, now, request).ok_or_else(condition_failed),
     }
 }
 
 /// Returns the earlier response if a PUBLISH without an entity-tag is a retransmission.
-pub(super) fn first_again(state: &State, now: Tick, package: PackageId, request: RequestId) -> Option<Condition> {
+pub(super) fn first_again(state: &State, now: Tick, package: PackageId, request: RequestId) -> Option<PublishTarget> {
     let mut all = state.publications.iter().filter(|p| p.package == package);
     let living = all.find(|p| [p.requests.first, p.requests.latest].contains(&request));
     living.map(Publication::repeated).or_else(|| gone(state, now, request))
 }
 
 /// Returns the response to a request whose publication is gone by now.
-fn gone(state: &State, now: Tick, request: RequestId) -> Option<Condition> {
+fn gone(state: &State, now: Tick, request: RequestId) -> Option<PublishTarget> {
     let removed = state.removed.as_ref()?.find(now, request)?;
-    Some(Condition::Repeated { etag: removed.answered, granted: removed.granted })
+    Some(PublishTarget::Repeated { etag: removed.answered, granted: removed.granted })
 }
 
 /// Returns what a SUBSCRIBE in a dialog was granted before, if it is a retransmission of the latest one from before
