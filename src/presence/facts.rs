@@ -64,8 +64,8 @@ pub struct CallReport {
     pub local: Party,
     /// The other side.
     pub remote: Party,
-    /// True if the call is on hold: `+sip.rendering` of the local target is `no`; false if it has another value. None
-    /// where the document has no such parameter.
+    /// Hold state: true if `+sip.rendering` of the local target is `no`, false if it is `yes`. None where the document
+    /// says neither.
     pub held: Option<bool>,
 }
 
