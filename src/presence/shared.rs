@@ -79,7 +79,7 @@ pub struct SharedTexts<T> {
     turned_away: AtomicUsize,
 }
 
-/// Unused texts are removed once in so many attempts to intern a text in the full table.
+/// Attempts to intern a text in the full table between two removals of unused texts.
 const LOOK_EVERY: usize = 1_024;
 
 impl<T: Copy> SharedTexts<T> {
