@@ -1,4 +1,4 @@
-//! Who is who, over a small family of accounts.
+//! Accounts, users, devices and tokens of a small family of accounts.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The bearer tokens: found by a keyed hash, then compared in constant time.
+//! Bearer tokens: found by a keyed hash, then compared in constant time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,8 +10,9 @@ use subtle::ConstantTimeEq as _;
 use super::TokenScope;
 use crate::config::Secret;
 
-/// All tokens. The key of the hash is random and secret, so where a guess lands tells nothing about a token; what
-/// lands together is compared in constant time. One look-up costs the same for one token and for a hundred thousand.
+/// Table of all tokens. The key of the hash is random and secret, so the time of a lookup reveals nothing about a
+/// token; tokens with the same hash are compared in constant time. A lookup costs the same for one token and for a
+/// hundred thousand.
 pub(super) struct Tokens {
     key: RandomState,
     by_hash: HashMap<u64, Vec<(Secret, TokenScope)>>,

@@ -1,8 +1,9 @@
-//! DeviceTable: the devices behind watchers, across all their subscriptions.
+//! State per device behind the watchers, across all its subscriptions.
 //!
-//! What concerns a device as a whole is kept here: how fast it takes NOTIFYs, which of its subscriptions wait for it to
-//! show up again, and the connection that it last came by. Subscriptions to different presentities share it, so it
-//! has a lock of its own, held for a few instructions and never while another is taken.
+//! A device is known by what its SUBSCRIBEs say. This module keeps how fast it takes NOTIFYs, which of its
+//! subscriptions are suspended until it shows a sign of life, and the connection that it used last. Subscriptions to
+//! different presentities share this state, so it has a lock of its own, held for a few instructions and never while
+//! another lock is taken.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -19,12 +20,14 @@ use sha2::{Digest, Sha256};
 use super::Tick;
 use crate::transport::Source;
 
-/// Names a phone, in every run alike: a digest of whose it is and which of his devices.
+/// Identity of a device, the same in every run: a digest of the user and of what identifies the device among those of
+/// the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceId([u8; 16]);
 
 impl DeviceId {
-    /// The phone that these words describe: its user's address first, then what tells it from his other devices.
+    /// Identity of the device that these words describe: the address of its user first, then what distinguishes it
+    /// from the user's other devices.
     pub fn of(words: &[&str]) -> DeviceId {
         let mut digest = Sha256::new();
         for word in words {
@@ -37,20 +40,20 @@ impl DeviceId {
     }
 }
 
-/// So many NOTIFYs may leave at once to a phone that was left alone for a while: the keys of a desk phone and its first
-/// extension module.
+/// Burst: number of NOTIFYs that may leave at once to an idle device (20). Enough for the keys of a desk phone and
+/// its first extension module.
 const BURST: u32 = 20 * TURN;
-/// One turn, in the unit that they are counted in.
+/// Cost of one NOTIFY, in the unit that the rate is counted in.
 const TURN: u32 = 1_000;
-/// Between the NOTIFYs to a phone of which nothing is known, or that has shown to be slow (ms). There are models that
-/// manage ten in a second and throw away what is more (reference: peers.md, Auerswald).
+/// Interval between NOTIFYs to a device that is unknown or has been slow (ms). Some models manage ten NOTIFYs in a
+/// second and discard the rest (Auerswald).
 const SLOWEST: u8 = 100;
-/// Between the NOTIFYs to a phone that answers quickly (ms).
+/// Interval between NOTIFYs to a device that replies quickly (ms).
 const QUICKEST: u8 = 1;
-/// An answer that comes within this is a quick one (ms).
+/// Limit up to which a reply counts as quick (ms).
 const QUICK: u64 = 250;
 
-/// One phone.
+/// A device that has subscriptions.
 #[derive(Debug)]
 pub struct Device {
     id: DeviceId,
@@ -60,19 +63,21 @@ pub struct Device {
 #[derive(Debug)]
 struct State {
     pace: SendRate,
-    /// The tick that the turns taken are of, as far as it fits: who was left alone for 25 days may find a few turns taken.
+    /// Time of the last refill, truncated to 32 bits of milliseconds. After 25 days without a NOTIFY the difference
+    /// is ambiguous, and a few NOTIFYs may still count as just sent.
     taken_at: u32,
-    /// An address that has been shown to be its own: something that only reached it there has come back.
+    /// Address that the device has been verified at: a reply or request proved that it received a message sent there.
     own_address: Option<PackedAddress>,
-    /// What few phones have; there are millions.
+    /// Fields that few devices have. Boxed, as there are millions of devices.
     rare: Option<Box<Extras>>,
 }
 
-/// The turns taken and not yet worn off, in thousandths, and in the top octet the milliseconds in which one wears off.
+/// Send rate in one word: the tokens used and not yet refilled, in thousandths, and in the top octet the interval in
+/// which one is refilled (ms).
 #[derive(Clone, Copy, Debug)]
 struct SendRate(u32);
 
-/// As many turns as fit beside the interval.
+/// Most used tokens that fit beside the interval.
 const MOST_TAKEN: u32 = (1 << 24) - 1;
 
 impl SendRate {
@@ -93,8 +98,8 @@ impl SendRate {
     }
 }
 
-/// An address in one word, for telling whether another is the same: of IPv4 its octets, of IPv6 a digest that nobody can
-/// aim at somebody else's.
+/// IP address in one word, for comparison only: the octets of an IPv4 address, or a digest of an IPv6 address. An
+/// attacker cannot find an address that has the digest of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PackedAddress(NonZeroU64);
 
@@ -104,7 +109,7 @@ impl PackedAddress {
             IpAddr::V4(v4) => u64::from(u32::from(v4)),
             IpAddr::V6(v6) => {
                 let digest = Sha256::digest(v6.octets());
-                // Above all that IPv4 can be.
+                // The top bit keeps the digest apart from every IPv4 address.
                 digest[..8].iter().fold(0, |packed, octet| packed << 8 | u64::from(*octet)) | 1 << 63
             }
         };
@@ -114,11 +119,11 @@ impl PackedAddress {
 
 #[derive(Debug, Default)]
 struct Extras {
-    /// Subscriptions, by presentity and slot, that wait for a sign of life.
+    /// Suspended subscriptions, by presentity and slot, that wait for a sign of life.
     asleep: Vec<(u32, u32)>,
-    /// The way that its latest SUBSCRIBE came, if that is a stream: the other subscriptions may use it, too.
+    /// Source of its latest SUBSCRIBE, if that is a stream. Its other subscriptions may use the connection, too.
     way: Option<Source>,
-    /// It did not take a connection when one was tried.
+    /// True if an attempt to connect to it failed.
     datagrams_only: bool,
 }
 
@@ -128,17 +133,17 @@ impl Device {
         Device { id, state: Mutex::new(state) }
     }
 
-    /// A phone of this name that is not among [`DeviceTable`]: for a subscription that is in no table.
+    /// Creates a device outside [`Phones`], for a subscription that is in no table.
     pub fn detached(id: DeviceId) -> Arc<Device> {
         Arc::new(Device::new(id))
     }
 
-    /// Its name.
+    /// Identity of the device.
     pub fn id(&self) -> DeviceId {
         self.id
     }
 
-    /// Takes the next turn: when a NOTIFY to this phone may leave; not before `now`.
+    /// Reserves the next send time of a NOTIFY to this device, not before `now`.
     pub fn take_turn(&self, now: Tick) -> Tick {
         let mut state = self.state.lock();
         state.wear_off(now);
@@ -147,11 +152,11 @@ impl Device {
         now.after(u64::from(taken.saturating_sub(BURST)) * u64::from(state.pace.interval()) / u64::from(TURN))
     }
 
-    /// A SUBSCRIBE came from it this way; `own`: it has shown that the address is its own. Gives the subscriptions that have
-    /// waited for a sign of life.
+    /// Records a SUBSCRIBE from this source, and returns the suspended subscriptions, which resume. `own` is true if
+    /// the device has been verified at the address.
     ///
-    /// The NOTIFY that follows leaves without waiting for a turn, because the phone asked for it. Others wait the longer,
-    /// but never for more than a burst: it has itself to thank.
+    /// The NOTIFY that follows leaves at once, because the device asked for it. It delays other NOTIFYs, but by no
+    /// more than a burst.
     #[must_use]
     pub fn subscribed(&self, now: Tick, source: Source, own: bool) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
@@ -168,8 +173,8 @@ impl Device {
         state.awaken()
     }
 
-    /// It has answered a NOTIFY that left at `sent`, to this address if it was a datagram: so it has proven that it receives
-    /// what is sent there. Gives the subscriptions that have waited for a sign of life.
+    /// Records a reply to the NOTIFY that left at `sent`, and returns the suspended subscriptions, which resume.
+    /// `address` is the destination if the NOTIFY was a datagram: the reply verifies the device there.
     #[must_use]
     pub fn answered(&self, now: Tick, sent: Tick, address: Option<IpAddr>) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
@@ -183,41 +188,42 @@ impl Device {
         state.awaken()
     }
 
-    /// It lets a NOTIFY wait for so long that it has to be repeated.
+    /// Records that a NOTIFY had to be retransmitted. The device is sent less per second from now on.
     pub fn kept_waiting(&self) {
         let mut state = self.state.lock();
         let slower = state.pace.interval().saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
         state.pace = SendRate::new(state.pace.taken(), slower);
     }
 
-    /// It has shown itself. Gives the subscriptions that have waited for that.
+    /// Records a sign of life, and returns the suspended subscriptions, which resume.
     #[must_use]
     pub fn shown(&self) -> Vec<(u32, u32)> {
         self.state.lock().awaken()
     }
 
-    /// Whether it has proven that it receives what is sent to this address. Until then, who knows whom we would be sending
-    /// to.
+    /// Returns true if the device has been verified to receive what is sent to this address. Until then the address
+    /// may be that of a victim.
     pub fn is_proven_at(&self, address: IpAddr) -> bool {
         self.state.lock().own_address == Some(PackedAddress::of(address))
     }
 
-    /// The stream that it last came by, if it did.
+    /// Connection of its latest SUBSCRIBE, if that came over a stream.
     pub fn way(&self) -> Option<Source> {
         self.state.lock().rare.as_ref().and_then(|rare| rare.way)
     }
 
-    /// No connection to it could be made or used: what is large goes in datagrams to it, for as long as it is known.
+    /// Records that no connection to the device could be made or used. Large NOTIFYs go to it in datagrams for as
+    /// long as it is known.
     pub fn wants_datagrams(&self) {
         self.state.lock().rare.get_or_insert_default().datagrams_only = true;
     }
 
-    /// Whether connections to it have been found to be in vain.
+    /// Returns true if connections to the device have failed.
     pub fn takes_datagrams_only(&self) -> bool {
         self.state.lock().rare.as_ref().is_some_and(|rare| rare.datagrams_only)
     }
 
-    /// It is silent to this subscription, which is to be tried again once it shows itself.
+    /// Suspends a subscription until the device shows a sign of life.
     pub fn sleeps(&self, presentity: u32, slot: u32) {
         let mut state = self.state.lock();
         let asleep = &mut state.rare.get_or_insert_default().asleep;
@@ -231,7 +237,7 @@ impl State {
     fn wear_off(&mut self, now: Tick) {
         let passed = (now.0 as u32).wrapping_sub(self.taken_at);
         if passed > u32::MAX / 2 {
-            // Another thread has read its clock a little later, and was here first.
+            // Another thread that read its clock a little later got the lock first.
             return;
         }
         let worn_off = u64::from(passed) * u64::from(TURN) / u64::from(self.pace.interval());
@@ -244,7 +250,7 @@ impl State {
     }
 }
 
-/// A phone in the set of all: found by its name, which it knows itself.
+/// Entry of the device table, found by the id that the device itself holds.
 #[derive(Debug)]
 struct KnownDevice(Arc<Device>);
 
@@ -268,26 +274,26 @@ impl PartialEq for KnownDevice {
 
 impl Eq for KnownDevice {}
 
-/// All phones that have a subscription.
+/// Table of all devices that have a subscription.
 #[derive(Debug, Default)]
 pub struct DeviceTable {
     known: DashMap<KnownDevice, (), RandomState>,
 }
 
 impl DeviceTable {
-    /// The phone of this name, if it has a subscription.
+    /// Device with this id, if it has a subscription.
     pub fn find(&self, id: DeviceId) -> Option<Arc<Device>> {
         self.known.get(&id).map(|known| Arc::clone(&known.key().0))
     }
 
-    /// The phone of this name.
+    /// Device with this id, created if it does not exist.
     pub fn obtain(&self, id: DeviceId) -> Arc<Device> {
-        // Should somebody have been quicker, his is the one that stays.
+        // If another thread was quicker, its device is the one that stays.
         let entry = self.known.entry(KnownDevice(Arc::new(Device::new(id)))).or_insert(());
         Arc::clone(&entry.key().0)
     }
 
-    /// One of its subscriptions has gone; with the last, the phone is forgotten.
+    /// Drops the reference of a subscription that has gone. With the last one, the device is forgotten.
     pub fn release(&self, phone: Arc<Device>, presentity: u32, slot: u32) {
         if let Some(rare) = &mut phone.state.lock().rare {
             rare.asleep.retain(|place| *place != (presentity, slot));
@@ -295,24 +301,25 @@ impl DeviceTable {
         self.let_go(phone);
     }
 
-    /// Whoever has found a phone does not want it after all. If nobody else has it by now, it is forgotten.
+    /// Drops a reference that is not used for a subscription after all. If nothing else refers to the device, it is
+    /// forgotten.
     pub fn let_go(&self, phone: Arc<Device>) {
-        // Whoever wants it at this moment holds the map's lock before he counts, so two are the map and we.
+        // A thread that takes a reference holds the map's lock, so a count of two means the map and this caller.
         self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
     }
 
-    /// How many subscriptions a phone has that was found.
+    /// Number of subscriptions of a device that was found.
     pub fn subscriptions(phone: &Arc<Device>) -> usize {
-        // The map has one, and every subscription, and whoever asks.
+        // The map, every subscription and the caller hold one reference each.
         Arc::strong_count(phone).saturating_sub(2)
     }
 
-    /// How many there are.
+    /// Number of devices.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// True if there is none.
+    /// True if there is no device.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -337,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_phone_is_small() {
-        // And two counters.
+        // The Arc adds two counters.
         assert!(size_of::<Device>() <= 64 - 16, "{}", size_of::<Device>());
     }
 

@@ -1,24 +1,25 @@
-//! One dialog that a watcher has named (RFC 4235 section 3.2): of all calls, he wants to know of that alone.
+//! Dialog filter of a subscription (RFC 4235 section 3.2): the watcher wants the state of one dialog, not of all
+//! calls.
 
 use serde::{Deserialize, Serialize};
 
 use super::state::CallReport;
 
-/// What the Event of a SUBSCRIBE says of the dialog.
+/// Dialog that the Event header of a SUBSCRIBE names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialogFilter {
-    /// Its Call-ID.
+    /// Call-ID of the dialog.
     pub call_id: Box<str>,
-    /// The tag of the watched side.
+    /// Tag of the watched side.
     pub to_tag: Option<Box<str>>,
-    /// The tag of the other side; without it, every branch of the call is meant.
+    /// Tag of the other side; without it, every branch of the call is meant.
     pub from_tag: Option<Box<str>>,
-    /// It has been there: when it is not any more, the subscription is over.
+    /// True once the dialog has been live. From then on, the end of the dialog ends the subscription.
     pub seen: bool,
 }
 
 impl DialogFilter {
-    /// Whether this call is meant. A tag that its publisher has left out speaks against nothing.
+    /// Returns true if this call is the named dialog. A tag that the publisher has left out matches any tag.
     pub fn is(&self, call: &CallReport) -> bool {
         let agrees =
             |named: &Option<Box<str>>, known: &Option<Box<str>>| named.is_none() || known.is_none() || named == known;

@@ -1,4 +1,4 @@
-//! Texts that thousands have in common, such as the names of phone models, kept once.
+//! Interned strings: a text that thousands of subscriptions share, such as the name of a phone model, is stored once.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -11,23 +11,23 @@ use foldhash::quality::RandomState;
 
 use crate::ahead;
 
-/// A text with many owners, each of whom spends one word on it: there are a million of them and far fewer texts.
+/// Reference-counted text. Each owner spends one word on it, as there are a million owners and far fewer texts.
 #[derive(Clone, Debug)]
 #[allow(clippy::redundant_allocation)] // An Arc<str> is two words.
 pub struct InternedStr(Arc<Box<str>>);
 
 impl InternedStr {
-    /// Asks for the memory that leads to it ...
+    /// Prefetches the cache line that holds the pointer to the text.
     pub fn fetch(&self) {
         ahead::fetch(&*self.0);
     }
 
-    /// ... and, once that is there, for its own.
+    /// Prefetches the text itself. To be called once the line of [`SharedText::fetch`] has arrived.
     pub fn fetch_text(&self) {
         ahead::fetch_text(self);
     }
 
-    /// Whether both are one copy.
+    /// Returns true if both are the same copy.
     pub fn is_same(&self, other: &InternedStr) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -67,22 +67,24 @@ impl PartialEq for InternedStr {
 
 impl Eq for InternedStr {}
 
-/// The most texts that are shared. Strangers may make up as many as they like; beyond this everybody has his own.
+/// Limit on interned texts. Unverified sources may send any number of texts; beyond the limit, each owner has its own
+/// copy.
 const MOST: usize = 4_096;
 
-/// Texts that are shared, each with what is known of it from having looked at it once.
+/// Table of interned texts, each with a value that was derived from the text once.
 #[derive(Debug, Default)]
 pub struct Interner<T> {
     known: DashMap<InternedStr, T, RandomState>,
-    /// How many found no room.
+    /// Number of texts that found the table full.
     turned_away: AtomicUsize,
 }
 
-/// So many find no room before it is looked again whether some could be made.
+/// Attempts to intern a text in the full table between two removals of unused texts.
 const LOOK_EVERY: usize = 1_024;
 
 impl<T: Copy> Interner<T> {
-    /// The shared copy of a text, and what `look` finds in it.
+    /// Returns the interned copy of a text, and the value that `look` derives from it. `look` runs only if the text
+    /// is new.
     pub fn share(&self, text: &str, look: impl FnOnce(&str) -> T) -> (InternedStr, T) {
         if let Some(known) = self.known.get(text) {
             return (known.key().clone(), *known);

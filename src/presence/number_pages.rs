@@ -1,9 +1,11 @@
-//! The numbers of presentities. Tags, branches and ids of subscriptions show them, so they must not tell one tenant how
-//! much goes on at another: a number that counted all presentities would.
+//! Allocation of presentity numbers.
 //!
-//! Each account draws a page of 64 numbers at a time, as they lie together in memory as well, and counts within that. The
-//! pages follow each other in an order that only the holder of the secret can foresee, and no page comes twice before all
-//! have been drawn: a permutation of a counter, by four rounds of a Feistel network.
+//! Tags, branches and subscription ids contain these numbers, so they must not tell one tenant how busy another is. A
+//! counter of all presentities would.
+//!
+//! Each account draws a page of 64 numbers at a time, which lie together in memory as well, and counts within the
+//! page. The order of the pages can be foreseen only with the secret, and no page comes twice before all have been
+//! drawn: the order is a permutation of a counter, by a Feistel network of four rounds.
 
 use std::hash::Hasher as _;
 use std::sync::atomic::AtomicU32;
@@ -16,15 +18,15 @@ use siphasher::sip::SipHasher13;
 use super::presentity_index::PAGE;
 use crate::per_thread::Apart;
 
-/// Bits of half the number of a page: 26 bits, with the 6 of a number in its page, make 32.
+/// Bits of half a page number: 26 bits, with the 6 bits of a number within its page, make 32.
 const HALF: u32 = 13;
 
-/// Draws pages.
+/// Allocator of number pages.
 #[derive(Debug)]
 pub(super) struct NumberPages {
     secret: [u8; 16],
     drawn: Apart<AtomicU32>,
-    /// Pages that something in the journal bears a number of: not more of them than the journal had records at the start.
+    /// Pages that contain a number of the journal. There are at most as many as the journal had records at the start.
     seen: DashSet<u32, RandomState>,
 }
 
@@ -33,19 +35,21 @@ impl NumberPages {
         NumberPages { secret, drawn: Apart(AtomicU32::new(0)), seen: DashSet::default() }
     }
 
-    /// Sees to it that the page of this number is not drawn.
+    /// Makes sure that the page of this number is never drawn.
     pub(super) fn keep_away_from(&self, number: u32) {
         self.seen.insert(number / PAGE);
     }
 
-    /// The next number of an account. `next` is what comes after the account's last one, or 0; to be called under the lock of
-    /// the account. `is_free` of a number, and `is_empty` of the first of a page, say whether nobody has it.
+    /// Draws the next number of an account.
+    ///
+    /// `next` is the number after the account's last one, or 0. The caller holds the lock of the account. `is_free`
+    /// tells whether a number is unused, `is_empty` whether the page that begins with a number is unused.
     pub(super) fn draw(&self, next: &AtomicU32, is_free: impl Fn(u32) -> bool, is_empty: impl Fn(u32) -> bool) -> u32 {
         loop {
             let mut number = next.load(Relaxed);
             if number.is_multiple_of(PAGE) {
                 number = self.page(self.drawn.fetch_add(1, Relaxed)) * PAGE;
-                // The page with 0, which stands for none here, is not given out.
+                // The first page is not given out, because number 0 means "none" in `next`.
                 if number == 0 || self.seen.contains(&(number / PAGE)) || !is_empty(number) {
                     continue;
                 }
@@ -57,7 +61,7 @@ impl NumberPages {
         }
     }
 
-    /// The page that is drawn at this turn.
+    /// Returns the page for this value of the counter.
     fn page(&self, turn: u32) -> u32 {
         const MASK: u32 = (1 << HALF) - 1;
         let (mut left, mut right) = (turn >> HALF & MASK, turn & MASK);

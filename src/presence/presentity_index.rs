@@ -1,8 +1,9 @@
-//! Presentities by number.
+//! Index of presentities by number.
 //!
-//! Every message in a dialog leads here, and mostly to a presentity that nobody has looked at for minutes. PresentityIndex of an
-//! account are given out one after the other (`numbering`), so they are kept in pages, like the memory of a machine: what leads to the pages stays in
-//! the processor's cache, and one look into memory is left where a hash table needs two.
+//! Every message in a dialog is looked up here, and the presentity has mostly not been used for minutes, so it is not
+//! in the processor's cache. The numbers of an account are given out one after the other (`numbering`). They are
+//! therefore kept in pages, like the page table of a machine: what leads to the pages stays in the cache, and a
+//! lookup costs one cache miss where a hash table costs two.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use foldhash::quality::RandomState;
 
 use super::presentity::Presentity;
 
-/// So many numbers are in a page. A single presentity that stays while all others of its page go holds 512 octets.
+/// Presentities in a page. A page that holds a single presentity, all others of it gone, takes 512 octets.
 pub(super) const PAGE: u32 = 64;
 
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub(super) struct PresentityIndex {
 #[derive(Debug)]
 struct Page {
     places: Box<[Option<Arc<Presentity>>; PAGE as usize]>,
-    /// How many of them are taken.
+    /// Number of presentities in the page.
     taken: u32,
 }
 
@@ -37,7 +38,7 @@ impl Page {
 }
 
 impl PresentityIndex {
-    /// The presentity of this number.
+    /// Returns the presentity with this number.
     pub(super) fn get(&self, number: u32) -> Option<Arc<Presentity>> {
         let page = self.pages.get(&(number / PAGE))?;
         let presentity = page.places[(number % PAGE) as usize].as_ref()?;
@@ -45,12 +46,12 @@ impl PresentityIndex {
         Some(Arc::clone(presentity))
     }
 
-    /// Whether nobody has a number of the page of this one.
+    /// Returns true if no presentity has a number in the page of this one.
     pub(super) fn is_page_empty(&self, number: u32) -> bool {
         !self.pages.contains_key(&(number / PAGE))
     }
 
-    /// Puts a presentity in the place of its number.
+    /// Adds a presentity under its number.
     pub(super) fn insert(&self, presentity: Arc<Presentity>) {
         let number = presentity.number;
         let mut page = self.pages.entry(number / PAGE).or_insert_with(Page::empty);
@@ -59,7 +60,7 @@ impl PresentityIndex {
         }
     }
 
-    /// Takes the presentity of a number out.
+    /// Removes the presentity with this number, and its page if that is empty then.
     pub(super) fn remove(&self, number: u32) {
         self.pages.remove_if_mut(&(number / PAGE), |_, page| {
             if page.place(number).take().is_some() {
@@ -69,7 +70,7 @@ impl PresentityIndex {
         });
     }
 
-    /// How many there are.
+    /// Number of presentities in the index.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pages.iter().map(|page| page.taken as usize).sum()

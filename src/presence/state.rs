@@ -1,30 +1,31 @@
-//! The facts that publications report and that documents are composed from.
+//! State that publications report and that documents are composed from.
 //!
-//! A document of the wire is read into these by a room of `package/` and never kept as text (law 4): what a watcher is
-//! sent is composed from the facts that hold now, whoever reported them and in whatever dialect.
+//! A document of the wire is read into these types by a module of `package/` and never kept as text (rule 4). A
+//! watcher is sent a document composed from the state that holds now, whichever publisher reported it and in whatever
+//! dialect.
 
 use serde::{Deserialize, Serialize};
 
-/// The ids of dialogs that are no calls: the state set by hand, the idle lamp, and what stands for calls of which no more is
-/// known than that they are live. No call bears them.
+/// Dialog ids that no call has: the state set by hand, the idle lamp, and the stand-in for calls that are known to be
+/// live but not by name.
 pub const RESERVED_IDS: [&str; 3] = ["manual", "idle", "more"];
 
-/// How far a call has come (RFC 4235 section 3.7.1). Ordered: a call only ever moves up, and `Terminated` absorbs.
+/// State of a call (RFC 4235 section 3.7.1). Ordered: a call only moves up, and `Terminated` is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CallState {
-    /// The request has been sent or received, nothing has come of it yet.
+    /// The request has been sent or received; there is no response yet.
     Trying,
-    /// A provisional answer without a tag.
+    /// A provisional response without a tag.
     Proceeding,
-    /// It rings.
+    /// Ringing: a provisional response with a tag.
     Early,
-    /// They talk.
+    /// Answered.
     Confirmed,
-    /// Over; final.
+    /// Ended; final.
     Terminated,
 }
 
-/// Which side of the call the presentity is on.
+/// Side of the call that the presentity is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// The presentity called.
@@ -33,7 +34,7 @@ pub enum Direction {
     Recipient,
 }
 
-/// One side of a call as a publisher described it; each part may be missing.
+/// One side of a call as a publisher described it. Each part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
     /// The `identity` URI.
@@ -55,7 +56,7 @@ pub struct CallReport {
     pub local_tag: Option<Box<str>>,
     /// Tag of the other side.
     pub remote_tag: Option<Box<str>>,
-    /// Direction, where reported.
+    /// Direction of the call, where reported.
     pub direction: Option<Direction>,
     /// State of the call.
     pub state: CallState,
@@ -63,48 +64,49 @@ pub struct CallReport {
     pub local: Party,
     /// The other side.
     pub remote: Party,
-    /// Whether the call is on hold: `+sip.rendering` of the local target is `no`, or `yes` where it is not. None where
-    /// nothing is said of it.
+    /// Hold state: true if `+sip.rendering` of the local target is `no`, false if it is `yes`. None where the document
+    /// says neither.
     pub held: Option<bool>,
 }
 
 impl CallReport {
-    /// The call is on hold by all that is known.
+    /// Returns true if the call is reported to be on hold.
     pub fn is_held(&self) -> bool {
         self.held == Some(true)
     }
 }
 
-/// The calls that a dialog-info document speaks of.
+/// Calls that a dialog-info document reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishedCalls {
-    /// True for `state="full"`: calls that are not listed are over. False for `partial`: they are as they were.
+    /// True for `state="full"`: calls that are not listed have ended. False for `partial`: calls that are not listed
+    /// are unchanged.
     pub full: bool,
-    /// The listed calls, in document order.
+    /// Listed calls, in document order.
     pub calls: Vec<CallReport>,
 }
 
-/// Whether somebody can be reached at all (RFC 3863 section 4.1.4).
+/// Basic status: whether the presentity can be reached at all (RFC 3863 section 4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Basic {
     /// Ready to communicate.
     Open,
-    /// Not there.
+    /// Not able to communicate.
     Closed,
 }
 
-/// What a PIDF document says of a person (RFC 3863, 4479, 4480).
+/// State of a person as a PIDF document reports it (RFC 3863, 4479, 4480).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonState {
     /// Open if any tuple is open, closed if all are, none where no tuple has a status.
     pub basic: Option<Basic>,
-    /// The first note: of the person, else of a tuple, else of the document.
+    /// First note: of the person, else of a tuple, else of the document.
     pub note: Option<Box<str>>,
     /// RPID activities by their element name (`on-the-phone`, `away`, ...), in document order, each once.
     pub activities: Vec<Box<str>>,
 }
 
-/// The classes of messages that RFC 3842 section 5.2 knows, in the order in which they are written.
+/// Message classes of RFC 3842 section 5.2, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageClass {
     /// `Voice-Message`
@@ -137,10 +139,10 @@ pub struct MessageCounts {
     pub urgent: Option<(u32, u32)>,
 }
 
-/// A mailbox, as a simple-message-summary describes it (RFC 3842).
+/// State of a mailbox, as a simple-message-summary reports it (RFC 3842).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mailbox {
-    /// `Messages-Waiting`; none where nothing has been reported yet.
+    /// `Messages-Waiting`; none if it has not been reported yet.
     pub waiting: Option<bool>,
     /// `Message-Account`, a URI.
     pub account: Option<Box<str>>,
@@ -148,7 +150,7 @@ pub struct Mailbox {
     pub counts: [Option<MessageCounts>; 6],
 }
 
-/// What the body of one publication says.
+/// Content of the body of one publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishedState {
     /// From a dialog-info document.
@@ -159,17 +161,18 @@ pub enum PublishedState {
     Mailbox(Mailbox),
 }
 
-/// All that holds of a presentity at one moment, put together from every publication and the manual state.
+/// Complete state of a presentity at one moment, composed from every publication and the manual state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComposedState<'a> {
     /// `sip:user@realm`, canonical.
     pub uri: &'a str,
-    /// The live calls, the one that matters most to a lamp first, then those that have just ended; no id twice.
+    /// Live calls, the one that matters most to a lamp first, then the calls that have just ended. No id occurs
+    /// twice.
     pub calls: Vec<&'a CallReport>,
-    /// State set by hand or by the API: never `Terminated`.
+    /// State set by hand or by the API; never `Terminated`.
     pub manual: Option<CallState>,
-    /// What is published of the person, put together.
+    /// Person state, composed from all publications.
     pub person: PersonState,
-    /// What is published of the mailbox, put together.
+    /// Mailbox state, composed from all publications.
     pub mailbox: Mailbox,
 }

@@ -1,7 +1,7 @@
-//! Phone families: whose make a phone is, as far as its User-Agent tells. Their number is small and known, so that they may
-//! be counted by.
+//! Phone vendors, recognised by the User-Agent header. There are few and they are known in advance, so metrics can be
+//! counted per vendor.
 
-/// What a User-Agent has in it, and whose it is then.
+/// Text that a User-Agent contains, in lower case, and the vendor that it stands for.
 const PARTS: [(&str, &str); 20] = [
     ("yealink", "Yealink"),
     ("poly", "Poly"),
@@ -25,34 +25,34 @@ const PARTS: [(&str, &str); 20] = [
     ("lamplighter", "Lamplighter"),
 ];
 
-/// A phone family, or none that we know.
+/// Phone vendor; the default is an unknown one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vendor(u8);
 
 impl Vendor {
-    /// How many there are, with the one that we do not know.
+    /// Number of vendors, including the unknown one.
     pub const COUNT: usize = PARTS.len() + 1;
 
-    /// That of a User-Agent. Looks for every name in turn: to be kept, not asked again.
+    /// Recognises the vendor by a User-Agent. The search tries every name in turn, so callers keep the result.
     pub fn of(user_agent: &str) -> Vendor {
         let agent = user_agent.to_ascii_lowercase();
         let Some(found) = PARTS.iter().position(|(part, _)| agent.contains(part)) else { return Vendor::default() };
-        // Makes with several names are counted under the first.
+        // A vendor with several names is counted under the first.
         let first = PARTS.iter().position(|(_, name)| *name == PARTS[found].1).unwrap_or(found);
         Vendor(first as u8 + 1)
     }
 
-    /// Its number, below [`Vendor::COUNT`].
+    /// Index of the vendor, below [`Family::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
     }
 
-    /// The one with this number.
+    /// Vendor with this index; the unknown one if the index is out of range.
     pub fn numbered(number: usize) -> Vendor {
         Vendor(if number < Vendor::COUNT { number as u8 } else { 0 })
     }
 
-    /// Its name; none where it is not known.
+    /// Name of the vendor; none if it is unknown.
     pub fn name(self) -> Option<&'static str> {
         PARTS.get(self.number().checked_sub(1)?).map(|(_, name)| *name)
     }

@@ -1,22 +1,22 @@
-//! Looking at sixteen octets at once: what is asked of every octet of every message.
+//! Scanning text with SIMD, sixteen octets at a time, for the checks that every octet of every message needs.
 
 use wide::u8x16;
 
-/// As many octets as are looked at in one step.
+/// Octets per SIMD vector.
 const LANES: usize = 16;
-/// As many as are remembered at once, one bit each.
+/// Octets per bit mask, one bit each.
 const BLOCK: usize = 64;
-/// Stands behind a text that does not fill its block, and is never asked for.
+/// Padding for a text that does not fill its block. Printable, and never searched for.
 const FILLER: u8 = b'0';
 
-/// All ones where an octet is not printable ASCII of at least `least`.
+/// Mask with all ones where an octet is not printable ASCII of at least `least`.
 #[inline]
 fn outside(octets: u8x16, least: u8) -> u8x16 {
     let (shifted, room) = (octets - u8x16::splat(least), u8x16::splat(0x7f - least));
     shifted.max(room).simd_eq(shifted)
 }
 
-/// Whether a text is printable ASCII without control characters, each octet of it at least `least` and none of `but`.
+/// Returns true if a text is printable ASCII, each octet of it at least `least` and none of `but`.
 #[inline]
 pub(super) fn is_printable<const N: usize>(text: &[u8], least: u8, but: [u8; N]) -> bool {
     let odd = |block: &[u8; LANES]| {
@@ -24,7 +24,7 @@ pub(super) fn is_printable<const N: usize>(text: &[u8], least: u8, but: [u8; N])
         but.iter().fold(outside(octets, least), |odd, c| odd | octets.simd_eq(u8x16::splat(*c)))
     };
     let all = match text.last_chunk() {
-        // The last ones are looked at twice, rather than one by one.
+        // The last vector overlaps the one before it, which is cheaper than a loop over single octets.
         Some(last) => text.as_chunks().0.iter().fold(odd(last), |all, block| all | odd(block)),
         None => {
             let mut block = [FILLER; LANES];
@@ -35,13 +35,13 @@ pub(super) fn is_printable<const N: usize>(text: &[u8], least: u8, but: [u8; N])
     all.to_bitmask() == 0
 }
 
-/// How many octets of a text are no printable ASCII.
+/// Number of octets that are not printable ASCII.
 #[inline]
 pub(super) fn count_odd(text: &[u8]) -> usize {
     let (blocks, rest) = text.as_chunks();
     let mut last = [FILLER; LANES];
     last[..rest.len()].copy_from_slice(rest);
-    // Each of these adds up what stands in one place of every block, and holds no more than 255.
+    // Each octet of the sum counts one position of every vector, and overflows above 255.
     blocks.chunks(254).chain([[last].as_slice()]).fold(0, |count, blocks| {
         let one = u8x16::splat(1);
         let sums = blocks.iter().fold(u8x16::splat(0), |sums, block| sums + (outside(u8x16::new(*block), b' ') & one));
@@ -49,7 +49,7 @@ pub(super) fn count_odd(text: &[u8]) -> usize {
     })
 }
 
-/// Where an octet first stands in a text.
+/// Position of the first `wanted` octet in a text.
 #[inline]
 pub(super) fn find(text: &[u8], wanted: u8) -> Option<usize> {
     let at = |block: &[u8; LANES]| {
@@ -63,14 +63,15 @@ pub(super) fn find(text: &[u8], wanted: u8) -> Option<usize> {
     };
     let blocks = text.as_chunks().0.iter().enumerate();
     let whole = blocks.map(|(number, block)| (number * LANES, block));
-    // What is in the last ones again has been looked at, and it is not there.
+    // The last vector overlaps octets that have been searched without a match.
     whole.chain([(text.len() - LANES, last)]).find_map(|(from, block)| Some(from + at(block)?))
 }
 
-/// Finds the octets of a text that are no printable ASCII: in a message, its line ends and little else.
+/// Iterator over the octets of a text that are not printable ASCII. In a message these are its line ends and little
+/// else.
 pub(super) struct NonPrintable<'a> {
     text: &'a [u8],
-    /// Where the block begins of which `mask` is.
+    /// Start of the block that `mask` belongs to.
     block: usize,
     mask: u64,
 }
@@ -97,7 +98,7 @@ impl<'a> NonPrintable<'a> {
         (self.block, self.mask) = (block, mask(0) | mask(1) | mask(2) | mask(3));
     }
 
-    /// The first at or behind `from`.
+    /// Position of the first such octet at or after `from`.
     #[inline]
     pub(super) fn next(&mut self, from: usize) -> Option<usize> {
         let mut from = from;
@@ -122,7 +123,7 @@ impl<'a> NonPrintable<'a> {
 mod tests {
     use super::*;
 
-    /// Texts of every length around the sizes of blocks, each with one octet of every kind at every place.
+    /// Texts of every length around the block sizes, each with one octet of every kind at every position.
     fn texts() -> impl Iterator<Item = Vec<u8>> {
         (0..150).flat_map(|length| {
             (0..length).flat_map(move |place| {

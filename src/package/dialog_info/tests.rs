@@ -1,4 +1,4 @@
-//! dialog-info in every dialect that publishers speak, and ours as phones need it.
+//! Parsing dialog-info in every dialect of publishers, and writing it as phones need it.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn picture<'a>(calls: &[&'a CallReport], manual: Option<CallState>) -> ComposedS
     ComposedState { uri: "sip:own@d.example", calls: calls.to_vec(), manual, ..ComposedState::default() }
 }
 
-/// Ids and states in the order in which a document has them.
+/// Ids and states in document order.
 fn listed(picture: &ComposedState<'_>) -> Vec<(String, CallState)> {
     read(&written(picture)).unwrap().calls.into_iter().map(|call| (call.id.into(), call.state)).collect()
 }

@@ -1,4 +1,4 @@
-//! Message summaries: RFC 3842 section 5.2 read with patience and written to the letter.
+//! Message summaries (RFC 3842 section 5.2): a tolerant parser and a strict writer.
 
 use super::*;
 

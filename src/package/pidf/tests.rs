@@ -1,4 +1,4 @@
-//! PIDF as publishers write it, and ours as clients understand it.
+//! Parsing PIDF as publishers write it, and writing it as clients understand it.
 
 use super::*;
 use crate::presence::state::{CallReport, Party};
@@ -48,7 +48,7 @@ fn written(picture: &ComposedState<'_>) -> String {
     Pidf.body(9, "sip:lamp@d.example", &tail)
 }
 
-/// What a watcher makes of the picture: basic, the note of the tuple, the activities.
+/// State as a watcher sees it: basic, the note of the tuple, the activities.
 fn shown(calls: &[CallState], manual: Option<CallState>, person: &PersonState) -> (String, String, Vec<String>) {
     let calls: Vec<_> = calls.iter().map(|&state| call(state)).collect();
     let picture = ComposedState {

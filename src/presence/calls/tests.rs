@@ -181,7 +181,7 @@ fn partial(calls: &[CallReport]) -> PublishedCalls {
     PublishedCalls { full: false, calls: calls.to_vec() }
 }
 
-/// So many calls that talk, with tags.
+/// Answered calls with tags, `count` of them.
 fn talking(name: &str, count: usize) -> Vec<CallReport> {
     (0..count).map(|i| call(&format!("{name}{i}"), ("a", "b"), Confirmed)).collect()
 }
@@ -264,7 +264,7 @@ fn a_lamp_is_lit_while_calls_are_live_that_cannot_even_be_named() {
     assert!(!calls.is_quiet(), "another publication knows nothing of them");
     let restored: Calls = postcard::from_bytes(&postcard::to_stdvec(&calls).unwrap()).unwrap();
     assert_eq!(states(&restored), [("more", Confirmed)]);
-    // It ends when its publication lists what it has, goes, or says nothing of it for a day.
+    // It ends when its publication lists its calls, goes, or does not mention it for a day.
     let (mut listed, mut gone, mut silent) = (calls.clone(), calls.clone(), calls);
     listed.apply(Tick(2), P1, &full(&all[998..]));
     assert_eq!((listed.live(), listed.with_more().count()), (2, 0));
@@ -321,7 +321,7 @@ fn a_forked_call_that_is_answered_without_tags_rings_no_more() {
     calls.apply(Tick(0), P1, &full(&[x.clone(), y.clone()]));
     calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Confirmed)]));
     assert_eq!(states(&calls), [("c", Confirmed)]);
-    // Another publication still speaks of the other branch: then it is still there.
+    // Another publication still reports the other branch, so that branch is still live.
     let mut calls = Calls::default();
     calls.apply(Tick(0), P1, &full(&[x, y.clone()]));
     calls.apply(Tick(0), P2, &full(&[y]));
@@ -351,7 +351,7 @@ fn hold_stays_until_it_is_taken_back() {
     assert!(after(P1, None));
     assert!(!after(P1, Some(false)));
     assert!(!after(P2, None));
-    // Asterisk's state of an extension is whole each time.
+    // Asterisk's state of an extension is complete each time.
     let extension = |held| CallReport { held, ..call("noid", ("", ""), Confirmed) };
     let mut calls = Calls::default();
     for (held, shown) in [(Some(true), true), (None, false)] {

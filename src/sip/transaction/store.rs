@@ -1,45 +1,45 @@
-//! The requests of the last half minute in the order in which they came, and ways to find one.
+//! Requests of the last half minute, in the order of arrival, with indices to find one.
 //!
-//! There may be a million of them, seldom looked at again. So a new one goes where the last one went, the oldest go
-//! without anything else being looked at, and finding out that one has not come before looks at one line of memory.
+//! There may be a million of them, rarely looked up again. A new request is therefore appended next to the last one,
+//! the oldest are dropped without touching anything else, and a lookup that finds nothing costs one cache miss.
 
 use std::collections::VecDeque;
 
 use super::index::{Index, MOST_LIVE, known};
 use crate::ahead::fetch_one;
 
-/// How far a remembered request has come.
+/// State of a remembered request.
 #[derive(Clone, Debug)]
 pub(super) enum Stage<A> {
-    /// It is being worked on.
+    /// In progress.
     Working,
     Answered(A),
     Merged,
 }
 
-/// A request.
+/// A remembered request.
 #[derive(Debug)]
 struct Entry<A> {
-    /// When it can be forgotten (ms).
+    /// Time at which it can be forgotten (ms).
     ends: u64,
     key: u64,
-    /// What it has in common with requests that are merged with it, if that is looked for.
+    /// Hash of the fields that merged requests share; none if they are not looked for.
     trace: Option<u64>,
-    /// None once it is forgotten: it is as if it had never come.
+    /// None once it is forgotten, as if it had never arrived.
     stage: Option<Stage<A>>,
 }
 
-/// The requests themselves, numbered.
+/// The requests, numbered.
 #[derive(Debug)]
 struct Ring<A> {
-    /// In the order in which they end.
+    /// Requests in the order in which they end.
     entries: VecDeque<Entry<A>>,
-    /// The number of the first. They are counted up, and begin anew after 2^32.
+    /// Number of the first request. Numbers rise by one and wrap after 2^32.
     first: u32,
 }
 
 impl<A> Ring<A> {
-    /// Which of the entries has the number of which this much is known; there may be none of it.
+    /// Position of the request whose number has these low bits. It may be out of range.
     fn place(&self, number: u32) -> usize {
         known(number.wrapping_sub(self.first)) as usize
     }
@@ -48,18 +48,18 @@ impl<A> Ring<A> {
         self.entries.get(self.place(number)).filter(|entry| entry.stage.is_some())
     }
 
-    /// Whether there is one of this number, be it forgotten or not.
+    /// Returns true if there is a request with this number, forgotten or not.
     fn holds(&self, number: u32) -> bool {
         self.place(number) < self.entries.len()
     }
 
-    /// The number of the next one, which nothing has yet.
+    /// Number of the next request.
     fn next(&self) -> u32 {
         self.first.wrapping_add(self.entries.len() as u32)
     }
 }
 
-/// What is remembered. Keys are hashes already, and are taken as they are.
+/// Store of one shard. Keys are hashes already, and are used without hashing again.
 #[derive(Debug)]
 pub(super) struct TransactionStore<A> {
     ring: Ring<A>,
@@ -75,7 +75,7 @@ impl<A> Default for TransactionStore<A> {
 }
 
 impl<A> TransactionStore<A> {
-    /// Forgets what has ended, and more if there is no room for another one.
+    /// Drops requests that have ended, and more if there is no room for another one.
     pub(super) fn make_room(&mut self, now: u64, most: usize) {
         let Ring { entries, first } = &mut self.ring;
         let most = most.min(MOST_LIVE);
@@ -83,25 +83,25 @@ impl<A> TransactionStore<A> {
             entries.pop_front();
             *first = first.wrapping_add(1);
         }
-        // A storm is over, and what it took can be given back.
+        // After a peak of load, the memory is returned.
         if entries.capacity() > 1_024 && entries.len() < entries.capacity() / 8 {
             entries.shrink_to(2 * entries.len());
             self.list(2 * self.ring.entries.len());
         }
     }
 
-    /// Asks for the memory that a new request with this key and this trace takes.
+    /// Prefetches the memory that a new request with this key and this trace uses.
     pub(super) fn fetch(&self, key: u64, trace: Option<u64>) {
         self.by_key.fetch(key);
         trace.into_iter().for_each(|trace| self.by_trace.fetch(trace));
         let (old, new) = self.ring.entries.as_slices();
-        // The first goes; the new one goes behind the last.
+        // The first entry is dropped; the new one is appended after the last.
         fetch_one(old, 0);
         let last = if new.is_empty() { old } else { new };
         (0..2).for_each(|more| fetch_one(last, last.len() + more));
     }
 
-    /// When a request ends, and how far it has come.
+    /// End time and state of a request.
     pub(super) fn find(&self, key: u64) -> Option<(u64, &Stage<A>)> {
         let entry = self.ring.get(self.number(key)?)?;
         Some((entry.ends, entry.stage.as_ref()?))
@@ -111,13 +111,13 @@ impl<A> TransactionStore<A> {
         self.by_key.find(key, |number| self.ring.get(number).is_some_and(|entry| entry.key == key))
     }
 
-    /// Whether a request with this trace has come.
+    /// Returns true if a request with this trace is remembered.
     pub(super) fn has_trace(&self, trace: u64) -> bool {
         let is = |number| self.ring.get(number).is_some_and(|entry| entry.trace == Some(trace));
         self.by_trace.find(trace, is).is_some()
     }
 
-    /// Remembers a request that was not found, and its trace if there is one that was not found either.
+    /// Remembers a new request. `trace` is none if it is not indexed by trace.
     pub(super) fn push(&mut self, ends: u64, key: u64, trace: Option<u64>, stage: Stage<A>) {
         if self.ring.entries.len() >= self.by_key.room() {
             self.list(2 * self.ring.entries.len());
@@ -131,7 +131,7 @@ impl<A> TransactionStore<A> {
         ring.entries.push_back(Entry { ends, key, trace, stage: Some(stage) });
     }
 
-    /// Makes the indices anew, with room for so many.
+    /// Rebuilds the indices with room for this number of entries.
     fn list(&mut self, room: usize) {
         let TransactionStore { ring, by_key, by_trace } = self;
         (*by_key, *by_trace) = (Index::with_room(room), Index::with_room(room));
@@ -144,12 +144,12 @@ impl<A> TransactionStore<A> {
         }
     }
 
-    /// A request has come this far, if it is still known.
+    /// Sets the state of a request, if it is still remembered.
     pub(super) fn set(&mut self, key: u64, stage: Stage<A>) {
         self.put(key, Some(stage));
     }
 
-    /// Forgets a request before its time.
+    /// Forgets a request before its end.
     pub(super) fn forget(&mut self, key: u64) {
         self.put(key, None);
         while self.ring.entries.pop_back_if(|entry| entry.stage.is_none()).is_some() {}
@@ -162,7 +162,7 @@ impl<A> TransactionStore<A> {
         }
     }
 
-    /// How many there are.
+    /// Number of requests.
     pub(super) fn len(&self) -> usize {
         self.ring.entries.len()
     }

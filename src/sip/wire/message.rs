@@ -1,4 +1,4 @@
-//! A whole message: its head, what every message must have, and its body.
+//! A complete message: its head, the headers that every message must have, and its body.
 
 use super::head::{StartLine, head_end};
 use super::{Head, MAX_MESSAGE, Name, ParseError, RequestMethod};
@@ -6,40 +6,40 @@ use crate::sip::headers::{CSeq, NameAddr, Via};
 use crate::sip::simd::is_printable;
 use crate::sip::uri::Uri;
 
-/// A message with everything in it that RFC 3261 section 8.1.1 demands, borrowed from the bytes it came in.
+/// Message with all headers that RFC 3261 section 8.1.1 demands, borrowed from the received octets.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     /// Start line and header lines.
     pub head: Head<'a>,
-    /// The Request-URI; none in a response.
+    /// Request-URI; none in a response.
     pub uri: Option<Uri<'a>>,
-    /// The topmost Via.
+    /// Topmost Via.
     pub via: Via<'a>,
-    /// The From value.
+    /// From value.
     pub from: NameAddr<'a>,
-    /// The To value.
+    /// To value.
     pub to: NameAddr<'a>,
-    /// The Call-ID; compared byte by byte.
+    /// Call-ID. Compared byte by byte.
     pub call_id: &'a str,
-    /// The CSeq value.
+    /// CSeq value.
     pub cseq: CSeq<'a>,
-    /// The body, as long as Content-Length says.
+    /// Body, as long as Content-Length says.
     pub body: &'a [u8],
 }
 
-/// A message that cannot be taken.
+/// Message that was rejected.
 #[derive(Debug)]
 pub struct ParseFailure<'a> {
-    /// What is wrong with it.
+    /// Reason of the rejection.
     pub fault: ParseError,
-    /// Its head, if enough could be read to address an answer to it.
+    /// Head of the message, if enough of it could be parsed to address a response.
     pub head: Option<Box<Head<'a>>>,
 }
 
-/// Reads one datagram, or one message that a [`super::Framer`] has cut out of a stream.
+/// Parses one datagram, or one message that a [`super::Framer`] has cut out of a stream.
 ///
-/// `Ok(None)` is a keep-alive: nothing but line ends and NULs. In a datagram, bytes after Content-Length are dropped
-/// and a missing Content-Length means all that is there (RFC 3261 section 18.3).
+/// `Ok(None)` is a keep-alive: only line ends and NULs. In a datagram, octets after Content-Length are dropped, and
+/// without a Content-Length the body is all that follows the head (RFC 3261 section 18.3).
 pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, ParseFailure<'_>> {
     let refuse = |fault| ParseFailure { fault, head: None };
     let start = bytes.iter().position(|c| !matches!(c, b'\r' | b'\n' | 0)).unwrap_or(bytes.len());
@@ -50,11 +50,11 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, ParseFailure<'_>> {
     if bytes.len() > MAX_MESSAGE {
         return Err(refuse(ParseError::TooLarge));
     }
-    // Only the head has to be text; the body may hold anything, but seldom does.
+    // Only the head has to be text. The body may hold anything, but rarely does.
     let head = || std::str::from_utf8(&bytes[..head_end(bytes, 0).unwrap_or(bytes.len())]);
     let text = match std::str::from_utf8(bytes).or_else(|_| head()) {
         Ok(text) => text,
-        // The lines up to the bad byte may be enough to answer.
+        // The lines before the bad octet may be enough for a response.
         Err(e) => {
             let good = std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default();
             let head = Head::find(good).ok().map(|(head, _)| Box::new(head));
@@ -73,7 +73,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Message<'_>>, ParseFailure<'_>> {
     }
 }
 
-/// What is in a [`Message`] besides its head.
+/// Fields of a [`Message`] besides its head.
 struct Parts<'a> {
     uri: Option<Uri<'a>>,
     via: Via<'a>,
@@ -97,7 +97,7 @@ impl<'a> Message<'a> {
             |name: Name| NameAddr::read(need(name)?).filter(NameAddr::tag_is_sound).ok_or(ParseError::Invalid(name));
         let (from, to) = (party(Name::From)?, party(Name::To)?);
         let call_id = need(Name::CallId)?;
-        // What the writer would have to change could not be given back as it came.
+        // The writer would replace these characters, so the Call-ID could not be sent back unchanged.
         let printable = is_printable(call_id.as_bytes(), b'!', []);
         if call_id.is_empty() || (!printable && call_id.contains(|c: char| c.is_whitespace() || c.is_control())) {
             return Err(ParseError::Invalid(Name::CallId));
@@ -135,12 +135,12 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The value of the first line of this name.
+    /// Value of the first header line with this name.
     pub fn first(&self, name: Name) -> Option<&'a str> {
         self.head.first(name)
     }
 
-    /// The values of all lines of this name, in order.
+    /// Values of all header lines with this name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a str> {
         self.head.all(name)
     }

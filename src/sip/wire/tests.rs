@@ -1,4 +1,4 @@
-//! How a message may look and still be read, and how not (conformance group A).
+//! Forms in which a message is accepted, and forms in which it is rejected (conformance group A).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::sip::Method;
 use crate::testing::thread_cpu_time;
 
-/// A request with these header lines beside the ones that every request needs.
+/// Request with these header lines beside the mandatory ones.
 fn with(lines: &str) -> String {
     format!("{}{lines}\r\n", needed("Via: SIP/2.0/UDP h;branch=z9hG4bK1", "Call-ID: c", "CSeq: 1 OPTIONS"))
 }
@@ -105,7 +105,7 @@ fn a_009_to_a_011_names_fold_case_have_short_forms_and_blanks_before_the_colon()
             }
         }
     }
-    // k, u, s, r and x have short forms too; we need none of them.
+    // The compact forms k, u, s, r and x exist as well; we need none of them.
     for line in ["k: x\r\n", "u: x\r\n", "s: x\r\n", "r: x\r\n", "b: x\r\n", "x: x\r\n"] {
         assert_eq!(taken(&with(line)).head.headers.last().map(|h| (h.name, h.value)), Some((Name::Other, "x")));
     }
@@ -339,8 +339,8 @@ fn a_status_is_three_digits_from_100_to_699() {
     }
 }
 
-/// Whatever is repeated in 64 kB, reading takes about as many steps as there are octets: quadratic work would take
-/// more than four thousand million, and this test more than a minute.
+/// Parsing takes time proportional to the length, whichever element is repeated in 64 kB. Quadratic work would take
+/// more than four thousand million steps, and this test more than a minute.
 #[test]
 fn no_message_costs_more_than_its_length() {
     let began = thread_cpu_time();

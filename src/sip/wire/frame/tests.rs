@@ -1,9 +1,9 @@
-//! What a stream may look like, octet by octet (conformance rows, D-010 to D-013).
+//! Forms of a stream, octet by octet (conformance rows, D-010 to D-013).
 
 use super::*;
 use crate::sip::wire::read;
 
-/// A message with these further header lines and this body.
+/// Message with these further header lines and this body.
 fn message(lines: &str, body: &str) -> String {
     format!("OPTIONS sip:acme.test SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\n{lines}\r\n{body}")
 }
@@ -12,7 +12,7 @@ fn with_body(body: &str) -> String {
     message(&format!("Content-Length: {}\r\n", body.len()), body)
 }
 
-/// Everything in the stream; a fault ends it.
+/// All items of the stream, up to a fault.
 fn frames(framer: &mut Framer) -> Vec<Result<Frame, ParseError>> {
     let mut found = Vec::new();
     loop {
@@ -27,7 +27,7 @@ fn frames(framer: &mut Framer) -> Vec<Result<Frame, ParseError>> {
     }
 }
 
-/// What is found in a stream that arrives in chunks of this size.
+/// Items found in a stream that arrives in chunks of this size.
 fn cut(stream: &[u8], chunk: usize) -> Vec<Result<Frame, ParseError>> {
     let mut framer = Framer::default();
     let mut found = Vec::new();
