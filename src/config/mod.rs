@@ -52,7 +52,7 @@ pub struct Config {
     pub presence: Presence,
     /// `[limits]`
     pub limits: Limits,
-    /// `[rates]`
+    /// `[rate_limits]`
     pub rate_limits: RateLimits,
     /// `[data]`
     pub data: Data,

@@ -99,7 +99,7 @@ pub struct Settings {
     pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
-    /// `[rates]` of the configuration.
+    /// `[rate_limits]` of the configuration.
     pub rate_limits: RateLimits,
     /// Accounts, users and devices.
     pub directory: Arc<Directory>,

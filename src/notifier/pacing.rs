@@ -77,7 +77,7 @@ impl Notifier {
     /// other host.
     ///
     /// The source of a datagram is easily forged. So until the address is verified, a SUBSCRIBE causes no more than
-    /// its response, one NOTIFY and [`UNPROVEN_COPIES`] retransmissions. With `access.open_to_the_world` something in
+    /// its response, one NOTIFY and [`UNPROVEN_COPIES`] retransmissions. With `access.allow_unauthenticated` something in
     /// front of this server checks the sources.
     pub(super) fn is_proven(&self, s: &Subscription) -> bool {
         let address = s.source().peer.ip();
