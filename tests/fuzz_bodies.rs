@@ -1,7 +1,8 @@
-//! Bodies from strangers cannot make us panic, and what we take from them we can write and read again.
+//! Fuzz test: bodies from unverified sources cannot cause a panic, and every accepted body can be written and parsed
+//! again.
 //!
-//! As plain tests these get the same inputs every time; docs/fuzzing.md tells how to run them on new ones, longer and
-//! led by coverage.
+//! As a plain test it gets the same inputs every time; docs/fuzzing.md explains how to run it on new ones, for longer
+//! and guided by coverage.
 
 mod fuzz;
 
@@ -15,7 +16,7 @@ use lamplighter::presence::state::{
     Basic, CallReport, CallState, ComposedState, Mailbox, MessageCounts, Party, PersonState, PublishedState,
 };
 
-/// What mutations put in: the bits of syntax on which readers trip.
+/// Tokens that mutations insert: syntax that is difficult for parsers.
 const TOKENS: [&[u8]; 24] = [
     b"<",
     b">",
@@ -117,7 +118,7 @@ fn no_package_reads_more_than_the_limit() {
     }
 }
 
-/// Text that is put into a picture from elsewhere (the API, say) cannot break a document either.
+/// Text that enters the composed state from elsewhere (for example the API) cannot break a document either.
 #[test]
 fn pictures_of_arbitrary_text_give_documents_that_can_be_read() {
     const STATES: [CallState; 4] = [CallState::Trying, CallState::Proceeding, CallState::Early, CallState::Confirmed];

@@ -1,4 +1,4 @@
-//! Sabotage: what the simulator does behind the server's back, to show that the laws find it out.
+//! Mutations: faults that the simulator injects behind the server's back, to prove that the invariants detect them.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::sip::wire;
 use crate::transport::{Destination, ListenerId, OutboundMessage, Source};
 
 impl World {
-    /// What the server is given instead of a PUBLISH that may be repeated over a crash.
+    /// Mutates a PUBLISH that may be repeated across a crash, before the server receives it.
     pub(super) fn with_other_branch(&self, bytes: Bytes) -> Bytes {
         if self.options.sabotage != Some(Sabotage::OtherBranch) || !bytes.starts_with(b"PUBLISH") {
             return bytes;
@@ -21,7 +21,7 @@ impl World {
         text.into()
     }
 
-    /// What the network is given instead of a packet.
+    /// Mutates a packet of the server before the network carries it.
     pub(super) fn sabotage(&mut self, packet: OutboundMessage) -> Vec<OutboundMessage> {
         let Some(sabotage) = self.options.sabotage else { return vec![packet] };
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return vec![packet] };
@@ -32,7 +32,7 @@ impl World {
             let phone = self.laws.expected(m.call_id).map(|expected| &self.phones[expected.phone]);
             let edge = phone.and_then(|phone| phone.edge);
             let silent = |other: &Phone| other.edge == edge && self.cut_off[other.number];
-            // For good: were one let through again, its CSeq would give away that others are missing.
+            // The edge is blocked for good. If one NOTIFY passed later, its CSeq would reveal that others are missing.
             self.held_edges.extend(edge.filter(|_| self.phones.iter().any(silent)));
             let held = edge.is_some_and(|edge| self.held_edges.contains(&edge));
             return if held { Vec::new() } else { vec![packet] };
@@ -43,7 +43,8 @@ impl World {
             let text = String::from_utf8_lossy(&packet.bytes).replace(&format!("CSeq: {cseq} "), "CSeq: 1 ");
             return vec![OutboundMessage { bytes: Bytes::from(text), ..packet }];
         }
-        // A lost change shows only if no refresh brings the state before the reckoning, so it takes more of them.
+        // A lost change is visible only if no refresh brings the state before the final check, so more of them are
+        // needed.
         let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
         if !self.random.chance(often) {
             return vec![packet];

@@ -1,4 +1,5 @@
-//! A small world behind the API: accounts, a notifier that only remembers what it was asked, a client that can be odd.
+//! Test kit of the API: accounts, a notifier that only records its commands, and a client that can send invalid
+//! requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -26,7 +27,7 @@ use serde_json::Value;
 pub(crate) const A: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
 pub(crate) const CHILD: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 pub(crate) const SIBLING: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
-/// A token of account A.
+/// Token of account A.
 pub(crate) const T: &str = "acme-token";
 
 const ACCOUNTS: &str = r#"
@@ -71,7 +72,7 @@ id = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"
 realm = "umbrella.test"
 "#;
 
-/// What the notifier was asked to do.
+/// A command that the notifier received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Reset(String, Vec<String>),
@@ -81,7 +82,7 @@ pub(crate) enum Change {
 /// A reset, or a set to a state.
 type Asked = (AccountNo, Vec<String>, Option<CallState>);
 
-/// A notifier that has what it is given and remembers what it is asked.
+/// A notifier with fixed contents that records its commands.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) subscriptions: Mutex<Vec<(AccountNo, SubscriptionRecord)>>,
@@ -90,8 +91,8 @@ pub(crate) struct Notes {
     pub(crate) full: AtomicBool,
 }
 
-/// The smallest part that there can be: the first record behind a position. `key` is what orders them; of two with the same
-/// key, the one that comes later is the younger.
+/// Returns the smallest possible page: the first record behind a position. `key` defines the order; of two records
+/// with the same key the later one is the younger.
 fn one<T>(
     records: impl Iterator<Item = T>,
     key: impl Fn(&T) -> (&str, PackageId, &str),
@@ -102,7 +103,7 @@ fn one<T>(
         let (user, package, key) = key(record);
         (user.to_owned(), Some((package, key.to_owned())))
     };
-    // Nothing is before the first record of a user.
+    // No record precedes the first record of a user.
     let rank = |(user, behind): (String, Option<(PackageId, String)>)| (user, behind.map(|(p, key)| (p.0, key)));
     let begin = rank((from.user.clone(), from.behind.clone()));
     records.retain(|record| rank(plain(record)) > begin);
@@ -160,7 +161,7 @@ impl Control for Notes {
     }
 }
 
-/// What explains lamps is tested with a real notifier (tests/lamps.rs); this one knows nothing.
+/// Explanations are tested with a real notifier (tests/lamps.rs); this one returns nothing.
 impl Explain for Notes {
     fn lamp(&self, _: AccountNo, _: &str) -> Option<Lamp> {
         None
@@ -207,7 +208,7 @@ impl Explain for Notes {
     }
 }
 
-/// A server on a loopback port of its own.
+/// A server on its own loopback port.
 pub(crate) struct World {
     pub(crate) notes: Arc<Notes>,
     pub(crate) ready: Arc<AtomicBool>,
@@ -241,7 +242,7 @@ impl World {
         Self { notes, ready, directory, address, _runtime: runtime }
     }
 
-    /// A subscription of account A, before its first NOTIFY was answered.
+    /// Adds a subscription of account A whose first NOTIFY is not answered yet.
     pub(crate) fn subscribe(&self, user: &str, event: &str, call_id: &str, expires: u32) {
         self.subscribe_in(A, user, event, call_id, expires);
     }
@@ -262,13 +263,13 @@ impl World {
         self.notes.subscriptions.lock().unwrap().push((account, record));
     }
 
-    /// The NOTIFY of the latest subscription is answered.
+    /// Answers the NOTIFY of the latest subscription.
     pub(crate) fn answered(&self, cseq: u32, reply: u16, body: &str) {
         let mut all = self.notes.subscriptions.lock().unwrap();
         all.last_mut().unwrap().1.last = Some(LastNotify { cseq, reply, body: body.into() });
     }
 
-    /// What the notifier was asked since the last look.
+    /// Commands that the notifier received since the last call.
     pub(crate) fn changes(&self) -> Vec<Change> {
         let taken = std::mem::take(&mut *self.notes.changes.lock().unwrap());
         let name = |account| self.directory.realm(account).to_owned();
@@ -281,7 +282,7 @@ impl World {
             .collect()
     }
 
-    /// Sends bytes as they are and reads until the server closes.
+    /// Sends raw bytes and reads until the server closes.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -295,7 +296,7 @@ impl World {
         stream
     }
 
-    /// A request with these header lines; a body brings its Content-Length.
+    /// Sends a request with these header lines; a body adds its Content-Length.
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for header in headers {
@@ -319,7 +320,7 @@ impl World {
     }
 }
 
-/// An answer of the server.
+/// A response of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -345,7 +346,7 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    /// The chunks of a body as one (RFC 9112 section 7.1).
+    /// Joins the chunks of a body (RFC 9112 section 7.1).
     fn joined(mut rest: &str) -> String {
         let mut body = String::new();
         loop {
@@ -367,14 +368,14 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The data of a success.
+    /// `data` of a successful response.
     pub(crate) fn data(&self) -> Value {
         let json = self.json();
         assert_eq!((self.status, &json["status"]), (200, &Value::from("success")), "{self:?}");
         json["data"].clone()
     }
 
-    /// Demands an error envelope that agrees with its status, and returns its data.
+    /// Checks that the response is an error envelope that agrees with its status, and returns its data.
     pub(crate) fn fault(&self, status: u16, message: &str) -> Value {
         let json = self.json();
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,4 @@
-//! A real notifier, its sockets left out.
+//! A real notifier without sockets.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ name = "Acme"
 realm = "acme.test"
 "#;
 
-/// What notifiers are made from: read once, for targets make a new one for every input.
+/// Settings of a notifier, parsed once, because the targets make a new notifier for every input.
 pub(crate) struct House {
     config: Config,
     pub(crate) directory: Arc<Directory>,
@@ -49,7 +49,7 @@ impl House {
     }
 }
 
-/// One that serves one account without any user list, so every extension of acme.test is somebody.
+/// A notifier with one account and without a user list, so that every extension of acme.test exists.
 pub(crate) fn notifier() -> Notifier {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(CONFIG));
     HOUSE.notifier()
