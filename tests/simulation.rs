@@ -1,6 +1,6 @@
 //! Simulator runs: many short ones, the seeds that once found a bug, and proof that the invariants detect violations.
 
-use lamplighter::simulator::{self, Options, Sabotage};
+use lamplighter::simulator::{self, Mutation, Options};
 
 /// A storm that ends quickly, even in a debug build.
 fn short() -> Options {
@@ -38,11 +38,11 @@ fn time_goes_on_after_the_final_notify_on_a_stream() {
 }
 
 /// Runs storms until the mutation is detected, and returns the violation.
-fn noticed(sabotage: Sabotage) -> String {
+fn noticed(sabotage: Mutation) -> String {
     noticed_in(sabotage, &short())
 }
 
-fn noticed_in(sabotage: Sabotage, options: &Options) -> String {
+fn noticed_in(sabotage: Mutation, options: &Options) -> String {
     let options = Options { sabotage: Some(sabotage), ..options.clone() };
     let mut faults = (0..30).filter_map(|seed| Some((seed, simulator::run(seed, &options).failure?.0)));
     let (seed, fault) = faults.next().unwrap_or_else(|| panic!("{sabotage:?} went unnoticed"));
@@ -57,13 +57,13 @@ fn crashing() -> Options {
 
 #[test]
 fn a_lost_change_is_noticed_when_all_is_calm() {
-    let law = noticed(Sabotage::LostChange);
+    let law = noticed(Mutation::LostChange);
     assert!(law.contains("after the storm"), "{law}");
 }
 
 #[test]
 fn stale_bodies_and_revived_calls_are_noticed_as_they_leave() {
-    for sabotage in [Sabotage::StaleBody, Sabotage::Revival] {
+    for sabotage in [Mutation::StaleBody, Mutation::Revival] {
         let law = noticed(sabotage);
         assert!(law.contains("is true") || law.contains("went back"), "{sabotage:?}: {law}");
     }
@@ -71,21 +71,21 @@ fn stale_bodies_and_revived_calls_are_noticed_as_they_leave() {
 
 #[test]
 fn notifies_out_of_turn_are_noticed() {
-    let law = noticed(Sabotage::Impatience);
+    let law = noticed(Mutation::Impatience);
     assert!(law.contains("a second NOTIFY"), "{law}");
-    let law = noticed(Sabotage::Overtaken);
+    let law = noticed(Mutation::Overtaken);
     assert!(law.contains("CSeq") || law.contains("is repeated after 0 ms"), "{law}");
 }
 
 #[test]
 fn another_tenant_s_call_is_noticed() {
-    let law = noticed(Sabotage::Leak);
+    let law = noticed(Mutation::Leak);
     assert!(law.contains("acme.test"), "{law}");
 }
 
 #[test]
 fn a_record_that_a_crash_loses_or_brings_back_is_noticed() {
-    for sabotage in [Sabotage::LostRecord, Sabotage::OldRecord] {
+    for sabotage in [Mutation::LostRecord, Mutation::OldRecord] {
         let law = noticed_in(sabotage, &crashing());
         assert!(law.contains("crash"), "{sabotage:?}: {law}");
     }
@@ -93,51 +93,51 @@ fn a_record_that_a_crash_loses_or_brings_back_is_noticed() {
 
 #[test]
 fn counting_that_falls_over_a_crash_is_noticed() {
-    let law = noticed_in(Sabotage::FallingCount, &crashing());
+    let law = noticed_in(Mutation::FallingCount, &crashing());
     assert!(law.contains("over a crash"), "{law}");
 }
 
 #[test]
 fn notifies_to_those_who_know_after_a_restart_are_noticed() {
-    let law = noticed_in(Sabotage::RestartStorm, &crashing());
+    let law = noticed_in(Mutation::RestartStorm, &crashing());
     assert!(law.contains("told again after a restart"), "{law}");
 }
 
 #[test]
 fn messages_that_do_not_wait_for_the_journal_are_noticed() {
-    let law = noticed_in(Sabotage::Haste, &crashing());
+    let law = noticed_in(Mutation::Haste, &crashing());
     assert!(law.contains("crash"), "{law}");
-    let law = noticed(Sabotage::Overtaking);
+    let law = noticed(Mutation::Overtaking);
     assert!(law.contains("before the journal has kept"), "{law}");
 }
 
 #[test]
 fn a_request_that_is_not_recognised_over_a_crash_is_noticed() {
-    let law = noticed_in(Sabotage::OtherBranch, &crashing());
+    let law = noticed_in(Mutation::OtherBranch, &crashing());
     assert!(law.contains("repeated"), "{law}");
 }
 
 #[test]
 fn a_refused_change_that_stays_is_noticed() {
-    let law = noticed_in(Sabotage::RefusedStays, &Options { crashes: 0.0, ..short() });
+    let law = noticed_in(Mutation::RefusedStays, &Options { crashes: 0.0, ..short() });
     assert!(law.contains("is true") || law.contains("entity-tag"), "{law}");
 }
 
 #[test]
 fn what_is_lost_of_a_tenant_that_comes_back_is_noticed() {
-    let law = noticed_in(Sabotage::LostTenant, &crashing());
+    let law = noticed_in(Mutation::LostTenant, &crashing());
     assert!(law.contains("lost in a crash"), "{law}");
 }
 
 #[test]
 fn leases_that_a_clock_makes_longer_are_noticed() {
-    let law = noticed_in(Sabotage::EndlessLease, &crashing());
+    let law = noticed_in(Mutation::EndlessLease, &crashing());
     let expected = ["is true", "entity-tag", "a crash", "before its time"];
     assert!(expected.iter().any(|part| law.contains(part)), "{law}");
 }
 
 #[test]
 fn pacing_that_is_shared_behind_a_proxy_is_noticed() {
-    let law = noticed_in(Sabotage::SharedPacing, &Options { phones: 20, crashes: 0.0, ..short() });
+    let law = noticed_in(Mutation::SharedPacing, &Options { phones: 20, crashes: 0.0, ..short() });
     assert!(law.contains("is not told"), "{law}");
 }

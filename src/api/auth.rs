@@ -5,9 +5,9 @@ use axum::http::request::Parts;
 
 use crate::directory::{AccountNo, Directory, TokenScope};
 
-use super::error::Fault;
-use super::fields::Field;
-use super::request::Ask;
+use super::error::ApiError;
+use super::request::RequestContext;
+use super::request_body::Field;
 
 /// Error text for a large body without a token in the head: a token inside such a body is not read.
 const UNREAD: &str = "a token in the body is looked for in bodies of up to 16384 octets; send it as X-Auth-Token";
@@ -22,7 +22,7 @@ enum Credentials {
 
 /// Owner of the token in the head of a request, checked before any of the body is received. `None` if the head has no
 /// token or an unknown one. The body may still hold another token: [`identify`] decides.
-pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<TokenScope> {
+pub(super) fn by_head(head: &Parts, ask: &RequestContext, directory: &Directory) -> Option<TokenScope> {
     match credentials(head, ask) {
         Credentials::Token(token) => directory.bearer(&token),
         Credentials::Nothing | Credentials::Basic => None,
@@ -31,28 +31,28 @@ pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<
 
 /// Authenticates a request. The token is taken from the first place that has one: `X-Auth-Token`, the parameter
 /// `auth_token`, then `Authorization`. Returns 401 if there is no token or it is unknown.
-pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<TokenScope, Fault> {
+pub(super) fn identify(head: &Parts, ask: &mut RequestContext, directory: &Directory) -> Result<TokenScope, ApiError> {
     let token = match credentials(head, ask) {
-        Credentials::Nothing if ask.unread => return Err(Fault::Unauthenticated { cause: Some(UNREAD) }),
-        Credentials::Nothing => return Err(Fault::Unauthenticated { cause: None }),
+        Credentials::Nothing if ask.unread => return Err(ApiError::Unauthenticated { cause: Some(UNREAD) }),
+        Credentials::Nothing => return Err(ApiError::Unauthenticated { cause: None }),
         Credentials::Basic => {
             let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as TokenScope";
-            return Err(Fault::Unauthenticated { cause: Some(cause) });
+            return Err(ApiError::Unauthenticated { cause: Some(cause) });
         }
         Credentials::Token(token) => token,
     };
-    let bearer = directory.bearer(&token).ok_or(Fault::WrongToken)?;
+    let bearer = directory.bearer(&token).ok_or(ApiError::WrongToken)?;
     ask.bearer = Some(bearer);
     ask.token = token;
     Ok(bearer)
 }
 
 /// Checks that the account of the path is the token's own account or one below it; otherwise 403.
-pub(super) fn authorise(directory: &Directory, bearer: TokenScope, account: AccountNo) -> Result<(), Fault> {
-    if directory.may_see(&bearer, account) { Ok(()) } else { Err(Fault::Forbidden) }
+pub(super) fn authorise(directory: &Directory, bearer: TokenScope, account: AccountNo) -> Result<(), ApiError> {
+    if directory.may_see(&bearer, account) { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 
-fn credentials(head: &Parts, ask: &Ask) -> Credentials {
+fn credentials(head: &Parts, ask: &RequestContext) -> Credentials {
     // A header value that is not text counts as an invalid token. It must not make us take the token from another
     // place.
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned());

@@ -14,13 +14,13 @@ use axum::http::header::EXPECT;
 use axum::http::request::Parts;
 use tokio::time::timeout;
 
-use super::error::Fault;
-use super::share::{Client, Limit, Limits, Share, Shares};
+use super::error::ApiError;
+use super::quota::{Client, Limit, Limits, QuotaGuard, QuotaPool};
 
 /// Largest body in octets, as in Kazoo.
 pub(super) const MAX: usize = 8_000_000;
 /// Largest body (octets) of a client without a token in the head. Commands of this API have a few hundred octets. These
-/// bodies need no pool: a connection that is receiving one can be evicted (see [`super::seats`]), so all of them
+/// bodies need no pool: a connection that is receiving one can be evicted (see [`super::connection_slots`]), so all of them
 /// together take at most this size times the limit of connections.
 pub(super) const MAX_WITHOUT_TOKEN: usize = 16 * 1024;
 /// Limit (octets) of all bodies being received or parsed at one time.
@@ -40,9 +40,9 @@ const DISCARDED: usize = 2 * MAX;
 const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Memory pool for the bodies of clients with a token in the head.
-pub(super) fn room() -> Arc<Shares> {
+pub(super) fn room() -> Arc<QuotaPool> {
     let limit = |key, most| Limit { key, most };
-    Shares::new(Limits {
+    QuotaPool::new(Limits {
         all: limit("HTTP body octets", MAX_TOGETHER),
         account: limit("HTTP body octets of one account", MAX_OF_ACCOUNT),
         address: limit("HTTP body octets from one address", MAX_OF_ADDRESS),
@@ -56,7 +56,7 @@ pub(super) struct Received {
     /// True if the body was too large for a client without a token in the head. The octets that are kept are then not
     /// used.
     pub(super) unread: bool,
-    _share: Option<Share>,
+    _share: Option<QuotaGuard>,
 }
 
 impl std::ops::Deref for Received {
@@ -69,13 +69,13 @@ impl std::ops::Deref for Received {
 /// Sender of a body.
 pub(super) enum Sender<'a> {
     /// A client with a valid token in the head, and the pool that its memory is taken from.
-    Known(Client, &'a Arc<Shares>),
+    Known(Client, &'a Arc<QuotaPool>),
     /// Any other client.
     Unknown,
 }
 
 /// Receives the body of a request. Returns 413 if it is too large, by its Content-Length or by what really arrives.
-pub(super) async fn receive(head: &Parts, mut body: Body, sender: Sender<'_>) -> Result<Received, Fault> {
+pub(super) async fn receive(head: &Parts, mut body: Body, sender: Sender<'_>) -> Result<Received, ApiError> {
     let said = body.size_hint().lower();
     // A client that waits for "100 Continue" has not sent the body yet, so it need not send it at all.
     if said > MAX_WITHOUT_TOKEN as u64
@@ -86,27 +86,27 @@ pub(super) async fn receive(head: &Parts, mut body: Body, sender: Sender<'_>) ->
         return Ok(Received { unread: true, ..Received::default() });
     }
     let outcome = if said > MAX as u64 {
-        Err(Fault::TooLarge)
+        Err(ApiError::TooLarge)
     } else {
         match sender {
             Sender::Known(client, room) => timeout(PATIENCE, collect(&mut body, client, room)).await,
             Sender::Unknown => timeout(PATIENCE_WITHOUT_TOKEN, collect_little(&mut body, said)).await,
         }
-        .unwrap_or(Err(Fault::TooSlow))
+        .unwrap_or(Err(ApiError::TooSlow))
     };
     // With "Expect: 100-continue" there is nothing to discard: the client will not send the body.
-    if matches!(outcome, Err(Fault::TooLarge)) && !head.headers.contains_key(EXPECT) {
+    if matches!(outcome, Err(ApiError::TooLarge)) && !head.headers.contains_key(EXPECT) {
         let _ = timeout(DISCARD_PATIENCE, discard(&mut body)).await;
     }
     outcome
 }
 
-async fn collect(body: &mut Body, client: Client, room: &Arc<Shares>) -> Result<Received, Fault> {
+async fn collect(body: &mut Body, client: Client, room: &Arc<QuotaPool>) -> Result<Received, ApiError> {
     let mut share = room.take(client, 0)?;
     let mut bytes = Vec::new();
     while let Some(data) = next(body).await? {
         if bytes.len() + data.len() > MAX {
-            return Err(Fault::TooLarge);
+            return Err(ApiError::TooLarge);
         }
         share.grow(data.len())?;
         bytes.extend_from_slice(&data);
@@ -115,13 +115,13 @@ async fn collect(body: &mut Body, client: Client, room: &Arc<Shares>) -> Result<
 }
 
 /// Keeps a small body; of a larger one only the length is counted.
-async fn collect_little(body: &mut Body, said: u64) -> Result<Received, Fault> {
+async fn collect_little(body: &mut Body, said: u64) -> Result<Received, ApiError> {
     let mut received = Received { unread: said > MAX_WITHOUT_TOKEN as u64, ..Received::default() };
     let mut length = 0;
     while let Some(data) = next(body).await? {
         length += data.len();
         if length > MAX {
-            return Err(Fault::TooLarge);
+            return Err(ApiError::TooLarge);
         }
         received.unread |= length > MAX_WITHOUT_TOKEN;
         if received.unread {
@@ -133,7 +133,7 @@ async fn collect_little(body: &mut Body, said: u64) -> Result<Received, Fault> {
     Ok(received)
 }
 
-async fn discard(body: &mut Body) -> Result<(), Fault> {
+async fn discard(body: &mut Body) -> Result<(), ApiError> {
     let mut discarded = 0;
     while let Some(data) = next(body).await? {
         discarded += data.len();
@@ -145,12 +145,12 @@ async fn discard(body: &mut Body) -> Result<(), Fault> {
 }
 
 /// Next piece of data; `None` at the end of the body.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
+async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             None => return Ok(None),
             Some(Err(_)) => {
-                return Err(Fault::malformed("body", "ended before it was complete, or is wrongly chunked"));
+                return Err(ApiError::malformed("body", "ended before it was complete, or is wrongly chunked"));
             }
             // The other frames are trailers, which this API does not use.
             Some(Ok(frame)) => {
@@ -167,9 +167,9 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
-    use crate::api::share::tests::client;
+    use crate::api::quota::tests::client;
 
-    async fn received(length: usize, sender: Sender<'_>) -> Result<Received, Fault> {
+    async fn received(length: usize, sender: Sender<'_>) -> Result<Received, ApiError> {
         let (head, body) = Request::new(Body::from(vec![b'x'; length])).into_parts();
         receive(&head, body, sender).await
     }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(room.held(), 0, "given back");
         let _one = received(MAX, Sender::Known(a, &room)).await.unwrap();
         let _two = received(MAX, Sender::Known(a, &room)).await.unwrap();
-        assert!(matches!(received(1, Sender::Known(a, &room)).await, Err(Fault::NoRoom(_))));
+        assert!(matches!(received(1, Sender::Known(a, &room)).await, Err(ApiError::NoRoom(_))));
         assert_eq!(received(MAX, Sender::Known(b, &room)).await.unwrap().len(), MAX);
     }
 
@@ -192,7 +192,7 @@ mod tests {
         let (room, a) = (room(), client(1, "192.0.2.1"));
         assert_eq!(received(MAX, Sender::Known(a, &room)).await.unwrap().len(), MAX);
         for sender in [Sender::Known(a, &room), Sender::Unknown] {
-            assert!(matches!(received(MAX + 1, sender).await, Err(Fault::TooLarge)));
+            assert!(matches!(received(MAX + 1, sender).await, Err(ApiError::TooLarge)));
         }
     }
 

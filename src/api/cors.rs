@@ -8,9 +8,9 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue};
 
 use super::envelope::Reply;
-use super::error::Fault;
-use super::request::Ask;
-use super::route::Target;
+use super::error::ApiError;
+use super::request::RequestContext;
+use super::route::Route;
 
 const ALLOW_HEADERS: &str = "Content-Type, Depth, User-Agent, X-Http-Method-Override, X-File-Size, X-Requested-With, \
     If-Modified-Since, X-File-Name, Cache-control, X-Auth-Token, X-Kazoo-Cluster-ID, If-Match, X-Request-ID, Authorization";
@@ -25,11 +25,11 @@ pub(super) fn applies(headers: &HeaderMap) -> bool {
 }
 
 /// Answer to OPTIONS: an empty 200 for a browser, without a token and before any other check; 405 for any other client.
-pub(super) fn preflight(ask: &Ask, target: &Target) -> Result<Reply, Fault> {
+pub(super) fn preflight(ask: &RequestContext, target: &Route) -> Result<Reply, ApiError> {
     match target {
-        Target::Unknown { .. } => Err(Fault::NotFound),
+        Route::Unknown { .. } => Err(ApiError::NotFound),
         _ if ask.cors => Ok(Reply::Empty),
-        _ => Err(Fault::MethodNotAllowed { allow: without_options(ask.allow), cause: None }),
+        _ => Err(ApiError::MethodNotAllowed { allow: without_options(ask.allow), cause: None }),
     }
 }
 
@@ -39,7 +39,7 @@ fn without_options(allow: &'static str) -> &'static str {
 }
 
 /// Adds the CORS headers to a response.
-pub(super) fn decorate(headers: &mut HeaderMap, ask: &Ask) {
+pub(super) fn decorate(headers: &mut HeaderMap, ask: &RequestContext) {
     let methods = match without_options(ask.allow) {
         "" => "OPTIONS".to_owned(),
         methods => format!("OPTIONS, {methods}"),

@@ -4,17 +4,17 @@ use crate::directory::TokenScope;
 
 use super::ApiState;
 use super::envelope::{Data, Reply};
-use super::error::Fault;
-use super::request::{Ask, Verb};
+use super::error::ApiError;
+use super::request::{Method, RequestContext};
 
 /// GET reports what is left, POST starts the drain, DELETE ends it.
-pub(super) fn answer(state: &ApiState, bearer: TokenScope, ask: &Ask) -> Result<Reply, Fault> {
+pub(super) fn answer(state: &ApiState, bearer: TokenScope, ask: &RequestContext) -> Result<Reply, ApiError> {
     if bearer != TokenScope::Superuser {
-        return Err(Fault::Forbidden);
+        return Err(ApiError::Forbidden);
     }
     if !ask.verb.reads() {
-        let begin = ask.verb == Verb::Post;
-        state.control.drain(begin).map_err(Fault::Refused)?;
+        let begin = ask.verb == Method::Post;
+        state.control.drain(begin).map_err(ApiError::Refused)?;
         tracing::info!(request_id = ask.id, begin, "draining, by the API");
     }
     Ok(Reply::Data(Data::DrainStatus(state.control.left())))

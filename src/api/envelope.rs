@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, PrettyFormatter};
 use serde_json::{Value, json};
 
-use super::error::Fault;
+use super::connection_slots::BusyGuard;
+use super::error::ApiError;
 use super::listing::Listing;
-use super::request::Ask;
-use super::seats::Busy;
-use super::share::Share;
-use super::{Api, ApiState, cors, flow};
+use super::quota::QuotaGuard;
+use super::request::RequestContext;
+use super::{Api, ApiState, cors, streaming_body};
 use crate::notifier::control::DrainStatus;
 use crate::notifier::explain::report::{Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow};
 use crate::notifier::refusals::RefusalRow;
@@ -44,8 +44,8 @@ pub(super) enum Reply {
 /// Resources that a streamed response holds until its body is dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
-    pub(super) _share: Share,
-    pub(super) _busy: Option<Busy>,
+    pub(super) _share: QuotaGuard,
+    pub(super) _busy: Option<BusyGuard>,
 }
 
 /// Content of `data`.
@@ -124,7 +124,7 @@ struct Failure<'a> {
 }
 
 /// Turns an outcome into an HTTP response.
-pub(super) async fn response(api: &Api, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
+pub(super) async fn response(api: &Api, ask: &RequestContext, outcome: Result<Reply, ApiError>) -> Response {
     let failed = outcome.is_err();
     let success = |data: &Data, page: Option<&Page>| {
         let (auth_token, request_id) = (&ask.token, &ask.id);
@@ -154,16 +154,16 @@ pub(super) async fn response(api: &Api, ask: &Ask, outcome: Result<Reply, Fault>
 }
 
 /// Sends a long listing, which is written while it is being sent.
-async fn long(ask: &Ask, listing: Listing, hold: Hold) -> Response {
+async fn long(ask: &RequestContext, listing: Listing, hold: Hold) -> Response {
     let body = match ask.pretty {
-        true => flow::body(listing.writer(ask, PrettyFormatter::new()), hold).await,
-        false => flow::body(listing.writer(ask, CompactFormatter), hold).await,
+        true => streaming_body::body(listing.writer(ask, PrettyFormatter::new()), hold).await,
+        false => streaming_body::body(listing.writer(ask, CompactFormatter), hold).await,
     };
     of_type(content_type(ask), body)
 }
 
 /// Adds `X-Request-ID` to every response, also to pages and metrics.
-fn with_request_id(mut response: Response, ask: &Ask) -> Response {
+fn with_request_id(mut response: Response, ask: &RequestContext) -> Response {
     if let Ok(id) = HeaderValue::try_from(&ask.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
@@ -180,7 +180,7 @@ fn stream(body: Body) -> Response {
     response
 }
 
-fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
+fn failure(state: &ApiState, ask: &RequestContext, fault: &ApiError) -> Response {
     let shape = fault.shape(state.strict_compat, ask.version_1);
     tracing::debug!(request_id = ask.id, status = shape.status.as_u16(), fault = ?fault, "API request refused");
     let mut response = if shape.empty {
@@ -202,7 +202,7 @@ fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
     if shape.status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lamplighter\""));
     }
-    if let Fault::MethodNotAllowed { allow, .. } = fault {
+    if let ApiError::MethodNotAllowed { allow, .. } = fault {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
     if let Some(seconds) = fault.retry_after() {
@@ -216,11 +216,11 @@ fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
 
 /// Response for a success that is held in memory as a whole. A long one is charged to the client's share until it is
 /// sent; 503 if the share is used up.
-fn whole(api: &Api, ask: &Ask, content: &impl Serialize) -> Response {
+fn whole(api: &Api, ask: &RequestContext, content: &impl Serialize) -> Response {
     let body = written(ask, content);
     let body = match ask.client {
-        Some(client) if body.len() > flow::PIECE => match api.answers.take(client, body.len()) {
-            Ok(share) => flow::whole(body, share),
+        Some(client) if body.len() > streaming_body::PIECE => match api.answers.take(client, body.len()) {
+            Ok(share) => streaming_body::whole(body, share),
             Err(fault) => return failure(&api.state, ask, &fault),
         },
         _ => Body::from(body),
@@ -228,13 +228,13 @@ fn whole(api: &Api, ask: &Ask, content: &impl Serialize) -> Response {
     of_type(content_type(ask), body)
 }
 
-fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Response {
+fn with_body(ask: &RequestContext, status: StatusCode, content: &impl Serialize) -> Response {
     let mut response = of_type(content_type(ask), Body::from(written(ask, content)));
     *response.status_mut() = status;
     response
 }
 
-fn written(ask: &Ask, content: &impl Serialize) -> Vec<u8> {
+fn written(ask: &RequestContext, content: &impl Serialize) -> Vec<u8> {
     let written = if ask.pretty { serde_json::to_vec_pretty(content) } else { serde_json::to_vec(content) };
     // serde fails only for keys that are not strings and for numbers that are not finite; our own types have neither.
     let mut body = written.unwrap_or_default();
@@ -245,7 +245,7 @@ fn written(ask: &Ask, content: &impl Serialize) -> Vec<u8> {
     body
 }
 
-fn content_type(ask: &Ask) -> &'static str {
+fn content_type(ask: &RequestContext) -> &'static str {
     if ask.jsonp.is_some() { "application/javascript" } else { "application/json" }
 }
 

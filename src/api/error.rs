@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::notifier::control::ControlError;
 
 use super::body;
-use super::share::Limit;
+use super::quota::Limit;
 
 /// Base of Retry-After (seconds) for a client refused because a limit was reached; a random part of up to the same
 /// length is added.
@@ -16,7 +16,7 @@ const MAX_WHY: usize = 200;
 
 /// Reason for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ApiError {
     /// A part of the request breaks the rules of HTTP or a limit of ours.
     Malformed { part: &'static str, problem: &'static str },
     /// The body is not JSON, or not an object.
@@ -75,7 +75,7 @@ pub(super) enum Fault {
 }
 
 /// An error as it is sent.
-pub(super) struct Shape {
+pub(super) struct ErrorBody {
     pub(super) status: StatusCode,
     pub(super) message: &'static str,
     pub(super) data: Value,
@@ -83,7 +83,7 @@ pub(super) struct Shape {
     pub(super) empty: bool,
 }
 
-impl Fault {
+impl ApiError {
     pub(super) fn malformed(part: &'static str, problem: &'static str) -> Self {
         Self::Malformed { part, problem }
     }
@@ -114,7 +114,7 @@ impl Fault {
     }
 
     /// Form of the error. `strict` selects Kazoo's deviations, `version_1` the simpler form below `/v1`.
-    pub(super) fn shape(&self, strict: bool, version_1: bool) -> Shape {
+    pub(super) fn shape(&self, strict: bool, version_1: bool) -> ErrorBody {
         // A validation error: the field, the rule, the message and details.
         let rule = |field: &str, rule: &str, message: &str, more: Value| {
             let inner = if version_1 {
@@ -215,6 +215,6 @@ impl Fault {
         let empty = strict && matches!(self, Self::BadJson { .. } | Self::DataMissing { .. } | Self::UnsupportedType);
         // Every number above is a valid HTTP status.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Shape { status, message, data, empty }
+        ErrorBody { status, message, data, empty }
     }
 }

@@ -2,17 +2,17 @@
 //! drains, or while the journal cannot store changes.
 
 use super::envelope::Reply;
-use super::error::Fault;
-use super::request::Verb;
+use super::error::ApiError;
+use super::request::Method;
 use super::route::Probe;
 
 /// Answers a probe. No token is needed, and the response holds no details.
-pub(super) fn answer(probe: Probe, ready: bool, verb: Verb) -> Result<Reply, Fault> {
+pub(super) fn answer(probe: Probe, ready: bool, verb: Method) -> Result<Reply, ApiError> {
     if !verb.reads() {
-        return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });
+        return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD", cause: None });
     }
     match probe {
-        Probe::Ready if !ready => Err(Fault::NotReady),
+        Probe::Ready if !ready => Err(ApiError::NotReady),
         Probe::Ready | Probe::Live => Ok(Reply::Healthy),
     }
 }

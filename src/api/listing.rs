@@ -1,7 +1,7 @@
 //! Listing of an account: `subscriptions.{EXT}.{EVENT}.{CALL_ID}`, and publications on request.
 //!
 //! An account may have 200,000 subscriptions, each with a long body. So records are fetched in parts, limited in number
-//! and in octets. The next part is fetched when the client has read the one before (see [`super::flow`]).
+//! and in octets. The next part is fetched when the client has read the one before (see [`super::streaming_body`]).
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde_json::ser::Formatter;
 
 use super::ApiState;
 use super::envelope::{REVISION, SUCCESS};
-use super::flow::{PIECE, Writer, Written};
 use super::json::Objects;
-use super::request::Ask;
-use super::share::{self, Limit, Shares};
+use super::quota::{self, Limit, QuotaPool};
+use super::request::RequestContext;
+use super::streaming_body::{PIECE, Writer, Written};
 use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::notifier::control::{Control, ListingPage, PageStart, PublicationRecord, SubscriptionRecord};
@@ -27,8 +27,8 @@ const GREGORIAN_EPOCH: u64 = 62_167_219_200;
 const PARTS_AT_ONCE: usize = 4;
 
 /// Pool of the listings that are being sent.
-pub(super) fn places(limits: &Limits) -> Arc<Shares> {
-    Shares::new(share::Limits {
+pub(super) fn places(limits: &Limits) -> Arc<QuotaPool> {
+    QuotaPool::new(quota::Limits {
         all: Limit { key: "limits.listings", most: limits.listings },
         account: Limit { key: "limits.listings_per_account", most: limits.listings_per_account },
         address: Limit { key: "limits.listings_per_address", most: limits.listings_per_address },
@@ -37,7 +37,7 @@ pub(super) fn places(limits: &Limits) -> Arc<Shares> {
 
 /// Filter by event package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Only {
+pub(super) enum PackageFilter {
     All,
     Package(PackageId),
     /// Unknown package: it has no subscriptions.
@@ -46,8 +46,8 @@ pub(super) enum Only {
 
 /// Content of a listing: which packages, and if publications are included.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct What {
-    pub(super) only: Only,
+pub(super) struct ListingQuery {
+    pub(super) only: PackageFilter,
     pub(super) with_publications: bool,
 }
 
@@ -57,16 +57,20 @@ pub(super) struct Listing {
     /// Name of this server.
     node: String,
     account: AccountNo,
-    what: What,
+    what: ListingQuery,
 }
 
 impl Listing {
-    pub(super) fn new(state: &ApiState, account: AccountNo, what: What) -> Listing {
+    pub(super) fn new(state: &ApiState, account: AccountNo, what: ListingQuery) -> Listing {
         Listing { control: Arc::clone(&state.control), node: state.node.clone(), account, what }
     }
 
     /// Returns a writer of the listing in the envelope of a success.
-    pub(super) fn writer<F: Formatter + Clone + Send + Unpin + 'static>(self, ask: &Ask, form: F) -> impl Writer {
+    pub(super) fn writer<F: Formatter + Clone + Send + Unpin + 'static>(
+        self,
+        ask: &RequestContext,
+        form: F,
+    ) -> impl Writer {
         let mut json = Objects::new(form);
         if let Some(callback) = &ask.jsonp {
             json.around(callback);
@@ -75,7 +79,7 @@ impl Listing {
         json.open();
         json.member("auth_token", &ask.token);
         json.open_member("data");
-        let begin = (self.what.only != Only::Nothing).then(PageStart::default);
+        let begin = (self.what.only != PackageFilter::Nothing).then(PageStart::default);
         let publications = Section::new("presentities", begin.clone(), format!("lamplighter@{}", self.node));
         ListingWriter {
             publications: self.what.with_publications.then_some(publications),
@@ -183,8 +187,8 @@ impl<T: Entry> Section<T> {
             return Step::Over;
         };
         let package = match listing.what.only {
-            Only::Package(id) => Some(id),
-            Only::All | Only::Nothing => None,
+            PackageFilter::Package(id) => Some(id),
+            PackageFilter::All | PackageFilter::Nothing => None,
         };
         let ListingPage { records, next } = T::part(listing, package, &position);
         (self.records, self.position) = (records.into_iter(), next);

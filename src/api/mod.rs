@@ -22,43 +22,43 @@ use crate::notifier::control::Control;
 
 mod auth;
 mod body;
+mod concurrency;
+mod connection_slots;
 mod cors;
 mod dashboard;
 mod drain;
 mod envelope;
 mod error;
 mod events;
-mod fields;
-mod flow;
+mod explain;
 mod health;
+mod http_server;
 mod json;
-mod lamps;
-mod listen;
+mod kazoo_presence;
 mod listing;
 mod metrics;
 mod openapi;
-mod presence;
+mod quota;
 mod refusals;
 mod request;
+mod request_body;
 mod route;
-mod seats;
-mod share;
-mod stall;
-mod turns;
+mod streaming_body;
 mod webhooks;
+mod write_timeout;
 
-pub use listen::serve;
-pub use seats::Connections;
+pub use connection_slots::Connections;
+pub use http_server::serve;
 pub use webhooks::{WebhookError, Webhooks};
 
+use concurrency::{AccountLimiter, aside};
+use connection_slots::{ConnectionSlots, Slot};
 use envelope::{Hold, Reply};
-use error::Fault;
-use presence::Command;
-use request::{Ask, Verb};
-use route::{Subject, Target};
-use seats::{Seat, Seats};
-use share::{Client, Shares};
-use turns::{Turns, aside};
+use error::ApiError;
+use kazoo_presence::Command;
+use quota::{Client, QuotaPool};
+use request::{Method, RequestContext};
+use route::{ExplainRoute, Route};
 
 /// Everything that the API needs from the rest of the server.
 #[derive(Clone)]
@@ -82,23 +82,23 @@ pub struct ApiState {
 struct Api {
     state: ApiState,
     /// Memory pool for bodies that are being received (octets).
-    bodies: Arc<Shares>,
+    bodies: Arc<QuotaPool>,
     /// Memory pool for responses that are held as a whole (octets).
-    answers: Arc<Shares>,
+    answers: Arc<QuotaPool>,
     /// Pool of listings that are being sent.
-    listings: Arc<Shares>,
+    listings: Arc<QuotaPool>,
     /// Pool of live streams.
-    streams: Arc<Shares>,
-    questions: Turns,
-    changes: Turns,
+    streams: Arc<QuotaPool>,
+    questions: AccountLimiter,
+    changes: AccountLimiter,
     /// The connections; set when the API is served.
-    seats: OnceLock<Arc<Seats>>,
+    seats: OnceLock<Arc<ConnectionSlots>>,
     /// Subscribers of the live streams.
     hub: events::Hub,
     /// Webhook receivers.
     webhooks: Webhooks,
     /// Delayed responses to wrong tokens.
-    held: refusals::Held,
+    held: refusals::DelayedResponses,
 }
 
 /// The API and its background work, for [`serve`].
@@ -114,13 +114,13 @@ impl Service {
         let accounts = state.directory.accounts().len();
         let api = Arc::new(Api {
             bodies: body::room(),
-            answers: flow::room(),
+            answers: streaming_body::room(),
             listings: listing::places(&state.limits),
             streams: events::places(&state.limits),
-            questions: Turns::new(accounts, turns::QUESTIONS),
-            changes: Turns::new(accounts, turns::CHANGES),
+            questions: AccountLimiter::new(accounts, concurrency::QUESTIONS),
+            changes: AccountLimiter::new(accounts, concurrency::CHANGES),
             seats: OnceLock::new(),
-            held: refusals::Held::default(),
+            held: refusals::DelayedResponses::default(),
             hub: events::Hub::new(!webhooks.is_empty()),
             webhooks,
             state,
@@ -143,7 +143,7 @@ pub fn router(state: ApiState) -> Router {
 /// Answers one request, valid or not.
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let mut ask = Ask::new(&head);
+    let mut ask = RequestContext::new(&head);
     let outcome = match handle(&api, &head, body, &mut ask).await {
         Ok(reply) => Ok(reply),
         Err(fault) => Err(refusals::settle(&api, &head, &ask, fault).await),
@@ -157,8 +157,8 @@ const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Connection that a request came from.
 #[derive(Clone, Debug, Default)]
 struct Origin {
-    /// Seat of the connection; `None` without a real connection, as in tests.
-    seat: Option<Arc<Seat>>,
+    /// Slot of the connection; `None` without a real connection, as in tests.
+    seat: Option<Arc<Slot>>,
 }
 
 impl Origin {
@@ -177,14 +177,14 @@ impl Origin {
     }
 
     /// Protects the connection from eviction until the returned value is dropped.
-    fn busy(&self) -> Option<seats::Busy> {
+    fn busy(&self) -> Option<connection_slots::BusyGuard> {
         self.seat.as_ref().map(|seat| seat.busy())
     }
 
-    /// Returns [`Fault::NoRoom`] on a spare seat, unless the path is always answered.
-    fn check_seat(&self, head: &Parts) -> Result<(), Fault> {
+    /// Returns [`ApiError::NoRoom`] on a spare seat, unless the path is always answered.
+    fn check_seat(&self, head: &Parts) -> Result<(), ApiError> {
         match self.seat.as_ref().and_then(|seat| seat.full()) {
-            Some(limit) if !ALWAYS_ANSWERED.contains(&head.uri.path()) => Err(Fault::NoRoom(limit)),
+            Some(limit) if !ALWAYS_ANSWERED.contains(&head.uri.path()) => Err(ApiError::NoRoom(limit)),
             _ => Ok(()),
         }
     }
@@ -193,22 +193,22 @@ impl Origin {
 /// Handles one request: each check in the order that clients of Kazoo expect, then the work.
 ///
 /// Everything learnt about the request is stored in `ask`, so that an error is also answered in the right form.
-async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Result<Reply, Fault> {
+async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut RequestContext) -> Result<Reply, ApiError> {
     request::well_formed(head)?;
     ask.read_query(head)?;
-    ask.verb = Verb::known(head.method.as_str())?;
+    ask.verb = Method::known(head.method.as_str())?;
     let origin = Origin::of(head);
     origin.check_seat(head)?;
     if let Some(page) = dashboard::answer(head) {
         return Ok(Reply::File(page));
     }
     let path = request::path(head.uri.path())?;
-    let target = Target::of(&path, ask)?;
-    if let Target::Health(probe) = target {
+    let target = Route::of(&path, ask)?;
+    if let Route::Health(probe) = target {
         let ready = api.state.ready.load(Ordering::Acquire) && api.state.control.can_keep();
         return health::answer(probe, ready, ask.verb);
     }
-    if target == Target::Document {
+    if target == Route::Document {
         return openapi::answer(ask.verb);
     }
 
@@ -226,7 +226,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let caller = auth::identify(head, ask, &api.state.directory);
     ask.apply_tunnelled_verb()?;
     ask.allow = target.allow();
-    if ask.verb == Verb::Options {
+    if ask.verb == Method::Options {
         return cors::preflight(ask, &target);
     }
     target.check_method(ask.verb)?;
@@ -235,24 +235,24 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     let bearer = caller?;
     let client = origin.client(bearer);
     ask.client = Some(client);
-    if target == Target::Metrics {
+    if target == Route::Metrics {
         return aside(|| metrics::answer(api, bearer, head));
     }
-    if target == Target::Accounts {
+    if target == Route::Accounts {
         request::check_accept(head, ask, target.content_type(ask))?;
-        return Ok(lamps::accounts(&api.state.directory, bearer));
+        return Ok(explain::accounts(&api.state.directory, bearer));
     }
-    if target == Target::Drain {
+    if target == Route::Drain {
         request::check_content_type(head, ask.verb)?;
         request::check_accept(head, ask, target.content_type(ask))?;
         malformed?;
         return drain::answer(&api.state, bearer, ask);
     }
-    if target == Target::Refusals {
+    if target == Route::Refusals {
         request::check_accept(head, ask, target.content_type(ask))?;
         return match bearer {
             TokenScope::Superuser => refusals::list(&api.state, None, ask),
-            TokenScope::Account(_) => Err(Fault::NoSuperuser),
+            TokenScope::Account(_) => Err(ApiError::NoSuperuser),
         };
     }
     let account = target.known(account)?;
@@ -262,22 +262,22 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     request::check_accept(head, ask, target.content_type(ask))?;
     malformed?;
 
-    if let Target::Explained { subject, .. } = &target {
-        if *subject == Subject::Events {
+    if let Route::Explained { subject, .. } = &target {
+        if *subject == ExplainRoute::Events {
             let hold = Hold { _share: api.streams.take(client, 1)?, _busy: origin.busy() };
             return events::begin(api, account, head, ask, hold);
         }
-        if *subject == Subject::Refusals {
+        if *subject == ExplainRoute::Refusals {
             return refusals::list(&api.state, Some(account), ask);
         }
         let turns = if ask.verb.reads() { &api.questions } else { &api.changes };
         let _turn = turns.take(bearer).await;
         let _busy = origin.busy();
-        return aside(|| lamps::answer(&api.state, account, subject, ask));
+        return aside(|| explain::answer(&api.state, account, subject, ask));
     }
 
-    let place = presence::resolve(&api.state.directory, account, &target, ask)?;
-    match presence::validate(place, ask)? {
+    let place = kazoo_presence::resolve(&api.state.directory, account, &target, ask)?;
+    match kazoo_presence::validate(place, ask)? {
         Command::List(what) => {
             let hold = Hold { _share: api.listings.take(client, 1)?, _busy: origin.busy() };
             Ok(Reply::Long(listing::Listing::new(&api.state, account, what), hold))
@@ -285,7 +285,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
         Command::Change { place, change } => {
             let _turn = api.changes.take(bearer).await;
             let _busy = origin.busy();
-            presence::execute(&api.state, account, place, change, ask)
+            kazoo_presence::execute(&api.state, account, place, change, ask)
         }
     }
 }

@@ -18,10 +18,10 @@ use crate::notifier::refusals::ApiRefusal;
 use crate::transport::limited_as;
 
 use super::envelope::{Data, Page, Reply};
-use super::error::Fault;
-use super::lamps::page_size;
-use super::request::Ask;
-use super::share::Limit;
+use super::error::ApiError;
+use super::explain::page_size;
+use super::quota::Limit;
+use super::request::RequestContext;
 use super::{Api, ApiState};
 
 /// Default `page_size`.
@@ -37,17 +37,17 @@ pub(super) struct Peer(pub(super) IpAddr);
 
 /// Number of delayed responses by address.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct DelayedResponses(Mutex<HashMap<IpAddr, usize>>);
 
 /// Entry of one delayed response.
-struct Place<'a> {
-    held: &'a Held,
+struct DelayGuard<'a> {
+    held: &'a DelayedResponses,
     address: IpAddr,
 }
 
-impl Held {
+impl DelayedResponses {
     /// Counts one more delayed response for an address; `None` if a limit is reached.
-    fn enter(&self, address: IpAddr) -> Option<Place<'_>> {
+    fn enter(&self, address: IpAddr) -> Option<DelayGuard<'_>> {
         let mut held = self.0.lock();
         if held.values().sum::<usize>() >= MOST_HELD {
             return None;
@@ -57,11 +57,11 @@ impl Held {
             return None;
         }
         *of_address += 1;
-        Some(Place { held: self, address })
+        Some(DelayGuard { held: self, address })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for DelayGuard<'_> {
     fn drop(&mut self) {
         if let Entry::Occupied(mut entry) = self.held.0.lock().entry(self.address) {
             *entry.get_mut() -= 1;
@@ -73,7 +73,7 @@ impl Drop for Place<'_> {
 }
 
 /// Records an error before it is sent, and delays the response to a wrong token.
-pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> Fault {
+pub(super) async fn settle(api: &Api, head: &Parts, ask: &RequestContext, fault: ApiError) -> ApiError {
     let Some(reason) = reason(&fault) else { return fault };
     let control = &api.state.control;
     let address = head.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
@@ -91,7 +91,7 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> 
         reason,
         agent: head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default(),
     });
-    if fault != Fault::WrongToken {
+    if fault != ApiError::WrongToken {
         return fault;
     }
     let wait = control.wrong_token(address);
@@ -103,28 +103,30 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> 
             tokio::time::sleep(wait).await;
             fault
         }
-        None => Fault::TooManyWrongTokens { seconds: u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(1) },
+        None => ApiError::TooManyWrongTokens { seconds: u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(1) },
     }
 }
 
 /// Name under which an error is listed and counted. `None` if it is not a refusal: a request without any token is asked
 /// for one, a probe reports the state of the server, and reading the list must not add to it.
-fn reason(fault: &Fault) -> Option<&'static str> {
+fn reason(fault: &ApiError) -> Option<&'static str> {
     match fault {
-        Fault::Unauthenticated { cause: None } | Fault::NotReady | Fault::NoSuperuser => None,
-        Fault::WrongToken => Some("Wrong Token"),
-        Fault::Refused(ControlError::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
+        ApiError::Unauthenticated { cause: None } | ApiError::NotReady | ApiError::NoSuperuser => None,
+        ApiError::WrongToken => Some("Wrong Token"),
+        ApiError::Refused(ControlError::LimitReached { key, .. }) | ApiError::NoRoom(Limit { key, .. }) => Some(key),
         other => Some(other.shape(false, false).message),
     }
 }
 
 /// One page of the refused requests of an account, or of those without an account.
-pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &Ask) -> Result<Reply, Fault> {
+pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &RequestContext) -> Result<Reply, ApiError> {
     let size = page_size(ask, PAGE)?;
     let start_key = ask.query("start_key").unwrap_or_default().to_owned();
     let from = match &*start_key {
         "" => None,
-        key => Some(read_key(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?),
+        key => {
+            Some(read_key(key).ok_or(ApiError::malformed("start_key", "must be the next_start_key of another page"))?)
+        }
     };
     // One entry more than the page holds: its number is the start key of the next page.
     let mut found = state.control.refusals(account, from, size + 1);
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn only_so_many_answers_are_held_back_and_of_one_address_fewer() {
-        let held = Held::default();
+        let held = DelayedResponses::default();
         let here = IpAddr::from([192, 0, 2, 1]);
         let mut places: Vec<_> = std::iter::from_fn(|| held.enter(here)).collect();
         assert_eq!(places.len(), MOST_HELD_PER_ADDRESS);

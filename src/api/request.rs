@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, Version};
 use crate::directory::TokenScope;
 
 use super::cors;
-use super::error::Fault;
-use super::fields::{Envelope, Field};
-use super::share::Client;
+use super::error::ApiError;
+use super::quota::Client;
+use super::request_body::{Envelope, Field};
 
 /// Longest request target (octets); clients of this API need a few hundred.
 const MAX_TARGET: usize = 8 * 1024;
@@ -24,7 +24,7 @@ const MAX_CALLBACK: usize = 128;
 
 /// HTTP methods that Kazoo knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(super) enum Method {
     Get,
     Head,
     Post,
@@ -34,12 +34,12 @@ pub(super) enum Verb {
     Options,
 }
 
-impl Verb {
+impl Method {
     const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
     /// Parses a method; 501 if it is unknown.
-    pub(super) fn known(name: &str) -> Result<Self, Fault> {
-        Self::ALL.into_iter().find(|verb| verb.name() == name).ok_or(Fault::UnknownMethod)
+    pub(super) fn known(name: &str) -> Result<Self, ApiError> {
+        Self::ALL.into_iter().find(|verb| verb.name() == name).ok_or(ApiError::UnknownMethod)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -62,11 +62,11 @@ impl Verb {
 
 /// Everything learnt about a request so far. At any time it is enough to answer in the right form.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct RequestContext {
     /// Request id sent by the client, or one that we made.
     pub(super) id: String,
     /// Method, also one tunnelled through POST.
-    pub(super) verb: Verb,
+    pub(super) verb: Method,
     /// True below `/v1`, where validation errors have a simpler form.
     pub(super) version_1: bool,
     /// Methods of the resource, for CORS; empty until the resource is known.
@@ -89,11 +89,11 @@ pub(super) struct Ask {
     envelope: Envelope,
 }
 
-impl Ask {
+impl RequestContext {
     pub(super) fn new(head: &Parts) -> Self {
         Self {
             id: request_id(&head.headers),
-            verb: Verb::Get,
+            verb: Method::Get,
             version_1: false,
             allow: "",
             token: String::new(),
@@ -109,17 +109,17 @@ impl Ask {
     }
 
     /// Parses the query string, and applies the parameters that set the form of the response.
-    pub(super) fn read_query(&mut self, head: &Parts) -> Result<(), Fault> {
+    pub(super) fn read_query(&mut self, head: &Parts) -> Result<(), ApiError> {
         for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text| decode(text).ok_or_else(|| Fault::malformed("query", "is not UTF-8 in %XX escapes"));
+            let decode = |text| decode(text).ok_or_else(|| ApiError::malformed("query", "is not UTF-8 in %XX escapes"));
             self.query.push((decode(name)?, decode(value)?));
         }
         self.pretty |= self.query("pretty_print") == Some("true");
         if let Some(name) = self.query("jsonp") {
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
             if name.is_empty() || name.len() > MAX_CALLBACK || !name.bytes().all(plain) {
-                return Err(Fault::malformed("jsonp", "must be 1 to 128 letters, digits, \"_\", \".\" and \"$\""));
+                return Err(ApiError::malformed("jsonp", "must be 1 to 128 letters, digits, \"_\", \".\" and \"$\""));
             }
             self.jsonp = Some(name.to_owned());
         }
@@ -127,7 +127,7 @@ impl Ask {
     }
 
     /// Parses the body if its type is accepted; any other type is refused later by [`check_content_type`].
-    pub(super) fn read_body(&mut self, head: &Parts, body: &[u8]) -> Result<(), Fault> {
+    pub(super) fn read_body(&mut self, head: &Parts, body: &[u8]) -> Result<(), ApiError> {
         if has_readable_type(&head.headers) {
             self.envelope = Envelope::read(body)?;
         }
@@ -135,11 +135,11 @@ impl Ask {
     }
 
     /// Replaces POST by the method in the parameter `verb`, if there is one.
-    pub(super) fn apply_tunnelled_verb(&mut self) -> Result<(), Fault> {
-        if self.verb == Verb::Post
+    pub(super) fn apply_tunnelled_verb(&mut self) -> Result<(), ApiError> {
+        if self.verb == Method::Post
             && let Some(verb) = self.query("verb").or_else(|| self.envelope.top.text("verb"))
         {
-            self.verb = Verb::known(&verb.to_ascii_uppercase())?;
+            self.verb = Method::known(&verb.to_ascii_uppercase())?;
         }
         Ok(())
     }
@@ -175,26 +175,26 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Checks rules of HTTP that the HTTP library does not enforce.
-pub(super) fn well_formed(head: &Parts) -> Result<(), Fault> {
+pub(super) fn well_formed(head: &Parts) -> Result<(), ApiError> {
     if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
-        return Err(Fault::malformed("host", "must be there exactly once"));
+        return Err(ApiError::malformed("host", "must be there exactly once"));
     }
     let target = head.uri.path().len() + head.uri.query().map_or(0, str::len);
     if target > MAX_TARGET {
-        return Err(Fault::TargetTooLong { limit: MAX_TARGET });
+        return Err(ApiError::TargetTooLong { limit: MAX_TARGET });
     }
     if head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > MAX_HEADERS {
-        return Err(Fault::HeadersTooLarge { limit: MAX_HEADERS });
+        return Err(ApiError::HeadersTooLarge { limit: MAX_HEADERS });
     }
     Ok(())
 }
 
 /// Splits and decodes a path; one trailing slash is ignored.
-pub(super) fn path(path: &str) -> Result<Vec<String>, Fault> {
+pub(super) fn path(path: &str) -> Result<Vec<String>, ApiError> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     // Split before decoding: an encoded slash belongs to its segment.
-    let part = |part| decode(part).ok_or_else(|| Fault::malformed("path", "is not UTF-8 in %XX escapes"));
+    let part = |part| decode(part).ok_or_else(|| ApiError::malformed("path", "is not UTF-8 in %XX escapes"));
     path.split('/').map(part).collect()
 }
 
@@ -225,12 +225,12 @@ fn has_readable_type(headers: &HeaderMap) -> bool {
 }
 
 /// Returns 415 for a body of a type that is not read.
-pub(super) fn check_content_type(head: &Parts, verb: Verb) -> Result<(), Fault> {
-    if verb.reads() || has_readable_type(&head.headers) { Ok(()) } else { Err(Fault::UnsupportedType) }
+pub(super) fn check_content_type(head: &Parts, verb: Method) -> Result<(), ApiError> {
+    if verb.reads() || has_readable_type(&head.headers) { Ok(()) } else { Err(ApiError::UnsupportedType) }
 }
 
 /// Returns 406 if the client does not accept our media type.
-pub(super) fn check_accept(head: &Parts, ask: &Ask, ours: &str) -> Result<(), Fault> {
+pub(super) fn check_accept(head: &Parts, ask: &RequestContext, ours: &str) -> Result<(), ApiError> {
     let wanted = match ask.parameter("accept") {
         Some(Field::Text(wanted)) => wanted,
         _ => {
@@ -238,7 +238,7 @@ pub(super) fn check_accept(head: &Parts, ask: &Ask, ours: &str) -> Result<(), Fa
             values.join(",")
         }
     };
-    if accepts(&wanted, ours) { Ok(()) } else { Err(Fault::NotAcceptable) }
+    if accepts(&wanted, ours) { Ok(()) } else { Err(ApiError::NotAcceptable) }
 }
 
 /// Media type of most responses.

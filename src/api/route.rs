@@ -2,12 +2,12 @@
 
 use crate::directory::{AccountNo, Directory};
 
-use super::error::Fault;
-use super::request::{Ask, JSON, SCRIPT, Verb};
+use super::error::ApiError;
+use super::request::{JSON, Method, RequestContext, SCRIPT};
 
 /// Resource that a request is about.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum Route {
     /// `/healthz` and `/readyz`.
     Health(Probe),
     /// `user_auth`, `api_auth`, `token_auth`: Kazoo's logins.
@@ -16,8 +16,8 @@ pub(super) enum Target {
     Presence {
         /// Account id as written in the path.
         account: String,
-        /// Scope inside the account.
-        of: Scope,
+        /// PresenceScope inside the account.
+        of: PresenceScope,
     },
     /// `/metrics`
     Metrics,
@@ -34,7 +34,7 @@ pub(super) enum Target {
         /// Account id as written in the path.
         account: String,
         /// Kind of explanation.
-        subject: Subject,
+        subject: ExplainRoute,
     },
     /// A path below `/v1` or `/v2` that is not served. The 404 is sent only after the token was accepted.
     Unknown {
@@ -54,7 +54,7 @@ pub(super) enum Probe {
 
 /// Resource that explains lamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum ExplainRoute {
     /// `lamps`
     Lamps,
     /// `lamps/EXT`
@@ -75,7 +75,7 @@ pub(super) enum Subject {
 
 /// Part of an account whose presence a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum PresenceScope {
     /// `presence`
     Account,
     /// `presence/EXT`, also below a device or user, which Kazoo ignores.
@@ -87,39 +87,43 @@ pub(super) enum Scope {
 }
 
 /// Builds the route from the values of a pattern's placeholders, in their order.
-type Make = fn(&[&str]) -> Target;
+type BuildRoute = fn(&[&str]) -> Route;
 
 /// Every served path except the dashboard, each once; the OpenAPI document lists the same. `/v1` is the same as `/v2`.
-const ROUTES: [(&str, Make); 21] = [
-    ("/healthz", |_| Target::Health(Probe::Live)),
-    ("/readyz", |_| Target::Health(Probe::Ready)),
-    ("/metrics", |_| Target::Metrics),
-    ("/openapi.json", |_| Target::Document),
-    ("/v2/drain", |_| Target::Drain),
-    ("/v2/refusals", |_| Target::Refusals),
-    ("/v2/accounts", |_| Target::Accounts),
-    ("/v2/accounts/{account}/presence", |p| presence(p, Scope::Account)),
-    ("/v2/accounts/{account}/presence/{extension}", |p| presence(p, Scope::Extension(p[1].into()))),
-    ("/v2/accounts/{account}/devices/{device}/presence", |p| presence(p, Scope::Device(p[1].into()))),
-    ("/v2/accounts/{account}/users/{user}/presence", |p| presence(p, Scope::User(p[1].into()))),
-    ("/v2/accounts/{account}/devices/{device}/presence/{extension}", |p| presence(p, Scope::Extension(p[2].into()))),
-    ("/v2/accounts/{account}/users/{user}/presence/{extension}", |p| presence(p, Scope::Extension(p[2].into()))),
-    ("/v2/accounts/{account}/lamps", |p| explained(p, Subject::Lamps)),
-    ("/v2/accounts/{account}/lamps/{extension}", |p| explained(p, Subject::Lamp(p[1].into()))),
-    ("/v2/accounts/{account}/lamp_overview", |p| explained(p, Subject::Overview)),
-    ("/v2/accounts/{account}/lamp_events", |p| explained(p, Subject::Events)),
-    ("/v2/accounts/{account}/refusals", |p| explained(p, Subject::Refusals)),
-    ("/v2/accounts/{account}/subscriptions", |p| explained(p, Subject::Subscriptions)),
-    ("/v2/accounts/{account}/subscriptions/{subscription}", |p| explained(p, Subject::Subscription(p[1].into()))),
-    ("/v2/accounts/{account}/subscriptions/{subscription}/trace", |p| explained(p, Subject::Trace(p[1].into()))),
+const ROUTES: [(&str, BuildRoute); 21] = [
+    ("/healthz", |_| Route::Health(Probe::Live)),
+    ("/readyz", |_| Route::Health(Probe::Ready)),
+    ("/metrics", |_| Route::Metrics),
+    ("/openapi.json", |_| Route::Document),
+    ("/v2/drain", |_| Route::Drain),
+    ("/v2/refusals", |_| Route::Refusals),
+    ("/v2/accounts", |_| Route::Accounts),
+    ("/v2/accounts/{account}/presence", |p| presence(p, PresenceScope::Account)),
+    ("/v2/accounts/{account}/presence/{extension}", |p| presence(p, PresenceScope::Extension(p[1].into()))),
+    ("/v2/accounts/{account}/devices/{device}/presence", |p| presence(p, PresenceScope::Device(p[1].into()))),
+    ("/v2/accounts/{account}/users/{user}/presence", |p| presence(p, PresenceScope::User(p[1].into()))),
+    ("/v2/accounts/{account}/devices/{device}/presence/{extension}", |p| {
+        presence(p, PresenceScope::Extension(p[2].into()))
+    }),
+    ("/v2/accounts/{account}/users/{user}/presence/{extension}", |p| {
+        presence(p, PresenceScope::Extension(p[2].into()))
+    }),
+    ("/v2/accounts/{account}/lamps", |p| explained(p, ExplainRoute::Lamps)),
+    ("/v2/accounts/{account}/lamps/{extension}", |p| explained(p, ExplainRoute::Lamp(p[1].into()))),
+    ("/v2/accounts/{account}/lamp_overview", |p| explained(p, ExplainRoute::Overview)),
+    ("/v2/accounts/{account}/lamp_events", |p| explained(p, ExplainRoute::Events)),
+    ("/v2/accounts/{account}/refusals", |p| explained(p, ExplainRoute::Refusals)),
+    ("/v2/accounts/{account}/subscriptions", |p| explained(p, ExplainRoute::Subscriptions)),
+    ("/v2/accounts/{account}/subscriptions/{subscription}", |p| explained(p, ExplainRoute::Subscription(p[1].into()))),
+    ("/v2/accounts/{account}/subscriptions/{subscription}/trace", |p| explained(p, ExplainRoute::Trace(p[1].into()))),
 ];
 
-fn presence(parts: &[&str], of: Scope) -> Target {
-    Target::Presence { account: parts[0].into(), of }
+fn presence(parts: &[&str], of: PresenceScope) -> Route {
+    Route::Presence { account: parts[0].into(), of }
 }
 
-fn explained(parts: &[&str], subject: Subject) -> Target {
-    Target::Explained { account: parts[0].into(), subject }
+fn explained(parts: &[&str], subject: ExplainRoute) -> Route {
+    Route::Explained { account: parts[0].into(), subject }
 }
 
 /// Values of a pattern's placeholders; `None` if the path does not match.
@@ -142,9 +146,9 @@ pub(super) fn all() -> impl Iterator<Item = (String, &'static str)> {
     ROUTES.iter().map(|(pattern, make)| ((*pattern).to_owned(), make(&["a", "b", "c"]).allow()))
 }
 
-impl Target {
+impl Route {
     /// Finds the route of a path that has been split and decoded.
-    pub(super) fn of(path: &[String], ask: &mut Ask) -> Result<Self, Fault> {
+    pub(super) fn of(path: &[String], ask: &mut RequestContext) -> Result<Self, ApiError> {
         let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
         if let Some(version @ (&mut "v1" | &mut "v2")) = path.first_mut() {
             ask.version_1 = *version == "v1";
@@ -158,14 +162,14 @@ impl Target {
             ["v2", "user_auth" | "api_auth" | "token_auth", ..] => Ok(Self::Login),
             ["v2", "accounts", account, ..] => Ok(Self::Unknown { account: Some((*account).to_owned()) }),
             ["v2", ..] => Ok(Self::Unknown { account: None }),
-            _ => Err(Fault::NotFound),
+            _ => Err(ApiError::NotFound),
         }
     }
 
     /// Media type of a success.
-    pub(super) fn content_type(&self, ask: &Ask) -> &'static str {
+    pub(super) fn content_type(&self, ask: &RequestContext) -> &'static str {
         match self {
-            Self::Explained { subject: Subject::Events, .. } => "text/event-stream",
+            Self::Explained { subject: ExplainRoute::Events, .. } => "text/event-stream",
             _ if ask.jsonp.is_some() => SCRIPT,
             _ => JSON,
         }
@@ -175,21 +179,21 @@ impl Target {
     pub(super) fn allow(&self) -> &'static str {
         match self {
             Self::Health(_) | Self::Document => "GET, HEAD",
-            Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
+            Self::Presence { of: PresenceScope::Extension(_), .. } => "POST, OPTIONS",
             // POST on the whole account is a known method without an effect; it has its own error.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
-            Self::Explained { subject: Subject::Subscription(_), .. } | Self::Drain => {
+            Self::Explained { subject: ExplainRoute::Subscription(_), .. } | Self::Drain => {
                 "GET, HEAD, POST, DELETE, OPTIONS"
             }
-            Self::Explained { subject: Subject::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
-            Self::Explained { subject: Subject::Events, .. } => "GET, OPTIONS",
+            Self::Explained { subject: ExplainRoute::Trace(_), .. } => "GET, HEAD, DELETE, OPTIONS",
+            Self::Explained { subject: ExplainRoute::Events, .. } => "GET, OPTIONS",
             Self::Explained { .. } | Self::Accounts | Self::Metrics | Self::Refusals => "GET, HEAD, OPTIONS",
             Self::Login | Self::Unknown { .. } => "",
         }
     }
 
     /// Returns 405 for a method that the resource does not have.
-    pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
+    pub(super) fn check_method(&self, verb: Method) -> Result<(), ApiError> {
         let allow = self.allow();
         if !matches!(
             self,
@@ -203,27 +207,28 @@ impl Target {
         {
             return Ok(());
         }
-        let report = matches!(self, Self::Presence { of: Scope::Extension(name), .. } if name.starts_with("report-"));
-        Err(Fault::MethodNotAllowed { allow, cause: report.then_some("reports are not available") })
+        let report =
+            matches!(self, Self::Presence { of: PresenceScope::Extension(name), .. } if name.starts_with("report-"));
+        Err(ApiError::MethodNotAllowed { allow, cause: report.then_some("reports are not available") })
     }
 
     /// Account of the path: 404 if there is none with this id. Like Kazoo, this is checked before the token.
-    pub(super) fn account(&self, directory: &Directory) -> Result<Option<AccountNo>, Fault> {
+    pub(super) fn account(&self, directory: &Directory) -> Result<Option<AccountNo>, ApiError> {
         let (Self::Presence { account: id, .. }
         | Self::Explained { account: id, .. }
         | Self::Unknown { account: Some(id) }) = self
         else {
             // A login needs no credentials here: logins are not offered.
-            return if *self == Self::Login { Err(Fault::NoLogins) } else { Ok(None) };
+            return if *self == Self::Login { Err(ApiError::NoLogins) } else { Ok(None) };
         };
-        directory.account_by_id(id).map(Some).ok_or_else(|| Fault::BadIdentifier(id.clone()))
+        directory.account_by_id(id).map(Some).ok_or_else(|| ApiError::BadIdentifier(id.clone()))
     }
 
     /// Returns 404 for a path that is not served, now that the client has authenticated.
-    pub(super) fn known(&self, account: Option<AccountNo>) -> Result<AccountNo, Fault> {
+    pub(super) fn known(&self, account: Option<AccountNo>) -> Result<AccountNo, ApiError> {
         match (self, account) {
             (Self::Presence { .. } | Self::Explained { .. }, Some(account)) => Ok(account),
-            _ => Err(Fault::NotFound),
+            _ => Err(ApiError::NotFound),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! The call's id carries its number, so that every document tells which step it shows. The steps in the NOTIFYs of one
 //! dialog may never fall.
 
-use super::text::{Names, Text};
+use super::messages::{AppendText, Names};
 use crate::package::{self, dialog_info};
 
 /// Version and step of a document.

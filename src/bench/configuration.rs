@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::login::password;
+use super::digest_client::password;
 
 /// Parameters of the configuration.
 pub(super) struct Wanted<'a> {

@@ -11,15 +11,15 @@ use std::time::Instant;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::book::Book;
-use super::lamps::Lamps;
-use super::login::Login;
-use super::net::{Inbox, Net};
-use super::ops::{Due, Kind, MS, Ops};
-use super::scan::{self, Scan};
+use super::dialogs::DialogTable;
+use super::digest_client::DigestClient;
+use super::extensions::Extensions;
+use super::fast_parse::{self, Scan};
+use super::messages::Names;
+use super::net::{Net, ReceiveBatch};
 use super::settings::Settings;
 use super::tally::Tally;
-use super::text::Names;
+use super::transactions::{Kind, MS, TimerEvent, Transactions};
 use crate::sip::wire;
 
 /// A request that has ended.
@@ -39,11 +39,11 @@ pub(super) struct Engine {
     pub(super) settings: Settings,
     pub(super) names: Names,
     pub(super) net: Net,
-    pub(super) book: Book,
-    pub(super) lamps: Lamps,
-    pub(super) ops: Ops,
-    /// Digest challenges that phones remember, by dialog; the PBX has [`super::book::NOTHING`].
-    pub(super) logins: HashMap<u32, Login>,
+    pub(super) book: DialogTable,
+    pub(super) lamps: Extensions,
+    pub(super) ops: Transactions,
+    /// Digest challenges that phones remember, by dialog; the PBX has [`super::dialogs::NOTHING`].
+    pub(super) logins: HashMap<u32, DigestClient>,
     pub(super) tally: Tally,
     /// Requests that have ended since this was last read.
     pub(super) done: Vec<Done>,
@@ -59,7 +59,7 @@ pub(super) struct Engine {
     heeded: u64,
     /// Number of received messages.
     taken: u64,
-    inbox: Option<Inbox>,
+    inbox: Option<ReceiveBatch>,
     ready: Vec<u16>,
     pub(super) scratch: Vec<u8>,
     pub(super) contact: String,
@@ -82,13 +82,13 @@ impl Engine {
         // One more socket, for the PBX.
         let net = Net::open(settings.target, settings.sockets + 1, settings.addresses)?;
         let names = Names { domain: settings.domain.clone(), run: format!("{run:08x}") };
-        let ops = Ops::new(u64::from(settings.give_up) * 1_000 * MS);
+        let ops = Transactions::new(u64::from(settings.give_up) * 1_000 * MS);
         Ok(Engine {
             settings,
             names,
             net,
-            book: Book::default(),
-            lamps: Lamps::default(),
+            book: DialogTable::default(),
+            lamps: Extensions::default(),
             ops,
             logins: HashMap::new(),
             tally: Tally::default(),
@@ -100,7 +100,7 @@ impl Engine {
             signals,
             heeded: 0,
             taken: 0,
-            inbox: Some(Inbox::new()),
+            inbox: Some(ReceiveBatch::new()),
             ready: Vec::new(),
             scratch: Vec::new(),
             contact: String::new(),
@@ -143,7 +143,7 @@ impl Engine {
         let wake = self.ops.next_due().map_or(until, |due| due.min(until)).min(now + LOOK_AROUND);
         let mut ready = std::mem::take(&mut self.ready);
         self.net.wait(wake.saturating_sub(now), &mut ready)?;
-        let mut inbox = self.inbox.take().unwrap_or_else(Inbox::new);
+        let mut inbox = self.inbox.take().unwrap_or_else(ReceiveBatch::new);
         for &lane in &ready {
             let count = inbox.fill(&self.net.lanes[usize::from(lane)]);
             self.tick();
@@ -155,11 +155,11 @@ impl Engine {
         let now = self.tick();
         while let Some(due) = self.ops.due(now) {
             match due {
-                Due::Repeat(slot) => {
+                TimerEvent::Repeat(slot) => {
                     self.tally.repeated += 1;
                     self.send(slot);
                 }
-                Due::GiveUp(slot) => self.give_up(slot),
+                TimerEvent::GiveUp(slot) => self.give_up(slot),
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Engine {
         let unfolded;
         let scan = match Scan::read(bytes) {
             None => {
-                unfolded = scan::unfold(bytes);
+                unfolded = fast_parse::unfold(bytes);
                 Scan::read(&unfolded)
             }
             scan => scan,

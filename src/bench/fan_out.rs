@@ -4,8 +4,8 @@ use std::io;
 
 use super::engine::Engine;
 use super::histogram::Histogram;
-use super::ops::{Kind, MS};
-use super::runner::{Found, Runner};
+use super::runner::{Runner, ScenarioResult};
+use super::transactions::{Kind, MS};
 
 /// Number of NOTIFYs that makes the CPU time of narrow fan-outs measurable: a single one takes less than a clock tick.
 const NOTIFIES: u32 = 20_000;
@@ -46,7 +46,7 @@ impl Runner {
                     ("last_notify_p50_ms", ms(lasts.quantile(0.5))),
                     ("last_notify_max_ms", ms(lasts.largest())),
                 ];
-                Ok(Found { operations: Some(engine.tally.news), took: Some(took), numbers })
+                Ok(ScenarioResult { operations: Some(engine.tally.news), took: Some(took), numbers })
             })?;
             self.close_from(first)?;
             extension += turns;

@@ -9,32 +9,32 @@
 //! server; it learns about a server only from /proc and from the network.
 
 mod body;
-mod book;
-mod cold;
+mod boot_storm;
 mod compare;
 mod configuration;
-mod drive;
+mod dialogs;
+mod digest_client;
 mod engine;
+mod extensions;
 mod fan_out;
+mod fast_parse;
 mod histogram;
-mod lamps;
-mod login;
+mod messages;
 mod net;
 mod notifies;
-mod ops;
 mod plot;
+mod process_stats;
 mod progress;
 mod requests;
+mod restart;
 mod result;
 mod runner;
-mod scan;
 mod settings;
 mod steady;
-mod storm;
 mod table;
 mod tally;
-mod text;
-mod usage;
+mod transactions;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,12 +42,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-pub use settings::{BenchArgs, Errand, Scenario, Settings};
+pub use settings::{BenchArgs, BenchCommand, Scenario, Settings};
 
-use cold::Server;
 use configuration::Wanted;
+use messages::Names;
+use restart::Server;
 use runner::Runner;
-use text::Names;
 
 /// Failure of a benchmark.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +73,13 @@ const START: Duration = Duration::from_secs(30);
 pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
     match &args.errand {
         None => measure(args),
-        Some(Errand::Config { file, digest, domain, phones, listen, http, durability, data }) => {
+        Some(BenchCommand::Config { file, digest, domain, phones, listen, http, durability, data }) => {
             let phones = digest.then_some(*phones);
             let (listen, http) = (*listen, *http);
             let text = configuration::write(&Wanted { domain, phones, listen, http, durability, data });
             Ok(std::fs::write(file, text)?)
         }
-        Some(Errand::Compare { files, plot }) => {
+        Some(BenchCommand::Compare { files, plot }) => {
             print!("{}", compare::run(files, plot.as_deref())?);
             Ok(())
         }
@@ -104,7 +104,7 @@ fn measure(args: &BenchArgs) -> Result<(), BenchError> {
         if let Some(ended) = server.as_mut().map(Server::has_ended).transpose()?.flatten() {
             return Err(BenchError::Setting(format!("--server-command has ended at once ({ended})")));
         }
-        if cold::until_answered(settings.target, &names, Duration::from_millis(100))?.is_some() {
+        if restart::until_answered(settings.target, &names, Duration::from_millis(100))?.is_some() {
             break began.elapsed();
         }
         if began.elapsed() > START {
@@ -133,7 +133,7 @@ fn about(runner: &Runner, first_answer: Duration) -> Map<String, Value> {
     say("generator", concat!("lamplighter bench ", env!("CARGO_PKG_VERSION")).into());
     let build = if cfg!(debug_assertions) { "debug: its own speed is no measure" } else { "release" };
     say("build", build.into());
-    say("machine", usage::machine().into());
+    say("machine", process_stats::machine().into());
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     say("unix_time", since.as_secs().into());
     say("first_answer_ms", (first_answer.as_secs_f64() * 1e3).into());

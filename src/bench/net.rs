@@ -30,7 +30,7 @@ const EVENTS: usize = 256;
 
 /// A socket and its outgoing queue.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct BatchSocket {
     socket: UdpSocket,
     /// Local address as it stands in Via and Contact.
     pub(super) name: String,
@@ -39,7 +39,7 @@ pub(super) struct Lane {
     ends: Vec<usize>,
 }
 
-impl Lane {
+impl BatchSocket {
     /// Queues one message, written by `write`.
     pub(super) fn post(&mut self, write: impl FnOnce(&mut Vec<u8>, &str)) {
         write(&mut self.out, &self.name);
@@ -72,20 +72,20 @@ impl Lane {
 }
 
 /// One batch of received datagrams.
-pub(super) struct Inbox {
+pub(super) struct ReceiveBatch {
     headers: MultiHeaders<()>,
     room: Box<[u8]>,
     lengths: Vec<usize>,
 }
 
-impl Inbox {
-    pub(super) fn new() -> Inbox {
+impl ReceiveBatch {
+    pub(super) fn new() -> ReceiveBatch {
         let (headers, room) = (MultiHeaders::preallocate(BATCH, None), vec![0; BATCH * ROOM].into());
-        Inbox { headers, room, lengths: Vec::with_capacity(BATCH) }
+        ReceiveBatch { headers, room, lengths: Vec::with_capacity(BATCH) }
     }
 
     /// Receives from one lane, up to a batch, and returns the number of datagrams.
-    pub(super) fn fill(&mut self, lane: &Lane) -> usize {
+    pub(super) fn fill(&mut self, lane: &BatchSocket) -> usize {
         self.lengths.clear();
         let mut rest = &mut *self.room;
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = std::array::from_fn(|_| {
@@ -108,7 +108,7 @@ impl Inbox {
 
 /// All lanes, with an epoll instance to wait for them.
 pub(super) struct Net {
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Vec<BatchSocket>,
     epoll: Epoll,
     events: Vec<EpollEvent>,
     headers: MultiHeaders<()>,
@@ -130,7 +130,7 @@ impl Net {
             let socket = UdpSocket::from(socket);
             epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, u64::from(n)))?;
             let name = socket.local_addr()?.to_string();
-            lanes.push(Lane { socket, name, out: Vec::new(), ends: Vec::new() });
+            lanes.push(BatchSocket { socket, name, out: Vec::new(), ends: Vec::new() });
         }
         let headers = MultiHeaders::preallocate(BATCH, None);
         Ok(Net { lanes, epoll, events: vec![EpollEvent::empty(); EVENTS], headers })
@@ -215,7 +215,7 @@ mod tests {
         for n in 0..40u8 {
             server.send_to(&[n], peer.unwrap()).unwrap();
         }
-        let (mut inbox, mut ready, mut seen) = (Inbox::new(), Vec::new(), Vec::new());
+        let (mut inbox, mut ready, mut seen) = (ReceiveBatch::new(), Vec::new(), Vec::new());
         while seen.len() < 40 {
             net.wait(1_000_000_000, &mut ready).unwrap();
             assert_eq!(ready, [1]);

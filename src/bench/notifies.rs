@@ -1,11 +1,11 @@
 //! NOTIFYs: each one is answered and checked.
 
 use super::body;
-use super::book::{Life, Watcher};
+use super::dialogs::{DialogState, Watcher};
 use super::engine::Engine;
-use super::ops::Kind;
-use super::scan::{Scan, parameter};
-use super::text::answer;
+use super::fast_parse::{Scan, parameter};
+use super::messages::answer;
+use super::transactions::Kind;
 use crate::sip::headers::list;
 
 /// One document in this many is also checked with the strict parser of its package; the others only with the fast one.
@@ -86,7 +86,7 @@ impl Engine {
         }
         let gap = if watcher.heard == 0 { 0 } else { cseq - watcher.heard - 1 };
         (watcher.heard, watcher.branch) = (cseq, branch);
-        if watcher.life == Life::Closed {
+        if watcher.life == DialogState::Closed {
             return Err("a NOTIFY came after the end of its subscription");
         }
         Ok(Some(gap))
@@ -113,9 +113,9 @@ impl Engine {
             return Err("a subscription is neither active nor terminated");
         }
         match self.book.get(number).life {
-            Life::Closing => Ok(true),
+            DialogState::Closing => Ok(true),
             _ => {
-                self.book.get_mut(number).life = Life::Closed;
+                self.book.get_mut(number).life = DialogState::Closed;
                 Err("the server ended a subscription")
             }
         }
@@ -126,7 +126,7 @@ impl Engine {
         let watcher = self.book.get(number).clone();
         if notify.body.is_empty() {
             // The final NOTIFY of a subscription may be empty. Any other may be empty only if no call is known.
-            let nothing_to_say = watcher.life == Life::Closing || watcher.step == 0;
+            let nothing_to_say = watcher.life == DialogState::Closing || watcher.step == 0;
             return if nothing_to_say { Ok(watcher.step) } else { Err("a NOTIFY has lost its document") };
         }
         let media = notify.content_type.split(';').next().unwrap_or_default().trim();

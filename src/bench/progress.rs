@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use super::ops::MS;
+use super::transactions::MS;
 
 #[derive(Debug)]
 pub(super) struct Progress {

@@ -1,12 +1,12 @@
 //! Requests of the phones and of the PBX, and the responses to them.
 
 use super::body;
-use super::book::{Life, NOTHING};
+use super::dialogs::{DialogState, NOTHING};
+use super::digest_client::{DigestClient, password};
 use super::engine::{Done, Engine};
-use super::login::{Login, password};
-use super::ops::{Kind, Op};
-use super::scan::Scan;
-use super::text::{Publish, Subscribe, Who};
+use super::fast_parse::Scan;
+use super::messages::{Publish, Subscribe, Who};
+use super::transactions::{Kind, Transaction};
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::{NameAddr, list, retry_after, seconds};
 
@@ -34,8 +34,8 @@ impl Engine {
                 let watcher = self.book.get_mut(number);
                 (watcher.op, watcher.cseq) = (slot, watcher.cseq + 1);
                 match kind {
-                    Kind::Subscribe => watcher.life = Life::Opening,
-                    Kind::Unsubscribe => watcher.life = Life::Closing,
+                    Kind::Subscribe => watcher.life = DialogState::Opening,
+                    Kind::Unsubscribe => watcher.life = DialogState::Closing,
                     _ => {}
                 }
                 self.count_nonce(number);
@@ -173,11 +173,11 @@ impl Engine {
 
     /// Repeats the request with credentials.
     fn take_challenge(&mut self, answer: &Scan<'_>, slot: u32) {
-        let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
+        let Some(Transaction { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         let is_publish = matches!(kind, Kind::Publish | Kind::Withdraw);
         // As in the field: some phones support SHA-256, most do not.
         let preferred = if number.is_multiple_of(2) { Algorithm::Md5 } else { Algorithm::Sha256 };
-        let Some(login) = Login::take(answer, preferred) else {
+        let Some(login) = DigestClient::take(answer, preferred) else {
             self.tally.faults.note("a 401 has no challenge that can be answered", || answer.call_id.into());
             return self.finish(slot, false, 401, None);
         };
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     fn refused(&mut self, answer: &Scan<'_>, slot: u32, status: u16) {
-        let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
+        let Some(Transaction { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         if status == 412 {
             // The server has forgotten the publication; the next PUBLISH is an initial one.
             let lamp = self.lamps.get_mut(number);
@@ -266,7 +266,7 @@ impl Engine {
 
     /// Ends a request that has timed out.
     pub(super) fn give_up(&mut self, slot: u32) {
-        let Some(Op { kind, number, answered, .. }) = self.ops.get_mut(slot).cloned() else { return };
+        let Some(Transaction { kind, number, answered, .. }) = self.ops.get_mut(slot).cloned() else { return };
         let what = if answered { "no NOTIFY came after a SUBSCRIBE" } else { "a request was never answered" };
         self.tally.faults.note(what, || format!("{} {number}", kind.name()));
         self.tally.lost += 1;
@@ -274,7 +274,7 @@ impl Engine {
     }
 
     pub(super) fn finish(&mut self, slot: u32, ok: bool, status: u16, retry_after: Option<u32>) {
-        let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
+        let Some(Transaction { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         self.ops.end(slot);
         match kind {
             Kind::Publish | Kind::Withdraw => self.lamps.get_mut(number).op = NOTHING,
@@ -282,10 +282,10 @@ impl Engine {
                 let watcher = self.book.get_mut(number);
                 watcher.op = NOTHING;
                 watcher.life = match kind {
-                    Kind::Unsubscribe => Life::Closed,
-                    _ if ok => Life::Open,
-                    Kind::Refresh if status != 481 => Life::Open,
-                    _ => Life::Closed,
+                    Kind::Unsubscribe => DialogState::Closed,
+                    _ if ok => DialogState::Open,
+                    Kind::Refresh if status != 481 => DialogState::Open,
+                    _ => DialogState::Closed,
                 };
             }
         }

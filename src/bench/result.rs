@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::process_stats::Usage;
 use super::settings::Settings;
-use super::tally::{Faults, Tally};
-use super::usage::Usage;
+use super::tally::{Tally, Violations};
 
 /// One scenario, measured once or several times.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// State of the machine and the server before and after a measurement.
-pub(super) struct Around {
+pub(super) struct Environment {
     pub(super) before: Usage,
     pub(super) after: Usage,
     pub(super) generator_cpu: f64,
@@ -65,7 +65,7 @@ pub(super) struct Around {
 }
 
 /// Adds the measurement of one repetition. CPU and rate are per `operations`.
-pub(super) fn add_measurement(row: &mut Row, tally: &Tally, around: &Around, operations: u64) {
+pub(super) fn add_measurement(row: &mut Row, tally: &Tally, around: &Environment, operations: u64) {
     let ms = |ns: u64| ns as f64 / 1e6;
     let count = operations as f64;
     row.add("operations", count);
@@ -109,7 +109,7 @@ pub(super) fn add_measurement(row: &mut Row, tally: &Tally, around: &Around, ope
 }
 
 /// Writes all results as JSON.
-pub(super) fn to_json(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Faults) -> Value {
+pub(super) fn to_json(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Violations) -> Value {
     let number = |values: &[f64]| {
         let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
         json!({"median": median(values), "min": least, "max": most, "values": values})

@@ -2,21 +2,21 @@
 
 use std::io;
 
-use super::book::Life;
-use super::cold::Server;
+use super::dialogs::DialogState;
 use super::engine::Engine;
-use super::ops::{Kind, MS};
+use super::process_stats::{self, Usage};
 use super::progress::Progress;
-use super::result::{Around, Row, add_measurement};
+use super::restart::Server;
+use super::result::{Environment, Row, add_measurement};
 use super::settings::{Scenario, Settings};
-use super::tally::{Faults, Tally};
-use super::usage::{self, Usage};
+use super::tally::{Tally, Violations};
+use super::transactions::{Kind, MS};
 
 pub(super) struct Runner {
     pub(super) engine: Engine,
     pub(super) progress: Progress,
     pub(super) rows: Vec<Row>,
-    pub(super) faults: Faults,
+    pub(super) faults: Violations,
     /// The server process, if the bench has started it.
     pub(super) server: Option<Server>,
     /// Process ids of the server.
@@ -28,7 +28,7 @@ pub(super) struct Runner {
 
 /// Result of a scenario, beside the counters of the engine.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct ScenarioResult {
     /// Basis of rate and CPU; by default the number of successful requests.
     pub(super) operations: Option<u64>,
     /// Duration, if it does not end with the last event (ns).
@@ -42,7 +42,7 @@ impl Runner {
         let pids = server.as_ref().map_or_else(|| settings.server_pid.clone(), |server| vec![server.pid()]);
         let at_start = Usage::of(&pids);
         let engine = Engine::new(settings, run)?;
-        let (progress, rows, faults) = (Progress::new(), Vec::new(), Faults::default());
+        let (progress, rows, faults) = (Progress::new(), Vec::new(), Violations::default());
         Ok(Runner { engine, progress, rows, faults, server, pids, at_start, repetition: 0 })
     }
 
@@ -80,7 +80,7 @@ impl Runner {
         &mut self,
         name: String,
         unit: &'static str,
-        work: impl FnOnce(&mut Engine, &mut Progress) -> io::Result<Found>,
+        work: impl FnOnce(&mut Engine, &mut Progress) -> io::Result<ScenarioResult>,
     ) -> io::Result<()> {
         let title = match self.engine.settings.repeat {
             1 => name.clone(),
@@ -89,15 +89,15 @@ impl Runner {
         let began = self.engine.tick();
         self.progress.begin(began, title);
         self.engine.tally = Tally { last: began, ..Tally::default() };
-        let (dropped, before) = (usage::dropped_datagrams(), Usage::of(&self.pids));
-        let generator = usage::cpu(&[std::process::id()]);
+        let (dropped, before) = (process_stats::dropped_datagrams(), Usage::of(&self.pids));
+        let generator = process_stats::cpu(&[std::process::id()]);
         let began = self.engine.tick();
         let found = work(&mut self.engine, &mut self.progress)?;
-        let generator_cpu = usage::cpu(&[std::process::id()]) - generator;
+        let generator_cpu = process_stats::cpu(&[std::process::id()]) - generator;
         let last = self.engine.tally.last;
         let settle = u64::from(self.engine.settings.settle) * 1_000 * MS;
         self.engine.listen(settle)?;
-        let dropped = usage::dropped_datagrams() - dropped;
+        let dropped = process_stats::dropped_datagrams() - dropped;
         let after = Usage::of(&self.pids);
         let mut tally = std::mem::take(&mut self.engine.tally);
         if tally.missed > 0 && dropped == 0 {
@@ -105,7 +105,7 @@ impl Runner {
             tally.faults.note("NOTIFYs are missing", detail);
         }
         let seconds = found.took.unwrap_or(last.saturating_sub(began)) as f64 / 1e9;
-        let around = Around { before, after, generator_cpu, dropped, seconds, at_start: self.at_start };
+        let around = Environment { before, after, generator_cpu, dropped, seconds, at_start: self.at_start };
         let place = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
             self.rows.push(Row { name, unit, numbers: Vec::new() });
             self.rows.len() - 1
@@ -142,7 +142,7 @@ impl Runner {
         let count = self.engine.book.len();
         self.measure("subscribe".into(), "subscription", |engine, progress| {
             engine.drive(Kind::Subscribe, 0..count, progress)?;
-            Ok(Found::default())
+            Ok(ScenarioResult::default())
         })?;
         let place = self.rows.iter().position(|row| row.name == "subscribe").unwrap_or_default();
         let row = &mut self.rows[place];
@@ -158,7 +158,7 @@ impl Runner {
         let count = self.engine.book.len();
         self.measure("refresh".into(), "refresh", |engine, progress| {
             engine.drive(Kind::Refresh, 0..count, progress)?;
-            Ok(Found::default())
+            Ok(ScenarioResult::default())
         })
     }
 
@@ -167,7 +167,7 @@ impl Runner {
         let count = self.engine.book.len();
         self.measure("unsubscribe".into(), "end", |engine, progress| {
             engine.drive(Kind::Unsubscribe, 0..count, progress)?;
-            Ok(Found::default())
+            Ok(ScenarioResult::default())
         })?;
         self.engine.book.truncate(0);
         Ok(())
@@ -197,7 +197,8 @@ impl Runner {
     /// Ends the dialogs from this number on without measuring.
     pub(super) fn close_from(&mut self, first: u32) -> io::Result<()> {
         let upto = self.engine.book.len();
-        if first < upto && self.engine.book.iter().skip(first as usize).any(|watcher| watcher.life == Life::Open) {
+        if first < upto && self.engine.book.iter().skip(first as usize).any(|watcher| watcher.life == DialogState::Open)
+        {
             self.prepare("unsubscribing", |engine, progress| engine.drive(Kind::Unsubscribe, first..upto, progress))?;
         }
         self.engine.book.truncate(first);

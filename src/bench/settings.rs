@@ -12,7 +12,7 @@ use serde::Serialize;
 pub struct BenchArgs {
     /// Command to run instead of a measurement.
     #[command(subcommand)]
-    pub errand: Option<Errand>,
+    pub errand: Option<BenchCommand>,
     /// Scenarios and their parameters.
     #[command(flatten)]
     pub settings: Settings,
@@ -23,7 +23,7 @@ pub struct BenchArgs {
 
 /// Other commands of `bench`.
 #[derive(Debug, Subcommand)]
-pub enum Errand {
+pub enum BenchCommand {
     /// Write the configuration of a server for these scenarios
     Config {
         /// File to write

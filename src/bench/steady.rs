@@ -3,11 +3,11 @@
 
 use std::io;
 
-use super::book::Life;
+use super::dialogs::DialogState;
 use super::engine::Engine;
-use super::ops::{Kind, MS};
 use super::progress::Progress;
-use super::runner::{Found, Runner};
+use super::runner::{Runner, ScenarioResult};
+use super::transactions::{Kind, MS};
 
 impl Runner {
     pub(super) fn steady(&mut self) -> io::Result<()> {
@@ -24,7 +24,7 @@ impl Runner {
                 ("stale_lamps", stale as f64),
                 ("behind_schedule_ms", plan.behind as f64 / 1e6),
             ];
-            Ok(Found { operations: Some(engine.tally.news), took: Some(took), numbers })
+            Ok(ScenarioResult { operations: Some(engine.tally.news), took: Some(took), numbers })
         })
     }
 }
@@ -52,7 +52,7 @@ const TRIES: u32 = 100;
 impl Plan {
     fn of(engine: &Engine, extensions: u32) -> Plan {
         let mut watchers = vec![0; extensions as usize];
-        for watcher in engine.book.iter().filter(|watcher| watcher.life == Life::Open) {
+        for watcher in engine.book.iter().filter(|watcher| watcher.life == DialogState::Open) {
             watchers[watcher.extension as usize] += 1;
         }
         let open: u32 = watchers.iter().sum();
@@ -95,7 +95,7 @@ impl Plan {
         (0..TRIES.min(extensions)).find_map(|_| {
             let extension = self.next;
             self.next = (extension + 1) % extensions;
-            let free = engine.lamps.get_mut(extension).op == super::book::NOTHING;
+            let free = engine.lamps.get_mut(extension).op == super::dialogs::NOTHING;
             free.then_some(extension)
         })
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::result::Row;
 use super::settings::Settings;
-use super::tally::Faults;
+use super::tally::Violations;
 
 /// Title, key of the number, and digits after the point.
 const COLUMNS: [(&str, &str, usize); 12] = [
@@ -25,7 +25,7 @@ const COLUMNS: [(&str, &str, usize); 12] = [
 ];
 
 /// Writes the whole report.
-pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Faults) -> String {
+pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Violations) -> String {
     let mut out = String::new();
     for (name, value) in about {
         let _ = writeln!(out, "{name}: {}", value.as_str().map_or_else(|| value.to_string(), String::from));

@@ -6,16 +6,16 @@ use super::histogram::Histogram;
 
 /// Violations by name, with their number and the first one in detail.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults(BTreeMap<&'static str, (u64, String)>);
+pub(super) struct Violations(BTreeMap<&'static str, (u64, String)>);
 
-impl Faults {
+impl Violations {
     /// Records a violation; `detail` is called only for the first of its kind.
     pub(super) fn note(&mut self, what: &'static str, detail: impl FnOnce() -> String) {
         self.0.entry(what).or_insert_with(|| (0, detail())).0 += 1;
     }
 
     /// Adds the violations of another set.
-    pub(super) fn merge(&mut self, other: &Faults) {
+    pub(super) fn merge(&mut self, other: &Violations) {
         for (what, (count, detail)) in &other.0 {
             self.0.entry(what).or_insert_with(|| (0, detail.clone())).0 += count;
         }
@@ -62,7 +62,7 @@ pub(super) struct Tally {
     /// Time of the last counted event (ns).
     pub(super) last: u64,
     /// Violations.
-    pub(super) faults: Faults,
+    pub(super) faults: Violations,
 }
 
 impl Tally {
@@ -78,10 +78,10 @@ mod tests {
 
     #[test]
     fn the_first_fault_of_a_kind_is_told_in_detail() {
-        let mut faults = Faults::default();
+        let mut faults = Violations::default();
         faults.note("b", || "first".into());
         faults.note("b", || "second".into());
-        let mut sum = Faults::default();
+        let mut sum = Violations::default();
         sum.merge(&faults);
         sum.merge(&faults);
         assert_eq!(sum.iter().collect::<Vec<_>>(), [("b", 4, "first")]);

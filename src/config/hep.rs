@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Account, Secret, check, people, raw};
+use super::{Account, Secret, accounts, raw, validate};
 
 /// Settings of the HEP capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub(super) fn section(
     };
     let server =
         server_address(written.get_ref()).map_err(|problem| source.fault(written.span(), "hep.server", problem))?;
-    let agent_id = check::number(source, "hep.agent_id", &raw.agent_id, 1, 0..=i64::from(u32::MAX))?;
+    let agent_id = validate::number(source, "hep.agent_id", &raw.agent_id, 1, 0..=i64::from(u32::MAX))?;
     let password = raw.password.map(|written| match written.get_ref().expose().len() {
-        1..=LONGEST_PASSWORD if !people::is_blank(written.get_ref()) => Ok(written.into_inner()),
+        1..=LONGEST_PASSWORD if !accounts::is_blank(written.get_ref()) => Ok(written.into_inner()),
         _ => Err(source.fault(
             written.span(),
             "hep.password",

@@ -15,16 +15,16 @@ pub use crate::sip::digest::Algorithm;
 
 use crate::package::PackageId;
 
-mod check;
+mod accounts;
 mod dns;
 mod error;
 mod hep;
-mod people;
 mod raw;
 mod sip;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod validate;
 mod webhook;
 
 pub use dns::Dns;
@@ -431,7 +431,7 @@ impl Config {
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let source = error::Source { file, text };
         let raw: raw::File = toml::from_str(text).map_err(|error| source.unreadable(&error))?;
-        check::file(source, raw)
+        validate::file(source, raw)
     }
 
     /// Built-in configuration without a file: one account for trying things out, on loopback, kept in memory.

@@ -1,6 +1,6 @@
 //! The configuration file as parsed: only its structure, with the place of every value that is checked later.
 //!
-//! serde refuses unknown keys and wrong types here; [`super::check`] checks everything else.
+//! serde refuses unknown keys and wrong types here; [`super::validate`] checks everything else.
 
 use std::fmt;
 use std::path::PathBuf;

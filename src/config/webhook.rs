@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Secret, people, raw};
+use super::{Secret, accounts, raw};
 
 /// Most webhooks of an account.
 const MOST: usize = 16;
@@ -125,7 +125,7 @@ pub(super) fn all(source: Source<'_>, raw: &[Spanned<raw::Webhook>], path: &str)
 fn webhook(source: Source<'_>, raw: &raw::Webhook, path: &str) -> Result<Webhook, ConfigError> {
     let url = WebhookUrl::read(raw.url.get_ref())
         .map_err(|problem| source.fault(raw.url.span(), format!("{path}.url"), problem))?;
-    if people::is_blank(raw.secret.get_ref()) {
+    if accounts::is_blank(raw.secret.get_ref()) {
         return Err(source.fault(raw.secret.span(), format!("{path}.secret"), "is empty; it needs visible characters"));
     }
     if let Err(problem) = key(raw.secret.get_ref().expose()) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::people::REALM;
+use super::directory::REALM;
 
 /// A call as seen by one phone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::bodies::Call;
-use super::people::{CALLERS, PEOPLE, WORKSHOP};
-use super::phone::Line;
+use super::directory::{CALLERS, PEOPLE, WORKSHOP};
+use super::phone::PhoneHandle;
 use crate::notifier::new_secret;
 
 /// Most concurrent calls; about a third of the phones is then busy.
@@ -63,7 +63,7 @@ impl Drop for Seat {
 }
 
 /// Starts calls at random until the task is cancelled.
-pub(super) async fn direct(phones: Vec<Line>) {
+pub(super) async fn direct(phones: Vec<PhoneHandle>) {
     let busy: Busy = Arc::new(Mutex::new(vec![false; phones.len()]));
     let mut calls = JoinSet::new();
     calls.spawn(unplug(phones[WORKSHOP].clone()));
@@ -96,7 +96,7 @@ pub(super) async fn direct(phones: Vec<Line>) {
     }
 }
 
-async fn unplug(phone: Line) {
+async fn unplug(phone: PhoneHandle) {
     loop {
         sleep(PLUGGED).await;
         phone.plug(false);
@@ -105,7 +105,7 @@ async fn unplug(phone: Line) {
     }
 }
 
-async fn from_outside(id: String, other: (String, String), phone: Line, _seat: Seat, mut dice: Dice) {
+async fn from_outside(id: String, other: (String, String), phone: PhoneHandle, _seat: Seat, mut dice: Dice) {
     let mut call = Call { id, state: "early", outgoing: false, held: false, other };
     phone.say(&call);
     sleep(dice.ms(2_000, 7_000)).await;
@@ -128,7 +128,7 @@ async fn from_outside(id: String, other: (String, String), phone: Line, _seat: S
     phone.say(&call);
 }
 
-async fn inside(id: String, lines: [Line; 2], _seats: [Seat; 2], mut dice: Dice) {
+async fn inside(id: String, lines: [PhoneHandle; 2], _seats: [Seat; 2], mut dice: Dice) {
     let sides = [(0, "trying"), (1, "early")];
     let mut calls = sides.map(|(n, state)| {
         let other = (PEOPLE[lines[1 - n].n].name.to_owned(), PEOPLE[lines[1 - n].n].extension.to_owned());

@@ -15,10 +15,10 @@ use crate::server::{Server, StartError};
 
 mod bodies;
 mod calls;
-mod people;
+mod directory;
 mod phone;
 
-pub use people::ACCOUNT;
+pub use directory::ACCOUNT;
 
 /// Ports that are tried first, so that the addresses are usually the same.
 const HTTP: u16 = 8_000;
@@ -60,12 +60,12 @@ impl Demo {
             return Err(DemoError::Unspecified(open));
         }
         let sip = free_for_sip()?;
-        let config = Config::parse(&people::configuration(sip, args.sip, http, &token), "the demo's configuration")?;
+        let config = Config::parse(&directory::configuration(sip, args.sip, http, &token), "the demo's configuration")?;
         let server = Server::start(&config)?;
         // A separate runtime, so that the phones still respond while the server stops.
         let people = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut phones = Vec::new();
-        for (n, person) in people::PEOPLE.iter().enumerate() {
+        for (n, person) in directory::PEOPLE.iter().enumerate() {
             let (phone, line) = people.block_on(phone::Phone::connect(sip, n, person))?;
             people.spawn(phone.run());
             phones.push(line);
@@ -92,12 +92,12 @@ impl Demo {
              any user name, no password, no registration; a BLF key for 101. Or, in another terminal:\n\n  \
              {} watch 101@{} --server udp:{}\n\nCtrl-C ends it.",
             env!("CARGO_PKG_VERSION"),
-            people::PEOPLE.len(),
+            directory::PEOPLE.len(),
             self.url,
             self.sip,
-            people::REALM,
+            directory::REALM,
             std::env::args().next().unwrap_or_else(|| "lamplighter".into()),
-            people::REALM,
+            directory::REALM,
             self.sip,
         )
         .and_then(|()| out.flush());

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::bodies::{self, Call};
-use super::people::{PEOPLE, Person, REALM};
+use super::directory::{PEOPLE, Person, REALM};
 use crate::notifier::new_secret;
 use crate::sip::StatusCode;
 use crate::sip::headers::{MAGIC_COOKIE, seconds};
@@ -26,7 +26,7 @@ const COPIES: u32 = 6;
 const MESSAGES: u32 = 3;
 
 /// Commands to a phone.
-enum Act {
+enum Command {
     Call(Call),
     Message,
     Plug(bool),
@@ -34,31 +34,31 @@ enum Act {
 
 /// Handle for sending commands to a phone.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct PhoneHandle {
     pub(super) n: usize,
-    acts: mpsc::UnboundedSender<Act>,
+    acts: mpsc::UnboundedSender<Command>,
 }
 
-impl Line {
+impl PhoneHandle {
     /// Reports the new state of a call.
     pub(super) fn say(&self, call: &Call) {
         // Fails only when the demo ends.
-        let _ = self.acts.send(Act::Call(call.clone()));
+        let _ = self.acts.send(Command::Call(call.clone()));
     }
 
     /// Adds a voice message.
     pub(super) fn message(&self) {
-        let _ = self.acts.send(Act::Message);
+        let _ = self.acts.send(Command::Message);
     }
 
     /// Connects the phone to the network, or disconnects it.
     pub(super) fn plug(&self, plugged: bool) {
-        let _ = self.acts.send(Act::Plug(plugged));
+        let _ = self.acts.send(Command::Plug(plugged));
     }
 }
 
 /// A subscription or publication: a sequence of requests with one Call-ID.
-struct Thread {
+struct Usage {
     event: &'static str,
     /// Extension that it is about.
     extension: &'static str,
@@ -87,8 +87,8 @@ pub(super) struct Phone {
     server: SocketAddr,
     local: SocketAddr,
     tag: String,
-    acts: mpsc::UnboundedReceiver<Act>,
-    threads: HashMap<String, Thread>,
+    acts: mpsc::UnboundedReceiver<Command>,
+    threads: HashMap<String, Usage>,
     calls: Vec<Call>,
     messages: u32,
     plugged: bool,
@@ -97,7 +97,11 @@ pub(super) struct Phone {
 }
 
 impl Phone {
-    pub(super) async fn connect(server: SocketAddr, n: usize, person: &'static Person) -> io::Result<(Phone, Line)> {
+    pub(super) async fn connect(
+        server: SocketAddr,
+        n: usize,
+        person: &'static Person,
+    ) -> io::Result<(Phone, PhoneHandle)> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         socket.connect(server).await?;
         let local = socket.local_addr()?;
@@ -109,7 +113,7 @@ impl Phone {
         let all = watched.chain(own).chain([("publish:message-summary", person.extension)]);
         let threads = all.enumerate().map(|(i, (event, extension))| {
             let call_id = format!("{random}-{i}@{}", local.ip());
-            let thread = Thread {
+            let thread = Usage {
                 event,
                 extension,
                 call_id: call_id.clone(),
@@ -136,7 +140,7 @@ impl Phone {
             plugged: true,
             answers: Vec::new(),
         };
-        Ok((phone, Line { n, acts: sender }))
+        Ok((phone, PhoneHandle { n, acts: sender }))
     }
 
     /// Runs until the demo ends.
@@ -161,18 +165,18 @@ impl Phone {
         }
     }
 
-    fn take(&mut self, act: Act) {
+    fn take(&mut self, act: Command) {
         match act {
-            Act::Call(call) => {
+            Command::Call(call) => {
                 self.calls.retain(|known| known.id != call.id && known.state != "terminated");
                 self.calls.push(call);
                 self.changed("publish:dialog");
             }
-            Act::Message => {
+            Command::Message => {
                 self.messages = (self.messages + 1) % (MESSAGES + 1);
                 self.changed("publish:message-summary");
             }
-            Act::Plug(plugged) => self.plugged = plugged,
+            Command::Plug(plugged) => self.plugged = plugged,
         }
     }
 
@@ -276,7 +280,7 @@ fn request(
     person: &Person,
     local: SocketAddr,
     tag: &str,
-    thread: &mut Thread,
+    thread: &mut Usage,
     calls: &[Call],
     messages: u32,
 ) -> Vec<u8> {

@@ -11,18 +11,18 @@ use crate::cli::{ExplainArgs, ResetArgs, ServerArgs, SetArgs, SubscriptionArgs};
 
 mod client;
 mod drain;
-mod find;
 mod journal;
-mod paper;
+mod list;
+mod manual;
 mod print;
 mod refusals;
 
 use client::Client;
 pub use client::OperatorError;
 pub use drain::drain;
-pub use find::{accounts, lamps, search, subscriptions};
 pub use journal::{JournalCommandError, check_journal, lost, repair_journal};
-pub use paper::{completion, man};
+pub use list::{accounts, lamps, search, subscriptions};
+pub use manual::{completion, man};
 pub use refusals::refusals;
 
 /// Address of an extension as an operator writes it: `1001@acme.test`.

@@ -1,9 +1,9 @@
 //! Crashes: the server stops at any instant, is down for a while, and restores its state from the journal.
 
-use super::plan::Sabotage;
-use super::truth::NOT_KEPT_YET;
-use super::world::{Fault, Happening, World};
-use super::{ladder::Topic, phone, plan, server};
+use super::oracle::NOT_KEPT_YET;
+use super::scenario::Mutation;
+use super::simulation::{Event, Fault, Simulation};
+use super::{ladder::Topic, phone, scenario, server};
 use crate::directory::AccountNo;
 use crate::presence::Tick;
 
@@ -14,13 +14,13 @@ const CLOCK_STEP: u64 = 100_000;
 /// Longest downtime of the server (ms).
 const LONGEST_DOWN: u64 = 30_000;
 
-impl World {
+impl Simulation {
     /// Schedules the next crash.
     pub(super) fn expect_crash(&mut self) {
         if self.options.crashes > 0.0 {
             let mean = (self.options.minutes as f64 * 60_000.0 / self.options.crashes) as u64;
             let wait = self.random.between(mean / 4, mean * 7 / 4 + 1);
-            self.in_ms(wait, Happening::Crash);
+            self.in_ms(wait, Event::Crash);
         }
     }
 
@@ -66,7 +66,7 @@ impl World {
         self.journal = left.records;
         let down = self.random.between(100, LONGEST_DOWN);
         self.set_clock(self.now + down);
-        self.in_ms(down, Happening::Restart);
+        self.in_ms(down, Event::Restart);
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl World {
         self.truth.shift(self.now, start, step);
         self.laws.shift(self.now, start, step);
         for (at, presentity) in self.truth.expiries() {
-            self.in_ms(at.saturating_sub(self.now), Happening::Expiry(presentity));
+            self.in_ms(at.saturating_sub(self.now), Event::Expiry(presentity));
         }
         self.note(&format!("-- the server's clock goes on by {step} ms --"));
     }
@@ -99,7 +99,7 @@ impl World {
                 self.phones[number].moved_at = self.now;
                 if self.random.chance(0.5) {
                     let wait = self.random.between(500, 40_000);
-                    self.in_ms(wait, Happening::Reconnect(number));
+                    self.in_ms(wait, Event::Reconnect(number));
                 }
             }
         }
@@ -113,10 +113,10 @@ impl World {
         if !returns && !self.calm && self.clock == self.clock_before && self.random.chance(0.15) {
             self.away = true;
             let back = self.random.between(1_000, LONGEST_AWAY);
-            self.in_ms(back, Happening::TenantReturns(self.life));
+            self.in_ms(back, Event::TenantReturns(self.life));
         }
         self.server = server::build(self.seed, self.life, self.away);
-        let endless = self.options.sabotage == Some(Sabotage::EndlessLease);
+        let endless = self.options.sabotage == Some(Mutation::EndlessLease);
         let back = if endless { self.clock_before - self.clock } else { 0 };
         let restored = self.server.restore(Tick(self.tick().0.saturating_add_signed(back)), records);
         let first: Vec<_> = restored.starts.iter().chain(&restored.shortened).cloned().collect();
@@ -128,7 +128,7 @@ impl World {
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.2) {
             // The next crash comes while the server is still sending the NOTIFYs that are due after the restart.
             let wait = self.random.between(0, 2_000);
-            self.in_ms(wait, Happening::CrashAt(self.life));
+            self.in_ms(wait, Event::CrashAt(self.life));
         }
         self.note(&format!(
             "-- the server is back, with {} subscriptions, {} behind --",
@@ -146,7 +146,7 @@ impl World {
 
     /// Checks that every acknowledged publication has been restored, and none that is not in the journal.
     fn publications_are_back(&self) -> Result<(), Fault> {
-        let published: Vec<_> = (0..plan::REALMS.len() - usize::from(self.away))
+        let published: Vec<_> = (0..scenario::REALMS.len() - usize::from(self.away))
             .map(|account| (account, self.server.list_publications(AccountNo(account as u32), None)))
             .collect();
         for presentity in (0..self.plan.presentities()).filter(|presentity| !self.is_away(*presentity)) {
@@ -172,21 +172,21 @@ impl World {
         // here.
         let is_remark = |key: &crate::journal::Key| key.0 >> 32 != 0;
         match self.options.sabotage {
-            Some(Sabotage::LostRecord) => {
+            Some(Mutation::LostRecord) => {
                 let kept: Vec<_> = (0..records.len()).filter(|at| !is_remark(&records[*at].0)).collect();
                 if !kept.is_empty() {
                     records.remove(kept[self.random.below(kept.len())]);
                 }
             }
-            Some(Sabotage::OldRecord) => {
+            Some(Mutation::OldRecord) => {
                 for (key, value) in records.iter_mut() {
                     if let Some(old) = self.keeper.first_word(key) {
                         *value = old;
                     }
                 }
             }
-            Some(Sabotage::LostTenant) if self.away => records.retain(|(_, value)| !server::is_of_second_tenant(value)),
-            Some(Sabotage::RestartStorm) => records.retain(|(key, _)| !is_remark(key)),
+            Some(Mutation::LostTenant) if self.away => records.retain(|(_, value)| !server::is_of_second_tenant(value)),
+            Some(Mutation::RestartStorm) => records.retain(|(key, _)| !is_remark(key)),
             _ => {}
         }
     }
@@ -195,21 +195,21 @@ impl World {
     pub(super) fn reconnect(&mut self, number: usize) {
         if !self.up {
             let wait = self.random.between(1_000, 10_000);
-            return self.in_ms(wait, Happening::Reconnect(number));
+            return self.in_ms(wait, Event::Reconnect(number));
         }
         if self.flow_of(number).is_some() {
             // It has already opened another one, to send a message.
             return;
         }
         self.connect(number);
-        let mut wishes = phone::Wishes::default();
+        let mut wishes = phone::Actions::default();
         self.phones[number].refresh_all(self.now, &self.plan, &mut wishes);
         self.grant(number, wishes);
     }
 
     /// Checks every dialog and publication, independently of messages.
     pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Fault> {
-        self.in_ms(again, Happening::RollCall);
+        self.in_ms(again, Event::RollCall);
         if !self.up {
             return Ok(());
         }

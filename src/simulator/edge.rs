@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::message::SERVER;
-use super::world::{Happening, Who, World};
+use super::simulation::{Event, Peer, Simulation};
 use crate::sip::wire;
 
 /// A proxy between phones and the server.
@@ -80,7 +80,7 @@ fn address_of(place: &str) -> Option<SocketAddr> {
     format!("{}:{}", parts.next()?, parts.next()?).parse().ok()
 }
 
-impl World {
+impl Simulation {
     /// Handles a message at an edge: from a phone, or from the server if `from` is none.
     pub(super) fn at_edge(&mut self, number: usize, from: Option<SocketAddr>, bytes: &Bytes) {
         let edge = &self.edges[number];
@@ -102,7 +102,7 @@ impl World {
         };
         let source = edge.address.parse().ok();
         let who = to.and_then(|to| self.addresses.get(&to).copied());
-        let cut = matches!(who, Some(Who::Phone(number)) if self.cut_off[number]);
+        let cut = matches!(who, Some(Peer::Phone(number)) if self.cut_off[number]);
         let arrivals = self.arrivals(cut || from.is_none() && who.is_none(), None, 0);
         if arrivals.is_empty() {
             self.lost_at_edge(bytes);
@@ -110,7 +110,7 @@ impl World {
         for delay in arrivals {
             let bytes = Bytes::from(text.clone());
             match (who, source) {
-                (Some(who), _) if from.is_none() => self.in_ms(slow + delay, Happening::At(who, None, bytes)),
+                (Some(who), _) if from.is_none() => self.in_ms(slow + delay, Event::At(who, None, bytes)),
                 (_, Some(source)) => self.arrive(slow + delay, source, None, bytes),
                 _ => {}
             }

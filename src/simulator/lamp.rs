@@ -67,12 +67,12 @@ impl Lamp {
 
 /// Parse cache: many bodies differ only in the root element, so the rest is the key.
 #[derive(Debug, Default)]
-pub struct Memo(HashMap<Box<[u8]>, Lamp>);
+pub struct ParseCache(HashMap<Box<[u8]>, Lamp>);
 
 /// Capacity of the parse cache.
 const LONGEST_MEMO: usize = 256;
 
-impl Memo {
+impl ParseCache {
     /// Parses a body as [`Lamp::read`] does, from the cache if possible.
     pub fn read(&mut self, package: PackageId, body: &[u8]) -> Result<Lamp, String> {
         // The XML declaration is one line, and the root element begins on the next.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::truth::{CallSaid, Said, Statement};
+use super::oracle::{CallClaim, PublisherClaim, Statement};
 use crate::package;
 use crate::presence::state::{CallState, Direction};
 use crate::sip::wire::{Message, Name};
@@ -67,7 +67,7 @@ pub fn header<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 /// Writes a PUBLISH as Kamailio or Asterisk would.
-pub fn publish(said: &Said, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
+pub fn publish(said: &PublisherClaim, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
     let package = package::get(said.package);
     let body = match &said.statement {
         Statement::Mailbox(new, old) => {
@@ -116,7 +116,7 @@ fn dialog_info(statement: &Statement, user: &str, realm: &str) -> String {
     body
 }
 
-fn dialog(said: &CallSaid, realm: &str, body: &mut String) {
+fn dialog(said: &CallClaim, realm: &str, body: &mut String) {
     let direction = if said.direction == Direction::Initiator { "initiator" } else { "recipient" };
     let (call_id, branch) = said.call.split_once('/').unwrap_or((&said.call, ""));
     let tags = match said.state {

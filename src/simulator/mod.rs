@@ -9,35 +9,35 @@
 //! Input: seeds and [`Options`]. Output: [`Outcome`]s. Nothing here uses real time or sockets.
 
 mod crash;
+mod delivery;
 mod edge;
-mod exchange;
-mod keeper;
+mod faults;
+pub mod invariants;
+mod journal;
 pub mod ladder;
 pub mod lamp;
-pub mod laws;
 pub mod message;
+mod monotonic;
+mod mutations;
 pub mod network;
+pub mod oracle;
+mod output;
 pub mod phone;
-pub mod plan;
-mod post;
 pub mod publisher;
 pub mod random;
 mod refusal;
-mod sabotage;
-mod screen;
+pub mod scenario;
 mod server;
+mod simulation;
 pub mod tally;
-mod trouble;
-pub mod truth;
-mod world;
 
 pub use ladder::Topic;
-pub use plan::{Options, Sabotage};
+pub use scenario::{Mutation, Options};
+pub use simulation::Fault;
 pub use tally::Tally;
-pub use world::Fault;
 
 use crate::directory::AccountNo;
-use world::World;
+use simulation::Simulation;
 
 /// Time within which a subscription known to both sides shows the true state after the network has healed (ms).
 /// It is the sum of the server's longest back-off (300 s; phones here ask for no longer Retry-After), the failure of a
@@ -63,9 +63,9 @@ pub struct Outcome {
 
 /// Runs the storm of a seed, and a second time with a ladder if it fails.
 pub fn run(seed: u64, options: &Options) -> Outcome {
-    let mut world = World::new(seed, options, None);
+    let mut world = Simulation::new(seed, options, None);
     let failure = world.storm().err().map(|fault| {
-        let mut again = World::new(seed, options, Some(fault.topic.clone()));
+        let mut again = Simulation::new(seed, options, Some(fault.topic.clone()));
         let second = again.storm().err();
         let mut picture = again.ladder.draw();
         if second.as_ref() != Some(&fault) {
@@ -76,7 +76,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     Outcome { seed, tally: world.tally, failure }
 }
 
-impl World {
+impl Simulation {
     /// Runs the storm, heals the network, and checks that all lamps converge.
     fn storm(&mut self) -> Result<(), Fault> {
         self.run_until(self.options.minutes * 60_000)?;
@@ -98,7 +98,7 @@ impl World {
         for edge in &mut self.edges {
             (edge.down_until, edge.slow, edge.lossy_until) = (0, (0, 0), 0);
         }
-        self.weather = network::Weather::fair();
+        self.weather = network::NetworkConditions::fair();
         for publisher in &mut self.publishers {
             publisher.closing = true;
         }
@@ -138,7 +138,7 @@ impl World {
     }
 
     fn known_to_server(&self) -> Vec<String> {
-        let accounts = 0..(plan::REALMS.len() - usize::from(self.away)) as u32;
+        let accounts = 0..(scenario::REALMS.len() - usize::from(self.away)) as u32;
         let records = accounts.flat_map(|account| self.server.list_subscriptions(AccountNo(account), None));
         records.map(|record| record.call_id).collect()
     }

@@ -4,7 +4,7 @@ use super::random::Random;
 
 /// Network conditions.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub struct NetworkConditions {
     /// Share of datagrams that are lost.
     pub loss: f64,
     /// Share of datagrams that arrive twice.
@@ -18,12 +18,12 @@ pub struct Weather {
 /// Longest delay of such a datagram (ms).
 const LONGEST_DETOUR: u64 = 6_000;
 
-impl Weather {
+impl NetworkConditions {
     /// Draws the conditions of a storm; `loss` overrides the drawn loss.
-    pub fn drawn(random: &mut Random, loss: Option<f64>) -> Weather {
+    pub fn drawn(random: &mut Random, loss: Option<f64>) -> NetworkConditions {
         let drawn = random.pick(&[0.0, 0.01, 0.05, 0.1, 0.2, 0.35]);
         let least = random.between(1, 40);
-        Weather {
+        NetworkConditions {
             loss: loss.unwrap_or(drawn),
             twice: random.pick(&[0.0, 0.01, 0.1]),
             delay: (least, least + random.pick(&[0, 5, 50, 700])),
@@ -32,13 +32,13 @@ impl Weather {
     }
 
     /// Conditions of an office network that only loses datagrams.
-    pub fn lossy(loss: f64) -> Weather {
-        Weather { loss, twice: 0.0, delay: (5, 25), detour: 0.0 }
+    pub fn lossy(loss: f64) -> NetworkConditions {
+        NetworkConditions { loss, twice: 0.0, delay: (5, 25), detour: 0.0 }
     }
 
     /// Conditions after the storm: no loss.
-    pub fn fair() -> Weather {
-        Weather::lossy(0.0)
+    pub fn fair() -> NetworkConditions {
+        NetworkConditions::lossy(0.0)
     }
 
     /// Draws the arrival times of the copies of a datagram, in ms from now; none if it is lost.

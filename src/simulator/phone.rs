@@ -1,16 +1,16 @@
 //! Phones: they subscribe, refresh, answer NOTIFYs and show the state they receive, correctly or not.
 
-use super::lamp::{Lamp, Memo};
+use super::lamp::{Lamp, ParseCache};
 use super::message::{self, Pending};
-use super::plan::Plan;
 use super::random::Random;
+use super::scenario::Scenario;
 use crate::package::{self, PackageId};
 use crate::sip::headers::NameAddr;
 use crate::sip::wire::{Message, Name};
 
 /// Behaviour of a phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     /// Works normally.
     Well,
     /// Answers NOTIFYs with this status, and perhaps with a Retry-After (seconds).
@@ -21,7 +21,7 @@ pub enum Mood {
 
 /// Timer of a phone. It names a lamp by its index, and carries a number that tells whether the timer still applies.
 #[derive(Clone, Copy, Debug)]
-pub enum Wake {
+pub enum Timer {
     /// Subscribe, for the first time or anew.
     Subscribe(usize, u64),
     /// Retransmit a request.
@@ -32,11 +32,11 @@ pub enum Wake {
 
 /// Actions of a phone.
 #[derive(Debug, Default)]
-pub struct Wishes {
+pub struct Actions {
     /// Messages for the server, each with its delay (ms).
     pub sends: Vec<(u64, Vec<u8>)>,
     /// Timers, each with its delay (ms).
-    pub wakes: Vec<(u64, Wake)>,
+    pub wakes: Vec<(u64, Timer)>,
     /// Call-IDs of new dialogs, each with the index of its lamp.
     pub opened: Vec<(String, usize)>,
     /// Indices of the lamps that have changed.
@@ -45,19 +45,19 @@ pub struct Wishes {
 
 /// One lamp of a phone.
 #[derive(Debug)]
-pub struct Watch {
+pub struct LampSubscription {
     /// Index of the presentity it watches.
     pub presentity: usize,
     /// Event package of the subscription.
     pub package: PackageId,
     /// Subscription dialog, if there is one.
-    pub leg: Option<Leg>,
+    pub leg: Option<Dialog>,
     serial: u64,
 }
 
 /// The phone's side of a subscription dialog.
 #[derive(Debug)]
-pub struct Leg {
+pub struct Dialog {
     /// Call-ID of the dialog.
     pub call_id: String,
     /// True if the server has accepted it.
@@ -97,9 +97,9 @@ pub struct Phone {
     /// True if it uses TCP.
     pub tcp: bool,
     /// Its present behaviour.
-    pub mood: Mood,
+    pub mood: Behaviour,
     /// Its lamps.
-    pub watches: Vec<Watch>,
+    pub watches: Vec<LampSubscription>,
     /// Time at which the server lost the route to it, unless it has refreshed since (ms).
     pub moved_at: u64,
     /// True if it refreshes in time.
@@ -111,7 +111,7 @@ pub struct Phone {
 impl Phone {
     /// A phone with lamps for these presentities and packages.
     pub fn new(number: usize, account: usize, watches: &[(usize, PackageId)]) -> Phone {
-        let watch = |&(presentity, package)| Watch { presentity, package, leg: None, serial: 0 };
+        let watch = |&(presentity, package)| LampSubscription { presentity, package, leg: None, serial: 0 };
         Phone {
             number,
             account,
@@ -121,7 +121,7 @@ impl Phone {
             instance: false,
             edge: None,
             tcp: false,
-            mood: Mood::Well,
+            mood: Behaviour::Well,
             watches: watches.iter().map(watch).collect(),
             moved_at: 0,
             punctual: true,
@@ -131,17 +131,17 @@ impl Phone {
     }
 
     /// Handles a timer.
-    pub fn wake(&mut self, now: u64, wake: Wake, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    pub fn wake(&mut self, now: u64, wake: Timer, plan: &Scenario, random: &mut Random, out: &mut Actions) {
         match wake {
-            Wake::Subscribe(at, serial) if self.watches[at].serial == serial => {
+            Timer::Subscribe(at, serial) if self.watches[at].serial == serial => {
                 self.watches[at].leg = None;
                 self.subscribe(now, at, Some(random.pick(&[120, 180, 300, 600])), plan, out);
             }
-            Wake::Refresh(at, serial) if self.watches[at].serial == serial => {
+            Timer::Refresh(at, serial) if self.watches[at].serial == serial => {
                 let expires = random.pick(&[120, 180, 300, 600]);
                 self.subscribe(now, at, Some(expires), plan, out);
             }
-            Wake::Repeat(at, serial) if self.watches[at].serial == serial => {
+            Timer::Repeat(at, serial) if self.watches[at].serial == serial => {
                 let Some(pending) = self.watches[at].leg.as_mut().and_then(|leg| leg.pending.as_mut()) else { return };
                 match pending.repeat(now) {
                     Some(wait) => {
@@ -159,16 +159,16 @@ impl Phone {
     }
 
     /// Gives a dialog up, and opens a new one after `wait` ms.
-    pub fn start_anew(&mut self, at: usize, wait: u64, out: &mut Wishes) {
+    pub fn start_anew(&mut self, at: usize, wait: u64, out: &mut Actions) {
         let watch = &mut self.watches[at];
         watch.leg = None;
         watch.serial += 1;
-        out.wakes.push((wait, Wake::Subscribe(at, watch.serial)));
+        out.wakes.push((wait, Timer::Subscribe(at, watch.serial)));
         out.redrawn.push(at);
     }
 
     /// Reboots: forgets all dialogs and subscribes anew.
-    pub fn reboot(&mut self, random: &mut Random, out: &mut Wishes) {
+    pub fn reboot(&mut self, random: &mut Random, out: &mut Actions) {
         self.fetches.clear();
         for at in 0..self.watches.len() {
             self.start_anew(at, random.between(1_000, 20_000), out);
@@ -176,7 +176,7 @@ impl Phone {
     }
 
     /// Refreshes every subscription now, as after a new connection.
-    pub fn refresh_all(&mut self, now: u64, plan: &Plan, out: &mut Wishes) {
+    pub fn refresh_all(&mut self, now: u64, plan: &Scenario, out: &mut Actions) {
         for at in 0..self.watches.len() {
             if self.watches[at].leg.as_ref().is_some_and(|leg| leg.established && !leg.leaving) {
                 self.subscribe(now, at, Some(300), plan, out);
@@ -185,16 +185,16 @@ impl Phone {
     }
 
     /// Ends one subscription, and opens it anew after a while.
-    pub fn unsubscribe(&mut self, now: u64, at: usize, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    pub fn unsubscribe(&mut self, now: u64, at: usize, plan: &Scenario, random: &mut Random, out: &mut Actions) {
         if self.watches[at].leg.as_ref().is_some_and(|leg| leg.established && !leg.leaving) {
             self.subscribe(now, at, Some(0), plan, out);
             let serial = self.watches[at].serial;
-            out.wakes.push((random.between(34_000, 60_000), Wake::Subscribe(at, serial)));
+            out.wakes.push((random.between(34_000, 60_000), Timer::Subscribe(at, serial)));
         }
     }
 
     /// Fetches a state once: SUBSCRIBE with Expires 0 (RFC 6665 section 4.4.3).
-    pub fn fetch(&mut self, at: usize, plan: &Plan, out: &mut Wishes) {
+    pub fn fetch(&mut self, at: usize, plan: &Scenario, out: &mut Actions) {
         self.made += 1;
         let call_id = format!("fetch{}-{}", self.number, self.made);
         out.opened.push((call_id.clone(), at));
@@ -204,12 +204,12 @@ impl Phone {
         out.sends.push((0, text.into_bytes()));
     }
 
-    fn subscribe(&mut self, now: u64, at: usize, expires: Option<u32>, plan: &Plan, out: &mut Wishes) {
+    fn subscribe(&mut self, now: u64, at: usize, expires: Option<u32>, plan: &Scenario, out: &mut Actions) {
         if self.watches[at].leg.is_none() {
             self.made += 1;
             let call_id = format!("phone{}-{}", self.number, self.made);
             out.opened.push((call_id.clone(), at));
-            self.watches[at].leg = Some(Leg {
+            self.watches[at].leg = Some(Dialog {
                 call_id,
                 established: false,
                 renewed_at: 0,
@@ -235,7 +235,7 @@ impl Phone {
         let (tag, target) = (leg.remote_tag.as_deref(), leg.remote_target.as_deref());
         let bytes = self.write(watch, &leg.call_id, &leg.tag, tag, target, cseq, expires, plan).into_bytes();
         out.sends.push((0, bytes.clone()));
-        out.wakes.push((500, Wake::Repeat(at, watch.serial)));
+        out.wakes.push((500, Timer::Repeat(at, watch.serial)));
         if let Some(leg) = &mut self.watches[at].leg {
             leg.pending = Some(Pending::new(now, cseq, bytes));
         }
@@ -244,14 +244,14 @@ impl Phone {
     #[allow(clippy::too_many_arguments)]
     fn write(
         &self,
-        watch: &Watch,
+        watch: &LampSubscription,
         call_id: &str,
         tag: &str,
         remote_tag: Option<&str>,
         target: Option<&str>,
         cseq: u32,
         expires: u32,
-        plan: &Plan,
+        plan: &Scenario,
     ) -> String {
         let (user, realm) = plan.name(watch.presentity);
         let to = remote_tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
@@ -276,9 +276,9 @@ impl Phone {
         &mut self,
         now: u64,
         m: &Message<'_>,
-        memo: &mut Memo,
+        memo: &mut ParseCache,
         random: &mut Random,
-        out: &mut Wishes,
+        out: &mut Actions,
     ) -> Result<(), String> {
         match m.status() {
             Some(status) => self.take_answer(now, m, status, random, out),
@@ -292,9 +292,9 @@ impl Phone {
         m: &Message<'_>,
         status: u16,
         random: &mut Random,
-        out: &mut Wishes,
+        out: &mut Actions,
     ) -> Result<(), String> {
-        let mine = |w: &Watch| w.leg.as_ref().is_some_and(|leg| leg.call_id == m.call_id);
+        let mine = |w: &LampSubscription| w.leg.as_ref().is_some_and(|leg| leg.call_id == m.call_id);
         let Some(at) = self.watches.iter().position(mine) else { return Ok(()) };
         let Some(leg) = &mut self.watches[at].leg else { return Ok(()) };
         if leg.pending.as_ref().is_none_or(|pending| pending.cseq != m.cseq.number) || status < 200 {
@@ -320,7 +320,7 @@ impl Phone {
                 }
                 let granted: u64 = m.first(Name::Expires).and_then(|e| e.parse().ok()).unwrap_or(300);
                 let share = if self.punctual { random.between(500, 900) } else { random.between(900, 1_100) };
-                out.wakes.push((granted * share, Wake::Refresh(at, self.watches[at].serial)));
+                out.wakes.push((granted * share, Timer::Refresh(at, self.watches[at].serial)));
                 out.redrawn.push(at);
                 Ok(())
             }
@@ -345,11 +345,11 @@ impl Phone {
     fn take_notify(
         &mut self,
         m: &Message<'_>,
-        memo: &mut Memo,
+        memo: &mut ParseCache,
         random: &mut Random,
-        out: &mut Wishes,
+        out: &mut Actions,
     ) -> Result<(), String> {
-        if self.mood == Mood::Mute {
+        if self.mood == Behaviour::Mute {
             return Ok(());
         }
         let wait = if random.chance(0.05) { random.between(50, 1_500) } else { random.between(1, 15) };
@@ -358,7 +358,7 @@ impl Phone {
             reply(200, None);
             return Ok(());
         }
-        let mine = |w: &Watch| {
+        let mine = |w: &LampSubscription| {
             w.leg.as_ref().is_some_and(|leg| {
                 leg.call_id == m.call_id
                     && m.to.tag() == Some(&leg.tag)
@@ -369,7 +369,7 @@ impl Phone {
             reply(481, None);
             return Ok(());
         };
-        if let Mood::Failing(status, retry_after) = self.mood {
+        if let Behaviour::Failing(status, retry_after) = self.mood {
             reply(status, retry_after);
             return Ok(());
         }

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::message::{self, Pending};
-use super::plan::Plan;
+use super::oracle::{PublisherClaim, Statement};
 use super::random::Random;
-use super::truth::{Said, Statement};
+use super::scenario::Scenario;
 use crate::presence::PackageId;
 use crate::sip::wire::Message;
 
 mod calls;
 
-use calls::{Course, Desk};
+use calls::{CallScript, CallSource};
 
 /// Timer of a publisher.
 #[derive(Clone, Copy, Debug)]
-pub enum Wake {
+pub enum PublisherTimer {
     /// A call starts, or the extension, the mailbox or the note changes.
     Busy,
     /// A call changes its state.
@@ -28,18 +28,18 @@ pub enum Wake {
 
 /// Actions of a publisher.
 #[derive(Debug, Default)]
-pub struct Wishes {
+pub struct PublisherActions {
     /// Messages for the server.
     pub sends: Vec<Vec<u8>>,
     /// Timers, each with its delay (ms).
-    pub wakes: Vec<(u64, Wake)>,
+    pub wakes: Vec<(u64, PublisherTimer)>,
     /// Meaning of each new PUBLISH, by Call-ID.
-    pub said: Vec<(String, Said)>,
+    pub said: Vec<(String, PublisherClaim)>,
 }
 
 /// Kind of publisher, by the product whose behaviour it copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habit {
+pub enum PublisherKind {
     /// One publication per call. Changes are sent without waiting for responses; the final state has a lifetime of 11
     /// seconds.
     Kamailio,
@@ -56,18 +56,18 @@ pub enum Habit {
     Person,
 }
 
-impl Habit {
+impl PublisherKind {
     fn package(self) -> PackageId {
         PackageId(match self {
-            Habit::Voicemail => 2,
-            Habit::Person => 1,
+            PublisherKind::Voicemail => 2,
+            PublisherKind::Person => 1,
             _ => 0,
         })
     }
 
     /// Returns true if it publishes each call separately, and does not wait for responses.
     fn is_hasty(self) -> bool {
-        matches!(self, Habit::Kamailio | Habit::Pair)
+        matches!(self, PublisherKind::Kamailio | PublisherKind::Pair)
     }
 }
 
@@ -75,9 +75,9 @@ impl Habit {
 #[derive(Debug)]
 enum Subject {
     /// One call.
-    Call(Course),
+    Call(CallScript),
     /// All calls of an extension.
-    Desk(Desk),
+    CallSource(CallSource),
     /// A subject with a single state.
     Plain(Statement),
 }
@@ -105,7 +105,7 @@ impl Paper {
 struct Request {
     paper: u64,
     pending: Pending,
-    said: Said,
+    said: PublisherClaim,
 }
 
 /// A publisher.
@@ -115,7 +115,7 @@ pub struct Publisher {
     pub number: usize,
     /// Its address.
     pub address: String,
-    habit: Habit,
+    habit: PublisherKind,
     presentities: Vec<usize>,
     papers: BTreeMap<u64, Paper>,
     requests: BTreeMap<u64, Request>,
@@ -132,34 +132,41 @@ const PATIENCE: u32 = 4;
 
 impl Publisher {
     /// A publisher for some presentities.
-    pub fn new(number: usize, address: String, habit: Habit, presentities: Vec<usize>) -> Publisher {
+    pub fn new(number: usize, address: String, habit: PublisherKind, presentities: Vec<usize>) -> Publisher {
         let (papers, requests) = (BTreeMap::new(), BTreeMap::new());
         let (made, named, events, closing) = (0, 0, 0, false);
         Publisher { number, address, habit, presentities, papers, requests, made, named, events, closing }
     }
 
     /// Handles a timer.
-    pub fn wake(&mut self, now: u64, wake: Wake, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    pub fn wake(
+        &mut self,
+        now: u64,
+        wake: PublisherTimer,
+        plan: &Scenario,
+        random: &mut Random,
+        out: &mut PublisherActions,
+    ) {
         match wake {
-            Wake::Busy if self.closing => {}
-            Wake::Busy => {
-                out.wakes.push((random.between(plan.pause.0, plan.pause.1), Wake::Busy));
+            PublisherTimer::Busy if self.closing => {}
+            PublisherTimer::Busy => {
+                out.wakes.push((random.between(plan.pause.0, plan.pause.1), PublisherTimer::Busy));
                 match self.habit.is_hasty() {
                     true => self.start_call(now, plan, random, out),
                     false => self.change(now, plan, random, out),
                 }
             }
-            Wake::Step(paper) => {
+            PublisherTimer::Step(paper) => {
                 let Some(it) = self.papers.get_mut(&paper) else { return };
                 let Subject::Call(course) = &mut it.subject else { return };
                 if let Some(wait) = course.step() {
-                    out.wakes.push((wait, Wake::Step(paper)));
+                    out.wakes.push((wait, PublisherTimer::Step(paper)));
                 }
                 (it.refused, it.unanswered) = (0, 0);
                 self.events += 1;
                 self.publish(now, paper, false, plan, random, out);
             }
-            Wake::Repeat(request) => {
+            PublisherTimer::Repeat(request) => {
                 let Some(it) = self.requests.get_mut(&request) else { return };
                 match it.pending.repeat(now) {
                     Some(wait) => {
@@ -174,7 +181,7 @@ impl Publisher {
                     }
                 }
             }
-            Wake::Refresh(paper, request) => {
+            PublisherTimer::Refresh(paper, request) => {
                 let Some(it) = self.papers.get(&paper).filter(|it| it.latest == request) else { return };
                 let refresh = self.habit.is_hasty() && it.unanswered == 0;
                 self.publish(now, paper, refresh, plan, random, out);
@@ -188,23 +195,23 @@ impl Publisher {
         self.requests.clear();
     }
 
-    fn start_call(&mut self, now: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    fn start_call(&mut self, now: u64, plan: &Scenario, random: &mut Random, out: &mut PublisherActions) {
         let presentity = self.presentities[random.below(self.presentities.len())];
         let id = format!("call-{}-{}@{}", self.number, self.made + 1, plan.name(presentity).1);
-        let course = Course::drawn(id, random);
+        let course = CallScript::drawn(id, random);
         self.events += 1;
-        let twin = (self.habit == Habit::Pair).then(|| course.seen_by_another(random));
+        let twin = (self.habit == PublisherKind::Pair).then(|| course.seen_by_another(random));
         for course in std::iter::once(course).chain(twin) {
             self.made += 1;
             let paper = self.made;
-            out.wakes.push((course.first_wait(), Wake::Step(paper)));
+            out.wakes.push((course.first_wait(), PublisherTimer::Step(paper)));
             self.papers.insert(paper, fresh(presentity, Subject::Call(course)));
             self.publish(now, paper, false, plan, random, out);
         }
     }
 
     /// Changes one of the extensions, mailboxes or notes. Its index is the number of its publication.
-    fn change(&mut self, now: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    fn change(&mut self, now: u64, plan: &Scenario, random: &mut Random, out: &mut PublisherActions) {
         let at = random.below(self.presentities.len());
         let (presentity, paper) = (self.presentities[at], at as u64);
         self.events += 1;
@@ -212,14 +219,14 @@ impl Publisher {
         self.named += 1;
         let named = self.named;
         let plain = match self.habit {
-            Habit::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
-            Habit::Person => Statement::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
-            Habit::Switchboard => {
-                if !matches!(it.subject, Subject::Desk(_)) {
-                    it.subject = Subject::Desk(Desk::default());
+            PublisherKind::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
+            PublisherKind::Person => Statement::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
+            PublisherKind::Switchboard => {
+                if !matches!(it.subject, Subject::CallSource(_)) {
+                    it.subject = Subject::CallSource(CallSource::default());
                 }
                 let name = || format!("desk-{}-{named}@{}", self.number, plan.name(presentity).1);
-                if let Subject::Desk(desk) = &mut it.subject {
+                if let Subject::CallSource(desk) = &mut it.subject {
                     desk.change(name, random);
                 }
                 Statement::Still
@@ -233,7 +240,15 @@ impl Publisher {
         self.publish(now, paper, false, plan, random, out);
     }
 
-    fn publish(&mut self, now: u64, paper: u64, refresh: bool, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    fn publish(
+        &mut self,
+        now: u64,
+        paper: u64,
+        refresh: bool,
+        plan: &Scenario,
+        random: &mut Random,
+        out: &mut PublisherActions,
+    ) {
         let Some(it) = self.papers.get_mut(&paper) else { return };
         if !self.habit.is_hasty() && it.waiting {
             it.again = true;
@@ -249,38 +264,38 @@ impl Publisher {
         let statement = match &mut it.subject {
             _ if refresh => Statement::Still,
             Subject::Call(course) => course.statement(),
-            Subject::Desk(desk) => desk.statement(it.etag.is_none(), random),
+            Subject::CallSource(desk) => desk.statement(it.etag.is_none(), random),
             Subject::Plain(statement) => statement.clone(),
         };
         // Refreshes test nothing more after the storm, so they become rare.
         let lives = if self.closing { 600 } else { random.pick(&[15, 30, 60]) };
         let expires = if over { 11 } else { lives };
         let (presentity, if_match, package) = (it.presentity, it.etag.clone(), self.habit.package());
-        let said = Said { presentity, package, if_match, statement, expires };
+        let said = PublisherClaim { presentity, package, if_match, statement, expires };
         let call_id = format!("publish{}-{request}", self.number);
         let (user, realm) = plan.name(said.presentity);
         let bytes = message::publish(&said, &self.address, &call_id, user, realm);
         out.sends.push(bytes.clone());
-        out.wakes.push((500, Wake::Repeat(request)));
+        out.wakes.push((500, PublisherTimer::Repeat(request)));
         out.said.push((call_id, said.clone()));
         self.requests.insert(request, Request { paper, pending: Pending::new(now, 10, bytes), said });
     }
 
     /// Handles a request that was never answered. It is unknown whether the server accepted it, so the full state is
     /// published again.
-    fn no_answer(&mut self, paper: u64, request: u64, random: &mut Random, out: &mut Wishes) {
+    fn no_answer(&mut self, paper: u64, request: u64, random: &mut Random, out: &mut PublisherActions) {
         let Some(it) = self.papers.get_mut(&paper) else { return };
-        if let Subject::Desk(desk) = &mut it.subject {
+        if let Subject::CallSource(desk) = &mut it.subject {
             desk.say_all();
         }
         it.unanswered += 1;
         if it.latest == request && it.unanswered < PATIENCE {
-            out.wakes.push((random.between(1_000, 8_000), Wake::Refresh(paper, request)));
+            out.wakes.push((random.between(1_000, 8_000), PublisherTimer::Refresh(paper, request)));
         }
     }
 
     /// Handles the end of a request, answered or timed out.
-    fn settle(&mut self, now: u64, paper: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
+    fn settle(&mut self, now: u64, paper: u64, plan: &Scenario, random: &mut Random, out: &mut PublisherActions) {
         let busy = self.requests.values().any(|r| r.paper == paper);
         let Some(it) = self.papers.get_mut(&paper) else { return };
         it.waiting = busy;
@@ -301,9 +316,9 @@ impl Publisher {
         now: u64,
         m: &Message<'_>,
         etag: Option<&str>,
-        plan: &Plan,
+        plan: &Scenario,
         random: &mut Random,
-        out: &mut Wishes,
+        out: &mut PublisherActions,
     ) -> Result<(), String> {
         let Some(status) = m.status() else { return Err("a publisher was sent a request".into()) };
         let prefix = format!("publish{}-", self.number);
@@ -319,7 +334,7 @@ impl Publisher {
                 it.etag = etag.map(String::from);
                 it.refused = 0;
                 let half = u64::from(request.said.expires) * 500;
-                out.wakes.push((half, Wake::Refresh(paper, it.latest)));
+                out.wakes.push((half, PublisherTimer::Refresh(paper, it.latest)));
             }
             412 => {
                 // The publisher drops the entity-tag and publishes initially, unless another response has brought a
@@ -327,7 +342,7 @@ impl Publisher {
                 if it.etag == request.said.if_match {
                     it.etag = None;
                 }
-                if let Subject::Desk(desk) = &mut it.subject {
+                if let Subject::CallSource(desk) = &mut it.subject {
                     desk.say_all();
                 }
                 it.refused += 1;

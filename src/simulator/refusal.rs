@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::keeper::Stage;
-use super::laws::Leaving;
-use super::plan::Sabotage;
-use super::world::{Fault, Happening, World};
+use super::invariants::Leaving;
+use super::journal::JournalStep;
+use super::scenario::Mutation;
+use super::simulation::{Event, Fault, Simulation};
 use crate::journal::Acceptance;
 use crate::notifier::Outbox;
 use crate::transport::DeliveryToken;
@@ -15,7 +15,7 @@ use crate::transport::DeliveryToken;
 /// Longest time for which the disk fails after that (ms).
 const LONGEST_FAILURE: u64 = 3_000;
 
-impl World {
+impl Simulation {
     /// Refuses the commit in progress, and with it everything appended after it.
     pub(super) fn refuse_commit(&mut self) -> Result<(), Fault> {
         self.note("-- the disk refuses a commit --");
@@ -29,7 +29,7 @@ impl World {
             self.truth.pass_time(self.now, presentity);
             self.look_at(presentity);
         }
-        if self.options.sabotage == Some(Sabotage::RefusedStays) {
+        if self.options.sabotage == Some(Mutation::RefusedStays) {
             for mut parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
                 parcel.packets.retain(|(_, leaving, _)| matches!(leaving, Leaving::Notify(..)));
                 parcel.packets.iter_mut().for_each(|(needs, _, _)| *needs = 0);
@@ -77,7 +77,7 @@ impl World {
         }
         self.server.set_keeping(Acceptance::Failing);
         let wait = self.random.between(0, LONGEST_FAILURE);
-        self.in_ms(wait, Happening::Journal(self.life, Stage::Recovered));
+        self.in_ms(wait, Event::Journal(self.life, JournalStep::Recovered));
         self.decision += 1;
         self.dispatch(left)?;
         self.commit()

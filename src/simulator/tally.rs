@@ -1,7 +1,7 @@
 //! Measurement of how long lamps are wrong.
 
+use super::oracle::Oracle;
 use super::phone::Phone;
-use super::truth::Truth;
 
 /// Counters of a storm.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ impl Tally {
 
     /// Compares a lamp with the true state, either of which may have changed. A lamp that has received no NOTIFY yet
     /// is not wrong.
-    pub fn look(&mut self, now: u64, phone: &Phone, at: usize, truth: &Truth) {
+    pub fn look(&mut self, now: u64, phone: &Phone, at: usize, truth: &Oracle) {
         let watch = &phone.watches[at];
         let leg = watch.leg.as_ref().filter(|leg| leg.established && !leg.leaving);
         let screen = leg.and_then(|leg| leg.screen.as_ref());

@@ -17,9 +17,9 @@ use crate::sip::wire::{self, Message, Name, RequestMethod};
 use crate::sip::{Method, StatusCode};
 
 mod lamp;
-mod phone;
+mod subscriber;
 
-use phone::Phone;
+use subscriber::Subscriber;
 
 /// Address of a SIP server: `udp:127.0.0.1:5060` or `tcp:[::1]:5060`; without a transport it is UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub async fn run(args: &WatchArgs) -> Result<(), WatchError> {
     if !sound || target.contains(char::is_whitespace) {
         return Err(WatchError::Target(args.target.clone()));
     }
-    let mut phone = Phone::connect(args, target).await?;
+    let mut phone = Subscriber::connect(args, target).await?;
     let mut watcher = Watcher { args, target, lifetime: if args.once { 0 } else { args.expires }, refresh_at: None };
     phone.subscribe(watcher.lifetime).await?;
     let mut answer_by = Some(Instant::now() + ANSWER_WITHIN);
@@ -164,7 +164,7 @@ impl Watcher<'_> {
     }
 
     /// Handles a request of the server; true if the subscription has ended.
-    async fn take_request(&mut self, phone: &mut Phone, request: &Message<'_>) -> Result<bool, WatchError> {
+    async fn take_request(&mut self, phone: &mut Subscriber, request: &Message<'_>) -> Result<bool, WatchError> {
         let Some((verb, _)) = request.request() else { return Ok(false) };
         if verb != RequestMethod::Known(Method::Notify) {
             phone.answer(request, StatusCode::MethodNotAllowed, "Method Not Allowed").await?;

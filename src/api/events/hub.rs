@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(60);
 const RETRY: u32 = 2_000;
 
 /// One event, for all subscribers of its account.
-pub(super) struct Said {
+pub(super) struct StreamEvent {
     pub(super) account: AccountNo,
     pub(super) event: &'static str,
     pub(super) data: String,
@@ -47,7 +47,7 @@ pub(in crate::api) struct Hub {
 struct State {
     listeners: Vec<Listener>,
     /// Accounts whose events are being kept.
-    accounts: HashMap<AccountNo, Followed>,
+    accounts: HashMap<AccountNo, ActiveAccount>,
     pumping: bool,
     dropped: u64,
 }
@@ -71,7 +71,7 @@ struct Listener {
 }
 
 #[derive(Debug)]
-struct Followed {
+struct ActiveAccount {
     /// Number of the latest event. Each account has its own numbers, because common ones would show how busy the other
     /// accounts are.
     number: u64,
@@ -82,14 +82,14 @@ struct Followed {
     seen: Instant,
 }
 
-impl Followed {
+impl ActiveAccount {
     /// A new account starts at a random number: events before this moment were not kept, so no older id may match.
-    fn new() -> Followed {
+    fn new() -> ActiveAccount {
         let mut random = [0; 8];
         // If the random source fails, an old id might be taken for a current one; such a client reloads after the next
         // change.
         let _ = getrandom::fill(&mut random);
-        Followed { number: u64::from_le_bytes(random) >> 16, kept: VecDeque::new(), seen: Instant::now() }
+        ActiveAccount { number: u64::from_le_bytes(random) >> 16, kept: VecDeque::new(), seen: Instant::now() }
     }
 
     /// Events after the one with this number; `None` if some of them are no longer kept.
@@ -100,14 +100,14 @@ impl Followed {
 }
 
 /// Receiving end of one subscriber.
-pub(super) struct Listening {
+pub(super) struct Subscriber {
     first: VecDeque<Bytes>,
     pieces: mpsc::Receiver<Bytes>,
     slow: Arc<AtomicBool>,
     over: bool,
 }
 
-impl Listening {
+impl Subscriber {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(first) = self.first.pop_front() {
             return Poll::Ready(Some(first));
@@ -159,11 +159,11 @@ impl Hub {
 
     /// Subscribes to an account, starting after the event with the id `last`. Returns true if the caller has to start
     /// the forwarding task. The caller has already checked the limit of streams.
-    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> (Listening, bool) {
+    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> (Subscriber, bool) {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.listeners.retain(|listener| !listener.pieces.is_closed());
-        let followed = state.accounts.entry(account).or_insert_with(Followed::new);
+        let followed = state.accounts.entry(account).or_insert_with(ActiveAccount::new);
         followed.seen = Instant::now();
         let now = self.id(followed.number);
         let missed = last.map(|id| self.number(id).and_then(|number| followed.behind(number)));
@@ -178,7 +178,7 @@ impl Hub {
         let slow = Arc::new(AtomicBool::new(false));
         state.listeners.push(Listener { account, pieces, slow: Arc::clone(&slow) });
         let start = !std::mem::replace(&mut state.pumping, true);
-        (Listening { first, pieces: receiver, slow, over: false }, start)
+        (Subscriber { first, pieces: receiver, slow, over: false }, start)
     }
 
     /// Counters for metrics.
@@ -219,10 +219,10 @@ impl Hub {
     }
 
     /// Sends each event to the subscribers of its account.
-    pub(super) fn say(&self, said: Vec<Said>) {
+    pub(super) fn say(&self, said: Vec<StreamEvent>) {
         let mut state = self.state.lock();
         let mut texts: HashMap<AccountNo, Vec<String>> = HashMap::new();
-        for Said { account, event: name, data } in said {
+        for StreamEvent { account, event: name, data } in said {
             // The account may have lost its last subscriber and its grace period meanwhile.
             let Some(followed) = state.accounts.get_mut(&account) else { continue };
             followed.number += 1;
@@ -314,12 +314,12 @@ mod tests {
     const A: AccountNo = AccountNo(0);
     const B: AccountNo = AccountNo(1);
 
-    fn lamp(account: AccountNo, n: usize) -> Said {
-        Said { account, event: "lamp", data: format!("{{\"n\":{n}}}") }
+    fn lamp(account: AccountNo, n: usize) -> StreamEvent {
+        StreamEvent { account, event: "lamp", data: format!("{{\"n\":{n}}}") }
     }
 
     /// All text that can be read now, and whether the stream has ended.
-    fn read(listening: &mut Listening) -> (String, bool) {
+    fn read(listening: &mut Subscriber) -> (String, bool) {
         let mut text = String::new();
         let mut cx = Context::from_waker(Waker::noop());
         loop {

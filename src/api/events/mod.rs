@@ -19,10 +19,10 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::envelope::{Hold, Reply};
-use super::error::Fault;
-use super::request::Ask;
-use super::share::{self, Limit, Shares};
-use super::{Api, ApiState, lamps};
+use super::error::ApiError;
+use super::quota::{self, Limit, QuotaPool};
+use super::request::RequestContext;
+use super::{Api, ApiState, explain};
 use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::notifier::change_feed::Changed;
@@ -32,7 +32,7 @@ use crate::sip::uri::{Uri, percent_decode};
 mod hub;
 
 pub(super) use hub::{Hub, Stats};
-use hub::{Listening, Said};
+use hub::{StreamEvent, Subscriber};
 
 /// Interval of emptying the change feed; this is the largest delay that it adds to a change.
 const TICK: Duration = Duration::from_millis(50);
@@ -74,8 +74,8 @@ struct Subscribed<'a> {
 }
 
 /// Pool of live streams.
-pub(super) fn places(limits: &Limits) -> Arc<Shares> {
-    Shares::new(share::Limits {
+pub(super) fn places(limits: &Limits) -> Arc<QuotaPool> {
+    QuotaPool::new(quota::Limits {
         all: Limit { key: "limits.event_streams", most: limits.event_streams },
         account: Limit { key: "limits.event_streams_per_account", most: limits.event_streams_per_account },
         address: Limit { key: "limits.event_streams_per_address", most: limits.event_streams_per_address },
@@ -83,7 +83,13 @@ pub(super) fn places(limits: &Limits) -> Arc<Shares> {
 }
 
 /// Opens a stream. `hold` keeps its share until it ends.
-pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask, hold: Hold) -> Result<Reply, Fault> {
+pub(super) fn begin(
+    api: &Arc<Api>,
+    account: AccountNo,
+    head: &Parts,
+    ask: &RequestContext,
+    hold: Hold,
+) -> Result<Reply, ApiError> {
     let header = head.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let last = header.or_else(|| ask.query("last_event_id"));
     let (listening, start) = api.hub.join(account, last);
@@ -131,7 +137,11 @@ pub(super) async fn pump(api: Arc<Api>) {
         let mut said = Vec::with_capacity(now.len());
         for slice in now.chunks(SLICE) {
             said.extend(slice.iter().filter(|changed| api.hub.has_listeners(changed.account)).filter_map(|changed| {
-                Some(Said { account: changed.account, event: kind(changed), data: look_up(&api.state, changed)? })
+                Some(StreamEvent {
+                    account: changed.account,
+                    event: kind(changed),
+                    data: look_up(&api.state, changed)?,
+                })
             }));
             tokio::task::yield_now().await;
         }
@@ -211,7 +221,7 @@ pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
         None => match state.control.lamp(account, &user) {
             Some(lamp) => serde_json::to_string(&Gone { lamp: &lamp, gone: false }),
             None => {
-                let lamp = lamps::unknown(&state.directory, account, &user);
+                let lamp = explain::unknown(&state.directory, account, &user);
                 let gone = !state.directory.has_extension(account, &user);
                 serde_json::to_string(&Gone { lamp: &lamp, gone })
             }
@@ -222,7 +232,7 @@ pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
 
 /// Response body of a live stream; it has no end.
 struct Stream {
-    listening: Listening,
+    listening: Subscriber,
     _hold: Hold,
 }
 

@@ -4,15 +4,15 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
+use crate::api::connection_slots;
 use crate::api::events;
-use crate::api::seats;
-use crate::api::webhooks::{self, Fares};
+use crate::api::webhooks::{self, DeliveryStats};
 use crate::capture;
 use crate::journal;
 use crate::notifier::control::{LOOKUPS, ServerStats};
 use crate::transport::{Stats, TRANSPORTS, Traffic};
 
-use super::page::{Histogram, Page};
+use super::encoder::{Histogram, Page};
 
 const BYTES: Option<&Unit> = Some(&Unit::Bytes);
 const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
@@ -93,7 +93,7 @@ pub(super) fn events(page: &mut Page<'_>, stats: &events::Stats, refused: u64) -
 /// Counters of the API itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Http {
-    pub(super) connections: seats::Stats,
+    pub(super) connections: connection_slots::Stats,
     pub(super) body_octets: usize,
     pub(super) answer_octets: usize,
     pub(super) listings: usize,
@@ -103,7 +103,7 @@ pub(super) struct Http {
 
 /// Metrics of the API itself.
 pub(super) fn http(page: &mut Page<'_>, http: &Http) -> fmt::Result {
-    let seats::Stats { open, waiting, gave_way, spared } = http.connections;
+    let connection_slots::Stats { open, waiting, gave_way, spared } = http.connections;
     page.gauge("http_connections", "Open HTTP connections", None, open as f64)?;
     let without = "Of these, those that wait for a request or for the rest of one";
     page.gauge("http_connections_waiting", without, None, waiting as f64)?;
@@ -151,7 +151,7 @@ pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Resul
 }
 
 /// Metrics of the webhooks.
-pub(super) fn webhooks(page: &mut Page<'_>, fares: &Fares) -> fmt::Result {
+pub(super) fn webhooks(page: &mut Page<'_>, fares: &DeliveryStats) -> fmt::Result {
     page.gauge("webhook_receivers", "Receivers of webhooks", None, fares.receivers as f64)?;
     let failing = "Receivers of webhooks that have not taken their latest delivery";
     page.gauge("webhook_failing", failing, None, fares.failing as f64)?;

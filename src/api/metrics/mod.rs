@@ -20,25 +20,25 @@ use crate::notifier::control::ServerStats;
 
 use super::Api;
 use super::envelope::Reply;
-use super::error::Fault;
+use super::error::ApiError;
 use super::events;
-use super::webhooks::Fares;
+use super::webhooks::DeliveryStats;
+use encoder::Page;
 use io::Http;
-use page::Page;
 
+mod encoder;
 mod io;
-mod lamps;
-mod page;
 mod process;
+mod subscriptions;
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a scrape; the token must be a superuser's. Without OpenMetrics in the Accept header, the older text format
 /// is sent.
-pub(super) fn answer(api: &Api, bearer: TokenScope, head: &Parts) -> Result<Reply, Fault> {
+pub(super) fn answer(api: &Api, bearer: TokenScope, head: &Parts) -> Result<Reply, ApiError> {
     if bearer != TokenScope::Superuser {
-        return Err(Fault::Forbidden);
+        return Err(ApiError::Forbidden);
     }
     let written = write(Scrape::of(api));
     let wanted = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -85,7 +85,7 @@ fn classic(open: &str) -> String {
 struct Scrape {
     vitals: ServerStats,
     streams: events::Stats,
-    webhooks: Fares,
+    webhooks: DeliveryStats,
     http: Http,
 }
 
@@ -111,7 +111,7 @@ impl Collector for Scrape {
         page.gauges("build_info", "What is running", None, |family| {
             family(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)
         })?;
-        lamps::write(page, &vitals.numbers)?;
+        subscriptions::write(page, &vitals.numbers)?;
         io::sockets(page, &vitals.transport)?;
         io::names(page, vitals)?;
         let is_of_stream = |(limit, _): &&(&str, u64)| limit.starts_with("limits.event_streams");

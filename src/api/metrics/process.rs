@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike as _;
 use prometheus_client::registry::Unit;
 
-use super::page::Page;
+use super::encoder::Page;
 
 pub(super) fn write(page: &mut Page<'_>, up_since_ms: u64) -> fmt::Result {
     let started = "When the process started, in seconds since 1970";

@@ -13,8 +13,8 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::envelope::Reply;
-use super::error::Fault;
-use super::request::Verb;
+use super::error::ApiError;
+use super::request::Method;
 
 const ABOUT: &str = include_str!("about.json");
 const COMPONENTS: &str = include_str!("components.json");
@@ -33,9 +33,9 @@ const FAULTS_OF_CHANGES: [&str; 3] = ["405", "415", "501"];
 static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
 /// Answers a request for the document. No token is needed: it holds no data of an account.
-pub(super) fn answer(verb: Verb) -> Result<Reply, Fault> {
+pub(super) fn answer(verb: Method) -> Result<Reply, ApiError> {
     if !verb.reads() {
-        return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });
+        return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD", cause: None });
     }
     let mut response = Response::new(Body::from(TEXT.as_str()));
     let headers = response.headers_mut();
@@ -145,7 +145,7 @@ fn fault(status: &str, description: &Value) -> Value {
             headers[name] = reference("headers", name);
         }
     }
-    let schema = reference("schemas", "Fault");
+    let schema = reference("schemas", "ApiError");
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::pending::Batch;
-use super::{Hook, MOST_AT_ONCE, Signer};
+use super::{MOST_AT_ONCE, Receiver, Signer};
 use crate::api::{ApiState, events};
 
 /// A delivery that can be sent several times.
@@ -32,7 +32,7 @@ struct Body<'a> {
     subscriptions: Vec<Box<RawValue>>,
 }
 
-impl Hook {
+impl Receiver {
     /// Takes waiting changes and writes their current state.
     pub(super) fn make(&self, state: &ApiState) -> Delivery {
         let batch = self.pending.take(MOST_AT_ONCE);

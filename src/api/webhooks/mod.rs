@@ -67,12 +67,12 @@ pub enum WebhookError {
 /// All receivers of all accounts.
 #[derive(Debug, Default)]
 pub struct Webhooks {
-    all: Vec<Arc<Hook>>,
+    all: Vec<Arc<Receiver>>,
 }
 
 /// One receiver.
 #[derive(Debug)]
-struct Hook {
+struct Receiver {
     account: AccountNo,
     url: WebhookUrl,
     lamps: bool,
@@ -87,7 +87,7 @@ struct Hook {
 
 /// Delivery statistics of all receivers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fares {
+pub(super) struct DeliveryStats {
     /// Deliveries, in the order of [`OUTCOMES`].
     pub(super) outcomes: [u64; OUTCOMES.len()],
     /// Changes that wait.
@@ -104,7 +104,7 @@ impl Webhooks {
         let named =
             config.accounts.iter().zip(0..).flat_map(|(a, n)| a.webhooks.iter().map(move |w| (AccountNo(n), w)));
         let hook = |(account, webhook): (AccountNo, &Webhook)| {
-            Ok(Arc::new(Hook {
+            Ok(Arc::new(Receiver {
                 account,
                 url: webhook.url.clone(),
                 lamps: webhook.lamps,
@@ -138,8 +138,8 @@ impl Webhooks {
         self.all.iter().for_each(|hook| hook.pending.reset());
     }
 
-    pub(super) fn fares(&self) -> Fares {
-        self.all.iter().fold(Fares::default(), |mut sum, hook| {
+    pub(super) fn fares(&self) -> DeliveryStats {
+        self.all.iter().fold(DeliveryStats::default(), |mut sum, hook| {
             sum.outcomes.iter_mut().zip(&hook.outcomes).for_each(|(sum, one)| *sum += one.load(Ordering::Relaxed));
             sum.waiting += hook.pending.len();
             sum.failing += usize::from(hook.failing.load(Ordering::Relaxed));
@@ -200,7 +200,7 @@ pub(super) async fn run(api: Arc<Api>, mut stopping: watch::Receiver<bool>) {
 }
 
 /// Delivers to one receiver.
-async fn work(api: Arc<Api>, hook: Arc<Hook>, last: watch::Receiver<bool>) {
+async fn work(api: Arc<Api>, hook: Arc<Receiver>, last: watch::Receiver<bool>) {
     let stopped = |mut last: watch::Receiver<bool>| async move { drop(last.wait_for(|last| *last).await) };
     let mut client = Client::new(hook.url.clone(), hook.tls.clone());
     let mut failed: Option<Delivery> = None;
@@ -248,7 +248,7 @@ fn pause(failures: u32, failure: &Failure) -> Duration {
     }
 }
 
-impl Hook {
+impl Receiver {
     /// Counts an outcome; logs the first failure in a row and the recovery.
     fn note(&self, outcome: &Result<(), Failure>, failures: &mut u32) {
         let kind = match outcome {

@@ -2,23 +2,23 @@
 
 use crate::presence::state::{CallState, Direction};
 use crate::simulator::lamp::{BRANCH, label};
+use crate::simulator::oracle::{CallClaim, Statement};
 use crate::simulator::random::Random;
-use crate::simulator::truth::{CallSaid, Statement};
 
 /// States that Asterisk publishes for an extension.
 pub(super) const UP_AND_DOWN: [CallState; 3] = [CallState::Early, CallState::Confirmed, CallState::Terminated];
 
 /// One call, from the first ringing to the end.
 #[derive(Clone, Debug)]
-pub(super) struct Course {
-    said: CallSaid,
+pub(super) struct CallScript {
+    said: CallClaim,
     /// Remaining state changes, each with the time before it (ms).
     steps: Vec<(u64, CallState)>,
 }
 
-impl Course {
+impl CallScript {
     /// Draws a new call.
-    pub(super) fn drawn(id: String, random: &mut Random) -> Course {
+    pub(super) fn drawn(id: String, random: &mut Random) -> CallScript {
         let direction = random.pick(&[Direction::Recipient, Direction::Initiator]);
         // Some changes follow within a few milliseconds, faster than any response.
         let mut wait = |longest| if random.chance(0.2) { random.between(0, 3) } else { random.between(50, longest) };
@@ -31,11 +31,11 @@ impl Course {
         if random.chance(0.05) {
             steps.remove(0);
         }
-        Course { said: CallSaid { call: id, direction, state: CallState::Trying, held: false }, steps }
+        CallScript { said: CallClaim { call: id, direction, state: CallState::Trying, held: false }, steps }
     }
 
     /// The same call as a second PBX sees it, a little earlier or later.
-    pub(super) fn seen_by_another(&self, random: &mut Random) -> Course {
+    pub(super) fn seen_by_another(&self, random: &mut Random) -> CallScript {
         let mut other = self.clone();
         for (wait, _) in &mut other.steps {
             *wait = wait.saturating_sub(random.between(0, 700)) + random.between(0, 700);
@@ -66,17 +66,17 @@ impl Course {
 
 /// All calls of one extension.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    calls: Vec<CallSaid>,
+pub(super) struct CallSource {
+    calls: Vec<CallClaim>,
     /// Calls that have changed or ended since the last document.
-    news: Vec<CallSaid>,
+    news: Vec<CallClaim>,
     all: bool,
 }
 
 /// Most calls of one extension.
 const MOST: usize = 5;
 
-impl Desk {
+impl CallSource {
     /// Changes one of the calls, or begins another.
     pub(super) fn change(&mut self, name: impl FnOnce() -> String, random: &mut Random) {
         if self.calls.is_empty() || self.calls.len() < MOST && random.chance(0.4) {
@@ -86,7 +86,7 @@ impl Desk {
             for branch in branches {
                 let branch = branch.map(|number| format!("{BRANCH}{number}"));
                 let call = label(&name, branch.as_deref());
-                self.set(CallSaid { call, direction, state: CallState::Early, held: false });
+                self.set(CallClaim { call, direction, state: CallState::Early, held: false });
             }
             return;
         }
@@ -99,7 +99,7 @@ impl Desk {
         self.set(said);
     }
 
-    fn set(&mut self, said: CallSaid) {
+    fn set(&mut self, said: CallClaim) {
         self.calls.retain(|old| old.call != said.call);
         self.news.retain(|old| old.call != said.call);
         if said.state != CallState::Terminated {

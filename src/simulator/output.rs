@@ -1,20 +1,20 @@
 //! Output of the server: its messages are checked against the invariants, then its records are journaled, then the
 //! network carries the messages.
 
-use super::keeper::Parcel;
+use super::invariants::Leaving;
+use super::journal::PendingOutput;
 use super::ladder::Topic;
-use super::laws::Leaving;
 use super::message;
-use super::world::{Fault, Happening, World};
+use super::simulation::{Event, Fault, Simulation};
 use crate::notifier::Outbox;
 use crate::sip::wire::{self, Message};
 use crate::transport::{Destination, OutboundMessage, Remote};
 
-impl World {
+impl Simulation {
     /// Takes the records and the messages of one server decision.
     pub(super) fn dispatch(&mut self, mut out: Outbox) -> Result<(), Fault> {
         let records = out.take_records();
-        let mut parcel = Parcel {
+        let mut parcel = PendingOutput {
             packets: Vec::new(),
             unfinished: out.unfinished,
             answers: out.answers,
@@ -98,7 +98,7 @@ impl World {
             200 => {
                 self.accepted.insert(call_id.into(), (etag.into(), self.decision));
                 self.truth.accepted(self.now, self.decision, &said, etag);
-                self.in_ms(u64::from(said.expires) * 1_000, Happening::Expiry(said.presentity));
+                self.in_ms(u64::from(said.expires) * 1_000, Event::Expiry(said.presentity));
                 self.look_at(said.presentity);
                 Ok(self.decision)
             }

@@ -1,8 +1,8 @@
 //! Scenario of a storm: its phones, publishers and network, drawn from the seed.
 
-use super::network::Weather;
+use super::network::NetworkConditions;
 use super::phone::Phone;
-use super::publisher::{Habit, Publisher};
+use super::publisher::{Publisher, PublisherKind};
 use super::random::Random;
 use crate::package::PackageId;
 
@@ -21,7 +21,7 @@ pub struct Options {
     /// Average number of server crashes.
     pub crashes: f64,
     /// Fault injected behind the server's back, to prove that the invariants detect it.
-    pub sabotage: Option<Sabotage>,
+    pub sabotage: Option<Mutation>,
 }
 
 impl Default for Options {
@@ -32,7 +32,7 @@ impl Default for Options {
 
 /// A rule violation made on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum Mutation {
     /// Sometimes a NOTIFY carries the body of the previous one (rule 1).
     StaleBody,
     /// Sometimes a NOTIFY is lost, and the server receives a forged 200 for it (rule 1).
@@ -77,25 +77,25 @@ pub const REALMS: [&str; 2] = ["acme.test", "globex.test"];
 
 /// Parameters and participants of a storm.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Scenario {
     presentities: Vec<(String, usize)>,
     /// Shortest and longest pause of publishers between calls (ms).
     pub pause: (u64, u64),
     /// Network conditions during the storm.
-    pub weather: Weather,
+    pub weather: NetworkConditions,
 }
 
-impl Plan {
+impl Scenario {
     /// Draws a scenario.
-    pub fn drawn(random: &mut Random, options: &Options) -> Plan {
+    pub fn drawn(random: &mut Random, options: &Options) -> Scenario {
         let count = (options.phones / 3).clamp(2, 60) & !1;
         // Both realms have the same users, which must never be confused.
         let presentities = (0..count).map(|i| (format!("{}", 1000 + i / 2), i % 2)).collect();
         let weather = match options.trouble {
-            true => Weather::drawn(random, options.loss),
-            false => Weather::lossy(options.loss.unwrap_or_default()),
+            true => NetworkConditions::drawn(random, options.loss),
+            false => NetworkConditions::lossy(options.loss.unwrap_or_default()),
         };
-        Plan { presentities, pause: (500, 12_000), weather }
+        Scenario { presentities, pause: (500, 12_000), weather }
     }
 
     /// User and realm of a presentity.
@@ -155,13 +155,18 @@ impl Plan {
     /// Returns the publishers, of every kind.
     pub fn publishers(&self, options: &Options) -> Vec<Publisher> {
         let all: Vec<usize> = (0..self.presentities.len()).collect();
-        let habits: &[Habit] = match options.trouble {
-            true => {
-                &[Habit::Kamailio, Habit::Pair, Habit::Switchboard, Habit::Asterisk, Habit::Voicemail, Habit::Person]
-            }
-            false => &[Habit::Kamailio, Habit::Kamailio],
+        let habits: &[PublisherKind] = match options.trouble {
+            true => &[
+                PublisherKind::Kamailio,
+                PublisherKind::Pair,
+                PublisherKind::Switchboard,
+                PublisherKind::Asterisk,
+                PublisherKind::Voicemail,
+                PublisherKind::Person,
+            ],
+            false => &[PublisherKind::Kamailio, PublisherKind::Kamailio],
         };
-        let publisher = |(number, habit): (usize, &Habit)| {
+        let publisher = |(number, habit): (usize, &PublisherKind)| {
             Publisher::new(number, format!("192.0.2.{}:5060", number + 100), *habit, all.clone())
         };
         habits.iter().enumerate().map(publisher).collect()

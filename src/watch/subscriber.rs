@@ -23,7 +23,7 @@ enum Socket {
 }
 
 /// SIP subscriber with one dialog.
-pub(super) struct Phone {
+pub(super) struct Subscriber {
     socket: Socket,
     local: std::net::SocketAddr,
     target: String,
@@ -49,8 +49,8 @@ struct Pending {
     interval: Duration,
 }
 
-impl Phone {
-    pub(super) async fn connect(args: &WatchArgs, target: &str) -> io::Result<Phone> {
+impl Subscriber {
+    pub(super) async fn connect(args: &WatchArgs, target: &str) -> io::Result<Subscriber> {
         let server = args.server.address;
         let (socket, local) = if args.server.tcp {
             let stream = TcpStream::connect(server).await?;
@@ -64,7 +64,7 @@ impl Phone {
             (Socket::Udp(socket), local)
         };
         let random = u128::from_ne_bytes(new_secret());
-        Ok(Phone {
+        Ok(Subscriber {
             socket,
             local,
             target: target.into(),

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::lamp::{Lamp, Memo};
+use super::lamp::{Lamp, ParseCache};
+use super::monotonic::{Shown, went_back};
+use super::oracle::{COARSENESS, Oracle};
 use super::phone::version_of;
-use super::plan::Plan;
-use super::screen::{Shown, went_back};
-use super::truth::{COARSENESS, Truth};
+use super::scenario::Scenario;
 use crate::package::{self, PackageId};
 use crate::presence::state::{CallState, PublishedState};
 use crate::sip::wire::{self, Message, Name};
@@ -102,7 +102,7 @@ pub enum Leaving {
 
 /// Checker of the invariants.
 #[derive(Debug, Default)]
-pub struct Laws {
+pub struct Invariants {
     /// Purpose of each Call-ID.
     expected: HashMap<String, Expected>,
     /// Dialogs by Call-ID and the server's tag.
@@ -111,7 +111,7 @@ pub struct Laws {
     answers: HashMap<(String, u32), (u64, u64)>,
     /// Time of the last crash of the server.
     crashed_at: u64,
-    pub(super) memo: Memo,
+    pub(super) memo: ParseCache,
 }
 
 impl Dialog {
@@ -183,7 +183,7 @@ impl Dialog {
     }
 }
 
-impl Laws {
+impl Invariants {
     /// Registers the Call-ID under which a phone will subscribe.
     pub fn expect(&mut self, call_id: String, expected: Expected) {
         self.expected.insert(call_id, expected);
@@ -294,8 +294,8 @@ impl Laws {
         m: &Message<'_>,
         bytes: &[u8],
         reliable: bool,
-        truth: &Truth,
-        plan: &Plan,
+        truth: &Oracle,
+        plan: &Scenario,
     ) -> Result<(u64, Leaving), String> {
         let tag = m.from.tag().ok_or("a NOTIFY without From tag")?;
         let Expected { presentity, package, .. } = self.expected(m.call_id).ok_or("a NOTIFY for nobody's Call-ID")?;
@@ -502,7 +502,7 @@ impl Laws {
         &self,
         now: u64,
         up_since: u64,
-        truth: &Truth,
+        truth: &Oracle,
         away: impl Fn(usize) -> bool,
     ) -> Result<(), (String, String)> {
         for ((call_id, _), dialog) in self.dialogs.iter().filter(|(_, dialog)| !away(dialog.expected.presentity)) {
@@ -551,7 +551,7 @@ fn repeated(dialog: &Dialog, bytes: &[u8], since: u64, reliable: bool) -> Result
 }
 
 /// Checks that nothing crosses realms (rule 8).
-fn walls(m: &Message<'_>, lamp: &Lamp, plan: &Plan, presentity: usize) -> Result<(), String> {
+fn walls(m: &Message<'_>, lamp: &Lamp, plan: &Scenario, presentity: usize) -> Result<(), String> {
     let (user, realm) = plan.name(presentity);
     let text = std::str::from_utf8(m.body).map_err(|_| "a body that is not UTF-8")?;
     if !text.contains(&format!("sip:{user}@{realm}")) {

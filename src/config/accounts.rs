@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use toml::Spanned;
 
-use super::check::Unique;
 use super::error::{ConfigError, Source};
+use super::validate::Unique;
 use super::{Account, Device, DeviceSip, Grants, Publishes, Secret, Token, User, raw, webhook};
 use crate::presence::aor::{MAX_USER, canonical_user};
 

@@ -1,4 +1,4 @@
-//! Shares: limits how much of a scarce resource all clients together, one account and one address may hold at a time.
+//! QuotaPool: limits how much of a scarce resource all clients together, one account and one address may hold at a time.
 //!
 //! With only one common limit, one client could use up the whole pool. So each pool has three limits, and every share
 //! counts against all three: the total, the account of the token, the address of the client. A share is given back on
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::error::Fault;
+use super::error::ApiError;
 use crate::directory::TokenScope;
 use crate::transport::limited_as;
 
@@ -55,7 +55,7 @@ enum Holder {
 
 /// A pool: its limits, and how much each client holds.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(super) struct QuotaPool {
     limits: Limits,
     held: Mutex<Held>,
     /// Refusals by the limit that was reached: total, account, address.
@@ -69,14 +69,14 @@ struct Held {
     by: HashMap<Holder, usize>,
 }
 
-impl Shares {
+impl QuotaPool {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, held: Mutex::default(), refused: Default::default() })
     }
 
-    /// Takes `amount` for a client; [`Fault::NoRoom`] names the limit that was reached.
-    pub(super) fn take(self: &Arc<Self>, client: Client, amount: usize) -> Result<Share, Fault> {
-        let mut share = Share { shares: Arc::clone(self), client, amount: 0 };
+    /// Takes `amount` for a client; [`ApiError::NoRoom`] names the limit that was reached.
+    pub(super) fn take(self: &Arc<Self>, client: Client, amount: usize) -> Result<QuotaGuard, ApiError> {
+        let mut share = QuotaGuard { shares: Arc::clone(self), client, amount: 0 };
         share.grow(amount).map(|()| share)
     }
 
@@ -92,18 +92,18 @@ impl Shares {
     }
 }
 
-/// Share of a pool that a client holds.
+/// QuotaGuard of a pool that a client holds.
 #[derive(Debug)]
-pub(super) struct Share {
-    shares: Arc<Shares>,
+pub(super) struct QuotaGuard {
+    shares: Arc<QuotaPool>,
     client: Client,
     amount: usize,
 }
 
-impl Share {
+impl QuotaGuard {
     /// Takes `more` in addition.
-    pub(super) fn grow(&mut self, more: usize) -> Result<(), Fault> {
-        let Shares { limits, held, refused } = &*self.shares;
+    pub(super) fn grow(&mut self, more: usize) -> Result<(), ApiError> {
+        let QuotaPool { limits, held, refused } = &*self.shares;
         let mut held = held.lock();
         let of = |held: &Held, holder| held.by.get(&holder).copied().unwrap_or_default();
         let counts = [
@@ -113,7 +113,7 @@ impl Share {
         ];
         if let Some(n) = counts.iter().position(|(limit, count)| count.saturating_add(more) > limit.most) {
             refused[n].fetch_add(1, Ordering::Relaxed);
-            return Err(Fault::NoRoom(counts[n].0));
+            return Err(ApiError::NoRoom(counts[n].0));
         }
         held.all += more;
         for holder in self.client.holders() {
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-impl Drop for Share {
+impl Drop for QuotaGuard {
     fn drop(&mut self) {
         let mut held = self.shares.held.lock();
         held.all = held.all.saturating_sub(self.amount);
@@ -150,9 +150,9 @@ pub(super) mod tests {
     use super::*;
     use crate::directory::AccountNo;
 
-    fn pool(all: usize, account: usize, address: usize) -> Arc<Shares> {
+    fn pool(all: usize, account: usize, address: usize) -> Arc<QuotaPool> {
         let limit = |key, most| Limit { key, most };
-        Shares::new(Limits {
+        QuotaPool::new(Limits {
             all: limit("all", all),
             account: limit("account", account),
             address: limit("address", address),
@@ -164,9 +164,9 @@ pub(super) mod tests {
         Client { bearer: TokenScope::Account(AccountNo(account)), network }
     }
 
-    fn refused_by(pool: &Arc<Shares>, client: Client, amount: usize) -> Option<&'static str> {
+    fn refused_by(pool: &Arc<QuotaPool>, client: Client, amount: usize) -> Option<&'static str> {
         match pool.take(client, amount) {
-            Err(Fault::NoRoom(limit)) => Some(limit.key),
+            Err(ApiError::NoRoom(limit)) => Some(limit.key),
             Ok(_) => None,
             Err(other) => panic!("{other:?}"),
         }

@@ -3,7 +3,7 @@
 //! A search through 200,000 subscriptions takes a tenth of a second, and a change waits for the disk. One account with
 //! many such requests must not occupy the threads of all the others, so each account has its own limit, and the rest of
 //! its requests wait. The work runs where it does not block other requests. While a request waits, its connection can
-//! be evicted (see [`super::seats`]), which limits the number of waiting requests.
+//! be evicted (see [`super::connection_slots`]), which limits the number of waiting requests.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -12,40 +12,40 @@ use crate::directory::{AccountNo, TokenScope};
 
 /// Semaphores of each account and of all accounts together.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct AccountLimiter {
     all: Semaphore,
     /// One semaphore per account number; the last is the superuser's.
     of: Vec<Semaphore>,
 }
 
 /// Permit to work on a request.
-pub(super) struct Turn<'a> {
+pub(super) struct Permit<'a> {
     _of_account: Option<SemaphorePermit<'a>>,
     _of_all: Option<SemaphorePermit<'a>>,
 }
 
 /// Limits of concurrent requests.
 #[derive(Clone, Copy)]
-pub(super) struct AtATime {
+pub(super) struct Concurrency {
     pub(super) of_account: usize,
     pub(super) of_all: usize,
 }
 
 /// Limits for queries that search or count: enough to keep all processors busy.
-pub(super) const QUESTIONS: AtATime = AtATime { of_account: 2, of_all: 32 };
+pub(super) const QUESTIONS: Concurrency = Concurrency { of_account: 2, of_all: 32 };
 /// Limits for changes, each of which blocks a thread until the disk has written it. Far fewer than there are threads
 /// (512), so that a hanging disk does not occupy all of them.
-pub(super) const CHANGES: AtATime = AtATime { of_account: 32, of_all: 128 };
+pub(super) const CHANGES: Concurrency = Concurrency { of_account: 32, of_all: 128 };
 
-impl Turns {
-    pub(super) fn new(accounts: usize, AtATime { of_account, of_all }: AtATime) -> Turns {
+impl AccountLimiter {
+    pub(super) fn new(accounts: usize, Concurrency { of_account, of_all }: Concurrency) -> AccountLimiter {
         let of = (0..=accounts).map(|_| Semaphore::new(of_account)).collect();
-        Turns { all: Semaphore::new(of_all), of }
+        AccountLimiter { all: Semaphore::new(of_all), of }
     }
 
     /// Waits for a permit. The account's own limit comes first, so that requests waiting for others of their account do
     /// not use up the common limit.
-    pub(super) async fn take(&self, bearer: TokenScope) -> Turn<'_> {
+    pub(super) async fn take(&self, bearer: TokenScope) -> Permit<'_> {
         let of = match bearer {
             TokenScope::Account(AccountNo(number)) => self.of.get(number as usize),
             TokenScope::Superuser => self.of.last(),
@@ -55,7 +55,7 @@ impl Turns {
             Some(of) => of.acquire().await.ok(),
             None => None,
         };
-        Turn { _of_account: of_account, _of_all: self.all.acquire().await.ok() }
+        Permit { _of_account: of_account, _of_all: self.all.acquire().await.ok() }
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_account_waits_for_itself_and_not_for_others() {
-        let turns = Turns::new(2, AtATime { of_account: 1, of_all: 3 });
+        let turns = AccountLimiter::new(2, Concurrency { of_account: 1, of_all: 3 });
         let mut cx = Context::from_waker(Waker::noop());
         let (a, b) = (TokenScope::Account(AccountNo(0)), TokenScope::Account(AccountNo(1)));
         let first = pin!(turns.take(a)).poll(&mut cx);

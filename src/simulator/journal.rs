@@ -8,10 +8,10 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::invariants::Leaving;
 use super::ladder::Topic;
-use super::laws::Leaving;
-use super::plan::Sabotage;
-use super::world::{Fault, Happening, World};
+use super::scenario::Mutation;
+use super::simulation::{Event, Fault, Simulation};
 use crate::journal::{Acceptance, JournalError, Key, MemoryJournal, Record};
 use crate::notifier::{Change, Outbox, PendingResponse};
 use crate::transport::OutboundMessage;
@@ -21,7 +21,7 @@ const LAZY: u64 = 1_000;
 
 /// Output of one decision, which leaves together.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct PendingOutput {
     /// Messages, each with the decision that has to be durable before it leaves.
     pub(super) packets: Vec<(u64, Leaving, OutboundMessage)>,
     pub(super) unfinished: Vec<u32>,
@@ -35,7 +35,7 @@ pub(super) struct Parcel {
 
 /// Next step of the journal.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
+pub(super) enum JournalStep {
     /// The wait of the deferred records is over.
     Lazy,
     /// A commit is finished.
@@ -55,14 +55,14 @@ pub(super) struct Entry {
     decision: u64,
     pub(super) records: Vec<Record>,
     /// None for deferred records.
-    pub(super) parcel: Option<Parcel>,
+    pub(super) parcel: Option<PendingOutput>,
     /// Offset in the batch at which the frame of this entry ends.
     end: usize,
 }
 
 /// The journal and the output that waits for it.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct SimJournal {
     tape: Option<MemoryJournal>,
     waiting: VecDeque<Entry>,
     /// Number of waiting entries in the commit in progress.
@@ -77,12 +77,12 @@ pub(super) struct Keeper {
     /// The disk refuses the commit in progress.
     failing: bool,
     imaged: u64,
-    /// First record of every key, for the mutation [`Sabotage::OldRecord`].
+    /// First record of every key, for the mutation [`Mutation::OldRecord`].
     first_words: HashMap<Key, Bytes>,
 }
 
 /// Remains of a crash.
-pub(super) struct Left {
+pub(super) struct CrashRemains {
     /// Records in the journal.
     pub(super) records: Vec<(Key, Bytes)>,
     kept: u64,
@@ -91,7 +91,7 @@ pub(super) struct Left {
     whole: Vec<u64>,
 }
 
-impl Left {
+impl CrashRemains {
     /// Returns true if this decision is in the journal.
     pub(super) fn survived(&self, decision: u64) -> bool {
         decision <= self.kept || self.whole.contains(&decision)
@@ -103,11 +103,11 @@ impl Left {
     }
 }
 
-impl Keeper {
-    pub(super) fn new() -> Keeper {
+impl SimJournal {
+    pub(super) fn new() -> SimJournal {
         let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
         let (rotate, doomed, failing, imaged, first_words) = (false, false, false, 0, HashMap::new());
-        Keeper {
+        SimJournal {
             tape: MemoryJournal::new().ok(),
             waiting,
             committing,
@@ -128,14 +128,14 @@ impl Keeper {
 
     /// Simulates a power failure. `share` (in 65536ths) is the part of the pending write that has reached the disk.
     /// The result tells which decisions up to `decision` survived.
-    pub(super) fn crash(&mut self, share: u16, decision: u64) -> Result<Left, JournalError> {
+    pub(super) fn crash(&mut self, share: u16, decision: u64) -> Result<CrashRemains, JournalError> {
         let Some(tape) = self.tape.take() else { return Err(nothing()) };
         let (tape, recovered, octets) = tape.crash(share)?;
         self.tape = Some(tape);
         let entries: Vec<_> = self.waiting.drain(..).take(std::mem::take(&mut self.committing)).collect();
         let whole = entries.iter().filter(|entry| !entry.records.is_empty() && entry.end <= octets);
         let noted = whole.clone().filter(|entry| entry.parcel.is_none()).map(|entry| entry.decision).max();
-        let left = Left {
+        let left = CrashRemains {
             records: recovered.records,
             kept: self.kept,
             noted: self.noted.max(noted.unwrap_or_default()),
@@ -181,20 +181,25 @@ fn nothing() -> JournalError {
     JournalError::Missing { path: "tape".into() }
 }
 
-impl World {
+impl Simulation {
     /// Appends records, and releases a parcel when they are durable.
-    pub(super) fn keep(&mut self, records: Vec<Record>, remarks: Vec<Record>, parcel: Parcel) -> Result<(), Fault> {
+    pub(super) fn keep(
+        &mut self,
+        records: Vec<Record>,
+        remarks: Vec<Record>,
+        parcel: PendingOutput,
+    ) -> Result<(), Fault> {
         let decision = self.decision;
         if !remarks.is_empty() {
             if self.keeper.waiting.is_empty() {
-                self.in_ms(LAZY, Happening::Journal(self.life, Stage::Lazy));
+                self.in_ms(LAZY, Event::Journal(self.life, JournalStep::Lazy));
             }
             self.keeper.waiting.push_back(Entry { decision, records: remarks, parcel: None, end: 0 });
         }
         let sabotage = self.options.sabotage;
         let late = match records.is_empty() {
-            _ if sabotage == Some(Sabotage::Haste) => false,
-            true => self.keeper.is_awaited() && sabotage != Some(Sabotage::Overtaking),
+            _ if sabotage == Some(Mutation::Haste) => false,
+            true => self.keeper.is_awaited() && sabotage != Some(Mutation::Overtaking),
             false => true,
         };
         if !late {
@@ -218,7 +223,7 @@ impl World {
         let Some(tape) = &mut self.keeper.tape else { return Ok(()) };
         for entry in &mut self.keeper.waiting {
             entry.end = tape.append(&entry.records);
-            if self.options.sabotage == Some(Sabotage::OldRecord) {
+            if self.options.sabotage == Some(Mutation::OldRecord) {
                 for Record { key, value, .. } in &entry.records {
                     let Some(value) = value else { continue };
                     self.keeper.first_words.entry(*key).or_insert_with(|| value.clone());
@@ -231,42 +236,42 @@ impl World {
         let wait = if busy { self.random.between(50, 1_500) } else { self.random.between(0, 5) };
         if std::mem::take(&mut self.keeper.doomed) && !self.calm {
             let moment = self.random.between(0, wait);
-            self.in_ms(moment, Happening::CrashAt(self.life));
+            self.in_ms(moment, Event::CrashAt(self.life));
         }
-        self.in_ms(wait, Happening::Journal(self.life, Stage::Committed));
+        self.in_ms(wait, Event::Journal(self.life, JournalStep::Committed));
         Ok(())
     }
 
     /// Performs a step of the journal that is due.
-    pub(super) fn go_on_keeping(&mut self, stage: Stage) -> Result<(), Fault> {
+    pub(super) fn go_on_keeping(&mut self, stage: JournalStep) -> Result<(), Fault> {
         match stage {
-            Stage::Lazy => self.commit(),
-            Stage::Committed if self.keeper.failing => self.refuse_commit(),
-            Stage::Committed => self.committed(),
-            Stage::Recovered => {
+            JournalStep::Lazy => self.commit(),
+            JournalStep::Committed if self.keeper.failing => self.refuse_commit(),
+            JournalStep::Committed => self.committed(),
+            JournalStep::Recovered => {
                 self.server.set_keeping(Acceptance::Accepting);
                 Ok(())
             }
-            Stage::Rotate => {
+            JournalStep::Rotate => {
                 self.keeper.rotate = true;
                 if self.keeper.committing == 0 { self.rotate() } else { Ok(()) }
             }
-            Stage::Image => {
+            JournalStep::Image => {
                 let mut records = Vec::new();
                 self.server.keep_all(|key, value| records.push((key, value)));
                 self.keeper.imaged = self.decision;
                 let written = self.keeper.tape().and_then(|tape| tape.write_image(records));
                 let wait = self.random.between(0, 400);
-                self.in_ms(wait, Happening::Journal(self.life, Stage::Finish));
+                self.in_ms(wait, Event::Journal(self.life, JournalStep::Finish));
                 self.or_fault(written)
             }
             // A snapshot with changes that are not durable yet would make them survive a crash. The server may do
             // that, but the oracle could not tell then which changes survived.
-            Stage::Finish if self.keeper.is_awaited() && self.keeper.kept < self.keeper.imaged => {
-                self.in_ms(5, Happening::Journal(self.life, Stage::Finish));
+            JournalStep::Finish if self.keeper.is_awaited() && self.keeper.kept < self.keeper.imaged => {
+                self.in_ms(5, Event::Journal(self.life, JournalStep::Finish));
                 Ok(())
             }
-            Stage::Finish => {
+            JournalStep::Finish => {
                 let dies = self.options.crashes > 0.0 && !self.calm && self.random.chance(0.1);
                 let life = dies.then(|| self.random.between(0, 8));
                 let finished = self.keeper.tape().and_then(|tape| tape.finish_image(life));
@@ -309,7 +314,7 @@ impl World {
             return self.commit();
         }
         if !self.keeper.waiting.is_empty() {
-            self.in_ms(LAZY, Happening::Journal(self.life, Stage::Lazy));
+            self.in_ms(LAZY, Event::Journal(self.life, JournalStep::Lazy));
         }
         Ok(())
     }
@@ -318,21 +323,21 @@ impl World {
         self.keeper.rotate = false;
         let begun = self.keeper.tape().and_then(MemoryJournal::begin_image);
         let wait = self.random.between(0, 400);
-        self.in_ms(wait, Happening::Journal(self.life, Stage::Image));
+        self.in_ms(wait, Event::Journal(self.life, JournalStep::Image));
         self.or_fault(begun)
     }
 
     /// Schedules the next compaction of the journal.
     pub(super) fn begin_journal(&mut self) {
         let wait = self.random.between(10_000, 90_000);
-        self.in_ms(wait, Happening::Journal(self.life, Stage::Rotate));
+        self.in_ms(wait, Event::Journal(self.life, JournalStep::Rotate));
     }
 
-    pub(super) fn send_off(&mut self, parcel: Parcel) -> Result<(), Fault> {
+    pub(super) fn send_off(&mut self, parcel: PendingOutput) -> Result<(), Fault> {
         let mut answers = Outbox { answers: parcel.answers, ..Outbox::default() };
         self.server.kept(self.tick(), &mut answers);
         for (needs, leaving, packet) in parcel.packets {
-            if needs > self.keeper.kept && self.options.sabotage != Some(Sabotage::Haste) {
+            if needs > self.keeper.kept && self.options.sabotage != Some(Mutation::Haste) {
                 let call_id = crate::sip::wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());
                 let law = "a message leaves before the journal has kept what it tells";
                 return Err(self.fault_in(&call_id.unwrap_or_default(), law));
@@ -341,7 +346,7 @@ impl World {
             self.deliver(packet);
         }
         for presentity in parcel.unfinished {
-            self.in_ms(0, Happening::Continue(self.life, presentity));
+            self.in_ms(0, Event::Continue(self.life, presentity));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{
     Access, Algorithm, Api, Authenticate, Config, Data, Durability, History, Http, Limits, Listen, ListenTransport,
-    Log, LogFormat, OnDamage, Presence, Profile, RateLimits, Sip, dns, hep, people, raw, tls,
+    Log, LogFormat, OnDamage, Presence, Profile, RateLimits, Sip, accounts, dns, hep, raw, tls,
 };
 use crate::package;
 
@@ -28,9 +28,9 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
-    let accounts = people::accounts(source, &raw.account)?;
+    let accounts = accounts::accounts(source, &raw.account)?;
     let mut warnings = Vec::new();
-    let tokens = people::tokens(source, &raw.token, &accounts, &mut warnings)?;
+    let tokens = accounts::tokens(source, &raw.token, &accounts, &mut warnings)?;
     let hep = hep::section(source, raw.hep, &accounts)?;
     Ok(Config {
         sip,

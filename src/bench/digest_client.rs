@@ -3,13 +3,13 @@
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::scan::Scan;
+use super::fast_parse::Scan;
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::list;
 
 /// The parts of a challenge that a phone remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Login {
+pub(super) struct DigestClient {
     nonce: Box<str>,
     realm: Box<str>,
     algorithm: Algorithm,
@@ -32,16 +32,16 @@ fn hash(algorithm: Algorithm, parts: &[&str]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-impl Login {
+impl DigestClient {
     /// Takes the challenge with the algorithm that this phone prefers, or else any that it supports.
-    pub(super) fn take(answer: &Scan<'_>, preferred: Algorithm) -> Option<Login> {
+    pub(super) fn take(answer: &Scan<'_>, preferred: Algorithm) -> Option<DigestClient> {
         let name = "WWW-Authenticate";
-        let challenges: Vec<_> = answer.all(name, name).filter_map(Login::read).collect();
+        let challenges: Vec<_> = answer.all(name, name).filter_map(DigestClient::read).collect();
         let found = challenges.iter().find(|login| login.algorithm == preferred).or(challenges.first());
         found.cloned()
     }
 
-    fn read(value: &str) -> Option<Login> {
+    fn read(value: &str) -> Option<DigestClient> {
         let rest = value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("Digest ")).map(|_| &value[7..])?;
         let params: Vec<_> = list(rest).filter_map(|param| param.split_once('=')).collect();
         let get = |name: &str| {
@@ -53,12 +53,12 @@ impl Login {
             Some(name) => Algorithm::ALL.into_iter().find(|known| name.eq_ignore_ascii_case(known.name()))?,
         };
         let qop = get("qop").is_some_and(|offered| offered.split(',').any(|one| one.trim() == "auth"));
-        Some(Login { nonce: get("nonce")?.into(), realm: get("realm")?.into(), algorithm, qop, count: 0 })
+        Some(DigestClient { nonce: get("nonce")?.into(), realm: get("realm")?.into(), algorithm, qop, count: 0 })
     }
 
     /// Authorization header line for a request, with the present nonce count.
     pub(super) fn proof(&self, user: &str, password: &str, method: &str, uri: &str) -> String {
-        let Login { nonce, realm, algorithm, qop, count } = self;
+        let DigestClient { nonce, realm, algorithm, qop, count } = self;
         let a1 = hash(*algorithm, &[user, realm, password]);
         let a2 = hash(*algorithm, &[method, uri]);
         let head = format!(
@@ -92,7 +92,7 @@ mod tests {
         let answer = Scan::read(answer.as_bytes()).unwrap();
         let password = password("p1", "acme.test");
         for algorithm in Algorithm::ALL {
-            let mut login = Login::take(&answer, algorithm).unwrap();
+            let mut login = DigestClient::take(&answer, algorithm).unwrap();
             login.count += 1;
             let proof = login.proof("p1", &password, "SUBSCRIBE", "sip:e1@acme.test");
             let value = proof.strip_prefix("Authorization: ").unwrap().trim_end();
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn a_challenge_without_qop_is_answered_the_old_way() {
-        let login = Login::read("Digest realm=\"r\", nonce=\"n\"").unwrap();
+        let login = DigestClient::read("Digest realm=\"r\", nonce=\"n\"").unwrap();
         assert!(!login.proof("u", "p", "SUBSCRIBE", "sip:a@b").contains("qop"));
-        assert_eq!(Login::read("Digest realm=\"r\", nonce=\"n\", algorithm=SHA-512"), None);
-        assert_eq!(Login::read("Basic realm=\"r\""), None);
+        assert_eq!(DigestClient::read("Digest realm=\"r\", nonce=\"n\", algorithm=SHA-512"), None);
+        assert_eq!(DigestClient::read("Basic realm=\"r\""), None);
     }
 }

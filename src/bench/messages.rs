@@ -1,16 +1,16 @@
 //! Messages that the phones and the PBX send. They are always the same for a given number, so that nothing has to be
 //! stored for a retransmission.
 
-use super::scan::Scan;
+use super::fast_parse::Scan;
 use crate::sip::headers::MAGIC_COOKIE;
 
 /// Appends text and numbers. The formatting macros would be the largest cost of the generator.
-pub(super) trait Text {
+pub(super) trait AppendText {
     fn text(&mut self, text: &str) -> &mut Self;
     fn number(&mut self, number: u64) -> &mut Self;
 }
 
-impl Text for Vec<u8> {
+impl AppendText for Vec<u8> {
     fn text(&mut self, text: &str) -> &mut Self {
         self.extend_from_slice(text.as_bytes());
         self

@@ -12,14 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Stream whose writes fail after it could write nothing for the time of the limit.
-pub(super) struct Stalling<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     /// Set while data waits to be written.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: Unpin> Stalling<S> {
+impl<S: Unpin> WriteTimeout<S> {
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, deadline: None }
     }
@@ -44,13 +44,13 @@ impl<S: Unpin> Stalling<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, octets);
         self.judge(cx, outcome)
@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_reads_nothing_ends_it_and_time_counts_from_the_last_octet_that_went() {
         let (mut theirs, ours) = duplex(4);
-        let mut ours = Stalling::new(ours, Duration::from_millis(20));
+        let mut ours = WriteTimeout::new(ours, Duration::from_millis(20));
         ours.write_all(b"abcd").await.unwrap();
         assert_eq!(ours.write_all(b"efgh").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(ours.deadline.is_some());

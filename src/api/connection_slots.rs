@@ -1,4 +1,4 @@
-//! Seats: one for each HTTP connection, and the choice of the connection to evict when all are taken.
+//! ConnectionSlots: one for each HTTP connection, and the choice of the connection to evict when all are taken.
 //!
 //! A plain limit on connections lets one client keep all others out by filling it. So a new connection is always
 //! accepted. When all seats are taken, the connection that has waited longest for a request, or the rest of one, is
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::share::{Limit, Network};
+use super::quota::{Limit, Network};
 
 /// Spare seats for probes and metrics when all others are taken. A probe takes milliseconds, so a few would do; with
 /// more, a connection is rarely evicted before its request is read.
@@ -44,9 +44,9 @@ impl Connections {
 
 /// Table of all seats.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(super) struct ConnectionSlots {
     connections: Connections,
-    taken: Mutex<Taken>,
+    taken: Mutex<SlotTable>,
     /// Notified when a connection has closed.
     freed: Notify,
     gave_way: AtomicU64,
@@ -54,7 +54,7 @@ pub(super) struct Seats {
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct SlotTable {
     /// Number of the next seat; also a sequence number for the order in which connections began to wait.
     next: u64,
     seats: HashMap<u64, Entry>,
@@ -64,15 +64,15 @@ struct Taken {
     leaving: usize,
 }
 
-/// Seats of one kind, by address.
+/// ConnectionSlots of one kind, by address.
 #[derive(Debug, Default)]
 struct Group {
     count: usize,
-    by_address: HashMap<Network, OfAddress>,
+    by_address: HashMap<Network, AddressUsage>,
 }
 
 #[derive(Debug, Default)]
-struct OfAddress {
+struct AddressUsage {
     count: usize,
     /// Waiting connections: seat number by the sequence number at which it began to wait.
     waiting: BTreeMap<u64, u64>,
@@ -102,7 +102,7 @@ pub(super) struct Stats {
     pub(super) spared: u64,
 }
 
-impl Seats {
+impl ConnectionSlots {
     pub(super) fn new(connections: Connections) -> Arc<Self> {
         Arc::new(Self {
             connections,
@@ -115,7 +115,7 @@ impl Seats {
 
     /// Returns a seat for a new connection. Waits only while too many evicted connections are still open, or all spare
     /// seats are busy.
-    pub(super) async fn enter(self: &Arc<Self>, peer: SocketAddr) -> Seat {
+    pub(super) async fn enter(self: &Arc<Self>, peer: SocketAddr) -> Slot {
         loop {
             let freed = self.freed.notified();
             if let Some(seat) = self.try_enter(peer) {
@@ -125,7 +125,7 @@ impl Seats {
         }
     }
 
-    fn try_enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Seat> {
+    fn try_enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Slot> {
         let network = Network::from(peer.ip());
         let (all, of_address) = (self.connections.all(), self.connections.of_address());
         let mut taken = self.taken.lock();
@@ -147,10 +147,10 @@ impl Seats {
             self.spared.fetch_add(1, Ordering::Relaxed);
         }
         let (number, evicted) = taken.add(network, full.is_some());
-        Some(Seat { seats: Arc::clone(self), number, peer, full, evicted })
+        Some(Slot { seats: Arc::clone(self), number, peer, full, evicted })
     }
 
-    fn make_way(&self, taken: &mut Taken, kind: Kind) -> bool {
+    fn make_way(&self, taken: &mut SlotTable, kind: Kind) -> bool {
         let Some(number) = taken.longest_waiting(kind) else { return false };
         if let Some(entry) = taken.remove(number) {
             entry.evicted.notify_one();
@@ -191,7 +191,7 @@ impl Seats {
     }
 }
 
-/// Seats among which one is chosen for eviction.
+/// ConnectionSlots among which one is chosen for eviction.
 #[derive(Clone, Copy)]
 enum Kind {
     /// Regular seats of one address, or of the address that has the most.
@@ -199,7 +199,7 @@ enum Kind {
     Spare,
 }
 
-impl Taken {
+impl SlotTable {
     fn add(&mut self, network: Network, spare: bool) -> (u64, Arc<Notify>) {
         let number = self.next;
         self.next += 1;
@@ -258,17 +258,17 @@ impl Taken {
     }
 }
 
-/// Seat of one connection; released on drop.
+/// Slot of one connection; released on drop.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
+pub(super) struct Slot {
+    seats: Arc<ConnectionSlots>,
     number: u64,
     peer: SocketAddr,
     full: Option<Limit>,
     evicted: Arc<Notify>,
 }
 
-impl Seat {
+impl Slot {
     /// Remote address of the connection.
     pub(super) fn peer(&self) -> SocketAddr {
         self.peer
@@ -285,13 +285,13 @@ impl Seat {
     }
 
     /// Marks the connection as busy, once its request is complete. It is not evicted until every such mark is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+    pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.seats.taken.lock().work(self.number, true);
-        Busy(Arc::clone(self))
+        BusyGuard(Arc::clone(self))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.seats.taken.lock();
         if taken.remove(self.number).is_none() {
@@ -304,9 +304,9 @@ impl Drop for Seat {
 
 /// Mark of an operation in progress for a connection.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Seat>);
+pub(super) struct BusyGuard(Arc<Slot>);
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.seats.taken.lock().work(self.0.number, false);
         // The connection can be evicted now, which may admit a new one that waits.
@@ -318,17 +318,17 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    fn seats(most: usize, per_address: usize) -> Arc<Seats> {
-        Seats::new(Connections { most, per_address })
+    fn seats(most: usize, per_address: usize) -> Arc<ConnectionSlots> {
+        ConnectionSlots::new(Connections { most, per_address })
     }
 
-    fn enter(seats: &Arc<Seats>, address: &str) -> Arc<Seat> {
+    fn enter(seats: &Arc<ConnectionSlots>, address: &str) -> Arc<Slot> {
         let peer = SocketAddr::new(address.parse().unwrap(), 9);
         Arc::new(seats.try_enter(peer).expect("a seat"))
     }
 
     /// Returns true if a connection has been told to close.
-    async fn is_evicted(seat: &Seat) -> bool {
+    async fn is_evicted(seat: &Slot) -> bool {
         tokio::select! {
             biased;
             () = seat.evicted() => true,

@@ -1,11 +1,11 @@
 //! Fault injection during a storm, except crashes.
 
-use super::phone::{self, Mood};
-use super::world::{Fault, Happening, Who, World};
+use super::phone::{self, Behaviour};
+use super::simulation::{Event, Fault, Peer, Simulation};
 use crate::directory::AccountNo;
 use crate::presence::state::CallState;
 
-impl World {
+impl Simulation {
     /// Injects a fault into a phone, a publisher, an edge or the network.
     pub(super) fn make_trouble(&mut self) -> Result<(), Fault> {
         if self.calm {
@@ -13,9 +13,9 @@ impl World {
         }
         let often = (60_000 / self.phones.len().max(1) as u64).max(200);
         let wait = self.random.between(often / 2, often * 2);
-        self.in_ms(wait, Happening::Trouble);
+        self.in_ms(wait, Event::Trouble);
         let number = self.random.below(self.phones.len());
-        let mut wishes = phone::Wishes::default();
+        let mut wishes = phone::Actions::default();
         match self.random.below(24) {
             0..=3 => {
                 self.cut_off[number] = !self.phones[number].tcp;
@@ -24,11 +24,11 @@ impl World {
             4..=6 => {
                 let mood = [(500, None), (503, None), (503, Some(self.random.between(1, 200) as u32)), (408, None)];
                 let (status, retry_after) = self.random.pick(&mood);
-                self.phones[number].mood = Mood::Failing(status, retry_after);
+                self.phones[number].mood = Behaviour::Failing(status, retry_after);
                 self.recover_later(number, 120_000);
             }
             7 | 8 => {
-                self.phones[number].mood = Mood::Mute;
+                self.phones[number].mood = Behaviour::Mute;
                 self.recover_later(number, 100_000);
             }
             9 | 10 => self.phones[number].reboot(&mut self.random, &mut wishes),
@@ -59,7 +59,7 @@ impl World {
         let number = self.random.below(self.publishers.len());
         let until = self.now + self.random.between(5_000, 90_000);
         self.partitions[number] = until;
-        self.in_ms(until - self.now, Happening::Reunion(number, until));
+        self.in_ms(until - self.now, Event::Reunion(number, until));
     }
 
     fn trouble_edge(&mut self) {
@@ -76,17 +76,17 @@ impl World {
     fn recover_later(&mut self, number: usize, longest: u64) {
         self.troubles[number] += 1;
         let wait = self.random.between(500, longest);
-        self.in_ms(wait, Happening::Recovery(number, self.troubles[number]));
+        self.in_ms(wait, Event::Recovery(number, self.troubles[number]));
     }
 
     /// Ends the fault of a phone.
     pub(super) fn recover(&mut self, number: usize) {
         self.cut_off[number] = false;
-        self.phones[number].mood = Mood::Well;
+        self.phones[number].mood = Behaviour::Well;
     }
 
     /// Breaks a phone's connection. A phone on UDP gets another port if it is behind NAT, else another address.
-    fn move_or_break(&mut self, number: usize, wishes: &mut phone::Wishes) {
+    fn move_or_break(&mut self, number: usize, wishes: &mut phone::Actions) {
         let phone = &self.phones[number];
         if phone.tcp {
             let (notice, back) = (self.random.between(0, 60_000), self.random.between(500, 30_000));
@@ -95,7 +95,7 @@ impl World {
             {
                 flow.broken = Some(self.now + notice);
                 self.phones[number].moved_at = self.now;
-                self.in_ms(back, Happening::Reconnect(number));
+                self.in_ms(back, Event::Reconnect(number));
             }
             return;
         }
@@ -110,7 +110,7 @@ impl World {
             new
         };
         self.leave(&old);
-        self.settle_at(&new, Who::Phone(number));
+        self.settle_at(&new, Peer::Phone(number));
         (self.phones[number].address, self.phones[number].moved_at) = (new, self.now);
         if self.random.chance(0.3) {
             // The phone has noticed the change.

@@ -9,7 +9,7 @@ use crate::notifier::metrics::{BOUNDS, CAUSES, LatencyHistogram, OUTCOMES, TRANS
 use crate::notifier::refusals::{METHODS, RejectedRequests};
 use crate::presence::vendor::Vendor;
 
-use super::page::{Histogram, Labels, Page};
+use super::encoder::{Histogram, Labels, Page};
 
 /// Label value for phones of an unknown vendor.
 const OTHER: &str = "other";

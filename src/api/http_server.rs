@@ -2,7 +2,7 @@
 //! disconnected.
 //!
 //! `axum::serve` limits neither. A thousand clients that send one byte a minute are an old attack (slowloris).
-//! [`super::seats`] decides which connection is closed when there are too many.
+//! [`super::connection_slots`] decides which connection is closed when there are too many.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,9 +18,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::connection_slots::{ConnectionSlots, Connections, Slot};
 use super::refusals::Peer;
-use super::seats::{Connections, Seat, Seats};
-use super::stall::Stalling;
+use super::write_timeout::WriteTimeout;
 use super::{Service, webhooks};
 use crate::seldom::Seldom;
 
@@ -55,7 +55,7 @@ pub async fn serve(
         stop.await;
         said.send_replace(true);
     };
-    let seats = Seats::new(connections);
+    let seats = ConnectionSlots::new(connections);
     if let Some(api) = &api {
         // `set` succeeds the first time only, so the metrics report the connections of the first listener.
         let _ = api.seats.set(Arc::clone(&seats));
@@ -71,7 +71,7 @@ pub async fn serve(
 async fn accept(
     listener: TcpListener,
     router: Router,
-    seats: Arc<Seats>,
+    seats: Arc<ConnectionSlots>,
     stop: impl Future<Output = ()> + Send,
     patience: Duration,
 ) {
@@ -104,7 +104,7 @@ async fn accept(
 async fn converse(
     stream: TcpStream,
     router: Router,
-    seat: Arc<Seat>,
+    seat: Arc<Slot>,
     mut drain: watch::Receiver<bool>,
     patience: Duration,
 ) {
@@ -121,7 +121,7 @@ async fn converse(
         request.extensions_mut().insert(Arc::clone(&with));
         router.call(request)
     });
-    let stream = Stalling::new(stream, UNREAD_FOR);
+    let stream = WriteTimeout::new(stream, UNREAD_FOR);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
         biased;
@@ -148,8 +148,8 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-    fn seats(most: usize) -> Arc<Seats> {
-        Seats::new(Connections { most, per_address: most })
+    fn seats(most: usize) -> Arc<ConnectionSlots> {
+        ConnectionSlots::new(Connections { most, per_address: most })
     }
 
     /// Starts a server. Dropping the sender stops it; the handle completes when it has ended.

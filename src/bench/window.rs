@@ -4,8 +4,8 @@ use std::io;
 use std::ops::Range;
 
 use super::engine::{Done, Engine};
-use super::ops::{Kind, MS};
 use super::progress::Progress;
+use super::transactions::{Kind, MS};
 
 /// Queue of dialogs. It prefers the socket that has just been served, because messages of one socket share a system
 /// call.

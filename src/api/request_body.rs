@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::error::Fault;
+use super::error::ApiError;
 
 /// Names of the fields that are kept.
 const KNOWN: [&str; 8] = ["accept", "action", "auth_token", "authorization", "reset", "seconds", "state", "verb"];
@@ -60,15 +60,15 @@ pub(super) struct Envelope {
 
 impl Envelope {
     /// Parses a body; an empty body gives an empty envelope.
-    pub(super) fn read(body: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let outer: Outer = serde_json::from_slice(body).map_err(|error| Fault::because_of(&error))?;
+        let outer: Outer = serde_json::from_slice(body).map_err(|error| ApiError::because_of(&error))?;
         match outer.data {
             Some(Inner::Object(data)) => Ok(Self { data, top: outer.top }),
-            Some(Inner::NoObject) => Err(Fault::DataMissing { there: true }),
-            None => Err(Fault::DataMissing { there: false }),
+            Some(Inner::NoObject) => Err(ApiError::DataMissing { there: true }),
+            None => Err(ApiError::DataMissing { there: false }),
         }
     }
 }
@@ -222,13 +222,13 @@ mod tests {
     fn bodies_that_are_no_envelope_are_refused() {
         assert!(Envelope::read(b"").is_ok());
         for broken in ["{", "[]", "\"x\"", "{\"data\":{}} x", "{\"data\":{\"a\":}}", "null", "\u{feff}{}", " "] {
-            assert!(matches!(Envelope::read(broken.as_bytes()), Err(Fault::BadJson { .. })), "{broken}");
+            assert!(matches!(Envelope::read(broken.as_bytes()), Err(ApiError::BadJson { .. })), "{broken}");
         }
         let long = format!("\"{}\"", "x".repeat(100_000));
-        assert!(matches!(Envelope::read(long.as_bytes()), Err(Fault::BadJson { why }) if why.len() < 1_000));
-        assert!(matches!(Envelope::read(b"{}"), Err(Fault::DataMissing { there: false })));
-        assert!(matches!(Envelope::read(br#"{"data":[]}"#), Err(Fault::DataMissing { there: true })));
-        assert!(matches!(Envelope::read(b"{\"data\":\"\xff\"}"), Err(Fault::BadJson { .. })));
+        assert!(matches!(Envelope::read(long.as_bytes()), Err(ApiError::BadJson { why }) if why.len() < 1_000));
+        assert!(matches!(Envelope::read(b"{}"), Err(ApiError::DataMissing { there: false })));
+        assert!(matches!(Envelope::read(br#"{"data":[]}"#), Err(ApiError::DataMissing { there: true })));
+        assert!(matches!(Envelope::read(b"{\"data\":\"\xff\"}"), Err(ApiError::BadJson { .. })));
     }
 
     #[test]

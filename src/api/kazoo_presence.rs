@@ -7,11 +7,11 @@ use crate::presence::state::CallState;
 
 use super::ApiState;
 use super::envelope::{Data, Reply};
-use super::error::Fault;
-use super::fields::Field;
-use super::listing::{Only, What};
-use super::request::Ask;
-use super::route::{Scope, Target};
+use super::error::ApiError;
+use super::listing::{ListingQuery, PackageFilter};
+use super::request::RequestContext;
+use super::request_body::Field;
+use super::route::{PresenceScope, Route};
 
 const ACTIONS: &[&str] = &["set", "reset"];
 const STATES: &[&str] = &["early", "confirmed", "terminated"];
@@ -19,7 +19,7 @@ const STATES: &[&str] = &["early", "confirmed", "terminated"];
 const MAX_ECHO: usize = 128;
 
 /// Existing resource that a request names.
-pub(super) enum Place {
+pub(super) enum Resource {
     /// The whole account.
     Everybody,
     /// An extension as the client wrote it.
@@ -30,8 +30,8 @@ pub(super) enum Place {
 
 /// Validated command.
 pub(super) enum Command {
-    List(What),
-    Change { place: Place, change: Change },
+    List(ListingQuery),
+    Change { place: Resource, change: Change },
 }
 
 #[derive(Clone, Copy)]
@@ -41,34 +41,42 @@ pub(super) enum Change {
 }
 
 /// Finds the resource that the path names: 404 if it does not exist.
-pub(super) fn resolve(directory: &Directory, account: AccountNo, target: &Target, ask: &Ask) -> Result<Place, Fault> {
-    let Target::Presence { of, .. } = target else { return Err(Fault::NotFound) };
+pub(super) fn resolve(
+    directory: &Directory,
+    account: AccountNo,
+    target: &Route,
+    ask: &RequestContext,
+) -> Result<Resource, ApiError> {
+    let Route::Presence { of, .. } = target else { return Err(ApiError::NotFound) };
     let member = |found: Option<&Member>, id: &str| {
-        found.map(|m| Place::Member(m.addresses.clone())).ok_or_else(|| Fault::BadIdentifier(id.to_owned()))
+        found.map(|m| Resource::Member(m.addresses.clone())).ok_or_else(|| ApiError::BadIdentifier(id.to_owned()))
     };
     match of {
         // For a listing, Kazoo ignores the device or user in the path.
-        _ if ask.verb.reads() => Ok(Place::Everybody),
-        Scope::Account => Err(Fault::FaultyRequest),
-        Scope::Device(id) => member(directory.device(account, id), id),
-        Scope::User(id) => member(directory.user(account, id), id),
-        Scope::Extension(name) => Ok(Place::Extension(name.clone())),
+        _ if ask.verb.reads() => Ok(Resource::Everybody),
+        PresenceScope::Account => Err(ApiError::FaultyRequest),
+        PresenceScope::Device(id) => member(directory.device(account, id), id),
+        PresenceScope::User(id) => member(directory.user(account, id), id),
+        PresenceScope::Extension(name) => Ok(Resource::Extension(name.clone())),
     }
 }
 
 /// Validates the parameters: 400 names the field that is wrong.
-pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
-    if matches!(place, Place::Everybody) {
+pub(super) fn validate(place: Resource, ask: &RequestContext) -> Result<Command, ApiError> {
+    if matches!(place, Resource::Everybody) {
         let only = match ask.query("event") {
-            None => Only::All,
-            Some(name) => package::by_name(name).map_or(Only::Nothing, Only::Package),
+            None => PackageFilter::All,
+            Some(name) => package::by_name(name).map_or(PackageFilter::Nothing, PackageFilter::Package),
         };
-        return Ok(Command::List(What { only, with_publications: ask.query("include_presentity") == Some("true") }));
+        return Ok(Command::List(ListingQuery {
+            only,
+            with_publications: ask.query("include_presentity") == Some("true"),
+        }));
     }
-    if let Place::Extension(name) = &place
+    if let Resource::Extension(name) = &place
         && canonical_user(name).is_none()
     {
-        return Err(Fault::BadExtension);
+        return Err(ApiError::BadExtension);
     }
     let change = match ask.parameter("action") {
         Some(action) => match text(&action) {
@@ -76,18 +84,20 @@ pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
             Some("reset") => Change::Reset,
             _ => return Err(not_allowed("action", ACTIONS, action)),
         },
-        None if matches!(place, Place::Extension(_)) => Change::Reset,
+        None if matches!(place, Resource::Extension(_)) => Change::Reset,
         None => match ask.parameter("reset") {
             Some(Field::Bool(true)) => Change::Reset,
             Some(Field::Text(yes)) if yes == "true" => Change::Reset,
-            _ => return Err(Fault::ResetRequired),
+            _ => return Err(ApiError::ResetRequired),
         },
     };
     Ok(Command::Change { place, change })
 }
 
-fn state(ask: &Ask) -> Result<CallState, Fault> {
-    let Some(state) = ask.parameter("state") else { return Err(Fault::Required { field: "state", allowed: STATES }) };
+fn state(ask: &RequestContext) -> Result<CallState, ApiError> {
+    let Some(state) = ask.parameter("state") else {
+        return Err(ApiError::Required { field: "state", allowed: STATES });
+    };
     match text(&state) {
         Some("early") => Ok(CallState::Early),
         Some("confirmed") => Ok(CallState::Confirmed),
@@ -103,7 +113,7 @@ fn text(field: &Field) -> Option<&str> {
     }
 }
 
-pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str], value: Field) -> Fault {
+pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str], value: Field) -> ApiError {
     let value = match value {
         Field::Text(text) => text.chars().take(MAX_ECHO).collect::<String>().into(),
         Field::Bool(value) => value.into(),
@@ -111,29 +121,29 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
         Field::Null => serde_json::Value::Null,
         Field::Other(kind) => format!("({kind})").into(),
     };
-    Fault::NotAllowed { field, allowed, value }
+    ApiError::NotAllowed { field, allowed, value }
 }
 
 /// Resets or sets the extensions, and confirms in Kazoo's words.
 pub(super) fn execute(
     state: &ApiState,
     account: AccountNo,
-    place: Place,
+    place: Resource,
     change: Change,
-    ask: &Ask,
-) -> Result<Reply, Fault> {
+    ask: &RequestContext,
+) -> Result<Reply, ApiError> {
     let verb = match change {
         Change::Reset => "reset",
         Change::Set(_) => "set",
     };
     let (users, done) = match place {
         // Extensions match without regard to case; the response repeats what the client wrote.
-        Place::Extension(name) => (
+        Resource::Extension(name) => (
             canonical_user(&name).map(String::from).into_iter().collect(),
             format!("{verb} command sent for extension {name}"),
         ),
-        Place::Member(users) => (users, format!("{verb} commands sent")),
-        Place::Everybody => (Vec::new(), String::new()),
+        Resource::Member(users) => (users, format!("{verb} commands sent")),
+        Resource::Everybody => (Vec::new(), String::new()),
     };
     if users.is_empty() {
         return Ok(Reply::Data(Data::Text(format!("nothing to {verb}"))));
@@ -144,7 +154,7 @@ pub(super) fn execute(
         Change::Reset => state.control.reset(account, &users, &ask.id),
         Change::Set(to) => state.control.set(account, &users, to, &ask.id),
     }
-    .map_err(Fault::Refused)?;
+    .map_err(ApiError::Refused)?;
     let account = state.directory.account_id(account);
     tracing::info!(account, ?users, "presence {verb} by the API");
     Ok(Reply::Data(Data::Text(done)))

@@ -1,6 +1,6 @@
 //! Extensions as the PBX knows them: the last published step of each, and its time.
 
-use super::book::NOTHING;
+use super::dialogs::NOTHING;
 
 /// Number of latest steps whose times are remembered. The delay of a watcher that is further behind is not known
 /// exactly.
@@ -8,7 +8,7 @@ const REMEMBERED: usize = 4;
 
 /// One extension.
 #[derive(Clone, Debug)]
-pub(super) struct Lamp {
+pub(super) struct Extension {
     /// The newest published step.
     pub(super) sent: u32,
     /// The newest step whose PUBLISH was answered with 200.
@@ -23,14 +23,14 @@ pub(super) struct Lamp {
     moments: [u64; REMEMBERED],
 }
 
-impl Default for Lamp {
+impl Default for Extension {
     fn default() -> Self {
         let (etag, moments) = (Box::default(), [0; REMEMBERED]);
-        Lamp { sent: 0, accepted: 0, reached: 0, op: NOTHING, cseq: 0, etag, moments }
+        Extension { sent: 0, accepted: 0, reached: 0, op: NOTHING, cseq: 0, etag, moments }
     }
 }
 
-impl Lamp {
+impl Extension {
     /// Records that a new step is published now.
     pub(super) fn advance(&mut self, now: u64) {
         self.sent += 1;
@@ -47,13 +47,13 @@ impl Lamp {
 
 /// All extensions, including those without a watcher so far.
 #[derive(Debug, Default)]
-pub(super) struct Lamps(Vec<Lamp>);
+pub(super) struct Extensions(Vec<Extension>);
 
-impl Lamps {
-    pub(super) fn get_mut(&mut self, extension: u32) -> &mut Lamp {
+impl Extensions {
+    pub(super) fn get_mut(&mut self, extension: u32) -> &mut Extension {
         let at = extension as usize;
         if at >= self.0.len() {
-            self.0.resize_with(at + 1, Lamp::default);
+            self.0.resize_with(at + 1, Extension::default);
         }
         &mut self.0[at]
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_latest_moments_are_remembered() {
-        let mut lamp = Lamp::default();
+        let mut lamp = Extension::default();
         for now in 1..=10 {
             lamp.advance(now * 100);
         }

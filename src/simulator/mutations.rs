@@ -4,16 +4,16 @@ use bytes::Bytes;
 
 use super::message;
 use super::phone::{Phone, version_of};
-use super::plan::Sabotage;
-use super::world::{Happening, World};
+use super::scenario::Mutation;
+use super::simulation::{Event, Simulation};
 use crate::sip::Transport;
 use crate::sip::wire;
 use crate::transport::{Destination, ListenerId, OutboundMessage, Source};
 
-impl World {
+impl Simulation {
     /// Mutates a PUBLISH that may be repeated across a crash, before the server receives it.
     pub(super) fn with_other_branch(&self, bytes: Bytes) -> Bytes {
-        if self.options.sabotage != Some(Sabotage::OtherBranch) || !bytes.starts_with(b"PUBLISH") {
+        if self.options.sabotage != Some(Mutation::OtherBranch) || !bytes.starts_with(b"PUBLISH") {
             return bytes;
         }
         let text =
@@ -28,7 +28,7 @@ impl World {
         if m.cseq.method != "NOTIFY" || m.status().is_some() {
             return vec![packet];
         }
-        if sabotage == Sabotage::SharedPacing {
+        if sabotage == Mutation::SharedPacing {
             let phone = self.laws.expected(m.call_id).map(|expected| &self.phones[expected.phone]);
             let edge = phone.and_then(|phone| phone.edge);
             let silent = |other: &Phone| other.edge == edge && self.cut_off[other.number];
@@ -39,20 +39,20 @@ impl World {
         }
         let (call_id, cseq) = (m.call_id.to_string(), m.cseq.number);
         let last = self.last_bodies.insert(call_id, packet.bytes.clone());
-        if sabotage == Sabotage::FallingCount && self.life > 0 {
+        if sabotage == Mutation::FallingCount && self.life > 0 {
             let text = String::from_utf8_lossy(&packet.bytes).replace(&format!("CSeq: {cseq} "), "CSeq: 1 ");
             return vec![OutboundMessage { bytes: Bytes::from(text), ..packet }];
         }
         // A lost change is visible only if no refresh brings the state before the final check, so more of them are
         // needed.
-        let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
+        let often = if sabotage == Mutation::LostChange { 0.2 } else { 0.02 };
         if !self.random.chance(often) {
             return vec![packet];
         }
         let text = String::from_utf8_lossy(&packet.bytes).into_owned();
         let changed = |text: String| OutboundMessage { bytes: Bytes::from(text), ..packet.clone() };
         match (sabotage, last) {
-            (Sabotage::StaleBody, Some(last)) => {
+            (Mutation::StaleBody, Some(last)) => {
                 let body = wire::read(&last).ok().flatten().map(|m| String::from_utf8_lossy(m.body).into_owned());
                 let (Some(body), Some(version)) = (body, version_of(m.body)) else { return vec![packet] };
                 let old = version_of(body.as_bytes()).unwrap_or_default();
@@ -61,28 +61,28 @@ impl World {
                 let head = head.replace(&format!("Content-Length: {}", m.body.len()), "Content-Length: ");
                 vec![changed(format!("{head}{}\r\n\r\n{body}", body.len()))]
             }
-            (Sabotage::LostChange, _)
+            (Mutation::LostChange, _)
                 if self.laws.expected(m.call_id).is_some_and(|e| self.phones[e.phone].edge.is_none()) =>
             {
                 let answer = message::answer(&m, 200, None);
                 let peer = ([192, 0, 2, 1], 9).into();
                 let source =
                     Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
-                self.in_ms(1, Happening::AtServer(source, answer.into()));
+                self.in_ms(1, Event::AtServer(source, answer.into()));
                 let nowhere =
                     OutboundMessage { to: Destination::Datagram { listener: ListenerId(0), peer }, ..packet.clone() };
                 vec![nowhere]
             }
-            (Sabotage::Overtaken, Some(last)) => {
+            (Mutation::Overtaken, Some(last)) => {
                 vec![packet.clone(), OutboundMessage { bytes: last, ..packet.clone() }]
             }
-            (Sabotage::Impatience, _) => {
+            (Mutation::Impatience, _) => {
                 let next = text.replace(&format!("CSeq: {cseq} "), &format!("CSeq: {} ", cseq + 1));
                 let version = version_of(m.body).unwrap_or_default();
                 let next = next.replace(&format!("version=\"{version}\""), &format!("version=\"{}\"", version + 1));
                 vec![packet.clone(), changed(next)]
             }
-            (Sabotage::Revival, _) => {
+            (Mutation::Revival, _) => {
                 let text = text.replace("<state>confirmed</state>", "<state>early</state>");
                 let text = text.replace(
                     &format!("Content-Length: {}", m.body.len()),
@@ -90,7 +90,7 @@ impl World {
                 );
                 vec![changed(text)]
             }
-            (Sabotage::Leak, _) => {
+            (Mutation::Leak, _) => {
                 vec![changed(
                     text.replace("@acme.test\" direction", "@evil.test\" direction")
                         .replace("@acme.test\" local-", "@evil.test\" local-"),

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::ops::{Kind, MS};
-use super::runner::{Found, Runner};
-use super::text::{Names, Text as _};
-use super::usage;
+use super::messages::{AppendText as _, Names};
+use super::process_stats;
+use super::runner::{Runner, ScenarioResult};
+use super::transactions::{Kind, MS};
 
 /// Interval between requests to a server that does not answer yet.
 const ASK_EVERY: Duration = Duration::from_millis(2);
@@ -48,7 +48,7 @@ impl Server {
     /// Kills the server without warning, like a power cut, and starts it again.
     fn kill_and_restart(&mut self) -> io::Result<()> {
         // A server with several processes would continue without the first one, and keep the port.
-        let all = usage::processes(&[self.child.id()]);
+        let all = process_stats::processes(&[self.child.id()]);
         self.child.kill()?;
         all.into_iter().filter(|pid| *pid != self.child.id()).for_each(|pid| {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
@@ -127,7 +127,7 @@ impl Runner {
             }
             let Some(first) = until_answered(engine.settings.target, &names, patience)? else {
                 engine.tally.faults.note("the server did not come back", || format!("within {patience:?}"));
-                return Ok(Found::default());
+                return Ok(ScenarioResult::default());
             };
             engine.listen(1_000 * MS)?;
             let unasked = engine.tally.notifies;
@@ -140,7 +140,7 @@ impl Runner {
             let first = first.as_secs_f64() * 1e3;
             let numbers =
                 vec![("first_answer_ms", first), ("kept_percent", kept), ("unasked_notifies", unasked as f64)];
-            Ok(Found { numbers, ..Found::default() })
+            Ok(ScenarioResult { numbers, ..ScenarioResult::default() })
         });
         self.pids = pids;
         self.server = server;

@@ -3,7 +3,7 @@
 //! For each PUBLISH that the server answers with 200, the oracle applies the publisher's intent (not the body it
 //! sent), at the moment of that decision. It also applies what operators do. A PUBLISH that never arrived or was
 //! refused does not count, because it was never acknowledged. A decision that is not yet durable when the server
-//! crashes may be lost; [`Truth::crash`] then goes back to the state in the journal.
+//! crashes may be lost; [`Oracle::crash`] then goes back to the state in the journal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ const MOST_EXPIRED: usize = 64;
 
 /// State of one call in a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallSaid {
+pub struct CallClaim {
     /// [Label](super::lamp::label) of the call.
     pub call: String,
     /// Side of the presentity: caller or callee.
@@ -43,7 +43,7 @@ pub enum Statement {
         /// True if the document lists all calls.
         full: bool,
         /// The listed calls.
-        calls: Vec<CallSaid>,
+        calls: Vec<CallClaim>,
     },
     /// State of an extension, without a Call-ID (Asterisk).
     Extension(CallState),
@@ -57,7 +57,7 @@ pub enum Statement {
 
 /// A PUBLISH with its intended meaning.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct PublisherClaim {
     /// Index of the presentity.
     pub presentity: usize,
     /// Event package of the PUBLISH.
@@ -121,16 +121,16 @@ struct Story {
 
 /// The oracle for all presentities.
 #[derive(Debug, Default)]
-pub struct Truth {
+pub struct Oracle {
     people: Vec<Story>,
     /// Time before which no publication expires.
     soonest: u64,
 }
 
-impl Truth {
+impl Oracle {
     /// An oracle with this number of presentities, all without state.
-    pub fn new(presentities: usize) -> Truth {
-        Truth { people: (0..presentities).map(|_| Story::default()).collect(), soonest: 0 }
+    pub fn new(presentities: usize) -> Oracle {
+        Oracle { people: (0..presentities).map(|_| Story::default()).collect(), soonest: 0 }
     }
 
     /// Expires publications; returns true if that changes the state of this presentity.
@@ -189,7 +189,7 @@ impl Truth {
     }
 
     /// Applies a PUBLISH that the server has decided, with this decision number, to answer with 200.
-    pub fn accepted(&mut self, now: u64, decision: u64, said: &Said, etag: &str) {
+    pub fn accepted(&mut self, now: u64, decision: u64, said: &PublisherClaim, etag: &str) {
         let expires_at = now + u64::from(said.expires) * 1_000;
         self.soonest = self.soonest.min(expires_at);
         let person = self.change(now, decision, said.presentity);
@@ -357,7 +357,7 @@ impl Person {
         changed
     }
 
-    fn report(&mut self, now: u64, number: u64, full: bool, calls: &[CallSaid]) {
+    fn report(&mut self, now: u64, number: u64, full: bool, calls: &[CallClaim]) {
         for said in calls {
             if said.state == CallState::Terminated {
                 self.calls.remove(&said.call);
@@ -371,7 +371,7 @@ impl Person {
         }
     }
 
-    fn live(&mut self, now: u64, number: u64, said: &CallSaid) {
+    fn live(&mut self, now: u64, number: u64, said: &CallClaim) {
         match self.ended.get(&said.call) {
             Some(until) if *until > now => return,
             Some(_) => {

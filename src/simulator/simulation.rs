@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::edge::Edge;
-use super::keeper::{Keeper, Stage};
+use super::invariants::Invariants;
+use super::journal::{JournalStep, SimJournal};
 use super::ladder::{Ladder, Topic};
-use super::laws::Laws;
 use super::message;
-use super::network::Weather;
+use super::network::NetworkConditions;
+use super::oracle::{Oracle, PublisherClaim};
 use super::phone::{self, Phone};
-use super::plan::{EDGES, Options, Plan, REALMS};
 use super::publisher::{self, Publisher};
 use super::random::Random;
+use super::scenario::{EDGES, Options, REALMS, Scenario};
 use super::server;
 use super::tally::Tally;
-use super::truth::{Said, Truth};
 use crate::journal::Key;
 use crate::notifier::{Notifier, Outbox};
 use crate::presence::Tick;
@@ -27,21 +27,21 @@ use crate::transport::{DeliveryToken, Source};
 
 /// An event in virtual time.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum Event {
     /// A message arrives at the server.
     AtServer(Source, Bytes),
     /// A message arrives at a phone, publisher or edge: from an address, or from the server if there is none.
-    At(Who, Option<SocketAddr>, Bytes),
+    At(Peer, Option<SocketAddr>, Bytes),
     /// A timer of a phone or publisher fires.
-    Phone(usize, phone::Wake),
-    Publisher(usize, publisher::Wake),
+    Phone(usize, phone::Timer),
+    Publisher(usize, publisher::PublisherTimer),
     /// A fan-out continues, in this life of the server.
     Continue(u64, u32),
     /// A NOTIFY could not be sent, in this life of the server. It is named by its dialog (Call-ID and the server's
     /// tag) and CSeq.
     Undeliverable(u64, DeliveryToken, (String, String), u32),
     /// The journal takes its next step, in this life of the server.
-    Journal(u64, Stage),
+    Journal(u64, JournalStep),
     /// The server is to crash soon.
     Crash,
     /// This life of the server ends now.
@@ -66,7 +66,7 @@ pub(super) enum Happening {
 
 /// One end of the network, apart from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum Peer {
     Phone(usize),
     Publisher(usize),
     Edge(usize),
@@ -95,9 +95,9 @@ pub(super) struct Flow {
 
 /// State of a storm.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Simulation {
     pub(super) options: Options,
-    pub(super) plan: Plan,
+    pub(super) plan: Scenario,
     pub(super) random: Random,
     pub(super) now: u64,
     pub(super) server: Notifier,
@@ -110,7 +110,7 @@ pub(super) struct World {
     pub(super) clock: i64,
     pub(super) clock_before: i64,
     pub(super) away: bool,
-    pub(super) keeper: Keeper,
+    pub(super) keeper: SimJournal,
     /// State at the last crash: the time from which the journal may not know of expiries, the entity-tags that may
     /// return, and the records of the journal.
     pub(super) doubtful_since: u64,
@@ -123,9 +123,9 @@ pub(super) struct World {
     /// Time until which each publisher is cut off from the server; zero if it is not.
     pub(super) partitions: Vec<u64>,
     pub(super) edges: Vec<Edge>,
-    pub(super) weather: Weather,
-    pub(super) truth: Truth,
-    pub(super) laws: Laws,
+    pub(super) weather: NetworkConditions,
+    pub(super) truth: Oracle,
+    pub(super) laws: Invariants,
     pub(super) ladder: Ladder,
     pub(super) tally: Tally,
     pub(super) flows: BTreeMap<u64, Flow>,
@@ -133,15 +133,15 @@ pub(super) struct World {
     pub(super) troubles: Vec<u64>,
     pub(super) calm: bool,
     pub(super) last_bodies: HashMap<String, Bytes>,
-    /// Edges behind which the mutation [`super::plan::Sabotage::SharedPacing`] blocks all NOTIFYs.
+    /// Edges behind which the mutation [`super::scenario::Sabotage::SharedPacing`] blocks all NOTIFYs.
     pub(super) held_edges: HashSet<usize>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
-    happenings: HashMap<u64, Happening>,
+    happenings: HashMap<u64, Event>,
     count: u64,
     step: u64,
     standstill: u64,
-    pub(super) addresses: HashMap<SocketAddr, Who>,
-    pub(super) said: HashMap<String, Said>,
+    pub(super) addresses: HashMap<SocketAddr, Peer>,
+    pub(super) said: HashMap<String, PublisherClaim>,
     pub(super) accepted: HashMap<String, (String, u64)>,
     /// Call-IDs of the PUBLISHes that were answered 412.
     pub(super) told_stale: HashSet<String>,
@@ -157,10 +157,10 @@ const LONGEST_MOMENT: u64 = 100_000;
 /// Interval of the liveness check of all dialogs (ms).
 const ROLL_CALL: u64 = 10_000;
 
-impl World {
-    pub(super) fn new(seed: u64, options: &Options, topic: Option<Topic>) -> World {
+impl Simulation {
+    pub(super) fn new(seed: u64, options: &Options, topic: Option<Topic>) -> Simulation {
         let mut random = Random::new(seed);
-        let plan = Plan::drawn(&mut random, options);
+        let plan = Scenario::drawn(&mut random, options);
         let phones = plan.phones(&mut random, options);
         let publishers = plan.publishers(options);
         let mut watchers = vec![Vec::new(); plan.presentities()];
@@ -169,7 +169,7 @@ impl World {
                 watchers[watch.presentity].push((phone.number, at));
             }
         }
-        let mut world = World {
+        let mut world = Simulation {
             options: options.clone(),
             now: 0,
             server: server::build(seed, 0, false),
@@ -180,7 +180,7 @@ impl World {
             up: true,
             life: 0,
             up_since: 0,
-            keeper: Keeper::new(),
+            keeper: SimJournal::new(),
             doubtful_since: 0,
             etags_at_crash: Vec::new(),
             journal: Vec::new(),
@@ -188,8 +188,8 @@ impl World {
             partitions: vec![0; publishers.len()],
             edges: (0..EDGES).map(Edge::new).collect(),
             weather: plan.weather,
-            truth: Truth::new(plan.presentities()),
-            laws: Laws::default(),
+            truth: Oracle::new(plan.presentities()),
+            laws: Invariants::default(),
             ladder: Ladder::about(topic),
             tally: Tally::new(&phones),
             flows: BTreeMap::new(),
@@ -219,15 +219,15 @@ impl World {
 
     fn assemble(&mut self, phones: Vec<Phone>, publishers: Vec<Publisher>) {
         for edge in 0..self.edges.len() {
-            self.settle_at(&self.edges[edge].address.clone(), Who::Edge(edge));
+            self.settle_at(&self.edges[edge].address.clone(), Peer::Edge(edge));
         }
         for mut phone in phones {
-            let mut wishes = phone::Wishes::default();
+            let mut wishes = phone::Actions::default();
             for at in 0..phone.watches.len() {
                 phone.start_anew(at, self.random.between(0, 5_000), &mut wishes);
             }
             let number = phone.number;
-            self.settle_at(&phone.address.clone(), Who::Phone(number));
+            self.settle_at(&phone.address.clone(), Peer::Phone(number));
             self.phones.push(phone);
             if self.phones[number].tcp {
                 self.connect(number);
@@ -235,23 +235,23 @@ impl World {
             self.grant(number, wishes);
         }
         for publisher in publishers {
-            self.settle_at(&publisher.address.clone(), Who::Publisher(publisher.number));
+            self.settle_at(&publisher.address.clone(), Peer::Publisher(publisher.number));
             let lines = (self.plan.presentities() / 8).max(1);
             for _ in 0..lines {
                 let wait = self.random.between(0, 8_000);
-                self.in_ms(wait, Happening::Publisher(publisher.number, publisher::Wake::Busy));
+                self.in_ms(wait, Event::Publisher(publisher.number, publisher::PublisherTimer::Busy));
             }
             self.publishers.push(publisher);
         }
-        self.in_ms(ROLL_CALL, Happening::RollCall);
+        self.in_ms(ROLL_CALL, Event::RollCall);
         self.begin_journal();
         if self.options.trouble {
-            self.in_ms(3_000, Happening::Trouble);
+            self.in_ms(3_000, Event::Trouble);
             self.expect_crash();
         }
     }
 
-    pub(super) fn settle_at(&mut self, address: &str, who: Who) {
+    pub(super) fn settle_at(&mut self, address: &str, who: Peer) {
         if let Ok(address) = address.parse() {
             self.addresses.insert(address, who);
         }
@@ -270,7 +270,7 @@ impl World {
         self.flows.insert(self.count, Flow { phone, broken: None, busy_until: [0; 2] });
     }
 
-    pub(super) fn in_ms(&mut self, wait: u64, what: Happening) {
+    pub(super) fn in_ms(&mut self, wait: u64, what: Event) {
         self.count += 1;
         self.queue.push(Reverse((self.now + wait, self.count)));
         self.happenings.insert(self.count, what);
@@ -348,9 +348,9 @@ impl World {
         self.away && self.plan.account(presentity) == AWAY
     }
 
-    fn happen(&mut self, what: Happening) -> Result<(), Fault> {
+    fn happen(&mut self, what: Event) -> Result<(), Fault> {
         match what {
-            Happening::AtServer(source, bytes) => {
+            Event::AtServer(source, bytes) => {
                 // A server without the tenant receives none of the tenant's messages.
                 let lost = self.away && String::from_utf8_lossy(&bytes).contains(REALMS[AWAY]);
                 if !self.up || lost {
@@ -364,59 +364,59 @@ impl World {
                 self.let_expire();
                 self.serve(|server, now, out| server.receive(now, source, &bytes, out))
             }
-            Happening::At(Who::Phone(number), _, bytes) => self.at_phone(number, &bytes),
-            Happening::At(Who::Publisher(number), _, bytes) => self.at_publisher(number, &bytes),
-            Happening::At(Who::Edge(number), from, bytes) => {
+            Event::At(Peer::Phone(number), _, bytes) => self.at_phone(number, &bytes),
+            Event::At(Peer::Publisher(number), _, bytes) => self.at_publisher(number, &bytes),
+            Event::At(Peer::Edge(number), from, bytes) => {
                 self.at_edge(number, from, &bytes);
                 Ok(())
             }
-            Happening::Phone(number, wake) => {
-                let mut wishes = phone::Wishes::default();
+            Event::Phone(number, wake) => {
+                let mut wishes = phone::Actions::default();
                 self.phones[number].wake(self.now, wake, &self.plan, &mut self.random, &mut wishes);
                 self.grant(number, wishes);
                 Ok(())
             }
-            Happening::Publisher(number, wake) => {
-                let mut wishes = publisher::Wishes::default();
+            Event::Publisher(number, wake) => {
+                let mut wishes = publisher::PublisherActions::default();
                 self.publishers[number].wake(self.now, wake, &self.plan, &mut self.random, &mut wishes);
                 self.grant_publisher(number, wishes);
                 Ok(())
             }
-            Happening::Continue(life, presentity) if life == self.life => {
+            Event::Continue(life, presentity) if life == self.life => {
                 self.serve(|server, now, out| server.continue_fan_out(now, presentity, out))
             }
-            Happening::Undeliverable(life, ticket, dialog, cseq) if life == self.life => {
+            Event::Undeliverable(life, ticket, dialog, cseq) if life == self.life => {
                 self.laws.undeliverable(&dialog, cseq);
                 self.serve(|server, now, out| server.undeliverable(now, ticket, out))
             }
-            Happening::Journal(life, stage) if life == self.life => self.go_on_keeping(stage),
-            Happening::Continue(..) | Happening::Undeliverable(..) | Happening::Journal(..) => Ok(()),
-            Happening::Crash => self.crash_unless_calm(),
-            Happening::CrashAt(life) if life == self.life && self.up && !self.calm => self.crash(),
-            Happening::CrashAt(_) => Ok(()),
-            Happening::Restart => self.restart(),
-            Happening::RollCall => self.call_roll(ROLL_CALL),
-            Happening::Expiry(presentity) => {
+            Event::Journal(life, stage) if life == self.life => self.go_on_keeping(stage),
+            Event::Continue(..) | Event::Undeliverable(..) | Event::Journal(..) => Ok(()),
+            Event::Crash => self.crash_unless_calm(),
+            Event::CrashAt(life) if life == self.life && self.up && !self.calm => self.crash(),
+            Event::CrashAt(_) => Ok(()),
+            Event::Restart => self.restart(),
+            Event::RollCall => self.call_roll(ROLL_CALL),
+            Event::Expiry(presentity) => {
                 if self.truth.pass_time(self.now, presentity) {
                     self.ladder.note(self.now, presentity, "a publication expires");
                     self.look_at(presentity);
                 }
                 Ok(())
             }
-            Happening::Trouble => self.make_trouble(),
-            Happening::Recovery(number, trouble) => {
+            Event::Trouble => self.make_trouble(),
+            Event::Recovery(number, trouble) => {
                 if self.troubles[number] == trouble {
                     self.recover(number);
                 }
                 Ok(())
             }
-            Happening::Reconnect(number) => {
+            Event::Reconnect(number) => {
                 self.reconnect(number);
                 Ok(())
             }
-            Happening::TenantReturns(life) if life == self.life && self.up => self.crash(),
-            Happening::TenantReturns(_) => Ok(()),
-            Happening::Reunion(number, until) => {
+            Event::TenantReturns(life) if life == self.life && self.up => self.crash(),
+            Event::TenantReturns(_) => Ok(()),
+            Event::Reunion(number, until) => {
                 if self.partitions[number] == until {
                     self.partitions[number] = 0;
                 }
@@ -444,7 +444,7 @@ impl World {
         if self.cut_off[number] {
             return Ok(());
         }
-        let mut wishes = phone::Wishes::default();
+        let mut wishes = phone::Actions::default();
         let done = self.phones[number].receive(self.now, &m, &mut self.laws.memo, &mut self.random, &mut wishes);
         done.map_err(|law| self.fault_in(m.call_id, law))?;
         self.grant(number, wishes);
@@ -458,7 +458,7 @@ impl World {
         if self.partitions[number] > 0 {
             return Ok(());
         }
-        let (etag, mut wishes) = (message::header(bytes, "SIP-ETag"), publisher::Wishes::default());
+        let (etag, mut wishes) = (message::header(bytes, "SIP-ETag"), publisher::PublisherActions::default());
         let publisher = &mut self.publishers[number];
         let done = publisher.receive(self.now, &m, etag, &self.plan, &mut self.random, &mut wishes);
         done.map_err(|law| self.fault_in(m.call_id, law))?;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::book::NOTHING;
+use super::dialogs::NOTHING;
 
 /// One millisecond (ns).
 pub(super) const MS: u64 = 1_000_000;
@@ -47,7 +47,7 @@ impl Kind {
 
 /// A request in flight.
 #[derive(Clone, Debug)]
-pub(super) struct Op {
+pub(super) struct Transaction {
     pub(super) kind: Kind,
     /// Number of the dialog, or of the extension of a PUBLISH.
     pub(super) number: u32,
@@ -67,7 +67,7 @@ pub(super) struct Op {
 
 /// A timer that is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum TimerEvent {
     /// Retransmit the request.
     Repeat(u32),
     /// The request has timed out.
@@ -76,8 +76,8 @@ pub(super) enum Due {
 
 /// All requests in flight.
 #[derive(Debug)]
-pub(super) struct Ops {
-    slots: Vec<Op>,
+pub(super) struct Transactions {
+    slots: Vec<Transaction>,
     free: Vec<u32>,
     /// Queue per interval: due time, slot, and serial number of the request in it.
     queues: [VecDeque<(u64, u32, u32)>; WAITS.len()],
@@ -87,9 +87,9 @@ pub(super) struct Ops {
     live: usize,
 }
 
-impl Ops {
-    pub(super) fn new(give_up: u64) -> Ops {
-        Ops { slots: Vec::new(), free: Vec::new(), queues: Default::default(), serial: 0, give_up, live: 0 }
+impl Transactions {
+    pub(super) fn new(give_up: u64) -> Transactions {
+        Transactions { slots: Vec::new(), free: Vec::new(), queues: Default::default(), serial: 0, give_up, live: 0 }
     }
 
     /// Number of requests in flight.
@@ -100,7 +100,8 @@ impl Ops {
     pub(super) fn begin(&mut self, now: u64, kind: Kind, number: u32, floor: u32) -> u32 {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let op = Op { kind, number, began: now, answered: false, notified: false, challenges: 0, floor, serial };
+        let op =
+            Transaction { kind, number, began: now, answered: false, notified: false, challenges: 0, floor, serial };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = op;
@@ -117,7 +118,7 @@ impl Ops {
     }
 
     /// The request in a slot; none for [`NOTHING`].
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Op> {
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Transaction> {
         if slot == NOTHING { None } else { self.slots.get_mut(slot as usize) }
     }
 
@@ -142,7 +143,7 @@ impl Ops {
     }
 
     /// Returns the next timer that is due now.
-    pub(super) fn due(&mut self, now: u64) -> Option<Due> {
+    pub(super) fn due(&mut self, now: u64) -> Option<TimerEvent> {
         for i in 0..WAITS.len() {
             while let Some(&(at, slot, serial)) = self.queues[i].front().filter(|(at, ..)| *at <= now) {
                 self.queues[i].pop_front();
@@ -151,7 +152,7 @@ impl Ops {
                     continue;
                 }
                 if at >= op.began + self.give_up {
-                    return Some(Due::GiveUp(slot));
+                    return Some(TimerEvent::GiveUp(slot));
                 }
                 let next = (i + 1).min(WAITS.len() - 1);
                 let at = (now + WAITS[next]).min(op.began + self.give_up);
@@ -161,7 +162,7 @@ impl Ops {
                 let repeat = !op.answered;
                 self.queues[queue.unwrap_or(next)].push_back((at, slot, serial));
                 if repeat {
-                    return Some(Due::Repeat(slot));
+                    return Some(TimerEvent::Repeat(slot));
                 }
             }
         }
@@ -175,16 +176,16 @@ mod tests {
 
     #[test]
     fn a_request_is_repeated_as_the_rfc_says_and_given_up_in_the_end() {
-        let mut ops = Ops::new(32_000 * MS);
+        let mut ops = Transactions::new(32_000 * MS);
         let slot = ops.begin(0, Kind::Subscribe, 7, 0);
         let (mut repeats, mut end) = (Vec::new(), None);
         while let Some(at) = ops.next_due() {
             match ops.due(at) {
-                Some(Due::Repeat(which)) => {
+                Some(TimerEvent::Repeat(which)) => {
                     assert_eq!(which, slot);
                     repeats.push(at / MS);
                 }
-                Some(Due::GiveUp(which)) => {
+                Some(TimerEvent::GiveUp(which)) => {
                     end = Some(at / MS);
                     ops.end(which);
                 }
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_answered_request_is_not_repeated_but_its_notify_awaited() {
-        let mut ops = Ops::new(32_000 * MS);
+        let mut ops = Transactions::new(32_000 * MS);
         let slot = ops.begin(0, Kind::Subscribe, 7, 0);
         ops.get_mut(slot).unwrap().answered = true;
         let mut seen = Vec::new();
@@ -206,16 +207,16 @@ mod tests {
                 seen.push(due);
             }
         }
-        assert_eq!(seen, [Due::GiveUp(slot)]);
+        assert_eq!(seen, [TimerEvent::GiveUp(slot)]);
     }
 
     #[test]
     fn timers_of_what_has_ended_are_nobodys() {
-        let mut ops = Ops::new(32_000 * MS);
+        let mut ops = Transactions::new(32_000 * MS);
         let slot = ops.begin(0, Kind::Publish, 1, 0);
         ops.end(slot);
         assert_eq!(ops.begin(100 * MS, Kind::Publish, 2, 0), slot, "the slot is used again");
         assert_eq!(ops.due(550 * MS), None);
-        assert_eq!(ops.due(600 * MS), Some(Due::Repeat(slot)));
+        assert_eq!(ops.due(600 * MS), Some(TimerEvent::Repeat(slot)));
     }
 }

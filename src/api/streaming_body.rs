@@ -2,7 +2,7 @@
 //!
 //! The next piece is written when the connection asks for it, which it does when the client has read the piece before.
 //! It is written on the connection's own thread. So a client that reads nothing costs one piece and the connection's
-//! write buffer, but no thread; a stalled connection is closed (see [`super::stall`]).
+//! write buffer, but no thread; a stalled connection is closed (see [`super::write_timeout`]).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 use super::envelope::Hold;
-use super::share::{Limit, Limits, Share, Shares};
+use super::quota::{Limit, Limits, QuotaGuard, QuotaPool};
 
 /// Writer of a long body.
 pub(super) trait Writer: Send + Unpin + 'static {
@@ -84,9 +84,9 @@ const ANSWERS_OF_ACCOUNT: usize = 32 * 1024 * 1024;
 const ANSWERS_OF_ADDRESS: usize = 64 * 1024 * 1024;
 
 /// Memory pool for responses that are held as a whole; one may have more than a megabyte.
-pub(super) fn room() -> Arc<Shares> {
+pub(super) fn room() -> Arc<QuotaPool> {
     let limit = |key, most| Limit { key, most };
-    Shares::new(Limits {
+    QuotaPool::new(Limits {
         all: limit("octets of unread answers", ANSWERS),
         account: limit("octets of unread answers of one account", ANSWERS_OF_ACCOUNT),
         address: limit("octets of unread answers to one address", ANSWERS_OF_ADDRESS),
@@ -95,13 +95,13 @@ pub(super) fn room() -> Arc<Shares> {
 
 /// Body that is held as a whole and released piece by piece as it is sent. Its size is charged to `share` until it is
 /// dropped.
-pub(super) fn whole(octets: Vec<u8>, share: Share) -> Body {
+pub(super) fn whole(octets: Vec<u8>, share: QuotaGuard) -> Body {
     Body::new(Whole { rest: octets.into(), _share: share })
 }
 
 struct Whole {
     rest: Bytes,
-    _share: Share,
+    _share: QuotaGuard,
 }
 
 impl HttpBody for Whole {

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::book::Life;
+use super::dialogs::DialogState;
 use super::engine::Engine;
 use super::fan_out;
-use super::ops::{Kind, MS};
 use super::progress::Progress;
-use super::runner::{Found, Runner};
+use super::runner::{Runner, ScenarioResult};
+use super::transactions::{Kind, MS};
 
 /// Phones that watch the same extension.
 const WATCHERS: u32 = 10;
@@ -32,7 +32,7 @@ impl Runner {
     }
 }
 
-fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress) -> io::Result<Found> {
+fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress) -> io::Result<ScenarioResult> {
     let began = engine.tick();
     let span = u64::from(seconds) * 1_000 * MS;
     let arrival = |n: u32| began + span * u64::from(n) / u64::from(phones);
@@ -68,7 +68,7 @@ fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress)
         }
         progress.show(engine.now, settled.into(), phones.into());
     }
-    let dark = engine.book.iter().take(phones as usize).filter(|watcher| watcher.life != Life::Open).count();
+    let dark = engine.book.iter().take(phones as usize).filter(|watcher| watcher.life != DialogState::Open).count();
     if dark > 0 {
         engine.tally.faults.note("phones were left without a lamp", || format!("{dark} of {phones}"));
     }
@@ -77,5 +77,5 @@ fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress)
         ("sent_away", f64::from(sent_away)),
         ("dark_phones", dark as f64),
     ];
-    Ok(Found { operations: Some(u64::from(phones) - dark as u64), took: None, numbers })
+    Ok(ScenarioResult { operations: Some(u64::from(phones) - dark as u64), took: None, numbers })
 }

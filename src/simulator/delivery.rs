@@ -4,27 +4,27 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::invariants::Expected;
 use super::ladder::Topic;
-use super::laws::Expected;
-use super::world::{Happening, Who, World};
+use super::simulation::{Event, Peer, Simulation};
 use super::{phone, publisher};
 use crate::sip::Transport;
 use crate::sip::wire;
 use crate::transport::{Destination, FlowId, ListenerId, OutboundMessage, Source};
 
-impl World {
+impl Simulation {
     /// Carries out the actions of a phone: sends, timers, new dialogs.
-    pub(super) fn grant(&mut self, number: usize, wishes: phone::Wishes) {
+    pub(super) fn grant(&mut self, number: usize, wishes: phone::Actions) {
         for (call_id, at) in wishes.opened {
             let watch = &self.phones[number].watches[at];
             let expected = Expected { presentity: watch.presentity, package: watch.package, phone: number };
             self.laws.expect(call_id, expected);
         }
         for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Happening::Phone(number, wake));
+            self.in_ms(wait, Event::Phone(number, wake));
         }
         for (wait, bytes) in wishes.sends {
-            self.post(Who::Phone(number), wait, bytes.into());
+            self.post(Peer::Phone(number), wait, bytes.into());
         }
         for at in wishes.redrawn {
             self.tally.look(self.now, &self.phones[number], at, &self.truth);
@@ -32,30 +32,30 @@ impl World {
     }
 
     /// Carries out the actions of a publisher: sends, timers, the meaning of each PUBLISH.
-    pub(super) fn grant_publisher(&mut self, number: usize, wishes: publisher::Wishes) {
+    pub(super) fn grant_publisher(&mut self, number: usize, wishes: publisher::PublisherActions) {
         self.said.extend(wishes.said);
         for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Happening::Publisher(number, wake));
+            self.in_ms(wait, Event::Publisher(number, wake));
         }
         for bytes in wishes.sends {
-            self.post(Who::Publisher(number), 0, bytes.into());
+            self.post(Peer::Publisher(number), 0, bytes.into());
         }
     }
 
-    fn post(&mut self, who: Who, wait: u64, bytes: Bytes) {
+    fn post(&mut self, who: Peer, wait: u64, bytes: Bytes) {
         let (address, tcp, cut, edge) = match who {
-            Who::Phone(number) => {
+            Peer::Phone(number) => {
                 let phone = &self.phones[number];
                 (phone.address.clone(), phone.tcp, self.cut_off[number], phone.edge)
             }
-            Who::Publisher(number) => {
+            Peer::Publisher(number) => {
                 (self.publishers[number].address.clone(), false, self.partitions[number] > 0, None)
             }
-            Who::Edge(_) => return,
+            Peer::Edge(_) => return,
         };
         let Ok(peer) = address.parse() else { return };
         let flow = match who {
-            Who::Phone(number) if tcp => self.flow_for(number, &bytes),
+            Peer::Phone(number) if tcp => self.flow_for(number, &bytes),
             _ => None,
         };
         let arrivals = self.arrivals(cut || tcp && flow.is_none(), flow, 0);
@@ -63,7 +63,7 @@ impl World {
         for delay in arrivals {
             let delay = wait + delay;
             match edge {
-                Some(edge) => self.in_ms(delay, Happening::At(Who::Edge(edge), Some(peer), bytes.clone())),
+                Some(edge) => self.in_ms(delay, Event::At(Peer::Edge(edge), Some(peer), bytes.clone())),
                 None => self.arrive(delay, peer, flow, bytes.clone()),
             }
         }
@@ -77,7 +77,7 @@ impl World {
         };
         let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
         let bytes = self.with_other_branch(bytes);
-        self.in_ms(delay, Happening::AtServer(source, bytes));
+        self.in_ms(delay, Event::AtServer(source, bytes));
     }
 
     /// Returns the connection of a phone. If it has none, it opens one for a request, provided that the server is up.
@@ -115,21 +115,21 @@ impl World {
             Destination::Flow { flow, .. } => match self.flows.get(&flow.0) {
                 Some(known) if known.broken.is_some_and(|at| at <= self.now) => return self.bounce(packet),
                 Some(known) if known.broken.is_some() => (None, None),
-                Some(known) => (Some(Who::Phone(known.phone)), Some(flow.0)),
+                Some(known) => (Some(Peer::Phone(known.phone)), Some(flow.0)),
                 None => return self.bounce(packet),
             },
         };
         let cut = match who {
-            Some(Who::Phone(number)) => self.cut_off[number],
-            Some(Who::Publisher(number)) => self.partitions[number] > 0,
-            Some(Who::Edge(_)) => false,
+            Some(Peer::Phone(number)) => self.cut_off[number],
+            Some(Peer::Publisher(number)) => self.partitions[number] > 0,
+            Some(Peer::Edge(_)) => false,
             None => true,
         };
         let arrivals = self.arrivals(cut, flow, 1);
         self.draw(false, &packet.bytes, &arrivals);
         let Some(who) = who else { return };
         for delay in arrivals {
-            self.in_ms(delay, Happening::At(who, None, packet.bytes.clone()));
+            self.in_ms(delay, Event::At(who, None, packet.bytes.clone()));
         }
     }
 
@@ -138,7 +138,7 @@ impl World {
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return };
         let dialog = (m.call_id.to_string(), m.from.tag().unwrap_or_default().to_string());
         if let Some(ticket) = packet.ticket {
-            self.in_ms(1, Happening::Undeliverable(self.life, ticket, dialog, m.cseq.number));
+            self.in_ms(1, Event::Undeliverable(self.life, ticket, dialog, m.cseq.number));
         }
     }
 

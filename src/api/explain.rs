@@ -7,11 +7,11 @@ use crate::presence::aor::MAX_USER;
 
 use super::ApiState;
 use super::envelope::{AccountRow, Data, Page, Reply};
-use super::error::Fault;
-use super::fields::Field;
-use super::presence::not_allowed;
-use super::request::{Ask, Verb};
-use super::route::Subject;
+use super::error::ApiError;
+use super::kazoo_presence::not_allowed;
+use super::request::{Method, RequestContext};
+use super::request_body::Field;
+use super::route::ExplainRoute;
 
 /// Default `page_size` of lamps.
 const PAGE: usize = 1_000;
@@ -34,12 +34,17 @@ pub(super) fn accounts(directory: &Directory, bearer: TokenScope) -> Reply {
 }
 
 /// Answers requests about lamps, except the live event stream.
-pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, ask: &Ask) -> Result<Reply, Fault> {
-    let missing = |id: &str| Fault::BadIdentifier(id.to_owned());
+pub(super) fn answer(
+    state: &ApiState,
+    account: AccountNo,
+    subject: &ExplainRoute,
+    ask: &RequestContext,
+) -> Result<Reply, ApiError> {
+    let missing = |id: &str| ApiError::BadIdentifier(id.to_owned());
     match subject {
-        Subject::Lamps => list(state, account, ask),
-        Subject::Overview => Ok(Reply::Data(Data::Overview(Box::new(state.control.overview(account))))),
-        Subject::Lamp(extension) => {
+        ExplainRoute::Lamps => list(state, account, ask),
+        ExplainRoute::Overview => Ok(Reply::Data(Data::Overview(Box::new(state.control.overview(account))))),
+        ExplainRoute::Lamp(extension) => {
             let extension = extension.to_lowercase();
             if let Some(story) = state.control.lamp_story(account, &extension) {
                 return Ok(Reply::Data(Data::Story(Box::new(story))));
@@ -48,38 +53,38 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             let lamp = known.then(|| unknown(&state.directory, account, &extension));
             lamp.map(|lamp| Reply::Data(Data::Lamp(Box::new(lamp)))).ok_or_else(|| missing(&extension))
         }
-        Subject::Subscriptions => watchers(state, account, ask),
-        Subject::Subscription(id) if ask.verb.reads() => {
+        ExplainRoute::Subscriptions => watchers(state, account, ask),
+        ExplainRoute::Subscription(id) if ask.verb.reads() => {
             let story = state.control.subscription_story(account, id).ok_or_else(|| missing(id))?;
             Ok(Reply::Data(Data::Subscription(Box::new(story))))
         }
-        Subject::Subscription(id) => {
+        ExplainRoute::Subscription(id) => {
             // Log lines of this command carry the request's id.
             let _span = tracing::info_span!("request", id = ask.id).entered();
             let (found, done) = match ask.verb {
-                Verb::Delete => (state.control.end(account, id, &ask.id), "subscription ended"),
+                Method::Delete => (state.control.end(account, id, &ask.id), "subscription ended"),
                 _ => match action(ask)? {
                     Action::Resend => (state.control.resend(account, id, &ask.id), "resend command sent"),
                     Action::Trace(seconds) => (state.control.trace(account, id, seconds), "trace begun"),
                 },
             };
-            if !found.map_err(Fault::Refused)? {
+            if !found.map_err(ApiError::Refused)? {
                 return Err(missing(id));
             }
             let account = state.directory.account_id(account);
             tracing::info!(account, subscription = id, done, "subscription changed by the API");
             Ok(Reply::Data(Data::Text(done.into())))
         }
-        Subject::Trace(id) if ask.verb == Verb::Delete => match state.control.forget_trace(account, id) {
+        ExplainRoute::Trace(id) if ask.verb == Method::Delete => match state.control.forget_trace(account, id) {
             true => Ok(Reply::Data(Data::Text("trace forgotten".into()))),
             false => Err(missing(id)),
         },
-        Subject::Trace(id) => {
+        ExplainRoute::Trace(id) => {
             let story = state.control.trace_story(account, id).ok_or_else(|| missing(id))?;
             Ok(Reply::Data(Data::Trace(Box::new(story))))
         }
         // Handled elsewhere.
-        Subject::Events | Subject::Refusals => Err(Fault::NotFound),
+        ExplainRoute::Events | ExplainRoute::Refusals => Err(ApiError::NotFound),
     }
 }
 
@@ -89,16 +94,16 @@ enum Action {
     Trace(u32),
 }
 
-fn action(ask: &Ask) -> Result<Action, Fault> {
+fn action(ask: &RequestContext) -> Result<Action, ApiError> {
     match ask.parameter("action") {
         Some(Field::Text(action)) if action == "resend" => Ok(Action::Resend),
         Some(Field::Text(action)) if action == "trace" => seconds(ask).map(Action::Trace),
         Some(other) => Err(not_allowed("action", ACTIONS, other)),
-        None => Err(Fault::Required { field: "action", allowed: ACTIONS }),
+        None => Err(ApiError::Required { field: "action", allowed: ACTIONS }),
     }
 }
 
-fn seconds(ask: &Ask) -> Result<u32, Fault> {
+fn seconds(ask: &RequestContext) -> Result<u32, ApiError> {
     let number = match ask.parameter("seconds") {
         None => return Ok(TRACE),
         Some(Field::Number(number)) => u32::try_from(number).ok(),
@@ -106,33 +111,35 @@ fn seconds(ask: &Ask) -> Result<u32, Fault> {
         Some(_) => None,
     };
     let allowed = number.filter(|seconds| (1..=MAX_TRACE).contains(seconds));
-    allowed.ok_or(Fault::malformed("seconds", "must be a number from 1 to 3600"))
+    allowed.ok_or(ApiError::malformed("seconds", "must be a number from 1 to 3600"))
 }
 
 /// The `filter` parameter; 400 if it is too long.
-fn filter(ask: &Ask) -> Result<&str, Fault> {
+fn filter(ask: &RequestContext) -> Result<&str, ApiError> {
     let filter = ask.query("filter").unwrap_or_default();
     match filter.len() {
         0..=MAX_FILTER => Ok(filter),
-        _ => Err(Fault::malformed("filter", "must be no longer than 128 bytes")),
+        _ => Err(ApiError::malformed("filter", "must be no longer than 128 bytes")),
     }
 }
 
-pub(super) fn page_size(ask: &Ask, usual: usize) -> Result<usize, Fault> {
+pub(super) fn page_size(ask: &RequestContext, usual: usize) -> Result<usize, ApiError> {
     match ask.query("page_size").map(str::parse::<usize>) {
         None => Ok(usual),
         Some(Ok(size)) if (1..=MAX_PAGE).contains(&size) => Ok(size),
-        Some(_) => Err(Fault::malformed("page_size", "must be a number from 1 to 10000")),
+        Some(_) => Err(ApiError::malformed("page_size", "must be a number from 1 to 10000")),
     }
 }
 
 /// One page of subscriptions.
-fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
+fn watchers(state: &ApiState, account: AccountNo, ask: &RequestContext) -> Result<Reply, ApiError> {
     let (filter, size) = (filter(ask)?, page_size(ask, PAGE_OF_WATCHERS)?);
     let start_key = ask.query("start_key").unwrap_or_default().to_owned();
     let from = match &*start_key {
         "" => Cursor::default(),
-        key => Cursor::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?,
+        key => {
+            Cursor::read(key).ok_or(ApiError::malformed("start_key", "must be the next_start_key of another page"))?
+        }
     };
     // One entry more than the page holds: its key is the start key of the next page.
     let mut found = state.control.find_watchers(account, filter, &from, size + 1);
@@ -143,11 +150,11 @@ fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fa
 }
 
 /// One page of lamps: all, or those whose extension or name contains the filter text.
-fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
+fn list(state: &ApiState, account: AccountNo, ask: &RequestContext) -> Result<Reply, ApiError> {
     let (size, wanted) = (page_size(ask, PAGE)?, filter(ask)?.to_lowercase());
     let start = ask.query("start_key").unwrap_or_default().to_lowercase();
     if start.len() > MAX_USER {
-        return Err(Fault::malformed("start_key", "must be an extension, which has no more than 128 bytes"));
+        return Err(ApiError::malformed("start_key", "must be an extension, which has no more than 128 bytes"));
     }
     let has = |text: &str| text.to_lowercase().contains(&wanted);
     let is_wanted = |lamp: &Lamp| has(&lamp.extension) || lamp.name.as_deref().is_some_and(has);

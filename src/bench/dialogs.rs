@@ -1,13 +1,13 @@
 //! Table of dialogs. One takes a few words of memory, so that a million fit beside the server on one machine.
 
-use super::text::Who;
+use super::messages::Who;
 
 /// Number of no request.
 pub(super) const NOTHING: u32 = u32::MAX;
 
 /// State of a dialog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum DialogState {
     /// Not requested yet, refused, or lost.
     #[default]
     Closed,
@@ -43,12 +43,12 @@ pub(super) struct Watcher {
     /// recognised.
     pub(super) epoch: u16,
     tag_length: u8,
-    pub(super) life: Life,
+    pub(super) life: DialogState,
 }
 
 /// All dialogs.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct DialogTable {
     watchers: Vec<Watcher>,
     tags: Vec<u8>,
     /// Remote targets and route sets that the server gave. They differ at most by the extension and by our tag; with
@@ -69,7 +69,7 @@ const OWN_TAG: &str = "\u{2}";
 /// Most targets. A server with more is taken as one that gives each dialog a target of its own.
 const MOST_TARGETS: usize = 4_096;
 
-impl Book {
+impl DialogTable {
     pub(super) fn len(&self) -> u32 {
         self.watchers.len() as u32
     }
@@ -88,7 +88,7 @@ impl Book {
             target: 0,
             epoch: self.epoch,
             tag_length: 0,
-            life: Life::Closed,
+            life: DialogState::Closed,
         });
         self.len() - 1
     }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn targets_are_kept_once_for_all_who_have_the_like() {
-        let mut book = Book::default();
+        let mut book = DialogTable::default();
         for n in 0..1_000 {
             let number = book.add(n / 10);
             let (contact, own) = (format!("sip:e{}@127.0.0.1:5060", n / 10), format!("run.w0.{number}"));
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_number_that_is_given_out_again_is_somebody_else() {
-        let mut book = Book::default();
+        let mut book = DialogTable::default();
         book.add(1);
         let old = book.who(0);
         book.establish(0, "t", "c", "", "o");
