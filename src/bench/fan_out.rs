@@ -11,8 +11,8 @@ use super::transactions::{Kind, MS};
 const NOTIFIES: u32 = 20_000;
 /// Least and most changes per width.
 const ROUNDS: (u32, u32) = (5, 500);
-/// Number of phones in narrow fan-outs, in groups with an extension each. With fewer phones the rate limit per phone
-/// would be measured.
+/// Number of phones in narrow fan-outs, in groups with an extension each. With fewer phones the pacing of NOTIFYs per
+/// phone would be measured.
 const PHONES: u32 = 2_000;
 
 /// Number of extensions that take turns in fan-outs of this width.

@@ -176,13 +176,13 @@ impl SimJournal {
     }
 }
 
-/// The error for a missing tape: it was lost in a crash that itself failed, and that failure was reported then.
+/// The error for a missing journal: it was lost in a crash that itself failed, and that failure was reported then.
 fn nothing() -> JournalError {
     JournalError::Missing { path: "tape".into() }
 }
 
 impl Simulation {
-    /// Appends records, and releases a parcel when they are durable.
+    /// Appends records, and sends the output of the decision when they are durable.
     pub(super) fn keep(
         &mut self,
         records: Vec<Record>,

@@ -100,7 +100,7 @@ pub struct Phone {
     pub mood: Behaviour,
     /// Its lamps.
     pub watches: Vec<LampSubscription>,
-    /// Time at which the server lost the route to it, unless it has refreshed since (ms).
+    /// Time at which the server last lost the route to it (ms). A refresh sent later restores the route.
     pub moved_at: u64,
     /// True if it refreshes in time.
     pub punctual: bool,

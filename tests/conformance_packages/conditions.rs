@@ -218,7 +218,8 @@ fn a_tag_from_before_a_restart_means_the_same_or_nothing() {
 
 #[test]
 fn no_cseq_is_used_twice_where_a_notify_went_out_without_a_document() {
-    // Numbers are reserved in blocks of 64. At the block's end, one more NOTIFY than documents must be noticed.
+    // CSeq numbers are reserved in blocks of 64. A NOTIFY without a document uses a CSeq but no version, and must be
+    // counted at the end of a block too.
     for changes in 60..68 {
         let mut office = Office::open();
         let mut phone = office.phone("1001", "dialog");

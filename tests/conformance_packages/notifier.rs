@@ -204,7 +204,7 @@ fn a_filter_is_refused_with_what_is_understood_and_one_without_words_is_none() {
 #[test]
 fn ten_thousand_subscriptions_with_one_contact_are_told_apart_by_their_dialogs() {
     let mut office = Office::open();
-    // The subscriptions of a proxy are not counted per address.
+    // The source is a trusted proxy, which is exempt from the rate limit.
     let one = Phone { source: udp("127.0.0.7:5060"), ..office.phone("1001", "dialog") };
     for i in 0..10_000 {
         let user = i % 100;

@@ -100,7 +100,7 @@ impl Attack {
     /// Runs the attack on one connection until `stop` is set. Returns the number of octets written.
     pub(crate) fn run(self, server: &Server, transport: &str, connection: usize, stop: &AtomicBool) -> usize {
         let mut taken = 0;
-        // Made once, because the work would take CPU time from the server too. The other attacks have no such octets.
+        // Made once, because making them in the loop would take CPU time from the server. Some attacks send none.
         let chunks = [0, 1].map(|round| self.chunk(transport, connection, round));
         while !stop.load(Ordering::Relaxed) {
             let Some(mut line) = connect(server, transport) else { continue };

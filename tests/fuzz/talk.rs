@@ -22,7 +22,7 @@ pub(crate) struct Talk<'a> {
     now: u64,
     /// Earlier responses may be sent again, for a request that counts as a retransmission.
     said: Vec<Bytes>,
-    /// Call-IDs of the requests so far: NOTIFYs may be sent only for these.
+    /// From values of the requests so far: a NOTIFY may be sent only to these.
     watchers: Vec<String>,
 }
 

@@ -137,7 +137,7 @@ fn without_an_answer_a_notify_goes_back_to_the_source() {
     let sent = office.pass(3_000);
     assert_eq!((sent.len(), sent[0].0, sent[0].1.to.clone()), (1, 3_000, to_source(&phone)));
     phone.answer(&mut office, &sent[0].1, 200);
-    // Later NOTIFYs fail without waiting too, until the name may be queried again.
+    // Later NOTIFYs go to the source too, without waiting, until the name may be queried again.
     office.questions.clear();
     let sent = office.set("1001", Early);
     assert_eq!((ways(&sent), office.questions.len()), (vec![(2, to_source(&phone))], 0));

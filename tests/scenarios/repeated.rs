@@ -189,7 +189,7 @@ fn a_late_repetition_of_a_phone_that_has_moved_makes_no_second_subscription() {
     let sent = phone.subscribe(&mut office, 600);
     let request = phone.request(600).replace(&format!(";tag={}", phone.to_tag.clone().unwrap()), "");
     phone.answer(&mut office, &sent[1], 200);
-    // The first retransmission came quickly, the last one after five seconds.
+    // The network delivered the first copy at once, and delayed the last retransmission by five seconds.
     office.pass(36_900);
     let moved = udp("198.51.100.77:5060");
     let again = office.receive(moved, &request);
