@@ -1,17 +1,18 @@
-//! What the core spends on SUBSCRIBE -> 200 -> NOTIFY -> 200, on a refresh and on the end: no sockets, no journal.
+//! CPU time of the core for SUBSCRIBE -> 200 -> NOTIFY -> 200, for a refresh and for the end of a subscription,
+//! without sockets and journal.
 //!
-//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]] [listened]` prints CPU nanoseconds for each, the median of all
-//! runs; `listened`: while somebody reads a live stream, what has changed being taken as often as its pump does under 20,000
-//! cycles a second. For instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
+//! `cargo bench --bench cycle -- [SUBSCRIPTIONS [RUNS]] [listened]` prints CPU nanoseconds for each, as the median of
+//! all runs. `listened`: with one reader of a live event stream, which takes the changes as often as the server does
+//! at 20,000 cycles per second. For instructions by function: `valgrind --tool=callgrind BINARY 5000 1`.
 
 mod office;
 
 use office::{Office, cpu_time, reply, subscribe, tag_of};
 
-/// Cycles between two looks of the pump.
+/// Cycles between two reads of the event stream.
 const LOOK: usize = 1_000;
 
-/// One SUBSCRIBE with all that it brings; gives our tag.
+/// One SUBSCRIBE with all messages that it causes; returns the server's tag.
 fn cycle(office: &mut Office, text: &mut String, i: usize, cseq: u32, tag: Option<&str>, expires: u32) -> String {
     if i.is_multiple_of(LOOK) {
         office.notifier.changes();

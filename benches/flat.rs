@@ -1,9 +1,9 @@
-//! Whether anything gets dearer as subscriptions grow in number: `cargo bench --bench flat -- [FEW [MANY]]`.
+//! Cost of each operation as the number of subscriptions grows: `cargo bench --bench flat -- [FEW [MANY]]`.
 //!
-//! The core alone, without sockets and journal; the phones' part is not counted. Each figure is CPU time of the thread for
-//! one operation, the median of the rounds, with every operation on another extension, in no order that caches like. Rounds of
-//! both sizes take turns, and `times` is the median of what each pair says. What is left of growth is memory that is far
-//! away: the steps are the same.
+//! The core alone, without sockets and journal; the phones' part is not counted. Each figure is CPU time of the thread
+//! for one operation, as the median of the rounds. Each operation of a round is on another extension, in an order that
+//! caches cannot predict. Rounds of both sizes take turns, and `times` is the median of the ratios of each pair. The
+//! steps are the same at both sizes, so the remaining growth is cache misses.
 
 mod office;
 
@@ -12,10 +12,11 @@ use lamplighter::notifier::Outbox;
 use lamplighter::presence::Tick;
 use office::{Office, WATCHERS, cpu_time, reply, subscribe, tag_of};
 
-/// Operations in a round, each on another extension, and rounds: twice as many are over before those that are not refreshed expire.
+/// Operations in a round, each on another extension, and number of rounds. With twice as many, subscriptions that are
+/// not refreshed would expire.
 const ROUND: usize = 100;
 const ROUNDS: usize = 27;
-/// What all subscriptions are granted (seconds), but those that are to expire.
+/// Granted lifetime of all subscriptions (seconds), and of those that are to expire.
 const LONG: u32 = 3_600;
 const SHORT: u32 = 60;
 
@@ -56,13 +57,13 @@ impl Bench {
         bench
     }
 
-    /// The next extension, in a walk that comes to each of them once.
+    /// Next extension, in a walk that visits each once.
     fn next(&mut self) -> usize {
         self.walk = (self.walk + 61_799) % self.extensions;
         self.walk
     }
 
-    /// Lets time pass in steps, as it does in the server.
+    /// Advances the clock in steps, as the server does.
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.office.now += 50;
@@ -71,7 +72,7 @@ impl Bench {
         }
     }
 
-    /// Has all NOTIFYs in the outbox answered; gives what taking the answers cost (ns).
+    /// Answers all NOTIFYs in the outbox; returns the cost of processing the responses (ns).
     fn answer_all(&mut self) -> u128 {
         let mut replies = Vec::new();
         for packet in self.office.out.messages.drain(..).filter(|packet| packet.bytes.starts_with(b"NOTIFY ")) {
@@ -84,7 +85,7 @@ impl Bench {
         (cpu_time() - began).as_nanos()
     }
 
-    /// A round of SUBSCRIBEs, prepared before the clock runs; gives what it cost (ns).
+    /// A round of SUBSCRIBEs, which are written before the measurement; returns the cost (ns).
     fn subscribe_round(&mut self, anew: bool, expires: u32) -> u128 {
         let phones: Vec<usize> = (0..ROUND).map(|n| self.next() * WATCHERS + n % WATCHERS).collect();
         let requests: Vec<String> = phones.iter().map(|i| self.request(*i, anew, expires)).collect();
@@ -114,7 +115,7 @@ impl Bench {
         self.office.hear_all(requests.iter().map(|text| (0, text.as_str())));
         let took = (cpu_time() - began).as_nanos();
         assert_eq!(self.office.out.messages.len(), (1 + WATCHERS) * ROUND);
-        // The resets of the same round are of the same extensions.
+        // The resets of the same round use the same extensions.
         self.walk = walk;
         took + self.answer_all()
     }
@@ -140,7 +141,7 @@ impl Bench {
         took + self.answer_all()
     }
 
-    /// All operations, a round of each; nanoseconds for one.
+    /// One round of every operation; returns nanoseconds per operation.
     fn round(&mut self) -> [u128; OPERATIONS.len()] {
         let refresh = self.subscribe_round(false, LONG);
         let publish = self.publish_round();
@@ -152,11 +153,12 @@ impl Bench {
         let unsubscribe = self.subscribe_round(false, 0);
         self.walk = walk;
         let subscribe = self.subscribe_round(true, LONG);
-        // Some are to be short-lived: what it costs to find them and to say goodbye.
+        // Some subscriptions get a short lifetime, to measure the cost of finding them and of their final NOTIFY.
         self.walk = walk;
         self.subscribe_round(false, SHORT);
         self.pass(u64::from(SHORT) * 1_000 - 1_000);
-        // Until the last is due, and before the first word to one of them would be repeated.
+        // The time goes on until the last has expired, and not so far that the first final NOTIFY would be
+        // retransmitted.
         let (end, mut out) = (self.office.now + 1_300, Outbox::default());
         let began = cpu_time();
         while self.office.now < end {
@@ -167,7 +169,7 @@ impl Bench {
         assert_eq!(out.messages.len(), ROUND, "each is told that it has ended");
         self.office.out.messages.append(&mut out.messages);
         let expire = expire + self.answer_all();
-        // They come back, so that the next round finds as many as this one.
+        // They subscribe again, so that the next round finds the same number.
         self.walk = walk;
         self.subscribe_round(true, LONG);
         [refresh, publish, explain, reset, unsubscribe, subscribe, expire].map(|took| took / ROUND as u128)
@@ -198,11 +200,12 @@ fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let (few, many) = (*numbers.first().unwrap_or(&1_000), *numbers.get(1).unwrap_or(&1_000_000));
     let mut benches = [few, many].map(Bench::new);
-    // In turns, for a machine that others use changes its pace; what is compared was measured within a moment.
+    // The sizes take turns, because the speed of a shared machine changes; the compared values were measured at nearly
+    // the same time.
     let rounds: Vec<_> = (0..ROUNDS)
         .map(|_| {
             benches.each_mut().map(|bench| {
-                // The first finds the other's things in the cache.
+                // The first round only warms the caches up after the other size.
                 let [_, round] = [(), ()].map(|()| {
                     let round = bench.round();
                     bench.pass(1_000);

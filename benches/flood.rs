@@ -1,11 +1,13 @@
-//! A flood: garbage and valid-looking SUBSCRIBEs from thousands of addresses, as fast as one thread can send, while
-//! known phones refresh and are notified. Prints what came through and what it cost; nothing here is timed to pass.
+//! Flood: garbage and valid-looking SUBSCRIBEs from thousands of addresses, as fast as one thread can send, while
+//! known phones refresh and receive NOTIFYs. It prints what passed and the cost; there is no time limit that could
+//! fail.
 //!
 //! `cargo bench --bench flood -- [SECONDS]`. Linux only: every address of 127.0.0.0/8 is this machine.
 //!
-//! `cargo bench --bench flood -- streams [SECONDS]` is the long form of tests/flood.rs: each of its attacks over each transport and both
-//! address families for so many seconds (60 by default), with what memory grew by, what it cost, and how long a well-behaved phone waited. A
-//! word more (`tcp`, `wss`, `udp`, `ipv6`, `idle`) picks some of them.
+//! `cargo bench --bench flood -- streams [SECONDS]` is the long form of tests/flood.rs. It runs each of its attacks
+//! over each transport and both address families for this time (60 s by default), and prints the growth of memory, the
+//! CPU cost, and the waiting time of a well-behaved phone. A further word (`tcp`, `wss`, `udp`, `ipv6`, `idle`)
+//! selects some of them.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -35,11 +37,11 @@ mod server;
 #[path = "../tests/flood/streams.rs"]
 mod streams;
 
-/// Known phones, each with an address of its own.
+/// Number of known phones, each with its own address.
 const PHONES: usize = 200;
-/// Addresses that the flood comes from.
+/// Number of source addresses of the flood.
 const FORGED: usize = 4_096;
-/// Datagrams of the flood in a second.
+/// Datagrams of the flood per second.
 const RATE: u64 = 50_000;
 
 struct Server {
@@ -118,7 +120,7 @@ fn md5(text: &str) -> String {
     Md5::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// A phone that refreshes without pause and answers what it is sent.
+/// A phone that refreshes without pause and answers the requests it receives.
 struct Phone {
     socket: UdpSocket,
     server: SocketAddr,
@@ -178,7 +180,7 @@ impl Phone {
         )
     }
 
-    /// One SUBSCRIBE, repeated as RFC 3261 says until it is answered.
+    /// Sends one SUBSCRIBE, and retransmits it by RFC 3261 until it is answered.
     fn ask(&mut self, tally: &mut Tally) -> u16 {
         let request = self.request();
         tally.requests += 1;
@@ -195,7 +197,7 @@ impl Phone {
         0
     }
 
-    /// Answers NOTIFYs until the answer to the latest request is there.
+    /// Answers NOTIFYs until the response to the latest request arrives.
     fn hear_until(&mut self, deadline: Instant, tally: &mut Tally) -> Option<u16> {
         let mut buffer = [0; 8_192];
         loop {
@@ -240,7 +242,7 @@ impl Phone {
     }
 }
 
-/// Sends until it is told to stop; says how much that was.
+/// Sends until `stop` is set; counts the messages.
 fn flood(server: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
     let sockets: Vec<_> = (0..FORGED)
         .map(|n| UdpSocket::bind((Ipv4Addr::new(127, 7, (n / 250) as u8, (n % 250 + 1) as u8), 0)).expect("an address"))
@@ -261,7 +263,7 @@ fn flood(server: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
                  CSeq: 1 SUBSCRIBE\r\nContact: <sip:f@x>\r\nEvent: dialog\r\nExpires: 600\r\nContent-Length: 0\r\n\r\n"
             ),
         };
-        // A full queue of ours is part of the flood.
+        // A full send queue of this socket is part of the flood.
         let _ = socket.send_to(message.as_bytes(), server);
         count += 1;
         sent.store(count, Ordering::Relaxed);
@@ -296,7 +298,7 @@ fn main() {
     }
     let flooded = sent.load(Ordering::Relaxed);
     let after = server.cost();
-    // A lamp that is right shows what was set last, once everybody has been heard.
+    // A correct lamp shows the state that was set last, once all phones have received it.
     server.set(1000, "early");
     let mut wrong = 0;
     for phone in &mut phones {

@@ -1,9 +1,9 @@
-//! What the sockets alone cost: `cargo bench --bench floor -- [CYCLES [RATE]]`; with a rate, so many cycles begin in a second,
-//! one at a time, else as many as the server does.
+//! Cost of the sockets alone: `cargo bench --bench floor -- [CYCLES [RATE]]`. With RATE, that many cycles begin per
+//! second, one at a time; without it, as many as the server can serve.
 //!
-//! The four datagrams of SUBSCRIBE, 200, NOTIFY and 200, of the lengths that the load generator and we send, through the very
-//! sockets of the server (batches, tokio), but nobody reads or writes a word of SIP. This much no server can do without; what
-//! ours takes is to be held against it, on the same machine and in the same minutes.
+//! It sends the four datagrams of SUBSCRIBE, 200, NOTIFY and 200, with the lengths of the load generator's and the
+//! server's messages, through the server's own socket code (batches, tokio), but without reading or writing any SIP.
+//! No server can cost less. Compare the server's cost with this, on the same machine and at the same time.
 
 mod office;
 
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lamplighter::transport::{Datagrams, Destination, ListenerNo, Order, Packet, Source};
+use lamplighter::transport::{BatchUdpSocket, Destination, ListenerId, NotifyOrder, OutboundMessage, Source};
 use office::cpu_time;
 
-/// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that.
+/// Lengths of a SUBSCRIBE, its 200, the NOTIFY and the 200 to that (octets).
 const LENGTHS: [usize; 4] = [560, 440, 860, 400];
-/// Cycles under way at once.
+/// Cycles in flight at the same time.
 const WINDOW: u64 = 256;
-/// Whatever is not back by then is lost, and another takes its place.
+/// A cycle that has not ended by then counts as lost, and another begins.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 fn main() {
@@ -39,7 +39,7 @@ fn main() {
     let [subscribe, answer] = [LENGTHS[0], LENGTHS[3]].map(|length| vec![b'x'; length]);
     let (mut done, mut room) = (0_u64, vec![0; 2_048]);
     let begin = |count: u64| (0..count).for_each(|_| _ = client.send_to(&subscribe, server_address));
-    // Until when the next may not begin, if there is a rate.
+    // Time before which the next cycle may not begin, if there is a rate.
     let mut turn = Instant::now();
     let window = if rate.is_some() { 1 } else { WINDOW };
     begin(window);
@@ -66,12 +66,12 @@ fn main() {
     println!("{done} cycles: {per_thousand:.4} CPU seconds per 1,000 for their four datagrams alone");
 }
 
-/// Sends two datagrams for each long one; the CPU time that it takes (ns) is in `spent` at the end.
+/// Sends two datagrams for each long one. At the end `spent` contains its CPU time (ns).
 fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let order = Order::new(Box::new(|_| true));
-        let socket = Datagrams::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerNo(0)).expect("a socket");
+        let order = NotifyOrder::new(Box::new(|_| true));
+        let socket = BatchUdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerId(0)).expect("a socket");
         ready(socket.local_addr().expect("an address"));
         let [answer, notify] = [LENGTHS[1], LENGTHS[2]].map(|length| Bytes::from(vec![b'x'; length]));
         let mut packets = Vec::new();
@@ -79,9 +79,9 @@ fn serve(over: &AtomicBool, spent: &AtomicU64, ready: impl FnOnce(SocketAddr)) {
         while !over.load(Ordering::Relaxed) {
             let take = |datagrams: &mut dyn Iterator<Item = (Source, &[u8])>| {
                 for (source, _) in datagrams.filter(|(_, octets)| octets.len() == LENGTHS[0]) {
-                    let to = Destination::Datagram { listener: ListenerNo(0), peer: source.peer };
+                    let to = Destination::Datagram { listener: ListenerId(0), peer: source.peer };
                     for bytes in [&answer, &notify] {
-                        packets.push(Packet { to: to.clone(), bytes: bytes.clone(), ticket: None });
+                        packets.push(OutboundMessage { to: to.clone(), bytes: bytes.clone(), ticket: None });
                     }
                 }
             };

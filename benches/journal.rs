@@ -1,8 +1,9 @@
-//! How fast the journal is: `cargo bench --bench journal [DIRECTORY]`, on the disk that the directory is on.
+//! Speed of the journal: `cargo bench --bench journal [DIRECTORY]`, on the disk of the directory.
 //!
-//! A million records of 230 octets over 250,000 keys, as many as 250,000 subscriptions refreshed a few times make. Strict
-//! is measured at several windows (appends that wait at the same time), since a lone one pays a whole fdatasync; each
-//! window runs for a few seconds at most. Reopening reads what the relaxed run left, first as log, then as snapshot.
+//! It writes a million records of 230 octets for 250,000 keys, as many as 250,000 subscriptions make that are
+//! refreshed a few times. Strict durability is measured at several windows (appends that wait at the same time),
+//! because a single one pays for a whole fdatasync. Each window runs for a few seconds at most. Reopening reads the
+//! result of the relaxed run, first as log, then as snapshot.
 
 use std::{
     path::{Path, PathBuf},

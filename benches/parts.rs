@@ -1,11 +1,12 @@
-//! What the parts cost: `cargo bench --bench parts`. Prints nanoseconds for each and how many times as much that is as
-//! looking once at every octet of a SUBSCRIBE, which no reader can do without. Nothing here is timed to pass.
+//! Cost of the parts: `cargo bench --bench parts`. It prints nanoseconds for each, and the ratio to one pass over
+//! every octet of a SUBSCRIBE, which no parser can avoid. There is no time limit that could fail.
 //!
-//! Then what the dearest messages of 62 kB cost that could be thought of, one of each kind of list: `CPU/octet` is the constant
-//! of "the cost of input is linear", and none may take more than a millisecond (`tests/cost.rs` holds that it is linear).
+//! Then it prints the cost of the most expensive known messages of 62 kB, one for each kind of list. `CPU/octet` is
+//! the constant in "the cost of input is linear" (`tests/cost.rs` checks that it is linear). No message may take more
+//! than a millisecond.
 //!
-//! The journal has a bench of its own (`journal`), and so have the core as a whole (`cycle`), and table and timers as the
-//! number of subscriptions grows (`flat`).
+//! Other benches measure the journal (`journal`), the core as a whole (`cycle`), and table and timers as the number of
+//! subscriptions grows (`flat`).
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -20,10 +21,10 @@ use lamplighter::sip::StatusCode;
 use lamplighter::sip::digest::{Algorithm, Credentials, Verifier, challenge};
 use lamplighter::sip::wire::{self, Writer};
 
-/// Each part runs so long, five times over; the median counts.
+/// Duration of a run, and number of runs; the median counts.
 const SPAN: Duration = Duration::from_millis(100);
 const RUNS: usize = 5;
-/// So often each of the dearest messages is sent.
+/// Number of times that each expensive message is sent; the shortest time counts.
 const LEAST_OF: usize = 20;
 
 const BODY: &str = "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"7\" \
@@ -43,7 +44,7 @@ fn subscribe(n: usize, cseq: u32, tag: &str) -> String {
     )
 }
 
-/// Nanoseconds that `work` takes.
+/// Time that `work` takes (ns).
 fn time(mut work: impl FnMut()) -> f64 {
     let mut runs: Vec<f64> = (0..RUNS)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of `lamplighter`. The doc comments of the arguments are the texts of `--help` and of the manual pages.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,8 +9,9 @@ use crate::operator::Address;
 
 /// A SIP presence server that keeps busy lamps right.
 ///
-/// Phones SUBSCRIBE to an extension, call state comes in by PUBLISH and by HTTP, and NOTIFYs go out until every lamp
-/// shows the truth. Started without a command it runs with built-in defaults and a demo account on this machine only.
+/// Phones SUBSCRIBE to an extension, call state arrives by PUBLISH and by HTTP, and the server sends NOTIFYs until
+/// every lamp shows the current state. Without a command it runs with built-in defaults and a demo account, reachable
+/// from this machine only.
 #[derive(Debug, Parser)]
 #[command(name = "lamplighter", version, arg_required_else_help = false)]
 #[command(
@@ -18,88 +19,88 @@ use crate::operator::Address;
                         the configuration is wrong, 3 if the journal cannot be used as it is."
 )]
 pub struct Cli {
-    /// What to do.
+    /// Command to run
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do.
+/// Commands of `lamplighter`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the server (the default); without --config with a demo account
+    /// Run the server (the default); without --config it uses a built-in demo account
     Serve {
-        /// The configuration file
+        /// Configuration file
         #[arg(long, value_name = "FILE", env = "LAMPLIGHTER_CONFIG")]
         config: Option<PathBuf>,
     },
-    /// Run a server with a small office whose phones call each other, and print the page to watch it on
+    /// Run a server with a demo office whose phones call each other, and print the URL of its dashboard
     Demo(DemoArgs),
-    /// Check a configuration file and say what is wrong with it, if anything
+    /// Check a configuration file and report its errors and warnings
     Check {
-        /// The configuration file
+        /// Configuration file
         #[arg(long, value_name = "FILE", env = "LAMPLIGHTER_CONFIG")]
         config: PathBuf,
     },
-    /// Watch an extension as a phone would, and print its lamp at every change
+    /// Subscribe to an extension like a phone, and print its lamp at every change
     Watch(WatchArgs),
-    /// Say why a lamp is as it is, who watches it, and what each watcher knows
+    /// Explain why a lamp shows its state, who watches it, and which state each watcher has acknowledged
     Explain(ExplainArgs),
-    /// List the accounts that a token opens
+    /// List the accounts that the token may see
     Accounts(AccountsArgs),
-    /// List what the lamps of an account show
+    /// List the lamps of an account and their states
     Lamps(LampsArgs),
     /// List the subscriptions of an account
     Subscriptions(SubscriptionsArgs),
-    /// Find lamps and subscriptions by a part of their extension, name, watcher, phone or address, or by Call-ID
+    /// Find lamps and subscriptions by part of an extension, name, watcher, phone or address, or by Call-ID
     Search(SearchArgs),
-    /// Forget the calls of an extension and what was set by hand, and tell its watchers anew
+    /// Discard the calls and the manually set state of an extension, and send its watchers a fresh NOTIFY
     Reset(ResetArgs),
-    /// Set the state of an extension by hand, until it is set or reset again
+    /// Set the state of an extension by hand; it holds until it is set or reset again
     Set(SetArgs),
-    /// Send a fresh NOTIFY in a subscription, whatever has become of the last
+    /// Send a fresh NOTIFY in a subscription, whatever the result of the previous one
     Resend(SubscriptionArgs),
-    /// End a subscription with a last NOTIFY; its phone may subscribe anew at once
+    /// End a subscription with a final NOTIFY; the phone may subscribe again at once
     End(SubscriptionArgs),
-    /// List the phones, publishers and API clients that were refused lately, and why
+    /// List requests of phones, publishers and API clients that were refused recently, with the reasons
     Refusals(RefusalsArgs),
-    /// Look at or repair the journal of a server that does not run
+    /// Check or repair the journal of a server that is not running
     #[command(subcommand)]
     Journal(JournalCommand),
-    /// Have a server take no new subscriptions, and say what it still has; needs a superuser's token
+    /// Make a server refuse new subscriptions, and report the work it still has; needs a superuser's token
     Drain(DrainArgs),
-    /// Print a script that makes a shell complete these commands
+    /// Print a completion script for a shell
     Completion {
-        /// The shell
+        /// Name of the shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     Man {
-        /// Write a page of each command into this folder instead
+        /// Write a page for each command into this folder instead
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
-    /// Measure a presence server, ours or any other, and check every word that it says
+    /// Measure the performance of this or another presence server, and verify everything that it sends
     Bench(Box<crate::bench::BenchArgs>),
-    /// Ask a running server whether it is well; for health checks of containers
+    /// Check if a running server is healthy; for health checks of containers
     Health {
-        /// What to ask
+        /// URL to request
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/healthz")]
         url: String,
     },
 }
 
-/// What to do with a journal.
+/// Journal commands.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
-    /// Say what every file holds and what is bad in it, and change nothing; exit status 3 if something is
+    /// Report the content and the damage of every file, without changing anything; exit status 3 if a file is damaged
     Check {
-        /// The directory of the journal, `data.dir`
+        /// Directory of the journal, `data.dir`
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Keep every record that is good, put what is bad aside in files beside it, and say what is lost
+    /// Keep every valid record, move damaged parts to files beside the journal, and report which records are lost
     Repair {
-        /// The directory of the journal, `data.dir`
+        /// Directory of the journal, `data.dir`
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
@@ -108,24 +109,24 @@ pub enum JournalCommand {
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where the page is served [default: 127.0.0.1:8000, or another port if that is taken]
+    /// Address of the dashboard and API [default: 127.0.0.1:8000, or another port if that is in use]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
-    /// An address of this machine where phones of your network may watch the office too; whoever reaches it is let in
+    /// Address of this machine at which phones of your network may subscribe too; no password is required there
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub sip: Option<SocketAddr>,
 }
 
-/// How a running server is asked.
+/// Connection to a running server.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// The server's HTTP API
+    /// URL of the server's HTTP API
     #[arg(long, value_name = "URL", env = "LAMPLIGHTER_SERVER", default_value = "http://127.0.0.1:8000")]
     pub server: String,
-    /// A file that holds a token of the API; without it, LAMPLIGHTER_TOKEN of the environment is taken
+    /// File with an API token; without it the environment variable LAMPLIGHTER_TOKEN is used
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Print what the API says as JSON
+    /// Print the data of the API as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -133,13 +134,13 @@ pub struct ServerArgs {
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The extension, such as 1001@acme.test
+    /// Extension, such as 1001@acme.test
     #[arg(value_name = "EXTENSION@REALM")]
     pub address: Address,
-    /// Only watchers whose address has this in it, and what was exchanged with them
+    /// Only watchers whose address contains this text, and the messages exchanged with them
     #[arg(long, value_name = "TEXT")]
     pub watcher: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -147,7 +148,7 @@ pub struct ExplainArgs {
 /// Arguments of `accounts`.
 #[derive(Debug, Args)]
 pub struct AccountsArgs {
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -155,13 +156,13 @@ pub struct AccountsArgs {
 /// Arguments of `lamps`.
 #[derive(Debug, Args)]
 pub struct LampsArgs {
-    /// The realm of the account; not needed where the token opens one only
+    /// Realm of the account; not needed if the token may see only one
     #[arg(value_name = "REALM")]
     pub realm: Option<String>,
-    /// Only lamps whose extension or name has this in it
+    /// Only lamps whose extension or name contains this text
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -169,13 +170,13 @@ pub struct LampsArgs {
 /// Arguments of `subscriptions`.
 #[derive(Debug, Args)]
 pub struct SubscriptionsArgs {
-    /// The realm of the account; not needed where the token opens one only
+    /// Realm of the account; not needed if the token may see only one
     #[arg(value_name = "REALM")]
     pub realm: Option<String>,
-    /// Only those whose watcher, phone or address has this in it, or whose Call-ID it is
+    /// Only subscriptions whose watcher, phone or address contains this text, or with this Call-ID
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -183,10 +184,11 @@ pub struct SubscriptionsArgs {
 /// Arguments of `refusals`.
 #[derive(Debug, Args)]
 pub struct RefusalsArgs {
-    /// The realm of the account; without it all that the token may see, with a superuser's token also those of no account
+    /// Realm of the account; without it all that the token may see, with a superuser's token also refusals without an
+    /// account
     #[arg(value_name = "REALM")]
     pub realm: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -194,13 +196,13 @@ pub struct RefusalsArgs {
 /// Arguments of `search`.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// What to look for; case does not matter
+    /// Text to find; upper and lower case are the same
     #[arg(value_name = "TEXT")]
     pub text: String,
-    /// Look in the account with this realm only, not in all that the token opens
+    /// Search only the account with this realm, not all that the token may see
     #[arg(long, value_name = "REALM")]
     pub realm: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -208,13 +210,13 @@ pub struct SearchArgs {
 /// Arguments of `resend` and `end`.
 #[derive(Debug, Args)]
 pub struct SubscriptionArgs {
-    /// The subscription, as `subscriptions`, `search` and `explain` name it
+    /// Subscription id, as shown by `subscriptions`, `search` and `explain`
     #[arg(value_name = "SUBSCRIPTION")]
     pub id: String,
-    /// The realm of its account; not needed where the token opens one only
+    /// Realm of its account; not needed if the token may see only one
     #[arg(value_name = "REALM")]
     pub realm: Option<String>,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -222,16 +224,16 @@ pub struct SubscriptionArgs {
 /// Arguments of `drain`.
 #[derive(Debug, Args)]
 pub struct DrainArgs {
-    /// Take new subscriptions again
+    /// End the drain: accept new subscriptions again
     #[arg(long, conflicts_with_all = ["status", "wait"])]
     pub undo: bool,
-    /// Change nothing, only say what there is
+    /// Change nothing, only report the status
     #[arg(long)]
     pub status: bool,
-    /// Wait so long for phones to answer the NOTIFYs that are under way; exit status 1 if some have not
+    /// Seconds to wait until phones have answered the NOTIFYs in flight; exit status 1 if some have not
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub wait: u32,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -239,10 +241,10 @@ pub struct DrainArgs {
 /// Arguments of `reset`.
 #[derive(Debug, Args)]
 pub struct ResetArgs {
-    /// The extension, such as 1001@acme.test
+    /// Extension, such as 1001@acme.test
     #[arg(value_name = "EXTENSION@REALM")]
     pub address: Address,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -250,13 +252,13 @@ pub struct ResetArgs {
 /// Arguments of `set`.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// The extension, such as 1001@acme.test
+    /// Extension, such as 1001@acme.test
     #[arg(value_name = "EXTENSION@REALM")]
     pub address: Address,
-    /// The state: ringing, talking, none
+    /// State: early (ringing), confirmed (in a call) or terminated (idle)
     #[arg(value_parser = ["early", "confirmed", "terminated"])]
     pub state: String,
-    /// How the server is asked.
+    /// Connection to the server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -264,22 +266,22 @@ pub struct SetArgs {
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// Whom to watch, such as 1001@acme.test
+    /// Extension to watch, such as 1001@acme.test
     #[arg(value_name = "USER@REALM")]
     pub target: String,
-    /// The server, as TRANSPORT:HOST:PORT
+    /// SIP server, as TRANSPORT:HOST:PORT
     #[arg(long, value_name = "SERVER", default_value = "udp:127.0.0.1:5060")]
     pub server: crate::watch::ServerAddress,
-    /// The event package
+    /// Event package
     #[arg(long, value_name = "PACKAGE", default_value = "dialog", value_parser = ["dialog", "presence", "message-summary"])]
     pub event: String,
-    /// Lifetime of the subscription in seconds; it is refreshed in time
+    /// Expiry of the subscription in seconds; it is refreshed before
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub expires: u32,
-    /// Print the documents as well
+    /// Print the bodies of the NOTIFYs as well
     #[arg(long)]
     pub body: bool,
-    /// Fetch the present state once and end
+    /// Fetch the current state once and exit
     #[arg(long)]
     pub once: bool,
 }

@@ -1,5 +1,5 @@
-//! The HTTP API over a real port: the must-hold checks of the Kazoo contract (profile 3.22), each test named after
-//! the check it makes, then the general rules of HTTP (conformance group M) and of bad input.
+//! HTTP API over a real port. First the required checks of Kazoo's presence API (profile 3.22), each test named after
+//! its check; then the general rules of HTTP (conformance group M) and of invalid input.
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed, as it should
 

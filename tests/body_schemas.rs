@@ -1,17 +1,17 @@
-//! The documents we write, in the judgement of libxml2 and the schemas of the IETF; and what we take from others, in
-//! its judgement of what is well-formed.
+//! Validation by libxml2: the documents that the server writes, against the IETF schemas; and the documents that it
+//! accepts, for well-formedness.
 //!
-//! Needs `xmllint` and the schemas in `../shared/schemas`. Without them the tests say so and pass, unless
-//! `LAMPLIGHTER_REQUIRE_PEERS=1` demands them.
+//! Needs `xmllint` and the schemas in `../shared/schemas`. Without them the tests print a message and pass, unless
+//! `LAMPLIGHTER_REQUIRE_PEERS=1` is set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lamplighter::package::{by_name, get};
-use lamplighter::presence::facts::{Basic, CallReport, CallState, Direction, Party, Person, Picture};
+use lamplighter::presence::state::{Basic, CallReport, CallState, ComposedState, Direction, Party, PersonState};
 
-/// The folder of schemas, if everything that these tests need is here.
+/// Folder of the schemas, if everything that these tests need is installed.
 fn peers() -> Option<PathBuf> {
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/schemas");
     let missing = if Command::new("xmllint").arg("--version").output().is_err() {
@@ -27,13 +27,13 @@ fn peers() -> Option<PathBuf> {
     None
 }
 
-/// Has xmllint look at all the documents at once; gives back what it complains of.
+/// Runs xmllint on all documents at once; returns its error messages.
 fn complaints(folder: &str, schema: Option<PathBuf>, documents: &[Vec<u8>]) -> Option<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder for the documents");
     let mut complaints = String::new();
-    // In portions, for the length of a command line is limited.
+    // In chunks, because the length of a command line is limited.
     for (portion, documents) in documents.chunks(500).enumerate() {
         let mut xmllint = Command::new("xmllint");
         xmllint.args(["--nonet", "--noout"]);
@@ -76,7 +76,7 @@ fn call(id: usize, state: CallState, bare: bool) -> CallReport {
     }
 }
 
-/// Every combination of up to two calls, a manual state and what may be published of a person.
+/// Every combination of up to two calls, a manual state and a published person state.
 fn documents(package: &str) -> Vec<Vec<u8>> {
     const STATES: [Option<CallState>; 5] = [
         None,
@@ -94,16 +94,16 @@ fn documents(package: &str) -> Vec<Vec<u8>> {
             for bare in [true, false] {
                 let calls = [(1, first), (2, second)];
                 let calls = calls.map(|(id, state)| state.map(|state| call(id + number, state, bare)));
-                let picture = Picture {
+                let picture = ComposedState {
                     uri: "sip:own.user+x@d.example",
                     calls: calls.iter().flatten().collect(),
                     manual,
-                    person: Person {
+                    person: PersonState {
                         basic: [None, Some(Basic::Open), Some(Basic::Closed)][number % 3],
                         note: (!bare).then(|| HOSTILE.into()),
                         activities: activities[number % 5].iter().map(|&name| name.into()).collect(),
                     },
-                    ..Picture::default()
+                    ..ComposedState::default()
                 };
                 let mut tail = String::new();
                 package.write_tail(&picture, &mut tail);
@@ -128,7 +128,7 @@ fn what_we_write_is_valid_pidf_with_data_model_and_rpid() {
     assert_eq!(complaints, None, "\n{}", complaints.as_deref().unwrap_or_default());
 }
 
-/// The schema does see what is wrong: otherwise the tests above would prove nothing.
+/// Proves that the schema rejects invalid documents: otherwise the tests above would prove nothing.
 #[test]
 fn a_document_that_is_not_valid_is_noticed() {
     let Some(schemas) = peers() else { return };
@@ -143,7 +143,7 @@ fn a_document_that_is_not_valid_is_noticed() {
     }
 }
 
-/// Thousands of damaged documents: what we take of them, libxml2 takes as well.
+/// Thousands of damaged documents: those that the server accepts, libxml2 accepts too.
 #[test]
 fn what_we_take_is_well_formed() {
     if peers().is_none() {

@@ -1,5 +1,5 @@
-//! A copy of the SIP traffic for Homer (HEP version 3): read here by a decoder of the tests' own, written from the protocol's
-//! description, and by Kamailio, whose `sipcapture` is what others run as a collector.
+//! Capture of the SIP traffic for Homer (HEP version 3). The packets are decoded by a decoder that the tests have
+//! written from the protocol description, and by Kamailio, whose `sipcapture` module is a common collector.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -26,10 +26,10 @@ use md5::{Digest as _, Md5};
 use process::Process;
 use world::{PATIENCE, Phone, World};
 
-/// Where captures go.
+/// Receiver of captures.
 struct Collector(UdpSocket);
 
-/// One capture.
+/// One captured message.
 #[derive(Debug)]
 struct Packet {
     from: SocketAddr,
@@ -49,7 +49,7 @@ impl Collector {
         Collector(socket)
     }
 
-    /// What makes a server send here.
+    /// Configuration that sends captures to this collector.
     fn configured(&self, more: &str) -> String {
         format!("hep = {{ server = \"udp://{}\"{more} }}", self.0.local_addr().unwrap())
     }
@@ -66,7 +66,7 @@ fn number(octets: &[u8]) -> u64 {
 }
 
 impl Packet {
-    /// Reads every octet: what is not where it has to be fails the test.
+    /// Decodes every octet; an unexpected octet fails the test.
     fn read(packet: &[u8]) -> Packet {
         assert_eq!(&packet[..4], b"HEP3");
         assert_eq!(number(&packet[4..6]) as usize, packet.len(), "the length is that of all");
@@ -149,7 +149,7 @@ fn what_comes_and_goes_over_a_connection_says_so() {
     let options = "OPTIONS sip:acme.test SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bKo\r\n\
                    From: <sip:1@acme.test>;tag=n\r\nTo: <sip:acme.test>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
                    Content-Length: 0\r\n\r\n";
-    // A keep-alive and its answer are no messages.
+    // A keep-alive and its reply are not SIP messages.
     stream.write_all(format!("\r\n\r\n{options}").as_bytes()).unwrap();
     let mut answer = [0; 4_096];
     while stream.read(&mut answer).unwrap() == 2 {}
@@ -214,7 +214,7 @@ fn kamailio_reads_the_same_out_of_it() {
     let end = format!(" 1 2001 key 1001@{it} {} {digest}", notify.len());
     let deadline = Instant::now() + PATIENCE;
     let line = loop {
-        // It dumps what is no SIP in between.
+        // Kamailio prints other output in between.
         let said = std::fs::read(folder.path().join("kamailio.out")).unwrap();
         let said = String::from_utf8_lossy(&said);
         if let Some(line) = said.lines().find(|line| line.ends_with(&end)) {
@@ -229,7 +229,7 @@ fn kamailio_reads_the_same_out_of_it() {
     assert!((now - 120..=now).contains(&at), "{line}");
 }
 
-/// Waits until the proxy at this port is there.
+/// Waits until the proxy on this port answers.
 fn until_it_answers(port: u16) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -241,7 +241,7 @@ fn until_it_answers(port: u16) {
          Content-Length: 0\r\n\r\n"
     );
     loop {
-        // Refused while nobody listens yet.
+        // Sending is refused while nothing listens on the port.
         let _ = socket.send_to(ping.as_bytes(), ("127.0.0.1", port));
         if socket.recv(&mut [0; 2_048]).is_ok() {
             return;

@@ -1,12 +1,12 @@
-//! The conformance table cannot rot: every row of a finished group stands in docs/conformance.md once, in order, and
-//! names tests that exist.
+//! Conformance table: every row of a finished group stands in docs/conformance.md once, in order, and names tests that
+//! exist.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
 use std::collections::HashMap;
 use std::path::Path;
 
-/// How many rows each group of the conformance list has.
+/// Number of rows in each group of the conformance list.
 const ROWS: [(&str, usize); 14] = [
     ("A", 53),
     ("B", 49),
@@ -24,7 +24,7 @@ const ROWS: [(&str, usize); 14] = [
     ("L", 40),
 ];
 
-/// A table row: its id, what it asks, and the tests that hold it or the reason why there is none.
+/// A table row: its id, its requirement, and its tests or the reason why there is none.
 struct Row<'a> {
     id: &'a str,
     held_by: &'a str,

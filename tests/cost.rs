@@ -1,4 +1,4 @@
-//! The cost of a message is linear in its length, whatever it is filled with.
+//! The cost of a message is linear in its length, whatever its content.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -11,15 +11,16 @@ mod inputs;
 
 use inputs::{Filling, KINDS, Target};
 
-/// A datagram, less what stands in it anyway.
+/// Length of a maximal datagram, without its fixed header lines.
 const LARGE: usize = 62_000;
-/// How often each is sent. The least of the times counts: what a machine does besides only adds to one.
+/// Number of times each message is sent. The shortest time counts, because other load on the machine only adds time.
 const TIMES: usize = 5;
-/// What a message of [`LARGE`] octets may cost in a build without optimisation, on a slow machine: some twenty times as
-/// much as it does in a release, which is at most a millisecond (`cargo bench --bench parts`). Quadratic work costs more.
+/// Largest allowed cost of a message of [`LARGE`] octets, in a build without optimisation on a slow machine. It is
+/// some twenty times the cost in a release build, which is at most a millisecond (`cargo bench --bench parts`).
+/// Quadratic work would exceed it.
 const MOST: Duration = Duration::from_millis(150);
 
-/// The CPU time of this thread: it does not count what others on the machine do.
+/// CPU time of this thread, which excludes other load on the machine.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
@@ -40,7 +41,8 @@ fn no_message_costs_more_than_its_length() {
         let (small, large) = (fill(LARGE / 4), fill(LARGE));
         let (mut one, mut four) = (Target::new(), Target::new());
         let (one, four) = (least(&mut one, &small), least(&mut four, &large));
-        // Four times as long: sixteen times as dear if it is quadratic. What costs little is not worth a comparison.
+        // Four times the length costs sixteen times as much if the work is quadratic. Very small costs are not
+        // compared.
         if four > MOST || four > 9 * one && four > MOST / 15 {
             wrong.push(format!("{name}: {one:?} for a quarter, {four:?} for the whole"));
         }
@@ -51,7 +53,7 @@ fn no_message_costs_more_than_its_length() {
 
 #[test]
 fn what_they_are_filled_with_is_read() {
-    // Of a message that is refused at its first octet it is not hard to be cheap.
+    // A message that is rejected at its first octet would be cheap in any case, so each one must be accepted.
     for (name, fill) in KINDS {
         let filling = fill(LARGE);
         let octets = Target::new().send(&filling);

@@ -1,7 +1,8 @@
-//! The dashboard in a real browser: a lamp that changes while one looks at it, what the buttons do, and what it all looks
-//! like. Skipped where there is no Chromium or Node.
+//! Dashboard in a real browser: live changes of a lamp, the buttons, and the appearance. Skipped without Chromium or
+//! Node.
 //!
-//! The pictures are left in the build's temporary folder; with `LAMPLIGHTER_PICTURES=1` the one of the README is renewed.
+//! The screenshots remain in the temporary folder of the build; `LAMPLIGHTER_PICTURES=1` updates the one of the
+//! README.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -27,8 +28,8 @@ use process::{Process, skip_without};
 use serde_json::json;
 use world::{ACME, Phone, World};
 
-/// A lamp is seen on the wall this long after its PUBLISH at most. Debug build, two busy cores: the page has taken 60 to
-/// 150 ms whenever it was measured.
+/// Longest time from a PUBLISH until its lamp changes on the wall. In a debug build on two busy cores it was 60 to 150
+/// ms in every measurement.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 fn is_missing() -> bool {
@@ -56,7 +57,7 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     let mut browser = Browser::start("wall");
     browser.size(1_280, 800);
 
-    // Signed in by hand: a wrong token says so, the right one opens the wall.
+    // Signing in by hand: a wrong token shows an error, the right one opens the wall.
     browser.go(&world.page(""));
     let sign_in = |token: &str| {
         format!("document.querySelector('#token').value = '{token}', document.querySelector('.sign').requestSubmit()")
@@ -82,12 +83,12 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     let label = browser.eval("document.querySelector('.lamp[data-extension=\"1001\"]').getAttribute('aria-label')");
     assert_eq!(label, "1001, Alice, idle", "the state is a word as well");
 
-    // The arrows walk over the lamps.
+    // The arrow keys move between lamps.
     browser.eval("document.querySelector('.lamp[data-extension=\"1001\"]').focus()");
     browser.key("ArrowRight");
     assert_eq!(browser.until("document.activeElement.dataset.extension"), "1002");
 
-    // A question does not outlive its page.
+    // A confirmation dialog closes with its page.
     browser.eval("location.hash = '#/lamps/1002'");
     browser.until("document.querySelector('#reset')");
     browser.eval("document.querySelector('#reset').click()");
@@ -109,7 +110,7 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     browser.until("document.querySelector('.hero[data-state=idle]')");
     browser.until("document.querySelector('#toast.on')?.textContent.includes('reset command sent')");
 
-    // And so does a resend, in the one subscription.
+    // A resend does the same, in one subscription.
     browser.until("document.querySelector('#watchers a')");
     browser.eval("document.querySelector('#watchers a').click()");
     browser.until("document.querySelector('.ladder')?.textContent.includes('NOTIFY 6')");
@@ -119,7 +120,7 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     browser.until("document.querySelector('.ladder')?.textContent.includes('NOTIFY 7')");
 
-    // A trace shows what is said from now on, word for word.
+    // A trace shows the messages from now on, word for word.
     browser.eval("document.querySelector('#trace').click()");
     browser.until("document.querySelector('dialog[open]')");
     browser.eval("document.querySelector('#ask-yes').click()");
@@ -134,7 +135,7 @@ fn the_wall_shows_a_call_come_and_go_within_a_second_and_the_buttons_do_what_the
     browser.eval("document.querySelectorAll('#traced details').forEach((one) => { one.open = true; })");
     browser.shot(&picture("trace.png"), true);
 
-    // What strangers write is text, wherever it is shown.
+    // Text from unverified sources is displayed as text on every page.
     world.ask("POST", "presence/%3Cimg%20src=x%20onerror=alert(1)%3E", r#"{"data":{"action":"set","state":"early"}}"#);
     browser.eval("location.hash = '#/wall'");
     browser.until(&shows("<img src=x onerror=alert(1)>", "ringing"));
@@ -167,7 +168,7 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     browser.go(&url);
     browser.until("document.querySelectorAll('.lamp').length === 18");
     assert_eq!(browser.eval("location.hash"), "#/wall", "the token does not stay in the address");
-    // It blinks by itself: enough goes on for a picture that is worth looking at.
+    // The demo changes lamps by itself, often enough for a good screenshot.
     let count = |state: &str| format!("document.querySelectorAll('.lamp[data-state={state}]').length");
     browser.until(&format!("{} >= 1 && {} >= 4", count("ringing"), count("talking")));
     browser.until("!document.querySelector('.grid.dim')");
@@ -210,10 +211,10 @@ fn the_demo_blinks_at_once_and_is_a_pleasure_to_look_at() {
     }
     assert_eq!(browser.complaints(), json!([]));
 
-    // Ctrl-C ends it in good order.
+    // Ctrl-C stops it cleanly.
     demo.signal("INT");
     assert!(demo.wait(Duration::from_secs(20)).expect("it ends").success());
-    // A wall without a server must not look as if it were live.
+    // A wall without a server must not look live.
     browser.until("document.body.dataset.connection === 'lost'");
 }
 
@@ -251,7 +252,7 @@ fn the_reference_shows_every_call_of_the_document() {
     assert_eq!(browser.complaints(), json!([]));
 }
 
-/// How many lamps of the ten thousand change in a second; 0: as many as the server takes.
+/// Changes per second among the ten thousand lamps; 0: as many as the server accepts.
 const RATES: [u32; 2] = [200, 0];
 
 #[test]
@@ -273,12 +274,12 @@ fn ten_thousand_lamps_stay_smooth() {
         let elements = browser.eval("document.querySelectorAll('.lamp').length").as_u64().unwrap();
         println!("{elements} elements; per frame {cpu:.1} ms of CPU on the page's thread; ms between frames: {frames}");
         assert!(elements < 400, "{elements}");
-        // At rest a machine may be busy and nobody sees it; what scrolling costs is for whoever reads this.
+        // A busy machine is checked only at rest; the frame times while scrolling are printed for the reader.
         assert!(scrolled || rate == 0 || frames["median"].as_f64().unwrap() < 25.0, "{frames}");
     }
 }
 
-/// Looks at the wall for 600 frames while lamps change: at rest, or up and down through all of them.
+/// Measures 600 frames of the wall while lamps change: at rest, or while it scrolls through all of them.
 fn look(world: &World, browser: &mut Browser, rate: u32, scrolled: bool) -> (serde_json::Value, f64) {
     let before = browser.work();
     let done = AtomicBool::new(false);
@@ -287,7 +288,7 @@ fn look(world: &World, browser: &mut Browser, rate: u32, scrolled: bool) -> (ser
         let changing = scope.spawn(|| {
             let mut n = 0;
             while !done.load(Ordering::Relaxed) {
-                // What can be seen at rest changes as often as the rest.
+                // Half of the changes are to lamps that are visible at rest.
                 let extension = if n % 2 == 0 { n * 7 % 10_000 } else { n % 60 };
                 world.set(&format!("{}", 10_000 + extension), ["early", "confirmed"][(n / 2 % 2) as usize]);
                 n += 1;

@@ -1,4 +1,4 @@
-//! A data directory that is damaged or moved away, as an operator meets it: the real process, its exit status, its words.
+//! Damaged or missing data directory, as an operator meets it: the real process, its exit status and its messages.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -16,7 +16,7 @@ use server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The first line of the answer, and all of it.
+/// First line of the response, and the whole response.
 fn http(server: &Server, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(server.http()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -33,7 +33,7 @@ fn set(server: &Server, extension: u32) -> String {
     http(server, "POST", &format!("/v2/accounts/a/presence/{extension}"), body).0
 }
 
-/// What the lamp of an extension shows.
+/// State of an extension's lamp.
 fn lamp(server: &Server, extension: u32) -> String {
     http(server, "GET", &format!("/v2/accounts/a/lamps/{extension}"), "").1
 }
@@ -60,8 +60,8 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
-/// A server that was killed after it acknowledged three changes, and whose log has one bit wrong in the second. Gives
-/// where that lies.
+/// A killed server that had acknowledged three changes, and whose log has one wrong bit in the second. Returns its
+/// offset too.
 fn damaged() -> (Server, usize) {
     let mut server = Server::start();
     let log = server.folder().join("data/log-1");
@@ -72,7 +72,7 @@ fn damaged() -> (Server, usize) {
     }
     server.kill();
     let mut octets = std::fs::read(&log).unwrap();
-    // Behind the mark of its commit, the head of its frame and the head of its record, in the account.
+    // The offset skips the mark of the commit, the head of the frame and the head of the record; it is in the account.
     octets[ends[0] + 24 + 8 + 16 + 6] ^= 0x20;
     std::fs::write(&log, octets).unwrap();
     (server, ends[0] + 24)

@@ -1,7 +1,7 @@
-//! Every file in `fixtures/` is fed to the core, and what it answers is compared twice: with what
-//! `fixtures/README.md` expects, and with a snapshot of the very bytes.
+//! Fixtures: every file in `fixtures/` is fed to the core. The output is compared twice: with the expectation in
+//! `fixtures/README.md`, and with a snapshot of the exact bytes.
 //!
-//! A changed answer shows as a changed snapshot: look at it, and take it over with `INSTA_UPDATE=always cargo test`.
+//! A changed response shows as a changed snapshot: review it, and accept it with `INSTA_UPDATE=always cargo test`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,8 +14,8 @@ use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::Event;
-use lamplighter::sip::wire::{self, Fault, Frame, Framer, Name, StartLine};
-use lamplighter::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source};
+use lamplighter::sip::wire::{self, Frame, Framer, Name, ParseError, StartLine};
+use lamplighter::transport::{Destination, FlowId, Listener, ListenerId, Remote, Source};
 
 const CONFIG: &str = r#"
 [[account]]
@@ -37,7 +37,7 @@ fn notifier() -> Notifier {
         listener(Transport::Udp, "[2001:db8::1]:5060"),
         listener(Transport::Tcp, "[2001:db8::1]:5060"),
     ];
-    // It trusts 127.0.0.0/8, where the edge of the Kamailio fixtures is.
+    // It trusts 127.0.0.0/8, which contains the edge proxy of the Kamailio fixtures.
     let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, *b"fixed for tests!");
     Notifier::new(Settings { journal: false, ..settings })
 }
@@ -46,7 +46,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// The rows of the README: file name (with its folder) to what is expected.
+/// Rows of the README: file name (with its folder), and the expectation.
 fn expectations() -> BTreeMap<String, String> {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("fixtures/README.md");
     let mut rows = BTreeMap::new();
@@ -63,7 +63,7 @@ fn expectations() -> BTreeMap<String, String> {
     rows
 }
 
-/// The files of one folder, by name.
+/// Files of one folder, by name.
 fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(root().join(folder))
         .expect("a folder of fixtures")
@@ -79,13 +79,13 @@ fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The source that a fixture pretends to come from: the address in its top Via, where that is one.
+/// Source address of a fixture: the address in its top Via, if there is one.
 fn source_of(name: &str, bytes: &[u8]) -> Source {
     let via = wire::read(bytes).ok().flatten().map(|m| (m.via.host.ip(), m.via.port, m.via.transport));
     let (ip, port, transport) = via.unwrap_or((None, None, None));
     let ip = ip.unwrap_or_else(|| "192.0.2.99".parse().expect("an address"));
     let tcp = name.ends_with("-tcp.sip") || transport == Some(Transport::Tcp);
-    let listener = ListenerNo(match (tcp, ip.is_ipv4()) {
+    let listener = ListenerId(match (tcp, ip.is_ipv4()) {
         (false, true) => 0,
         (true, true) => 1,
         (false, false) => 2,
@@ -100,7 +100,7 @@ fn source_of(name: &str, bytes: &[u8]) -> Source {
     }
 }
 
-/// Feeds a fixture as its transport would.
+/// Feeds a fixture to the notifier as its transport would.
 fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
     if source.flow.is_none() {
         return notifier.receive(Tick(1_000), source, bytes, out);
@@ -112,7 +112,7 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
             Ok(Some(Frame::TooLarge(head))) => {
-                notifier.receive_broken(Tick(1_000), source, Fault::TooLarge, &head, out)
+                notifier.receive_broken(Tick(1_000), source, ParseError::TooLarge, &head, out)
             }
             Ok(None) => return,
             Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),
@@ -120,7 +120,7 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
     }
 }
 
-/// What was sent, for people.
+/// Formats the messages sent, for people.
 fn show(out: &Outbox) -> String {
     let mut text = String::new();
     for packet in &out.messages {
@@ -138,11 +138,11 @@ fn show(out: &Outbox) -> String {
     if text.is_empty() { "(silence)\n".into() } else { text }
 }
 
-/// Statuses of the answers and the number of NOTIFYs in what was sent.
+/// Statuses of the responses, and number of NOTIFYs among the messages sent.
 fn statuses(out: &Outbox) -> (Vec<u16>, usize) {
     let (mut statuses, mut notifies) = (Vec::new(), 0);
     for packet in &out.messages {
-        // Only the head: an answer gives back From and To as they came, and they may be what was wrong.
+        // Only the head is parsed: a response copies From and To unchanged, and they may be invalid.
         let text = std::str::from_utf8(&packet.bytes).expect("our answers are UTF-8");
         match wire::Head::find(text).expect("our answers have a head").0.start {
             StartLine::Response { status } => statuses.push(status),
@@ -152,10 +152,10 @@ fn statuses(out: &Outbox) -> (Vec<u16>, usize) {
     (statuses, notifies)
 }
 
-/// Checks what was sent against the README's words.
+/// Checks the messages sent against the text of the README.
 fn check(name: &str, expected: &str, out: &Outbox) {
     let (statuses, notifies) = statuses(out);
-    // Status codes stand before the first explanation; "silence" and "CRLF" are the other things to expect.
+    // Status codes stand before the first explanation; the other possible expectations are "silence" and "CRLF".
     let head = expected.split(" with Retry-After").next().unwrap_or_default();
     let allowed: Vec<u16> = head
         .split(|c: char| !c.is_ascii_digit())
@@ -218,7 +218,7 @@ fn publishers_are_answered_and_their_watcher_sees_what_they_say() {
     }
 }
 
-/// Subscribes a phone to whatever the PUBLISH is about, and answers the first NOTIFY.
+/// Subscribes a phone to the presentity of the PUBLISH, and answers the first NOTIFY.
 fn watch(notifier: &Notifier, publish: &[u8], out: &mut Outbox) {
     let Some(message) = wire::read(publish).ok().flatten() else { return };
     let Some(uri) = message.uri.map(|uri| uri.text) else { return };

@@ -1,4 +1,4 @@
-//! Floods from one address, over every transport and both address families: the server's memory is bounded, and a
+//! Floods from one address, over every transport and both address families: the server's memory stays bounded, and a
 //! well-behaved phone is served meanwhile. `cargo bench --bench flood -- streams` is the long form, with figures.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
@@ -21,19 +21,19 @@ mod server;
 #[path = "flood/streams.rs"]
 mod streams;
 
-/// How long the well-behaved phone waits between two refreshes.
+/// Pause of the well-behaved phone between two refreshes.
 const REFRESH_PAUSE: Duration = Duration::from_millis(5);
-/// How long each stream lasts. Not a wait for anything: it is the load.
+/// Duration of each stream. The test waits for nothing here: this is the load.
 const LOAD: Duration = Duration::from_millis(1_200);
-/// What a flood may add to the memory of the server (KiB).
+/// Largest allowed growth of the server's memory during a flood (KiB).
 const GROWTH: u64 = 64 * 1024;
-/// What a phone waits for an answer at worst. The machine may be busy with other tests; a phone that is starved waits for
-/// longer than this however idle the machine is.
+/// Longest allowed wait of a phone for a response. The machine may be busy with other tests; a phone that gets no
+/// service would wait longer than this on an idle machine too.
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
 
 const GUARDED: &str = "data.durability = \"memory\"\n[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n";
 
-/// Everything that can be done over one transport, one after the other.
+/// Runs every attack possible over one transport, one after the other.
 fn all_attacks_over(transport: &str, ip: &str) {
     let server = Server::start(ip.parse().unwrap(), GUARDED);
     let mut phone = Phone::settled(server.udp());
@@ -45,7 +45,7 @@ fn all_attacks_over(transport: &str, ip: &str) {
             while Instant::now() < deadline {
                 worst = worst.max(phone.refresh().unwrap_or(Duration::MAX));
                 most = most.max(server.cost().rss);
-                // It behaves well: far below the rate of a source that is known.
+                // A well-behaved phone stays far below the rate limit of a verified source.
                 std::thread::sleep(REFRESH_PAUSE);
             }
             (most, worst)
@@ -82,7 +82,7 @@ fn a_flood_over_ipv6_is_bounded() {
     all_attacks_over("tcp", "::1");
 }
 
-/// Sends this many OPTIONS over UDP from an address that is trusted, as fast as they are taken by the kernel.
+/// Sends this many OPTIONS over UDP from a trusted address, as fast as the kernel accepts them.
 fn flood_with_options(server: &Server, count: usize) -> u64 {
     let socket = UdpSocket::bind((server.udp().ip(), 0)).unwrap();
     let mut most = 0;
@@ -100,7 +100,7 @@ fn flood_with_options(server: &Server, count: usize) -> u64 {
     most.max(server.cost().rss)
 }
 
-/// The thread of the server with this name.
+/// Thread of the server with this name.
 fn thread(server: &Server, name: &str) -> Pid {
     let folder = format!("/proc/{}/task", server.id());
     let mut tasks = std::fs::read_dir(&folder).unwrap().map(|task| task.unwrap().file_name().into_string().unwrap());
@@ -126,11 +126,11 @@ fn options_of_a_trusted_source_are_bounded_while_the_disk_hangs() {
     let server = Server::start("127.0.0.1".parse().unwrap(), TRUSTED);
     let mut phone = Phone::settled(server.udp());
     let before = server.cost().rss;
-    // A disk that hangs is a thread that does not come back from it.
+    // Stopping the journal thread has the same effect as a disk that hangs.
     let journal = thread(&server, "journal");
     ptrace::seize(journal, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(journal).unwrap();
-    // Something waits for the disk, and everything else behind it.
+    // This request waits for the disk, and every other one behind it.
     phone.send_refresh();
     let grown = flood_with_options(&server, 300_000).saturating_sub(before);
     assert!(grown < GROWTH, "{grown} KiB more");

@@ -1,7 +1,8 @@
-//! Bodies from strangers cannot make us panic, and what we take from them we can write and read again.
+//! Fuzz test: bodies from unverified sources cannot cause a panic, and every accepted body can be written and parsed
+//! again.
 //!
-//! As plain tests these get the same inputs every time; docs/fuzzing.md tells how to run them on new ones, longer and
-//! led by coverage.
+//! As a plain test it gets the same inputs every time; docs/fuzzing.md explains how to run it on new ones, for longer
+//! and guided by coverage.
 
 mod fuzz;
 
@@ -11,11 +12,11 @@ use fuzz::bodies::{self, OWN, SEEDS, there_and_back, write};
 use fuzz::inputs::{fuzz, seeded};
 use fuzz::mutation::{Change, mutate};
 use lamplighter::package::{MAX_BODY, REGISTRY, by_name, get};
-use lamplighter::presence::facts::{
-    Basic, CallReport, CallState, Mailbox, MessageCounts, Party, Person, Picture, Report,
+use lamplighter::presence::state::{
+    Basic, CallReport, CallState, ComposedState, Mailbox, MessageCounts, Party, PersonState, PublishedState,
 };
 
-/// What mutations put in: the bits of syntax on which readers trip.
+/// Tokens that mutations insert: syntax that is difficult for parsers.
 const TOKENS: [&[u8]; 24] = [
     b"<",
     b">",
@@ -117,7 +118,7 @@ fn no_package_reads_more_than_the_limit() {
     }
 }
 
-/// Text that is put into a picture from elsewhere (the API, say) cannot break a document either.
+/// Text that enters the composed state from elsewhere (for example the API) cannot break a document either.
 #[test]
 fn pictures_of_arbitrary_text_give_documents_that_can_be_read() {
     const STATES: [CallState; 4] = [CallState::Trying, CallState::Proceeding, CallState::Early, CallState::Confirmed];
@@ -142,21 +143,21 @@ fn pictures_of_arbitrary_text_give_documents_that_can_be_read() {
         let mut mailbox = Mailbox { waiting: None, account: short(0), ..Mailbox::default() };
         mailbox.counts[usize::from(*state) % 6] =
             Some(MessageCounts { new: u32::from(*manual), old: u32::MAX, urgent: flag.then_some((1, 0)) });
-        let picture = Picture {
+        let picture = ComposedState {
             uri: OWN,
             calls: vec![&call],
             manual: STATES.get(usize::from(*manual) % (STATES.len() + 1)).copied(),
-            person: Person { basic: None, note: short(0), activities: (0..6).filter_map(short).collect() },
+            person: PersonState { basic: None, note: short(0), activities: (0..6).filter_map(short).collect() },
             mailbox,
         };
         for package in REGISTRY {
             let written = write(package, &picture);
             match package.read(written.as_bytes()) {
-                Ok(Report::Calls(report)) => {
+                Ok(PublishedState::Calls(report)) => {
                     assert_eq!(report.calls.len(), 1 + usize::from(picture.manual.is_some()), "{written}");
                 }
-                Ok(Report::Person(person)) => assert_eq!(person.basic, Some(Basic::Open), "{written}"),
-                Ok(Report::Mailbox(read)) => assert_eq!(read.counts, picture.mailbox.counts, "{written}"),
+                Ok(PublishedState::PersonState(person)) => assert_eq!(person.basic, Some(Basic::Open), "{written}"),
+                Ok(PublishedState::Mailbox(read)) => assert_eq!(read.counts, picture.mailbox.counts, "{written}"),
                 Err(error) => panic!("{error}: {written:?}"),
             }
         }

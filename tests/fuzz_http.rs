@@ -1,7 +1,7 @@
-//! No client of the API can make it panic, answer what is no answer, or show him what is not his.
+//! Fuzz test: no client of the API can cause a panic, an invalid response, or access to data of another account.
 //!
-//! As plain tests these get the same inputs every time; docs/fuzzing.md tells how to run them on new ones, longer and
-//! led by coverage.
+//! As a plain test it gets the same inputs every time; docs/fuzzing.md explains how to run it on new ones, for longer
+//! and guided by coverage.
 
 mod fuzz;
 

@@ -1,7 +1,8 @@
-//! Bytes from strangers cannot make us panic, loop, lose our place in a stream, or say what they want said.
+//! Fuzz test: bytes from unverified sources cannot cause a panic, an endless loop, a wrong message boundary in a
+//! stream, or text of their choice in the server's messages.
 //!
-//! As plain tests these get the same inputs every time; docs/fuzzing.md tells how to run them on new ones, longer and
-//! led by coverage.
+//! As a plain test it gets the same inputs every time; docs/fuzzing.md explains how to run it on new ones, for longer
+//! and guided by coverage.
 
 mod fuzz;
 
@@ -13,9 +14,9 @@ use fuzz::talk::Talk;
 use fuzz::values::{stays_a_value, values_are_sound};
 use fuzz::{message, notifier, stream, values};
 use lamplighter::notifier::Notifier;
-use lamplighter::transport::{Packet, Source};
+use lamplighter::transport::{OutboundMessage, Source};
 
-/// What mutations put in: the bits of syntax on which readers trip.
+/// Tokens that mutations insert: syntax that is difficult for parsers.
 const TOKENS: [&[u8]; 36] = [
     b"\r\n",
     b"\r\n\r\n",
@@ -55,22 +56,22 @@ const TOKENS: [&[u8]; 36] = [
     b"99999999999999999999",
 ];
 
-/// What a mutation of one of the fixtures is made of.
+/// Fixture index and changes of a mutation.
 type Mutation = (u8, Vec<Change>);
 
 fn mutated((seed, changes): &Mutation) -> Vec<u8> {
     mutate(&FIXTURES[usize::from(*seed) % FIXTURES.len()], &changes[..changes.len().min(4)], &TOKENS)
 }
 
-/// A text of the letters that mean something to the readers of values.
+/// Maps bytes to the characters that are special in header values.
 fn speckled(bytes: &[u8]) -> String {
     let letters = "aZ9:@;=,<>\"\\ \t\r\n?%[].-/*+&sip:tag=branch=\u{e9}\0";
     let letters: Vec<char> = letters.chars().collect();
     bytes.iter().map(|i| letters[usize::from(*i) % letters.len()]).collect()
 }
 
-/// Says one thing to a notifier, and checks all that it says.
-fn feed(notifier: &Notifier, source: Source, bytes: &[u8]) -> Vec<Packet> {
+/// Feeds one message to a notifier, and checks all messages it sends.
+fn feed(notifier: &Notifier, source: Source, bytes: &[u8]) -> Vec<OutboundMessage> {
     Talk::new(notifier, source, source.peer.ip().to_string().starts_with("192.0.2.")).say(bytes)
 }
 
@@ -154,7 +155,7 @@ fn mutated_answers_to_a_notify_are_taken_or_not() {
     });
 }
 
-/// The shortest fixture of this method that is taken.
+/// The shortest accepted fixture with this method.
 fn ordinary(method: &[u8]) -> &'static [u8] {
     let source = notifier::udp_source("192.0.2.99:5070");
     let taken = |seed: &&Vec<u8>| {
@@ -208,7 +209,7 @@ fn a_request_with_every_token_at_every_byte_is_answered_soundly() {
         let seed = ordinary(start);
         for token in TOKENS {
             for at in 0..=seed.len() {
-                // A new one each time: one that has seen the branch would repeat the answer that it gave.
+                // Each message needs a new notifier: one that knows the branch would only resend its earlier response.
                 let notifier = notifier::notifier();
                 let bytes = [&seed[..at], token, &seed[at..]].concat();
                 let got = feed(&notifier, notifier::udp_source("192.0.2.99:5070"), &bytes);

@@ -1,6 +1,7 @@
-//! No stranger and no account keeps the HTTP API from the others (F12): whoever holds as much as it can get of bodies,
-//! listings, streams, traces or connections, another account is served and the probes answer. Over IPv4 and IPv6, all from
-//! one address, which is the hardest case: what counts by address alone would hit everybody.
+//! Resource limits of the HTTP API (F12): no unverified client and no account can block the API for others. One client
+//! holds as many bodies, listings, streams, traces or connections as it can get, and meanwhile another account and the
+//! health probes are served. Over IPv4 and IPv6. All clients have the same address, which is the hardest case: limits
+//! per address alone would affect all of them.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -20,14 +21,14 @@ use phones::Phones;
 use world::{ACME, UMBRELLA, World, resident, until};
 
 const BOTH: [&str; 2] = ["127.0.0.1", "::1"];
-/// What memory may grow by under attack (octets).
+/// Largest allowed growth of memory under attack (octets).
 const MEMORY: usize = 512 * 1024 * 1024;
 
-/// Sends all of a body of eight million octets but the last.
+/// Sends a body of eight million octets without its last octet.
 fn send_half_a_body(world: &World, headers: &str) -> TcpStream {
     let path = format!("/v2/accounts/{ACME}/presence/1001");
     let mut stream = world.begin("POST", &path, &format!("{headers}Content-Length: 8000000\r\n"), "");
-    // A refusal closes the connection before all is sent, which is as good.
+    // A refusal may close the connection before all is sent, which is acceptable.
     let _ = stream.write_all(&vec![b' '; 7_999_999]);
     stream
 }
@@ -98,7 +99,7 @@ fn listings_that_nobody_reads_hold_up_nobody_and_little_memory() {
         let before = resident();
         let begin = || world.begin("GET", &path, "X-Auth-Token: acme-token\r\n", "");
         let mut held: Vec<_> = (0..520).map(|_| begin()).collect();
-        // The first octet of an answer says that it has begun; with a thread for each, some never do.
+        // The first octet shows that a response has begun; with one thread per connection some would never begin.
         for stream in &mut held[..500] {
             stream.read_exact(&mut [0]).unwrap();
         }
@@ -111,7 +112,7 @@ fn listings_that_nobody_reads_hold_up_nobody_and_little_memory() {
     }
 }
 
-/// The status of a live stream that has begun, and the stream.
+/// Status of a live stream that has begun, and the stream.
 fn listen(world: &World, token: &str, account: &str) -> (u16, TcpStream) {
     let path = format!("/v2/accounts/{account}/lamp_events");
     let mut stream = world.begin("GET", &path, &format!("X-Auth-Token: {token}\r\n"), "");
@@ -150,7 +151,7 @@ fn an_account_has_a_share_of_the_traces() {
     let rows = json["data"].as_array().unwrap();
     assert!(rows[..16].iter().all(|row| trace(row).status == 200));
     trace(&rows[16]).is_refused_by("limits.traces_per_account");
-    // One of another account.
+    // A publication and a phone of another account.
     let mut theirs = Phones::new(world.sip);
     theirs.watch_in("umbrella.test", "2001", 0..1);
     let path = format!("/v2/accounts/{UMBRELLA}/subscriptions");
@@ -220,7 +221,7 @@ fn requests_in_a_row_whose_answers_nobody_reads_keep_nobody_out() {
     for _ in 0..64 {
         let mut stream = world.connect();
         stream.set_nonblocking(true).unwrap();
-        // As many as the server takes without being read from.
+        // The client writes as many requests as the server accepts while nothing is read.
         while stream.write(request.repeat(50).as_bytes()).is_ok() {}
         held.push(stream);
     }

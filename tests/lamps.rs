@@ -1,4 +1,5 @@
-//! Every lamp can be explained (law 10): the calls that tell why, and the live stream, over a real server and real phones.
+//! Every lamp can be explained (rule 10): the API calls that tell why a lamp is as it is, and the live stream, with a
+//! real server and real phones.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -98,7 +99,7 @@ fn the_story_of_a_lamp_names_its_call_publication_watcher_and_why() {
 #[test]
 fn subscriptions_come_in_pages_ordered_by_extension() {
     let world = World::new("");
-    // Slots of one extension are cut by a page as well.
+    // A page boundary may also fall between the subscriptions of one extension.
     let phones: Vec<_> = (0..5).map(|_| Phone::new(&world)).collect();
     for (phone, extension) in phones.iter().zip(["1003", "1001", "1002", "1002", "1002"]) {
         phone.subscribe(extension, "acme.test");
@@ -224,7 +225,7 @@ fn tenants_are_walls() {
         assert_eq!(world.ask_as("acme-token", "GET", &of_umbrella(path), "").0, 403, "{path}");
         assert_eq!(world.ask_as("", "GET", &of_umbrella(path), "").0, 401, "{path}");
     }
-    // Under his own account he cannot reach it either, though he knows its id.
+    // Another account cannot reach the subscription, although the client knows its id.
     for (method, body) in [("GET", ""), ("DELETE", ""), ("POST", r#"{"data":{"action":"resend"}}"#)] {
         assert_eq!(world.ask(method, &format!("subscriptions/{id}"), body).0, 404, "{method}");
     }

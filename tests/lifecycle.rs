@@ -1,4 +1,4 @@
-//! How the server starts, stops, and gets along with its data directory: what only the real process can show.
+//! Start, stop and data directory of the real process.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -32,7 +32,7 @@ impl Phone {
     fn new(server: SocketAddr) -> Phone {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Ports come round again within the lifetime of a transaction.
+        // Ports may be reused within the lifetime of a transaction, so the Call-ID must differ.
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let call_id = format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed));
         Phone { socket, server, call_id, to_tag: String::new(), cseq: 0 }
@@ -44,7 +44,7 @@ impl Phone {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// The next message that begins so; copies of others may come before it.
+    /// Returns the next message that begins so; retransmissions of other messages may precede it.
     fn hear_start(&self, start: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -56,7 +56,7 @@ impl Phone {
         }
     }
 
-    /// Subscribes or refreshes; gives the answer.
+    /// Subscribes or refreshes; returns the response.
     fn subscribe(&mut self) -> String {
         self.cseq += 1;
         let (local, cseq, call_id) = (self.socket.local_addr().unwrap(), self.cseq, &self.call_id);
@@ -100,7 +100,7 @@ fn header<'a>(message: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {message}"))
 }
 
-/// The first line of the answer, and its body.
+/// First line of the response, and its body.
 fn http(server: &Server, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(server.http()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -118,7 +118,7 @@ fn set(server: &Server, state: &str) -> String {
     http(server, "POST", "/v2/accounts/a/presence/1001", &body).0
 }
 
-/// Where the server tells how it stands, as systemd would listen.
+/// Socket on which the server reports its state, as systemd provides it.
 fn service_manager(name: &str) -> (UnixDatagram, std::path::PathBuf) {
     let path = std::env::temp_dir().join(format!("lamplighter-{name}-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
@@ -152,7 +152,7 @@ fn a_server_that_is_to_stop_finishes_what_is_under_way_and_sends_new_phones_away
     assert_eq!(http(&server, "GET", "/readyz", "").0, "HTTP/1.1 503 Service Unavailable");
     let (status, left) = http(&server, "DELETE", "/v2/drain", "");
     assert!(status.contains("503") && left.contains("the server is stopping"), "no way back: {status} {left}");
-    // The answer of the other phone may still be on its way.
+    // The response of the other phone may still be in transit.
     let left = http(&server, "GET", "/v2/drain", "").1;
     assert!(left.contains("\"draining\":true,\"unanswered\":") && !left.contains("\"unanswered\":0"), "{left}");
     let refused = Phone::new(server.address()).subscribe();
@@ -179,7 +179,7 @@ fn a_phone_that_never_answers_does_not_keep_the_server_from_stopping() {
     let (status, took) = server.ended();
     assert!(status.success() && took < Duration::from_secs(5), "{status}, {took:?}");
     server.start_again();
-    // What it never answered it is told again, with higher numbers.
+    // Unacknowledged changes are sent again, with higher numbers.
     let copies = silent.hear_start("NOTIFY ");
     let first: u32 = header(&copies, "CSeq").split(' ').next().unwrap().parse().unwrap();
     let again = loop {
@@ -193,14 +193,14 @@ fn a_phone_that_never_answers_does_not_keep_the_server_from_stopping() {
 
 #[test]
 fn while_the_disk_is_full_changes_get_503_and_all_else_is_served_until_there_is_room_again() {
-    // The limit of a file's size stands in for a full disk: the write fails, and nothing but the write.
+    // A limit on the file size simulates a full disk: only writes fail.
     let server = Server::start_by(|program| {
         let mut shell = Command::new("bash");
         shell.args(["-c", "trap '' XFSZ; ulimit -S -f 64; exec \"$0\" \"$@\""]);
         shell.arg(program.get_program()).args(program.get_args());
         shell.current_dir(program.get_current_dir().unwrap());
         shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-        // Nor is there room for the log, from the first line on.
+        // The log file has no room either, from its first line on.
         let log = program.get_current_dir().unwrap().join("log");
         std::fs::write(&log, vec![b'.'; 128 * 1024]).unwrap();
         shell.stderr(std::fs::OpenOptions::new().append(true).open(log).unwrap());
@@ -222,7 +222,7 @@ fn while_the_disk_is_full_changes_get_503_and_all_else_is_served_until_there_is_
     assert!(refused.starts_with("SIP/2.0 503 Journal Unavailable"), "{refused}");
     assert!(header(&refused, "Retry-After").parse::<u32>().unwrap() >= 30);
     assert!(header(&refused, "Warning").contains("journal"), "{refused}");
-    // A change that is refused has not happened: the lamp is as it was.
+    // A refused change has not happened: the lamp is unchanged.
     assert_eq!(set(&server, "confirmed"), "HTTP/1.1 503 Service Unavailable");
     let lamp = http(&server, "GET", "/v2/accounts/a/lamps/1001", "").1;
     assert!(lamp.contains("200 OK") || lamp.contains("success"), "{lamp}");
@@ -266,7 +266,7 @@ fn the_log_never_holds_a_proof_a_nonce_or_a_token_however_much_is_logged() {
     }
 }
 
-/// Starts a server in this folder that cannot start and ends with this exit status; gives what it says.
+/// Starts a server in this folder, which must fail with this exit status; returns its error output.
 fn cannot_start(folder: &std::path::Path, status: i32) -> String {
     let mut program = server::program(folder);
     let output = program.stderr(std::process::Stdio::piped()).output().unwrap();
@@ -280,7 +280,7 @@ fn a_data_directory_in_use_is_refused_in_words_that_help() {
     let config = std::fs::read_to_string(server.folder().join("lamplighter.toml")).unwrap();
     let beside = server.folder().join("beside");
     std::fs::create_dir(&beside).unwrap();
-    // The same directory, but other ports, or those would be complained of first.
+    // The same directory, but other ports, because a port in use would be reported first.
     let elsewhere = config.replace(&server.address().to_string(), "127.0.0.1:0");
     let elsewhere = elsewhere.replace(&server.http().to_string(), "127.0.0.1:0").replace("\"data\"", "\"../data\"");
     std::fs::write(beside.join("lamplighter.toml"), elsewhere).unwrap();
@@ -298,7 +298,7 @@ fn a_foreign_or_newer_data_directory_is_refused_and_left_as_it_is() {
     let log = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
     let log = log.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("log-")).unwrap();
     let mut newer = std::fs::read(&log).unwrap();
-    // The version, and the checksum of the header that has it (src/journal/format.rs).
+    // Changes the version, and the checksum of the header that contains it (src/journal/format.rs).
     newer[8] += 1;
     let checksum = crc32fast::hash(&newer[..20]);
     newer[20..24].copy_from_slice(&checksum.to_le_bytes());

@@ -1,4 +1,4 @@
-//! The log of the real binary: text for people, or JSON for what collects logs; on standard error in either case.
+//! Log of the real binary on standard error: text for people, or JSON for log collectors.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Everything that a server logs from its start to its end, having been asked for something that is refused.
+/// Returns all log lines of a server, from start to stop, during which one request is refused.
 fn logged(format: &str) -> Vec<String> {
     let folder = Folder::new("logs");
     let [sip, http] = [ports::free(), ports::free()];
@@ -33,7 +33,7 @@ fn logged(format: &str) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lamplighter"));
     command.args(["serve", "--config"]).arg(&configuration).current_dir(folder.path()).env_remove("RUST_LOG");
     let mut server = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It says on standard output where it listens, once it does.
+    // It prints its listeners on standard output as soon as they are open.
     let mut said = BufReader::new(server.stdout.take().unwrap());
     let mut line = String::new();
     assert!(said.read_line(&mut line).unwrap() > 0);

@@ -1,5 +1,5 @@
-//! What Prometheus and Grafana are told: names and units by their conventions, alert rules that wake somebody when they should,
-//! a dashboard whose every plot has something to show. `promtool` (Debian's `prometheus`) is the judge.
+//! Metrics for Prometheus and Grafana: names and units follow the conventions, alert rules fire when they should, and
+//! every panel of the dashboard has data. Checked with `promtool` (Debian's `prometheus`).
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -24,7 +24,7 @@ use folder::Folder;
 use serde_json::Value;
 use world::{Events, PATIENCE, Phone, World};
 
-/// Runs promtool on an input; what it says, and whether all is well.
+/// Runs promtool on an input; returns its output, and true if it succeeded.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -35,7 +35,8 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// A server with a journal through which all has gone that is counted: both transports, every outcome, refusals, a listener.
+/// A server with a journal on which every counter has been used: both transports, every outcome, refusals, an event
+/// stream.
 fn busy_world(folder: &Folder) -> (World, (Events, UdpSocket)) {
     let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
     let hep = format!("hep = {{ server = \"udp://{}\" }}", collector.local_addr().unwrap());
@@ -67,7 +68,7 @@ fn busy_world(folder: &Folder) -> (World, (Events, UdpSocket)) {
     (world, (events, collector))
 }
 
-/// OPTIONS over TCP, twice the same.
+/// Sends the same OPTIONS twice over TCP.
 fn over_tcp(world: &World) {
     let mut stream = TcpStream::connect(world.sip).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -85,7 +86,7 @@ fn over_tcp(world: &World) {
     }
 }
 
-/// The value of a sample, by its whole name and labels.
+/// Value of a sample, by its full name and labels.
 fn sample(text: &str, name: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     found.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
@@ -157,7 +158,7 @@ fn every_number_tells_what_has_happened() {
     }
     let listener = format!("lamplighter_udp_receive_drops_total{{listener=\"{}\"}}", world.sip);
     assert_eq!(sample(&text, &listener), 0.0);
-    // One may listen; the next is refused, and counted.
+    // One event stream is allowed; the next is refused and counted.
     assert_eq!(world.ask("GET", "lamp_events", "").0, 503);
     let (_, text) = world.text_as("root-token", "/metrics", "");
     assert_eq!(sample(&text, "lamplighter_event_streams_refused_total"), 1.0);
@@ -180,7 +181,7 @@ fn how_long_a_lamp_has_been_wrong_counts_from_the_first_change_that_its_phone_do
         }
     };
     until(0.2);
-    // The next change does not begin a new wait.
+    // The next change does not restart the measured time.
     world.set("1001", "confirmed");
     assert!(longest() >= 0.2, "{} s", longest());
     until(1.1);
@@ -219,7 +220,7 @@ fn the_alert_rules_load_and_do_what_their_tests_say() {
     }
 }
 
-/// Everything in the dashboard that is asked of Prometheus, with what Grafana would put in for its variables.
+/// Collects all Prometheus queries of the dashboard, with values for the variables that Grafana would insert.
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -233,7 +234,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The names of metrics in a text: ours and those of every process.
+/// Names of metrics in a text: the server's own, and those of every process.
 fn names_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("lamplighter_") || word.starts_with("process_")).map(String::from).collect()
@@ -257,7 +258,7 @@ fn dashboard_and_alerts_ask_only_for_what_there_is_and_promtool_understands_them
     let wanted = names_in(&format!("{} {alerts} {variables}", asked.join(" ")));
     let missing: Vec<_> = wanted.difference(&there).collect();
     assert!(missing.is_empty(), "{missing:?} are not in {text}");
-    // And nothing that is told is forgotten: each metric has a plot, by whatever of its series.
+    // And no metric is missing: each has a panel, through at least one of its series.
     let base = |name: &String| {
         let ends = ["_bucket", "_sum", "_count"];
         ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()

@@ -1,8 +1,8 @@
-//! The description of the API holds what it promises: a validator finds nothing wrong with the document, and a schema
-//! fuzzer (schemathesis) finds no answer of a real server that the document does not foresee.
+//! OpenAPI document: a validator finds no error in it, and a schema fuzzer (schemathesis) finds no response of a real
+//! server that it does not describe.
 //!
-//! Seed and number of examples are fixed, so a run is the same as the last. Skipped where schemathesis is not installed;
-//! `.ci/run` does that as tests/peers/schemathesis/requirements.txt has it.
+//! Seed and number of examples are fixed, so that every run is the same. Skipped where schemathesis is not installed;
+//! `.ci/run` installs it as tests/peers/schemathesis/requirements.txt says.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -33,7 +33,7 @@ fn is_missing() -> bool {
     skip_unless(installed, "schemathesis", REMEDY)
 }
 
-/// A folder of this test's own.
+/// Temporary folder of this test.
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("openapi").join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -53,8 +53,8 @@ fn document(world: &World) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// The same document, of which nothing may be left out and to which nothing may be added: clients should be tolerant, a
-/// test should not.
+/// Makes the document strict: no field may be missing and none may be added. Clients should be tolerant, a test should
+/// not.
 fn strict(mut document: Value) -> Value {
     fn tighten(schema: &mut Value) {
         match schema {
@@ -69,7 +69,7 @@ fn strict(mut document: Value) -> Value {
         }
     }
     for (_, schema) in document["components"]["schemas"].as_object_mut().unwrap() {
-        // What a client sends may hold more: the server looks at what it knows.
+        // Requests may have further fields: the server reads only those that it knows.
         if schema.as_object_mut().unwrap().remove("x-request").is_none() {
             tighten(schema);
         }
@@ -100,8 +100,8 @@ fn a_schema_fuzzer_finds_no_answer_that_the_document_does_not_foresee() {
     }
     let world = World::new("");
     let (phone, pbx) = (Phone::new(&world), Phone::new(&world));
-    // One extension of everything, which nobody resets, so that every shape has something in it: a call, a publication,
-    // a watcher that has answered and one NOTIFY that he has not.
+    // One extension has every kind of data and is not reset, so that every schema is used: a call, a publication, a
+    // watcher that has answered one NOTIFY, and one NOTIFY that it has not answered.
     phone.subscribe("1001", "acme.test");
     phone.subscribe("1004", "acme.test");
     pbx.publish(1, "1004", "confirmed", "");
@@ -120,13 +120,13 @@ fn a_schema_fuzzer_finds_no_answer_that_the_document_does_not_foresee() {
         refused.hear_start("SIP/2.0 404");
     }
 
-    // And a trace with a message in it.
+    // A trace with a message in it.
     assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"trace"}}"#).0, 200);
     assert_eq!(world.ask("POST", &format!("subscriptions/{story}"), r#"{"data":{"action":"resend"}}"#).0, 200);
 
     let folder = folder("fuzzer");
     std::fs::write(folder.join("openapi.json"), strict(document(&world)).to_string()).unwrap();
-    // Most requests are to things that are there; the others are to whatever comes to the fuzzer's mind.
+    // Most requests are for resources that exist; the others have values that the fuzzer generates.
     let configuration = format!(
         r#"
 [dictionaries.account]
@@ -172,12 +172,12 @@ checks.positive_data_acceptance.enabled = false
                       negative_data_rejection,positive_data_acceptance";
         run(command.args(["--checks", checks]).args(more));
     };
-    // The stream does not end by itself (tests/lamps.rs reads it); ends of subscriptions come last.
+    // The event stream does not end by itself (tests/lamps.rs reads it). Subscriptions are ended last.
     fuzz(&["--exclude-operation-id", "lampEvents", "--exclude-operation-id", "drain", "--exclude-method", "DELETE"]);
     fuzz(&["--include-method", "DELETE"]);
-    // After this one the server is not ready any more, and says so with 503.
+    // After this request the server is not ready any more, and answers 503.
     fuzz(&["--include-operation-id", "drain"]);
-    // And the server is as well as before.
+    // The server has survived without a panic.
     let (_, metrics) = world.text_as("root-token", "/metrics", "");
     assert!(metrics.contains("lamplighter_panics_total 0\n"), "{metrics}");
 }

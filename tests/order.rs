@@ -1,5 +1,5 @@
-//! NOTIFYs of one dialog leave in the order of their CSeq, whichever threads make them: after pauses of the whole process, and while several threads
-//! make them. What decides it is tested without sockets in `src/transport/order.rs`.
+//! Order of NOTIFYs: those of one dialog leave in the order of CSeq, whichever threads create them, after pauses of
+//! the whole process and under concurrent load. The mechanism is tested without sockets in `src/transport/order.rs`.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -21,16 +21,16 @@ mod secure;
 #[path = "flood/server.rs"]
 mod server;
 
-/// Phones that watch the extension that changes.
+/// Number of phones that watch the changing extension.
 const PHONES: usize = 20;
-/// How often the server is stopped and goes on.
+/// Number of times that the server is stopped and continued.
 const PAUSES: usize = 8;
-/// How long it is stopped: retransmissions are due when it goes on (T1 is 500 ms). And how long it works in between. Neither is a wait for
-/// anything: it is the load.
+/// Duration of a stop, after which retransmissions are due (T1 is 500 ms), and of the work in between. The test waits
+/// for nothing here: this is the load.
 const PAUSE: Duration = Duration::from_millis(550);
 const WORK: Duration = Duration::from_millis(150);
 
-/// Sets the state of the extension, again and again, until it is told to stop.
+/// Changes the state of the extension repeatedly until `stop` is set.
 fn keep_changing(http: SocketAddr, stop: &AtomicBool) {
     let states = ["early", "confirmed", "terminated"];
     for state in states.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {

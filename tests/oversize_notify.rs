@@ -1,5 +1,5 @@
-//! NOTIFYs too large for a datagram, on real sockets (RFC 3261 section 18.1.1). Which way is taken when, and that nothing is
-//! lost by it, is tested without sockets beside the notifier.
+//! NOTIFYs that are too large for a datagram, on real sockets (RFC 3261 section 18.1.1). The choice of the transport
+//! is tested without sockets, beside the notifier.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -11,7 +11,7 @@ use sockets::{Line, Office, PATIENCE, hear, ok, phone, subscribe};
 #[path = "sockets/office.rs"]
 mod sockets;
 
-/// Has 1001 take part in many calls.
+/// Publishes many calls of 1001.
 fn publish_many_calls(office: &Office) {
     let call =
         |n| format!("<dialog id=\"c{n}\" call-id=\"c{n}\" direction=\"recipient\"><state>early</state></dialog>");
@@ -32,7 +32,7 @@ fn publish_many_calls(office: &Office) {
     assert!(hear(&pbx).0.starts_with("SIP/2.0 200"));
 }
 
-/// A phone over UDP that has been told that nothing is going on.
+/// Subscribes a phone over UDP; its first NOTIFY shows no call.
 fn watch(office: &Office, phone: &UdpSocket) {
     let local = phone.local_addr().unwrap();
     phone.send_to(subscribe("UDP", local, local).as_bytes(), office.address).unwrap();
@@ -52,7 +52,7 @@ fn it_comes_over_tcp_to_a_phone_that_listens_there() {
     assert!(notify.len() > 1_300 && notify.contains("\r\nVia: SIP/2.0/TCP "), "{notify}");
     line.send(&ok(&notify));
     office.set("confirmed");
-    // The same connection again.
+    // The same connection is used again.
     let notify = line.receive_start("NOTIFY ");
     assert!(notify.contains("<state>confirmed</state>"), "{notify}");
 }
@@ -68,7 +68,7 @@ fn it_comes_in_a_datagram_to_a_phone_that_does_not() {
     assert!(notify.contains("\r\nCSeq: 3 NOTIFY"), "the second was for the connection: {notify}");
 }
 
-/// A port that is open for datagrams and for connections.
+/// A port that is open for both datagrams and connections.
 fn both() -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! Who was refused, and why: over the API, as a command, on the page, as numbers, and in the log for fail2ban. Wrong passwords and
-//! tokens have to wait, right ones never have to because of others.
+//! Refusals: the refused source and the reason, over the API, as a command, on the dashboard, as metrics, and in the
+//! log for fail2ban. Wrong passwords and tokens are delayed; right ones are never delayed because of others.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -36,7 +36,7 @@ const DIGEST: &str = "access = { authenticate = \"digest\", trusted_proxies = []
 const WITH_PASSWORD: &str =
     "  [[account.device]]\n  id = \"d3\"\n  sip = { username = \"1003\", password = \"right password\" }\n";
 
-/// A SUBSCRIBE that is refused, and its status.
+/// Sends a SUBSCRIBE that is refused, and checks its status.
 fn refused(world: &World, phone: &Phone, to: &str, more: &str, status: &str) {
     let local = phone.address();
     let unique = format!("{to}{more}{local}").bytes().map(|b| format!("{b:02x}")).collect::<String>();
@@ -103,7 +103,7 @@ fn what_was_refused_is_told_to_its_account_and_to_no_other() {
     assert!(rows[2]["first_at"].as_u64() <= rows[2]["last_at"].as_u64());
     assert_eq!(brief(&of_no_account(&world)), [row("phone", "1002@nowhere.test", 404, "No Account Has This Realm", 1)]);
 
-    // Umbrella sees nothing of all that, and Acme nothing of Umbrella.
+    // Umbrella sees none of these refusals, and Acme none of Umbrella's.
     let path = format!("/v2/accounts/{UMBRELLA}/refusals");
     assert_eq!(world.ask_as("umbrella-token", "GET", &path, "").1["data"], json!([]));
     assert_eq!(world.ask_as("acme-token", "GET", &path, "").0, 403);
@@ -111,7 +111,7 @@ fn what_was_refused_is_told_to_its_account_and_to_no_other() {
     assert_eq!(world.ask_as("umbrella-token", "GET", &path, "").1["data"], json!([]), "nor that Acme has looked");
     assert_eq!(brief(&refusals(&world))[0], row("client", "acme.test", 403, "forbidden", 1));
 
-    // Pages, as of every list.
+    // Pages, as in every list.
     let (_, first) = world.ask("GET", "refusals?page_size=3", "");
     assert_eq!(
         (first["data"].as_array().unwrap().len(), &first["page_size"], &first["start_key"]),
@@ -196,7 +196,8 @@ fn a_first_challenge_and_a_stale_nonce_are_no_refusals_and_a_wrong_password_is()
     let mut phone = DigestPhone::new(world.sip, Ipv4Addr::LOCALHOST);
     let challenge = nonce(&phone.subscribe("1003", ""));
     assert!(phone.answer_nonce("1003", "right password", &challenge, "").starts_with("SIP/2.0 200"));
-    // Used again, it is stale for a right password; one of another server is for any, which tells nothing of the password.
+    // A reused nonce is stale with a right password. A nonce of another server is stale with any password, which
+    // reveals nothing about the password.
     for (password, nonce) in
         [("right password", challenge), ("right password", "0".repeat(64)), ("guess", "0".repeat(64))]
     {
@@ -209,7 +210,7 @@ fn a_first_challenge_and_a_stale_nonce_are_no_refusals_and_a_wrong_password_is()
         let again = phone.try_password(user, password);
         assert!(again.starts_with("SIP/2.0 401") && !again.contains("stale"), "{again}");
     }
-    // A stale answer beside it does not hide a wrong one.
+    // Stale credentials beside wrong ones do not hide them.
     let challenge = nonce(&phone.subscribe("1003", ""));
     let beside = "Authorization: Digest username=\"1003\", realm=\"acme.test\", nonce=\"x\", uri=\"sip:1001@acme.test\", \
                   response=\"x\"\r\n";
@@ -239,7 +240,8 @@ fn a_guesser_has_to_wait_and_shuts_out_no_phone_at_another_address() {
     let statuses: Vec<_> = answers.iter().map(|answer| &answer[8..11]).collect();
     assert_eq!(statuses[..6], ["401"; 6], "people mistype");
     assert_eq!(statuses[6], "480");
-    // While it waits even the right password is not looked at, or its answer would tell. A slow machine may let a wait pass.
+    // During the delay even the right password is not checked, because the response would reveal it. On a slow machine
+    // a delay may have passed.
     let waiting = answers.iter().filter(|answer| answer.starts_with("SIP/2.0 480 Too Many Wrong Passwords"));
     for answer in waiting {
         assert!(answer.contains("\r\nRetry-After: "), "{answer}");
@@ -261,7 +263,8 @@ fn wrong_tokens_are_held_back_longer_each_time_and_right_ones_are_not() {
     let from = Instant::now();
     assert_eq!((wrong().0, wrong().0, wrong().0), (401, 401, 401));
     assert!(from.elapsed() >= Duration::from_millis(250 + 500 + 1_000), "{:?}", from.elapsed());
-    // So many at once are held back; the rest is sent away, and what is right goes through.
+    // A limited number of wrong tokens is delayed at the same time, and the rest is refused; right tokens are accepted
+    // meanwhile.
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let asking: Vec<_> = (0..40).map(|_| scope.spawn(|| wrong().0)).collect();
         for _ in 0..10 {
@@ -366,7 +369,7 @@ fn the_page_shows_who_was_refused_and_text_of_strangers_is_text() {
     browser.scheme("dark");
     browser.until("document.documentElement.dataset.theme === 'dark'");
     browser.shot(&folder.join("dark.png"), true);
-    // A further one shows by itself.
+    // A further refusal appears without a reload.
     refused(&world, &phone, "1001@acme.test", "Event: dialog\r\nExpires: 1\r\nUser-Agent: other\r\n", "423");
     browser.until("document.querySelector('#refusals').textContent.includes('other')");
     browser.size(360, 800);
@@ -375,7 +378,7 @@ fn the_page_shows_who_was_refused_and_text_of_strangers_is_text() {
     browser.shot(&folder.join("phone.png"), false);
     assert_eq!(browser.complaints(), json!([]));
 
-    // Those of no account are for superusers.
+    // Refusals of no account are visible to superusers only.
     refused(&world, &phone, "1001@nowhere.test", "Event: dialog\r\n", "404");
     browser.eval("document.querySelector('a[href=\"#/refusals/none\"]').click()");
     browser.until("document.querySelector('.none')?.textContent.includes('forbidden')");

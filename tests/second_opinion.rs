@@ -1,7 +1,7 @@
-//! rsip's opinion of the messages that it can read: it has to see in them what we see.
+//! Second opinion: rsip must find the same facts as our parser in the messages that it can parse.
 //!
-//! rsip misreads much of what phones send (README). Where it does, the file stands in a list here with the reason, and
-//! an entry that is needed no more fails the test as well.
+//! rsip misreads a large part of the messages of real phones (README). Each file that it misreads stands in a list
+//! here with the reason, and an entry that is no longer needed fails the test as well.
 
 #[path = "torture/notifier.rs"]
 mod notifier;
@@ -15,11 +15,11 @@ use lamplighter::sip::wire;
 use rsip::headers::{ToTypedHeader, UntypedHeader};
 use rsip::message::{HasHeaders, HeadersExt};
 
-/// What both have to agree upon.
+/// Facts on which both parsers have to agree.
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {
     method: Option<String>,
-    /// The Request-URI in lower case, for rsip writes the scheme in lower and the transport in upper case.
+    /// Request-URI in lower case, because rsip writes the scheme in lower and the transport in upper case.
     uri: Option<String>,
     /// User, host and port of the Request-URI.
     uri_parts: Option<(Option<String>, String, Option<u16>)>,
@@ -86,7 +86,7 @@ fn theirs(bytes: &[u8]) -> Result<Facts, String> {
     })
 }
 
-/// Fixtures that we read and of which rsip says something else, and why.
+/// Fixtures that our parser reads and rsip misreads, with the reason.
 const FIXTURES: [(&str, &str); 12] = [
     ("bad/frobnicate.sip", "its methods are a closed list"),
     ("bad/method-lower-case.sip", "it takes methods of any case for the same"),
@@ -102,7 +102,7 @@ const FIXTURES: [(&str, &str); 12] = [
     ("publish/trailing-bytes.sip", "it does not look at Content-Length"),
 ];
 
-/// Fixtures of which it misreads what we send because of them.
+/// Fixtures for which rsip misreads the server's output, with the reason.
 const SENT: [(&str, &str); 8] = [
     ("bad/frobnicate.sip", "its methods are a closed list, in CSeq too"),
     ("bad/method-lower-case.sip", "it takes methods of any case for the same, in CSeq too"),
@@ -128,7 +128,7 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// What rsip says of a message that we can read; none where it agrees or we cannot.
+/// rsip's disagreement about a message that our parser accepts; none if it agrees or our parser rejects the message.
 fn objection(bytes: &[u8]) -> Option<String> {
     let ours = ours(bytes)?;
     match theirs(bytes) {
@@ -138,7 +138,7 @@ fn objection(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Objections are to come from where the list says, and from there only.
+/// Checks that disagreements come exactly from the files in the list.
 fn judge(name: &str, objection: Option<String>, list: &[(&str, &str)]) {
     let reason = list.iter().find(|(file, _)| *file == name).map(|(_, reason)| *reason);
     match (objection, reason) {

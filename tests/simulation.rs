@@ -1,8 +1,8 @@
-//! Storms in the simulator: many short ones, the seeds that once found a bug, and proof that broken laws are noticed.
+//! Simulator runs: many short ones, the seeds that once found a bug, and proof that the invariants detect violations.
 
 use lamplighter::simulator::{self, Options, Sabotage};
 
-/// A storm that is over quickly, also in a debug build.
+/// A storm that ends quickly, even in a debug build.
 fn short() -> Options {
     Options { phones: 10, minutes: 1, ..Options::default() }
 }
@@ -30,14 +30,14 @@ fn a_storm_is_replayed_from_its_seed() {
     assert_ne!(format!("{:?}", tallies[0]), format!("{:?}", simulator::run(8, &short()).tally));
 }
 
-/// A subscription on TCP expired while its NOTIFY waited for an answer: the timer of the final NOTIFY came up at once,
-/// again and again, until Timer F.
+/// A regression: a subscription on TCP expired while its NOTIFY waited for a response, and the timer of the final
+/// NOTIFY fired at once, again and again, until Timer F.
 #[test]
 fn time_goes_on_after_the_final_notify_on_a_stream() {
     runs_clean(4, &Options { phones: 30, minutes: 3, ..Options::default() });
 }
 
-/// Runs storms until the sabotage is noticed, and says what was.
+/// Runs storms until the mutation is detected, and returns the violation.
 fn noticed(sabotage: Sabotage) -> String {
     noticed_in(sabotage, &short())
 }
@@ -50,7 +50,7 @@ fn noticed_in(sabotage: Sabotage, options: &Options) -> String {
     fault.law
 }
 
-/// A storm with more crashes than a disk lives through.
+/// A storm with more crashes than usual.
 fn crashing() -> Options {
     Options { crashes: 6.0, ..short() }
 }

@@ -1,7 +1,8 @@
-//! The server on real sockets of loopback: what only sockets can show (RFC 3261 section 18, RFC 3581, RFC 5626).
+//! The server on real loopback sockets: behaviour that only sockets can show (RFC 3261 section 18, RFC 3581, RFC
+//! 5626).
 //!
-//! What the protocol demands is tested without sockets, beside the notifier. Ports are free ones; every wait has a
-//! deadline and no test sleeps.
+//! The protocol rules are tested without sockets, beside the notifier. Ports are free ones; every wait has a deadline
+//! and no test sleeps.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -83,7 +84,8 @@ fn notifies_come_on_the_connection_of_the_subscribe_and_on_a_new_one_when_it_is_
     let notify = line.receive_start("NOTIFY ");
     assert!(notify.contains("<state>early</state>"), "{notify}");
     line.send(&ok(&notify));
-    // The connection's end has to have reached the server before the next change: it closes its side, too.
+    // The server must have noticed the end of the connection before the next change, which it shows by closing its
+    // side.
     line.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(line.receive(), None);
     office.set("confirmed");
@@ -91,7 +93,7 @@ fn notifies_come_on_the_connection_of_the_subscribe_and_on_a_new_one_when_it_is_
     let notify = new.receive_start("NOTIFY ");
     assert!(notify.contains("<state>confirmed</state>"), "{notify}");
     new.send(&ok(&notify));
-    // The new connection is used again, and a reply on it is as good as on the first.
+    // The new connection is used again, and a response on it counts like one on the first.
     office.set("terminated");
     let notify = new.receive_start("NOTIFY ");
     assert!(notify.contains("CSeq: 4 NOTIFY"), "{notify}");
@@ -139,7 +141,7 @@ fn a_lifetime_counts_from_when_its_request_came_however_quiet_it_was_before() {
     let office = Office::open("127.0.0.1", "[presence]\nmin_expires = 1");
     let watcher = phone(office.address.ip());
     let local = watcher.local_addr().unwrap();
-    // Wakes the socket once, then leaves it alone for longer than the subscription will last.
+    // Wakes the socket once; then it stays idle for longer than the subscription will last.
     watcher.send_to(options(&format!("SIP/2.0/UDP {local};rport"), 1).as_bytes(), office.address).unwrap();
     hear(&watcher);
     watcher.set_read_timeout(Some(Duration::from_millis(1_500))).unwrap();
@@ -176,7 +178,7 @@ fn an_address_has_a_share_of_the_connections_unless_it_is_trusted() {
         line.receive_start("SIP/2.0 200");
     }
     assert_eq!(office.connect().receive(), None);
-    // Room is made by closing, which the server has to have noticed.
+    // Closing makes room, but only once the server has noticed it.
     let [first, _second] = &mut lines;
     first.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(first.receive(), None);
@@ -197,7 +199,7 @@ fn an_idle_connection_is_closed() {
     assert_eq!(office.connect().receive(), None);
 }
 
-/// D-012: what is begun has to be finished, and an octet now and then is no progress.
+/// D-012: a message must be completed in time, and an octet now and then does not extend that time.
 #[test]
 fn a_message_that_never_ends_does_not_keep_its_connection_open() {
     let office = Office::open("127.0.0.1", "[limits]\ntcp_idle_seconds = 1");
@@ -257,7 +259,7 @@ fn a_peer_that_asks_and_does_not_read_is_dropped_and_others_are_served() {
     other.receive_start("SIP/2.0 200");
 }
 
-/// A SUBSCRIBE over UDP from one who may name other hosts, with this Contact.
+/// A SUBSCRIBE over UDP, with this Contact, from a source that may name other hosts.
 fn subscribe_as(office: &Office, contact: &str) -> std::net::UdpSocket {
     let watcher = phone(office.address.ip());
     let local = watcher.local_addr().unwrap();
@@ -268,12 +270,12 @@ fn subscribe_as(office: &Office, contact: &str) -> std::net::UdpSocket {
     watcher
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 fn nobody() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// D-026, D-027: by NAPTR and SRV to a host that is dead, and on to the next.
+/// D-026, D-027: NAPTR and SRV lead to a host that does not answer, then to the next.
 #[test]
 fn a_name_is_looked_up_and_the_next_target_tried_when_the_first_refuses() {
     let live = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -291,7 +293,7 @@ fn a_name_is_looked_up_and_the_next_target_tried_when_the_first_refuses() {
     let notify = line.receive_start("NOTIFY sip:1002@phone.acme.test SIP/2.0");
     assert!(notify.contains("CSeq: 2 NOTIFY") && notify.contains("Via: SIP/2.0/TCP "), "{notify}");
     line.send(&ok(&notify));
-    // What is known is not asked for again.
+    // Cached records are not queried again.
     let asked = dns.asked().len();
     office.set("early");
     let notify = line.receive_start("NOTIFY ");
@@ -322,10 +324,10 @@ fn a_target_that_answers_503_is_left_for_the_next() {
     free.send_to(ok(&second).as_bytes(), office.address).unwrap();
 }
 
-/// D-025, D-028: with a port only addresses are asked for, and all of them are tried.
+/// D-025, D-028: a name with a port causes queries for addresses only, and all addresses are tried.
 #[test]
 fn a_name_with_a_port_has_addresses_only_and_all_are_tried() {
-    // Nobody listens at 127.0.0.1 there, or this would not be free at both.
+    // The port has no listener on 127.0.0.1, because it was free on both addresses.
     let (port, live) = (0..100)
         .map(|_| nobody())
         .find_map(|port| Some((port, TcpListener::bind(("127.0.0.2", port)).ok()?)))
@@ -351,7 +353,7 @@ fn without_an_answer_of_the_dns_a_notify_goes_back_to_the_source() {
     let office = Office::open("127.0.0.1", &servers);
     let began = Instant::now();
     let watcher = subscribe_as(&office, "1002@phone.acme.test");
-    // Meanwhile others are served.
+    // Other phones are served meanwhile.
     let other = phone(office.address.ip());
     other
         .send_to(options(&format!("SIP/2.0/UDP {};rport", other.local_addr().unwrap()), 1).as_bytes(), office.address)

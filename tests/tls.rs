@@ -1,4 +1,4 @@
-//! SIP over TLS on real sockets (RFC 3261 section 26.2, RFC 5922): handshakes, who is trusted, certificates that change.
+//! SIP over TLS on real sockets (RFC 3261 section 26.2, RFC 5922): handshakes, trust, and renewed certificates.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -21,7 +21,7 @@ mod secure;
 #[path = "sockets/office.rs"]
 mod sockets;
 
-/// A house with a certificate of an authority of its own.
+/// A server with a certificate of its own authority.
 fn house(more: impl Fn(&Folder) -> String) -> (House, Authority, Folder) {
     let (folder, authority) = (Folder::new(), Authority::new());
     authority.issue(NAME).install(&folder);
@@ -86,11 +86,11 @@ fn sips_without_tls_is_refused() {
     line.receive_start("SIP/2.0 416");
 }
 
-/// Sends an OPTIONS and says whether it was answered.
+/// Sends an OPTIONS and returns true if it was answered.
 fn is_served(house: &House, authority: &Authority, own: Option<&Identity>) -> bool {
     let mut stream = house.tls("tls", authority.client(own, &[&TLS13]));
     let sent = stream.write_all(options("SIP/2.0/TLS h.invalid", 1).as_bytes());
-    // With TLS 1.3 the refusal comes after what is the end of the handshake for the client.
+    // With TLS 1.3 the refusal arrives after the handshake has ended for the client.
     let mut answer = [0; 12];
     let outcome = sent.and_then(|()| stream.read_exact(&mut answer));
     assert!(!outcome.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)));
@@ -112,7 +112,7 @@ fn whoever_holds_a_certificate_of_the_client_ca_is_trusted_to_name_other_address
     let edges = Authority::new();
     let offer = |folder: &Folder| file(folder, "client_ca", &edges.pem) + "[access]\ntrusted_proxies = []\n";
     let (house, authority, _folder) = house(offer);
-    // On another address than the connection's own source.
+    // An address other than the connection's source.
     let named = UdpSocket::bind("127.0.0.2:0").unwrap();
     named.set_read_timeout(Some(PATIENCE)).unwrap();
     let route = format!("Record-Route: <sip:{};lr>\r\n", named.local_addr().unwrap());
@@ -131,7 +131,7 @@ fn whoever_holds_a_certificate_of_the_client_ca_is_trusted_to_name_other_address
     assert!(notify.starts_with("NOTIFY sip:2@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP "), "{notify}");
 }
 
-/// The certificate that a new connection is shown.
+/// Certificate that the server presents on a new connection.
 fn shown(house: &House, authority: &Authority) -> Vec<u8> {
     let mut line = Line::of(house.tls("tls", authority.client(None, &[&TLS13])));
     line.send(&options("SIP/2.0/TLS h.invalid", 1));
@@ -149,7 +149,7 @@ fn a_new_certificate_is_shown_to_new_connections_and_the_old_ones_live_on() {
     let notify = old.receive_start("NOTIFY ");
     old.send(&ok(&notify));
     let next = authority.issue(NAME);
-    // Half of a renewal is none: the new certificate does not go with the old key.
+    // An incomplete renewal is ignored: the new certificate does not match the old key.
     std::fs::write(folder.path("certificate.pem"), &next.certificate).unwrap();
     house.server().reload_certificates();
     assert_eq!(shown(&house, &authority), first);
@@ -171,7 +171,7 @@ fn a_new_certificate_is_noticed_without_being_told() {
     }
 }
 
-/// A phone's own TLS listener: accepts one connection and takes it through the handshake.
+/// A phone's own TLS listener: accepts one connection and completes the handshake.
 fn accept(listener: &TcpListener, identity: &Identity) -> Option<Line<StreamOwned<ServerConnection, TcpStream>>> {
     let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let config = config.with_no_client_auth().with_single_cert(identity.chain(), identity.private()).unwrap();
@@ -184,7 +184,7 @@ fn accept(listener: &TcpListener, identity: &Identity) -> Option<Line<StreamOwne
     Some(Line::of(StreamOwned::new(connection, stream)))
 }
 
-/// A watcher over TLS whose connection is gone when its lamp changes next; its Contact is `contact`.
+/// A watcher over TLS that closes its connection before the next change; its Contact is `contact`.
 fn watch_and_leave(house: &House, authority: &Authority, contact: impl std::fmt::Display) {
     let mut line = Line::of(house.tls("tls", authority.client(None, &[&TLS13])));
     line.send(&subscribe("TLS h.invalid", &format!("sip:1002@{contact};transport=tls"), ""));
@@ -226,7 +226,8 @@ fn nothing_is_sent_to_a_contact_whose_certificate_names_somebody_else() {
     }));
 }
 
-/// A proxy's phone whose Contact is a name, with a certificate for `certified`; what it hears of the next change.
+/// A proxy's phone whose Contact is a name, with a certificate for `certified`; returns the NOTIFY it receives for the
+/// next change.
 fn hear_by_name(certified: &str) -> Option<String> {
     let phones = Authority::new();
     let dns = Dns::open(vec![("phone.acme.test", A, vec![127, 0, 0, 1])]);
@@ -235,7 +236,7 @@ fn hear_by_name(certified: &str) -> Option<String> {
     let contact = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = contact.local_addr().unwrap().port();
     watch_and_leave(&house, &authority, format_args!("phone.acme.test:{port}"));
-    // The name is known by the time of the first change or soon after; until then there is no way to the phone.
+    // The name is resolved by the time of the first change or soon after; until then there is no route to the phone.
     house.set("early");
     let mut line = accept(&contact, &phones.issue(certified))?;
     line.stream.conn.complete_io(&mut line.stream.sock).ok()?;
@@ -244,7 +245,7 @@ fn hear_by_name(certified: &str) -> Option<String> {
     Some(String::from_utf8(octets[..length].to_vec()).unwrap()).filter(|heard| !heard.is_empty())
 }
 
-/// RFC 5922 section 7.2: what the certificate has to name is the host of the URI, not what the DNS made of it.
+/// RFC 5922 section 7.2: the certificate has to name the host in the URI, not the host that DNS resolved it to.
 #[test]
 fn a_contact_that_is_a_name_has_a_certificate_of_that_name() {
     let notify = hear_by_name("phone.acme.test").unwrap();
@@ -261,7 +262,7 @@ fn a_handshake_that_is_not_finished_is_given_up_and_garbage_harms_nobody() {
     half.write_all(b"\x16\x03\x01").unwrap();
     let mut garbage = house.tcp("tls");
     garbage.write_all(options("SIP/2.0/TCP h.invalid", 1).as_bytes()).unwrap();
-    // An alert at most, then the end.
+    // An alert at most, then the end of the stream.
     let has_ended = |stream: &mut TcpStream| {
         let outcome = stream.read_to_end(&mut Vec::new());
         !outcome.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))

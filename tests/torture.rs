@@ -1,6 +1,6 @@
-//! The torture messages of RFC 4475 and RFC 5118, as this server has to take them (groups T and V of the
-//! conformance list). The messages are our own: each keeps the point of its case and not the RFC's words. Every one
-//! goes through a real notifier, sockets left out.
+//! Torture messages of RFC 4475 and RFC 5118, with the result required of this server (groups T and V of the
+//! conformance list). The messages are our own: each keeps the point of its case but not the RFC's text. Each goes
+//! through a real notifier without sockets.
 
 #[path = "torture/bench.rs"]
 mod bench;

@@ -1,5 +1,5 @@
-//! Following things up over the API of a real server: the trace of one subscription, what is kept of it, what not, and for
-//! whom; and a request from HTTP to the NOTIFYs that it sets off.
+//! Diagnosis over the API of a real server: the trace of one subscription, its content, its secrets and its access
+//! rights; and the link from an HTTP request to the NOTIFYs that it causes.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -12,7 +12,7 @@ mod world;
 use serde_json::{Value, json};
 use world::{Phone, UMBRELLA, World};
 
-/// A world with a phone that watches 1001, and the id of that subscription.
+/// A server with a phone that watches 1001, and the id of that subscription.
 fn watched() -> (World, Phone, String) {
     let world = World::new("");
     let phone = Phone::new(&world);
@@ -48,7 +48,8 @@ fn what_is_said_in_a_subscription_is_kept_whole_but_for_proofs() {
     assert_eq!(world.data(&format!("subscriptions/{id}"))["traced_until"], Value::Null);
     assert_eq!(trace(&world, &id, "").0, 200);
 
-    // A change goes to both phones; only the one's is traced. Then it refreshes, and shows a password to nobody.
+    // A change reaches both phones, but only one is traced. Then it refreshes; the trace must not show the
+    // credentials.
     world.set("1001", "early");
     let notify = phone.hear_start("NOTIFY");
     phone.answer(&notify, "200 OK");
@@ -90,7 +91,7 @@ fn what_is_said_in_a_subscription_is_kept_whole_but_for_proofs() {
     assert_eq!(story["until_at"].as_u64().unwrap() - story["since_at"].as_u64().unwrap(), 300_000);
     assert_eq!(world.data(&format!("subscriptions/{id}"))["traced_until"], story["until_at"]);
 
-    // It outlives its subscription, and goes when it is told to.
+    // The trace outlives its subscription, and is removed on request.
     assert_eq!(world.ask("DELETE", &format!("subscriptions/{id}"), "").0, 200);
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     world.until(&path, |story| (story["messages"].as_array()?.len() == 8).then_some(()));
@@ -139,7 +140,7 @@ fn no_more_are_traced_at_once_than_is_good() {
     assert_eq!(trace(&world, &ids[16], "").0, 200);
 }
 
-/// Does something, and gives the id that its answer bears.
+/// Sends a request, and returns the request id in its response.
 fn request(world: &World, method: &str, path: &str, body: &str) -> Value {
     let (status, json) = world.ask(method, path, body);
     assert_eq!(status, 200, "{json}");
@@ -173,14 +174,14 @@ fn a_request_is_named_by_what_it_sets_off_and_by_nothing_else() {
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
     assert_eq!(request_of(4), resend);
 
-    // One that is not answered yet is named as well.
+    // A NOTIFY that is not answered yet carries the request id as well.
     let reset = request(&world, "POST", "presence/1001", "");
     let notify = phone.hear_start("NOTIFY");
     assert_eq!(world.data(&path)["under_way"]["request"], reset);
     phone.answer(&notify, "200 OK");
     assert_eq!(request_of(5), reset);
 
-    // What a refresh brings is the work of the phone, whatever was before.
+    // A NOTIFY after a refresh is attributed to the phone, whatever happened before.
     let field = |name: &str| notify.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     let (ours, theirs, call) = (field("From:"), field("To:"), field("Call-ID:"));
     let local = call.split('@').nth(1).unwrap();

@@ -1,5 +1,5 @@
-//! Webhooks of a real server, taken by a real HTTP server: what they say, that they are signed, and what becomes of them when
-//! the other side fails, is slow, points elsewhere or is gone.
+//! Webhooks of a real server, received by a real HTTP server: their content, their signature, and their handling when
+//! the receiver fails, is slow, redirects or is gone.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 use world::{ACME, Phone, World};
 
-/// The count of one outcome in /metrics.
+/// Counter of one outcome in /metrics.
 fn count(world: &World, outcome: &str) -> u64 {
     let (_, text) = world.text_as("root-token", "/metrics", "");
     let name = format!("lamplighter_webhook_deliveries_total{{outcome=\"{outcome}\"}} ");
@@ -45,7 +45,7 @@ fn a_change_is_delivered_signed_and_to_its_own_account_only() {
     assert_eq!(first.path, "POST /hooks?k=1");
     assert_eq!(first.header("content-type"), "application/json");
     assert!(first.header("user-agent").starts_with("lamplighter/"));
-    // What was before the start, nobody has told: the receiver has to load it.
+    // The changes before the start were not delivered to the receiver, so it has to load the state.
     assert_eq!((&json["reset"], &json["lamps"], &json["sequence"]), (&json!(true), &json!([]), &json!(1)));
     assert_eq!((&json["account"], &json["realm"]), (&json!(ACME), &json!("acme.test")));
     assert_eq!(json["id"], first.header("webhook-id"));
@@ -120,12 +120,12 @@ fn a_slow_receiver_holds_up_nobody_and_hears_the_newest() {
     let world = World::with("", &(slow.hook("") + &quick.hook("")));
     slow.next();
     quick.next();
-    // Seen is not answered yet.
+    // The receiver has the delivery before the server counts the response.
     until("both are answered", || count(&world, "delivered") == 2);
     slow.hold();
     world.set("1001", "early");
     slow.lamp("1001");
-    // While it thinks about that, much happens; the other one hears of it at once.
+    // While the slow receiver does not respond, many changes happen; the other one gets them at once.
     for (state, shown) in [("confirmed", "talking"), ("early", "ringing"), ("confirmed", "talking")] {
         world.set("1001", state);
         while quick.lamp("1001").1["state"] != shown {}
@@ -143,7 +143,7 @@ fn a_slow_receiver_holds_up_nobody_and_hears_the_newest() {
 #[test]
 fn a_redirect_is_not_followed() {
     let elsewhere = Receiver::new(&[]);
-    // A header has to be static; whoever follows would come by, whatever the path.
+    // The header has to be static. A client that followed the redirect would reach `elsewhere`, whatever the path.
     let location: &'static str = Box::leak(format!("http://{}/", elsewhere.address).into_boxed_str());
     let headers: &'static [(&'static str, &'static str)] = Box::leak(Box::new([("location", location)]));
     let receiver = Receiver::new(&[(307, headers)]);
@@ -199,7 +199,7 @@ fn receivers_over_tls_are_known_by_their_certificate() {
     };
     let (right, wrong) = (write("right.pem", theirs.cert.pem()), write("wrong.pem", another.cert.pem()));
 
-    // A receiver that only shakes hands and answers: what it takes is looked at in the other tests.
+    // This receiver only completes the handshake and responds; the deliveries are checked in the other tests.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(theirs.signing_key.serialize_der()).unwrap();
@@ -211,7 +211,7 @@ fn receivers_over_tls_are_known_by_their_certificate() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let acceptor = TlsAcceptor::from(Arc::new(server));
         while let Ok((stream, _)) = listener.accept().await {
-            // Whoever does not like the certificate goes away again.
+            // A client that rejects the certificate closes the connection.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4_096];
             let _ = stream.read(&mut request).await;

@@ -36,7 +36,7 @@ impl<S: Read + Write> Page<S> {
         self.0.send(message.into()).unwrap();
     }
 
-    /// The next message as text, which all of ours are.
+    /// Returns the next message as text; the server sends only text.
     fn receive(&mut self) -> String {
         loop {
             match self.0.read().unwrap() {
@@ -53,7 +53,7 @@ impl<S: Read + Write> Page<S> {
         message
     }
 
-    /// The code of the Close that comes next.
+    /// Code of the Close frame that comes next.
     fn closed(&mut self) -> CloseCode {
         loop {
             match self.0.read().unwrap() {
@@ -77,7 +77,7 @@ fn page(house: &House) -> Page<TcpStream> {
 fn a_lamp_lights_over_the_websocket_that_the_subscription_came_on() {
     let house = house("");
     let mut page = page(&house);
-    // No Content-Length, and a host that is nowhere.
+    // Without Content-Length, and with a sent-by that does not resolve.
     let request = subscribe("WS df7jal23ls0d.invalid", CONTACT, "").replace("Content-Length: 0\r\n", "");
     page.send(request);
     let answer = page.receive_start("SIP/2.0 200");
@@ -125,13 +125,14 @@ fn a_message_may_be_text_or_binary_whole_or_in_fragments() {
         let opcode = OpCode::Data(if i == 0 { Data::Text } else { Data::Continue });
         page.send(Message::Frame(Frame::message(piece.to_vec(), opcode, i + 1 == pieces.len())));
         if i == 1 {
-            // Control frames may come between (RFC 6455 section 5.4).
+            // Control frames may come between fragments (RFC 6455 section 5.4).
             page.send(Message::Ping("between".into()));
             assert_eq!(page.0.read().unwrap(), Message::Pong("between".into()));
         }
     }
     assert!(page.receive_start("SIP/2.0 200").contains("CSeq: 2 "));
-    // Two messages in one are not one (RFC 7118 section 5): what follows the first is its body, which OPTIONS ignores.
+    // A WebSocket message holds one SIP message (RFC 7118 section 5): text after the first counts as its body, which
+    // OPTIONS ignores.
     let both = options("SIP/2.0/WS h.invalid", 3) + &options("SIP/2.0/WS h.invalid", 4);
     page.send(both);
     assert!(page.receive_start("SIP/2.0 200").contains("CSeq: 3 "));
@@ -147,7 +148,7 @@ fn pings_of_both_kinds_are_answered_and_so_is_a_close() {
     assert_eq!(page.0.read().unwrap(), Message::Pong("there?".into()));
     page.send("\r\n\r\n");
     assert_eq!(page.receive(), "\r\n");
-    // The answer to a ping of ours would be this, and needs none.
+    // This would be the reply to a ping of the server, and needs none.
     page.send("\r\n");
     page.0.close(None).unwrap();
     assert_eq!(page.0.read().unwrap(), Message::Close(None));
@@ -175,7 +176,7 @@ fn whoever_breaks_the_protocol_or_a_limit_is_told_which() {
     no_text.send(Message::Frame(Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true)));
     assert_eq!(no_text.closed(), CloseCode::Invalid);
 
-    // The head of one frame, and no more.
+    // The head of one frame without its payload.
     let mut huge = page(&house);
     huge.0.get_mut().write_all(b"\x82\xff\x00\x00\x00\x01\x00\x00\x00\x00mask").unwrap();
     assert_eq!(huge.closed(), CloseCode::Size);
@@ -192,7 +193,7 @@ fn what_is_no_sip_is_answered_or_ignored_as_in_a_datagram_and_the_websocket_stay
     page.receive_start("SIP/2.0 200");
 }
 
-/// The whole answer to a request, which ends with the connection.
+/// The whole response to a request; it ends with the connection.
 fn ask(house: &House, request: &str) -> String {
     let mut stream = house.tcp("ws");
     stream.write_all(request.as_bytes()).unwrap();
@@ -208,7 +209,7 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: acme.test\r\nConnection: keep-ali
 fn the_request_for_a_websocket_is_answered_as_rfc_6455_computes_it() {
     let house = house("");
     let mut stream = house.tcp("ws");
-    // With the first frame right behind: a ping.
+    // The first frame, a ping, follows immediately.
     stream.write_all(format!("{UPGRADE}\r\n").as_bytes()).unwrap();
     stream.write_all(b"\x89\x80mask").unwrap();
     let mut answer = Vec::new();
@@ -284,7 +285,8 @@ fn a_page_that_comes_back_refreshes_over_its_new_websocket_and_is_told_at_once()
     old.0.close(None).unwrap();
     assert_eq!(old.0.read().unwrap(), Message::Close(None));
     assert_eq!(old.0.get_mut().read(&mut [0]).unwrap(), 0);
-    // There is no way to it now: the NOTIFY fails, and the subscription waits for its phone (law 6).
+    // There is no route to the phone now: the NOTIFY fails, and the subscription is suspended until the phone returns
+    // (rule 6).
     house.set("early");
     let to = answer.lines().find(|line| line.starts_with("To: ")).unwrap();
     let refresh = request.replace("To: <sip:1001@acme.test>", to).replace("CSeq: 1", "CSeq: 2").replace("bKs", "bKt");
@@ -297,15 +299,15 @@ fn a_page_that_comes_back_refreshes_over_its_new_websocket_and_is_told_at_once()
 
 #[test]
 fn a_websocket_is_asked_whether_it_is_there_and_closed_when_it_does_not_say_so() {
-    // It is asked after a third of the time that a connection may be idle, or half a minute.
+    // The server sends a ping after a third of the idle limit, or after half a minute.
     let house = house("[limits]\ntcp_idle_seconds = 1\n");
     let mut page = page(&house);
-    // Reading answers the ping.
+    // Reading replies to the ping.
     for _ in 0..3 {
         assert_eq!(page.0.read().unwrap(), Message::Ping(Default::default()));
         page.0.flush().unwrap();
     }
-    // Not reading does not.
+    // A client that does not read sends no reply.
     let mut octets = Vec::new();
     let silent = page.0.get_mut();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -11,14 +11,15 @@ use crate::streams::{Attack, Over};
 const GUARDED: &str = "data.durability = \"strict\"\n[access]\nauthenticate = \"digest\"\ntrusted_proxies = []\n";
 const TRUSTED: &str = "data.durability = \"strict\"\n[access]\ntrusted_proxies = [\"127.0.0.0/8\", \"::1/128\"]\n\
                        [limits]\ntcp_connections = 30000\n";
-/// Connections that do nothing, where those are looked at. Server and client need a descriptor for each, and some more (`ulimit -n`).
+/// Number of idle connections, in the attack that opens them. Server and client need a file descriptor for each, and
+/// some more (`ulimit -n`).
 const IDLE: usize = 19_500;
-/// The phone asks so often: a phone that asks without pause would be a load of its own.
+/// Interval between the phone's requests: without a pause they would be a load of their own.
 const APART: Duration = Duration::from_millis(5);
 
-/// What was seen while a flood lasted.
+/// Measurements during a flood.
 struct Seen {
-    /// KiB.
+    /// Resident memory (KiB).
     rss: u64,
     waits: Vec<Duration>,
     unanswered: usize,
@@ -38,7 +39,7 @@ fn watch(server: &Server, phone: &mut Phone, lasts: Duration) -> Seen {
     seen
 }
 
-/// Measures one flood against a server of its own.
+/// Measures one flood, against its own server.
 fn measure(name: &str, ip: &str, config: &str, lasts: Duration, flood: impl FnOnce(&Server, &mut dyn FnMut())) {
     let server = Server::start(ip.parse().expect("an address"), config);
     let mut phone = Phone::settled(server.udp());
@@ -92,7 +93,7 @@ pub(crate) fn run(lasts: Duration, words: &[String]) {
     }
 }
 
-/// OPTIONS over UDP as fast as one thread sends them.
+/// Sends OPTIONS over UDP as fast as one thread can.
 fn options(server: &Server, watch: &mut dyn FnMut()) {
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|threads| {
@@ -105,7 +106,7 @@ fn options(server: &Server, watch: &mut dyn FnMut()) {
                      From: <sip:f@acme.test>;tag=f\r\nTo: <sip:acme.test>\r\nCall-ID: {n}\r\nCSeq: 1 OPTIONS\r\n\
                      Content-Length: 0\r\n\r\n"
                 );
-                // A full queue is part of the flood.
+                // A full send queue is part of the flood.
                 let _ = socket.send_to(request.as_bytes(), server.udp());
             }
         });

@@ -1,5 +1,4 @@
-//! What the benches of the core have in common: a notifier without sockets and without a journal, and phones that answer at
-//! once.
+//! Test kit of the core's benches: a notifier without sockets and without a journal, and phones that answer at once.
 #![allow(dead_code)] // each bench uses what it needs
 
 use std::fmt::Write as _;
@@ -12,45 +11,45 @@ use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Listener, ListenerNo, Source};
+use lamplighter::transport::{Listener, ListenerId, Source};
 use nix::time::{ClockId, clock_gettime};
 
 /// Watchers of each extension.
 pub(crate) const WATCHERS: usize = 10;
 
-/// The CPU time of this thread so far. Through libc, for rustix asks the vdso, which is not there under valgrind.
+/// CPU time of this thread. It uses libc, because rustix needs the vDSO, which does not exist under valgrind.
 pub(crate) fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every Linux has this clock").into()
 }
 
-/// The notifier, and the time that it is told.
+/// The notifier, its output and its virtual clock.
 pub(crate) struct Office {
     pub(crate) notifier: Notifier,
     pub(crate) now: u64,
     pub(crate) out: Outbox,
 }
 
-/// Where phone `i` is.
+/// Source address of phone `i`.
 pub(crate) fn source(i: usize) -> Source {
     let port = 20_000 + (i % 4) as u16;
     let peer = SocketAddr::from(([127, 0, 0, 1], port));
-    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+    Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false }
 }
 
-/// The value of a header that we write ourselves.
+/// Value of a header that this bench or the server wrote.
 pub(crate) fn header<'a>(message: &'a str, name: &str) -> &'a str {
     let at = message.find(name).expect("the header") + name.len();
     message[at..].split("\r\n").next().expect("its line")
 }
 
-/// Our tag in an answer.
+/// The server's tag in a response.
 pub(crate) fn tag_of(answer: &[u8]) -> String {
     let answer = std::str::from_utf8(answer).expect("text");
     assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
     header(answer, "\r\nTo: ").rsplit_once(";tag=").expect("our tag").1.to_string()
 }
 
-/// The SUBSCRIBE of phone `i`.
+/// Writes the SUBSCRIBE of phone `i`.
 pub(crate) fn subscribe(request: &mut String, i: usize, cseq: u32, tag: Option<&str>, expires: u32) {
     let (user, port) = (i / WATCHERS, 20_000 + i % 4);
     let to_tag = tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
@@ -65,7 +64,7 @@ pub(crate) fn subscribe(request: &mut String, i: usize, cseq: u32, tag: Option<&
     );
 }
 
-/// The 200 to a NOTIFY.
+/// Writes the 200 to a NOTIFY.
 pub(crate) fn reply(reply: &mut String, notify: &[u8]) {
     let notify = std::str::from_utf8(notify).expect("text");
     reply.clear();
@@ -93,13 +92,13 @@ impl Office {
         Office { notifier, now: 1_000, out: Outbox::default() }
     }
 
-    /// Hands messages over that came together, each with the number of its phone.
+    /// Delivers messages that arrived in one batch, each with the number of its phone.
     pub(crate) fn hear_all<'m>(&mut self, messages: impl Iterator<Item = (usize, &'m str)>) {
         let mut messages = messages.map(|(i, message)| (source(i), message.as_bytes()));
         self.notifier.receive_all(Tick(self.now), &mut messages, &mut self.out);
     }
 
-    /// Hands a message over, as it came from where phone `i` is.
+    /// Delivers a message from the address of phone `i`.
     pub(crate) fn hear(&mut self, i: usize, message: &[u8]) {
         self.notifier.receive(Tick(self.now), source(i), message, &mut self.out);
     }

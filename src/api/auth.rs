@@ -1,18 +1,18 @@
-//! Who asks, and whether he may.
+//! Authentication and authorization of API requests by token.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use crate::directory::{AccountNo, Bearer, Directory};
+use crate::directory::{AccountNo, Directory, TokenScope};
 
 use super::error::Fault;
 use super::fields::Field;
 use super::request::Ask;
 
-/// Why a token in a large body is not seen.
+/// Error text for a large body without a token in the head: a token inside such a body is not read.
 const UNREAD: &str = "a token in the body is looked for in bodies of up to 16384 octets; send it as X-Auth-Token";
 
-/// What a request shows of its sender.
+/// Credentials found in a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Credentials {
     Nothing,
@@ -20,22 +20,23 @@ enum Credentials {
     Basic,
 }
 
-/// Whom the token in the head of a request speaks for, before anything is received of its body; none if there is no token, or
-/// an unknown one. What the body says may still be another token: [`identify`] decides.
-pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<Bearer> {
+/// Owner of the token in the head of a request, checked before any of the body is received. `None` if the head has no
+/// token or an unknown one. The body may still hold another token: [`identify`] decides.
+pub(super) fn by_head(head: &Parts, ask: &Ask, directory: &Directory) -> Option<TokenScope> {
     match credentials(head, ask) {
         Credentials::Token(token) => directory.bearer(&token),
         Credentials::Nothing | Credentials::Basic => None,
     }
 }
 
-/// 401 unless the request shows a token that is known, in the first of the places where it may stand.
-pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<Bearer, Fault> {
+/// Authenticates a request. The token is taken from the first place that has one: `X-Auth-Token`, the parameter
+/// `auth_token`, then `Authorization`. Returns 401 if there is no token or it is unknown.
+pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Result<TokenScope, Fault> {
     let token = match credentials(head, ask) {
         Credentials::Nothing if ask.unread => return Err(Fault::Unauthenticated { cause: Some(UNREAD) }),
         Credentials::Nothing => return Err(Fault::Unauthenticated { cause: None }),
         Credentials::Basic => {
-            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as Bearer";
+            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as TokenScope";
             return Err(Fault::Unauthenticated { cause: Some(cause) });
         }
         Credentials::Token(token) => token,
@@ -46,13 +47,14 @@ pub(super) fn identify(head: &Parts, ask: &mut Ask, directory: &Directory) -> Re
     Ok(bearer)
 }
 
-/// 403 unless the account is the bearer's own or one below it.
-pub(super) fn authorise(directory: &Directory, bearer: Bearer, account: AccountNo) -> Result<(), Fault> {
+/// Checks that the account of the path is the token's own account or one below it; otherwise 403.
+pub(super) fn authorise(directory: &Directory, bearer: TokenScope, account: AccountNo) -> Result<(), Fault> {
     if directory.may_see(&bearer, account) { Ok(()) } else { Err(Fault::Forbidden) }
 }
 
 fn credentials(head: &Parts, ask: &Ask) -> Credentials {
-    // A value that is no text is no token, and must not make us look elsewhere.
+    // A header value that is not text counts as an invalid token. It must not make us take the token from another
+    // place.
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
     if let Some(token) = header("x-auth-token") {
         return Credentials::Token(token);
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn authorization_has_a_scheme() {
         let token = |text: &str| Credentials::Token(text.to_owned());
-        assert_eq!(from_authorization("Bearer abc"), token("abc"));
+        assert_eq!(from_authorization("TokenScope abc"), token("abc"));
         assert_eq!(from_authorization("bearer   abc "), token("abc"));
         assert_eq!(from_authorization("BASIC YTpi"), Credentials::Basic);
         assert_eq!(from_authorization("abc"), token(""));

@@ -1,7 +1,8 @@
-//! Receives a body: bounded in size, in time, and by the share of its sender.
+//! Receives request bodies, limited in size, in time and by each client's share of memory.
 //!
-//! Room is for those who have shown a token before the body, in the head of the request. A token may also stand in the body
-//! itself, as in Kazoo; for its sake a small body is received from anybody, and nothing else is kept of a larger one.
+//! Memory is reserved only for clients that have sent a token in the head of the request. As in Kazoo, a token may also
+//! stand in the body; therefore a small body is received from any client, and a larger one without a token in the head
+//! is discarded.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,29 +17,29 @@ use tokio::time::timeout;
 use super::error::Fault;
 use super::share::{Client, Limit, Limits, Share, Shares};
 
-/// The largest body, as in Kazoo.
+/// Largest body in octets, as in Kazoo.
 pub(super) const MAX: usize = 8_000_000;
-/// The largest body of a sender that has shown no token in the head. Commands of this API have some hundred octets. There
-/// is no pool for these: connections that are receiving one give way to others (see [`super::seats`]), so all of them
-/// together take no more than this for each connection that there may be.
+/// Largest body (octets) of a client without a token in the head. Commands of this API have a few hundred octets. These
+/// bodies need no pool: a connection that is receiving one can be evicted (see [`super::seats`]), so all of them
+/// together take at most this size times the limit of connections.
 pub(super) const MAX_WITHOUT_TOKEN: usize = 16 * 1024;
-/// All bodies that are being received or read at one moment (octets) ...
+/// Limit (octets) of all bodies being received or parsed at one time.
 const MAX_TOGETHER: usize = 8 * MAX;
-/// ... of one account: two of the largest, as reading such a one takes tens of milliseconds ...
+/// Limit (octets) of one account: two of the largest bodies, as parsing one of these takes tens of milliseconds.
 const MAX_OF_ACCOUNT: usize = 2 * MAX;
-/// ... and of one address.
+/// Limit (octets) of one client address.
 const MAX_OF_ADDRESS: usize = 4 * MAX;
-/// A client that needs longer for a body is dropped.
+/// Timeout for receiving a body from a client with a token in the head.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for one without a token, whose body is small or not kept.
+/// Timeout for a client without a token in the head, whose body is small or discarded.
 const PATIENCE_WITHOUT_TOKEN: Duration = Duration::from_secs(5);
-/// What is read and thrown away of a body that is refused, so that the client gets to reading our answer: who is a
-/// little over the limit can send it all; who is far over it may find the connection reset.
+/// Limit (octets) up to which a refused body is read and discarded, so that the client gets to reading our response. A
+/// body a little over the limit is read to its end; a client that sends far more may see its connection reset.
 const DISCARDED: usize = 2 * MAX;
-/// How long that may take.
+/// Timeout for discarding a refused body.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The room for the bodies of senders with a token.
+/// Memory pool for the bodies of clients with a token in the head.
 pub(super) fn room() -> Arc<Shares> {
     let limit = |key, most| Limit { key, most };
     Shares::new(Limits {
@@ -48,11 +49,12 @@ pub(super) fn room() -> Arc<Shares> {
     })
 }
 
-/// A body, with the room that it takes up.
+/// A received body and its share of the memory pool.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     bytes: Vec<u8>,
-    /// There was more, of a sender without a token in the head; what there is means nothing.
+    /// True if the body was too large for a client without a token in the head. The octets that are kept are then not
+    /// used.
     pub(super) unread: bool,
     _share: Option<Share>,
 }
@@ -64,18 +66,18 @@ impl std::ops::Deref for Received {
     }
 }
 
-/// Whose body it is.
+/// Sender of a body.
 pub(super) enum Sender<'a> {
-    /// One with a token in the head, and where it gets its room.
+    /// A client with a valid token in the head, and the pool that its memory is taken from.
     Known(Client, &'a Arc<Shares>),
-    /// Any other.
+    /// Any other client.
     Unknown,
 }
 
-/// Receives the body of a request: 413 if it is too large, by what it says or by what it is.
+/// Receives the body of a request. Returns 413 if it is too large, by its Content-Length or by what really arrives.
 pub(super) async fn receive(head: &Parts, mut body: Body, sender: Sender<'_>) -> Result<Received, Fault> {
     let said = body.size_hint().lower();
-    // Who waits for "100 Continue" has not sent anything yet, and need not.
+    // A client that waits for "100 Continue" has not sent the body yet, so it need not send it at all.
     if said > MAX_WITHOUT_TOKEN as u64
         && said <= MAX as u64
         && matches!(sender, Sender::Unknown)
@@ -92,7 +94,7 @@ pub(super) async fn receive(head: &Parts, mut body: Body, sender: Sender<'_>) ->
         }
         .unwrap_or(Err(Fault::TooSlow))
     };
-    // The same: it will not.
+    // With "Expect: 100-continue" there is nothing to discard: the client will not send the body.
     if matches!(outcome, Err(Fault::TooLarge)) && !head.headers.contains_key(EXPECT) {
         let _ = timeout(DISCARD_PATIENCE, discard(&mut body)).await;
     }
@@ -112,7 +114,7 @@ async fn collect(body: &mut Body, client: Client, room: &Arc<Shares>) -> Result<
     Ok(Received { bytes, unread: false, _share: Some(share) })
 }
 
-/// Keeps a small body; of a larger one, only how long it is.
+/// Keeps a small body; of a larger one only the length is counted.
 async fn collect_little(body: &mut Body, said: u64) -> Result<Received, Fault> {
     let mut received = Received { unread: said > MAX_WITHOUT_TOKEN as u64, ..Received::default() };
     let mut length = 0;
@@ -142,7 +144,7 @@ async fn discard(body: &mut Body) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The next piece of data; none at the end.
+/// Next piece of data; `None` at the end of the body.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
@@ -150,7 +152,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
             Some(Err(_)) => {
                 return Err(Fault::malformed("body", "ended before it was complete, or is wrongly chunked"));
             }
-            // Anything else is trailers, which mean nothing here.
+            // The other frames are trailers, which this API does not use.
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));

@@ -1,4 +1,4 @@
-//! What browsers of other origins are told (the Fetch standard's CORS protocol), as Kazoo tells them.
+//! CORS headers (Fetch standard), as Kazoo sends them: they allow browser pages of other origins to use the API.
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -17,14 +17,14 @@ const ALLOW_HEADERS: &str = "Content-Type, Depth, User-Agent, X-Http-Method-Over
 const EXPOSE_HEADERS: &str = "Content-Type, X-Auth-Token, X-Request-ID, X-Kazoo-Cluster-ID, Location, ETag";
 const MAX_AGE: &str = "86400";
 
-/// Whether a request speaks CORS.
+/// Returns true if the request has a CORS header.
 pub(super) fn applies(headers: &HeaderMap) -> bool {
     [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS]
         .iter()
         .any(|name| headers.contains_key(name))
 }
 
-/// OPTIONS: an empty 200 for a browser, before and without any token; 405 for anybody else.
+/// Answer to OPTIONS: an empty 200 for a browser, without a token and before any other check; 405 for any other client.
 pub(super) fn preflight(ask: &Ask, target: &Target) -> Result<Reply, Fault> {
     match target {
         Target::Unknown { .. } => Err(Fault::NotFound),
@@ -33,12 +33,12 @@ pub(super) fn preflight(ask: &Ask, target: &Target) -> Result<Reply, Fault> {
     }
 }
 
-/// OPTIONS is no method of the resource where it has just been refused.
+/// Removes OPTIONS from an Allow list: where OPTIONS has just been refused, it is not a method of the resource.
 fn without_options(allow: &'static str) -> &'static str {
     allow.strip_suffix(", OPTIONS").unwrap_or(allow)
 }
 
-/// Adds the headers.
+/// Adds the CORS headers to a response.
 pub(super) fn decorate(headers: &mut HeaderMap, ask: &Ask) {
     let methods = match without_options(ask.allow) {
         "" => "OPTIONS".to_owned(),

@@ -1,7 +1,7 @@
-//! The dashboard: pages for people, out of the binary itself, that use the API as anybody may.
+//! The dashboard: web pages for people, built into the binary. They use the public API like any other client.
 //!
-//! They hold nothing of any account, so no token is asked for them. A browser is told to run nothing but these files and to
-//! talk to nobody but us.
+//! The files hold no data of an account, so they are served without a token. The Content-Security-Policy lets a browser
+//! run only these files and connect only to this server.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -15,8 +15,8 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use sha2::{Digest as _, Sha256};
 
-/// No markup of a stranger can do anything here: no script but ours runs, nothing is loaded from elsewhere, nobody may put
-/// the pages into a frame.
+/// Content-Security-Policy. Markup injected through data from outside has no effect: only our own scripts run, nothing
+/// is loaded from elsewhere, and no other site may put the pages into a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -24,7 +24,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-/// A file: the path it is served under, its type, itself.
+/// A served file: path, media type, content.
 type File = (&'static str, &'static str, &'static str);
 
 macro_rules! asset {
@@ -57,7 +57,7 @@ const FILES: [File; 21] = [
     asset!("wall.js", JS),
 ];
 
-/// What tells one version of a file from another.
+/// Entity tag of each file: the first 8 octets of its SHA-256 in hex.
 static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
     let tag = |(_, _, text): &File| {
         let digest = Sha256::digest(text.as_bytes());
@@ -70,7 +70,7 @@ static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
     FILES.iter().map(tag).collect()
 });
 
-/// Answers a request for one of the files; none if it is for something else.
+/// Answers a request for one of the files; `None` if the path is another one.
 pub(super) fn answer(head: &Parts) -> Option<Response> {
     let number = FILES.iter().position(|(path, ..)| *path == head.uri.path())?;
     let (_, kind, text) = FILES[number];
@@ -81,13 +81,14 @@ pub(super) fn answer(head: &Parts) -> Option<Response> {
         Method::GET | Method::HEAD if known => *response.status_mut() = StatusCode::NOT_MODIFIED,
         Method::GET => *response.body_mut() = Body::from(text),
         Method::HEAD => {}
-        // There is nothing else to do with them; that is said in the way of the API.
+        // Other methods: the API answers with its own 405.
         _ => return None,
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(ETAG, tag.clone());
-    // Kept, but asked for each time: a new version of the server brings new pages at once.
+    // The browser may cache a file but must revalidate it each time: a new version of the server brings new pages at
+    // once.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

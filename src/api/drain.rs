@@ -1,15 +1,15 @@
-//! `/v2/drain`: what SIGTERM begins, without the end. For those who may see everything.
+//! `/v2/drain`: starts the same drain as SIGTERM, but the server does not stop at its end. Superusers only.
 
-use crate::directory::Bearer;
+use crate::directory::TokenScope;
 
 use super::ApiState;
 use super::envelope::{Data, Reply};
 use super::error::Fault;
 use super::request::{Ask, Verb};
 
-/// GET says what is left, POST begins to drain, DELETE takes that back.
-pub(super) fn answer(state: &ApiState, bearer: Bearer, ask: &Ask) -> Result<Reply, Fault> {
-    if bearer != Bearer::Superuser {
+/// GET reports what is left, POST starts the drain, DELETE ends it.
+pub(super) fn answer(state: &ApiState, bearer: TokenScope, ask: &Ask) -> Result<Reply, Fault> {
+    if bearer != TokenScope::Superuser {
         return Err(Fault::Forbidden);
     }
     if !ask.verb.reads() {
@@ -17,5 +17,5 @@ pub(super) fn answer(state: &ApiState, bearer: Bearer, ask: &Ask) -> Result<Repl
         state.control.drain(begin).map_err(Fault::Refused)?;
         tracing::info!(request_id = ask.id, begin, "draining, by the API");
     }
-    Ok(Reply::Data(Data::Left(state.control.left())))
+    Ok(Reply::Data(Data::DrainStatus(state.control.left())))
 }

@@ -1,4 +1,4 @@
-//! The form of every answer: Kazoo's envelope and the headers around it.
+//! Form of every response: Kazoo's JSON envelope and the HTTP headers.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -14,64 +14,65 @@ use super::request::Ask;
 use super::seats::Busy;
 use super::share::Share;
 use super::{Api, ApiState, cors, flow};
-use crate::notifier::control::Left;
-use crate::notifier::explain::story::{Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use crate::notifier::control::DrainStatus;
+use crate::notifier::explain::report::{Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow};
 use crate::notifier::refusals::RefusalRow;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Kazoo's way of saying that an answer may not be kept.
+/// Expires header in the past: Kazoo's way to forbid caching.
 const LONG_AGO: &str = "Fri, 01 Jan 1999 00:00:00 GMT";
 
-/// An answer that is no fault.
+/// A successful response.
 pub(super) enum Reply {
     /// 200 without a body.
     Empty,
-    /// 200 to a probe, which expects no envelope.
+    /// 200 to a health probe, which expects no envelope.
     Healthy,
     /// 200 with `data`.
     Data(Data),
-    /// 200 with `data` that may be too long to be held; for as long as that takes, it takes up a place.
+    /// 200 with `data` that may be too long to hold in memory. Until it is sent, the [`Hold`] keeps its share reserved
+    /// and its connection from being evicted.
     Long(Listing, Hold),
-    /// 200 with a part of what there is under `data`, and beside it which.
+    /// 200 with one page of a list under `data`, and beside it which page it is.
     Page(Data, Page),
-    /// 200 with a body that goes on: Server-Sent Events.
+    /// 200 with a body without an end: Server-Sent Events.
     Stream(Body),
-    /// A file of the dashboard, with headers of its own.
+    /// A file of the dashboard, with its own headers.
     File(Response),
 }
 
-/// What an answer that goes on takes up until its body is dropped.
+/// Resources that a streamed response holds until its body is dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
     pub(super) _share: Share,
     pub(super) _busy: Option<Busy>,
 }
 
-/// What stands under `data`.
+/// Content of `data`.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Data {
-    /// What has been done.
+    /// Confirmation of a command.
     Text(String),
-    /// The accounts that a token opens.
+    /// The accounts that the token may see.
     Accounts(Vec<AccountRow>),
-    /// What lamps show.
+    /// States of several lamps.
     Lamps(Vec<Lamp>),
-    /// What one shows.
+    /// State of one lamp.
     Lamp(Box<Lamp>),
-    /// Why it does.
-    Story(Box<LampStory>),
+    /// Explanation of one lamp.
+    Story(Box<LampReport>),
     /// Subscriptions in brief.
     Watchers(Vec<WatcherRow>),
-    /// All about one.
-    Subscription(Box<SubscriptionStory>),
-    /// What was said in it.
-    Trace(Box<TraceStory>),
-    /// An account as a whole.
+    /// Full report of one subscription.
+    Subscription(Box<SubscriptionReport>),
+    /// Messages traced in one subscription.
+    Trace(Box<TraceReport>),
+    /// Overview of an account.
     Overview(Box<Overview>),
-    /// What a server that drains still has.
-    Left(Left),
-    /// Those that were refused lately.
+    /// Work that a draining server still has.
+    DrainStatus(DrainStatus),
+    /// Requests refused recently.
     Refusals(Vec<RefusalRow>),
 }
 
@@ -83,15 +84,15 @@ pub(super) struct AccountRow {
     pub(super) realm: String,
 }
 
-/// Which part of a list `data` holds, in Kazoo's words.
+/// Position of a page in a list, with Kazoo's keys.
 #[derive(Serialize)]
 pub(super) struct Page {
-    /// Where the next one begins; none if this is the last.
+    /// Start key of the next page; `None` on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next_start_key: Option<String>,
-    /// How many there are on this one.
+    /// Number of entries on this page.
     pub(super) page_size: usize,
-    /// Where this one begins.
+    /// Start key of this page.
     pub(super) start_key: String,
 }
 
@@ -106,23 +107,23 @@ struct Success<'a, D> {
     status: &'static str,
 }
 
-/// There are no revisions where the configuration is the source; upstream says so in this word.
+/// Value of `revision`. A configuration file has no revisions; Kazoo sends this word in that case.
 pub(super) const REVISION: &str = "undefined";
-/// The status of a success.
+/// Value of `status` for a success.
 pub(super) const SUCCESS: &str = "success";
 
 #[derive(Serialize)]
 struct Failure<'a> {
     auth_token: &'a str,
     data: Value,
-    /// A string, always.
+    /// Always a string: the HTTP status code in digits.
     error: String,
     message: &'a str,
     request_id: &'a str,
     status: &'static str,
 }
 
-/// Puts an outcome into its form.
+/// Turns an outcome into an HTTP response.
 pub(super) async fn response(api: &Api, ask: &Ask, outcome: Result<Reply, Fault>) -> Response {
     let failed = outcome.is_err();
     let success = |data: &Data, page: Option<&Page>| {
@@ -152,7 +153,7 @@ pub(super) async fn response(api: &Api, ask: &Ask, outcome: Result<Reply, Fault>
     response
 }
 
-/// The same as for other data, but that it leaves while it is being written.
+/// Sends a long listing, which is written while it is being sent.
 async fn long(ask: &Ask, listing: Listing, hold: Hold) -> Response {
     let body = match ask.pretty {
         true => flow::body(listing.writer(ask, PrettyFormatter::new()), hold).await,
@@ -161,7 +162,7 @@ async fn long(ask: &Ask, listing: Listing, hold: Hold) -> Response {
     of_type(content_type(ask), body)
 }
 
-/// Every answer names the request that it is to, pages and metrics too.
+/// Adds `X-Request-ID` to every response, also to pages and metrics.
 fn with_request_id(mut response: Response, ask: &Ask) -> Response {
     if let Ok(id) = HeaderValue::try_from(&ask.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -174,7 +175,7 @@ fn stream(body: Body) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    // A proxy in between must not wait until there is enough to be worth sending.
+    // Tells a proxy such as nginx not to buffer: events must pass at once.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
@@ -213,7 +214,8 @@ fn failure(state: &ApiState, ask: &Ask, fault: &Fault) -> Response {
     response
 }
 
-/// A success that is held as a whole. If it is long, it takes up room until it is read.
+/// Response for a success that is held in memory as a whole. A long one is charged to the client's share until it is
+/// sent; 503 if the share is used up.
 fn whole(api: &Api, ask: &Ask, content: &impl Serialize) -> Response {
     let body = written(ask, content);
     let body = match ask.client {
@@ -234,7 +236,7 @@ fn with_body(ask: &Ask, status: StatusCode, content: &impl Serialize) -> Respons
 
 fn written(ask: &Ask, content: &impl Serialize) -> Vec<u8> {
     let written = if ask.pretty { serde_json::to_vec_pretty(content) } else { serde_json::to_vec(content) };
-    // Our own types have string keys and finite numbers, which is all that can go wrong here.
+    // serde fails only for keys that are not strings and for numbers that are not finite; our own types have neither.
     let mut body = written.unwrap_or_default();
     if let Some(callback) = &ask.jsonp {
         body.splice(..0, callback.bytes().chain([b'(']));
@@ -251,7 +253,7 @@ fn of_type(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // Some of the content is a stranger's: no browser may take it for anything else.
+    // Part of the content comes from outside: no browser may guess another media type.
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
 }

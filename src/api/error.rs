@@ -1,83 +1,85 @@
-//! Every fault that the API can answer, with its status, its name and what it says of the cause.
+//! Errors of the API, each with its HTTP status, message and details.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::notifier::control::Refusal;
+use crate::notifier::control::ControlError;
 
 use super::body;
 use super::share::Limit;
 
-/// Seconds after which somebody who was refused for want of room may come back; a random part of as much is added.
+/// Base of Retry-After (seconds) for a client refused because a limit was reached; a random part of up to the same
+/// length is added.
 const RETRY_AFTER: u32 = 30;
-/// How much of the JSON reader's complaint is passed on, in characters.
+/// Longest part of the JSON parser's error message that is passed on (characters).
 const MAX_WHY: usize = 200;
 
-/// Why a request is refused.
+/// Reason for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A part of the request breaks HTTP or our bounds.
+    /// A part of the request breaks the rules of HTTP or a limit of ours.
     Malformed { part: &'static str, problem: &'static str },
-    /// The body is not JSON, or no object.
+    /// The body is not JSON, or not an object.
     BadJson { why: String },
-    /// The envelope is without `data`, or it is no object.
+    /// The envelope has no `data`, or `data` is not an object (`there` is then true).
     DataMissing { there: bool },
-    /// A field has a value that it cannot have.
+    /// A field has a value that is not allowed.
     NotAllowed { field: &'static str, allowed: &'static [&'static str], value: Value },
-    /// A field is missing.
+    /// A required field is missing.
     Required { field: &'static str, allowed: &'static [&'static str] },
-    /// A device or user was to be reset without saying so.
+    /// A POST to a device or user without `reset: true`.
     ResetRequired,
-    /// An extension that can be none.
+    /// A name that cannot be an extension.
     BadExtension,
-    /// No token, or none where it is looked for.
+    /// No token, or none in a place where it is read.
     Unauthenticated { cause: Option<&'static str> },
-    /// A token that is not known.
+    /// An unknown token.
     WrongToken,
-    /// The same, from an address that had too many already; the seconds after which another may be tried.
+    /// An unknown token from an address that had too many already; `seconds` is the time until it may try again.
     TooManyWrongTokens { seconds: u32 },
-    /// A known token, for another account.
+    /// A valid token of another account.
     Forbidden,
-    /// The list of refusals that only a superuser sees. To ask for it is how a client learns whether its token is one.
+    /// Access to the list of refusals that only a superuser may see. Clients ask for it to learn if their token is a
+    /// superuser's.
     NoSuperuser,
     /// Nothing is served under this path.
     NotFound,
     /// No account, device or user with this id.
     BadIdentifier(String),
-    /// POST where there is nothing to post to.
+    /// POST on a resource that accepts nothing.
     FaultyRequest,
-    /// A known method that the resource does not have.
+    /// A known method that the resource does not support.
     MethodNotAllowed { allow: &'static str, cause: Option<&'static str> },
-    /// A client that takes no JSON.
+    /// A client that does not accept JSON.
     NotAcceptable,
-    /// The body did not come in time.
+    /// The body was not received in time.
     TooSlow,
-    /// A body beyond [`body::MAX`].
+    /// A body larger than [`body::MAX`].
     TooLarge,
-    /// A request target that is too long.
+    /// A request target longer than `limit` octets.
     TargetTooLong { limit: usize },
-    /// A body of a type that is not read.
+    /// A Content-Type that the API does not read.
     UnsupportedType,
-    /// Header fields that are too large together.
+    /// Header fields that together exceed `limit` octets.
     HeadersTooLarge { limit: usize },
-    /// A method that nobody knows.
+    /// A method that the API does not know.
     UnknownMethod,
-    /// Logins, which are not available.
+    /// A login, which this server does not offer.
     NoLogins,
-    /// The notifier has no room.
-    Refused(Refusal),
-    /// All of something that there is only so much of is taken: by all clients, or this client's share of it.
+    /// The notifier refused the change, for example because a limit is reached.
+    Refused(ControlError),
+    /// A limited resource is used up, by all clients together or by this client's share.
     NoRoom(Limit),
-    /// The server starts or drains.
+    /// The server is starting or draining.
     NotReady,
 }
 
-/// A fault as it is written.
+/// An error as it is sent.
 pub(super) struct Shape {
     pub(super) status: StatusCode,
     pub(super) message: &'static str,
     pub(super) data: Value,
-    /// Upstream's way: the status alone.
+    /// True for Kazoo's form of the response: the status without a body.
     pub(super) empty: bool,
 }
 
@@ -86,7 +88,8 @@ impl Fault {
         Self::Malformed { part, problem }
     }
 
-    /// A body that the JSON reader refuses. Its words may hold a whole string of the body, so there is an end to them.
+    /// Error for a body that the JSON parser refuses. The parser may quote a whole string of the body, so its message
+    /// is cut.
     pub(super) fn because_of(error: &serde_json::Error) -> Self {
         Self::BadJson { why: error.to_string().chars().take(MAX_WHY).collect() }
     }
@@ -99,20 +102,20 @@ impl Fault {
         if !matches!(self, Self::Refused(_) | Self::NoRoom(_) | Self::NotReady) {
             return None;
         }
-        // Spread, so that those who were refused together do not come back together.
+        // Random, so that clients refused at the same time do not come back at the same time.
         let mut random = [0u8];
         let _ = getrandom::fill(&mut random);
         Some(RETRY_AFTER + u32::from(random[0]) * RETRY_AFTER / 256)
     }
 
-    /// Whether the connection is of no more use: the next request begins behind a body that nobody reads.
+    /// Returns true if the connection cannot be reused: the unread rest of the body stands before the next request.
     pub(super) fn closes(&self) -> bool {
         matches!(self, Self::TooSlow | Self::TooLarge | Self::NoRoom(_))
     }
 
-    /// The form of the fault; `strict` for upstream's oddities, `version_1` for the simpler form below `/v1`.
+    /// Form of the error. `strict` selects Kazoo's deviations, `version_1` the simpler form below `/v1`.
     pub(super) fn shape(&self, strict: bool, version_1: bool) -> Shape {
-        // A validation error: field, rule, what is wrong and more about it.
+        // A validation error: the field, the rule, the message and details.
         let rule = |field: &str, rule: &str, message: &str, more: Value| {
             let inner = if version_1 {
                 json!(message)
@@ -199,18 +202,18 @@ impl Fault {
                 let cause = "there are no logins; tokens are named in the server's configuration";
                 (501, "not_implemented", caused("not implemented", Some(cause)))
             }
-            Self::Refused(Refusal::Stopping) => {
-                (503, "service_unavailable", caused("not ready", Some(&Refusal::Stopping.to_string())))
+            Self::Refused(ControlError::Stopping) => {
+                (503, "service_unavailable", caused("not ready", Some(&ControlError::Stopping.to_string())))
             }
             Self::Refused(refusal) => (503, "service_unavailable", caused("limit reached", Some(&refusal.to_string()))),
             Self::NoRoom(Limit { key, most }) => {
-                let cause = Refusal::LimitReached { key, limit: *most }.to_string();
+                let cause = ControlError::LimitReached { key, limit: *most }.to_string();
                 (503, "service_unavailable", caused("limit reached", Some(&cause)))
             }
             Self::NotReady => (503, "service_unavailable", caused("not ready", None)),
         };
         let empty = strict && matches!(self, Self::BadJson { .. } | Self::DataMissing { .. } | Self::UnsupportedType);
-        // Every number above is a status of HTTP.
+        // Every number above is a valid HTTP status.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Shape { status, message, data, empty }
     }

@@ -1,7 +1,7 @@
-//! The JSON envelope of a request, of which only the fields that mean something are kept.
+//! JSON envelope of a request. Only the fields that the API uses are kept.
 //!
-//! A body of eight megabytes may hold millions of values. They are read, for the body must be JSON as a whole, but
-//! none is kept that nobody asks for.
+//! A body of 8 MB may hold millions of values. All of them are parsed, as the whole body must be valid JSON, but values
+//! of unknown fields are not stored.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Fault;
 
-/// The fields that are kept.
+/// Names of the fields that are kept.
 const KNOWN: [&str; 8] = ["accept", "action", "auth_token", "authorization", "reset", "seconds", "state", "verb"];
 
 /// The value of a field.
@@ -19,9 +19,9 @@ pub(super) enum Field {
     Null,
     Bool(bool),
     Text(String),
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     Number(u64),
-    /// Of another kind, which no field has.
+    /// A value of any other type; no field of the API accepts it. Holds the name of the type.
     Other(&'static str),
 }
 
@@ -30,12 +30,12 @@ pub(super) enum Field {
 pub(super) struct Fields(Vec<(&'static str, Field)>);
 
 impl Fields {
-    /// The field of this name; `null` is none.
+    /// Field of this name; `null` counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&Field> {
         self.0.iter().find(|(n, _)| *n == name).map(|(_, field)| field).filter(|field| **field != Field::Null)
     }
 
-    /// Of two with the same name the last one counts, and only it is kept.
+    /// Stores a field. If a name occurs twice, the last value wins and only that one is kept.
     fn put(&mut self, name: &'static str, field: Field) {
         self.0.retain(|(n, _)| *n != name);
         self.0.push((name, field));
@@ -49,17 +49,17 @@ impl Fields {
     }
 }
 
-/// A request's envelope.
+/// Parsed envelope of a request.
 #[derive(Debug, Default)]
 pub(super) struct Envelope {
-    /// The fields of `data`.
+    /// Fields inside `data`.
     pub(super) data: Fields,
-    /// The fields beside `data`.
+    /// Fields beside `data`.
     pub(super) top: Fields,
 }
 
 impl Envelope {
-    /// Reads a body; an empty one is an empty envelope.
+    /// Parses a body; an empty body gives an empty envelope.
     pub(super) fn read(body: &[u8]) -> Result<Self, Fault> {
         if body.is_empty() {
             return Ok(Self::default());
@@ -73,7 +73,7 @@ impl Envelope {
     }
 }
 
-/// Keys come in any case and with hyphens.
+/// Normalizes a key: Kazoo accepts keys in any case and with hyphens.
 fn normal(key: &str) -> String {
     key.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Outer {
     }
 }
 
-/// Visits any value; an object's fields go to the one, a scalar to the other.
+/// A visitor's result: built from the fields of an object or from a single value.
 trait Any: Sized {
     fn scalar(field: Field) -> Self;
     fn object(fields: Fields) -> Self;

@@ -1,8 +1,8 @@
-//! Bodies that are written as fast as they are read, for what may be too long to be held.
+//! Streaming response bodies for content that may be too long to hold in memory.
 //!
-//! The next piece is written when the connection asks for it, on the thread that it runs on, and it asks when the client has
-//! read. So a client that reads nothing costs a piece and what the connection holds, and no thread; a connection that stands
-//! still ends (see [`super::stall`]).
+//! The next piece is written when the connection asks for it, which it does when the client has read the piece before.
+//! It is written on the connection's own thread. So a client that reads nothing costs one piece and the connection's
+//! write buffer, but no thread; a stalled connection is closed (see [`super::stall`]).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,26 +15,27 @@ use hyper::body::{Frame, SizeHint};
 use super::envelope::Hold;
 use super::share::{Limit, Limits, Share, Shares};
 
-/// Writes a long body.
+/// Writer of a long body.
 pub(super) trait Writer: Send + Unpin + 'static {
-    /// Goes on writing for a moment: about a millisecond, or [`PIECE`] octets.
+    /// Continues writing for about a millisecond or [`PIECE`] octets.
     fn go_on(&mut self) -> Written;
 }
 
-/// What came of it.
+/// Result of one call of [`Writer::go_on`].
 pub(super) enum Written {
     /// A piece of about [`PIECE`] octets.
     Piece(Vec<u8>),
-    /// Nothing yet; the next moment may bring some.
+    /// Nothing yet; a later call may bring a piece.
     Nothing,
     /// The last piece.
     Last(Vec<u8>),
 }
 
-/// How much is sent at once (octets).
+/// Size of a piece (octets).
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// The body that a writer writes: in one piece, with its length, if it is short. `hold` is what it takes up meanwhile.
+/// Body produced by a writer. A short one is sent as a whole with its Content-Length. `hold` keeps the resources
+/// reserved until the body is dropped.
 pub(super) async fn body(mut writer: impl Writer, hold: Hold) -> Body {
     loop {
         match writer.go_on() {
@@ -48,9 +49,9 @@ pub(super) async fn body(mut writer: impl Writer, hold: Hold) -> Body {
 }
 
 struct Flowing<W> {
-    /// What is written already.
+    /// Piece that is already written.
     next: Option<Vec<u8>>,
-    /// Writes the rest; none when there is none.
+    /// Writer of the rest; `None` after the last piece.
     writer: Option<W>,
     _hold: Hold,
 }
@@ -69,20 +70,20 @@ impl<W: Writer> HttpBody for Flowing<W> {
             Written::Last(piece) => (self.next, self.writer) = (Some(piece), None),
             Written::Nothing => {}
         }
-        // Others get their turn on this thread before the next piece, however fast this client reads.
+        // Yields before the next piece, so that a fast client does not keep this thread from the others.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// All answers that are held as a whole while they are being sent (octets), but for short ones ...
+/// Limit (octets) of all responses held as a whole while being sent; short ones are not counted.
 const ANSWERS: usize = 128 * 1024 * 1024;
-/// ... those of one account ...
+/// Limit (octets) of the held responses of one account.
 const ANSWERS_OF_ACCOUNT: usize = 32 * 1024 * 1024;
-/// ... and those to one address.
+/// Limit (octets) of the held responses to one client address.
 const ANSWERS_OF_ADDRESS: usize = 64 * 1024 * 1024;
 
-/// The room for answers that are held as a whole, each of which may have a megabyte and more.
+/// Memory pool for responses that are held as a whole; one may have more than a megabyte.
 pub(super) fn room() -> Arc<Shares> {
     let limit = |key, most| Limit { key, most };
     Shares::new(Limits {
@@ -92,7 +93,8 @@ pub(super) fn room() -> Arc<Shares> {
     })
 }
 
-/// A body that is there as a whole, and leaves as it is read: so it is known how much of it is still held.
+/// Body that is held as a whole and released piece by piece as it is sent. Its size is charged to `share` until it is
+/// dropped.
 pub(super) fn whole(octets: Vec<u8>, share: Share) -> Body {
     Body::new(Whole { rest: octets.into(), _share: share })
 }

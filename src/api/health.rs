@@ -1,12 +1,12 @@
-//! `/healthz`: the process answers. `/readyz`: it takes work, which it does not while it starts or drains, or while
-//! the journal cannot keep changes.
+//! Health probes. `/healthz`: the process answers. `/readyz`: the server accepts work. It does not while it starts or
+//! drains, or while the journal cannot store changes.
 
 use super::envelope::Reply;
 use super::error::Fault;
 use super::request::Verb;
 use super::route::Probe;
 
-/// Answers a probe; no token is needed and nothing is told.
+/// Answers a probe. No token is needed, and the response holds no details.
 pub(super) fn answer(probe: Probe, ready: bool, verb: Verb) -> Result<Reply, Fault> {
     if !verb.reads() {
         return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });

@@ -1,6 +1,6 @@
-//! JSON that is written a piece at a time: objects whose members come one by one, each value whole.
+//! Incremental JSON writer: nested objects whose members are written one at a time.
 //!
-//! serde writes a value from its beginning to its end in one call, which is of no use where the end is far away.
+//! serde writes a value from beginning to end in one call. A long listing must be sent before all of it is known.
 
 use serde::Serialize;
 use serde_json::Serializer;
@@ -9,13 +9,13 @@ use serde_json::ser::Formatter;
 /// Writes nested objects, compact or indented as the formatter has it.
 pub(super) struct Objects<F> {
     form: F,
-    /// For each object that is open, whether it has a member.
+    /// For each open object, true if it already has a member.
     open: Vec<bool>,
     written: Vec<u8>,
 }
 
-/// Writing to memory fails only for want of it, and our own types have string keys and finite numbers, which is all that can
-/// go wrong in serde.
+/// Discards a result that is never an error: writing to memory does not fail, and serde fails only for keys that are
+/// not strings and numbers that are not finite, which our types do not have.
 fn cannot_fail<E>(_: Result<(), E>) {}
 
 impl<F: Formatter + Clone> Objects<F> {
@@ -23,13 +23,13 @@ impl<F: Formatter + Clone> Objects<F> {
         Self { form, open: Vec::new(), written: Vec::new() }
     }
 
-    /// Begins an object: the outermost, or as the value of the member that [`Objects::key`] has begun.
+    /// Begins an object: the outermost one, or the value of the member begun by [`Objects::key`].
     pub(super) fn open(&mut self) {
         cannot_fail(self.form.begin_object(&mut self.written));
         self.open.push(false);
     }
 
-    /// Begins a member of the object.
+    /// Begins a member of the innermost object.
     pub(super) fn key(&mut self, key: &str) {
         let has_member = self.open.last_mut().map(|has_member| std::mem::replace(has_member, true));
         cannot_fail(self.form.begin_object_key(&mut self.written, has_member != Some(true)));
@@ -38,15 +38,15 @@ impl<F: Formatter + Clone> Objects<F> {
         cannot_fail(self.form.begin_object_value(&mut self.written));
     }
 
-    /// A member with its value.
+    /// Writes a member with its value.
     pub(super) fn member(&mut self, key: &str, value: &impl Serialize) {
         self.key(key);
-        // A copy is at the same depth, and its own objects end where they have begun.
+        // The cloned formatter has the current indentation; the value closes every object that it opens.
         cannot_fail(value.serialize(&mut Serializer::with_formatter(&mut self.written, self.form.clone())));
         cannot_fail(self.form.end_object_value(&mut self.written));
     }
 
-    /// A member that is an object, which is open now.
+    /// Begins a member whose value is an object, and opens that object.
     pub(super) fn open_member(&mut self, key: &str) {
         self.key(key);
         self.open();
@@ -61,17 +61,17 @@ impl<F: Formatter + Clone> Objects<F> {
         }
     }
 
-    /// Text that is no JSON.
+    /// Writes text outside the JSON, such as the JSONP callback.
     pub(super) fn around(&mut self, text: &str) {
         self.written.extend_from_slice(text.as_bytes());
     }
 
-    /// How much is written and not taken (octets).
+    /// Number of octets written and not yet taken.
     pub(super) fn len(&self) -> usize {
         self.written.len()
     }
 
-    /// What is written.
+    /// Takes the octets written so far.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.written)
     }

@@ -1,7 +1,8 @@
-//! Explaining lamps over HTTP: all of an account, one with its whole story, its subscriptions, and how they fare.
+//! API resources that explain lamps: the lamps of an account, one lamp with its history, the subscriptions and their
+//! delivery status.
 
-use crate::directory::{AccountNo, Bearer, Directory};
-use crate::notifier::explain::story::{Bookmark, Lamp, LampState};
+use crate::directory::{AccountNo, Directory, TokenScope};
+use crate::notifier::explain::report::{Cursor, Lamp, LampState};
 use crate::presence::aor::MAX_USER;
 
 use super::ApiState;
@@ -12,27 +13,27 @@ use super::presence::not_allowed;
 use super::request::{Ask, Verb};
 use super::route::Subject;
 
-/// Lamps on a page, unless `page_size` says otherwise.
+/// Default `page_size` of lamps.
 const PAGE: usize = 1_000;
-/// The most that it may say.
+/// Largest `page_size`.
 const MAX_PAGE: usize = 10_000;
-/// Subscriptions on a page, unless `page_size` says otherwise.
+/// Default `page_size` of subscriptions.
 const PAGE_OF_WATCHERS: usize = 200;
-/// The longest text that is searched for, in bytes.
+/// Longest `filter`, in bytes.
 const MAX_FILTER: usize = 128;
 const ACTIONS: &[&str] = &["resend", "trace"];
-/// How long a subscription is traced, in seconds, unless `seconds` says otherwise; and the longest.
+/// Default duration of a trace and longest duration, in seconds.
 const TRACE: u32 = 300;
 const MAX_TRACE: u32 = 3_600;
 
-/// The accounts that a token opens, for those who know it and nothing else.
-pub(super) fn accounts(directory: &Directory, bearer: Bearer) -> Reply {
+/// The accounts that a token may see, for clients that know only their token.
+pub(super) fn accounts(directory: &Directory, bearer: TokenScope) -> Reply {
     let row =
         |(id, name, realm): (&str, &str, &str)| AccountRow { id: id.into(), name: name.into(), realm: realm.into() };
     Reply::Data(Data::Accounts(directory.visible_to(bearer).map(row).collect()))
 }
 
-/// Answers what concerns lamps, but for the live stream.
+/// Answers requests about lamps, except the live event stream.
 pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, ask: &Ask) -> Result<Reply, Fault> {
     let missing = |id: &str| Fault::BadIdentifier(id.to_owned());
     match subject {
@@ -53,7 +54,7 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             Ok(Reply::Data(Data::Subscription(Box::new(story))))
         }
         Subject::Subscription(id) => {
-            // Whatever is logged of it names the request.
+            // Log lines of this command carry the request's id.
             let _span = tracing::info_span!("request", id = ask.id).entered();
             let (found, done) = match ask.verb {
                 Verb::Delete => (state.control.end(account, id, &ask.id), "subscription ended"),
@@ -77,12 +78,12 @@ pub(super) fn answer(state: &ApiState, account: AccountNo, subject: &Subject, as
             let story = state.control.trace_story(account, id).ok_or_else(|| missing(id))?;
             Ok(Reply::Data(Data::Trace(Box::new(story))))
         }
-        // They are answered elsewhere.
+        // Handled elsewhere.
         Subject::Events | Subject::Refusals => Err(Fault::NotFound),
     }
 }
 
-/// What a POST to a subscription wants.
+/// Command of a POST to a subscription.
 enum Action {
     Resend,
     Trace(u32),
@@ -108,7 +109,7 @@ fn seconds(ask: &Ask) -> Result<u32, Fault> {
     allowed.ok_or(Fault::malformed("seconds", "must be a number from 1 to 3600"))
 }
 
-/// What is searched for.
+/// The `filter` parameter; 400 if it is too long.
 fn filter(ask: &Ask) -> Result<&str, Fault> {
     let filter = ask.query("filter").unwrap_or_default();
     match filter.len() {
@@ -125,17 +126,15 @@ pub(super) fn page_size(ask: &Ask, usual: usize) -> Result<usize, Fault> {
     }
 }
 
-/// A page of subscriptions.
+/// One page of subscriptions.
 fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
     let (filter, size) = (filter(ask)?, page_size(ask, PAGE_OF_WATCHERS)?);
     let start_key = ask.query("start_key").unwrap_or_default().to_owned();
     let from = match &*start_key {
-        "" => Bookmark::default(),
-        key => {
-            Bookmark::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?
-        }
+        "" => Cursor::default(),
+        key => Cursor::read(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?,
     };
-    // One more than fits says where the next page begins.
+    // One entry more than the page holds: its key is the start key of the next page.
     let mut found = state.control.find_watchers(account, filter, &from, size + 1);
     let next_start_key = found.get(size).map(|row| row.bookmark().to_string());
     found.truncate(size);
@@ -143,7 +142,7 @@ fn watchers(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fa
     Ok(Reply::Page(Data::Watchers(found), page))
 }
 
-/// A page of lamps, all or those whose extension or name has a text in it.
+/// One page of lamps: all, or those whose extension or name contains the filter text.
 fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault> {
     let (size, wanted) = (page_size(ask, PAGE)?, filter(ask)?.to_lowercase());
     let start = ask.query("start_key").unwrap_or_default().to_lowercase();
@@ -153,7 +152,7 @@ fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault>
     let has = |text: &str| text.to_lowercase().contains(&wanted);
     let is_wanted = |lamp: &Lamp| has(&lamp.extension) || lamp.name.as_deref().is_some_and(has);
     let (mut lamps, mut from) = (Vec::new(), Some(start.clone()));
-    // One more than fits says where the next page begins.
+    // One entry more than the page holds: its key is the start key of the next page.
     while let Some(start) = from.take_if(|_| lamps.len() <= size) {
         let (some, next) = some_lamps(state, account, &start, if wanted.is_empty() { size + 1 } else { MAX_PAGE });
         lamps.extend(some.into_iter().filter(is_wanted));
@@ -165,8 +164,8 @@ fn list(state: &ApiState, account: AccountNo, ask: &Ask) -> Result<Reply, Fault>
     Ok(Reply::Page(Data::Lamps(lamps), page))
 }
 
-/// Lamps from an extension on: those of which something is known, and those that the configuration names. And the
-/// extension with which the rest begins.
+/// Lamps from an extension on: those with a known state and those that only the configuration names. Also returns the
+/// extension at which the next part begins.
 fn some_lamps(state: &ApiState, account: AccountNo, start: &str, most: usize) -> (Vec<Lamp>, Option<String>) {
     let mut lamps = state.control.lamps(account, start, most + 1);
     let configured = state.directory.extensions_from(account, start).take(most + 1);
@@ -181,7 +180,7 @@ fn some_lamps(state: &ApiState, account: AccountNo, start: &str, most: usize) ->
     (lamps, next)
 }
 
-/// The lamp of an extension of which nothing is known but, at best, its name.
+/// Lamp of an extension without any known state; its name may be known from the configuration.
 pub(super) fn unknown(directory: &Directory, account: AccountNo, extension: &str) -> Lamp {
     Lamp {
         extension: extension.to_owned(),

@@ -1,7 +1,8 @@
-//! The HTTP connections: so many at once, and none that takes for ever to say what it wants or to read what it is told.
+//! HTTP connections: their number is limited, and a client that sends its request or reads its response too slowly is
+//! disconnected.
 //!
-//! `axum::serve` bounds neither, and a client that sends one byte a minute, a thousand times over, is an old trick. Who gets
-//! in when there are too many is decided in [`super::seats`].
+//! `axum::serve` limits neither. A thousand clients that send one byte a minute are an old attack (slowloris).
+//! [`super::seats`] decides which connection is closed when there are too many.
 
 use std::future::Future;
 use std::pin::pin;
@@ -23,25 +24,25 @@ use super::stall::Stalling;
 use super::{Service, webhooks};
 use crate::seldom::Seldom;
 
-/// How long the head of a request may take, and how long a connection may stay without one.
+/// Timeout for the head of a request, and for an idle connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may read nothing of what was sent to it.
+/// Timeout for a client that reads nothing of its response.
 const UNREAD_FOR: Duration = Duration::from_secs(30);
-/// Room for the head of a request; what the API itself takes is less, and refused with a better answer.
+/// Buffer for the head of a request. The API's own limits are lower, so that it can refuse with a clear error.
 const MAX_HEAD: usize = 128 * 1024;
-/// A pause after a failed accept: it fails for want of file descriptors, and at once again ...
+/// Pause after a failed accept. It fails for want of file descriptors, and would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// ... and the same where a connection was given up, which has to be closed first.
+/// Pause after a failed accept when an idle connection was evicted, which must be closed first.
 const GIVE_UP_PAUSE: Duration = Duration::from_millis(1);
 
-/// That it failed.
+/// Limits the log lines about failed accepts.
 static NOT_ACCEPTED: Seldom = Seldom::new();
 
 /// Serves HTTP until `stop` is ready, then finishes the requests that have begun and returns.
 ///
-/// At most `connections` are open at once, and a few more for probes; a newcomer takes the place of one that waits. The caller
-/// bounds how long it waits for the end: a client that does not read its answer can hold it up. Webhooks are delivered
-/// meanwhile, and at the end what is left of them.
+/// At most `connections` are open at once, plus a few for probes; a new connection replaces an idle one. The caller
+/// should limit the time that it waits for the end: a client that does not read its response can delay it. Webhooks are
+/// delivered meanwhile; at the end, the pending ones are delivered.
 pub async fn serve(
     listener: TcpListener,
     service: impl Into<Service>,
@@ -56,7 +57,7 @@ pub async fn serve(
     };
     let seats = Seats::new(connections);
     if let Some(api) = &api {
-        // Served once: the seats of this listener are the ones that the metrics tell of.
+        // `set` succeeds the first time only, so the metrics report the connections of the first listener.
         let _ = api.seats.set(Arc::clone(&seats));
     }
     let deliveries = async {
@@ -99,7 +100,7 @@ async fn accept(
     seats.empty().await;
 }
 
-/// One connection from its first octet to its last. Its seat is free when this ends.
+/// Serves one connection until it is closed. Its seat is released at the end.
 async fn converse(
     stream: TcpStream,
     router: Router,
@@ -107,9 +108,9 @@ async fn converse(
     mut drain: watch::Receiver<bool>,
     patience: Duration,
 ) {
-    // Answers are short and written whole; waiting to fill a segment only delays them.
+    // Responses are short and written whole; Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
-    // Of a peer that is gone, the kernel learns nothing as long as nothing is sent.
+    // While nothing is sent, the kernel does not notice that the peer is gone.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(2 * UNREAD_FOR));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
@@ -151,7 +152,7 @@ mod tests {
         Seats::new(Connections { most, per_address: most })
     }
 
-    /// A server; dropping the sender stops it, the handle ends with it.
+    /// Starts a server. Dropping the sender stops it; the handle completes when it has ended.
     async fn start(
         connections: usize,
         patience: Duration,

@@ -1,8 +1,7 @@
-//! The listing of an account: `subscriptions.{EXT}.{EVENT}.{CALL_ID}`, and publications where they are asked for.
+//! Listing of an account: `subscriptions.{EXT}.{EVENT}.{CALL_ID}`, and publications on request.
 //!
-//! An account may have two hundred thousand, and each may have a long body. So the records are asked for in parts, bounded in
-//! number and in octets, when what was written before has been read, and are written one after the other (see
-//! [`super::flow`]).
+//! An account may have 200,000 subscriptions, each with a long body. So records are fetched in parts, limited in number
+//! and in octets. The next part is fetched when the client has read the one before (see [`super::flow`]).
 
 use std::sync::Arc;
 
@@ -17,17 +16,17 @@ use super::request::Ask;
 use super::share::{self, Limit, Shares};
 use crate::config::Limits;
 use crate::directory::AccountNo;
-use crate::notifier::control::{Control, Part, Position, PublicationRecord, SubscriptionRecord};
+use crate::notifier::control::{Control, ListingPage, PageStart, PublicationRecord, SubscriptionRecord};
 use crate::package::{self, PackageId};
 
-/// Kazoo shows what was granted and this much more, the grace that it gives a subscription; clients subtract it.
+/// Seconds added to the granted expiry. Kazoo adds them as a grace period; its clients subtract them.
 const EXPIRES_FUDGE: u64 = 20;
-/// Seconds between the years 0 and 1970, for Kazoo counts from the former.
+/// Seconds between the years 0 and 1970: Kazoo's timestamps begin at year 0.
 const GREGORIAN_EPOCH: u64 = 62_167_219_200;
-/// How many parts are asked for before others get their turn, as a part may be empty: each takes a fraction of a millisecond.
+/// Number of parts fetched before the thread yields. A part may be empty; each takes a fraction of a millisecond.
 const PARTS_AT_ONCE: usize = 4;
 
-/// The places for listings that are being sent.
+/// Pool of the listings that are being sent.
 pub(super) fn places(limits: &Limits) -> Arc<Shares> {
     Shares::new(share::Limits {
         all: Limit { key: "limits.listings", most: limits.listings },
@@ -36,26 +35,26 @@ pub(super) fn places(limits: &Limits) -> Arc<Shares> {
     })
 }
 
-/// What is listed.
+/// Filter by event package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Only {
     All,
     Package(PackageId),
-    /// A package that does not exist has no subscriptions.
+    /// Unknown package: it has no subscriptions.
     Nothing,
 }
 
-/// What is listed, and whether publications are.
+/// Content of a listing: which packages, and if publications are included.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct What {
     pub(super) only: Only,
     pub(super) with_publications: bool,
 }
 
-/// A listing that is put together while it is written.
+/// A listing that is composed while it is sent.
 pub(super) struct Listing {
     control: Arc<dyn Control>,
-    /// The name of this server.
+    /// Name of this server.
     node: String,
     account: AccountNo,
     what: What,
@@ -66,7 +65,7 @@ impl Listing {
         Listing { control: Arc::clone(&state.control), node: state.node.clone(), account, what }
     }
 
-    /// Writes it in the envelope of a success.
+    /// Returns a writer of the listing in the envelope of a success.
     pub(super) fn writer<F: Formatter + Clone + Send + Unpin + 'static>(self, ask: &Ask, form: F) -> impl Writer {
         let mut json = Objects::new(form);
         if let Some(callback) = &ask.jsonp {
@@ -76,7 +75,7 @@ impl Listing {
         json.open();
         json.member("auth_token", &ask.token);
         json.open_member("data");
-        let begin = (self.what.only != Only::Nothing).then(Position::default);
+        let begin = (self.what.only != Only::Nothing).then(PageStart::default);
         let publications = Section::new("presentities", begin.clone(), format!("lamplighter@{}", self.node));
         ListingWriter {
             publications: self.what.with_publications.then_some(publications),
@@ -92,7 +91,7 @@ impl Listing {
 struct ListingWriter<F> {
     listing: Listing,
     json: Objects<F>,
-    /// What is not written yet; the first goes first.
+    /// Sections that are not finished. Publications, if requested, come first.
     publications: Option<Section<PublicationRecord>>,
     subscriptions: Option<Section<SubscriptionRecord>>,
     request_id: String,
@@ -115,7 +114,7 @@ impl<F: Formatter + Clone + Send + Unpin + 'static> Writer for ListingWriter<F> 
                 Step::Wrote => {}
                 Step::Asked if parts == PARTS_AT_ONCE => break,
                 Step::Asked => parts += 1,
-                // The first of the two that was there is the one that is over.
+                // The finished section is the first one that is still present.
                 Step::Over if publications.take().is_none() => *subscriptions = None,
                 Step::Over => {}
             }
@@ -141,32 +140,32 @@ impl<F: Formatter + Clone> ListingWriter<F> {
     }
 }
 
-/// One of the objects below `data`, by user, event and the key of a record.
+/// One of the objects under `data`, with its records grouped by user and event.
 struct Section<T> {
     name: &'static str,
-    /// Where the next part begins; none after the last.
-    position: Option<Position>,
-    /// What is left of the part before.
+    /// Start of the next part; `None` after the last.
+    position: Option<PageStart>,
+    /// Records of the current part that are not yet written.
     records: std::vec::IntoIter<T>,
-    /// The user and the event whose objects are open.
+    /// User and event of the objects that are open.
     open: Option<(String, PackageId)>,
     begun: bool,
-    /// How this server is named in it.
+    /// Name of this server inside the object.
     server: String,
 }
 
-/// What a step has done.
+/// Result of one step.
 enum Step {
-    /// Written something.
+    /// Wrote something.
     Wrote,
-    /// Asked for a part.
+    /// Fetched a part.
     Asked,
-    /// Written the end.
+    /// Wrote the end of the section.
     Over,
 }
 
 impl<T: Entry> Section<T> {
-    fn new(name: &'static str, position: Option<Position>, server: String) -> Self {
+    fn new(name: &'static str, position: Option<PageStart>, server: String) -> Self {
         Self { name, position, records: Vec::new().into_iter(), open: None, begun: false, server }
     }
 
@@ -187,7 +186,7 @@ impl<T: Entry> Section<T> {
             Only::Package(id) => Some(id),
             Only::All | Only::Nothing => None,
         };
-        let Part { records, next } = T::part(listing, package, &position);
+        let ListingPage { records, next } = T::part(listing, package, &position);
         (self.records, self.position) = (records.into_iter(), next);
         Step::Asked
     }
@@ -212,7 +211,7 @@ impl<T: Entry> Section<T> {
         record.write(&self.server, json);
     }
 
-    /// Ends what is open of the user before.
+    /// Closes the objects of the previous user and event.
     fn close<F: Formatter + Clone>(&mut self, json: &mut Objects<F>) {
         if self.open.take().is_some() {
             (0..2 + usize::from(T::BELOW_SERVER)).for_each(|_| json.close());
@@ -222,20 +221,20 @@ impl<T: Entry> Section<T> {
 
 /// A record of a section.
 trait Entry: Sized + Send + Unpin + 'static {
-    /// Whether there is an object for the server between user and event.
+    /// True if an object named after the server stands between user and event.
     const BELOW_SERVER: bool;
-    /// Some of them, ordered by user, event and key.
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self>;
-    /// Its user and event.
+    /// Fetches some records, ordered by user, event and key.
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self>;
+    /// User and event of this record.
     fn group(&self) -> (&str, PackageId);
-    /// Its key and itself.
+    /// Writes the key and the value of this record.
     fn write<F: Formatter + Clone>(&self, server: &str, json: &mut Objects<F>);
 }
 
 impl Entry for SubscriptionRecord {
     const BELOW_SERVER: bool = false;
 
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self> {
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self> {
         listing.control.subscriptions(listing.account, package, from)
     }
 
@@ -251,7 +250,7 @@ impl Entry for SubscriptionRecord {
 impl Entry for PublicationRecord {
     const BELOW_SERVER: bool = true;
 
-    fn part(listing: &Listing, package: Option<PackageId>, from: &Position) -> Part<Self> {
+    fn part(listing: &Listing, package: Option<PackageId>, from: &PageStart) -> ListingPage<Self> {
         listing.control.publications(listing.account, package, from)
     }
 
@@ -270,7 +269,7 @@ struct Published<'a> {
     etag: &'a str,
 }
 
-/// A subscription as 3.22 shows it; the keys in the order of the alphabet, as all of Kazoo's are.
+/// A subscription as Kazoo 3.22 shows it; the keys are in alphabetical order, as everywhere in Kazoo.
 #[derive(Serialize)]
 struct Record<'a> {
     expires: u64,
@@ -282,7 +281,7 @@ struct Record<'a> {
     timestamp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
-    /// 1: learnt from the server that speaks SIP.
+    /// Always 1: the record comes from the server that handles the SIP subscription.
     version: u8,
 }
 

@@ -1,10 +1,10 @@
-//! The HTTP API, in the dialect of Kazoo 3.22's Crossbar: who watches whom, reset, set, and the server's health.
-//! Beside it our own calls: why a lamp is as it is, and a live stream of what changes.
+//! The HTTP API, compatible with the presence API of Kazoo 3.22's Crossbar: list the subscriptions, reset, set, health.
+//! Beside it our own resources: explanations of lamps, and a live stream of changes.
 //!
-//! In flow HTTP requests; out flow calls of [`Control`] and answers in Kazoo's envelope, faults too. It knows the
-//! directory and the notifier's words for subscriptions and publications; nothing of SIP messages, sockets or
-//! dialogs. The order of checks is part of the contract, so `handle` does not leave it to a router: it is one
-//! function that reads from top to bottom. Whatever a client sends is bounded before it is kept.
+//! In flow HTTP requests; out flow calls of [`Control`] and responses in Kazoo's envelope, errors included. It knows
+//! the directory and the notifier's types for subscriptions and publications; nothing of SIP messages, sockets or
+//! dialogs. The order of the checks is part of the contract. A router would hide it, so `handle` is one function that
+//! reads from top to bottom. All input is limited in size before it is stored.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::config::Limits;
-use crate::directory::{Bearer, Directory};
+use crate::directory::{Directory, TokenScope};
 use crate::notifier::control::Control;
 
 mod auth;
@@ -60,55 +60,56 @@ use seats::{Seat, Seats};
 use share::{Client, Shares};
 use turns::{Turns, aside};
 
-/// What the API stands on.
+/// Everything that the API needs from the rest of the server.
 #[derive(Clone)]
 pub struct ApiState {
-    /// Accounts, users, devices, tokens.
+    /// Accounts, users, devices and tokens.
     pub directory: Arc<Directory>,
     /// The notifier.
     pub control: Arc<dyn Control>,
-    /// Upstream's empty bodies for a bad body, and its 500 for a missing `reset`.
+    /// True for Kazoo's deviations: empty response to a bad body, and 500 for a missing `reset`.
     pub strict_compat: bool,
-    /// False while the server starts or drains; `/readyz` tells. It also tells when [`Control::can_keep`] says no.
+    /// False while the server starts or drains; `/readyz` reports it, and also reports if [`Control::can_keep`] is
+    /// false.
     pub ready: Arc<AtomicBool>,
-    /// The name of this server in listings.
+    /// Name of this server in listings.
     pub node: String,
-    /// How many live streams and listings there may be at once.
+    /// Limits of concurrent live streams and listings.
     pub limits: Limits,
 }
 
-/// The state of all requests together.
+/// State shared by all requests.
 struct Api {
     state: ApiState,
-    /// Room for the bodies that are being received (octets).
+    /// Memory pool for bodies that are being received (octets).
     bodies: Arc<Shares>,
-    /// Room for answers that are held as a whole (octets).
+    /// Memory pool for responses that are held as a whole (octets).
     answers: Arc<Shares>,
-    /// Places for listings that are being sent.
+    /// Pool of listings that are being sent.
     listings: Arc<Shares>,
-    /// Places for live streams.
+    /// Pool of live streams.
     streams: Arc<Shares>,
     questions: Turns,
     changes: Turns,
-    /// The connections, once the API is served.
+    /// The connections; set when the API is served.
     seats: OnceLock<Arc<Seats>>,
-    /// Who listens to the live streams.
+    /// Subscribers of the live streams.
     hub: events::Hub,
-    /// Who is told without listening.
+    /// Webhook receivers.
     webhooks: Webhooks,
-    /// The answers to wrong tokens that are held back.
+    /// Delayed responses to wrong tokens.
     held: refusals::Held,
 }
 
-/// The API and all that runs beside it, for [`serve`].
+/// The API and its background work, for [`serve`].
 pub struct Service {
     router: Router,
-    /// Whose webhooks are to be delivered.
+    /// The API whose webhooks are delivered; `None` for a plain router.
     api: Option<Arc<Api>>,
 }
 
 impl Service {
-    /// The API, and deliveries to these receivers for as long as it is served.
+    /// The API with webhook deliveries to these receivers while it is served.
     pub fn new(state: ApiState, webhooks: Webhooks) -> Service {
         let accounts = state.directory.accounts().len();
         let api = Arc::new(Api {
@@ -139,7 +140,7 @@ pub fn router(state: ApiState) -> Router {
     Service::new(state, Webhooks::default()).router
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, valid or not.
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut ask = Ask::new(&head);
@@ -150,13 +151,13 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     envelope::response(&api, &ask, outcome).await
 }
 
-/// The paths that are answered on a spare seat as well: those by which others see whether the server is well.
+/// Paths that are answered on a spare seat as well: health checks and monitoring.
 const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Where a request came from.
+/// Connection that a request came from.
 #[derive(Clone, Debug, Default)]
 struct Origin {
-    /// The seat of its connection; none where there is no real connection.
+    /// Seat of the connection; `None` without a real connection, as in tests.
     seat: Option<Arc<Seat>>,
 }
 
@@ -165,22 +166,22 @@ impl Origin {
         Origin { seat: head.extensions.get().cloned() }
     }
 
-    /// The other end of the connection.
+    /// Remote address of the connection.
     fn peer(&self) -> Option<SocketAddr> {
         self.seat.as_ref().map(|seat| seat.peer())
     }
 
-    /// Against whom the request counts.
-    fn client(&self, bearer: Bearer) -> Client {
+    /// Client that the request is charged to.
+    fn client(&self, bearer: TokenScope) -> Client {
         Client { bearer, network: self.peer().map(|peer| peer.ip().into()) }
     }
 
-    /// From now on the connection does not give way to others, until what comes back is dropped.
+    /// Protects the connection from eviction until the returned value is dropped.
     fn busy(&self) -> Option<seats::Busy> {
         self.seat.as_ref().map(|seat| seat.busy())
     }
 
-    /// [`Fault::NoRoom`] on a spare seat, unless the path is one that is always answered.
+    /// Returns [`Fault::NoRoom`] on a spare seat, unless the path is always answered.
     fn check_seat(&self, head: &Parts) -> Result<(), Fault> {
         match self.seat.as_ref().and_then(|seat| seat.full()) {
             Some(limit) if !ALWAYS_ANSWERED.contains(&head.uri.path()) => Err(Fault::NoRoom(limit)),
@@ -189,9 +190,9 @@ impl Origin {
     }
 }
 
-/// The life of a request: each check in the order that clients of Kazoo know, then the work.
+/// Handles one request: each check in the order that clients of Kazoo expect, then the work.
 ///
-/// What is learnt of the request goes into `ask`, for a fault must be answered in the right form as well.
+/// Everything learnt about the request is stored in `ask`, so that an error is also answered in the right form.
 async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Result<Reply, Fault> {
     request::well_formed(head)?;
     ask.read_query(head)?;
@@ -211,8 +212,9 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
         return openapi::answer(ask.verb);
     }
 
-    // The token and the method may stand in the body, so it comes before them; what is wrong with it or with the token
-    // is told in its turn. Who has shown a token in the head gets room for it, anybody else for a small one.
+    // The body may hold the token and the method, so it is received first; an error in the body or the token is
+    // reported in its turn. A client with a valid token in the head may send a large body, any other client a small
+    // one.
     let sender = match auth::by_head(head, ask, &api.state.directory) {
         Some(bearer) => body::Sender::Known(origin.client(bearer), &api.bodies),
         None => body::Sender::Unknown,
@@ -249,8 +251,8 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     if target == Target::Refusals {
         request::check_accept(head, ask, target.content_type(ask))?;
         return match bearer {
-            Bearer::Superuser => refusals::list(&api.state, None, ask),
-            Bearer::Account(_) => Err(Fault::NoSuperuser),
+            TokenScope::Superuser => refusals::list(&api.state, None, ask),
+            TokenScope::Account(_) => Err(Fault::NoSuperuser),
         };
     }
     let account = target.known(account)?;
@@ -288,10 +290,10 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut Ask) -> Resu
     }
 }
 
-/// From this size on (octets), reading a body takes a millisecond and more.
+/// Size (octets) from which parsing a body takes a millisecond or more.
 const LARGE: usize = 256 * 1024;
 
-/// Reads a body, aside if that takes a while.
+/// Parses a body, outside the async executor if it is large.
 fn aside_if_large<T>(body: &[u8], read: impl FnOnce() -> T) -> T {
     if body.len() < LARGE { read() } else { aside(read) }
 }

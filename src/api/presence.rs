@@ -1,9 +1,9 @@
-//! The work itself: the listing, the reset, the set.
+//! Kazoo's presence commands: list, reset and set.
 
 use crate::directory::{AccountNo, Directory, Member};
 use crate::package;
 use crate::presence::canonical_user;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 use super::ApiState;
 use super::envelope::{Data, Reply};
@@ -15,20 +15,20 @@ use super::route::{Scope, Target};
 
 const ACTIONS: &[&str] = &["set", "reset"];
 const STATES: &[&str] = &["early", "confirmed", "terminated"];
-/// How much of a wrong value is repeated to whoever sent it.
+/// Longest part of an invalid value that is repeated in the error (characters).
 const MAX_ECHO: usize = 128;
 
-/// What a request is about, once it is known to exist.
+/// Existing resource that a request names.
 pub(super) enum Place {
-    /// The account as a whole.
+    /// The whole account.
     Everybody,
-    /// An extension, as it was typed.
+    /// An extension as the client wrote it.
     Extension(String),
     /// The extensions of a device or a user.
     Member(Vec<String>),
 }
 
-/// What is to be done.
+/// Validated command.
 pub(super) enum Command {
     List(What),
     Change { place: Place, change: Change },
@@ -40,14 +40,14 @@ pub(super) enum Change {
     Set(CallState),
 }
 
-/// Finds what the path names: 404 if it is not there.
+/// Finds the resource that the path names: 404 if it does not exist.
 pub(super) fn resolve(directory: &Directory, account: AccountNo, target: &Target, ask: &Ask) -> Result<Place, Fault> {
     let Target::Presence { of, .. } = target else { return Err(Fault::NotFound) };
     let member = |found: Option<&Member>, id: &str| {
         found.map(|m| Place::Member(m.addresses.clone())).ok_or_else(|| Fault::BadIdentifier(id.to_owned()))
     };
     match of {
-        // To list, upstream does not look at which device or user the path names.
+        // For a listing, Kazoo ignores the device or user in the path.
         _ if ask.verb.reads() => Ok(Place::Everybody),
         Scope::Account => Err(Fault::FaultyRequest),
         Scope::Device(id) => member(directory.device(account, id), id),
@@ -56,7 +56,7 @@ pub(super) fn resolve(directory: &Directory, account: AccountNo, target: &Target
     }
 }
 
-/// Reads what is asked for: 400 naming the field that does not say it.
+/// Validates the parameters: 400 names the field that is wrong.
 pub(super) fn validate(place: Place, ask: &Ask) -> Result<Command, Fault> {
     if matches!(place, Place::Everybody) {
         let only = match ask.query("event") {
@@ -114,7 +114,7 @@ pub(super) fn not_allowed(field: &'static str, allowed: &'static [&'static str],
     Fault::NotAllowed { field, allowed, value }
 }
 
-/// Resets or sets, and says so in upstream's words.
+/// Resets or sets the extensions, and confirms in Kazoo's words.
 pub(super) fn execute(
     state: &ApiState,
     account: AccountNo,
@@ -127,7 +127,7 @@ pub(super) fn execute(
         Change::Set(_) => "set",
     };
     let (users, done) = match place {
-        // Matching is without regard to case; the answer repeats what was typed.
+        // Extensions match without regard to case; the response repeats what the client wrote.
         Place::Extension(name) => (
             canonical_user(&name).map(String::from).into_iter().collect(),
             format!("{verb} command sent for extension {name}"),
@@ -138,7 +138,7 @@ pub(super) fn execute(
     if users.is_empty() {
         return Ok(Reply::Data(Data::Text(format!("nothing to {verb}"))));
     }
-    // Whatever is logged of it names the request.
+    // Log lines of this command carry the request's id.
     let _span = tracing::info_span!("request", id = ask.id).entered();
     match change {
         Change::Reset => state.control.reset(account, &users, &ask.id),

@@ -1,7 +1,8 @@
-//! Those that the API refuses, and the list of all that were refused lately.
+//! Records requests that the API refuses, and lists all recent refusals.
 //!
-//! In flow faults, on their way to the client; out flow entries of the notifier's book, and for wrong tokens a wait before the
-//! answer leaves. A right token never waits, whatever others at its address try: all clients of a proxy have one address.
+//! In flow errors on their way to the client; out flow entries in the notifier's list of refused requests. The response
+//! to a wrong token is delayed. A right token is never delayed, even if other clients of its address try wrong ones:
+//! all clients behind a proxy share one address.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,8 +12,8 @@ use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use parking_lot::Mutex;
 
-use crate::directory::{AccountNo, Bearer};
-use crate::notifier::control::Refusal;
+use crate::directory::{AccountNo, TokenScope};
+use crate::notifier::control::ControlError;
 use crate::notifier::refusals::ApiRefusal;
 use crate::transport::limited_as;
 
@@ -23,29 +24,29 @@ use super::request::Ask;
 use super::share::Limit;
 use super::{Api, ApiState};
 
-/// Entries on a page, unless `page_size` says otherwise.
+/// Default `page_size`.
 const PAGE: usize = 200;
-/// Answers to wrong tokens that are held back at once; each keeps a connection and a task.
+/// Most responses to wrong tokens delayed at once; each keeps a connection and a task.
 const MOST_HELD: usize = 128;
-/// Of these, for one address. What is more is answered at once, with 429.
+/// Most delayed responses for one address. Further ones are answered at once with 429.
 const MOST_HELD_PER_ADDRESS: usize = 8;
 
-/// Where a request came from: an extension of each.
+/// Address that a request came from, stored as an extension of the HTTP request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// The answers that are held back.
+/// Number of delayed responses by address.
 #[derive(Debug, Default)]
 pub(super) struct Held(Mutex<HashMap<IpAddr, usize>>);
 
-/// The place of one that is.
+/// Entry of one delayed response.
 struct Place<'a> {
     held: &'a Held,
     address: IpAddr,
 }
 
 impl Held {
-    /// A place for one more answer to an address; none if there are too many already.
+    /// Counts one more delayed response for an address; `None` if a limit is reached.
     fn enter(&self, address: IpAddr) -> Option<Place<'_>> {
         let mut held = self.0.lock();
         if held.values().sum::<usize>() >= MOST_HELD {
@@ -71,14 +72,14 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Notes a fault before it is answered, and holds the answer to a wrong token back.
+/// Records an error before it is sent, and delays the response to a wrong token.
 pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> Fault {
     let Some(reason) = reason(&fault) else { return fault };
     let control = &api.state.control;
     let address = head.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
     let (account, who) = match ask.bearer {
-        Some(Bearer::Account(account)) => (Some(account), api.state.directory.realm(account)),
-        Some(Bearer::Superuser) => (None, "superuser"),
+        Some(TokenScope::Account(account)) => (Some(account), api.state.directory.realm(account)),
+        Some(TokenScope::Superuser) => (None, "superuser"),
         None => (None, ""),
     };
     control.note_refusal(&ApiRefusal {
@@ -106,18 +107,18 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &Ask, fault: Fault) -> 
     }
 }
 
-/// What a fault is listed and counted as; none for what is no refusal: a request without a token is told to bring one, a probe is
-/// told the truth, and reading the list does not add to it.
+/// Name under which an error is listed and counted. `None` if it is not a refusal: a request without any token is asked
+/// for one, a probe reports the state of the server, and reading the list must not add to it.
 fn reason(fault: &Fault) -> Option<&'static str> {
     match fault {
         Fault::Unauthenticated { cause: None } | Fault::NotReady | Fault::NoSuperuser => None,
         Fault::WrongToken => Some("Wrong Token"),
-        Fault::Refused(Refusal::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
+        Fault::Refused(ControlError::LimitReached { key, .. }) | Fault::NoRoom(Limit { key, .. }) => Some(key),
         other => Some(other.shape(false, false).message),
     }
 }
 
-/// A page of those that were refused in an account, or in none.
+/// One page of the refused requests of an account, or of those without an account.
 pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &Ask) -> Result<Reply, Fault> {
     let size = page_size(ask, PAGE)?;
     let start_key = ask.query("start_key").unwrap_or_default().to_owned();
@@ -125,7 +126,7 @@ pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &Ask) -> R
         "" => None,
         key => Some(read_key(key).ok_or(Fault::malformed("start_key", "must be the next_start_key of another page"))?),
     };
-    // One more than fits says where the next page begins.
+    // One entry more than the page holds: its number is the start key of the next page.
     let mut found = state.control.refusals(account, from, size + 1);
     let next_start_key = found.get(size).map(|row| row.number.to_string());
     found.truncate(size);
@@ -133,7 +134,7 @@ pub(super) fn list(state: &ApiState, account: Option<AccountNo>, ask: &Ask) -> R
     Ok(Reply::Page(Data::Refusals(found), page))
 }
 
-/// Digits alone; `+1` is no key of ours.
+/// Parses a page key: digits only, so `+1` is not accepted.
 fn read_key(key: &str) -> Option<u64> {
     key.bytes().all(|b| b.is_ascii_digit()).then(|| key.parse().ok())?
 }

@@ -1,4 +1,4 @@
-//! A request as the checks see it: its path in decoded parts, its parameters wherever they stand, its form.
+//! A request as the checks see it: decoded path, parameters from all places, and the form of the response.
 
 use std::fmt::Write as _;
 
@@ -6,23 +6,23 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Version};
 
-use crate::directory::Bearer;
+use crate::directory::TokenScope;
 
 use super::cors;
 use super::error::Fault;
 use super::fields::{Envelope, Field};
 use super::share::Client;
 
-/// The longest request target; clients of this API need a few hundred bytes.
+/// Longest request target (octets); clients of this API need a few hundred.
 const MAX_TARGET: usize = 8 * 1024;
-/// All header fields together.
+/// Limit of all header fields together (octets).
 const MAX_HEADERS: usize = 32 * 1024;
-/// The longest request id that is taken over from a client.
+/// Longest request id accepted from a client.
 const MAX_REQUEST_ID: usize = 128;
-/// The longest name of a JSONP callback.
+/// Longest name of a JSONP callback.
 const MAX_CALLBACK: usize = 128;
 
-/// The methods of HTTP that Kazoo knows.
+/// HTTP methods that Kazoo knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -37,7 +37,7 @@ pub(super) enum Verb {
 impl Verb {
     const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
-    /// 501 for a method that nobody knows.
+    /// Parses a method; 501 if it is unknown.
     pub(super) fn known(name: &str) -> Result<Self, Fault> {
         Self::ALL.into_iter().find(|verb| verb.name() == name).ok_or(Fault::UnknownMethod)
     }
@@ -54,36 +54,36 @@ impl Verb {
         }
     }
 
-    /// Whether it only reads.
+    /// Returns true for GET and HEAD.
     pub(super) fn reads(self) -> bool {
         matches!(self, Self::Get | Self::Head)
     }
 }
 
-/// What has been learnt of a request so far; enough at any moment to answer it in the right form.
+/// Everything learnt about a request so far. At any time it is enough to answer in the right form.
 #[derive(Debug)]
 pub(super) struct Ask {
-    /// The client's id of the request, else one of ours.
+    /// Request id sent by the client, or one that we made.
     pub(super) id: String,
-    /// The method, tunnelled ones included.
+    /// Method, also one tunnelled through POST.
     pub(super) verb: Verb,
-    /// Below `/v1`, where validation errors have a simpler form.
+    /// True below `/v1`, where validation errors have a simpler form.
     pub(super) version_1: bool,
-    /// Methods of the resource, for CORS; empty until it is known.
+    /// Methods of the resource, for CORS; empty until the resource is known.
     pub(super) allow: &'static str,
-    /// The token, once it is known to be one; envelopes repeat it.
+    /// The token, once it is known to be valid; envelopes repeat it.
     pub(super) token: String,
-    /// Whom it speaks for.
-    pub(super) bearer: Option<Bearer>,
-    /// The function that the answer is wrapped in.
+    /// Owner of the token.
+    pub(super) bearer: Option<TokenScope>,
+    /// JSONP callback that the response is wrapped in.
     pub(super) jsonp: Option<String>,
-    /// Indented answers are wished for.
+    /// True if the response is to be indented.
     pub(super) pretty: bool,
-    /// The request has headers of CORS.
+    /// True if the request has CORS headers.
     pub(super) cors: bool,
-    /// Its body was larger than what is read of a client that shows no token in the head.
+    /// True if the body was too large for a client without a token in the head, and was not read.
     pub(super) unread: bool,
-    /// Against whom it counts, once its token is known to be one.
+    /// Client that the request is charged to, once its token is known to be valid.
     pub(super) client: Option<Client>,
     query: Vec<(String, String)>,
     envelope: Envelope,
@@ -108,7 +108,7 @@ impl Ask {
         }
     }
 
-    /// Reads the query string, and the parameters of it that shape the answer.
+    /// Parses the query string, and applies the parameters that set the form of the response.
     pub(super) fn read_query(&mut self, head: &Parts) -> Result<(), Fault> {
         for pair in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -126,7 +126,7 @@ impl Ask {
         Ok(())
     }
 
-    /// Reads the body where its type is one that is read; the rest is refused for its type later.
+    /// Parses the body if its type is accepted; any other type is refused later by [`check_content_type`].
     pub(super) fn read_body(&mut self, head: &Parts, body: &[u8]) -> Result<(), Fault> {
         if has_readable_type(&head.headers) {
             self.envelope = Envelope::read(body)?;
@@ -134,7 +134,7 @@ impl Ask {
         Ok(())
     }
 
-    /// POST with `verb` is another method.
+    /// Replaces POST by the method in the parameter `verb`, if there is one.
     pub(super) fn apply_tunnelled_verb(&mut self) -> Result<(), Fault> {
         if self.verb == Verb::Post
             && let Some(verb) = self.query("verb").or_else(|| self.envelope.top.text("verb"))
@@ -144,19 +144,19 @@ impl Ask {
         Ok(())
     }
 
-    /// A parameter of the query string; the first of its name.
+    /// First query parameter of this name.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter wherever it may stand: in `data`, else in the query string, else beside `data`.
+    /// Parameter from any place: first in `data`, then in the query string, then beside `data`.
     pub(super) fn parameter(&self, name: &str) -> Option<Field> {
         let query = || self.query(name).map(|value| Field::Text(value.to_owned()));
         self.envelope.data.get(name).cloned().or_else(query).or_else(|| self.envelope.top.get(name).cloned())
     }
 }
 
-/// The client's own id if it is sane enough to be repeated in a header and in logs, else 32 hex digits.
+/// Request id of the client if it is safe in a header and in logs, else 32 random hex digits.
 fn request_id(headers: &HeaderMap) -> String {
     let sane = |id: &&str| {
         (1..=MAX_REQUEST_ID).contains(&id.len())
@@ -166,7 +166,7 @@ fn request_id(headers: &HeaderMap) -> String {
         return id.to_owned();
     }
     let mut random = [0u8; 16];
-    // Without randomness the id is merely not unique; no reason to refuse anybody.
+    // If the random source fails, the id is only not unique; the request is still served.
     let _ = getrandom::fill(&mut random);
     random.iter().fold(String::with_capacity(32), |mut id, byte| {
         let _ = write!(id, "{byte:02x}");
@@ -174,7 +174,7 @@ fn request_id(headers: &HeaderMap) -> String {
     })
 }
 
-/// What HTTP itself demands and the HTTP library lets pass.
+/// Checks rules of HTTP that the HTTP library does not enforce.
 pub(super) fn well_formed(head: &Parts) -> Result<(), Fault> {
     if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
         return Err(Fault::malformed("host", "must be there exactly once"));
@@ -189,16 +189,16 @@ pub(super) fn well_formed(head: &Parts) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Splits and decodes a path; one slash at its end does not count.
+/// Splits and decodes a path; one trailing slash is ignored.
 pub(super) fn path(path: &str) -> Result<Vec<String>, Fault> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
-    // Split before decoding: an encoded slash belongs to its part.
+    // Split before decoding: an encoded slash belongs to its segment.
     let part = |part| decode(part).ok_or_else(|| Fault::malformed("path", "is not UTF-8 in %XX escapes"));
     path.split('/').map(part).collect()
 }
 
-/// Decodes `%XX`; a raw `+` is a space, in the path too (as in Kazoo 3.22).
+/// Decodes `%XX`. A raw `+` is a space, in the path too, as in Kazoo 3.22.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -215,7 +215,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// JSON, or what `curl -d` calls its JSON, or nothing said.
+/// Returns true for JSON, for the type that `curl -d` sends by default, and without a Content-Type.
 fn has_readable_type(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -224,12 +224,12 @@ fn has_readable_type(headers: &HeaderMap) -> bool {
         .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-/// 415 for a body of a type that is not read.
+/// Returns 415 for a body of a type that is not read.
 pub(super) fn check_content_type(head: &Parts, verb: Verb) -> Result<(), Fault> {
     if verb.reads() || has_readable_type(&head.headers) { Ok(()) } else { Err(Fault::UnsupportedType) }
 }
 
-/// 406 for a client that takes nothing we have.
+/// Returns 406 if the client does not accept our media type.
 pub(super) fn check_accept(head: &Parts, ask: &Ask, ours: &str) -> Result<(), Fault> {
     let wanted = match ask.parameter("accept") {
         Some(Field::Text(wanted)) => wanted,
@@ -241,12 +241,12 @@ pub(super) fn check_accept(head: &Parts, ask: &Ask, ours: &str) -> Result<(), Fa
     if accepts(&wanted, ours) { Ok(()) } else { Err(Fault::NotAcceptable) }
 }
 
-/// What we answer with, mostly.
+/// Media type of most responses.
 pub(super) const JSON: &str = "application/json";
-/// The same, wrapped in a call.
+/// Media type of JSONP.
 pub(super) const SCRIPT: &str = "application/javascript";
 
-/// RFC 9110 section 12.5.1: the most specific range that covers a type of ours decides.
+/// Content negotiation (RFC 9110 section 12.5.1): the most specific media range that covers our type decides.
 fn accepts(wanted: &str, ours: &str) -> bool {
     let of_ours = ours.split_once('/').map_or("", |(kind, _)| kind);
     let mut decided = None;

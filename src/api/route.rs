@@ -1,58 +1,58 @@
-//! What a path means, and which methods it has.
+//! Routes: the resource that a path names, and its methods.
 
 use crate::directory::{AccountNo, Directory};
 
 use super::error::Fault;
 use super::request::{Ask, JSON, SCRIPT, Verb};
 
-/// What a request is about.
+/// Resource that a request is about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// `/healthz` and `/readyz`.
     Health(Probe),
-    /// `user_auth`, `api_auth`, `token_auth`: what Kazoo has for logging in.
+    /// `user_auth`, `api_auth`, `token_auth`: Kazoo's logins.
     Login,
-    /// Something below an account.
+    /// The presence resources of an account.
     Presence {
-        /// The account's id, as it was written.
+        /// Account id as written in the path.
         account: String,
-        /// Whose presence.
+        /// Scope inside the account.
         of: Scope,
     },
     /// `/metrics`
     Metrics,
-    /// `drain`: whether the server takes new work.
+    /// `drain`: starts or stops refusing new work.
     Drain,
-    /// `refusals`: those of no account that were refused.
+    /// `refusals`: refused requests that belong to no account.
     Refusals,
     /// `/openapi.json`
     Document,
-    /// `accounts`: those that the token opens.
+    /// `accounts`: those that the token may see.
     Accounts,
-    /// What explains lamps, below an account.
+    /// Our own resources that explain lamps, below an account.
     Explained {
-        /// The account's id, as it was written.
+        /// Account id as written in the path.
         account: String,
-        /// What is to be explained.
+        /// Kind of explanation.
         subject: Subject,
     },
-    /// Below `/v1` or `/v2`, but nothing that is served; told only to those who show a token.
+    /// A path below `/v1` or `/v2` that is not served. The 404 is sent only after the token was accepted.
     Unknown {
-        /// The account's id, where the path begins with one.
+        /// Account id, if the path begins with one.
         account: Option<String>,
     },
 }
 
-/// Which probe.
+/// Kind of health probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// Alive at all.
+    /// Liveness: the process runs.
     Live,
-    /// Open for work.
+    /// Readiness: the server accepts work.
     Ready,
 }
 
-/// What is explained.
+/// Resource that explains lamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// `lamps`
@@ -73,12 +73,12 @@ pub(super) enum Subject {
     Refusals,
 }
 
-/// Whose presence a path speaks of.
+/// Part of an account whose presence a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// `presence`
     Account,
-    /// `presence/EXT`, also below a device or user, which upstream ignores.
+    /// `presence/EXT`, also below a device or user, which Kazoo ignores.
     Extension(String),
     /// `devices/ID/presence`
     Device(String),
@@ -86,10 +86,10 @@ pub(super) enum Scope {
     User(String),
 }
 
-/// What a path with these placeholders filled is about; the parts come in their order.
+/// Builds the route from the values of a pattern's placeholders, in their order.
 type Make = fn(&[&str]) -> Target;
 
-/// Every path that is served but for the pages, each once; the OpenAPI document names the same. `/v1` is the same as `/v2`.
+/// Every served path except the dashboard, each once; the OpenAPI document lists the same. `/v1` is the same as `/v2`.
 const ROUTES: [(&str, Make); 21] = [
     ("/healthz", |_| Target::Health(Probe::Live)),
     ("/readyz", |_| Target::Health(Probe::Ready)),
@@ -122,7 +122,7 @@ fn explained(parts: &[&str], subject: Subject) -> Target {
     Target::Explained { account: parts[0].into(), subject }
 }
 
-/// What stands in the places of a pattern's placeholders, if the path is one of that pattern.
+/// Values of a pattern's placeholders; `None` if the path does not match.
 fn fit<'a>(pattern: &str, path: &[&'a str]) -> Option<Vec<&'a str>> {
     let mut parts = pattern.split('/').skip(1);
     let mut filled = Vec::new();
@@ -136,14 +136,14 @@ fn fit<'a>(pattern: &str, path: &[&'a str]) -> Option<Vec<&'a str>> {
     parts.next().is_none().then_some(filled)
 }
 
-/// Every path that is served, with the methods that it has.
+/// Every served path with its methods.
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = (String, &'static str)> {
     ROUTES.iter().map(|(pattern, make)| ((*pattern).to_owned(), make(&["a", "b", "c"]).allow()))
 }
 
 impl Target {
-    /// Reads a path that has been split and decoded.
+    /// Finds the route of a path that has been split and decoded.
     pub(super) fn of(path: &[String], ask: &mut Ask) -> Result<Self, Fault> {
         let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
         if let Some(version @ (&mut "v1" | &mut "v2")) = path.first_mut() {
@@ -162,7 +162,7 @@ impl Target {
         }
     }
 
-    /// What a success is written in.
+    /// Media type of a success.
     pub(super) fn content_type(&self, ask: &Ask) -> &'static str {
         match self {
             Self::Explained { subject: Subject::Events, .. } => "text/event-stream",
@@ -171,12 +171,12 @@ impl Target {
         }
     }
 
-    /// The value of Allow.
+    /// Value of the Allow header.
     pub(super) fn allow(&self) -> &'static str {
         match self {
             Self::Health(_) | Self::Document => "GET, HEAD",
             Self::Presence { of: Scope::Extension(_), .. } => "POST, OPTIONS",
-            // POST on the whole account is a known method with nothing to do, and answered so.
+            // POST on the whole account is a known method without an effect; it has its own error.
             Self::Presence { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Explained { subject: Subject::Subscription(_), .. } | Self::Drain => {
                 "GET, HEAD, POST, DELETE, OPTIONS"
@@ -188,7 +188,7 @@ impl Target {
         }
     }
 
-    /// 405 for a method that the resource does not have.
+    /// Returns 405 for a method that the resource does not have.
     pub(super) fn check_method(&self, verb: Verb) -> Result<(), Fault> {
         let allow = self.allow();
         if !matches!(
@@ -207,19 +207,19 @@ impl Target {
         Err(Fault::MethodNotAllowed { allow, cause: report.then_some("reports are not available") })
     }
 
-    /// The account of the path: 404 if there is none with that id. Before the token is looked at, as upstream does.
+    /// Account of the path: 404 if there is none with this id. Like Kazoo, this is checked before the token.
     pub(super) fn account(&self, directory: &Directory) -> Result<Option<AccountNo>, Fault> {
         let (Self::Presence { account: id, .. }
         | Self::Explained { account: id, .. }
         | Self::Unknown { account: Some(id) }) = self
         else {
-            // There are no credentials to look at: nobody can log in yet.
+            // A login needs no credentials here: logins are not offered.
             return if *self == Self::Login { Err(Fault::NoLogins) } else { Ok(None) };
         };
         directory.account_by_id(id).map(Some).ok_or_else(|| Fault::BadIdentifier(id.clone()))
     }
 
-    /// 404 for what is not served, now that the caller has shown who he is.
+    /// Returns 404 for a path that is not served, now that the client has authenticated.
     pub(super) fn known(&self, account: Option<AccountNo>) -> Result<AccountNo, Fault> {
         match (self, account) {
             (Self::Presence { .. } | Self::Explained { .. }, Some(account)) => Ok(account),

@@ -1,9 +1,10 @@
-//! Seats: the places for HTTP connections, and which of them is given up when there is none left.
+//! Seats: one for each HTTP connection, and the choice of the connection to evict when all are taken.
 //!
-//! A limit on connections is of no use if the client that fills it keeps all others out. So a newcomer is never turned away at the
-//! door: when all seats are taken, the connection gives way that has waited longest for something to come (a request, or the
-//! rest of one), of the address that has the most. Connections that are being answered stay. If there is nothing but those,
-//! the newcomer gets a spare seat, on which only the probes and the metrics are answered; a spare seat gives way like any other.
+//! A plain limit on connections lets one client keep all others out by filling it. So a new connection is always
+//! accepted. When all seats are taken, the connection that has waited longest for a request, or the rest of one, is
+//! evicted: from the address with the most connections, or from the newcomer's own address if that has reached its
+//! limit. Connections with a request in progress stay. If all have one, the new connection gets a spare seat, on which
+//! only probes and metrics are answered; a spare seat can be evicted like any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -15,18 +16,19 @@ use tokio::sync::Notify;
 
 use super::share::{Limit, Network};
 
-/// Seats for probes and metrics when all others are taken. A probe takes milliseconds, so a few would do; more of them make
-/// it unlikely that one gives way before its request is read.
+/// Spare seats for probes and metrics when all others are taken. A probe takes milliseconds, so a few would do; with
+/// more, a connection is rarely evicted before its request is read.
 const SPARE: usize = 64;
-/// Connections that have been told to give way and are not gone yet: a newcomer waits while there are as many.
+/// Most connections that have been told to close and are not closed yet. A new connection waits while there are this
+/// many.
 const LEAVING: usize = 64;
 
-/// How many connections there may be.
+/// Limits of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// In all.
+    /// Limit of all connections.
     pub most: usize,
-    /// From one address; from one /64 of IPv6.
+    /// Limit of one IPv4 address or one IPv6 /64.
     pub per_address: usize,
 }
 
@@ -40,12 +42,12 @@ impl Connections {
     }
 }
 
-/// All seats.
+/// Table of all seats.
 #[derive(Debug)]
 pub(super) struct Seats {
     connections: Connections,
     taken: Mutex<Taken>,
-    /// A connection has gone.
+    /// Notified when a connection has closed.
     freed: Notify,
     gave_way: AtomicU64,
     spared: AtomicU64,
@@ -53,12 +55,12 @@ pub(super) struct Seats {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Number of the next seat, and of the next moment at which one begins to wait.
+    /// Number of the next seat; also a sequence number for the order in which connections began to wait.
     next: u64,
     seats: HashMap<u64, Entry>,
     regular: Group,
     spare: Group,
-    /// Those that have been told to give way.
+    /// Number of connections that have been told to close.
     leaving: usize,
 }
 
@@ -72,7 +74,7 @@ struct Group {
 #[derive(Debug, Default)]
 struct OfAddress {
     count: usize,
-    /// Those that wait, by the moment at which they began to.
+    /// Waiting connections: seat number by the sequence number at which it began to wait.
     waiting: BTreeMap<u64, u64>,
 }
 
@@ -80,23 +82,23 @@ struct OfAddress {
 struct Entry {
     network: Network,
     spare: bool,
-    /// How many things are being done for it; 0 while it waits.
+    /// Number of operations in progress for the connection; 0 while it waits.
     busy: usize,
-    /// When it began to wait.
+    /// Sequence number at which it began to wait.
     since: u64,
     evicted: Arc<Notify>,
 }
 
-/// How the connections fare.
+/// Connection counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stats {
-    /// Open ones.
+    /// Open connections.
     pub(super) open: usize,
-    /// Of these, those that wait for a request or for the rest of one.
+    /// Open connections that wait for a request or for the rest of one.
     pub(super) waiting: usize,
-    /// Closed so that others got in.
+    /// Connections evicted to make place for others.
     pub(super) gave_way: u64,
-    /// Those that came when all were busy.
+    /// Connections that got a spare seat because no regular seat could be freed.
     pub(super) spared: u64,
 }
 
@@ -111,7 +113,8 @@ impl Seats {
         })
     }
 
-    /// A seat for a new connection. Waits only while too many are on their way out, or all spare seats are busy.
+    /// Returns a seat for a new connection. Waits only while too many evicted connections are still open, or all spare
+    /// seats are busy.
     pub(super) async fn enter(self: &Arc<Self>, peer: SocketAddr) -> Seat {
         loop {
             let freed = self.freed.notified();
@@ -157,7 +160,7 @@ impl Seats {
         true
     }
 
-    /// Has one connection that waits give way, for want of something else than a seat: file descriptors. False if none waits.
+    /// Evicts one waiting connection to free a file descriptor. Returns false if none waits.
     pub(super) fn give_one_up(&self) -> bool {
         let mut taken = self.taken.lock();
         taken.leaving >= LEAVING
@@ -176,7 +179,7 @@ impl Seats {
         }
     }
 
-    /// Waits until every connection has gone.
+    /// Waits until every connection has closed.
     pub(super) async fn empty(&self) {
         loop {
             let freed = self.freed.notified();
@@ -188,10 +191,10 @@ impl Seats {
     }
 }
 
-/// Among which seats one is looked for that gives way.
+/// Seats among which one is chosen for eviction.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Regular ones, of one address or of that which has the most.
+    /// Regular seats of one address, or of the address that has the most.
     Regular(Option<Network>),
     Spare,
 }
@@ -236,7 +239,7 @@ impl Taken {
         Some(entry)
     }
 
-    /// One thing more, or less, is being done for a connection.
+    /// Counts the begin or the end of an operation for a connection.
     fn work(&mut self, number: u64, begins: bool) {
         let Some(entry) = self.seats.get_mut(&number) else { return };
         let group = if entry.spare { &mut self.spare } else { &mut self.regular };
@@ -255,7 +258,7 @@ impl Taken {
     }
 }
 
-/// The seat of one connection; free again when this is dropped.
+/// Seat of one connection; released on drop.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
@@ -266,22 +269,22 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// The other end.
+    /// Remote address of the connection.
     pub(super) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// On a spare seat, the limit because of which it is one.
+    /// On a spare seat, the limit that was reached; otherwise `None`.
     pub(super) fn full(&self) -> Option<Limit> {
         self.full
     }
 
-    /// Ready when this connection has to give way.
+    /// Completes when this connection has to close.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 
-    /// The request is there as a whole: until this is dropped, and all others of the kind, the connection does not give way.
+    /// Marks the connection as busy, once its request is complete. It is not evicted until every such mark is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.seats.taken.lock().work(self.number, true);
         Busy(Arc::clone(self))
@@ -299,14 +302,14 @@ impl Drop for Seat {
     }
 }
 
-/// Something is being done for a connection.
+/// Mark of an operation in progress for a connection.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Seat>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.seats.taken.lock().work(self.0.number, false);
-        // It can give way now.
+        // The connection can be evicted now, which may admit a new one that waits.
         self.0.seats.freed.notify_waiters();
     }
 }
@@ -324,7 +327,7 @@ mod tests {
         Arc::new(seats.try_enter(peer).expect("a seat"))
     }
 
-    /// Whether a connection has been told to give way.
+    /// Returns true if a connection has been told to close.
     async fn is_evicted(seat: &Seat) -> bool {
         tokio::select! {
             biased;

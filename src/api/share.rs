@@ -1,7 +1,8 @@
-//! Shares: how much of something scarce all clients together, one account, and one address may hold at a time.
+//! Shares: limits how much of a scarce resource all clients together, one account and one address may hold at a time.
 //!
-//! One pool for all is one client's to use up. So each pool has three limits, and what is taken from it counts against all
-//! three: the whole, the account of the token, the address of the client. It is given back when it is dropped.
+//! With only one common limit, one client could use up the whole pool. So each pool has three limits, and every share
+//! counts against all three: the total, the account of the token, the address of the client. A share is given back on
+//! drop.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::error::Fault;
-use crate::directory::Bearer;
+use crate::directory::TokenScope;
 use crate::transport::limited_as;
 
-/// The addresses that count as one: an IPv4 address, or a /64 of IPv6, which is what one subscriber is given.
+/// Address prefix that counts as one client: an IPv4 address or an IPv6 /64, which is what one subscriber gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network(IpAddr);
 
@@ -24,21 +25,21 @@ impl From<IpAddr> for Network {
     }
 }
 
-/// Against whom something counts. Where the address is not known, only the account and the whole count.
+/// Client that a share is charged to. If the address is unknown, only the account and the total count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    pub(super) bearer: Bearer,
+    pub(super) bearer: TokenScope,
     pub(super) network: Option<Network>,
 }
 
-/// A limit, with the key of the configuration or the words that name it in a refusal and in metrics.
+/// A limit. `key` is the configuration key, or the words that name the limit in errors and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     pub(super) key: &'static str,
     pub(super) most: usize,
 }
 
-/// The limits of a pool.
+/// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) all: Limit,
@@ -48,20 +49,20 @@ pub(super) struct Limits {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
-    Account(Bearer),
+    Account(TokenScope),
     Address(Network),
 }
 
-/// A pool with its limits, and who holds how much of it.
+/// A pool: its limits, and how much each client holds.
 #[derive(Debug)]
 pub(super) struct Shares {
     limits: Limits,
     held: Mutex<Held>,
-    /// Refusals by the limit that was reached: of all, of an account, of an address.
+    /// Refusals by the limit that was reached: total, account, address.
     refused: [AtomicU64; 3],
 }
 
-/// Holders are removed when they hold nothing, so there are never more of them than twice what is held.
+/// Amounts held. A holder is removed when it holds nothing, so their number is at most twice the amount held.
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
@@ -73,25 +74,25 @@ impl Shares {
         Arc::new(Self { limits, held: Mutex::default(), refused: Default::default() })
     }
 
-    /// Takes `amount` for a client; [`Fault::NoRoom`] names the limit that is in the way.
+    /// Takes `amount` for a client; [`Fault::NoRoom`] names the limit that was reached.
     pub(super) fn take(self: &Arc<Self>, client: Client, amount: usize) -> Result<Share, Fault> {
         let mut share = Share { shares: Arc::clone(self), client, amount: 0 };
         share.grow(amount).map(|()| share)
     }
 
-    /// How much is held in all.
+    /// Amount held by all clients.
     pub(super) fn held(&self) -> usize {
         self.held.lock().all
     }
 
-    /// How often each limit was in the way.
+    /// Number of refusals for each limit.
     pub(super) fn refused(&self) -> [(&'static str, u64); 3] {
         let limits = [self.limits.all, self.limits.account, self.limits.address];
         std::array::from_fn(|n| (limits[n].key, self.refused[n].load(Ordering::Relaxed)))
     }
 }
 
-/// What a client has taken.
+/// Share of a pool that a client holds.
 #[derive(Debug)]
 pub(super) struct Share {
     shares: Arc<Shares>,
@@ -100,7 +101,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Takes so much more.
+    /// Takes `more` in addition.
     pub(super) fn grow(&mut self, more: usize) -> Result<(), Fault> {
         let Shares { limits, held, refused } = &*self.shares;
         let mut held = held.lock();
@@ -160,7 +161,7 @@ pub(super) mod tests {
 
     pub(in crate::api) fn client(account: u32, address: &str) -> Client {
         let network = Some(address.parse::<IpAddr>().unwrap().into());
-        Client { bearer: Bearer::Account(AccountNo(account)), network }
+        Client { bearer: TokenScope::Account(AccountNo(account)), network }
     }
 
     fn refused_by(pool: &Arc<Shares>, client: Client, amount: usize) -> Option<&'static str> {

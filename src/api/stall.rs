@@ -1,7 +1,7 @@
-//! A connection that ends when its peer reads nothing for too long.
+//! Write timeout: closes a connection whose peer reads nothing for too long.
 //!
-//! TCP keeps such a connection for ever: the peer's kernel goes on to confirm that it has no room. Whatever waits to be
-//! written meanwhile is ours to hold, and so is the place that the answer takes up.
+//! TCP keeps such a connection open for ever, because the peer's kernel keeps confirming its zero window. Meanwhile we
+//! would hold the unsent data and the shares of the response.
 
 use std::io;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream whose writing fails once it has stood still for so long.
+/// Stream whose writes fail after it could write nothing for the time of the limit.
 pub(super) struct Stalling<S> {
     stream: S,
     limit: Duration,
-    /// Runs while something waits to be written.
+    /// Set while data waits to be written.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -24,7 +24,8 @@ impl<S: Unpin> Stalling<S> {
         Self { stream, limit, deadline: None }
     }
 
-    /// What came of an attempt to write; the time runs from the first that found no room.
+    /// Applies the timeout to the result of a write. The time runs from the first write that found the send buffer
+    /// full.
     fn judge(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
             self.deadline = None;
@@ -34,7 +35,7 @@ impl<S: Unpin> Stalling<S> {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
         match deadline.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                // A writer that tries again waits again.
+                // If the writer tries again, the timeout starts again.
                 deadline.as_mut().reset(Instant::now() + limit);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
             }

@@ -1,17 +1,18 @@
-//! The documents: what the PBX publishes, and what a NOTIFY says about it.
+//! Documents: the body that the PBX publishes, and the check of the body of a NOTIFY.
 //!
-//! An extension's calls are numbered, and each rings first and is answered then. So its states have a *step*: nothing
-//! published is 0, the first call ringing 1, answered 2, the second ringing 3, and so on. The call's id carries its
-//! number, so every document tells which step it shows, and the steps that a phone is told may never fall.
+//! An extension's calls are numbered; each rings first and is then answered. So the state of an extension is a *step*:
+//! 0 if nothing is published, 1 if the first call rings, 2 if it is answered, 3 if the second call rings, and so on.
+//! The call's id carries its number, so that every document tells which step it shows. The steps in the NOTIFYs of one
+//! dialog may never fall.
 
 use super::text::{Names, Text};
 use crate::package::{self, dialog_info};
 
-/// What a document says.
+/// Version and step of a document.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) version: u32,
-    /// The newest step of those calls that are going on.
+    /// The newest step among the live calls.
     pub(super) step: u32,
 }
 
@@ -35,10 +36,10 @@ pub(super) fn write(out: &mut Vec<u8>, names: &Names, extension: u32, step: u32)
     out.text("\"/></local></dialog>\n</dialog-info>\n");
 }
 
-/// Reads the body of a NOTIFY about an extension. Quick rather than thorough: [`is_sound`] is for that.
+/// Reads the body of a NOTIFY about an extension. It is quick and not strict; [`is_sound`] is strict.
 pub(super) fn read(body: &[u8], names: &Names, extension: u32, scratch: &mut Vec<u8>) -> Result<Shown, &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "a document is not UTF-8")?;
-    // With or without a prefix of its namespace.
+    // Element names may have a namespace prefix.
     let is_root = |name: &str| name.split([' ', '>', '\n']).next().is_some_and(|name| name.ends_with("dialog-info"));
     let root = find(text, b'<', is_root).ok_or("a document has no dialog-info")?;
     let (root, rest) = root.split_once('>').ok_or("a document is cut off")?;
@@ -54,13 +55,13 @@ pub(super) fn read(body: &[u8], names: &Names, extension: u32, scratch: &mut Vec
     Ok(Shown { version, step: newest_step(rest, names)? })
 }
 
-/// What follows the first place of an octet where that is as wanted. Documents are short and searches many, so nothing is
-/// prepared for them.
+/// Returns the text after the first occurrence of an octet that satisfies `wanted`. Documents are short and searches
+/// many, so no searcher is built in advance.
 fn find(text: &str, octet: u8, wanted: impl Fn(&str) -> bool) -> Option<&str> {
     memchr::memchr_iter(octet, text.as_bytes()).map(|at| &text[at + 1..]).find(|rest| wanted(rest))
 }
 
-/// The value of an attribute, by the quote that follows it.
+/// Value of an attribute; it ends at the quote character that began it.
 fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = element;
     loop {
@@ -74,7 +75,7 @@ fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// The newest step among the calls of this run that are going on.
+/// The newest step among the live calls of this run.
 fn newest_step(text: &str, names: &Names) -> Result<u32, &'static str> {
     let (mut rest, mut newest) = (text, None);
     let is_dialog = |rest: &str| rest.split([' ', '>', '\n']).next().is_some_and(|name| name.ends_with("dialog"));
@@ -101,7 +102,7 @@ fn newest_step(text: &str, names: &Names) -> Result<u32, &'static str> {
     Ok(newest.unwrap_or(0))
 }
 
-/// Whether the whole document can be read by the rules of its package.
+/// Returns true if the whole document is valid by the rules of its package.
 pub(super) fn is_sound(body: &[u8]) -> bool {
     package::by_name(dialog_info::NAME).is_some_and(|id| package::get(id).read(body).is_ok())
 }

@@ -1,21 +1,21 @@
-//! Who watches whom: a few words per dialog, so that a million of them fit beside the server.
+//! Table of dialogs. One takes a few words of memory, so that a million fit beside the server on one machine.
 
 use super::text::Who;
 
-/// No request under way.
+/// Number of no request.
 pub(super) const NOTHING: u32 = u32::MAX;
 
-/// Where a dialog stands.
+/// State of a dialog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Life {
-    /// Not asked for yet, refused, or lost.
+    /// Not requested yet, refused, or lost.
     #[default]
     Closed,
-    /// A first SUBSCRIBE is under way.
+    /// The first SUBSCRIBE is in flight.
     Opening,
     /// There is a subscription.
     Open,
-    /// The last SUBSCRIBE is under way.
+    /// The last SUBSCRIBE is in flight.
     Closing,
 }
 
@@ -23,23 +23,24 @@ pub(super) enum Life {
 #[derive(Clone, Debug)]
 pub(super) struct Watcher {
     pub(super) extension: u32,
-    /// Of our latest SUBSCRIBE.
+    /// CSeq of our latest SUBSCRIBE.
     pub(super) cseq: u32,
-    /// Of the newest NOTIFY; 0 before the first.
+    /// CSeq of the newest NOTIFY; 0 before the first.
     pub(super) heard: u32,
-    /// A hash of that NOTIFY's branch: with the same CSeq it has to be the same.
+    /// Hash of the branch of that NOTIFY. A NOTIFY with the same CSeq must have the same branch.
     pub(super) branch: u32,
-    /// Of the newest document; none before the first.
+    /// Version of the newest document; none before the first.
     pub(super) version: Option<u32>,
-    /// The newest step that it has shown.
+    /// Newest step that it has shown.
     pub(super) step: u32,
-    /// The request under way.
+    /// Request in flight.
     pub(super) op: u32,
-    /// Where the server's tag starts among the tags.
+    /// Offset of the server's tag in `tags`.
     tag_at: u32,
-    /// Which of the targets it has.
+    /// Index of its target in `targets`.
     target: u16,
-    /// Counts how often this number was given out, so that late NOTIFYs of an old dialog are known as such.
+    /// Number of times that this dialog number was given out, so that late NOTIFYs of an earlier dialog are
+    /// recognised.
     pub(super) epoch: u16,
     tag_length: u8,
     pub(super) life: Life,
@@ -50,8 +51,8 @@ pub(super) struct Watcher {
 pub(super) struct Book {
     watchers: Vec<Watcher>,
     tags: Vec<u8>,
-    /// Contacts and routes of the server. They differ by the extension and by our tag at most, and with a placeholder for
-    /// those there are a handful of them.
+    /// Remote targets and route sets that the server gave. They differ at most by the extension and by our tag; with
+    /// placeholders for these only a handful remain.
     targets: Vec<Target>,
     epoch: u16,
 }
@@ -62,10 +63,10 @@ struct Target {
     routes: String,
 }
 
-/// Stands for the extension and for our own tag in a target.
+/// Placeholders for the extension and for our own tag in a target.
 const EXTENSION: &str = "\u{1}";
 const OWN_TAG: &str = "\u{2}";
-/// More targets than that are taken as a server that gives each dialog its own.
+/// Most targets. A server with more is taken as one that gives each dialog a target of its own.
 const MOST_TARGETS: usize = 4_096;
 
 impl Book {
@@ -92,7 +93,7 @@ impl Book {
         self.len() - 1
     }
 
-    /// Forgets all dialogs from this number on; the number is given out again.
+    /// Removes all dialogs from this number on; the numbers are given out again.
     pub(super) fn truncate(&mut self, length: u32) {
         self.watchers.truncate(length as usize);
         let used = |watcher: &Watcher| watcher.tag_at as usize + usize::from(watcher.tag_length);
@@ -100,7 +101,7 @@ impl Book {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// The dialog of a Call-ID.
+    /// Returns the dialog of a Call-ID.
     pub(super) fn find(&self, who: Who) -> Option<u32> {
         let Who::Watcher(number, epoch) = who else { return None };
         self.watchers.get(number as usize).filter(|watcher| watcher.epoch == epoch).map(|_| number)
@@ -122,15 +123,15 @@ impl Book {
         self.watchers.iter()
     }
 
-    /// The server's tag; empty before there is one.
+    /// The server's tag; empty before the dialog is established.
     pub(super) fn tag(&self, number: u32) -> &str {
         let watcher = self.get(number);
         let from = watcher.tag_at as usize;
         std::str::from_utf8(&self.tags[from..from + usize::from(watcher.tag_length)]).unwrap_or_default()
     }
 
-    /// Makes the dialog: the server's tag, its Contact and its Record-Route as header lines. False if that is more than
-    /// fits here.
+    /// Establishes the dialog: stores the server's tag, its Contact and its Record-Route header lines. Returns false
+    /// if they exceed the limits of the table.
     pub(super) fn establish(&mut self, number: u32, tag: &str, contact: &str, routes: &str, own_tag: &str) -> bool {
         let Ok(length) = u8::try_from(tag.len()) else { return false };
         let Ok(at) = u32::try_from(self.tags.len()) else { return false };
@@ -151,7 +152,7 @@ impl Book {
         true
     }
 
-    /// Contact and Route lines for a request within the dialog.
+    /// Returns Contact and Route lines for a request within the dialog.
     pub(super) fn target(&self, number: u32, own_tag: &str, contact: &mut String, routes: &mut String) {
         contact.clear();
         routes.clear();

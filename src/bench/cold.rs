@@ -1,4 +1,5 @@
-//! A cold start: the server that we have started ourselves is killed and started again, and must know its phones.
+//! Restart scenario: a server that the bench has started is killed and started again, and must still have its
+//! subscriptions.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,14 +14,14 @@ use super::runner::{Found, Runner};
 use super::text::{Names, Text as _};
 use super::usage;
 
-/// Between two questions to a server that does not answer yet.
+/// Interval between requests to a server that does not answer yet.
 const ASK_EVERY: Duration = Duration::from_millis(2);
-/// How long nothing happens before the kill (ns).
+/// Idle time before the kill (ns).
 const QUIET: u64 = 2_000 * MS;
-/// How long a server may take to end when it is asked to.
+/// Time that a server may take to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A server that runs on our command.
+/// A server process started by the bench.
 #[derive(Debug)]
 pub(super) struct Server {
     command: String,
@@ -29,7 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(command: &str) -> io::Result<Server> {
-        // `exec`, so that the child is the server and not a shell around it.
+        // `exec` makes the child the server itself and not a shell around it.
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(format!("exec {command}")).stdin(Stdio::null()).stdout(Stdio::null());
         Ok(Server { command: command.into(), child: shell.spawn()? })
@@ -39,14 +40,14 @@ impl Server {
         self.child.id()
     }
 
-    /// Whether it has ended by itself, and how.
+    /// Exit status, if the process has ended by itself.
     pub(super) fn has_ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Without warning, as a power cut is, and on again.
+    /// Kills the server without warning, like a power cut, and starts it again.
     fn kill_and_restart(&mut self) -> io::Result<()> {
-        // A server of many processes would go on without its first one, and hold the port.
+        // A server with several processes would continue without the first one, and keep the port.
         let all = usage::processes(&[self.child.id()]);
         self.child.kill()?;
         all.into_iter().filter(|pid| *pid != self.child.id()).for_each(|pid| {
@@ -70,7 +71,7 @@ impl Drop for Server {
     }
 }
 
-/// Asks until anything is answered; none if nothing was in time.
+/// Sends requests until any response arrives. Returns the time that took, or none if there was no response in time.
 pub(super) fn until_answered(target: SocketAddr, names: &Names, patience: Duration) -> io::Result<Option<Duration>> {
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
@@ -85,7 +86,7 @@ pub(super) fn until_answered(target: SocketAddr, names: &Names, patience: Durati
         question.text("From: <sip:pbx@").text(&names.domain).text(">;tag=o\r\nTo: <sip:").text(&names.domain);
         question.text(">\r\nCall-ID: ").text(&names.run).text(".o").number(n).text("\r\nCSeq: 1 OPTIONS\r\n");
         question.text("Content-Length: 0\r\n\r\n");
-        // Refused as long as nobody listens there.
+        // Sending is refused while nothing listens on the port.
         if socket.send(&question).is_ok() {
             if socket.recv(&mut answer).is_ok_and(|length| answer[..length].starts_with(b"SIP/2.0 ")) {
                 return Ok(Some(began.elapsed()));
@@ -101,13 +102,14 @@ pub(super) fn until_answered(target: SocketAddr, names: &Names, patience: Durati
 }
 
 impl Runner {
-    /// Subscriptions, a kill, a start; how long until the first answer, and how many subscriptions are still known.
+    /// Subscribes, kills and restarts the server. Measures the time to the first response, and the number of
+    /// subscriptions that are still known.
     pub(super) fn cold(&mut self) -> io::Result<()> {
         if self.server.is_none() {
             return Ok(());
         }
         self.ensure_open()?;
-        // What phones have acknowledged may be kept a little later than what they were told.
+        // The server may journal acknowledgements a little later than it sends NOTIFYs.
         self.engine.listen(QUIET)?;
         let count = self.engine.book.len();
         let patience = Duration::from_secs(self.engine.settings.give_up.into());
@@ -116,7 +118,7 @@ impl Runner {
         let mut server = self.server.take();
         self.engine.refusals_are_expected = true;
         self.engine.skips_are_expected = true;
-        // What the old process used is no measure for the new one.
+        // The CPU time of the old process says nothing about the new one.
         self.pids.clear();
         let outcome = self.measure("cold".into(), "refresh", |engine, progress| {
             if let Some(server) = &mut server {

@@ -1,4 +1,4 @@
-//! Results side by side: a table in Markdown with ratios to the first, and pictures.
+//! Comparison of results: a Markdown table with ratios to the first file, and charts.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,7 +14,7 @@ struct Results {
     json: Value,
 }
 
-/// What is compared: the number, its name, and which scenarios it says something about (by the start of their names).
+/// Numbers to compare: key, title, and the scenarios for which the number is meaningful (prefixes of their names).
 const SHOWN: [(&str, &str, &[&str]); 9] = [
     ("cpu_per_1000", "CPU s per 1,000", &[""]),
     ("per_second", "per second", &["subscribe", "refresh", "unsubscribe", "steady"]),
@@ -46,7 +46,7 @@ impl Results {
     }
 }
 
-/// Reads results, writes the pictures and returns the table.
+/// Reads results, writes the charts and returns the table.
 pub(super) fn run(files: &[PathBuf], plot: Option<&Path>) -> io::Result<String> {
     let all = files.iter().map(|file| Results::read(file)).collect::<io::Result<Vec<_>>>()?;
     if let Some(folder) = plot {
@@ -58,7 +58,7 @@ pub(super) fn run(files: &[PathBuf], plot: Option<&Path>) -> io::Result<String> 
     Ok(table(&all))
 }
 
-/// The scenarios in the order in which they were first seen.
+/// Scenarios in the order in which they first occur.
 fn scenarios(all: &[Results]) -> Vec<&str> {
     let mut names = Vec::new();
     for name in all.iter().flat_map(Results::rows).filter_map(|row| row["scenario"].as_str()) {
@@ -69,20 +69,20 @@ fn scenarios(all: &[Results]) -> Vec<&str> {
     names
 }
 
-/// A day since 1970 as year, month and day (the calendar's 400 years have 146,097 days).
+/// Converts days since 1970 to year, month and day (400 years of the calendar have 146,097 days).
 fn date(days: u64) -> String {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Months from March on, so that the leap day is the last.
+    // Months are counted from March, so that the leap day is the last day of the year.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
 }
 
-/// Where, when and with which settings each of them was measured.
+/// Describes the machine, date and settings of each measurement.
 fn preface(all: &[Results]) -> String {
     let mut out = String::new();
     for Results { label, json } in all {

@@ -1,4 +1,4 @@
-//! The configuration of a server that the scenarios can be run against, so that anybody can repeat them.
+//! Configuration of a server for these scenarios, so that every reader can repeat them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::login::password;
 
-/// What a configuration is for.
+/// Parameters of the configuration.
 pub(super) struct Wanted<'a> {
     pub(super) domain: &'a str,
-    /// How many phones have a password; none: nobody is asked for one.
+    /// Number of phones with a password; none: no authentication.
     pub(super) phones: Option<u32>,
     pub(super) listen: SocketAddr,
     pub(super) http: SocketAddr,
@@ -17,7 +17,7 @@ pub(super) struct Wanted<'a> {
     pub(super) data: &'a Path,
 }
 
-/// Writes it.
+/// Writes the configuration.
 pub(super) fn write(wanted: &Wanted<'_>) -> String {
     let Wanted { domain, listen, http, durability, data, .. } = wanted;
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! One request on each of many dialogs, so many at a time.
+//! One request on each of many dialogs, with a limited number in flight.
 
 use std::io;
 use std::ops::Range;
@@ -7,13 +7,14 @@ use super::engine::{Done, Engine};
 use super::ops::{Kind, MS};
 use super::progress::Progress;
 
-/// Gives out dialogs, by preference of the lane that has just been served: what belongs to one lane leaves together.
+/// Queue of dialogs. It prefers the socket that has just been served, because messages of one socket share a system
+/// call.
 #[derive(Debug)]
 struct Queue {
-    /// The next dialog of each lane.
+    /// Next dialog of each socket.
     next: Vec<u32>,
     end: u32,
-    /// Lanes before this one have none left.
+    /// Sockets before this index have no dialogs left.
     first: usize,
 }
 
@@ -40,7 +41,7 @@ impl Queue {
 }
 
 impl Engine {
-    /// Asks once on each of these dialogs and returns when all that has ended.
+    /// Sends one request on each of these dialogs, and returns when all have ended.
     pub(super) fn drive(&mut self, kind: Kind, dialogs: Range<u32>, progress: &mut Progress) -> io::Result<()> {
         let (window, rate) = (self.settings.window as usize, u64::from(self.settings.rate));
         let lanes = usize::from(self.settings.sockets);
@@ -54,9 +55,9 @@ impl Engine {
                 0 => all,
                 rate => all.min((self.now - began) * rate / (1_000 * MS) + 1),
             };
-            // What a scenario before could not finish takes its place in the window.
+            // Requests that an earlier scenario left unfinished count in the window.
             let room = window.saturating_sub(self.ops.len()).min((allowed - started) as usize);
-            // First those who have just been served, then anybody.
+            // The sockets that have just been served come first, then all others.
             let served: Vec<usize> = done.drain(..).map(|done| self.lane_of(done.number)).collect();
             for lane in served.into_iter().chain(0..).take(room) {
                 let Some(number) = queue.take(lane % lanes) else { break };

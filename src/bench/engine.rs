@@ -1,7 +1,8 @@
-//! The phones and the PBX, driven by one thread: sends, takes what comes, repeats what was not answered.
+//! Event loop of the phones and the PBX, in one thread: it sends, receives and retransmits.
 //!
-//! Scenarios say what is to be asked ([`Engine::start`]), let it work ([`Engine::turn`]) and look at what came of it
-//! (`done`, `tally`). What a scenario starts between two turns leaves together with the answers to what came in before.
+//! A scenario starts requests ([`Engine::start`]), runs the loop ([`Engine::turn`]) and reads the results (`done`,
+//! `tally`). Requests that a scenario starts between two turns leave in one batch with the responses to messages that
+//! arrived before.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,12 +26,12 @@ use crate::sip::wire;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
     pub(super) kind: Kind,
-    /// The dialog, or the extension of a PUBLISH.
+    /// Number of the dialog, or of the extension of a PUBLISH.
     pub(super) number: u32,
     pub(super) ok: bool,
-    /// Of the answer; 0 if there was none.
+    /// Status of the response; 0 if there was none.
     pub(super) status: u16,
-    /// What a refusal says about when to come again (seconds).
+    /// Retry-After of a refusal (seconds).
     pub(super) retry_after: Option<u32>,
 }
 
@@ -41,22 +42,22 @@ pub(super) struct Engine {
     pub(super) book: Book,
     pub(super) lamps: Lamps,
     pub(super) ops: Ops,
-    /// What phones know of challenges, by dialog; the PBX has [`super::book::NOTHING`].
+    /// Digest challenges that phones remember, by dialog; the PBX has [`super::book::NOTHING`].
     pub(super) logins: HashMap<u32, Login>,
     pub(super) tally: Tally,
-    /// Requests that have ended since this was last looked at.
+    /// Requests that have ended since this was last read.
     pub(super) done: Vec<Done>,
-    /// Refused requests are the scenario's business and no faults.
+    /// True if the scenario handles refusals itself, so that they are no violations.
     pub(super) refusals_are_expected: bool,
-    /// After a crash CSeq and versions may skip ahead, though never fall.
+    /// True after a crash of the server: CSeq and version may skip ahead, but never fall.
     pub(super) skips_are_expected: bool,
-    /// The moment of what is being worked on (ns since the start).
+    /// Time of the event being processed (ns since the start).
     pub(super) now: u64,
     clock: Instant,
-    /// SIGINT and SIGTERM, when they were last looked for.
+    /// File descriptor for SIGINT and SIGTERM, and the time at which it was last read.
     signals: SignalFd,
     heeded: u64,
-    /// Messages that have come.
+    /// Number of received messages.
     taken: u64,
     inbox: Option<Inbox>,
     ready: Vec<u16>,
@@ -65,9 +66,9 @@ pub(super) struct Engine {
     pub(super) routes: String,
 }
 
-/// Every so many messages are read by the rules of SIP as well; the others more quickly.
+/// One message in this many is also checked with the strict SIP parser; the others only with the fast one.
 const THOROUGHLY: u64 = 64;
-/// The longest that the engine waits without looking at the scenario (ns).
+/// Longest wait before control returns to the scenario (ns).
 const LOOK_AROUND: u64 = 100 * MS;
 
 impl Engine {
@@ -75,10 +76,10 @@ impl Engine {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGINT);
         mask.add(Signal::SIGTERM);
-        // Children that are started get none of this: the standard library resets it for them.
+        // Child processes do not inherit this mask: the standard library resets it.
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        // One more lane, for the PBX.
+        // One more socket, for the PBX.
         let net = Net::open(settings.target, settings.sockets + 1, settings.addresses)?;
         let names = Names { domain: settings.domain.clone(), run: format!("{run:08x}") };
         let ops = Ops::new(u64::from(settings.give_up) * 1_000 * MS);
@@ -107,23 +108,23 @@ impl Engine {
         })
     }
 
-    /// The moment (ns since the start).
+    /// Reads the clock (ns since the start).
     pub(super) fn tick(&mut self) -> u64 {
         self.now = self.clock.elapsed().as_nanos() as u64;
         self.now
     }
 
-    /// The lane that a dialog's phone has.
+    /// Socket of a dialog's phone.
     pub(super) fn lane_of(&self, watcher: u32) -> usize {
         watcher as usize % usize::from(self.settings.sockets)
     }
 
-    /// The PBX' lane.
+    /// Socket of the PBX.
     pub(super) fn pbx_lane(&self) -> usize {
         usize::from(self.settings.sockets)
     }
 
-    /// Whoever interrupts a run wants its end, and the end of the server that was started for it.
+    /// Handles SIGINT and SIGTERM: ends the run, and with it the server that was started for it.
     fn heed_signals(&mut self) -> io::Result<()> {
         match self.signals.read_signal()? {
             Some(_) => Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
@@ -131,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Sends what waits, then takes what has come or comes until then (ns since the start), and sees to the timers.
+    /// Sends pending messages, receives until this time (ns since the start), and runs the timers.
     pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
         self.net.flush();
         let now = self.tick();
@@ -164,7 +165,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Answers NOTIFYs and nothing else for so long (ns).
+    /// Answers NOTIFYs and does nothing else for this time (ns).
     pub(super) fn listen(&mut self, nanoseconds: u64) -> io::Result<()> {
         let until = self.tick() + nanoseconds;
         while self.now < until {
@@ -175,7 +176,7 @@ impl Engine {
 
     fn take(&mut self, lane: usize, bytes: &[u8]) {
         self.taken += 1;
-        // Keep-alives.
+        // A keep-alive.
         if bytes.iter().all(|c| matches!(c, b'\r' | b'\n' | 0)) {
             return;
         }

@@ -1,4 +1,4 @@
-//! One change, told to many phones at once: how long until the last of them knows.
+//! Fan-out scenario: one change for many phones, and the time until the last phone has it.
 
 use std::io;
 
@@ -7,15 +7,15 @@ use super::histogram::Histogram;
 use super::ops::{Kind, MS};
 use super::runner::{Found, Runner};
 
-/// Narrow fan-outs are over before a clock tick is; so many NOTIFYs make their CPU time readable.
+/// Number of NOTIFYs that makes the CPU time of narrow fan-outs measurable: a single one takes less than a clock tick.
 const NOTIFIES: u32 = 20_000;
-/// Changes per width, at least and at most.
+/// Least and most changes per width.
 const ROUNDS: (u32, u32) = (5, 500);
-/// So many phones take part in narrow ones, each with its own extension to change: no phone is to be told so often that
-/// what it can take is measured.
+/// Number of phones in narrow fan-outs, in groups with an extension each. With fewer phones the rate limit per phone
+/// would be measured.
 const PHONES: u32 = 2_000;
 
-/// How many extensions take turns in fan-outs of this width.
+/// Number of extensions that take turns in fan-outs of this width.
 pub(super) fn extensions(width: u32) -> u32 {
     (PHONES / width).clamp(1, ROUNDS.1)
 }
@@ -34,7 +34,7 @@ impl Runner {
             self.measure(format!("fan-out {width}"), "NOTIFY", |engine, progress| {
                 let (mut lasts, mut took) = (Histogram::default(), 0);
                 for round in 0..rounds {
-                    // Where one change does not reach everybody, the next ones need not be waited for.
+                    // If one change does not reach all watchers, there is no point in making the next ones.
                     let Some(last) = engine.change(extension + round % turns, width)? else { break };
                     lasts.record(last);
                     took += last;
@@ -56,7 +56,8 @@ impl Runner {
 }
 
 impl Engine {
-    /// Publishes a change and waits until all watchers were told; returns how long that took (ns), none if they were not.
+    /// Publishes a change and waits until all watchers have received it. Returns the time that took (ns), or none if
+    /// some did not receive it.
     fn change(&mut self, extension: u32, watchers: u32) -> io::Result<Option<u64>> {
         let began = self.tick();
         self.start(Kind::Publish, extension);
@@ -72,7 +73,7 @@ impl Engine {
             if now > reached {
                 (reached, last) = (now, self.now);
             }
-            // As long as some are told, the others may yet be.
+            // While some watchers still receive it, the others may too.
             if self.now > last + give_up {
                 let detail = || format!("{} of {watchers} watchers of e{extension}", watchers - reached);
                 self.tally.faults.note("watchers were not told of a change", detail);

@@ -1,10 +1,10 @@
-//! Latencies, counted in buckets that are at most 1.6 % wide: bounded memory, however many there are.
+//! Histogram of latencies with buckets at most 1.6 % wide: its memory is bounded, however many values it counts.
 
 /// Buckets per power of two.
 const STEPS: u64 = 64;
 const STEPS_BITS: u32 = STEPS.trailing_zeros();
 
-/// How often which latency was seen.
+/// Number of occurrences of each latency.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Histogram {
     counts: Vec<u64>,
@@ -12,13 +12,14 @@ pub(super) struct Histogram {
     largest: u64,
 }
 
-/// Below two times `STEPS` every number has a bucket of its own; above, the leading bits name it.
+/// Index of the bucket of a value. Below two times `STEPS` every value has its own bucket; above, the leading bits
+/// select it.
 fn bucket(value: u64) -> usize {
     let shift = value.checked_ilog2().unwrap_or(0).saturating_sub(STEPS_BITS);
     (u64::from(shift) * STEPS + (value >> shift)) as usize
 }
 
-/// The largest number that goes into a bucket.
+/// Largest value in a bucket.
 fn upper(bucket: usize) -> u64 {
     let shift = (bucket as u64 / STEPS).saturating_sub(1);
     ((bucket as u64 - shift * STEPS + 1) << shift) - 1
@@ -39,7 +40,7 @@ impl Histogram {
         self.total
     }
 
-    /// The smallest value that at least this share of all does not exceed, to within 1.6 % above.
+    /// The smallest value that at least this share of all values does not exceed, rounded up by at most 1.6 %.
     pub(super) fn quantile(&self, share: f64) -> u64 {
         let rank = ((self.total as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;

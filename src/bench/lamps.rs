@@ -1,23 +1,24 @@
-//! The extensions as the PBX knows them: what was published last, and when.
+//! Extensions as the PBX knows them: the last published step of each, and its time.
 
 use super::book::NOTHING;
 
-/// The moments of so many latest steps are remembered; a watcher may be that far behind and its delay still be known.
+/// Number of latest steps whose times are remembered. The delay of a watcher that is further behind is not known
+/// exactly.
 const REMEMBERED: usize = 4;
 
 /// One extension.
 #[derive(Clone, Debug)]
 pub(super) struct Lamp {
-    /// The newest step published.
+    /// The newest published step.
     pub(super) sent: u32,
     /// The newest step whose PUBLISH was answered with 200.
     pub(super) accepted: u32,
-    /// How many watchers have been told of the newest step.
+    /// Number of watchers that have received the newest step.
     pub(super) reached: u32,
-    /// The PUBLISH under way.
+    /// The PUBLISH in flight.
     pub(super) op: u32,
     pub(super) cseq: u32,
-    /// Names the publication at the server; empty while there is none.
+    /// Entity-tag of the publication; empty while there is none.
     pub(super) etag: Box<str>,
     moments: [u64; REMEMBERED],
 }
@@ -30,21 +31,21 @@ impl Default for Lamp {
 }
 
 impl Lamp {
-    /// A new step is published now.
+    /// Records that a new step is published now.
     pub(super) fn advance(&mut self, now: u64) {
         self.sent += 1;
         self.reached = 0;
         self.moments[self.sent as usize % REMEMBERED] = now;
     }
 
-    /// When a step was published, or the oldest moment that is remembered since.
+    /// Time at which a step was published, or the oldest remembered time after it.
     pub(super) fn published_at(&self, step: u32) -> u64 {
         let oldest = (self.sent + 1).saturating_sub(REMEMBERED as u32);
         self.moments[step.max(oldest) as usize % REMEMBERED]
     }
 }
 
-/// All extensions, those that nobody asked about yet included.
+/// All extensions, including those without a watcher so far.
 #[derive(Debug, Default)]
 pub(super) struct Lamps(Vec<Lamp>);
 
@@ -57,7 +58,7 @@ impl Lamps {
         &mut self.0[at]
     }
 
-    /// Those that have a publication at the server.
+    /// Extensions that have a publication at the server.
     pub(super) fn published(&self) -> Vec<u32> {
         let published = self.0.iter().enumerate().filter(|(_, lamp)| !lamp.etag.is_empty());
         published.map(|(extension, _)| extension as u32).collect()

@@ -1,4 +1,4 @@
-//! Proving who one is: the phone's side of digest authentication (RFC 7616, RFC 8760).
+//! Digest authentication, client side (RFC 7616, RFC 8760).
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -7,18 +7,18 @@ use super::scan::Scan;
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::list;
 
-/// What a phone keeps of a challenge.
+/// The parts of a challenge that a phone remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Login {
     nonce: Box<str>,
     realm: Box<str>,
     algorithm: Algorithm,
     qop: bool,
-    /// How often the nonce has been used.
+    /// Nonce count.
     pub(super) count: u32,
 }
 
-/// The password of a user of these benches. Whoever reads this can compute it: the accounts are for benches only.
+/// Password of a user of the bench. It can be computed from this source, so such accounts are for benchmarks only.
 pub(super) fn password(user: &str, domain: &str) -> String {
     hash(Algorithm::Sha256, &["lamplighter-bench", user, domain])[..20].into()
 }
@@ -33,7 +33,7 @@ fn hash(algorithm: Algorithm, parts: &[&str]) -> String {
 }
 
 impl Login {
-    /// Takes the challenge of an algorithm that this phone prefers, or any that it can do.
+    /// Takes the challenge with the algorithm that this phone prefers, or else any that it supports.
     pub(super) fn take(answer: &Scan<'_>, preferred: Algorithm) -> Option<Login> {
         let name = "WWW-Authenticate";
         let challenges: Vec<_> = answer.all(name, name).filter_map(Login::read).collect();
@@ -56,7 +56,7 @@ impl Login {
         Some(Login { nonce: get("nonce")?.into(), realm: get("realm")?.into(), algorithm, qop, count: 0 })
     }
 
-    /// The Authorization line for a request, by the count that stands.
+    /// Authorization header line for a request, with the present nonce count.
     pub(super) fn proof(&self, user: &str, password: &str, method: &str, uri: &str) -> String {
         let Login { nonce, realm, algorithm, qop, count } = self;
         let a1 = hash(*algorithm, &[user, realm, password]);

@@ -1,12 +1,12 @@
-//! `lamplighter bench`: measures a presence server, ours or any other, and checks every word that it says.
+//! `lamplighter bench`: load generator for any presence server, which also checks the correctness of every message.
 //!
-//! Thousands of phones and a PBX in one thread: SUBSCRIBEs, refreshes, changes and their NOTIFYs over UDP, as fast as the
-//! server answers or at a given rate. Nothing is taken on trust: each request must be answered and each SUBSCRIBE be
-//! followed by its NOTIFY, CSeq and version must rise by one, and documents must show what was published, in its order.
-//! What is wrong is named and makes the exit status 1.
+//! One thread simulates thousands of phones and a PBX. It sends SUBSCRIBEs, refreshes and changes over UDP, and
+//! receives the NOTIFYs, as fast as the server answers or at a given rate. It checks that each request is answered and
+//! each SUBSCRIBE is followed by its NOTIFY, that CSeq and version rise by one, and that documents show the published
+//! states in their order. Every violation is named, and makes the exit status 1.
 //!
-//! In flow [`Settings`]; out flow tables, JSON and pictures. It uses `sip/` for reading and knows no other room of the
-//! server: what it can know of one it learns from /proc and from the network.
+//! Input: [`Settings`]. Output: tables, JSON and charts. The bench uses `sip/` for parsing and no other module of the
+//! server; it learns about a server only from /proc and from the network.
 
 mod body;
 mod book;
@@ -49,27 +49,27 @@ use configuration::Wanted;
 use runner::Runner;
 use text::Names;
 
-/// Why a benchmark did not come to its end, or not to a good one.
+/// Failure of a benchmark.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// A socket or a file failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A setting cannot be.
+    /// A setting is invalid.
     #[error("{0}")]
     Setting(String),
-    /// The server is silent.
+    /// The server does not answer.
     #[error("no answer from {0} within {1} s; is the server running there?")]
     Silent(SocketAddr, u64),
-    /// The server did something wrong; the table says what.
+    /// The server violated the protocol; the table has the details.
     #[error("the server made {0} kind(s) of mistakes, see above")]
     Faults(usize),
 }
 
-/// How long a server may take until it answers for the first time.
+/// Time that a server may take until its first response.
 const START: Duration = Duration::from_secs(30);
 
-/// Does what the command line says.
+/// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
     match &args.errand {
         None => measure(args),
@@ -126,7 +126,7 @@ fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
 }
 
-/// Where and with what this was measured.
+/// Environment of the measurement: machine, server and settings.
 fn about(runner: &Runner, first_answer: Duration) -> Map<String, Value> {
     let mut about = Map::new();
     let mut say = |name: &str, value: Value| drop(about.insert(name.into(), value));

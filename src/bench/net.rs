@@ -1,7 +1,8 @@
-//! The sockets: many, for a server spreads its work by where a datagram comes from, and counts by address.
+//! Sockets of the phones. There are many, because servers distribute their work by source address and port, and apply
+//! limits per address.
 //!
-//! A *lane* is a socket with what waits to leave through it. All lanes belong to one thread, which takes and sends in
-//! batches (`recvmmsg`, `sendmmsg`): a generator that needs as much CPU as the server would measure itself.
+//! A *lane* is a socket with its queue of outgoing messages. All lanes belong to one thread, which receives and sends
+//! in batches (`recvmmsg`, `sendmmsg`): a generator that needs as much CPU as the server would measure itself.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -15,36 +16,37 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Datagrams taken or sent by one system call.
+/// Datagrams received or sent by one system call.
 const BATCH: usize = 32;
-/// Room for one datagram. What is larger is cut off and counts as unreadable; no document of ours comes near it.
+/// Buffer for one datagram (octets). A larger one is truncated and counts as unreadable; no valid document comes near
+/// this.
 const ROOM: usize = 8 * 1024;
-/// What the kernel may keep for a socket (octets): a fan-out comes faster than one thread takes it.
+/// Kernel buffer of a socket (octets): a fan-out arrives faster than one thread can read it.
 const KERNEL_BUFFER: usize = 4 << 20;
-/// From this wait on a millisecond more or less does not matter (ns).
+/// Waits of at least this length may be wrong by a millisecond (ns).
 const COARSE: u64 = 10_000_000;
-/// Readiness is asked for so many lanes at a time.
+/// Lanes for which one call asks for readiness.
 const EVENTS: usize = 256;
 
-/// A socket and what waits to leave through it.
+/// A socket and its outgoing queue.
 #[derive(Debug)]
 pub(super) struct Lane {
     socket: UdpSocket,
-    /// Its address as it stands in Via and Contact.
+    /// Local address as it stands in Via and Contact.
     pub(super) name: String,
     out: Vec<u8>,
-    /// Where each message in `out` ends.
+    /// End of each message in `out`.
     ends: Vec<usize>,
 }
 
 impl Lane {
-    /// Appends one message, written by `write`.
+    /// Queues one message, written by `write`.
     pub(super) fn post(&mut self, write: impl FnOnce(&mut Vec<u8>, &str)) {
         write(&mut self.out, &self.name);
         self.ends.push(self.out.len());
     }
 
-    /// Sends what waits; what the kernel refuses is lost, as datagrams are.
+    /// Sends the queue. A message that the kernel refuses is lost, as a datagram in the network would be.
     fn flush(&mut self, headers: &mut MultiHeaders<()>) {
         let (mut from, mut refused) = (0, 0);
         while from < self.ends.len() {
@@ -69,7 +71,7 @@ impl Lane {
     }
 }
 
-/// Datagrams as they came in, one batch.
+/// One batch of received datagrams.
 pub(super) struct Inbox {
     headers: MultiHeaders<()>,
     room: Box<[u8]>,
@@ -82,7 +84,7 @@ impl Inbox {
         Inbox { headers, room, lengths: Vec::with_capacity(BATCH) }
     }
 
-    /// Takes what one lane has, up to a batch, and says how many datagrams that are.
+    /// Receives from one lane, up to a batch, and returns the number of datagrams.
     pub(super) fn fill(&mut self, lane: &Lane) -> usize {
         self.lengths.clear();
         let mut rest = &mut *self.room;
@@ -92,7 +94,7 @@ impl Inbox {
             [IoSliceMut::new(one)]
         });
         let fd = lane.socket.as_raw_fd();
-        // Errors are ICMP messages about what was sent before; the timers see to that.
+        // Errors are ICMP messages about earlier datagrams, which the retransmission timers handle.
         if let Ok(taken) = recvmmsg(fd, &mut self.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             self.lengths.extend(taken.map(|message| message.bytes));
         }
@@ -104,7 +106,7 @@ impl Inbox {
     }
 }
 
-/// All lanes, and the means to wait for any of them.
+/// All lanes, with an epoll instance to wait for them.
 pub(super) struct Net {
     pub(super) lanes: Vec<Lane>,
     epoll: Epoll,
@@ -113,14 +115,14 @@ pub(super) struct Net {
 }
 
 impl Net {
-    /// Opens `sockets` lanes to a server. On loopback they take turns on `addresses` different addresses of ours.
+    /// Opens `sockets` lanes to a server. On loopback they take turns on `addresses` different local addresses.
     pub(super) fn open(target: SocketAddr, sockets: u16, addresses: u16) -> io::Result<Net> {
         allow_files(u64::from(sockets) + 64);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut lanes = Vec::with_capacity(usize::from(sockets));
         for n in 0..sockets {
             let socket = Socket::new(Domain::for_address(target), Type::DGRAM, None)?;
-            // The kernel gives less where net.core.rmem_max says so.
+            // The kernel limits this by net.core.rmem_max.
             socket.set_recv_buffer_size(KERNEL_BUFFER)?;
             socket.set_send_buffer_size(KERNEL_BUFFER)?;
             socket.bind(&local_address(target, n % addresses.max(1)).into())?;
@@ -134,16 +136,16 @@ impl Net {
         Ok(Net { lanes, epoll, events: vec![EpollEvent::empty(); EVENTS], headers })
     }
 
-    /// Sends what waits on any lane.
+    /// Sends the queues of all lanes.
     pub(super) fn flush(&mut self) {
         for lane in self.lanes.iter_mut().filter(|lane| !lane.ends.is_empty()) {
             lane.flush(&mut self.headers);
         }
     }
 
-    /// Waits until a lane has something, at most so long; `ready` is told which.
+    /// Waits until a lane has data, for at most this time (ns). Writes the numbers of such lanes into `ready`.
     pub(super) fn wait(&mut self, nanoseconds: u64, ready: &mut Vec<u16>) -> io::Result<()> {
-        // epoll counts in milliseconds, which is too coarse for pacing; but it is one system call instead of two.
+        // epoll counts in milliseconds, which is too coarse for pacing; but it takes one system call instead of two.
         let coarse = nanoseconds >= COARSE;
         if nanoseconds > 0 && !coarse {
             let most = TimeSpec::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as i64);
@@ -164,13 +166,13 @@ impl Net {
         Ok(())
     }
 
-    /// How much room for datagrams the kernel gave each socket.
+    /// Receive buffer that the kernel gave each socket (octets).
     pub(super) fn kernel_buffer(&self) -> usize {
         self.lanes.first().map_or(0, |lane| SockRef::from(&lane.socket).recv_buffer_size().unwrap_or(0))
     }
 }
 
-/// Where the n-th address of ours is: on loopback in 127.0.1.0 and up, otherwise wherever the way to the server starts.
+/// The n-th local address. On loopback it is 127.0.1.1 and up, otherwise the address that routes to the server.
 fn local_address(target: SocketAddr, n: u16) -> SocketAddr {
     let ip: IpAddr = match target.ip() {
         IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::new(127, 0, 1 + (n / 250) as u8, 1 + (n % 250) as u8).into(),
@@ -181,7 +183,7 @@ fn local_address(target: SocketAddr, n: u16) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-/// Asks for as many open files as that takes; where it is refused, opening the sockets says so.
+/// Raises the limit of open files. If that is refused, opening the sockets reports the error.
 fn allow_files(count: u64) {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < count

@@ -1,4 +1,4 @@
-//! NOTIFYs: each is answered, and held against what it must be.
+//! NOTIFYs: each one is answered and checked.
 
 use super::body;
 use super::book::{Life, Watcher};
@@ -8,16 +8,16 @@ use super::scan::{Scan, parameter};
 use super::text::answer;
 use crate::sip::headers::list;
 
-/// Every so many documents are read by all rules of their package; the others more quickly.
+/// One document in this many is also checked with the strict parser of its package; the others only with the fast one.
 const THOROUGHLY: u64 = 64;
 
 impl Engine {
     pub(super) fn take_request(&mut self, lane: usize, request: &Scan<'_>) {
         if request.method != "NOTIFY" {
-            // Whatever else a server may ask, a phone that only watches has no answer to.
+            // A phone that only watches supports no other request.
             return self.net.lanes[lane].post(|out, _| answer(out, request, "405 Method Not Allowed"));
         }
-        // Of an earlier run, or of a dialog that was given up since.
+        // The NOTIFY belongs to an earlier run, or to a dialog that was given up.
         let known = self.names.who(request.call_id).and_then(|who| self.book.find(who));
         let Some(number) = known.filter(|number| self.book.get(*number).cseq > 0) else {
             return self.net.lanes[lane].post(|out, _| answer(out, request, "481 Subscription Does Not Exist"));
@@ -42,10 +42,10 @@ impl Engine {
         }
     }
 
-    /// Takes what a NOTIFY says; the error is what is wrong with it.
+    /// Checks and applies a NOTIFY; the error names the violation.
     fn check_notify(&mut self, notify: &Scan<'_>, number: u32) -> Result<(), &'static str> {
         let tag = Scan::tag(notify.from).ok_or("a NOTIFY has no From tag")?;
-        // Which is the Call-ID as well.
+        // Our tag equals the Call-ID.
         if Scan::tag(notify.to) != Some(notify.call_id) {
             return Err("a NOTIFY does not have our tag");
         }
@@ -63,12 +63,13 @@ impl Engine {
         self.tally.missed += if self.skips_are_expected { 0 } else { u64::from(gap) };
         let ended = self.check_state(notify, number);
         let shown = self.check_body(notify, number, gap);
-        // Whatever is wrong with it, it is the NOTIFY that was awaited: one fault is not to look like two.
+        // Even a wrong NOTIFY is the awaited one: one fault must not be reported as two.
         self.notified(number, ended == Ok(true), shown.unwrap_or(u32::MAX));
         ended.and(shown.map(drop))
     }
 
-    /// CSeq and branch: none if it is a copy, otherwise how many NOTIFYs before it never came.
+    /// Checks CSeq and branch. Returns none for a retransmission, otherwise the number of NOTIFYs before it that never
+    /// arrived.
     fn check_order(&mut self, notify: &Scan<'_>, number: u32) -> Result<Option<u32>, &'static str> {
         let branch = crc32fast::hash(notify.branch().as_bytes());
         let cseq = notify.cseq;
@@ -91,7 +92,7 @@ impl Engine {
         Ok(Some(gap))
     }
 
-    /// Event and Subscription-State; true if the subscription has ended, as was asked for.
+    /// Checks Event and Subscription-State. Returns true if the subscription has ended as requested.
     fn check_state<'a>(&mut self, notify: &Scan<'a>, number: u32) -> Result<bool, &'static str> {
         let before_params = |value: &'a str| value.split(';').next().unwrap_or_default().trim();
         if !before_params(notify.event).eq_ignore_ascii_case("dialog") {
@@ -120,11 +121,11 @@ impl Engine {
         }
     }
 
-    /// The document: its version, and which step it shows.
+    /// Checks the version of the document, and returns its step.
     fn check_body(&mut self, notify: &Scan<'_>, number: u32, gap: u32) -> Result<u32, &'static str> {
         let watcher = self.book.get(number).clone();
         if notify.body.is_empty() {
-            // A subscription's last NOTIFY need not say anything; before that, nothing means that no call is known.
+            // The final NOTIFY of a subscription may be empty. Any other may be empty only if no call is known.
             let nothing_to_say = watcher.life == Life::Closing || watcher.step == 0;
             return if nothing_to_say { Ok(watcher.step) } else { Err("a NOTIFY has lost its document") };
         }
@@ -138,7 +139,7 @@ impl Engine {
         }
         let (before, now) = (watcher.version, self.now);
         self.book.get_mut(number).version = Some(shown.version);
-        // NOTIFYs that were lost may have had documents or not.
+        // The lost NOTIFYs may have had documents or not.
         let most = if self.skips_are_expected { u32::MAX } else { gap + 1 };
         if before.is_some_and(|before| shown.version <= before || shown.version - before > most) {
             return Err("a document's version did not rise by one");
@@ -162,12 +163,12 @@ impl Engine {
         Ok(shown.step)
     }
 
-    /// The request that waits for a NOTIFY has had it.
+    /// Records that the NOTIFY of a pending request has arrived.
     fn notified(&mut self, number: u32, ended: bool, step: u32) {
         let slot = self.book.get(number).op;
         let now = self.now;
         let Some(op) = self.ops.get_mut(slot).filter(|op| !op.notified && op.kind.is_notified()) else { return };
-        // While the end is awaited, a change may still be told.
+        // A change may still arrive while the phone waits for the final NOTIFY.
         if op.kind == Kind::Unsubscribe && !ended {
             return;
         }

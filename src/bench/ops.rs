@@ -1,35 +1,35 @@
-//! Requests under way and their repetition (RFC 3261 section 17.1.2.2: timers E and F).
+//! Requests in flight and their retransmission (RFC 3261 section 17.1.2.2: Timers E and F).
 //!
-//! All requests wait the same times, so each wait has a queue of its own in which the next one due stands first; there is
-//! nothing to sort.
+//! All requests have the same intervals, so each interval has its own queue, which is always in order: no sorting is
+//! needed.
 
 use std::collections::VecDeque;
 
 use super::book::NOTHING;
 
-/// A millisecond, in the unit of the clock here.
+/// One millisecond (ns).
 pub(super) const MS: u64 = 1_000_000;
 
-/// The waits before the first, second, third and every further repetition: T1, doubled up to T2.
+/// Intervals before the first, second, third and every further retransmission: T1, doubled up to T2.
 const WAITS: [u64; 4] = [500 * MS, 1_000 * MS, 2_000 * MS, 4_000 * MS];
 
-/// What a request is for.
+/// Kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A first SUBSCRIBE.
+    /// The first SUBSCRIBE.
     Subscribe,
-    /// One within the dialog.
+    /// A refresh within the dialog.
     Refresh,
-    /// The last one.
+    /// The last SUBSCRIBE.
     Unsubscribe,
     /// A PUBLISH of a new step.
     Publish,
-    /// A PUBLISH that takes the publication back.
+    /// A PUBLISH that removes the publication.
     Withdraw,
 }
 
 impl Kind {
-    /// Whether a NOTIFY has to come as well as an answer.
+    /// Returns true if a NOTIFY must follow as well as a response.
     pub(super) fn is_notified(self) -> bool {
         matches!(self, Kind::Subscribe | Kind::Refresh | Kind::Unsubscribe)
     }
@@ -45,44 +45,44 @@ impl Kind {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Clone, Debug)]
 pub(super) struct Op {
     pub(super) kind: Kind,
-    /// The dialog, or the extension of a PUBLISH.
+    /// Number of the dialog, or of the extension of a PUBLISH.
     pub(super) number: u32,
-    /// When it was first sent.
+    /// Time of the first transmission (ns).
     pub(super) began: u64,
-    /// The answer has come.
+    /// True if the response has arrived.
     pub(super) answered: bool,
-    /// Its NOTIFY has come.
+    /// True if its NOTIFY has arrived.
     pub(super) notified: bool,
-    /// Challenges answered on its behalf.
+    /// Number of challenges answered for it.
     pub(super) challenges: u8,
-    /// The step that its NOTIFY has to show at least: what was accepted before it was sent.
+    /// Smallest step that its NOTIFY may show: the last one accepted before the request was sent.
     pub(super) floor: u32,
-    /// Tells it from others that had the slot before.
+    /// Serial number, which distinguishes it from earlier requests in the same slot.
     serial: u32,
 }
 
-/// What a timer says.
+/// A timer that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Send it again.
+    /// Retransmit the request.
     Repeat(u32),
-    /// Its time is over.
+    /// The request has timed out.
     GiveUp(u32),
 }
 
-/// All requests under way.
+/// All requests in flight.
 #[derive(Debug)]
 pub(super) struct Ops {
     slots: Vec<Op>,
     free: Vec<u32>,
-    /// Per wait: when, which slot, and which request in it.
+    /// Queue per interval: due time, slot, and serial number of the request in it.
     queues: [VecDeque<(u64, u32, u32)>; WAITS.len()],
     serial: u32,
-    /// How long a request may take (ns).
+    /// Time-out of a request (ns).
     give_up: u64,
     live: usize,
 }
@@ -92,7 +92,7 @@ impl Ops {
         Ops { slots: Vec::new(), free: Vec::new(), queues: Default::default(), serial: 0, give_up, live: 0 }
     }
 
-    /// How many are under way.
+    /// Number of requests in flight.
     pub(super) fn len(&self) -> usize {
         self.live
     }
@@ -121,7 +121,7 @@ impl Ops {
         if slot == NOTHING { None } else { self.slots.get_mut(slot as usize) }
     }
 
-    /// Starts the waits anew, for the request has changed.
+    /// Restarts the timers, because the request has changed.
     pub(super) fn restart(&mut self, now: u64, slot: u32) {
         self.serial = self.serial.wrapping_add(1);
         self.slots[slot as usize].serial = self.serial;
@@ -129,19 +129,19 @@ impl Ops {
     }
 
     pub(super) fn end(&mut self, slot: u32) {
-        // No timer finds it any more.
+        // Timers of the old serial number are ignored.
         self.serial = self.serial.wrapping_add(1);
         self.slots[slot as usize].serial = self.serial;
         self.free.push(slot);
         self.live -= 1;
     }
 
-    /// When the next timer is due, be it of a request that has ended since.
+    /// Time of the next timer, even if its request has ended since.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.queues.iter().filter_map(|queue| queue.front()).map(|(at, ..)| *at).min()
     }
 
-    /// The next timer that is due now.
+    /// Returns the next timer that is due now.
     pub(super) fn due(&mut self, now: u64) -> Option<Due> {
         for i in 0..WAITS.len() {
             while let Some(&(at, slot, serial)) = self.queues[i].front().filter(|(at, ..)| *at <= now) {
@@ -155,7 +155,7 @@ impl Ops {
                 }
                 let next = (i + 1).min(WAITS.len() - 1);
                 let at = (now + WAITS[next]).min(op.began + self.give_up);
-                // A wait cut short goes to a queue whose order it fits; in the last one it would be a little late.
+                // A shortened interval goes to a queue whose order it fits. In the last queue it may be a little late.
                 let in_order = |queue: &VecDeque<(u64, u32, u32)>| queue.back().is_none_or(|(last, ..)| *last <= at);
                 let queue = if at < now + WAITS[next] { self.queues.iter().position(in_order) } else { None };
                 let repeat = !op.answered;

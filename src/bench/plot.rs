@@ -1,17 +1,17 @@
-//! Pictures of results: SVG written by hand, readable on light and dark pages.
+//! Charts of results: hand-written SVG, readable on light and dark pages.
 
 use std::fmt::Write as _;
 
 /// One colour per server.
 const COLOURS: [&str; 6] = ["#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00"];
 const WIDTH: f64 = 760.0;
-/// Room for the names on the left, and for numbers on the right.
+/// Margin for the names on the left, and for the numbers on the right.
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 90.0;
 const BAR: f64 = 16.0;
 const TOP: f64 = 56.0;
 
-/// A group of bars that belong together, one per server; none where it was not measured.
+/// A group of bars, one per server; none where a server was not measured.
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) values: Vec<Option<f64>>,
@@ -46,7 +46,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// As many digits as say something.
+/// Formats a number with its significant digits.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 10_000.0 => format!("{:.0},{:03}", (value / 1_000.0).floor(), value.round() as i64 % 1_000),
@@ -57,7 +57,7 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
-/// Bars that start at nothing, with their numbers behind them.
+/// Draws a bar chart from zero, with the numbers behind the bars.
 pub(super) fn bars(title: &str, names: &[&str], groups: &[Group]) -> String {
     let step = BAR * names.len() as f64 + 12.0;
     let height = TOP + step * groups.len() as f64 + 8.0;
@@ -90,7 +90,7 @@ pub(super) fn bars(title: &str, names: &[&str], groups: &[Group]) -> String {
     svg + "</svg>\n"
 }
 
-/// Lines over logarithmic scales, a decade per grid line.
+/// Draws a line chart with logarithmic scales, one grid line per decade.
 pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Line]) -> String {
     let names: Vec<&str> = series.iter().map(|line| &*line.name).collect();
     let (height, bottom) = (400.0, 350.0);

@@ -1,4 +1,4 @@
-//! Says how far it is, on stderr: at once where somebody looks on, now and then where it goes into a file.
+//! Progress report on stderr: continuous on a terminal, occasional lines in a file.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -17,7 +17,7 @@ impl Progress {
         Progress { what: String::new(), terminal: std::io::stderr().is_terminal(), next: 0, shown: false }
     }
 
-    /// Something new starts.
+    /// Begins a new task.
     pub(super) fn begin(&mut self, now: u64, what: String) {
         self.end();
         self.what = what;
@@ -30,7 +30,7 @@ impl Progress {
         }
         let share = (done * 100).checked_div(all).unwrap_or(100);
         let mut err = std::io::stderr().lock();
-        // Nobody is the worse for not seeing it.
+        // A failed write of the progress is harmless.
         let _ = if self.terminal {
             write!(err, "\r\x1b[K{}: {done} of {all} ({share} %)", self.what)
         } else {
@@ -41,7 +41,7 @@ impl Progress {
         self.next = now + if self.terminal { 200 * MS } else { 5_000 * MS };
     }
 
-    /// Leaves a clean line behind.
+    /// Ends the line.
     pub(super) fn end(&mut self) {
         if std::mem::take(&mut self.shown) && self.terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

@@ -1,4 +1,4 @@
-//! Requests of the phones and of the PBX, and the answers to them.
+//! Requests of the phones and of the PBX, and the responses to them.
 
 use super::body;
 use super::book::{Life, NOTHING};
@@ -10,11 +10,11 @@ use super::text::{Publish, Subscribe, Who};
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::{NameAddr, list, retry_after, seconds};
 
-/// So many challenges to one request are answered; a server that wants more will never be content.
+/// Most challenges answered for one request. A server that asks more often would never accept it.
 const PATIENCE: u8 = 3;
 
 impl Engine {
-    /// Asks for something, once what was asked before about the same has ended.
+    /// Starts a request, provided that the previous one on the same dialog or extension has ended.
     pub(super) fn start(&mut self, kind: Kind, number: u32) {
         let now = self.tick();
         match kind {
@@ -52,7 +52,7 @@ impl Engine {
         }
     }
 
-    /// A nonce is used once more; a repetition is the same use.
+    /// Increments the nonce count; a retransmission does not.
     fn count_nonce(&mut self, who: u32) {
         if !self.logins.is_empty()
             && let Some(login) = self.logins.get_mut(&who)
@@ -61,12 +61,12 @@ impl Engine {
         }
     }
 
-    /// The user that a dialog's phone logs in as.
+    /// Number of the user as which a dialog's phone authenticates.
     pub(super) fn phone_of(&self, watcher: u32) -> u32 {
         watcher % self.settings.phones
     }
 
-    /// Sends a request, or sends it again.
+    /// Sends or retransmits a request.
     pub(super) fn send(&mut self, slot: u32) {
         let Some(op) = self.ops.get_mut(slot) else { return };
         let (kind, number) = (op.kind, op.number);
@@ -147,7 +147,7 @@ impl Engine {
                 (watcher.op, watcher.cseq)
             }
         };
-        // A copy of an answer that was taken already says nothing.
+        // A copy of a response that was already processed is ignored.
         let Some(op) = self.ops.get_mut(slot).filter(|op| !op.answered && cseq == answer.cseq) else { return };
         let (kind, number, notified) = (op.kind, op.number, op.notified);
         if status == 401 && op.challenges < PATIENCE {
@@ -171,11 +171,11 @@ impl Engine {
         }
     }
 
-    /// The same again with a proof.
+    /// Repeats the request with credentials.
     fn take_challenge(&mut self, answer: &Scan<'_>, slot: u32) {
         let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         let is_publish = matches!(kind, Kind::Publish | Kind::Withdraw);
-        // As in the field: some phones can do SHA-256, most cannot.
+        // As in the field: some phones support SHA-256, most do not.
         let preferred = if number.is_multiple_of(2) { Algorithm::Md5 } else { Algorithm::Sha256 };
         let Some(login) = Login::take(answer, preferred) else {
             self.tally.faults.note("a 401 has no challenge that can be answered", || answer.call_id.into());
@@ -197,7 +197,7 @@ impl Engine {
     fn refused(&mut self, answer: &Scan<'_>, slot: u32, status: u16) {
         let Some(Op { kind, number, .. }) = self.ops.get_mut(slot).cloned() else { return };
         if status == 412 {
-            // The server has forgotten the publication; the next one is a new one.
+            // The server has forgotten the publication; the next PUBLISH is an initial one.
             let lamp = self.lamps.get_mut(number);
             (lamp.etag, lamp.accepted) = (Box::default(), 0);
         }
@@ -228,7 +228,8 @@ impl Engine {
         }
     }
 
-    /// The first word of the server in a dialog makes it, be that a 200 or a NOTIFY (RFC 6665 section 4.4.1).
+    /// Establishes the dialog by the first message of the server in it, which may be a 200 or a NOTIFY (RFC 6665
+    /// section 4.4.1).
     pub(super) fn establish(&mut self, message: &Scan<'_>, number: u32, tag: &str, routes: &[&str]) {
         let known = self.book.tag(number);
         if !known.is_empty() {
@@ -252,7 +253,7 @@ impl Engine {
     fn published(&mut self, answer: &Scan<'_>, kind: Kind, extension: u32) {
         let lamp = self.lamps.get_mut(extension);
         if kind == Kind::Withdraw {
-            // Whoever subscribes from now on is to see nothing.
+            // Subscriptions from now on must show no call.
             (lamp.etag, lamp.accepted) = (Box::default(), 0);
             return;
         }
@@ -263,7 +264,7 @@ impl Engine {
         }
     }
 
-    /// A request's time is over.
+    /// Ends a request that has timed out.
     pub(super) fn give_up(&mut self, slot: u32) {
         let Some(Op { kind, number, answered, .. }) = self.ops.get_mut(slot).cloned() else { return };
         let what = if answered { "no NOTIFY came after a SUBSCRIBE" } else { "a request was never answered" };

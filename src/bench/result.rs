@@ -1,4 +1,4 @@
-//! Results: numbers by name, one per repetition, with their median.
+//! Results: numbers by name, one value per repetition, with their median.
 
 use serde_json::{Map, Value, json};
 
@@ -9,9 +9,9 @@ use super::usage::Usage;
 /// One scenario, measured once or several times.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    /// Its name, with the width of a fan-out.
+    /// Name of the scenario, with the width of a fan-out.
     pub(super) name: String,
-    /// What is counted: what `operations` are.
+    /// Unit of `operations`.
     pub(super) unit: &'static str,
     pub(super) numbers: Vec<(&'static str, Vec<f64>)>,
 }
@@ -24,17 +24,17 @@ impl Row {
         }
     }
 
-    /// The median of a number; none if it was not measured.
+    /// Median of a number; none if it was not measured.
     pub(super) fn median(&self, name: &str) -> Option<f64> {
         self.numbers.iter().find(|(known, _)| *known == name).map(|(_, values)| median(values))
     }
 
-    /// What the latest repetition showed.
+    /// Value of a number in the latest repetition.
     pub(super) fn last(&self, name: &str) -> Option<f64> {
         self.numbers.iter().find(|(known, _)| *known == name).and_then(|(_, values)| values.last().copied())
     }
 
-    /// The smallest and the largest.
+    /// Smallest and largest value.
     pub(super) fn range(&self, name: &str) -> Option<(f64, f64)> {
         let (_, values) = self.numbers.iter().find(|(known, _)| *known == name)?;
         let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
@@ -42,7 +42,7 @@ impl Row {
     }
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The middle value, or the mean of the two in the middle.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -53,18 +53,18 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// What the machine and the server looked like around a measurement.
+/// State of the machine and the server before and after a measurement.
 pub(super) struct Around {
     pub(super) before: Usage,
     pub(super) after: Usage,
     pub(super) generator_cpu: f64,
     pub(super) dropped: u64,
     pub(super) seconds: f64,
-    /// Memory of the server before anything was asked of it (octets).
+    /// Memory of the server before the first request (octets).
     pub(super) at_start: Usage,
 }
 
-/// Adds what one repetition showed. `operations` is what CPU and rate are counted by.
+/// Adds the measurement of one repetition. CPU and rate are per `operations`.
 pub(super) fn add_measurement(row: &mut Row, tally: &Tally, around: &Around, operations: u64) {
     let ms = |ns: u64| ns as f64 / 1e6;
     let count = operations as f64;
@@ -108,7 +108,7 @@ pub(super) fn add_measurement(row: &mut Row, tally: &Tally, around: &Around, ope
     row.add("generator_cpu_seconds", around.generator_cpu);
 }
 
-/// All of it as JSON.
+/// Writes all results as JSON.
 pub(super) fn to_json(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Faults) -> Value {
     let number = |values: &[f64]| {
         let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));

@@ -1,4 +1,4 @@
-//! Runs the scenarios in their order and measures around each.
+//! Runs the scenarios in order and measures each.
 
 use std::io;
 
@@ -17,21 +17,21 @@ pub(super) struct Runner {
     pub(super) progress: Progress,
     pub(super) rows: Vec<Row>,
     pub(super) faults: Faults,
-    /// The server, if we have started it.
+    /// The server process, if the bench has started it.
     pub(super) server: Option<Server>,
-    /// The server's processes.
+    /// Process ids of the server.
     pub(super) pids: Vec<u32>,
-    /// The server before anything was asked of it.
+    /// Usage of the server before the first request.
     at_start: Usage,
     repetition: u32,
 }
 
-/// What a scenario hands back beside what the engine counted.
+/// Result of a scenario, beside the counters of the engine.
 #[derive(Default)]
 pub(super) struct Found {
-    /// What rate and CPU are counted by; the requests that ended well if not said.
+    /// Basis of rate and CPU; by default the number of successful requests.
     pub(super) operations: Option<u64>,
-    /// How long it took, if not until the last thing happened (ns).
+    /// Duration, if it does not end with the last event (ns).
     pub(super) took: Option<u64>,
     /// Other numbers.
     pub(super) numbers: Vec<(&'static str, f64)>,
@@ -46,7 +46,7 @@ impl Runner {
         Ok(Runner { engine, progress, rows, faults, server, pids, at_start, repetition: 0 })
     }
 
-    /// All that is wanted, as often as is wanted.
+    /// Runs all selected scenarios, as often as requested.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let scenarios = self.engine.settings.scenarios();
         for repetition in 0..self.engine.settings.repeat {
@@ -65,7 +65,8 @@ impl Runner {
             self.close_all()?;
         }
         self.withdraw_all()?;
-        // Last, for the server is another process afterwards and its memory no measure for the others.
+        // This scenario is last: afterwards the server is another process, whose memory cannot be compared with the
+        // earlier numbers.
         for repetition in 0..if scenarios.contains(&Scenario::Cold) { self.engine.settings.repeat } else { 0 } {
             self.repetition = repetition;
             self.cold()?;
@@ -74,7 +75,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Measures around `work`, whose faults become ours.
+    /// Measures `work`, and adds its violations to the total.
     pub(super) fn measure(
         &mut self,
         name: String,
@@ -118,7 +119,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Does something that has to be done and is not measured; its faults count all the same.
+    /// Runs a preparation without measuring it; its violations count nevertheless.
     pub(super) fn prepare(
         &mut self,
         what: &str,
@@ -132,10 +133,10 @@ impl Runner {
         Ok(())
     }
 
-    /// New subscriptions, so many as are wanted.
+    /// Opens new subscriptions, as many as configured.
     fn subscribe(&mut self) -> io::Result<()> {
         self.close_all()?;
-        // Every repetition starts with phones that know nothing.
+        // In every repetition phones start without remembered challenges.
         self.engine.logins.clear();
         self.enter();
         let count = self.engine.book.len();
@@ -145,7 +146,7 @@ impl Runner {
         })?;
         let place = self.rows.iter().position(|row| row.name == "subscribe").unwrap_or_default();
         let row = &mut self.rows[place];
-        // Later on there is in the server's memory what other scenarios have left there.
+        // In later repetitions the server's memory contains remains of other scenarios.
         if let Some(grown) = row.last("pss_growth_bytes").filter(|_| self.repetition == 0) {
             row.add("bytes_per_subscription", grown / f64::from(count));
         }
@@ -172,13 +173,13 @@ impl Runner {
         Ok(())
     }
 
-    /// Enters the dialogs into the book: the watchers of one extension stand together and are different phones.
+    /// Adds the dialogs to the table. The watchers of one extension are adjacent and are different phones.
     fn enter(&mut self) {
         let (count, watchers) = (self.engine.settings.subscriptions, self.engine.settings.watchers());
         (0..count).for_each(|n| _ = self.engine.book.add(n / watchers));
     }
 
-    /// Subscribes, unmeasured, if no scenario before has done so.
+    /// Subscribes without measuring, unless an earlier scenario has done so.
     pub(super) fn ensure_open(&mut self) -> io::Result<()> {
         if self.engine.book.len() > 0 {
             return Ok(());
@@ -188,12 +189,12 @@ impl Runner {
         self.prepare("subscribing", |engine, progress| engine.drive(Kind::Subscribe, 0..count, progress))
     }
 
-    /// Ends all dialogs, unmeasured.
+    /// Ends all dialogs without measuring.
     pub(super) fn close_all(&mut self) -> io::Result<()> {
         self.close_from(0)
     }
 
-    /// Ends the dialogs from this number on, unmeasured.
+    /// Ends the dialogs from this number on without measuring.
     pub(super) fn close_from(&mut self, first: u32) -> io::Result<()> {
         let upto = self.engine.book.len();
         if first < upto && self.engine.book.iter().skip(first as usize).any(|watcher| watcher.life == Life::Open) {
@@ -203,7 +204,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Takes back what was published, so that the next run meets the server as this one did.
+    /// Removes all publications, so that the next run finds the server in the same state as this one.
     fn withdraw_all(&mut self) -> io::Result<()> {
         self.prepare("taking publications back", |engine, progress| {
             let (extensions, window) = (engine.lamps.published(), engine.settings.window as usize);

@@ -1,18 +1,18 @@
-//! Reading what the server sends, quickly: one pass, nothing copied, and only what is looked at here.
+//! Fast parser for the server's messages: one pass, no copies, and only the fields that the bench checks.
 //!
-//! The reader of the server (`sip/wire`) judges every line, which costs as much as all else that the generator does with a
-//! message. So it is asked about some messages only, and this one takes the others by the word.
+//! The server's parser (`sip/wire`) validates every line, which costs as much as everything else that the generator
+//! does with a message. So it checks only a sample, and this one parses the rest without validation.
 
 use memchr::memchr;
 
 /// One message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan<'a> {
-    /// Of a response; 0 for a request.
+    /// Status of a response; 0 for a request.
     pub(super) status: u16,
-    /// Of a request.
+    /// Method of a request.
     pub(super) method: &'a str,
-    /// The first Via line, which may hold several.
+    /// The first Via line, which may hold several values.
     pub(super) via: &'a str,
     pub(super) from: &'a str,
     pub(super) to: &'a str,
@@ -28,7 +28,7 @@ pub(super) struct Scan<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// The lines of a head with their names and values.
+/// Header lines of a head with their names and values.
 fn lines(head: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = head;
     std::iter::from_fn(move || {
@@ -40,7 +40,7 @@ fn lines(head: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Without blanks and line ends; much of what is read has a blank in front and CRLF behind, and nothing else.
+/// Trims blanks and line ends. Most values have one blank before them and CRLF behind, and nothing else.
 fn trim(text: &str) -> &str {
     let is_blank = |c: &u8| matches!(c, b' ' | b'\t' | b'\r' | b'\n');
     let bytes = text.as_bytes();
@@ -50,7 +50,7 @@ fn trim(text: &str) -> &str {
 }
 
 impl<'a> Scan<'a> {
-    /// Reads a datagram; none if it is not a whole SIP message, or has folded lines (see [`unfold`]).
+    /// Parses a datagram; none if it is not a complete SIP message, or has folded lines (see [`unfold`]).
     pub(super) fn read(datagram: &'a [u8]) -> Option<Scan<'a>> {
         let end = memchr::memmem::find(datagram, b"\r\n\r\n")?;
         let text = std::str::from_utf8(&datagram[..end + 2]).ok()?;
@@ -102,7 +102,7 @@ impl<'a> Scan<'a> {
             12 if is("Content-Type") => &mut self.content_type,
             14 if is("Content-Length") => return self.cut(value, rest),
             18 if is("Subscription-State") => &mut self.state,
-            // A fold, or a blank before the colon: not for this reader.
+            // A folded line, or a blank before the colon, which this parser does not support.
             _ if name.starts_with([' ', '\t']) || name.ends_with([' ', '\t']) => return None,
             _ => return Some(()),
         };
@@ -115,36 +115,36 @@ impl<'a> Scan<'a> {
         Some(())
     }
 
-    /// The values of all lines of this name.
+    /// Values of all lines with this name.
     pub(super) fn all(&self, long: &str, short: &str) -> impl Iterator<Item = &'a str> {
         let wanted = move |name: &str| name.eq_ignore_ascii_case(long) || name.eq_ignore_ascii_case(short);
         lines(self.head).filter(move |(name, _)| wanted(name)).map(|(_, value)| value)
     }
 
-    /// The value of the first line of this name, which has no short form.
+    /// Value of the first line with this name, which has no compact form.
     pub(super) fn first(&self, long: &str) -> Option<&'a str> {
         self.all(long, long).next()
     }
 
-    /// The tag of a From or To value.
+    /// Tag of a From or To value.
     pub(super) fn tag(value: &'a str) -> Option<&'a str> {
         let params = value.rsplit_once('>').map_or(value, |(_, params)| params);
         parameter(params, "tag")
     }
 
-    /// The branch of the first Via.
+    /// Branch of the first Via.
     pub(super) fn branch(&self) -> &'a str {
         parameter(self.via.split(',').next().unwrap_or_default(), "branch").unwrap_or_default()
     }
 }
 
-/// A parameter that is not quoted.
+/// Value of an unquoted parameter.
 pub(super) fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut params = text.split(';').skip(1).filter_map(|param| param.split_once('='));
     params.find(|(known, _)| trim(known).eq_ignore_ascii_case(name)).map(|(_, value)| trim(value))
 }
 
-/// The same message with its folded lines made whole (RFC 3261 section 7.3.1).
+/// Returns the message with its folded lines joined (RFC 3261 section 7.3.1).
 pub(super) fn unfold(datagram: &[u8]) -> Vec<u8> {
     let end = memchr::memmem::find(datagram, b"\r\n\r\n").unwrap_or(datagram.len());
     let mut out = datagram.to_vec();

@@ -1,4 +1,4 @@
-//! What can be set, on the command line, and is told with every result.
+//! Settings of the command line, which are also written into every result.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde::Serialize;
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
-    /// What to do instead of measuring.
+    /// Command to run instead of a measurement.
     #[command(subcommand)]
     pub errand: Option<Errand>,
-    /// What to measure, and how.
+    /// Scenarios and their parameters.
     #[command(flatten)]
     pub settings: Settings,
     /// Write the results to this file as JSON
@@ -21,151 +21,151 @@ pub struct BenchArgs {
     pub json: Option<PathBuf>,
 }
 
-/// What else `bench` can do.
+/// Other commands of `bench`.
 #[derive(Debug, Subcommand)]
 pub enum Errand {
-    /// Write the configuration of a server that these scenarios can be run against
+    /// Write the configuration of a server for these scenarios
     Config {
-        /// Where to
+        /// File to write
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// For the storm: phones prove themselves with passwords, and nobody is trusted
+        /// For the storm: phones authenticate with passwords, and no source is trusted
         #[arg(long)]
         digest: bool,
-        /// The realm of the account
+        /// Realm of the account
         #[arg(long, value_name = "REALM", default_value = "acme.test")]
         domain: String,
-        /// How many phones have an account with --digest
+        /// Number of phones with an account, for --digest
         #[arg(long, value_name = "N", default_value_t = 20_000)]
         phones: u32,
-        /// Where the server listens for SIP, over UDP
+        /// Address on which the server listens for SIP over UDP
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5060")]
         listen: SocketAddr,
-        /// Where it listens for HTTP
+        /// Address on which it listens for HTTP
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
         http: SocketAddr,
         /// strict, relaxed or memory
         #[arg(long, value_name = "HOW", default_value = "memory", value_parser = ["strict", "relaxed", "memory"])]
         durability: String,
-        /// Where the journal lives
+        /// Folder of the journal
         #[arg(long, value_name = "FOLDER", default_value = "lamplighter-bench-data")]
         data: PathBuf,
     },
-    /// Compare results: a table of medians and ratios, and pictures
+    /// Compare results: a table of medians and ratios, and charts
     Compare {
-        /// Results that --json has written; ratios are to the first
+        /// Files written by --json; ratios are to the first
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
-        /// Write pictures (SVG) into this folder
+        /// Write charts (SVG) into this folder
         #[arg(long, value_name = "FOLDER")]
         plot: Option<PathBuf>,
     },
 }
 
-/// What can be measured.
+/// Scenario to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
     /// New subscriptions: SUBSCRIBE, 200, NOTIFY, 200
     Subscribe,
-    /// Each of them refreshed once
+    /// One refresh of each subscription
     Refresh,
-    /// Changes at a steady rate, and how late the phones are told
+    /// Changes at a steady rate, and the delay until phones receive them
     Steady,
-    /// One change, told to so many phones
+    /// One change for many phones
     FanOut,
-    /// The end of each subscription
+    /// End of each subscription
     Unsubscribe,
-    /// Many phones start at once, and prove themselves if the server wants that
+    /// Many phones that start at once, and authenticate if the server requires it
     Storm,
-    /// The server that --server-command has started is killed and started again
+    /// Kill and restart of the server that --server-command has started
     Cold,
 }
 
-/// What to measure, and how.
+/// Scenarios and their parameters.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct Settings {
-    /// The server, reached over UDP
+    /// Address of the server, over UDP
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5060")]
     pub target: SocketAddr,
-    /// The realm behind every @
+    /// Realm in all addresses (the part after @)
     #[arg(long, value_name = "REALM", default_value = "acme.test")]
     pub domain: String,
-    /// A process of the server, for CPU and memory; its children count too. May be repeated
+    /// Process of the server, for CPU and memory; its children count too. May be repeated
     #[arg(long, value_name = "PID")]
     pub server_pid: Vec<u32>,
-    /// Start the server with this command, and end it afterwards
+    /// Start the server with this command, and stop it afterwards
     #[arg(long, value_name = "COMMAND", conflicts_with = "server_pid")]
     pub server_command: Option<String>,
-    /// What to measure; all but `cold` unless there is a --server-command
+    /// Scenarios to measure; all but `cold` unless there is a --server-command
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
-    /// How many subscriptions
+    /// Number of subscriptions
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     pub subscriptions: u32,
-    /// How many extensions they are to; a tenth as many if not said
+    /// Number of watched extensions; by default a tenth of the subscriptions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     pub extensions: Option<u32>,
-    /// Requests under way at the same time
+    /// Requests in flight at the same time
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub window: u32,
-    /// SUBSCRIBEs in a second at most; 0: as many as the window lets through
+    /// Most SUBSCRIBEs per second; 0: limited by the window only
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub rate: u32,
-    /// How long `steady` takes
+    /// Duration of `steady` in seconds
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
-    /// NOTIFYs in a second that `steady` causes
+    /// NOTIFYs per second that `steady` causes
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub notifies_per_second: u32,
-    /// How many phones `fan-out` tells
+    /// Numbers of phones that a change reaches in `fan-out`
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,20,200,2000,20000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub widths: Vec<u32>,
-    /// How many phones start in `storm`
+    /// Number of phones that start in `storm`
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub storm_phones: u32,
-    /// Within so many seconds
+    /// Time within which they start, in seconds
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub storm_seconds: u32,
-    /// How often all of it is measured; the median is reported
+    /// Number of repetitions; the median is reported
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
     /// Lifetime of subscriptions and publications in seconds
     #[arg(long, value_name = "S", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(60..))]
     pub expires: u32,
-    /// Users that the phones log in as, p0 and up
+    /// Number of users as which the phones authenticate, p0 and up
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub phones: u32,
-    /// Source ports of the phones
+    /// Number of source ports of the phones
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=20_000))]
     pub sockets: u16,
-    /// Source addresses that these take turns on, 127.0.1.1 and up, where the server is on loopback
+    /// Number of source addresses, 127.0.1.1 and up, if the server is on loopback
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=60_000))]
     pub addresses: u16,
-    /// A request is lost after so many seconds; RFC 3261 says 32
+    /// Time-out of a request in seconds; RFC 3261 says 32
     #[arg(long, value_name = "S", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub give_up: u32,
-    /// Seconds to wait before CPU time and memory are read after each scenario, for servers that tidy up later
+    /// Seconds to wait before CPU time and memory are read after each scenario, for servers that clean up later
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub settle: u32,
-    /// Names these results in tables and pictures
+    /// Name of these results in tables and charts
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub label: String,
 }
 
 impl Settings {
-    /// How many extensions the subscriptions are to.
+    /// Number of watched extensions.
     pub(super) fn extensions(&self) -> u32 {
         self.extensions.unwrap_or(self.subscriptions / 10).clamp(1, self.subscriptions)
     }
 
-    /// How many watchers each extension has; the last one may have fewer.
+    /// Number of watchers of each extension; the last one may have fewer.
     pub(super) fn watchers(&self) -> u32 {
         self.subscriptions.div_ceil(self.extensions())
     }
 
-    /// What is measured, in this order.
+    /// Scenarios to measure, in order.
     pub(super) fn scenarios(&self) -> Vec<Scenario> {
         let mut wanted = self.scenario.clone();
         if wanted.is_empty() {

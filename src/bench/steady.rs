@@ -1,4 +1,5 @@
-//! Changes at a steady rate, all over the extensions: how late the phones are told, and whether in the right order.
+//! Steady scenario: changes at a constant rate on all extensions. It measures the delay until phones receive them, and
+//! checks their order.
 
 use std::io;
 
@@ -28,24 +29,24 @@ impl Runner {
     }
 }
 
-/// What is published when, and how that went.
+/// Schedule of the changes, and its result.
 #[derive(Debug)]
 struct Plan {
-    /// Watchers of each extension.
+    /// Number of watchers of each extension.
     watchers: Vec<u32>,
     per_second: f64,
     seconds: u32,
     next: u32,
     published: u64,
-    /// Changes that were not made, because the server had not answered the one before for any of the extensions tried.
+    /// Changes left out, because the server had not answered the previous one for any of the extensions tried.
     left_out: u64,
-    /// The latest that a change was made after its time (ns).
+    /// Greatest delay of a change after its scheduled time (ns).
     behind: u64,
-    /// How long changes were made for (ns).
+    /// Time for which changes were made (ns).
     took: u64,
 }
 
-/// So many extensions are tried for one that may be changed.
+/// Most extensions tried to find one that may be changed.
 const TRIES: u32 = 100;
 
 impl Plan {
@@ -88,7 +89,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The next extension whose last PUBLISH was answered.
+    /// Picks the next extension whose last PUBLISH was answered.
     fn pick(&mut self, engine: &mut Engine) -> Option<u32> {
         let extensions = self.watchers.len() as u32;
         (0..TRIES.min(extensions)).find_map(|_| {
@@ -99,7 +100,7 @@ impl Plan {
         })
     }
 
-    /// Waits until everybody knows the latest; says how many never got to know.
+    /// Waits until all watchers have the latest state; returns the number of those that never received it.
     fn wait_for_the_last(&self, engine: &mut Engine) -> io::Result<u64> {
         let give_up = u64::from(engine.settings.give_up) * 1_000 * MS;
         let (mut behind, mut since) = (u64::MAX, engine.tick());
@@ -111,7 +112,7 @@ impl Plan {
             if behind == 0 && engine.ops.len() == 0 {
                 return Ok(0);
             }
-            // As long as some are told, the others may yet be.
+            // While some watchers still receive it, the others may too.
             if engine.now > since + give_up {
                 let detail = || format!("{behind} watchers, {} s after the last change", engine.settings.give_up);
                 engine.tally.faults.note("lamps are wrong for good", detail);
@@ -122,7 +123,7 @@ impl Plan {
         }
     }
 
-    /// Watchers that were not told the latest of their extension.
+    /// Number of watchers that have not received the latest state of their extension.
     fn behind_now(&self, engine: &mut Engine) -> u64 {
         let behind = |(extension, watchers): (usize, &u32)| {
             let lamp = engine.lamps.get_mut(extension as u32);

@@ -1,4 +1,4 @@
-//! The morning after a power cut: many phones start within seconds, prove who they are, and want their lamps.
+//! Boot storm scenario: after a power cut many phones start within seconds, authenticate and subscribe.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,14 +12,14 @@ use super::runner::{Found, Runner};
 
 /// Phones that watch the same extension.
 const WATCHERS: u32 = 10;
-/// How long a phone waits that is sent away without a word about when to come again (seconds).
+/// Wait of a phone that is refused without a Retry-After (seconds).
 const COME_AGAIN: u32 = 5;
 
 impl Runner {
     pub(super) fn storm(&mut self) -> io::Result<()> {
         self.close_all()?;
         let (phones, seconds) = (self.engine.settings.storm_phones, self.engine.settings.storm_seconds);
-        // Extensions that no other scenario has touched.
+        // These extensions are used by no other scenario.
         let of_fan_outs: u32 = self.engine.settings.widths.iter().map(|width| fan_out::extensions(*width)).sum();
         let extension = self.engine.settings.extensions() + of_fan_outs;
         (0..phones).for_each(|n| _ = self.engine.book.add(extension + n / WATCHERS));
@@ -36,7 +36,7 @@ fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress)
     let began = engine.tick();
     let span = u64::from(seconds) * 1_000 * MS;
     let arrival = |n: u32| began + span * u64::from(n) / u64::from(phones);
-    // Whoever was sent away comes again, but not for ever.
+    // A refused phone tries again, but not for ever.
     let close = began + span + 2 * u64::from(engine.settings.give_up) * 1_000 * MS;
     let (mut started, mut settled, mut sent_away) = (0, 0, 0);
     let mut again = VecDeque::<(u64, u32)>::new();
@@ -47,7 +47,7 @@ fn rage(engine: &mut Engine, phones: u32, seconds: u32, progress: &mut Progress)
             engine.start(Kind::Subscribe, started);
             started += 1;
         }
-        // A handful at most waits here, in the order of refusal rather than of return.
+        // At most a handful wait here, in the order of refusal and not of return.
         for _ in 0..again.len() {
             match again.pop_front() {
                 Some((at, number)) if at <= now => engine.start(Kind::Subscribe, number),

@@ -1,4 +1,4 @@
-//! Results for people.
+//! Results as a table for people.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::result::Row;
 use super::settings::Settings;
 use super::tally::Faults;
 
-/// Title, the number behind it, and how many digits after the point.
+/// Title, key of the number, and digits after the point.
 const COLUMNS: [(&str, &str, usize); 12] = [
     ("operations", "operations", 0),
     ("failed", "failed", 0),
@@ -24,7 +24,7 @@ const COLUMNS: [(&str, &str, usize); 12] = [
     ("PSS MiB", "pss_bytes", 1),
 ];
 
-/// The whole report.
+/// Writes the whole report.
 pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row], faults: &Faults) -> String {
     let mut out = String::new();
     for (name, value) in about {
@@ -88,7 +88,7 @@ pub(super) fn write(settings: &Settings, about: &Map<String, Value>, rows: &[Row
     out
 }
 
-/// The settings that results depend on.
+/// Describes the settings on which results depend.
 fn in_words(settings: &Settings) -> String {
     let words = serde_json::to_value(settings).unwrap_or_default();
     let fields = words.as_object().into_iter().flatten();

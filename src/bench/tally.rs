@@ -1,20 +1,20 @@
-//! What is counted while a scenario runs, and what was wrong.
+//! Counters and violations of a scenario.
 
 use std::collections::BTreeMap;
 
 use super::histogram::Histogram;
 
-/// Everything that a server must not do, by name, with how often and the first time in detail.
+/// Violations by name, with their number and the first one in detail.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults(BTreeMap<&'static str, (u64, String)>);
 
 impl Faults {
-    /// Notes one; `detail` is asked for at the first of its kind only.
+    /// Records a violation; `detail` is called only for the first of its kind.
     pub(super) fn note(&mut self, what: &'static str, detail: impl FnOnce() -> String) {
         self.0.entry(what).or_insert_with(|| (0, detail())).0 += 1;
     }
 
-    /// Adds those of another.
+    /// Adds the violations of another set.
     pub(super) fn merge(&mut self, other: &Faults) {
         for (what, (count, detail)) in &other.0 {
             self.0.entry(what).or_insert_with(|| (0, detail.clone())).0 += count;
@@ -30,43 +30,43 @@ impl Faults {
     }
 }
 
-/// Counts of one scenario.
+/// Counters of one scenario.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// Requests that ended as they should.
+    /// Successful requests.
     pub(super) done: u64,
-    /// Requests that did not.
+    /// Failed requests.
     pub(super) failed: u64,
-    /// Requests without any answer, of those that failed.
+    /// Requests without any response, among the failed ones.
     pub(super) lost: u64,
-    /// From a request to its answer (ns).
+    /// Time from a request to its response (ns).
     pub(super) answer: Histogram,
-    /// From a SUBSCRIBE to its NOTIFY, or from a PUBLISH to each NOTIFY that tells of it (ns).
+    /// Time from a SUBSCRIBE to its NOTIFY, or from a PUBLISH to each NOTIFY with its state (ns).
     pub(super) notify: Histogram,
-    /// Requests sent again.
+    /// Retransmitted requests.
     pub(super) repeated: u64,
-    /// NOTIFYs, without copies.
+    /// NOTIFYs, without retransmissions.
     pub(super) notifies: u64,
-    /// Copies of NOTIFYs.
+    /// Retransmissions of NOTIFYs.
     pub(super) notify_copies: u64,
-    /// NOTIFYs that told a watcher of a new step.
+    /// NOTIFYs that brought a new step to a watcher.
     pub(super) news: u64,
-    /// Steps that a watcher was never told of because a newer one was there already: allowed, and good under load.
+    /// Steps that a watcher never received because a newer one replaced them: allowed, and good under load.
     pub(super) overtaken: u64,
-    /// NOTIFYs that never arrived, by the gap in CSeq; a fault unless the kernel has dropped datagrams.
+    /// NOTIFYs that never arrived, by the gap in CSeq; a violation unless the kernel has dropped datagrams.
     pub(super) missed: u64,
-    /// Challenges answered.
+    /// Answered challenges.
     pub(super) challenges: u64,
-    /// Answers by status.
+    /// Responses by status.
     pub(super) statuses: BTreeMap<u16, u64>,
-    /// When the last of all this happened (ns).
+    /// Time of the last counted event (ns).
     pub(super) last: u64,
-    /// What was wrong.
+    /// Violations.
     pub(super) faults: Faults,
 }
 
 impl Tally {
-    /// Answers with a status of 500 to 599.
+    /// Number of responses with a status of 500 to 599.
     pub(super) fn server_errors(&self) -> u64 {
         self.statuses.range(500..600).map(|(_, count)| count).sum()
     }

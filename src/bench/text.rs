@@ -1,10 +1,10 @@
-//! The messages that the phones and the PBX send. They are the same for a given number each time, so that a repetition
-//! needs nothing kept.
+//! Messages that the phones and the PBX send. They are always the same for a given number, so that nothing has to be
+//! stored for a retransmission.
 
 use super::scan::Scan;
 use crate::sip::headers::MAGIC_COOKIE;
 
-/// Appends text and numbers; formatting is where a generator would spend most of its time otherwise.
+/// Appends text and numbers. The formatting macros would be the largest cost of the generator.
 pub(super) trait Text {
     fn text(&mut self, text: &str) -> &mut Self;
     fn number(&mut self, number: u64) -> &mut Self;
@@ -31,25 +31,25 @@ impl Text for Vec<u8> {
     }
 }
 
-/// What all messages of one run share.
+/// Names shared by all messages of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    /// The realm behind every @.
+    /// Realm in all addresses.
     pub(super) domain: String,
-    /// Tells this run's dialogs from those of an earlier one that a server may still know.
+    /// Prefix that distinguishes this run's dialogs from those of an earlier run, which a server may still know.
     pub(super) run: String,
 }
 
-/// Who asks, in Call-ID, tags and branches.
+/// Sender of a request, as encoded in Call-ID, tags and branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Who {
-    /// A dialog, by its number and how often that was given out before.
+    /// A dialog: its number, and how often that number was given out before.
     Watcher(u32, u16),
-    /// The PBX about an extension.
+    /// The PBX, for an extension.
     Lamp(u32),
 }
 
-/// A SUBSCRIBE, by what differs from one to the next.
+/// The variable parts of a SUBSCRIBE.
 pub(super) struct Subscribe<'a> {
     pub(super) who: Who,
     pub(super) phone: u32,
@@ -58,20 +58,20 @@ pub(super) struct Subscribe<'a> {
     pub(super) expires: u32,
     /// The server's tag, once there is a dialog.
     pub(super) to_tag: &'a str,
-    /// Where to, when that is not the extension itself.
+    /// Request-URI, if it is not the extension itself.
     pub(super) target: &'a str,
-    /// Route headers, whole lines.
+    /// Route header lines.
     pub(super) routes: &'a str,
-    /// An Authorization header, a whole line.
+    /// Authorization header line.
     pub(super) proof: &'a str,
 }
 
-/// A PUBLISH, by what differs from one to the next.
+/// The variable parts of a PUBLISH.
 pub(super) struct Publish<'a> {
     pub(super) extension: u32,
     pub(super) cseq: u32,
     pub(super) expires: u32,
-    /// The publication that it replaces.
+    /// Entity-tag of the publication that it replaces.
     pub(super) etag: &'a str,
     pub(super) proof: &'a str,
     pub(super) body: &'a [u8],
@@ -86,7 +86,7 @@ impl Names {
         };
     }
 
-    /// Who a Call-ID belongs to; none if it is not of this run.
+    /// Sender encoded in a Call-ID; none if it is not of this run.
     pub(super) fn who(&self, call_id: &str) -> Option<Who> {
         let rest = call_id.strip_prefix(&*self.run)?.strip_prefix('.')?;
         let (kind, number) = rest.split_once('.')?;
@@ -97,7 +97,7 @@ impl Names {
         }
     }
 
-    /// The head down to Call-ID, with To and From.
+    /// Writes the head down to Call-ID, with To and From.
     fn begin(&self, out: &mut Vec<u8>, who: Who, cseq: u32, lane: &str, method: &str) {
         out.text(" SIP/2.0\r\nVia: SIP/2.0/UDP ").text(lane).text(";branch=").text(MAGIC_COOKIE);
         self.identify(out, who);
@@ -143,7 +143,7 @@ impl Names {
     }
 }
 
-/// The answer to a request.
+/// Writes the response to a request.
 pub(super) fn answer(out: &mut Vec<u8>, request: &Scan<'_>, status: &str) {
     out.text("SIP/2.0 ").text(status).text("\r\n");
     for via in request.all("Via", "v") {

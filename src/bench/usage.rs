@@ -1,27 +1,27 @@
-//! What the server uses, as /proc tells: CPU time and memory of a process and of all its descendants, for some servers
-//! are many processes; and the datagrams that this machine's kernel had to throw away.
+//! Usage of the server, from /proc: CPU time and memory of a process and all its descendants (some servers have many
+//! processes), and the number of datagrams that the kernel of this machine has dropped.
 
 use std::collections::HashSet;
 use std::fs;
 
-/// Clock ticks a second in /proc/PID/stat, a constant of Linux' user interface on all that we run on.
+/// Clock ticks per second in /proc/PID/stat: a constant of the Linux user interface on all supported platforms.
 const TICKS: f64 = 100.0;
 
 /// CPU and memory of a server at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Usage {
-    /// User and system time of all threads, also of those that have ended (seconds).
+    /// User and system time of all threads, including those that have ended (seconds).
     pub(super) cpu: f64,
-    /// Resident memory (octets); what processes share is counted in each.
+    /// Resident memory (octets); shared pages count in each process.
     pub(super) rss: u64,
-    /// Proportional set size (octets); what processes share is counted once.
+    /// Proportional set size (octets); shared pages count once.
     pub(super) pss: u64,
-    /// How many processes that are.
+    /// Number of processes.
     pub(super) processes: usize,
 }
 
 impl Usage {
-    /// Of these processes and their descendants.
+    /// Usage of these processes and their descendants.
     pub(super) fn of(roots: &[u32]) -> Usage {
         let mut sum = Usage::default();
         for (pid, cpu) in family(roots) {
@@ -34,12 +34,12 @@ impl Usage {
     }
 }
 
-/// CPU seconds alone, which is cheaper to ask than memory.
+/// CPU seconds alone, which is cheaper to read than memory.
 pub(super) fn cpu(roots: &[u32]) -> f64 {
     family(roots).iter().map(|(_, cpu)| cpu).sum()
 }
 
-/// The ids of these processes and of their descendants.
+/// Ids of these processes and of their descendants.
 pub(super) fn processes(roots: &[u32]) -> Vec<u32> {
     family(roots).into_iter().map(|(pid, _)| pid).collect()
 }
@@ -68,8 +68,8 @@ fn stat(pid: u32) -> Option<(u32, f64)> {
     read_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name of the program may hold anything, so fields are counted from the last bracket: state, parent, ..., and as
-/// eleventh and twelfth after that state user and system time.
+/// The name of the program may contain any character, so fields are counted from the last bracket: state, parent, ...,
+/// and as eleventh and twelfth after the state user and system time.
 fn read_stat(text: &str) -> Option<(u32, f64)> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |i: usize| fields.get(i)?.parse::<u64>().ok();
@@ -82,7 +82,7 @@ fn kibibytes(file: &str, key: &str) -> u64 {
     value.map_or(0, |n: u64| n * 1024)
 }
 
-/// Processor, cores, memory and kernel of this machine, in a line.
+/// Processor, cores, memory and kernel of this machine, in one line.
 pub(super) fn machine() -> String {
     let read = |file| fs::read_to_string(file).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
@@ -93,7 +93,7 @@ pub(super) fn machine() -> String {
     format!("{}, {cores} cores, {memory} GiB, Linux {}", model.unwrap_or("unknown processor"), kernel.trim())
 }
 
-/// Datagrams that found a socket's buffer full, on this machine since it was started, whoever's they were.
+/// Datagrams dropped because a socket's buffer was full, of all programs on this machine since it was started.
 pub(super) fn dropped_datagrams() -> u64 {
     read_dropped(&fs::read_to_string("/proc/net/snmp").unwrap_or_default()).unwrap_or(0)
 }

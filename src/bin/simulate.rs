@@ -1,35 +1,35 @@
-//! Runs storms in the simulator and prints what came of them.
+//! Runs scenarios in the simulator and prints the results.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use lamplighter::simulator::{self, Options, Outcome};
 
-/// Storms in a seeded network, against the real core.
+/// Run scenarios in a simulated network, chosen by seed, against the real core.
 #[derive(Parser)]
 struct Args {
-    /// How many seeds to run.
+    /// Number of seeds to run.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
-    /// The first seed.
+    /// First seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// The share of datagrams that are lost; drawn from each seed if not given.
+    /// Fraction of datagrams that are lost; chosen by the seed if not given.
     #[arg(long)]
     loss: Option<f64>,
-    /// Phones per storm.
+    /// Phones in a scenario.
     #[arg(long, default_value_t = 60)]
     phones: usize,
-    /// Minutes that a storm lasts.
+    /// Duration of a scenario in minutes.
     #[arg(long, default_value_t = 5)]
     minutes: u64,
-    /// How often the server crashes in a storm, on average; 0 for never.
+    /// Average number of server crashes in a scenario; 0 for none.
     #[arg(long, default_value_t = 2.0)]
     crashes: f64,
-    /// Draw the ladder of the first failure.
+    /// Print the ladder of the first failure.
     #[arg(long)]
     ladder: bool,
-    /// Leave out the table of wrong-lamp seconds.
+    /// Do not print the table of wrong-lamp seconds.
     #[arg(long)]
     no_table: bool,
 }
@@ -67,7 +67,8 @@ fn main() -> ExitCode {
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Wrong-lamp seconds: phones and publishers do what they should, and the network loses datagrams.
+/// Prints the wrong-lamp seconds by packet loss. Phones and publishers follow the protocol here, and the server does
+/// not crash; only the network loses datagrams.
 fn table(args: &Args) {
     println!("\n  loss  call events  wrong-lamp seconds    mean   longest  NOTIFYs per");
     println!("                      per million events  (ms)      (ms)   call event");

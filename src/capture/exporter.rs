@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 
-use super::choice::{Choice, head_of};
-use super::hep::Agent;
-use super::{Counts, Passed, Told};
+use super::filter::{Filter, head_of};
+use super::hep::HepEncoder;
+use super::{CaptureCommand, CapturedMessage, Counts};
 use crate::count::one_more;
 use crate::seldom::Seldom;
 use crate::sip::wire::Name;
@@ -19,14 +19,19 @@ const LONGEST_ID: usize = 512;
 pub(super) struct Exporter {
     socket: UdpSocket,
     server: SocketAddr,
-    agent: Agent,
-    choice: Choice,
+    agent: HepEncoder,
+    choice: Filter,
     counts: Arc<Counts>,
     unreachable: Seldom,
 }
 
 impl Exporter {
-    pub(super) fn new(server: SocketAddr, agent: Agent, choice: Choice, counts: Arc<Counts>) -> io::Result<Exporter> {
+    pub(super) fn new(
+        server: SocketAddr,
+        agent: HepEncoder,
+        choice: Filter,
+        counts: Arc<Counts>,
+    ) -> io::Result<Exporter> {
         let any = match server {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -38,22 +43,22 @@ impl Exporter {
     }
 
     /// Sends until all senders of the channel are dropped.
-    pub(super) fn run(self, told: &Receiver<Told>) {
+    pub(super) fn run(self, told: &Receiver<CaptureCommand>) {
         let mut out = Vec::with_capacity(4_096);
         while let Ok(told) = told.recv() {
             match told {
-                Told::Passed(passed) => {
+                CaptureCommand::CapturedMessage(passed) => {
                     self.export(&passed, &mut out);
                     self.counts.waiting.fetch_sub(1, Relaxed);
                     self.counts.octets.fetch_sub(passed.bytes.len(), Relaxed);
                 }
                 // The caller may have stopped waiting for it.
-                Told::Flush(done) => drop(done.try_send(())),
+                CaptureCommand::Flush(done) => drop(done.try_send(())),
             }
         }
     }
 
-    fn export(&self, passed: &Passed, out: &mut Vec<u8>) {
+    fn export(&self, passed: &CapturedMessage, out: &mut Vec<u8>) {
         // Keep-alives are not messages.
         if passed.bytes.iter().all(|c| matches!(c, b'\r' | b'\n')) {
             return;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
-use super::Passed;
+use super::CapturedMessage;
 
 /// Largest UDP payload over IPv4 (octets).
 const MOST: usize = 65_507;
@@ -33,18 +33,18 @@ const UDP: u8 = 17;
 const SIP: u8 = 1;
 
 /// Identity of this capture agent, which is part of every packet.
-pub(super) struct Agent {
+pub(super) struct HepEncoder {
     agent_id: u32,
     password: Option<Box<[u8]>>,
 }
 
-impl Agent {
-    pub(super) fn new(agent_id: u32, password: Option<&[u8]>) -> Agent {
-        Agent { agent_id, password: password.map(Into::into) }
+impl HepEncoder {
+    pub(super) fn new(agent_id: u32, password: Option<&[u8]>) -> HepEncoder {
+        HepEncoder { agent_id, password: password.map(Into::into) }
     }
 
     /// Writes one packet into `out`, replacing its content. Returns false if the packet is too large for a datagram.
-    pub(super) fn write(&self, out: &mut Vec<u8>, passed: &Passed, correlation: Option<&str>) -> bool {
+    pub(super) fn write(&self, out: &mut Vec<u8>, passed: &CapturedMessage, correlation: Option<&str>) -> bool {
         out.clear();
         out.extend_from_slice(b"HEP3\0\0");
         let since = passed.at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -98,16 +98,22 @@ mod tests {
 
     use super::*;
 
-    fn passed(from: &str, to: &str, bytes: &'static [u8]) -> Passed {
+    fn passed(from: &str, to: &str, bytes: &'static [u8]) -> CapturedMessage {
         let at = UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_321);
-        Passed { at, from: from.parse().unwrap(), to: to.parse().unwrap(), datagram: true, bytes: bytes.into() }
+        CapturedMessage {
+            at,
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            datagram: true,
+            bytes: bytes.into(),
+        }
     }
 
     /// The expected octets were written by hand from the protocol's specification.
     #[test]
     fn a_packet_is_octet_for_octet_what_the_protocol_says() {
         let mut out = b"left over".to_vec();
-        let agent = Agent::new(0x0102_0304, Some(b"key"));
+        let agent = HepEncoder::new(0x0102_0304, Some(b"key"));
         assert!(agent.write(&mut out, &passed("192.0.2.1:5060", "192.0.2.2:5061", b"SIP"), Some("c@x")));
         let expected: Vec<u8> = [
             &b"HEP3\0\x78"[..],
@@ -133,7 +139,11 @@ mod tests {
     #[test]
     fn ipv6_has_chunks_of_its_own_and_nothing_is_said_that_is_not_there() {
         let mut out = Vec::new();
-        assert!(Agent::new(1, None).write(&mut out, &passed("[2001:db8::1]:5060", "[2001:db8::2]:5060", b"x"), None));
+        assert!(HepEncoder::new(1, None).write(
+            &mut out,
+            &passed("[2001:db8::1]:5060", "[2001:db8::2]:5060", b"x"),
+            None
+        ));
         assert_eq!(out[6..13], [0, 0, 0, 1, 0, 7, 10]);
         assert_eq!(out[20..28], [0, 0, 0, 5, 0, 22, 0x20, 0x01]);
         let has = |kind: u8| out.windows(4).any(|at| at == [0, 0, 0, kind]);
@@ -142,13 +152,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_written() {
-        let message = |length: usize| Passed {
+        let message = |length: usize| CapturedMessage {
             bytes: vec![b'x'; length].into(),
             ..passed("192.0.2.1:5060", "192.0.2.2:5060", b"")
         };
         let mut out = Vec::new();
-        assert!(Agent::new(1, None).write(&mut out, &message(65_000), None));
+        assert!(HepEncoder::new(1, None).write(&mut out, &message(65_000), None));
         assert_eq!(usize::from(u16::from_be_bytes([out[4], out[5]])), out.len());
-        assert!(!Agent::new(1, None).write(&mut out, &message(65_500), None));
+        assert!(!HepEncoder::new(1, None).write(&mut out, &message(65_500), None));
     }
 }

@@ -6,8 +6,8 @@
 //! A separate thread filters and encodes. The module parses SIP heads, but knows nothing of the server's sockets,
 //! dialogs or accounts.
 
-mod choice;
 mod exporter;
+mod filter;
 mod hep;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,9 +20,9 @@ use bytes::Bytes;
 
 use crate::config::Hep;
 use crate::count::one_more;
-use choice::Choice;
 use exporter::Exporter;
-use hep::Agent;
+use filter::Filter;
+use hep::HepEncoder;
 
 /// Most messages in the queue ...
 const QUEUE: usize = 16_384;
@@ -31,7 +31,7 @@ const QUEUE_OCTETS: usize = 32 * 1024 * 1024;
 
 /// Local socket as it appears in captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Here {
+pub struct LocalEndpoint {
     /// Address that peers see, as far as the server knows it.
     pub address: SocketAddr,
     /// True for UDP, false for stream transports.
@@ -40,7 +40,7 @@ pub struct Here {
 
 /// Captured message.
 #[derive(Debug)]
-struct Passed {
+struct CapturedMessage {
     at: SystemTime,
     from: SocketAddr,
     to: SocketAddr,
@@ -49,8 +49,8 @@ struct Passed {
 }
 
 /// Command for the exporter thread.
-enum Told {
-    Passed(Passed),
+enum CaptureCommand {
+    CapturedMessage(CapturedMessage),
     /// Signals on the channel once everything queued before is done.
     Flush(SyncSender<()>),
 }
@@ -84,26 +84,27 @@ pub struct Stats {
 
 /// Input of the capture, usable from any thread.
 #[derive(Debug)]
-pub struct Tap {
-    here: Box<[Here]>,
-    queue: SyncSender<Told>,
+pub struct Capture {
+    here: Box<[LocalEndpoint]>,
+    queue: SyncSender<CaptureCommand>,
     counts: Arc<Counts>,
 }
 
-impl Tap {
+impl Capture {
     /// Starts the exporter thread. `here` are the listeners, by their numbers.
     ///
     /// # Errors
     /// If no socket or no thread can be created.
-    pub fn start(config: &Hep, here: Vec<Here>) -> std::io::Result<Arc<Tap>> {
-        let agent = Agent::new(config.agent_id, config.password.as_ref().map(|password| password.expose().as_bytes()));
-        let choice = Choice::of(&config.traffic);
+    pub fn start(config: &Hep, here: Vec<LocalEndpoint>) -> std::io::Result<Arc<Capture>> {
+        let agent =
+            HepEncoder::new(config.agent_id, config.password.as_ref().map(|password| password.expose().as_bytes()));
+        let choice = Filter::of(&config.traffic);
         let counts = Arc::<Counts>::default();
         let exporter = Exporter::new(config.server, agent, choice, Arc::clone(&counts))?;
         let (queue, told) = sync_channel(QUEUE);
         let run = move || exporter.run(&told);
         std::thread::Builder::new().name("hep".into()).spawn(run)?;
-        Ok(Arc::new(Tap { here: here.into(), queue, counts }))
+        Ok(Arc::new(Capture { here: here.into(), queue, counts }))
     }
 
     /// Captures a message that a listener has received.
@@ -120,13 +121,20 @@ impl Tap {
         }
     }
 
-    fn pass(&self, from: SocketAddr, to: SocketAddr, here: Here, bytes: impl FnOnce() -> Bytes, octets: usize) {
+    fn pass(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        here: LocalEndpoint,
+        bytes: impl FnOnce() -> Bytes,
+        octets: usize,
+    ) {
         let counts = &*self.counts;
         let held = counts.octets.fetch_add(octets, Relaxed);
         counts.waiting.fetch_add(1, Relaxed);
         let room = held + octets <= QUEUE_OCTETS;
-        let passed = || Passed { at: SystemTime::now(), from, to, datagram: here.datagrams, bytes: bytes() };
-        if !room || self.queue.try_send(Told::Passed(passed())).is_err() {
+        let passed = || CapturedMessage { at: SystemTime::now(), from, to, datagram: here.datagrams, bytes: bytes() };
+        if !room || self.queue.try_send(CaptureCommand::CapturedMessage(passed())).is_err() {
             counts.octets.fetch_sub(octets, Relaxed);
             counts.waiting.fetch_sub(1, Relaxed);
             one_more(&counts.dropped);
@@ -137,7 +145,7 @@ impl Tap {
     pub fn flush(&self, within: Duration) {
         let (done, seen_to) = sync_channel(1);
         // If the queue is full there is no room for this command either; the server stops without waiting then.
-        if self.queue.try_send(Told::Flush(done)).is_ok() {
+        if self.queue.try_send(CaptureCommand::Flush(done)).is_ok() {
             let _ = seen_to.recv_timeout(within);
         }
     }
@@ -171,10 +179,10 @@ mod tests {
 
     use super::*;
 
-    fn tap(server: SocketAddr) -> Arc<Tap> {
+    fn tap(server: SocketAddr) -> Arc<Capture> {
         let config = Hep { server, agent_id: 7, password: None, traffic: vec!["all".into()] };
-        let here = Here { address: "192.0.2.1:5060".parse().unwrap(), datagrams: true };
-        Tap::start(&config, vec![here]).unwrap()
+        let here = LocalEndpoint { address: "192.0.2.1:5060".parse().unwrap(), datagrams: true };
+        Capture::start(&config, vec![here]).unwrap()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From the shapes of the file to a checked [`Config`]: everything that serde cannot see.
+//! Validation: turns the parsed file into a checked [`Config`], with every rule that serde cannot express.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -113,7 +113,7 @@ fn listen_address(written: &str) -> Result<Listen, String> {
     Ok(Listen { transport, address })
 }
 
-/// An Origin as browsers send it (RFC 6454 section 6.1): in lower case, without path.
+/// Checks a web origin as browsers send it (RFC 6454 section 6.1). Returns it in lower case; it has no path.
 fn ws_origin(source: Source<'_>, i: usize, written: &Spanned<String>) -> Result<String, ConfigError> {
     let origin = written.get_ref();
     match origin.split_once("://") {
@@ -143,7 +143,8 @@ fn advertise(source: Source<'_>, written: &Spanned<String>) -> Result<String, Co
     }
 }
 
-/// RFC 3261 section 25.1 `hostname`, near enough: labels of letters, digits and inner hyphens, the last not a number.
+/// Approximates `hostname` of RFC 3261 section 25.1: labels of letters, digits and inner hyphens; the last one is not a
+/// number.
 fn is_host_name(host: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -170,7 +171,7 @@ fn http(source: Source<'_>, raw: &raw::Http) -> Result<Http, ConfigError> {
 }
 
 fn presence(source: Source<'_>, raw: &raw::Presence) -> Result<Presence, ConfigError> {
-    // RFC 6665 section 4.2.1.1: only a duration below an hour may be refused as too short.
+    // RFC 6665 section 4.2.1.1: only an expiry below one hour may be refused as too short.
     let min_expires = number(source, "presence.min_expires", &raw.min_expires, 60, 1..=3_600)?;
     let max_expires = number(source, "presence.max_expires", &raw.max_expires, 3_600, 1..=604_800)?;
     if min_expires > max_expires {
@@ -222,7 +223,7 @@ fn packages(source: Source<'_>, list: &Spanned<Vec<Spanned<String>>>) -> Result<
     Ok(ids)
 }
 
-/// What is remembered; the most is what fills 5 GB.
+/// Checks `[history]`. The highest value takes about 5 GB.
 fn history(source: Source<'_>, raw: &raw::History) -> Result<History, ConfigError> {
     let default = History::default().exchanges;
     let exchanges = number(source, "history.exchanges", &raw.exchanges, default, 0..=100_000_000)?;
@@ -230,7 +231,7 @@ fn history(source: Source<'_>, raw: &raw::History) -> Result<History, ConfigErro
 }
 
 fn limits(source: Source<'_>, raw: &raw::Limits) -> Result<Limits, ConfigError> {
-    // The largest is far beyond what fits into a machine; it keeps sums of limits from overflowing.
+    // The upper bound is far more than a machine can hold; it keeps sums of limits from overflowing.
     const COUNT: RangeInclusive<i64> = 1..=100_000_000;
     let default = Limits::default();
     let count = |key: &str, written, default: usize| number(source, &format!("limits.{key}"), written, default, COUNT);
@@ -350,7 +351,7 @@ fn access(source: Source<'_>, raw: &raw::Access) -> Result<Access, ConfigError> 
     let authenticate = authenticate(source, raw)?;
     let algorithms = algorithms(source, raw)?;
     let trusted_proxies = match &raw.trusted_proxies {
-        // The embedded default trusts this machine only, as the example file does.
+        // The built-in default trusts only this machine, as the example file does.
         None => vec![IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)],
         Some(list) => {
             let network = |(i, written): (usize, &Spanned<String>)| {
@@ -447,7 +448,7 @@ fn log(source: Source<'_>, raw: raw::Log) -> Result<Log, ConfigError> {
     Ok(Log { level: written.into_inner(), format })
 }
 
-/// A number within its range, or its default.
+/// A number within its range; the default if the key is absent.
 pub(super) fn number<T: TryFrom<i64>>(
     source: Source<'_>,
     key: &str,
@@ -464,7 +465,7 @@ pub(super) fn number<T: TryFrom<i64>>(
     })
 }
 
-/// Remembers what has been seen, to name what comes twice.
+/// Set of values seen, for reporting duplicates.
 pub(super) struct Unique(HashSet<String>);
 
 impl Unique {
@@ -472,7 +473,7 @@ impl Unique {
         Self(HashSet::new())
     }
 
-    /// False if `text` has been here before.
+    /// Inserts `text`; false if it was there already.
     pub(super) fn first(&mut self, text: &str) -> bool {
         self.0.insert(text.to_owned())
     }

@@ -1,17 +1,17 @@
-//! `[dns]`: whom to ask for the names in Contact and Route.
+//! `[dns]`: DNS servers for resolving the names in Contact and Route.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::error::{ConfigError, Source};
 use super::raw;
 
-/// Where the DNS listens, unless said otherwise.
+/// Default port of a DNS server.
 const PORT: u16 = 53;
 
-/// Whom to ask for names.
+/// DNS settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// The servers; if there are none, those of `/etc/resolv.conf`.
+    /// Servers to query; empty for those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
 }
 

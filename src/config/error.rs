@@ -1,22 +1,22 @@
-//! What is wrong with a configuration, said so that the person who wrote it can mend it without asking.
+//! Configuration errors, with enough detail for the operator to correct the file.
 
 use std::fmt;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-/// A configuration that is refused: where, which key, what is wrong and what would be right.
+/// A refused configuration: place, key, problem and, if possible, the correct form.
 ///
-/// It never carries a value that may be a secret, nor the line it stands on.
+/// It never holds a value that may be a secret, nor the text of the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, as it was named to us.
+    /// Name of the file as it was given.
     pub file: String,
-    /// Line and column, from 1; none where the fault is of the whole file.
+    /// Line and column, from 1; `None` if the problem is with the whole file.
     pub place: Option<(usize, usize)>,
-    /// The key with the tables around it, as in `account[0].realm`; empty where there is none.
+    /// Key with its tables, as in `account[0].realm`; empty if there is none.
     pub key: String,
-    /// What is wrong and, where that can be listed, what is allowed.
+    /// The problem and, where they can be listed, the allowed values.
     pub problem: String,
 }
 
@@ -46,7 +46,7 @@ const RENAMED: [(&str, &str); 7] = [
     ("rates", "rate_limits` with the keys `verified_source`, `unverified_source`, `per_address`, `unverified_total"),
 ];
 
-/// The text under scrutiny: turns a byte range of it into a place and a key.
+/// Text of the file; converts a byte range into a place and a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     pub(super) file: &'a str,
@@ -54,7 +54,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// A fault at `span`.
+    /// Error at `span`.
     pub(super) fn fault(&self, span: Range<usize>, key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
         ConfigError {
             file: self.file.to_owned(),
@@ -64,12 +64,12 @@ impl Source<'_> {
         }
     }
 
-    /// A fault of the whole file.
+    /// Error about the whole file.
     pub(super) fn whole(&self, problem: impl Into<String>) -> ConfigError {
         ConfigError { file: self.file.to_owned(), place: None, key: String::new(), problem: problem.into() }
     }
 
-    /// What the TOML reader complains of. Its message alone: its `Display` quotes the line, which may hold a password.
+    /// Error of the TOML parser. Only its message is used: its `Display` quotes the line, which may hold a password.
     pub(super) fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
         let problem = error.message().replace(['\n', '\r'], " ");
         let Some(span) = error.span() else { return self.whole(problem) };
@@ -86,7 +86,7 @@ impl Source<'_> {
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
-    /// The path of the key whose name or value covers `span` most narrowly; of equals, the deepest.
+    /// Path of the key whose name or value covers `span` most narrowly; of several with equal width, the deepest.
     fn key_at(&self, span: &Range<usize>) -> String {
         let mut best = Best { span: span.clone(), width: usize::MAX, key: String::new() };
         if let Ok(root) = DeTable::parse(self.text) {
@@ -96,7 +96,7 @@ impl Source<'_> {
     }
 }
 
-/// The narrowest cover found so far.
+/// Narrowest match so far.
 struct Best {
     span: Range<usize>,
     width: usize,

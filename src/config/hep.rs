@@ -1,4 +1,4 @@
-//! `[hep]`: where a copy of the SIP traffic goes.
+//! `[hep]`: destination and filter of the copies of SIP traffic (HEP capture).
 
 use std::net::SocketAddr;
 
@@ -7,23 +7,23 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{Account, Secret, check, people, raw};
 
-/// Where a copy of the SIP traffic goes, and of which.
+/// Settings of the HEP capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hep {
-    /// The capture server.
+    /// Address of the capture server.
     pub server: SocketAddr,
-    /// The number by which it knows us.
+    /// Capture agent id that identifies this server there.
     pub agent_id: u32,
-    /// What lets us in there. It travels as it is written.
+    /// Password for the capture server. HEP sends it in the clear.
     pub password: Option<Secret>,
-    /// `all`, realms, and addresses, as they were written.
+    /// Filter: `all`, or realms and addresses, as they were written.
     pub traffic: Vec<String>,
 }
 
-/// The longest password; captures carry it in every packet.
+/// Longest password in octets; every HEP packet carries it.
 const LONGEST_PASSWORD: usize = 255;
 
-/// Checks `[hep]`. Without the section nothing is copied.
+/// Checks `[hep]`. Without the section nothing is captured.
 pub(super) fn section(
     source: Source<'_>,
     raw: Option<Spanned<raw::Hep>>,

@@ -1,9 +1,9 @@
-//! The configuration: what `lamplighter.toml` may say, checked, in types that the other rooms build upon.
+//! The configuration: the content of `lamplighter.toml`, validated, in types that the other modules use.
 //!
-//! In flows the text of one TOML file; out flow a [`Config`] that cannot be wrong in itself, or a [`ConfigError`] with
-//! file, line, key and what is allowed. Every key has a default that serves; an unknown key is an error, for a
-//! misspelt limit that silently keeps its default is worse than a server that does not start. Knows no sockets: that
-//! an address is free, a directory writable, is found out by whoever uses it.
+//! In flows the text of one TOML file; out flow a [`Config`] that is consistent in itself, or a [`ConfigError`] with
+//! file, line, key and allowed values. Every key has a usable default. An unknown key is an error: a misspelt limit
+//! that silently keeps its default is worse than a server that does not start. Opens no sockets: the user of a setting
+//! finds out if an address is free or a directory is writable.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,15 +34,15 @@ pub use sip::{Listen, ListenTransport, Sip};
 pub use tls::Tls;
 pub use webhook::{Webhook, WebhookUrl};
 
-/// The configuration of [`Config::demo`], which is also the shortest example of one.
+/// Configuration of [`Config::demo`]; also the shortest example of a configuration file.
 const DEMO: &str = include_str!("demo.toml");
 
-/// A whole configuration.
+/// A complete, validated configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[sip]`
     pub sip: Sip,
-    /// `[tls]`, if there is one.
+    /// `[tls]`, if present.
     pub tls: Option<Tls>,
     /// `[dns]`
     pub dns: Dns,
@@ -52,7 +52,7 @@ pub struct Config {
     pub presence: Presence,
     /// `[limits]`
     pub limits: Limits,
-    /// `[rate_limits]`.
+    /// `[rate_limits]`
     pub rate_limits: RateLimits,
     /// `[data]`
     pub data: Data,
@@ -62,7 +62,7 @@ pub struct Config {
     pub access: Access,
     /// `[api]`
     pub api: Api,
-    /// `[hep]`, if there is one.
+    /// `[hep]`, if present.
     pub hep: Option<Hep>,
     /// `[log]`
     pub log: Log,
@@ -70,33 +70,33 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Every `[[account]]`.
     pub accounts: Vec<Account>,
-    /// What is accepted and should be changed all the same, with its place.
+    /// Values that are accepted but should be changed, with their place in the file.
     pub warnings: Vec<ConfigError>,
 }
 
-/// Where HTTP is spoken.
+/// HTTP settings.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Address and port of the API.
+    /// Address and port of the HTTP API.
     pub listen: SocketAddr,
 }
 
-/// What subscribers may ask for.
+/// Settings for subscriptions.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    /// Seconds; less is answered 423.
+    /// Shortest expiry in seconds; a shorter one is refused with 423.
     pub min_expires: u32,
-    /// Seconds; more is shortened.
+    /// Longest expiry in seconds; a longer one is reduced to this.
     pub max_expires: u32,
-    /// Milliseconds between two NOTIFYs to a watcher that has not said how many it wants (RFC 6446).
+    /// Shortest time (milliseconds) between two NOTIFYs to a watcher that did not ask for a rate (RFC 6446).
     pub min_notify_interval_ms: u32,
-    /// The event packages that are served.
+    /// Event packages that the server supports.
     pub packages: Vec<PackageId>,
-    /// A NOTIFY that is too large for a datagram may go over TCP instead.
+    /// True if a NOTIFY that is too large for a UDP datagram may be sent over TCP.
     pub large_over_tcp: bool,
 }
 
-/// Bounds of every table, each with a default that a large installation does not reach.
+/// Limits of every table. The defaults are higher than a large installation needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Subscriptions of all accounts together.
@@ -109,33 +109,33 @@ pub struct Limits {
     pub watchers_per_presentity: usize,
     /// Publications of one presentity.
     pub publications_per_presentity: usize,
-    /// Presentities of one account of which anything is kept.
+    /// Presentities of one account with stored state.
     pub presentities_per_account: usize,
-    /// SIP connections at once, over TCP, TLS and WebSocket together.
+    /// Concurrent SIP connections over TCP, TLS and WebSocket together.
     pub tcp_connections: usize,
-    /// Of these, from one address, unless it is trusted.
+    /// SIP connections from one address; trusted addresses are exempt.
     pub tcp_connections_per_address: usize,
-    /// A SIP connection that carries nothing for so long is closed.
+    /// Idle timeout of a SIP connection, in seconds.
     pub tcp_idle_seconds: u64,
-    /// HTTP connections at once.
+    /// Concurrent HTTP connections.
     pub http_connections: usize,
-    /// Of these, from one address (IPv6: from one /64).
+    /// HTTP connections from one address (IPv6: from one /64).
     pub http_connections_per_address: usize,
-    /// Of the HTTP connections, live streams of lamps.
+    /// Concurrent live streams; each is an HTTP connection.
     pub event_streams: usize,
-    /// Of these, opened with tokens of one account.
+    /// Live streams opened with tokens of one account.
     pub event_streams_per_account: usize,
-    /// Of these, from one address (IPv6: from one /64).
+    /// Live streams from one address (IPv6: from one /64).
     pub event_streams_per_address: usize,
-    /// Long listings that are being sent at once.
+    /// Long listings being sent at the same time.
     pub listings: usize,
-    /// Of these, asked for with tokens of one account.
+    /// Listings requested with tokens of one account.
     pub listings_per_account: usize,
-    /// Of these, from one address (IPv6: from one /64).
+    /// Listings from one address (IPv6: from one /64).
     pub listings_per_address: usize,
-    /// Subscriptions that are traced, or whose trace is kept, at once.
+    /// Subscriptions being traced, or whose trace is still stored.
     pub traces: usize,
-    /// Of these, of one account.
+    /// Traced subscriptions of one account.
     pub traces_per_account: usize,
 }
 
@@ -144,17 +144,19 @@ impl Default for Limits {
         Self {
             subscriptions: 1_000_000,
             subscriptions_per_account: 200_000,
-            // An attendant's console of a large company; or a gateway that subscribes for its phones as one.
+            // Enough for an attendant console of a large company, or for a gateway that subscribes as one device for
+            // its phones.
             subscriptions_per_device: 50_000,
             watchers_per_presentity: 50_000,
             publications_per_presentity: 64,
             presentities_per_account: 200_000,
             tcp_connections: 20_000,
-            // An office behind one address.
+            // Enough for a large office behind one address.
             tcp_connections_per_address: 2_000,
-            // Longer than the default max_expires: a phone that only refreshes keeps its connection.
+            // Longer than the default max_expires: a phone that sends nothing but refreshes keeps its connection.
             tcp_idle_seconds: 3_900,
-            // Streams and listings, which cannot be closed for a newcomer, fit in with room to spare; so they do per address.
+            // Streams and listings cannot be evicted for a new connection. All of them together, and those of one
+            // address, leave seats for others.
             http_connections: 1_536,
             http_connections_per_address: 1_024,
             event_streams: 1_024,
@@ -163,226 +165,227 @@ impl Default for Limits {
             listings: 128,
             listings_per_account: 16,
             listings_per_address: 64,
-            // Each message is searched for the tag of every traced subscription.
+            // Every message is compared with the tags of all traced subscriptions.
             traces: 64,
             traces_per_account: 16,
         }
     }
 }
 
-/// How many messages somebody may send in a second, where he is not trusted; five seconds' worth may come at once. 0 is
-/// no limit.
+/// Rate limits of untrusted sources, in messages per second; a burst may hold five seconds' worth. 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// A source that has proven itself, or has answered a NOTIFY: an address and port, or a connection.
+    /// A verified source: one that has authenticated, or has answered a NOTIFY. It is an address and port, or a
+    /// connection.
     pub verified_source: u32,
-    /// Any other source.
+    /// An unverified source.
     pub unverified_source: u32,
-    /// All such sources at one address; the /64 of an IPv6 address.
+    /// All unverified sources of one address (IPv6: of one /64) together.
     pub per_address: u32,
-    /// All such sources together.
+    /// All unverified sources together.
     pub unverified_total: u32,
 }
 
 impl RateLimits {
-    /// The highest: more than that is no limit.
+    /// Highest value that may be configured; more would have no effect.
     pub const MAX: u32 = 1_000_000;
 }
 
 impl Default for RateLimits {
     fn default() -> Self {
-        // A phone with a hundred keys says two hundred words when it starts, an office behind one address a few thousand.
+        // A phone with 100 keys sends about 200 messages when it starts, an office behind one address a few thousand.
         Self { verified_source: 2_000, unverified_source: 50, per_address: 500, unverified_total: 5_000 }
     }
 }
 
-/// What is kept on disk.
+/// Settings of the journal.
 #[derive(Clone, Debug)]
 pub struct Data {
-    /// Where the journal lives.
+    /// Directory of the journal.
     pub dir: PathBuf,
-    /// How surely.
+    /// When a change is acknowledged.
     pub durability: Durability,
-    /// What a start does that finds the journal damaged.
+    /// Action at startup if the journal is damaged.
     pub on_damage: OnDamage,
 }
 
-/// What a start does that finds the journal damaged.
+/// Action at startup if the journal is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDamage {
-    /// It ends: the operator decides.
+    /// Do not start: the operator decides.
     Refuse,
-    /// It repairs the journal as `lamplighter journal repair` does, and goes on.
+    /// Repair the journal as `lamplighter journal repair` does, and start.
     Repair,
 }
 
-/// When a change counts as kept.
+/// Durability of changes: the condition under which a change is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Answered only once on disk.
+    /// Acknowledged after it is on disk.
     Strict,
-    /// Answered at once, on disk within a second.
+    /// Acknowledged at once, on disk within a second.
     Relaxed,
-    /// Nothing is kept.
+    /// Not stored on disk at all.
     Memory,
 }
 
-/// What is remembered for explaining lamps, in memory only.
+/// Settings of the history that explains lamps; it is kept in memory only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// How many exchanges, of all subscriptions together; 0 for none.
+    /// Number of stored exchanges (a NOTIFY or request with its reply) of all subscriptions together; 0 disables the
+    /// history.
     pub exchanges: usize,
 }
 
 impl Default for History {
     fn default() -> Self {
-        // 3 MB: a few hundred watchers' day, or the last seconds of a hundred thousand.
+        // About 3 MB: a day of a few hundred watchers, or the last seconds of 100,000.
         Self { exchanges: 65_536 }
     }
 }
 
-/// Who may speak SIP to us.
+/// Access control of SIP.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Whether requests are challenged.
+    /// Authentication that requests must pass.
     pub authenticate: Authenticate,
-    /// What proofs are offered, in this order; never empty.
+    /// Digest algorithms to offer, in this order; never empty.
     pub algorithms: Vec<Algorithm>,
-    /// Sources whose word on the sender is taken.
+    /// Trusted networks: the sender identity that they assert is accepted without authentication.
     pub trusted_proxies: Vec<IpNet>,
-    /// The header in which they give it.
+    /// Header that carries the asserted identity.
     pub identity_header: String,
-    /// May listen beyond loopback without authentication.
+    /// Permits listening on addresses other than loopback without authentication.
     pub allow_unauthenticated: bool,
 }
 
-/// How SUBSCRIBE and PUBLISH are authenticated.
+/// Authentication of SUBSCRIBE and PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authenticate {
-    /// Not at all.
+    /// No authentication.
     Off,
-    /// By digest (RFC 7616, RFC 8760), but for trusted sources.
+    /// Digest authentication (RFC 7616, RFC 8760), except for trusted sources.
     Digest,
 }
 
-/// The HTTP API.
+/// Settings of the HTTP API.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// The dialect.
+    /// API profile to be compatible with.
     pub profile: Profile,
-    /// Upstream's empty error bodies and its 500 for a missing `reset`.
+    /// True for Kazoo's deviations: empty error bodies, and 500 for a missing `reset`.
     pub strict_compat: bool,
 }
 
-/// The dialects of the Kazoo-compatible API.
+/// Profiles of the Kazoo-compatible API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// Kazoo 3.22 and 4.0.
     V3_22,
 }
 
-/// What is logged.
+/// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// A level or a filter of `tracing-subscriber`; the environment's RUST_LOG goes before it.
+    /// A level or a filter of `tracing-subscriber`; the environment variable RUST_LOG overrides it.
     pub level: String,
-    /// How a line looks.
+    /// Format of a log line.
     pub format: LogFormat,
 }
 
-/// How a line of the log looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text, for people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object, for what collects logs.
+    /// One JSON object a line, for log collectors.
     Json,
 }
 
 /// A bearer token of the API.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// What the client shows.
+    /// Text that the client sends.
     pub value: Secret,
-    /// What it opens.
+    /// Access that it gives.
     pub grants: Grants,
 }
 
-/// What a token opens.
+/// Access that a token gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grants {
     /// The account with this id and its descendants.
     Account(String),
-    /// Everything.
+    /// All accounts and the whole server.
     Superuser,
 }
 
 /// A tenant.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// As it stands in the paths of the API.
+    /// Id in the paths of the API.
     pub id: String,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// In lower case.
+    /// Realm in lower case.
     pub realm: String,
-    /// Id of the account above, which may manage this one.
+    /// Id of the parent account, which may manage this one.
     pub parent: Option<String>,
     /// Its users.
     pub users: Vec<User>,
     /// Its devices.
     pub devices: Vec<Device>,
-    /// Who is told of its lamps.
+    /// Receivers of changes by HTTP.
     pub webhooks: Vec<Webhook>,
 }
 
 /// A person of an account.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// As it stands in the paths of the API.
+    /// Id in the paths of the API.
     pub id: String,
-    /// Login name, for people.
+    /// Login name; informational only.
     pub username: Option<String>,
-    /// The extension whose lamp is his.
+    /// Extension whose lamp shows this user.
     pub presence_id: Option<String>,
 }
 
 /// A phone of an account.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// As it stands in the paths of the API.
+    /// Id in the paths of the API.
     pub id: String,
-    /// Id of the user it belongs to.
+    /// Id of the user who owns the device.
     pub owner_id: Option<String>,
-    /// How it registers.
+    /// SIP identity and credentials.
     pub sip: Option<DeviceSip>,
-    /// The extension whose lamp is its own, where that is not the SIP user name.
+    /// Extension whose lamp shows this device, if it is not the SIP user name.
     pub presence_id: Option<String>,
 }
 
-/// How a device registers.
+/// SIP identity and credentials of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceSip {
-    /// Its SIP user name.
+    /// SIP user name.
     pub username: String,
-    /// For digest authentication; without it the device cannot prove who it is.
+    /// Password for digest authentication; without one the device cannot authenticate.
     pub password: Option<Secret>,
-    /// For whom it may publish.
+    /// Extensions that it may publish for.
     pub publishes: Publishes,
 }
 
-/// For whom a device may publish.
+/// Extensions that a device may publish for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Publishes {
     /// Its own extensions and those of its owner.
     #[default]
     Own,
-    /// Everybody in its account: a PBX.
+    /// All extensions of its account, as a PBX needs.
     Account,
 }
 
-/// A text that must not leak: neither `Debug` nor `Display` nor an error shows it.
+/// A secret text: `Debug`, `Display` and errors do not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -392,7 +395,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text; every caller of this is a place to review.
+    /// The secret itself. Every use must be reviewed for leaks.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -411,7 +414,7 @@ impl fmt::Display for Secret {
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a configuration file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -424,19 +427,19 @@ impl Config {
         Self::parse(&text, &name)
     }
 
-    /// Checks a text; `file` is the name that errors give it.
+    /// Checks the text of a configuration; `file` is its name in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let source = error::Source { file, text };
         let raw: raw::File = toml::from_str(text).map_err(|error| source.unreadable(&error))?;
         check::file(source, raw)
     }
 
-    /// What the server runs with when it is given no file: one account to play with, on loopback, kept in memory.
+    /// Built-in configuration without a file: one account for trying things out, on loopback, kept in memory.
     ///
-    /// `token` opens that account. It is not put through TOML, so any text will do.
+    /// `token` gives access to that account. It is not parsed as TOML, so it may be any text.
     ///
     /// # Panics
-    /// If the embedded file is wrong, which a test rules out.
+    /// If the embedded file is invalid, which a test rules out.
     pub fn demo(token: &str) -> Self {
         let mut config = Self::parse(DEMO, "demo.toml").unwrap_or_else(|error| unreachable!("embedded {error}"));
         let account = config.accounts.first().map(|account| account.id.clone());

@@ -1,4 +1,5 @@
-//! The checks of `[[account]]` and `[[token]]`: ids that are there, once, and point at what exists; secrets that are none to guess.
+//! Checks of `[[account]]` and `[[token]]`: ids are present, unique and refer to existing entries; weak secrets are
+//! reported.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,11 +11,11 @@ use super::error::{ConfigError, Source};
 use super::{Account, Device, DeviceSip, Grants, Publishes, Secret, Token, User, raw, webhook};
 use crate::presence::aor::{MAX_USER, canonical_user};
 
-/// The longest id; Kazoo's are 32 characters.
+/// Longest id; Kazoo's have 32 characters.
 const MAX_ID: usize = 64;
-/// The longest token; 4.x JWTs reach a kilobyte.
+/// Longest token; JWTs of Kazoo 4.x reach a kilobyte.
 const MAX_TOKEN: usize = 4_096;
-/// A token with fewer characters is accepted with a warning.
+/// Length from which a token gives no warning.
 const SAFE_TOKEN: usize = 16;
 
 pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<Account>, ConfigError> {
@@ -47,7 +48,7 @@ pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<A
     Ok(accounts)
 }
 
-/// Every parent exists, and no account is its own ancestor.
+/// Checks that every parent exists and that no account is its own ancestor.
 fn parents(source: Source<'_>, raw: &[raw::Account]) -> Result<(), ConfigError> {
     let above: HashMap<&str, Option<&str>> =
         raw.iter().map(|a| (a.id.get_ref().as_str(), a.parent.as_ref().map(|p| p.get_ref().as_str()))).collect();
@@ -74,7 +75,7 @@ fn parents(source: Source<'_>, raw: &[raw::Account]) -> Result<(), ConfigError> 
 }
 
 fn members(source: Source<'_>, account: &raw::Account, path: &str) -> Result<(Vec<User>, Vec<Device>), ConfigError> {
-    // Users and devices share one space of ids, as the documents of a Kazoo account do.
+    // Users and devices share one set of ids, as the documents of a Kazoo account do.
     let mut ids = Unique::new();
     let mut user_ids = HashSet::new();
     let mut names = Unique::new();
@@ -155,7 +156,7 @@ fn device_sip(
     Ok(DeviceSip { username: username.clone(), password, publishes })
 }
 
-/// Whether a secret has no visible character: it is left over from a template, and everybody's first guess.
+/// Returns true if a secret has no visible character. Such a value is a leftover of a template and easy to guess.
 pub(super) fn is_blank(secret: &Secret) -> bool {
     let invisible = |c: char| {
         c.is_whitespace()
@@ -198,7 +199,7 @@ fn id(source: Source<'_>, written: &Spanned<String>, key: &str) -> Result<String
     Ok(text.clone())
 }
 
-/// Kazoo's rule for realms; returned in lower case, as realms are compared without regard to it.
+/// Checks a realm by Kazoo's rule. Returns it in lower case, as realms are compared without regard to case.
 fn realm(source: Source<'_>, written: &Spanned<String>, key: &str) -> Result<String, ConfigError> {
     let text = written.get_ref();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');

@@ -1,6 +1,6 @@
-//! The configuration file as it is written: shapes only, with the place of every value that is checked later.
+//! The configuration file as parsed: only its structure, with the place of every value that is checked later.
 //!
-//! Unknown keys and wrong types are refused here, by serde; everything else by [`super::check`].
+//! serde refuses unknown keys and wrong types here; [`super::check`] checks everything else.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -208,7 +208,7 @@ pub(super) struct DeviceSip {
     pub(super) publishes: Option<Spanned<String>>,
 }
 
-/// An extension; Kazoo's documents hold both `"1001"` and `1001`, so both are read.
+/// An extension. Kazoo's documents hold both `"1001"` and `1001`, so both are accepted.
 pub(super) struct PresenceId(pub(super) String);
 
 impl<'de> Deserialize<'de> for PresenceId {
@@ -236,7 +236,7 @@ impl<'de> Deserialize<'de> for PresenceId {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // serde's own message for a wrong type quotes the value; ours must not.
+        // serde's own message for a wrong type quotes the value, which must not be shown here.
         struct Quiet;
         impl Visitor<'_> for Quiet {
             type Value = Secret;

@@ -1,26 +1,26 @@
-//! `[sip]`: where SIP is spoken.
+//! `[sip]`: addresses that SIP listens on.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Where SIP is spoken.
+/// SIP listeners and advertised host.
 #[derive(Clone, Debug)]
 pub struct Sip {
-    /// At least one.
+    /// Listeners; at least one.
     pub listen: Vec<Listen>,
-    /// Host for Via and Contact, ready to be written (an IPv6 address is in brackets); set if any of `listen` is a
-    /// wildcard.
+    /// Host for Via and Contact, in its final form (an IPv6 address is in brackets). Set if any of `listen` is a
+    /// wildcard address.
     pub advertise: Option<String>,
-    /// Web pages that WebSockets are accepted from, as `scheme://host[:port]`; empty for all.
+    /// Origins from which WebSockets are accepted, as `scheme://host[:port]`; empty for all.
     pub ws_origins: Vec<String>,
 }
 
-/// One address that SIP listens on.
+/// One SIP listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listen {
     /// The transport.
     pub transport: ListenTransport,
-    /// Address and port; port 0 lets the system choose.
+    /// Address and port; with port 0 the system chooses one.
     pub address: SocketAddr,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// The transports that can be listened on.
+/// Transports for listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListenTransport {
     /// `udp://`
@@ -46,7 +46,7 @@ pub enum ListenTransport {
 }
 
 impl ListenTransport {
-    /// How it is written before `://`.
+    /// URI scheme, the part before `://`.
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Udp => "udp",
@@ -57,7 +57,7 @@ impl ListenTransport {
         }
     }
 
-    /// Whether a certificate is shown there.
+    /// Returns true if the transport uses TLS.
     pub fn is_secure(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
     }

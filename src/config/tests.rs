@@ -1,10 +1,10 @@
-//! What the configuration takes and what it refuses, and how it says so.
+//! Configurations that are accepted or refused, and the error texts.
 
 use super::*;
 
 mod secrets;
 
-/// The same content as the example file that users are given, in as few lines.
+/// Same content as the example file for users, without its comments.
 const CONTRACT: &str = r#"
 [sip]
 listen = ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]
@@ -54,7 +54,7 @@ fn refused(text: &str) -> ConfigError {
     Config::parse(text, "l.toml").expect_err(text)
 }
 
-/// Replaces a line of the contract by another.
+/// Replaces a line of the example.
 fn contract_with(line: &str, instead: &str) -> String {
     assert!(CONTRACT.contains(line), "{line}");
     CONTRACT.replacen(line, instead, 1)
@@ -350,13 +350,13 @@ fn every_configuration_that_a_document_shows_is_accepted() {
     for (name, text) in
         [("README.md", include_str!("../../README.md")), ("asterisk.md", include_str!("../../docs/asterisk.md"))]
     {
-        // A fragment that names certificates wants to find them.
+        // Blocks with `[tls]` are skipped: they name certificate files that do not exist here.
         let shown = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
         let whole: Vec<_> = shown.filter(|block| !block.contains("[tls]")).collect();
         assert!(!whole.is_empty(), "{name}");
         whole.into_iter().for_each(|block| assert_eq!(accepted(name, block).accounts.len(), 1));
     }
-    // As it is installed, and with all that it proposes.
+    // The packaged file as it is installed, and with every commented-out key enabled.
     let installed = include_str!("../../packaging/lamplighter.toml");
     assert_eq!(accepted("packaging/lamplighter.toml", installed).accounts.len(), 0);
     let proposed: Vec<_> = installed

@@ -1,4 +1,4 @@
-//! `[tls]`: the files have to be there, readable and made for each other before the server starts.
+//! `[tls]`: certificates and keys. The files must exist, be readable and match each other before the server starts.
 
 use std::path::PathBuf;
 
@@ -8,22 +8,22 @@ use super::error::{ConfigError, Source};
 use super::{Listen, raw};
 use crate::transport::{TlsError, TlsFile, TlsIdentity};
 
-/// What is shown to peers over TLS, and who vouches for them. All files are PEM.
+/// Our certificate for TLS peers, and the CA certificates that we trust. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Our certificate, followed by those between it and the root.
+    /// Our certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Roots of peers that connect to us: whoever holds a certificate of theirs is trusted.
+    /// CA certificates for peers that connect to us: a peer with a certificate of one of these is trusted.
     pub client_ca: Option<PathBuf>,
-    /// Turns away whoever has no such certificate.
+    /// Rejects peers without such a certificate.
     pub require_client_certificate: bool,
-    /// Roots of peers that we connect to; without them we connect to nobody over TLS.
+    /// CA certificates for peers that we connect to; without them no TLS connection is opened.
     pub server_ca: Option<PathBuf>,
 }
 
-/// Checks `[tls]`, files included, and that it is there where a listener needs it.
+/// Checks `[tls]` and its files, and that the section is present if a listener needs it.
 pub(super) fn section(
     source: Source<'_>,
     raw: Option<Spanned<raw::Tls>>,
@@ -71,7 +71,7 @@ mod tests {
 
     use super::super::Config;
 
-    /// A certificate and its key, in files of this test's own.
+    /// A certificate and its key, in a folder of this test.
     fn files(test: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("lamplighter-config-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! `[[account.webhook]]`: who is told by HTTP when lamps of an account change.
+//! `[[account.webhook]]`: receivers that are notified by HTTP of changes in an account.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,38 +11,38 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::{Secret, people, raw};
 
-/// The most webhooks of an account.
+/// Most webhooks of an account.
 const MOST: usize = 16;
-/// The longest URL.
+/// Longest URL (octets).
 const MAX_URL: usize = 2_048;
-/// The shortest and the longest key, in octets: less can be guessed, more adds nothing.
+/// Allowed length of the key in octets: a shorter one can be guessed, a longer one adds nothing.
 const KEY: std::ops::RangeInclusive<usize> = 24..=512;
-/// What a key in Base64 begins with, as Standard Webhooks has it.
+/// Prefix of a key in Base64, as Standard Webhooks defines it.
 const IN_BASE64: &str = "whsec_";
 
-/// Who is told.
+/// A webhook receiver.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// Where he listens.
+    /// URL of the receiver.
     pub url: WebhookUrl,
-    /// The text of the configuration that the key comes from.
+    /// Text in the configuration from which the key is derived.
     pub secret: Secret,
-    /// He is told of lamps.
+    /// True if it is notified of lamps.
     pub lamps: bool,
-    /// He is told of subscriptions.
+    /// True if it is notified of subscriptions.
     pub subscriptions: bool,
-    /// The authorities that his certificate is by; none for those of this machine.
+    /// File of the CA certificates for the receiver's certificate; `None` for those of this machine.
     pub ca: Option<PathBuf>,
 }
 
 impl Webhook {
-    /// The key of the signature: what `secret` says in Base64 behind `whsec_`, else its text.
+    /// Signing key: the decoded Base64 after `whsec_`, otherwise the octets of the text.
     pub fn key(&self) -> Vec<u8> {
         key(self.secret.expose()).unwrap_or_default()
     }
 }
 
-/// An address by HTTP. Its path may be a secret of its own, so only its origin is shown.
+/// URL of a receiver. Its path may be a secret, so `Debug` and `Display` show only the origin.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl {
     uri: Uri,
@@ -50,27 +50,27 @@ pub struct WebhookUrl {
 }
 
 impl WebhookUrl {
-    /// Over TLS.
+    /// Returns true for https.
     pub fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }
 
-    /// Name or address, without brackets.
+    /// Host name or address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Port; 443 or 80 by default.
     pub fn port(&self) -> u16 {
         self.uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 })
     }
 
-    /// Host and port as they were written, for the Host header.
+    /// Host and port as written, for the Host header.
     pub fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
-    /// Path and query: a secret.
+    /// Path and query; may be secret.
     pub fn path_and_query(&self) -> &str {
         self.uri.path_and_query().map_or("/", |path| path.as_str())
     }
@@ -113,7 +113,7 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// The webhooks of an account.
+/// Checks the webhooks of an account.
 pub(super) fn all(source: Source<'_>, raw: &[Spanned<raw::Webhook>], path: &str) -> Result<Vec<Webhook>, ConfigError> {
     if let Some(one) = raw.get(MOST) {
         let problem = format!("is one too many; allowed: {MOST} webhooks of an account");

@@ -1,4 +1,4 @@
-//! What happens in the office: people call each other, are called, put somebody on hold, miss calls.
+//! Calls of the demo office: internal and external calls, calls on hold, missed calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::people::{CALLERS, PEOPLE, WORKSHOP};
 use super::phone::Line;
 use crate::notifier::new_secret;
 
-/// How many calls there are at once, at most: about a third of the phones is busy then.
+/// Most concurrent calls; about a third of the phones is then busy.
 const CALLS: usize = 4;
-/// So long the workshop's phone is plugged in, and so long it is not: longer than a NOTIFY waits for its answer (Timer F), so
-/// that its watchers are seen to be behind.
+/// Times for which the workshop's phone is plugged in and unplugged. The latter is longer than a NOTIFY waits for its
+/// response (Timer F), so the dashboard shows the phone's subscriptions as stale.
 const PLUGGED: Duration = Duration::from_secs(40);
 const UNPLUGGED: Duration = Duration::from_secs(70);
 
-/// Random numbers; good enough for an office.
+/// Random number generator (xorshift); not for secrets.
 struct Dice(u64);
 
 impl Dice {
@@ -27,7 +27,7 @@ impl Dice {
         Dice(u128::from_ne_bytes(new_secret()) as u64 | 1)
     }
 
-    /// A number below `sides`.
+    /// Random number below `sides`.
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -40,10 +40,10 @@ impl Dice {
     }
 }
 
-/// Which phones are in a call.
+/// For each phone, true while it is in a call.
 type Busy = Arc<Mutex<Vec<bool>>>;
 
-/// A phone that is in a call for as long as this lives.
+/// Reserves a phone for a call; released on drop.
 struct Seat {
     n: usize,
     busy: Busy,
@@ -62,7 +62,7 @@ impl Drop for Seat {
     }
 }
 
-/// Has calls begin, for ever.
+/// Starts calls at random until the task is cancelled.
 pub(super) async fn direct(phones: Vec<Line>) {
     let busy: Busy = Arc::new(Mutex::new(vec![false; phones.len()]));
     let mut calls = JoinSet::new();

@@ -1,7 +1,7 @@
-//! A small office to look at: a server, phones that really subscribe, and calls that really are published, over loopback.
+//! Demo office: a server with phones that really subscribe and publish their calls, over loopback.
 //!
-//! Nothing here is known to the server: the phones speak SIP to it as any others would, and the calls come as PUBLISH from
-//! the phones that are in them. It exists so that a newcomer sees lamps blink within a minute.
+//! The server does not treat them specially: the phones send SIP like any others, and the call states arrive as
+//! PUBLISH. The demo lets a newcomer see blinking lamps within a minute.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -20,11 +20,11 @@ mod phone;
 
 pub use people::ACCOUNT;
 
-/// Where it is looked for free ports first, so that the addresses are mostly the same.
+/// Ports that are tried first, so that the addresses are usually the same.
 const HTTP: u16 = 8_000;
 const SIP: u16 = 5_060;
 
-/// Why there is no demo.
+/// Reason why the demo cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The built-in configuration is wrong.
@@ -33,26 +33,26 @@ pub enum DemoError {
     /// The server did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Nobody can be sent back to this address.
+    /// The address is a wildcard, so it cannot be put into a Contact.
     #[error("--sip {0}: name an address of this machine that phones can reach, such as 192.0.2.10:5060")]
     Unspecified(SocketAddr),
-    /// A socket cannot be had.
+    /// A socket cannot be opened.
     #[error("no socket on this machine can be had: {0}")]
     Socket(#[from] io::Error),
 }
 
-/// An office that is open.
+/// A running demo.
 pub struct Demo {
     server: Server,
-    /// Where its people live.
+    /// Runtime of the phones.
     people: Runtime,
     url: String,
-    /// Where phones find it.
+    /// SIP address for phones.
     sip: SocketAddr,
 }
 
 impl Demo {
-    /// Opens it.
+    /// Starts the demo.
     pub fn open(args: &DemoArgs) -> Result<Demo, DemoError> {
         let token = format!("{:032x}", u128::from_ne_bytes(new_secret()));
         let http = args.http.map_or_else(free_for_http, Ok)?;
@@ -62,7 +62,7 @@ impl Demo {
         let sip = free_for_sip()?;
         let config = Config::parse(&people::configuration(sip, args.sip, http, &token), "the demo's configuration")?;
         let server = Server::start(&config)?;
-        // Of their own, so that they still answer while the server stops.
+        // A separate runtime, so that the phones still respond while the server stops.
         let people = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut phones = Vec::new();
         for (n, person) in people::PEOPLE.iter().enumerate() {
@@ -75,15 +75,15 @@ impl Demo {
         Ok(Demo { server, people, url, sip: args.sip.unwrap_or(sip) })
     }
 
-    /// The page that shows it; whoever has this address is signed in.
+    /// URL of the dashboard; it contains the token, so a browser that opens it is signed in.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Says what there is to see.
+    /// Prints the addresses and a short introduction.
     pub fn greet(&self) {
         let mut out = io::stdout().lock();
-        // A closed standard output is no reason not to go on.
+        // If standard output is closed, the demo goes on.
         let _ = writeln!(
             out,
             "Lamplighter {} demo: an office of {} phones on this machine, forgotten when it ends.\n\n\
@@ -103,14 +103,14 @@ impl Demo {
         .and_then(|()| out.flush());
     }
 
-    /// Closes it.
+    /// Stops the demo.
     pub fn close(self) {
         self.server.stop();
         self.people.shutdown_background();
     }
 }
 
-/// The usual port, else any; free for datagrams and for connections.
+/// Address with the usual port, or any other that is free for both UDP and TCP.
 fn free_for_sip() -> io::Result<SocketAddr> {
     let here = |port| {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
@@ -120,7 +120,7 @@ fn free_for_sip() -> io::Result<SocketAddr> {
     here(SIP).or_else(|_| here(0))
 }
 
-/// The usual port, else any.
+/// Address with the usual port, or any other free one.
 fn free_for_http() -> io::Result<SocketAddr> {
     let here = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
     here(HTTP).or_else(|_| here(0))

@@ -1,23 +1,23 @@
-//! Who works in the office.
+//! People and phones of the demo office.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-/// The office's account.
+/// Account id of the office.
 pub const ACCOUNT: &str = "de300000000000000000000000000002";
-/// Its realm.
+/// Realm of the office.
 pub(super) const REALM: &str = "office.lamplighter.test";
 
-/// Somebody with a phone.
+/// A person and their phone.
 pub(super) struct Person {
     pub(super) extension: &'static str,
     pub(super) name: &'static str,
     pub(super) user_agent: &'static str,
-    /// How long the phone takes to answer (ms).
+    /// Delay of the phone's responses (ms).
     pub(super) slowness: u64,
-    /// How many lamps his phone has.
+    /// Number of lamps on the phone.
     pub(super) lamps: usize,
-    /// He answers calls from outside.
+    /// True if the phone gets calls from outside more often than others.
     pub(super) front_desk: bool,
 }
 
@@ -59,7 +59,7 @@ pub(super) const PEOPLE: [Person; 18] = [
     person("201", "Workshop", FANVIL, 35, 4),
 ];
 
-/// The phone that somebody unplugs now and then: its place among [`PEOPLE`].
+/// Index in [`PEOPLE`] of the phone that is unplugged now and then.
 pub(super) const WORKSHOP: usize = 17;
 
 /// Callers from outside: name and number.
@@ -76,7 +76,7 @@ pub(super) const CALLERS: [(&str, &str); 10] = [
     ("Yara Haugen", "+15550100191"),
 ];
 
-/// What the server is told.
+/// Configuration of the demo server.
 pub(super) fn configuration(sip: SocketAddr, open: Option<SocketAddr>, http: SocketAddr, token: &str) -> String {
     let all = [Some(sip), open.filter(|open| *open != sip)];
     let listen: Vec<_> = all.into_iter().flatten().map(|at| format!("\"udp://{at}\", \"tcp://{at}\"")).collect();

@@ -1,4 +1,5 @@
-//! A phone of the office: it watches its colleagues, answers NOTIFYs at its own pace, and publishes what it does.
+//! A phone of the demo office: it subscribes to its colleagues, responds to NOTIFYs with a delay of its own, and
+//! publishes its calls.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,21 +18,21 @@ use crate::sip::headers::{MAGIC_COOKIE, seconds};
 use crate::sip::transaction::T1;
 use crate::sip::wire::{self, Message, Name, Writer};
 
-/// Lifetime of what the phones subscribe to and publish (seconds).
+/// Expiry of the phone's subscriptions and publications (seconds).
 const EXPIRES: u32 = 600;
-/// A request is not repeated more often than this.
+/// Most retransmissions of a request.
 const COPIES: u32 = 6;
-/// Messages left by callers, at most; then somebody listens to them.
+/// Most voice messages in a mailbox; the next one sets the count back to 0, as if the owner had listened to them.
 const MESSAGES: u32 = 3;
 
-/// What somebody does with a phone.
+/// Commands to a phone.
 enum Act {
     Call(Call),
     Message,
     Plug(bool),
 }
 
-/// A phone's line to those who do something with it.
+/// Handle for sending commands to a phone.
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) n: usize,
@@ -39,37 +40,37 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A call of it is now like this.
+    /// Reports the new state of a call.
     pub(super) fn say(&self, call: &Call) {
-        // It is gone only when the office closes.
+        // Fails only when the demo ends.
         let _ = self.acts.send(Act::Call(call.clone()));
     }
 
-    /// A caller has left a message.
+    /// Adds a voice message.
     pub(super) fn message(&self) {
         let _ = self.acts.send(Act::Message);
     }
 
-    /// It is plugged in, or not.
+    /// Connects the phone to the network, or disconnects it.
     pub(super) fn plug(&self, plugged: bool) {
         let _ = self.acts.send(Act::Plug(plugged));
     }
 }
 
-/// A subscription or a publication: a row of requests with one Call-ID.
+/// A subscription or publication: a sequence of requests with one Call-ID.
 struct Thread {
     event: &'static str,
-    /// Whom it is about.
+    /// Extension that it is about.
     extension: &'static str,
     call_id: String,
     cseq: u32,
-    /// Of a subscription.
+    /// Only for a subscription.
     remote_tag: Option<String>,
-    /// Of a publication.
+    /// Only for a publication.
     etag: Option<String>,
-    /// The request that waits for its answer.
+    /// Request that waits for its response.
     pending: Option<Pending>,
-    /// Something has changed since it left.
+    /// True if the state has changed since the last request was sent.
     dirty: bool,
     refresh_at: Option<Instant>,
 }
@@ -91,7 +92,7 @@ pub(super) struct Phone {
     calls: Vec<Call>,
     messages: u32,
     plugged: bool,
-    /// Answers that it is about to give.
+    /// Responses to NOTIFYs that are sent after the phone's delay.
     answers: Vec<(Instant, Vec<u8>)>,
 }
 
@@ -138,7 +139,7 @@ impl Phone {
         Ok((phone, Line { n, acts: sender }))
     }
 
-    /// Lives until the office closes.
+    /// Runs until the demo ends.
     pub(super) async fn run(mut self) {
         let mut buffer = vec![0; wire::MAX_MESSAGE];
         loop {
@@ -150,7 +151,7 @@ impl Phone {
                     None => return,
                 },
                 received = self.socket.recv(&mut buffer) => {
-                    // An error is the server's port being closed, and then it is over soon.
+                    // An error means that the server has closed its port; the demo is then about to end.
                     if let Ok(length) = received && self.plugged && let Ok(Some(message)) = wire::read(&buffer[..length]) {
                         self.hear(&message, &buffer[..length]);
                     }
@@ -196,7 +197,7 @@ impl Phone {
                 if state.starts_with("terminated")
                     && let Some(thread) = self.threads.get_mut(message.call_id)
                 {
-                    // Somebody ended it: a lamp is wanted all the same.
+                    // The subscription was ended by the server or an operator; subscribe again.
                     thread.remote_tag = None;
                     thread.refresh_at = Some(Instant::now() + Duration::from_secs(5));
                 }
@@ -222,7 +223,7 @@ impl Phone {
         thread.refresh_at = Some(Instant::now() + Duration::from_secs(u64::from(granted)) * 4 / 5);
     }
 
-    /// Sends what is due.
+    /// Sends responses and requests that are due.
     async fn speak(&mut self) {
         let now = Instant::now();
         let mut due = Vec::new();
@@ -251,7 +252,7 @@ impl Phone {
             }
         }
         for bytes in due {
-            // What is lost is repeated.
+            // A lost message is retransmitted.
             let _ = self.socket.send(&bytes).await;
         }
     }
@@ -264,13 +265,13 @@ impl Phone {
     }
 }
 
-/// The entity-tag of an answer to a PUBLISH; a server has no need to read one, so `wire` does not know it.
+/// Entity-tag in the response to a PUBLISH. A server never reads this header, so `wire` does not know it.
 fn etag_of(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.lines().find_map(|line| line.strip_prefix("SIP-ETag: ")).map(String::from)
 }
 
-/// The next request of a thread: SUBSCRIBE or PUBLISH.
+/// Next request of a subscription or publication: SUBSCRIBE or PUBLISH.
 fn request(
     person: &Person,
     local: SocketAddr,

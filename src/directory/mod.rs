@@ -1,8 +1,9 @@
-//! The directory: which accounts, users, devices and tokens there are, and who may see what.
+//! Directory of accounts, users, devices and tokens, and their permissions.
 //!
-//! In flows the validated configuration; out flow answers to "whose realm is this", "who bears this token", "may he
-//! see that account". It knows nothing of SIP messages, HTTP or presence state. Built once and never changed, so it
-//! is shared without locks. Tokens and passwords never leave this room, nor do they appear in its `Debug` output.
+//! Input is the validated configuration. The directory answers which account has a realm, what a token grants, and
+//! whether a token may see an account. It knows nothing of SIP messages, HTTP or presence state. It is built once and
+//! never changed, so it is shared without locks. Tokens and passwords never leave this module, nor do they appear in
+//! its `Debug` output.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -17,45 +18,45 @@ use tokens::Tokens;
 
 pub use crate::presence::AccountNo;
 
-/// Whom a token speaks for.
+/// Scope of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bearer {
-    /// An account: sees itself and its descendants.
+pub enum TokenScope {
+    /// One account: sees itself and its descendants.
     Account(AccountNo),
     /// The operator: sees everything.
     Superuser,
 }
 
-/// A user or a device, as far as its lamp is concerned.
+/// Lamp addresses of a user or a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The extensions that a reset of it reaches, in lower case, each once; none where it has no address.
+    /// Extensions that a reset of it affects, in lower case, each once; none if it has no address.
     pub addresses: Vec<String>,
 }
 
-/// A device as it proves itself over SIP.
+/// A device that authenticates over SIP.
 #[derive(Debug)]
 pub struct Principal {
-    /// Checks the proof; none for a device without a password.
+    /// Verifier of its password; none for a device without one.
     pub verifier: Option<Verifier>,
-    /// The extensions that are its own: its SIP user name, its presence id and its owner's; in lower case.
+    /// Own extensions: its SIP user name, its presence id and its owner's; in lower case.
     own: Vec<Box<str>>,
     publishes: Publishes,
 }
 
 impl Principal {
-    /// Whether this extension is its own; case does not matter.
+    /// Returns true if this extension is its own. Case does not matter.
     pub fn is(&self, extension: &str) -> bool {
         self.own.iter().any(|own| own.eq_ignore_ascii_case(extension))
     }
 
-    /// Whether it may publish for this extension of its account.
+    /// Returns true if it may publish for this extension of its account.
     pub fn may_publish_for(&self, extension: &str) -> bool {
         self.publishes == Publishes::Account || self.is(extension)
     }
 }
 
-/// Who is who.
+/// All accounts, with their users, devices and tokens.
 #[derive(Debug)]
 pub struct Directory {
     accounts: Vec<Account>,
@@ -73,12 +74,12 @@ struct Account {
     users: HashMap<Box<str>, Member>,
     devices: HashMap<Box<str>, Member>,
     principals: HashMap<Box<str>, Principal>,
-    /// Every extension of a device or a user, with its user's name.
+    /// Extensions of all devices and users, each with the name of its user.
     extensions: BTreeMap<Box<str>, Option<Box<str>>>,
 }
 
 impl Directory {
-    /// Builds the directory of a checked configuration.
+    /// Builds the directory of a validated configuration.
     pub fn new(config: &Config) -> Self {
         let numbered = || config.accounts.iter().zip(0..).map(|(account, i)| (account, AccountNo(i)));
         let by_id: HashMap<Box<str>, AccountNo> =
@@ -87,22 +88,22 @@ impl Directory {
         let accounts = config.accounts.iter().map(|account| Account::new(account, &by_id)).collect();
         let tokens = Tokens::new(config.tokens.iter().filter_map(|token| {
             let bearer = match &token.grants {
-                config::Grants::Superuser => Bearer::Superuser,
-                config::Grants::Account(id) => Bearer::Account(*by_id.get(id.as_str())?),
+                config::Grants::Superuser => TokenScope::Superuser,
+                config::Grants::Account(id) => TokenScope::Account(*by_id.get(id.as_str())?),
             };
             Some((token.value.clone(), bearer))
         }));
         Self { accounts, by_realm, by_id, tokens }
     }
 
-    /// Every account there is.
+    /// All accounts.
     pub fn accounts(&self) -> impl ExactSizeIterator<Item = AccountNo> + use<> {
         (0..self.accounts.len() as u32).map(AccountNo)
     }
 
-    /// Whose realm this is; case does not matter.
+    /// Account with this realm. Case does not matter.
     pub fn account_by_realm(&self, realm: &str) -> Option<AccountNo> {
-        // Nearly every realm of the wire is in lower case already, and this runs for every request.
+        // Nearly every realm in a message is in lower case already, and this runs for every request.
         let key: Cow<'_, str> = if realm.bytes().any(|b| b.is_ascii_uppercase()) {
             realm.to_ascii_lowercase().into()
         } else {
@@ -111,43 +112,44 @@ impl Directory {
         self.by_realm.get(&*key).copied()
     }
 
-    /// The account with this id, byte by byte.
+    /// Account with this id, compared byte by byte.
     pub fn account_by_id(&self, id: &str) -> Option<AccountNo> {
         self.by_id.get(id).copied()
     }
 
-    /// The realm of an account, in lower case; empty for a number that this directory did not give out.
+    /// Realm of an account, in lower case; empty for an account that is not in this directory.
     pub fn realm(&self, account: AccountNo) -> &str {
         self.account(account).map_or("", |account| &account.realm)
     }
 
-    /// The id of an account; empty for a number that this directory did not give out.
+    /// Id of an account; empty for an account that is not in this directory.
     pub fn account_id(&self, account: AccountNo) -> &str {
         self.account(account).map_or("", |account| &account.id)
     }
 
-    /// Whom this token speaks for. How long the answer takes tells nothing of the tokens there are.
-    pub fn bearer(&self, token: &str) -> Option<Bearer> {
+    /// Scope of a token; none for an unknown token. The time that this takes reveals nothing about the valid tokens.
+    pub fn bearer(&self, token: &str) -> Option<TokenScope> {
         self.tokens.bearer(token)
     }
 
-    /// The accounts that `bearer` may see and manage: id, name and realm of each, in the order of the configuration.
-    pub fn visible_to(&self, bearer: Bearer) -> impl Iterator<Item = (&str, &str, &str)> {
+    /// Accounts that `bearer` may see and manage: id, name and realm of each, in the order of the configuration.
+    pub fn visible_to(&self, bearer: TokenScope) -> impl Iterator<Item = (&str, &str, &str)> {
         let seen = move |no: &AccountNo| self.may_see(&bearer, *no);
         self.accounts().filter(seen).filter_map(|no| self.account(no)).map(|a| (&*a.id, &*a.name, &*a.realm))
     }
 
-    /// Whether `bearer` may see and manage `account`: his own, one below it, or any for the superuser.
-    pub fn may_see(&self, bearer: &Bearer, account: AccountNo) -> bool {
+    /// Returns true if `bearer` may see and manage `account`: its own account, a descendant of it, or any for the
+    /// superuser.
+    pub fn may_see(&self, bearer: &TokenScope, account: AccountNo) -> bool {
         match bearer {
-            Bearer::Superuser => true,
-            Bearer::Account(own) => {
+            TokenScope::Superuser => true,
+            TokenScope::Account(own) => {
                 std::iter::successors(Some(account), |at| self.account(*at)?.parent).any(|at| at == *own)
             }
         }
     }
 
-    /// The extensions of an account that the configuration names, from one on, ordered.
+    /// Extensions of an account in the configuration, from one on, ordered.
     pub fn extensions_from(&self, account: AccountNo, from: &str) -> impl Iterator<Item = &str> {
         let from = (Bound::Included(from), Bound::Unbounded);
         self.account(account)
@@ -156,27 +158,27 @@ impl Directory {
             .map(|(e, _)| &**e)
     }
 
-    /// Whether the configuration names this extension, in lower case.
+    /// Returns true if this extension, in lower case, is in the configuration.
     pub fn has_extension(&self, account: AccountNo, extension: &str) -> bool {
         self.account(account).is_some_and(|account| account.extensions.contains_key(extension))
     }
 
-    /// The name of the user whose extension this is, in lower case.
+    /// Name of the user of this extension. The extension is in lower case.
     pub fn name_of(&self, account: AccountNo, extension: &str) -> Option<&str> {
         self.account(account)?.extensions.get(extension)?.as_deref()
     }
 
-    /// The device of an account with this id.
+    /// Device of an account with this id.
     pub fn device(&self, account: AccountNo, id: &str) -> Option<&Member> {
         self.account(account)?.devices.get(id)
     }
 
-    /// The user of an account with this id.
+    /// User of an account with this id.
     pub fn user(&self, account: AccountNo, id: &str) -> Option<&Member> {
         self.account(account)?.users.get(id)
     }
 
-    /// The device of an account with this SIP user name, as it is written.
+    /// Device of an account with this SIP user name. Case matters.
     pub fn principal(&self, account: AccountNo, username: &str) -> Option<&Principal> {
         self.account(account)?.principals.get(username)
     }
@@ -194,12 +196,12 @@ impl Account {
         let user = |user: &config::User| {
             let mut addresses = Vec::new();
             match &user.presence_id {
-                // That one and only that one, whatever presence ids his devices have.
+                // Only the user's own presence id counts, whatever presence ids the user's devices have.
                 Some(id) => addresses.push(id.to_ascii_lowercase()),
                 None => {
                     let owned = account.devices.iter().filter(|device| device.owner_id.as_ref() == Some(&user.id));
                     for address in owned.filter_map(own) {
-                        // Two devices may share an extension, and a reset reaches each watcher once.
+                        // Two devices may share an extension, but a reset must notify each watcher once.
                         if !addresses.contains(&address) {
                             addresses.push(address);
                         }
@@ -223,7 +225,7 @@ impl Account {
     }
 }
 
-/// A device with its SIP user name, if it has one.
+/// Device with its SIP user name; none if it has no SIP settings.
 fn principal(account: &config::Account, device: &config::Device, realm: &str) -> Option<(Box<str>, Principal)> {
     let sip = device.sip.as_ref()?;
     let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
@@ -234,7 +236,7 @@ fn principal(account: &config::Account, device: &config::Device, realm: &str) ->
     Some((sip.username.as_str().into(), Principal { verifier, own, publishes: sip.publishes }))
 }
 
-/// Every extension of a device or a user, with the name of its user if he has one.
+/// Extensions of all devices and users, each with the name of its user, if there is one.
 fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>> {
     let name = |user: &config::User| user.username.as_deref().map(Box::from);
     let of_devices = account.devices.iter().filter_map(|device| {
@@ -248,7 +250,7 @@ fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>>
     of_devices.chain(of_users).collect()
 }
 
-/// The extension of a device: its presence id, else its SIP user name.
+/// Extension of a device: its presence id, else its SIP user name.
 fn own(device: &config::Device) -> Option<String> {
     let sip = device.sip.as_ref().map(|sip| &sip.username);
     device.presence_id.as_ref().or(sip).map(|address| address.to_ascii_lowercase())

@@ -1,4 +1,4 @@
-//! Who is who, over a small family of accounts.
+//! Accounts, users, devices and tokens of a small family of accounts.
 
 use super::*;
 
@@ -79,8 +79,8 @@ fn realms_are_found_in_any_case_and_ids_as_they_are() {
 #[test]
 fn tokens_are_recognised_whole() {
     let directory = family();
-    assert_eq!(directory.bearer("root-token"), Some(Bearer::Superuser));
-    assert_eq!(directory.bearer("mid-token"), Some(Bearer::Account(directory.account_by_id("mid").unwrap())));
+    assert_eq!(directory.bearer("root-token"), Some(TokenScope::Superuser));
+    assert_eq!(directory.bearer("mid-token"), Some(TokenScope::Account(directory.account_by_id("mid").unwrap())));
     for stranger in ["", "mid-toke", "mid-tokenx", "MID-TOKEN", " mid-token"] {
         assert_eq!(directory.bearer(stranger), None, "{stranger}");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     disk::Disk as _,
     format::Kind,
-    mem_disk::{ALL_LEAVES, Leaves, MemDisk},
+    mem_disk::{ALL_LEAVES, CrashOutcome, MemDisk},
     tests::{gone, is, keep, live, pairs},
     *,
 };
@@ -94,7 +94,11 @@ fn a_crash_at_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
             keep(&journal, vec![super::tests::is(999, "after")]).unwrap();
             let mut expected = is;
             expected.insert(999, "after".into());
-            assert_eq!(state(&reopen(&found.after_crash(Leaves::Nothing))), expected, "operation {life}, {leaves:?}");
+            assert_eq!(
+                state(&reopen(&found.after_crash(CrashOutcome::Nothing))),
+                expected,
+                "operation {life}, {leaves:?}"
+            );
         }
     }
 }
@@ -111,7 +115,7 @@ fn a_crash_during_the_mending_is_mended() {
         disk.world().life = Some(life);
         let allowed = live_until_it_dies(&disk);
         for second in 0..12 {
-            let again = disk.after_crash(Leaves::Half);
+            let again = disk.after_crash(CrashOutcome::Half);
             again.world().life = Some(second);
             let _ = open(&again, Durability::Strict);
             for leaves in ALL_LEAVES {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     disk::Disk as _,
     fault_tests::{open, reopen},
-    mem_disk::{Leaves, MemDisk},
+    mem_disk::{CrashOutcome, MemDisk},
     tests::{gone, is, keep, live, pairs},
     *,
 };
@@ -75,7 +75,7 @@ const FILES: [&str; 4] = ["format", "log-2", "log-3", "snapshot-2"];
 /// Opens a directory with a changed file. It must either contain everything acknowledged (`None`), or be refused with
 /// the file and an offset that is not after the change.
 fn all_or_refused(disk: &MemDisk, name: &str, changed: &[u8], at: usize, whole: &BTreeMap<u64, String>) -> Option<u64> {
-    let found = disk.after_crash(Leaves::Everything);
+    let found = disk.after_crash(CrashOutcome::Everything);
     found.set(name, changed);
     match Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default()) {
         Ok((_, recovered)) => {
@@ -162,7 +162,7 @@ fn a_hundred_truncations_of_each_file_lose_no_more_than_the_tail() {
         let mut places = Places(19);
         for _ in 0..100 {
             let len = places.below(octets.len());
-            let found = disk.after_crash(Leaves::Everything);
+            let found = disk.after_crash(CrashOutcome::Everything);
             found.set(name, &octets[..len]);
             match Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default()) {
                 Ok((_, recovered)) => {
@@ -197,7 +197,7 @@ fn holes_in_the_last_commit_are_torn_and_holes_before_it_are_damage() {
     for sector in 0..log.len() / 512 {
         let mut holed = log.clone();
         holed[(sector * 512).max(format::HEADER)..(sector + 1) * 512].fill(0);
-        let found = disk.after_crash(Leaves::Everything);
+        let found = disk.after_crash(CrashOutcome::Everything);
         found.set("log-1", &holed);
         let opened = Journal::open_on(Arc::new(found.clone()), Durability::Strict, Limits::default());
         if sector * 512 < before {
@@ -235,7 +235,7 @@ fn a_few_torn_tails_are_kept_aside_and_no_more() {
 #[test]
 fn a_journal_of_version_1_is_read_whole_and_goes_on_in_version_2() {
     let (disk, ends) = version_1();
-    let found = disk.after_crash(Leaves::Everything);
+    let found = disk.after_crash(CrashOutcome::Everything);
     let (journal, recovered) = open(&found, Durability::Strict, Limits::default());
     assert_eq!(live(&recovered), pairs(&[(1, "uno"), (2, "two"), (3, "three")]));
     assert_eq!(found.octets("format"), b"lamplighter journal 2\n");
@@ -243,20 +243,20 @@ fn a_journal_of_version_1_is_read_whole_and_goes_on_in_version_2() {
     drop(journal);
     assert_eq!(found.names(), ["format", "log-1", "log-2"]);
     let all = pairs(&[(1, "uno"), (2, "two"), (3, "three"), (4, "four")]);
-    assert_eq!(reopen(&found.after_crash(Leaves::Nothing)), all);
+    assert_eq!(reopen(&found.after_crash(CrashOutcome::Nothing)), all);
 
     let log = disk.octets("log-1");
     for at in format::HEADER..log.len() {
         let mut changed = log.clone();
         changed[at] ^= 4;
         found.set("log-1", &changed);
-        let after = disk.after_crash(Leaves::Everything);
+        let after = disk.after_crash(CrashOutcome::Everything);
         after.set("log-1", &changed);
         assert!(matches!(
             Journal::open_on(Arc::new(after), Durability::Strict, Limits::default()),
             Err(JournalError::Damaged { .. })
         ));
-        let after = disk.after_crash(Leaves::Everything);
+        let after = disk.after_crash(CrashOutcome::Everything);
         after.set("log-1", &log[..at]);
         let kept = ends.iter().filter(|end| **end <= at).count();
         assert_eq!(open(&after, Durability::Strict, Limits::default()).1.report.records, [0, 2, 4][kept]);
@@ -329,7 +329,7 @@ fn a_repair_keeps_every_record_of_good_frames_and_puts_the_bad_one_aside() {
             let at = places.below(octets.len());
             let mut changed = octets.clone();
             changed[at] ^= 1 << places.below(8);
-            let found = disk.after_crash(Leaves::Everything);
+            let found = disk.after_crash(CrashOutcome::Everything);
             found.set(name, &changed);
             let Some(repaired) = repair::repair_on(Arc::new(found.clone())).unwrap() else {
                 assert!(name == "format", "{name} at {at}");
@@ -393,13 +393,13 @@ fn a_crash_in_a_repair_leaves_what_can_be_repaired_again_or_is() {
     octets[at] ^= 1;
     disk.set("log-2", &octets);
     let expected = {
-        let whole = disk.after_crash(Leaves::Everything);
+        let whole = disk.after_crash(CrashOutcome::Everything);
         repair::repair_on(Arc::new(whole.clone())).unwrap();
         reopen(&whole)
     };
     for life in 0..40 {
         for leaves in mem_disk::ALL_LEAVES {
-            let dying = disk.after_crash(Leaves::Everything);
+            let dying = disk.after_crash(CrashOutcome::Everything);
             dying.world().life = Some(life);
             let _ = repair::repair_on(Arc::new(dying.clone()));
             let left = dying.after_crash(leaves);

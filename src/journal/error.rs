@@ -81,7 +81,7 @@ pub enum JournalError {
     SnapshotRunning,
     /// The journal is closed, or its disk fails.
     #[error("no snapshot can be begun: {0}")]
-    NotNow(#[from] WriteFailed),
+    NotNow(#[from] WriteError),
 }
 
 impl JournalError {
@@ -112,7 +112,7 @@ impl JournalError {
 pub struct Refused {
     /// Reason.
     #[source]
-    pub why: WriteFailed,
+    pub why: WriteError,
     /// Hold that the caller drops once the change is rolled back; until then the journal accepts no other change.
     pub hold: Hold,
 }
@@ -120,7 +120,7 @@ pub struct Refused {
 /// Reasons why an append was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum WriteFailed {
+pub enum WriteError {
     /// The disk does not keep up; the queue will have room again later.
     #[error("the journal's queue is full")]
     Overloaded,

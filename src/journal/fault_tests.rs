@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use super::{
     disk::Disk as _,
-    mem_disk::{Leaves, MemDisk},
+    mem_disk::{CrashOutcome, MemDisk},
     tests::{is, keep, live, pairs},
     *,
 };
@@ -52,18 +52,18 @@ fn a_full_disk_refuses_keeps_what_it_had_and_recovers_by_itself() {
                 Err(refused) => break refused,
             }
         };
-        assert!(matches!(refused, WriteFailed::Disk(_)), "{refused}");
+        assert!(matches!(refused, WriteError::Disk(_)), "{refused}");
         assert!(failed(&journal));
-        assert!(matches!(keep(&journal, vec![is(99, "at once")]), Err(WriteFailed::Disk(_))));
+        assert!(matches!(keep(&journal, vec![is(99, "at once")]), Err(WriteError::Disk(_))));
         assert!(!journal.wants_compaction() && journal.begin_snapshot().is_err());
         journal.append_lazily(vec![is(500, "waits for room")]).unwrap();
         // Everything acknowledged is there at any time, and nothing refused is.
-        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept);
+        assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), kept);
         disk.world().room = None;
         until("recovery", || !failed(&journal));
         keep(&journal, vec![is(600, "after")]).unwrap();
         kept.extend(pairs(&[(500, "waits for room"), (600, "after")]));
-        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept);
+        assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), kept);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_failed_sync_is_not_believed_the_next_time() {
             disk.world().bad_syncs == 0 && !failed(&journal) && journal.shared.held.load(Relaxed) == 0
         });
         let expected: &[(u64, &str)] = if fate.is_ok() { &[(1, "before"), (2, "unlucky")] } else { &[(1, "before")] };
-        assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(expected), "{durability:?}");
+        assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), pairs(expected), "{durability:?}");
     }
 }
 
@@ -111,13 +111,13 @@ fn refusals_come_in_order_and_spare_what_was_promised() {
         (1..=10).map(|n| (n, true)).collect::<Vec<_>>()
     );
     // Refused records do not come back, although some of them had been written.
-    assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), pairs(&[(0, "first")]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Everything)), pairs(&[(0, "first")]));
     disk.world().room = None;
     // Closing makes a trial at once instead of waiting for the next one.
     journal.close();
     let mut expected = pairs(&[(0, "first")]);
     expected.extend((101..=110).map(|n| (n, "promised".into())));
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), expected);
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), expected);
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn relaxed_and_lazy_records_are_synced_within_the_time() {
     let disk = MemDisk::default();
     let (journal, _) = open(&disk, Durability::Relaxed, limits());
     keep(&journal, vec![is(1, "relaxed")]).unwrap();
-    until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed")]));
+    until("its sync", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(1, "relaxed")]));
     journal.append_lazily(vec![is(2, "lazy")]).unwrap();
-    until("its sync", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
+    until("its sync", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
 }
 
 /// Blocks the writer in a callback until the returned sender is dropped.
@@ -160,7 +160,7 @@ fn a_full_queue_accepts_no_change_and_keeps_those_that_were_made() {
     }
     assert!((20..100).contains(&queued), "{queued}");
     assert_eq!(journal.accepts(), Acceptance::Overloaded);
-    assert_eq!(journal.append_lazily(vec![is(1, "harmless")]), Err(WriteFailed::Overloaded));
+    assert_eq!(journal.append_lazily(vec![is(1, "harmless")]), Err(WriteError::Overloaded));
     // Other threads may have asked just before.
     let queued = 2 * queued;
     (queued / 2 + 1..=queued).for_each(append);
@@ -168,7 +168,7 @@ fn a_full_queue_accepts_no_change_and_keeps_those_that_were_made() {
     drop(busy);
     assert!((0..queued).all(|_| told.recv().unwrap().is_ok()));
     keep(&journal, vec![is(5000, "room again")]).unwrap();
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)).len() as u64, queued + 2);
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)).len() as u64, queued + 2);
 }
 
 #[test]
@@ -184,10 +184,10 @@ fn beyond_the_hard_bound_there_is_room_for_what_is_rolled_back_only() {
             break fate.unwrap_err();
         }
     };
-    assert_eq!(refused.why, WriteFailed::Overloaded);
+    assert_eq!(refused.why, WriteError::Overloaded);
     assert_eq!(journal.accepts(), Acceptance::Failing);
     journal.append_rollback(vec![is(1, "as before")]).unwrap();
-    assert_eq!(keep(&journal, vec![is(1, "on top of it")]), Err(WriteFailed::RollingBack));
+    assert_eq!(keep(&journal, vec![is(1, "on top of it")]), Err(WriteError::RollingBack));
     drop(refused);
     drop(busy);
     until("room", || journal.accepts() == Acceptance::Accepting);
@@ -287,7 +287,7 @@ fn a_segment_begun_in_vain_that_stays_behind_does_no_harm() {
         until("recovery", || !failed(&journal));
         keep(&journal, vec![is(2, "b")]).unwrap();
         assert!(disk.names().contains(&"log-2".into()), "{room}");
-        let after = disk.after_crash(Leaves::Everything);
+        let after = disk.after_crash(CrashOutcome::Everything);
         let (journal, recovered) = open(&after, Durability::Strict, limits());
         assert_eq!(live(&recovered), pairs(&[(1, "a"), (2, "b")]));
         keep(&journal, vec![is(3, "c")]).unwrap();
@@ -312,7 +312,7 @@ fn an_error_of_the_medium_and_a_read_only_disk_are_as_a_full_one_at_every_call()
             // A change, and a snapshot of everything that belongs to it.
             match keep(&journal, vec![is(2, "meanwhile")]) {
                 Ok(()) => kept.push((2, "meanwhile".into())),
-                Err(why) => assert!(matches!(why, WriteFailed::Disk(_)), "{operation:?}: {why}"),
+                Err(why) => assert!(matches!(why, WriteError::Disk(_)), "{operation:?}: {why}"),
             }
             let image = journal.begin_snapshot().and_then(|mut snapshot| {
                 snapshot.write(kept.iter().map(|(key, value)| (Key(*key, 7), Bytes::from(value.clone()))))?;
@@ -321,14 +321,14 @@ fn an_error_of_the_medium_and_a_read_only_disk_are_as_a_full_one_at_every_call()
             assert!(image.is_err() || operation == SetLen, "{operation:?}");
             if matches!(operation, Write | Sync) {
                 assert!(failed(&journal), "{operation:?}");
-                assert!(matches!(keep(&journal, vec![is(3, "refused")]), Err(WriteFailed::Disk(_))));
+                assert!(matches!(keep(&journal, vec![is(3, "refused")]), Err(WriteError::Disk(_))));
             }
-            assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), kept, "{operation:?} {errno}");
+            assert_eq!(reopen(&disk.after_crash(CrashOutcome::Everything)), kept, "{operation:?} {errno}");
             disk.world().fails = None;
             until("recovery", || journal.accepts() == Acceptance::Accepting);
             keep(&journal, vec![is(4, "after")]).unwrap();
             kept.push((4, "after".into()));
-            assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), kept, "{operation:?} {errno}");
+            assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), kept, "{operation:?} {errno}");
         }
     }
 }

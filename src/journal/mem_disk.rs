@@ -41,7 +41,7 @@ pub(super) enum Operation {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct World {
+pub(super) struct DiskState {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     synced_names: BTreeMap<String, usize>,
@@ -69,7 +69,7 @@ pub(super) struct World {
 /// Part of the unsynced changes that survives a crash.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the simulator only tears; the tests do all of it"))]
-pub(super) enum Leaves {
+pub(super) enum CrashOutcome {
     /// All: the process died, but not the machine.
     Everything,
     /// Nothing.
@@ -87,20 +87,26 @@ pub(super) enum Leaves {
 }
 
 #[cfg(test)]
-pub(super) const ALL_LEAVES: [Leaves; 6] =
-    [Leaves::Everything, Leaves::Nothing, Leaves::Names, Leaves::Octets, Leaves::Half, Leaves::LastStep];
+pub(super) const ALL_LEAVES: [CrashOutcome; 6] = [
+    CrashOutcome::Everything,
+    CrashOutcome::Nothing,
+    CrashOutcome::Names,
+    CrashOutcome::Octets,
+    CrashOutcome::Half,
+    CrashOutcome::LastStep,
+];
 
 #[derive(Clone, Default)]
 pub(super) struct MemDisk(Arc<Machine>);
 
 #[derive(Default)]
 struct Machine {
-    world: Mutex<World>,
+    world: Mutex<DiskState>,
     /// Signals that the disk answers again.
     answers: Condvar,
 }
 
-impl World {
+impl DiskState {
     fn operate(&mut self, operation: Operation) -> io::Result<()> {
         self.operations += 1;
         #[cfg(test)]
@@ -146,12 +152,12 @@ fn apply(names: &mut BTreeMap<String, usize>, step: &Step) {
 }
 
 impl MemDisk {
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, DiskState> {
         self.0.world.lock()
     }
 
     /// State of the disk, once it answers.
-    fn answering(&self) -> MutexGuard<'_, World> {
+    fn answering(&self) -> MutexGuard<'_, DiskState> {
         let mut world = self.world();
         world.waiting += 1;
         while world.hangs {
@@ -169,22 +175,22 @@ impl MemDisk {
     }
 
     /// Disk as the next start finds it.
-    pub(super) fn after_crash(&self, leaves: Leaves) -> Self {
+    pub(super) fn after_crash(&self, leaves: CrashOutcome) -> Self {
         let world = self.world().clone();
         let mut names = world.synced_names.clone();
         let all = world.steps.len();
         let steps = match leaves {
-            Leaves::Everything | Leaves::Names | Leaves::Torn(_) => 0..all,
-            Leaves::Nothing | Leaves::Octets => 0..0,
-            Leaves::Half => 0..all / 2,
-            Leaves::LastStep => all.saturating_sub(1)..all,
+            CrashOutcome::Everything | CrashOutcome::Names | CrashOutcome::Torn(_) => 0..all,
+            CrashOutcome::Nothing | CrashOutcome::Octets => 0..0,
+            CrashOutcome::Half => 0..all / 2,
+            CrashOutcome::LastStep => all.saturating_sub(1)..all,
         };
         world.steps[steps].iter().for_each(|step| apply(&mut names, step));
         let inodes = world.inodes.iter().map(|inode| {
             let octets = match leaves {
-                Leaves::Everything | Leaves::Octets | Leaves::LastStep => inode.seen.clone(),
-                Leaves::Nothing | Leaves::Names => inode.synced.clone(),
-                Leaves::Half => {
+                CrashOutcome::Everything | CrashOutcome::Octets | CrashOutcome::LastStep => inode.seen.clone(),
+                CrashOutcome::Nothing | CrashOutcome::Names => inode.synced.clone(),
+                CrashOutcome::Half => {
                     let mut octets = inode.synced.clone();
                     octets.resize(inode.seen.len().max(octets.len()), 0);
                     for dirty in &inode.dirty {
@@ -195,7 +201,7 @@ impl MemDisk {
                     }
                     octets
                 }
-                Leaves::Torn(share) => {
+                CrashOutcome::Torn(share) => {
                     let mut octets = inode.synced.clone();
                     for dirty in &inode.dirty {
                         let end = dirty.start + torn(dirty.len(), share);
@@ -208,7 +214,7 @@ impl MemDisk {
             Inode { synced: octets.clone(), seen: octets, dirty: Vec::new() }
         });
         let inodes = inodes.collect();
-        let world = World { inodes, synced_names: names.clone(), names, ..World::default() };
+        let world = DiskState { inodes, synced_names: names.clone(), names, ..DiskState::default() };
         Self(Arc::new(Machine { world: Mutex::new(world), answers: Condvar::new() }))
     }
 

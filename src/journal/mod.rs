@@ -9,21 +9,21 @@
 //! fdatasync, and `snapshot.rs` how the log is replaced by a snapshot of the current state, so that its size stays
 //! limited.
 
-mod aside;
+mod counters;
 mod damage;
 mod disk;
 mod error;
 mod format;
 mod hold;
-mod latest;
 mod mem_disk;
-mod numbers;
+mod memory_journal;
+mod ordering;
+mod quarantine;
 mod queue;
 mod repair;
 mod snapshot;
 mod store;
 mod survey;
-mod tape;
 mod watchdog;
 mod writer;
 
@@ -51,16 +51,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::count::Spread;
-pub use error::{JournalError, Refused, WriteFailed};
+pub use error::{JournalError, Refused, WriteError};
 pub use hold::Hold;
+pub(crate) use memory_journal::MemoryJournal;
 pub use repair::{Repaired, check, repair};
 pub use snapshot::Snapshot;
-pub use store::{Cut, ReadFile, Report};
+pub use store::{ReadFile, Report, TornTail};
 pub use survey::{BadPart, FileSurvey, Survey};
-pub(crate) use tape::Tape;
 
 use disk::Disk;
-use queue::{Admission, Entry, Fate, Shared};
+use queue::{AppendState, Entry, QueueLimit, Shared};
 
 /// Key of a record. The notifier defines the meaning of its numbers. A record replaces earlier ones with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -279,7 +279,7 @@ impl Journal {
             drop(queue);
             return at_once.into_iter().for_each(|done| done(Ok(())));
         }
-        let end = match self.shared.admit(&mut queue, &records, Admission::Change) {
+        let end = match self.shared.admit(&mut queue, &records, QueueLimit::Change) {
             Ok(end) => end,
             Err(why) => {
                 // Under the lock, so that the journal cannot become good in between.
@@ -292,11 +292,11 @@ impl Journal {
         match self.shared.durability {
             Durability::Strict => {
                 self.shared.awaited.fetch_add(1, Relaxed);
-                queue.entries.push(Entry { end, fate: Fate::Awaited(Box::new(done)) });
+                queue.entries.push(Entry { end, fate: AppendState::Awaited(Box::new(done)) });
                 self.shared.wake.notify_one();
             }
             Durability::Relaxed => {
-                queue.entries.push(Entry { end, fate: Fate::Promised });
+                queue.entries.push(Entry { end, fate: AppendState::Promised });
                 self.shared.wake.notify_one();
                 drop(queue);
                 done(Ok(()));
@@ -311,8 +311,8 @@ impl Journal {
     ///
     /// # Errors
     /// When they could not be queued.
-    pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
-        self.promise(records, Admission::Remark)
+    pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteError> {
+        self.promise(records, QueueLimit::Remark)
     }
 
     /// Appends the state that a rollback of a refused change has restored. It is written before any later append, and
@@ -321,15 +321,15 @@ impl Journal {
     /// # Errors
     /// When the queue has no room. That happens only if the records of all rollbacks are several times as large as the
     /// refused ones.
-    pub fn append_rollback(&self, records: Vec<Record>) -> Result<(), WriteFailed> {
-        self.promise(records, Admission::RollBack)
+    pub fn append_rollback(&self, records: Vec<Record>) -> Result<(), WriteError> {
+        self.promise(records, QueueLimit::RollBack)
     }
 
-    fn promise(&self, records: Vec<Record>, admission: Admission) -> Result<(), WriteFailed> {
+    fn promise(&self, records: Vec<Record>, admission: QueueLimit) -> Result<(), WriteError> {
         let mut queue = self.shared.queue.lock();
         let admitted = self.shared.admit(&mut queue, &records, admission);
         let end = admitted.inspect_err(|refused| self.shared.numbers.refuse(refused))?;
-        queue.entries.push(Entry { end, fate: Fate::Promised });
+        queue.entries.push(Entry { end, fate: AppendState::Promised });
         // The writer must wake for the deadline of the first deferred record, and for a queue that fills.
         if queue.lazy_since.is_none() {
             queue.lazy_since = Some(Instant::now());
@@ -372,7 +372,7 @@ impl Journal {
     pub fn begin_snapshot(&self) -> Result<Snapshot, JournalError> {
         let (answer, answered) = mpsc::channel();
         self.shared.ask_to_rotate(answer)?;
-        let rotated = answered.recv().unwrap_or(Err(WriteFailed::Closed));
+        let rotated = answered.recv().unwrap_or(Err(WriteError::Closed));
         Snapshot::begin(self.shared.clone(), rotated)
     }
 

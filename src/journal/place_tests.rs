@@ -17,7 +17,7 @@ fn open(dir: &Path) -> (Journal, Recovered) {
 fn until_failed(journal: &Journal, word: &str) {
     until("that it is noticed", || matches!(journal.health(), Health::Failed { why, .. } if why.contains(word)));
     assert!(!journal.stats().good && journal.accepts() == Acceptance::Failing);
-    assert!(matches!(keep(journal, vec![is(9, "into nothing")]), Err(WriteFailed::Disk(_))));
+    assert!(matches!(keep(journal, vec![is(9, "into nothing")]), Err(WriteError::Disk(_))));
 }
 
 /// All files of a directory with their contents.

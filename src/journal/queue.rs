@@ -17,28 +17,28 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
-    Acceptance, Durability, Health, JournalError, Limits, Record, Refused, Stats, WriteFailed,
+    Acceptance, Durability, Health, JournalError, Limits, Record, Refused, Stats, WriteError,
+    counters::{Counters, REFUSALS},
     disk::Disk,
     format,
     hold::Holds,
-    latest::Latest,
-    numbers::{Numbers, REFUSALS},
+    ordering::NewestPerKey,
     store::Opened,
 };
 
 /// Callback for the result of an append.
-pub(super) type Done = Box<dyn FnOnce(Result<(), Refused>) + Send>;
+pub(super) type OnCommit = Box<dyn FnOnce(Result<(), Refused>) + Send>;
 /// Channel for the number of the segment at which a snapshot may begin.
-pub(super) type Rotated = mpsc::Sender<Result<u64, WriteFailed>>;
+pub(super) type Rotated = mpsc::Sender<Result<u64, WriteError>>;
 
 /// Progress of an append.
-pub(super) enum Fate {
+pub(super) enum AppendState {
     /// The caller was promised that it will be committed, so it must survive a failure of the disk.
     Promised,
     /// The caller waits for its result.
-    Awaited(Done),
+    Awaited(OnCommit),
     /// It has no records; its callback is called after those of all earlier appends.
-    Barrier(Done),
+    Barrier(OnCommit),
     /// The caller has been told that it is refused.
     Refused,
 }
@@ -48,7 +48,7 @@ pub(super) struct Entry {
     /// Offset in the queue's octets at which its frames end.
     pub(super) end: usize,
     /// Progress.
-    pub(super) fate: Fate,
+    pub(super) fate: AppendState,
 }
 
 /// Work that the writer is doing. It is part of the shared state, so that it can be refused while the disk hangs.
@@ -63,9 +63,9 @@ pub(super) struct Queue {
     pub(super) frames: Vec<u8>,
     pub(super) entries: Vec<Entry>,
     /// Barriers that were added while appends were being refused; their callbacks follow those refusals.
-    barriers: Vec<Done>,
+    barriers: Vec<OnCommit>,
     pub(super) under_way: Option<UnderWay>,
-    pub(super) latest: Latest,
+    pub(super) latest: NewestPerKey,
     pub(super) records: u64,
     /// True if a caller waits for a result, or the records have to reach the kernel now.
     pub(super) urgent: bool,
@@ -95,11 +95,11 @@ impl Queue {
 
     /// Takes the callbacks of all appends that callers wait for out of the work under way and the queue, in their
     /// order; the flag is false for barriers. Promised appends stay.
-    fn take_awaited(&mut self) -> Vec<(Done, bool)> {
+    fn take_awaited(&mut self) -> Vec<(OnCommit, bool)> {
         let mut taken = Vec::new();
-        let mut take = |fate: &mut Fate| match std::mem::replace(fate, Fate::Refused) {
-            Fate::Awaited(done) => taken.push((done, true)),
-            Fate::Barrier(done) => taken.push((done, false)),
+        let mut take = |fate: &mut AppendState| match std::mem::replace(fate, AppendState::Refused) {
+            AppendState::Awaited(done) => taken.push((done, true)),
+            AppendState::Barrier(done) => taken.push((done, false)),
             promised => *fate = promised,
         };
         self.under_way.iter_mut().flat_map(|under_way| &mut under_way.entries).for_each(|entry| take(&mut entry.fate));
@@ -107,7 +107,7 @@ impl Queue {
         let (frames, entries) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.entries));
         promised(&frames, &entries, |frame| {
             self.frames.extend_from_slice(frame);
-            self.entries.push(Entry { end: self.frames.len(), fate: Fate::Promised });
+            self.entries.push(Entry { end: self.frames.len(), fate: AppendState::Promised });
         });
         taken
     }
@@ -117,7 +117,7 @@ impl Queue {
 pub(super) fn promised<'a>(frames: &'a [u8], entries: &[Entry], mut each: impl FnMut(&'a [u8])) {
     let mut start = 0;
     for entry in entries {
-        if matches!(entry.fate, Fate::Promised) {
+        if matches!(entry.fate, AppendState::Promised) {
             each(&frames[start..entry.end]);
         }
         start = entry.end;
@@ -131,7 +131,7 @@ const HARD: usize = 4;
 
 /// Limit that applies to an append.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum QueueLimit {
     /// A change that was made already: the hard limit, and the disk must be good.
     Change,
     /// A rollback: twice the hard limit, so that there is room even if everything that was queued is refused.
@@ -149,7 +149,7 @@ pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) durability: Durability,
     pub(super) limits: Limits,
-    pub(super) numbers: Numbers,
+    pub(super) numbers: Counters,
     /// Number of callbacks that are still to be called. Incremented under the queue's lock.
     pub(super) awaited: AtomicUsize,
     /// Octets queued, being written, or written and not yet synced. Changed only under the queue's lock.
@@ -166,7 +166,7 @@ impl Shared {
             entries: Vec::new(),
             barriers: Vec::new(),
             under_way: None,
-            latest: Latest::default(),
+            latest: NewestPerKey::default(),
             records: 0,
             urgent: false,
             lazy_since: None,
@@ -177,11 +177,11 @@ impl Shared {
             snapshot_running: false,
             snapshot_retry: None,
         };
-        let numbers = Numbers {
+        let numbers = Counters {
             segment: opened.at.into(),
             older_segments: opened.older_segments.into(),
             snapshot: opened.snapshot.into(),
-            ..Numbers::default()
+            ..Counters::default()
         };
         Self {
             queue: Mutex::new(queue),
@@ -214,32 +214,32 @@ impl Shared {
         &self,
         queue: &mut Queue,
         records: &[Record],
-        admission: Admission,
-    ) -> Result<usize, WriteFailed> {
+        admission: QueueLimit,
+    ) -> Result<usize, WriteError> {
         if queue.closing {
-            return Err(WriteFailed::Closed);
+            return Err(WriteError::Closed);
         }
         let most = format::FRAME_MAX;
         if let Some(octets) = records.iter().map(format::size).find(|octets| *octets > most) {
-            return Err(WriteFailed::TooLarge { octets, most });
+            return Err(WriteError::TooLarge { octets, most });
         }
         let (soft, hard) = (self.limits.queue, self.limits.queue.saturating_mul(HARD));
         let bound = match admission {
-            Admission::Change => {
+            QueueLimit::Change => {
                 if let Health::Failed { why, .. } = &queue.health {
-                    return Err(WriteFailed::Disk(why.clone()));
+                    return Err(WriteError::Disk(why.clone()));
                 }
                 if self.holds.any() {
-                    return Err(WriteFailed::RollingBack);
+                    return Err(WriteError::RollingBack);
                 }
                 hard
             }
-            Admission::RollBack => 2 * hard,
-            Admission::Remark => soft,
+            QueueLimit::RollBack => 2 * hard,
+            QueueLimit::Remark => soft,
         };
         let octets: usize = records.iter().map(format::size).sum();
         if self.held.load(Relaxed) + octets > bound {
-            return Err(WriteFailed::Overloaded);
+            return Err(WriteError::Overloaded);
         }
         let Queue { frames, latest, .. } = &mut *queue;
         let before = frames.len();
@@ -250,7 +250,7 @@ impl Shared {
     }
 
     /// Creates the refusal of an append, and counts it.
-    pub(super) fn refuse(&self, why: WriteFailed) -> Refused {
+    pub(super) fn refuse(&self, why: WriteError) -> Refused {
         self.numbers.refuse(&why);
         Refused { why, hold: self.holds.give() }
     }
@@ -276,7 +276,7 @@ impl Shared {
         queue.urgent = false;
         queue.records = 0;
         drop(queue);
-        let failed = WriteFailed::Disk(why);
+        let failed = WriteError::Disk(why);
         for (done, changes) in taken {
             let fate = if changes { Err(Refused { why: failed.clone(), hold: hold.clone() }) } else { Ok(()) };
             self.tell(done, fate);
@@ -290,14 +290,14 @@ impl Shared {
 
     /// Adds a barrier to the queue. If nothing is awaited, returns the callback instead, for the caller to call at
     /// once.
-    pub(super) fn wait_behind(&self, queue: &mut Queue, done: Done) -> Option<Done> {
+    pub(super) fn wait_behind(&self, queue: &mut Queue, done: OnCommit) -> Option<OnCommit> {
         if self.awaited.load(Relaxed) == 0 || queue.ended {
             return Some(done);
         }
         self.awaited.fetch_add(1, Relaxed);
         if queue.health == Health::Good {
             let end = queue.frames.len();
-            queue.entries.push(Entry { end, fate: Fate::Barrier(done) });
+            queue.entries.push(Entry { end, fate: AppendState::Barrier(done) });
             queue.urgent = true;
             self.wake.notify_one();
         } else {
@@ -359,7 +359,7 @@ impl Shared {
     }
 
     /// Calls the callback of an append. If the callback panics, the journal goes on.
-    pub(super) fn tell(&self, done: Done, fate: Result<(), Refused>) {
+    pub(super) fn tell(&self, done: OnCommit, fate: Result<(), Refused>) {
         if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
             tracing::error!("a callback of the journal panicked");
         }
@@ -371,13 +371,13 @@ impl Shared {
     pub(super) fn ask_to_rotate(&self, answer: Rotated) -> Result<(), JournalError> {
         let mut queue = self.queue.lock();
         if queue.closing {
-            return Err(WriteFailed::Closed.into());
+            return Err(WriteError::Closed.into());
         }
         if queue.snapshot_running {
             return Err(JournalError::SnapshotRunning);
         }
         if let Health::Failed { why, .. } = &queue.health {
-            return Err(WriteFailed::Disk(why.clone()).into());
+            return Err(WriteError::Disk(why.clone()).into());
         }
         queue.snapshot_running = true;
         queue.rotate = Some(answer);

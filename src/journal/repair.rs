@@ -1,6 +1,6 @@
 //! Repair of a damaged journal: `check` reports what is bad, `repair` makes a directory that can be opened again.
 //!
-//! A repair reads every good record, including those after a bad part, puts the bad parts aside ([`super::aside`]), and
+//! A repair reads every good record, including those after a bad part, puts the bad parts aside ([`super::quarantine`]), and
 //! writes the resulting state as a new snapshot. Its steps have the order of any other snapshot, so a crash in between
 //! leaves either the damaged directory or the repaired one.
 
@@ -9,9 +9,10 @@ use std::{path::Path, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    JournalError, Key, aside,
+    JournalError, Key,
     disk::{Disk, RealDisk},
     format::Kind,
+    quarantine,
     snapshot::Image,
     store,
     survey::{self, Survey},
@@ -74,7 +75,7 @@ pub(super) fn repair_on(disk: Arc<dyn Disk>) -> Result<Option<Repaired>, Journal
         }
         for bad in file.bad.iter().filter(|bad| bad.octets > 0) {
             let part = bad.offset as usize..(bad.offset + bad.octets) as usize;
-            aside.push(aside::keep_bad(&*disk, &name, bad.offset, octets.get(part).unwrap_or_default())?);
+            aside.push(quarantine::keep_bad(&*disk, &name, bad.offset, octets.get(part).unwrap_or_default())?);
         }
     }
     let lost = survey.files.iter().flat_map(|file| &file.bad).flat_map(|bad| &bad.lost);

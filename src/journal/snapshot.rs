@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::{
-    JournalError, Key, WriteFailed,
+    JournalError, Key, WriteError,
     disk::{Disk, DiskFile},
     format::{self, Kind},
     queue::Shared,
@@ -26,7 +26,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn begin(shared: Arc<Shared>, rotated: Result<u64, WriteFailed>) -> Result<Self, JournalError> {
+    pub(super) fn begin(shared: Arc<Shared>, rotated: Result<u64, WriteError>) -> Result<Self, JournalError> {
         match rotated.map_err(JournalError::from).and_then(|number| Image::begin(shared.disk.clone(), number)) {
             Ok(image) => Ok(Self { shared, image, ended: false }),
             Err(e) => {

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use super::{
     fault_tests::{QUICK, failed, limits, open, reopen, until},
-    mem_disk::{Leaves, MemDisk},
+    mem_disk::{CrashOutcome, MemDisk},
     tests::{gone, is, keep, live, pairs},
     *,
 };
@@ -44,12 +44,12 @@ fn a_disk_that_hangs_refuses_what_waits_and_goes_on_when_it_answers() {
     journal.append_lazily(vec![is(3, "a remark")]).unwrap();
     find_hanging(&journal, &disk);
     let refused = under_way.recv().unwrap().unwrap_err();
-    assert!(matches!(&refused.why, WriteFailed::Disk(why) if why.contains("has not answered")), "{refused}");
+    assert!(matches!(&refused.why, WriteError::Disk(why) if why.contains("has not answered")), "{refused}");
     // While the disk still hangs.
     assert!(failed(&journal) && !journal.stats().good && journal.stats().failures == 1);
     assert!(why(&journal).contains("has not answered"), "{}", why(&journal));
     assert_eq!(journal.accepts(), Acceptance::Failing);
-    assert!(matches!(keep(&journal, vec![is(4, "later")]), Err(WriteFailed::Disk(_))));
+    assert!(matches!(keep(&journal, vec![is(4, "later")]), Err(WriteError::Disk(_))));
     assert!(matches!(journal.begin_snapshot(), Err(JournalError::NotNow(_))));
     // A barrier needs nothing from the disk, so it is reported at once.
     assert!(append(&journal, vec![]).try_recv().unwrap().is_ok());
@@ -57,12 +57,14 @@ fn a_disk_that_hangs_refuses_what_waits_and_goes_on_when_it_answers() {
     journal.append_lazily(vec![is(3, "a newer remark")]).unwrap();
 
     disk.hang(false);
-    until("all but the hold", || reopen(&disk.after_crash(Leaves::Nothing)).contains(&(3, "a newer remark".into())));
+    until("all but the hold", || {
+        reopen(&disk.after_crash(CrashOutcome::Nothing)).contains(&(3, "a newer remark".into()))
+    });
     assert_eq!(journal.accepts(), Acceptance::Failing, "the change is not rolled back");
     journal.append_rollback(vec![is(1, "before"), gone(2)]).unwrap();
     drop(refused);
     until("recovery", || journal.accepts() == Acceptance::Accepting);
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(&[(1, "before"), (3, "a newer remark")]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), pairs(&[(1, "before"), (3, "a newer remark")]));
     keep(&journal, vec![is(5, "after")]).unwrap();
     assert_eq!(journal.stats().failures, 1);
     assert_eq!(reopen(&disk), pairs(&[(1, "before"), (3, "a newer remark"), (5, "after")]));
@@ -77,7 +79,7 @@ fn what_was_refused_and_written_is_not_there_after_a_crash_once_the_disk_answere
     disk.hang(false);
     until("the disk's answer", || disk.octets("log-1").len() == format::HEADER && journal.stats().queued == 0);
     // The hold is still alive, so the owner has rolled nothing back; the refused records are truncated nevertheless.
-    assert_eq!(reopen(&disk.after_crash(Leaves::Everything)), pairs(&[]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Everything)), pairs(&[]));
     drop(refused);
     until("recovery", || journal.accepts() == Acceptance::Accepting);
 }
@@ -94,7 +96,7 @@ fn a_relaxed_journal_notices_that_its_disk_hangs_and_loses_nothing_that_was_prom
     disk.hang(false);
     drop(refused);
     until("recovery", || journal.accepts() == Acceptance::Accepting);
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(&[(1, "promised")]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), pairs(&[(1, "promised")]));
 }
 
 #[test]
@@ -138,14 +140,14 @@ fn no_change_is_kept_on_top_of_one_that_is_still_to_be_rolled_back() {
     let second = append(&journal, vec![is(2, "second")]).recv().unwrap().unwrap_err();
     // The disk is good, and all promised records are on it.
     journal.append_lazily(vec![is(9, "seen")]).unwrap();
-    until("the disk", || reopen(&disk.after_crash(Leaves::Nothing)) == pairs(&[(9, "seen")]));
+    until("the disk", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(9, "seen")]));
     drop(first);
     let third = append(&journal, vec![is(1, "on top")]).recv().unwrap().unwrap_err();
     assert!(failed(&journal));
     journal.append_rollback(vec![is(2, "as before")]).unwrap();
     drop((second, third));
     until("recovery", || journal.accepts() == Acceptance::Accepting);
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(&[(2, "as before"), (9, "seen")]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), pairs(&[(2, "as before"), (9, "seen")]));
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn a_disk_that_hangs_in_a_new_segment_is_noticed_and_the_snapshot_is_told() {
     until("recovery", || journal.accepts() == Acceptance::Accepting);
     journal.begin_snapshot().unwrap();
     keep(&journal, vec![is(2, "two")]).unwrap();
-    assert_eq!(reopen(&disk.after_crash(Leaves::Nothing)), pairs(&[(1, "one"), (2, "two")]));
+    assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), pairs(&[(1, "one"), (2, "two")]));
 }
 
 #[test]

@@ -19,9 +19,10 @@ use bytes::Bytes;
 use std::collections::HashMap;
 
 use super::{
-    JournalError, Key, Recovered, aside, damage,
+    JournalError, Key, Recovered, damage,
     disk::{Disk, DiskFile, LOCK, RealDisk, sync_dir},
     format::{self, Head, Kind, Scan},
+    quarantine,
 };
 
 pub(super) const MARKER: &str = "format";
@@ -41,7 +42,7 @@ pub struct Report {
     /// Files in the order of reading.
     pub files: Vec<ReadFile>,
     /// Torn tail that was cut off: the rest of a write that a crash interrupted. Nothing in it was acknowledged.
-    pub cut: Option<Cut>,
+    pub cut: Option<TornTail>,
 }
 
 /// File that was read.
@@ -57,7 +58,7 @@ pub struct ReadFile {
 
 /// Torn tail that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct TornTail {
     /// File that it was cut off from.
     pub path: PathBuf,
     /// Offset of the cut.
@@ -320,12 +321,12 @@ impl Reader<'_> {
         }
         let mut file = disk.open(&name).map_err(JournalError::on("open", dir, &name))?;
         if len > scan.good {
-            let aside = aside::keep_torn(disk, number, scan.good, &self.rest(number, scan)?);
+            let aside = quarantine::keep_torn(disk, number, scan.good, &self.rest(number, scan)?);
             file.set_len(scan.good).map_err(JournalError::on("cut", dir, &name))?;
             file.sync().map_err(JournalError::on("sync", dir, &name))?;
             let what = scan.fault.unwrap_or("an end in the wrong place");
             let (path, octets) = (dir.join(&name), len - scan.good);
-            self.report.cut = Some(Cut { path, offset: scan.good, octets, what, aside });
+            self.report.cut = Some(TornTail { path, offset: scan.good, octets, what, aside });
         }
         if scan.version < format::VERSION {
             let mut end = Vec::new();

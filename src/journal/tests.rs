@@ -18,7 +18,7 @@ pub(super) fn gone(key: u64) -> Record {
 }
 
 /// Appends the records and waits for the result.
-pub(super) fn keep(journal: &Journal, records: Vec<Record>) -> Result<(), WriteFailed> {
+pub(super) fn keep(journal: &Journal, records: Vec<Record>) -> Result<(), WriteError> {
     let (tell, told) = mpsc::channel();
     journal.append(records, move |fate| tell.send(fate.map_err(|refused| refused.why)).unwrap());
     told.recv().unwrap()
@@ -123,8 +123,8 @@ fn relaxed_is_answered_before_it_is_written_and_kept_by_close() {
     journal.append(vec![is(1, "a")], move |fate| tell.send((std::thread::current().id(), fate.is_ok())).unwrap());
     assert_eq!(told.try_recv().unwrap(), (caller, true));
     journal.close();
-    assert_eq!(keep(&journal, vec![is(2, "b")]), Err(WriteFailed::Closed));
-    assert_eq!(journal.append_lazily(vec![is(2, "b")]), Err(WriteFailed::Closed));
+    assert_eq!(keep(&journal, vec![is(2, "b")]), Err(WriteError::Closed));
+    assert_eq!(journal.append_lazily(vec![is(2, "b")]), Err(WriteError::Closed));
     drop(journal);
     assert_eq!(live(&temp.open().1), pairs(&[(1, "a")]));
 }
@@ -237,7 +237,7 @@ fn an_append_too_large_to_ever_fit_says_so() {
     let temp = Temp::new();
     let (journal, _) = temp.open();
     let large = "x".repeat(9 << 20);
-    assert!(matches!(keep(&journal, vec![is(1, &large)]), Err(WriteFailed::TooLarge { .. })));
+    assert!(matches!(keep(&journal, vec![is(1, &large)]), Err(WriteError::TooLarge { .. })));
     // The largest allowed record is read again.
     let fits = "x".repeat(format::FRAME_MAX - 16);
     keep(&journal, vec![is(1, &fits)]).unwrap();

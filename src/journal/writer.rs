@@ -16,7 +16,7 @@ use super::{
     Durability, JournalError,
     disk::DiskFile,
     format::{self, Kind},
-    queue::{Entry, Fate, Queue, Shared, UnderWay, promised},
+    queue::{AppendState, Entry, Queue, Shared, UnderWay, promised},
     store::{self, Opened},
 };
 use crate::seldom::Seldom;
@@ -224,7 +224,7 @@ impl Writer {
         }
         self.count_segment();
         for entry in entries.drain(..) {
-            if let Fate::Awaited(done) | Fate::Barrier(done) = entry.fate {
+            if let AppendState::Awaited(done) | AppendState::Barrier(done) = entry.fate {
                 self.shared.tell(done, Ok(()));
             }
         }

@@ -1,15 +1,15 @@
 //! Commands and queries of the HTTP API: listing, reset and set. This is the part of the trait
 //! [`super::control::Control`] that needs no clock and no sockets.
 
-use super::control::{LastNotify, PublicationRecord, Refusal, SubscriptionRecord};
+use super::control::{ControlError, LastNotify, PublicationRecord, SubscriptionRecord};
 use super::history::Cause;
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
-use crate::presence::facts::CallState;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::Publication;
-use crate::presence::subscription::{Answered, Subscription};
+use crate::presence::state::CallState;
+use crate::presence::subscription::{LastReply, Subscription};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::NameAddr;
 
@@ -94,7 +94,7 @@ impl Notifier {
         user: &str,
         manual: CallState,
         out: &mut Outbox,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ControlError> {
         let Some(aor) = Aor::of(account, user) else { return Ok(()) };
         let limit = self.settings.limits.presentities_per_account;
         let realm = self.settings.directory.realm(account);
@@ -109,7 +109,7 @@ impl Notifier {
             full = made.is_err();
         });
         match full {
-            true => Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit }),
+            true => Err(ControlError::LimitReached { key: "limits.presentities_per_account", limit }),
             false => Ok(()),
         }
     }
@@ -124,7 +124,7 @@ pub(super) fn watcher_uri(s: &Subscription) -> &str {
 
 /// The last NOTIFY that was answered. Its body is not stored, but rebuilt from the shared part of the document and the
 /// version.
-pub(super) fn last_notify(own: &str, s: &Subscription, last: Answered<'_>) -> LastNotify {
+pub(super) fn last_notify(own: &str, s: &Subscription, last: LastReply<'_>) -> LastNotify {
     let whole = |tail: &str| package::get(s.package).body(last.version, s.entity(own), tail);
     let body = last.tail.map(whole).unwrap_or_default();
     LastNotify { cseq: last.cseq, reply: last.reply, body }

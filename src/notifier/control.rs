@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::explain::Explain;
-use super::explain::story::Numbers;
+use super::explain::report::NotifierStats;
 use super::refusals::{ApiRefusal, RefusalRow};
 use crate::capture;
 use crate::directory::AccountNo;
 use crate::journal;
 use crate::package::PackageId;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 use crate::transport;
 
 /// A subscription, as the API lists it.
@@ -64,17 +64,17 @@ pub struct PublicationRecord {
 
 /// One page of a long list. Lists are read in pages, so that no caller has to hold a whole one in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part<T> {
+pub struct ListingPage<T> {
     /// The records, ordered by user, event package and key: the Call-ID of a subscription, the entity-tag of a
     /// publication. Of records that are equal in all three, only the newest is listed.
     pub records: Vec<T>,
     /// Start of the next page; none after the last page.
-    pub next: Option<Position>,
+    pub next: Option<PageStart>,
 }
 
 /// Start of a page in a long list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct PageStart {
     /// Lower bound: no user that sorts before this one is listed.
     pub user: String,
     /// For this user, only records after this event package and key are listed.
@@ -83,7 +83,7 @@ pub struct Position {
 
 /// Error of a command of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ControlError {
     /// A configured limit is reached. Nothing was changed.
     #[error("the limit of {limit} ({key}) is reached")]
     LimitReached {
@@ -102,7 +102,7 @@ pub enum Refusal {
 
 /// Remaining work of a server that drains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Left {
+pub struct DrainStatus {
     /// True while new subscriptions are refused.
     pub draining: bool,
     /// NOTIFYs that wait for a response from phones that are known to respond.
@@ -122,11 +122,11 @@ pub const LOOKUPS: [&str; 4] = ["found", "unknown", "timeout", "no_server"];
 
 /// Statistics of the whole server, by module.
 #[derive(Clone, Debug, Default)]
-pub struct Vitals {
+pub struct ServerStats {
     /// Start time of the server (Unix milliseconds).
     pub up_since_ms: u64,
     /// Statistics of the notifier.
-    pub numbers: Numbers,
+    pub numbers: NotifierStats,
     /// Statistics of sockets and connections.
     pub transport: transport::Stats,
     /// Statistics of the journal; none without a journal.
@@ -149,25 +149,30 @@ pub trait Control: Explain {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord>;
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord>;
     /// One page of the publications of an account, of one package or of all. A page is bounded in records and in
     /// octets.
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord>;
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord>;
     /// Removes all calls and the manual state of each presentity, and sends every watcher one fresh NOTIFY. `request`
     /// is the id of the API request, for the reports of [`Explain`].
-    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal>;
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), ControlError>;
     /// Sets the manual state of each presentity; `Terminated` removes it. `request` is the id of the API request.
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal>;
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), ControlError>;
     /// Begins or ends draining. A draining server refuses new subscriptions and is not ready. SIGTERM does the same,
     /// and then ends the process.
-    fn drain(&self, begin: bool) -> Result<(), Refusal>;
+    fn drain(&self, begin: bool) -> Result<(), ControlError>;
     /// Returns true if the journal can write changes. While it cannot, the server is not ready.
     fn can_keep(&self) -> bool {
         true
     }
     /// Remaining subscriptions, publications and NOTIFYs in flight.
-    fn left(&self) -> Left;
+    fn left(&self) -> DrainStatus;
     /// Records a refused API request in the book of refusals.
     fn note_refusal(&self, refusal: &ApiRefusal<'_>);
     /// Records a wrong token from this address, and returns the delay of the response.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Notifier;
-use super::control::Left;
+use super::control::DrainStatus;
 use crate::presence::subscription::{Delivery, Subscription};
 
 impl Notifier {
@@ -25,8 +25,8 @@ impl Notifier {
     }
 
     /// Counts the remaining work. Scans all presentities, and locks one at a time.
-    pub fn left(&self) -> Left {
-        let mut left = Left::default();
+    pub fn left(&self) -> DrainStatus {
+        let mut left = DrainStatus::default();
         for presentity in self.table.all() {
             let state = presentity.lock();
             left.publications += state.publications.len();

@@ -5,7 +5,7 @@ use super::size::MAX_DOCUMENT;
 use super::{Notifier, Outbox};
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
-use crate::presence::presentity::{Presentity, State, View};
+use crate::presence::presentity::{PackageView, Presentity, State};
 use crate::presence::subscription::Delivery;
 
 /// Maximum number of NOTIFYs in one slice. The presentity is locked meanwhile.
@@ -54,14 +54,14 @@ impl Notifier {
         state.views[id.0 as usize].update(&tail, settled.as_deref())
     }
 
-    /// View of one package. It is composed now if the package had no watcher before.
+    /// PackageView of one package. It is composed now if the package had no watcher before.
     pub(super) fn composed<'a>(
         &self,
         presentity: &Presentity,
         state: &'a mut State,
         id: PackageId,
         out: &mut Outbox,
-    ) -> &'a View {
+    ) -> &'a PackageView {
         if state.views[id.0 as usize].tail.is_none() {
             self.compose_one(presentity, state, id);
             self.keep_state(presentity, state, out);

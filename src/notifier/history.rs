@@ -13,14 +13,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Notifier;
-use super::tally::Tally;
+use super::metrics::NotifyCounters;
 use crate::ahead::fetch_one;
 use crate::package::PackageId;
 use crate::per_thread::PerThread;
 use crate::presence::Tick;
-use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Carried, Delivery, InFlight, Place, Subscription};
+use crate::presence::subscription::{Delivery, InFlight, NotifyTransport, Subscription, SubscriptionId};
+use crate::presence::vendor::Vendor;
 use crate::sip::Transport;
 use crate::transport::{Destination, Source};
 
@@ -52,7 +52,7 @@ pub enum Cause {
 
 /// Contents of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Note {
+pub(super) enum HistoryEvent {
     /// A SUBSCRIBE was granted a lifetime (seconds).
     Subscribed { cseq: u32, granted: u32 },
     /// A NOTIFY was answered with status `reply`, timed out (408), or was superseded by the next one (0).
@@ -62,7 +62,7 @@ pub(super) enum Note {
         reply: u16,
         copies: u8,
         transport: Transport,
-        family: Family,
+        family: Vendor,
         delay: u32,
         bytes: u32,
     },
@@ -76,12 +76,12 @@ pub(super) struct Entry {
     presentity: u32,
     slot: u32,
     nonce: u32,
-    pub(super) note: Note,
+    pub(super) note: HistoryEvent,
 }
 
 /// Entries of one thread, in order.
 #[derive(Debug, Default)]
-struct Chapter {
+struct Segment {
     /// Number of the segment, unique in the process.
     number: u64,
     entries: Vec<Entry>,
@@ -89,15 +89,15 @@ struct Chapter {
 
 /// Log of one thread: its current segment and its counters.
 #[derive(Debug, Default)]
-struct Desk {
-    chapter: Chapter,
-    tally: Tally,
+struct ThreadLog {
+    chapter: Segment,
+    tally: NotifyCounters,
 }
 
 /// Full segments, oldest first.
 #[derive(Debug, Default)]
-struct Shelf {
-    chapters: VecDeque<Arc<Chapter>>,
+struct SealedSegments {
+    chapters: VecDeque<Arc<Segment>>,
     /// Number of segments that were begun so far.
     filled: u64,
     /// Time of the newest entry that was evicted.
@@ -107,9 +107,9 @@ struct Shelf {
 /// The history of the server.
 #[derive(Debug)]
 pub(super) struct History {
-    desks: PerThread<Mutex<Desk>>,
+    desks: PerThread<Mutex<ThreadLog>>,
     /// Locked once per segment, while the lock of the thread's log is held.
-    shelf: Mutex<Shelf>,
+    shelf: Mutex<SealedSegments>,
     /// Length of a segment, and (`most`) the maximum number of full ones.
     length: usize,
     most: usize,
@@ -132,7 +132,7 @@ impl History {
 
     fn push(&self, entry: Entry) {
         let mut desk = self.desks.mine().lock();
-        let Desk { chapter, tally } = &mut *desk;
+        let ThreadLog { chapter, tally } = &mut *desk;
         tally.count(&entry.note);
         if self.most == 0 {
             return;
@@ -148,10 +148,10 @@ impl History {
 
     /// Moves a full segment to the shared list, and begins another. The memory of an evicted segment is used again.
     #[cold]
-    fn turn_over(&self, chapter: &mut Chapter) {
+    fn turn_over(&self, chapter: &mut Segment) {
         let mut shelf = self.shelf.lock();
         shelf.filled += 1;
-        let full = std::mem::replace(chapter, Chapter { number: shelf.filled, entries: Vec::new() });
+        let full = std::mem::replace(chapter, Segment { number: shelf.filled, entries: Vec::new() });
         if full.entries.is_empty() {
             // The first segment of this thread.
             return chapter.entries.reserve_exact(self.length);
@@ -179,7 +179,7 @@ impl History {
             .desks
             .iter()
             .filter_map(|desk| {
-                let Desk { chapter: Chapter { number, entries }, .. } = &*desk.lock();
+                let ThreadLog { chapter: Segment { number, entries }, .. } = &*desk.lock();
                 (!entries.is_empty()).then(|| (*number, entries.clone()))
             })
             .collect();
@@ -198,8 +198,8 @@ impl History {
     }
 
     /// Exchanges of a subscription, oldest first.
-    pub(super) fn of_subscription(&self, place: Place) -> Vec<Entry> {
-        let Place { presentity, slot, nonce } = place;
+    pub(super) fn of_subscription(&self, place: SubscriptionId) -> Vec<Entry> {
+        let SubscriptionId { presentity, slot, nonce } = place;
         self.select(|e| (e.presentity, e.slot, e.nonce) == (presentity, slot, nonce as u32))
     }
 
@@ -224,8 +224,8 @@ impl History {
     }
 
     /// Sum of the counters of all threads.
-    pub(super) fn tally(&self) -> Tally {
-        self.desks.iter().fold(Tally::default(), |mut sum, desk| {
+    pub(super) fn tally(&self) -> NotifyCounters {
+        self.desks.iter().fold(NotifyCounters::default(), |mut sum, desk| {
             sum.add(&desk.lock().tally);
             sum
         })
@@ -241,7 +241,7 @@ impl Notifier {
     /// Records a granted SUBSCRIBE. A NOTIFY in flight is superseded by the one that follows.
     pub(super) fn note_subscribed(&self, now: Tick, presentity: &Presentity, s: &Subscription) {
         self.note_superseded(now, s);
-        let note = Note::Subscribed { cseq: s.dialog.remote_cseq, granted: s.granted };
+        let note = HistoryEvent::Subscribed { cseq: s.dialog.remote_cseq, granted: s.granted };
         self.note(now, s.place, note);
         self.feed.subscription(presentity, s.place);
     }
@@ -256,18 +256,18 @@ impl Notifier {
     pub(super) fn note_answered(
         &self,
         now: Tick,
-        place: Place,
-        (source, family): (Source, Family),
+        place: SubscriptionId,
+        (source, family): (Source, Vendor),
         flight: &InFlight,
         reply: u16,
     ) {
         let transport = match &flight.to {
             Destination::Datagram { .. } => Transport::Udp,
             Destination::Connection(remote) => self.settings.routing.listener(remote.listener).transport,
-            Destination::Flow { .. } if flight.carried == Carried::ByDetour => Transport::Tcp,
+            Destination::Flow { .. } if flight.carried == NotifyTransport::ByDetour => Transport::Tcp,
             Destination::Flow { .. } => source.transport,
         };
-        let note = Note::Notified {
+        let note = HistoryEvent::Notified {
             cseq: flight.cseq,
             version: flight.version,
             reply,
@@ -294,13 +294,13 @@ impl Notifier {
         if news || state.watchers.is_empty() {
             state.changed_at = now;
             let revision = |id: usize| state.views[id].revision.0 as u32;
-            let note = Note::Changed { cause, revisions: [revision(0), revision(1), revision(2)] };
+            let note = HistoryEvent::Changed { cause, revisions: [revision(0), revision(1), revision(2)] };
             self.history.push(Entry { at: now, presentity: presentity.number, slot: NO_SLOT, nonce: 0, note });
         }
     }
 
-    fn note(&self, at: Tick, place: Place, note: Note) {
-        let Place { presentity, slot, nonce } = place;
+    fn note(&self, at: Tick, place: SubscriptionId, note: HistoryEvent) {
+        let SubscriptionId { presentity, slot, nonce } = place;
         self.history.push(Entry { at, presentity, slot, nonce: nonce as u32, note });
     }
 }
@@ -309,7 +309,7 @@ impl Notifier {
 /// is only the latest possible time, because older entries were evicted.
 pub(super) fn news_since(changes: &[Entry], package: PackageId, acknowledged: u64) -> Option<(Tick, bool)> {
     let mut revisions = changes.iter().filter_map(|entry| match entry.note {
-        Note::Changed { revisions, .. } => Some((entry.at, *revisions.get(package.0 as usize)?)),
+        HistoryEvent::Changed { revisions, .. } => Some((entry.at, *revisions.get(package.0 as usize)?)),
         _ => None,
     });
     let (at, revision) = revisions.find(|(_, revision)| *revision > acknowledged as u32)?;
@@ -321,14 +321,14 @@ mod tests {
     use super::*;
 
     fn entry(at: u64, presentity: u32, slot: u32, cseq: u32) -> Entry {
-        Entry { at: Tick(at), presentity, slot, nonce: 7, note: Note::Subscribed { cseq, granted: 60 } }
+        Entry { at: Tick(at), presentity, slot, nonce: 7, note: HistoryEvent::Subscribed { cseq, granted: 60 } }
     }
 
     fn cseqs(history: &History, presentity: u32, slot: u32) -> Vec<u32> {
-        let all = history.of_subscription(Place { presentity, slot, nonce: 7 });
+        let all = history.of_subscription(SubscriptionId { presentity, slot, nonce: 7 });
         all.iter()
             .map(|e| match e.note {
-                Note::Subscribed { cseq, .. } => cseq,
+                HistoryEvent::Subscribed { cseq, .. } => cseq,
                 _ => 0,
             })
             .collect()
@@ -342,7 +342,10 @@ mod tests {
         assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((1..=most + 3).collect(), None));
         (most + 4..=most + 8).for_each(|n| history.push(entry(n.into(), 1, 0, n)));
         assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((7..=most + 8).collect(), Some(Tick(7))));
-        assert!(history.of_subscription(Place { presentity: 1, slot: 0, nonce: 8 }).is_empty(), "another tenant's");
+        assert!(
+            history.of_subscription(SubscriptionId { presentity: 1, slot: 0, nonce: 8 }).is_empty(),
+            "another tenant's"
+        );
         let mut seen = 0;
         history.visit(Tick(10), |number| number == 1, |_| seen += 1);
         assert_eq!(seen, most - 1);

@@ -33,62 +33,62 @@ use crate::journal::Acceptance;
 use crate::package;
 use crate::per_thread::Apart;
 use crate::presence::Tick;
-use crate::presence::family::Family;
-use crate::presence::phone::Phones;
+use crate::presence::device::DeviceTable;
+use crate::presence::intern::Interner;
 use crate::presence::publication::PublicationNo;
-use crate::presence::shared::SharedTexts;
 use crate::presence::table::Table;
+use crate::presence::vendor::Vendor;
 use crate::sip::digest::Verifier;
 use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire;
 use crate::transport::Listener;
-use gate::Gate;
+use rate_limit::RateLimiter;
 
-mod access;
 mod admin;
-mod answer;
+mod audit;
+mod authorization;
+pub mod change_feed;
 pub mod control;
-mod deeds;
+mod dialog_filter;
+pub mod dns_cache;
 mod drain;
-pub mod events;
-mod expire;
 pub mod explain;
+mod failover;
 mod fan_out;
-mod gate;
 pub mod history;
-mod lookup;
-mod named;
-pub mod names;
+mod ingress;
+mod listing;
+pub mod metrics;
 mod notify;
+mod notify_message;
 mod outbox;
-mod pace;
-mod parts;
+mod pacing;
 mod persist;
-mod persist_keys;
 mod publish;
-mod receive;
+mod rate_limit;
+mod record_description;
 pub mod refusals;
-mod repetition;
 mod request;
+mod response;
+mod retransmission;
 mod rollback;
-pub mod route;
+pub mod routing;
 mod size;
 mod subscribe;
-pub mod tally;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod trace;
 mod wheel;
-mod write;
 
-pub use outbox::{Outbox, Pool, Promise};
+use notify_message::MAX_DATAGRAM;
+pub use notify_message::OversizeNotifies;
+pub use outbox::{MessageBuffer, Outbox, PendingResponse};
 pub use persist::Restored;
-pub use persist_keys::{About, describe};
+pub use record_description::{RecordDescription, describe};
 pub use rollback::Change;
-pub use route::Routing;
-pub use write::LargeNotifies;
-use write::MAX_DATAGRAM;
+pub use routing::Routing;
 
 /// Settings of the notifier, fixed at its start.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub struct Settings {
     pub access: Access,
     /// `[limits]` of the configuration.
     pub limits: Limits,
-    /// `[rates]` of the configuration.
+    /// `[rate_limits]` of the configuration.
     pub rate_limits: RateLimits,
     /// Accounts, users and devices.
     pub directory: Arc<Directory>,
@@ -135,15 +135,15 @@ impl Settings {
 pub struct Notifier {
     settings: Settings,
     table: Table,
-    phones: Phones,
-    transactions: ServerTransactions<answer::Remembered>,
-    gate: Gate,
+    phones: DeviceTable,
+    transactions: ServerTransactions<response::CachedResponse>,
+    gate: RateLimiter,
     nonces: Nonces,
     /// Verifier of a dummy password, for users that do not exist.
     nobody: Verifier,
-    names: names::Names,
+    names: dns_cache::DnsCache,
     /// Interned User-Agents of phones, with their makes.
-    agents: SharedTexts<Family>,
+    agents: Interner<Vendor>,
     /// Value of the Allow-Events header.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
@@ -153,12 +153,12 @@ pub struct Notifier {
     acceptance: AtomicU8,
     /// True while the server drains: new subscriptions are refused.
     draining: AtomicBool,
-    large: write::Tally,
+    large: notify_message::OversizeCounters,
     history: history::History,
     refusals: refusals::Refusals,
-    feed: events::Feed,
+    feed: change_feed::ChangeFeed,
     trace: trace::Trace,
-    deeds: deeds::Deeds,
+    deeds: audit::AuditLog,
     dormant: persist::Dormant,
     ended: persist::EndedSubscriptions,
     /// End of the time after a restart in which requests from before it may be retransmitted (ms); 0 without a restart.
@@ -166,7 +166,7 @@ pub struct Notifier {
     /// Number of server starts with this journal.
     starts: AtomicU32,
     /// Outboxes that the journal has refused, and whose rollback is not complete.
-    refused: Mutex<Vec<rollback::Refused>>,
+    refused: Mutex<Vec<rollback::RefusedOutbox>>,
     /// Number of messages whose handling panicked. Each is a bug, and its effect is limited to that message.
     panics: AtomicU64,
 }
@@ -189,33 +189,33 @@ impl Notifier {
         // challenged again.
         let lifetime = (2_000 * u64::from(settings.presence.max_expires)).max(LEAST_NONCE_LIFETIME);
         let nonces = Nonces::new(settings.secret, lifetime, MOST_NONCES);
-        let gate = Gate::new(settings.rate_limits, settings.secret);
+        let gate = RateLimiter::new(settings.rate_limits, settings.secret);
         let history = history::History::new(settings.history);
         let refusals = refusals::Refusals::new(settings.directory.accounts().len(), settings.secret);
         let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
-            agents: SharedTexts::default(),
+            agents: Interner::default(),
             allow_events,
             settings,
             table,
-            phones: Phones::default(),
+            phones: DeviceTable::default(),
             transactions,
             gate,
             nonces,
             nobody,
-            names: names::Names::default(),
+            names: dns_cache::DnsCache::default(),
             wheel: wheel::Wheel::default(),
             counter: Apart(AtomicU64::new(1)),
             acceptance: AtomicU8::new(Acceptance::Accepting as u8),
             draining: AtomicBool::new(false),
-            large: write::Tally::default(),
+            large: notify_message::OversizeCounters::default(),
             history,
             refusals,
-            feed: events::Feed::default(),
+            feed: change_feed::ChangeFeed::default(),
             trace: trace::Trace::default(),
-            deeds: deeds::Deeds::default(),
+            deeds: audit::AuditLog::default(),
             dormant: persist::Dormant::default(),
             ended: persist::EndedSubscriptions::default(),
             doubtful_until: AtomicU64::new(0),
@@ -227,7 +227,7 @@ impl Notifier {
 
     /// Number of messages that were not processed, by reason: the source was over its rate limit, or too much waited
     /// for the journal.
-    pub fn turned_away_by_reason(&self) -> [(&'static str, u64); gate::REASONS.len()] {
+    pub fn turned_away_by_reason(&self) -> [(&'static str, u64); rate_limit::REASONS.len()] {
         self.gate.dropped()
     }
 
@@ -237,7 +237,7 @@ impl Notifier {
     }
 
     /// Counters since the start.
-    pub fn tally(&self) -> tally::Tally {
+    pub fn tally(&self) -> metrics::NotifyCounters {
         self.history.tally()
     }
 

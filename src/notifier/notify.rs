@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use super::notify_message::{EncodedNotify, NotifyContent};
 use super::outbox::NotifyRef;
-use super::pace::{UNPROVEN_COPIES, follow};
-use super::persist::{Known, RESERVE};
-use super::wheel::Watch;
-use super::write::{Document, Letter};
+use super::pacing::{UNPROVEN_COPIES, follow};
+use super::persist::{Acknowledged, RESERVE};
+use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
-use crate::presence::presentity::{Presentity, State, StateTag};
-use crate::presence::subscription::{Carried, Delivery, Doubts, InFlight, Place, Revision, Subscription};
+use crate::presence::presentity::{NotifyEtag, Presentity, State};
+use crate::presence::subscription::{
+    Delivery, Doubts, InFlight, NotifyTransport, Revision, Subscription, SubscriptionId,
+};
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::transaction::{ClientTransaction, Due};
 use crate::sip::wire::{Hex, Reply};
-use crate::transport::{Destination, Source, Ticket};
+use crate::transport::{DeliveryToken, Destination, Source};
 
 /// Final responses that end a subscription (RFC 6665 section 4.2.2). Any other failure concerns only that one NOTIFY.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
@@ -33,7 +35,7 @@ pub(super) const TOO_LARGE: u16 = 513;
 
 /// Outcome of a NOTIFY.
 #[derive(Clone, Copy)]
-struct Fate {
+struct NotifyOutcome {
     cseq: u32,
     status: u16,
     /// Retry-After of the response (seconds).
@@ -42,9 +44,9 @@ struct Fate {
     lost: bool,
 }
 
-impl Fate {
-    fn no_answer(cseq: u32) -> Fate {
-        Fate { cseq, status: NO_ANSWER, retry_after: None, lost: true }
+impl NotifyOutcome {
+    fn no_answer(cseq: u32) -> NotifyOutcome {
+        NotifyOutcome { cseq, status: NO_ANSWER, retry_after: None, lost: true }
     }
 }
 
@@ -53,7 +55,7 @@ impl Reply<'_> {
     pub(super) fn notify(&self) -> Option<NotifyRef> {
         let branch = self.branch.strip_prefix(MAGIC_COOKIE)?;
         let (place, cseq) = branch.split_at_checked(branch.bytes().rposition(|c| c == b'.')?)?;
-        Some(NotifyRef { place: Place::read(place)?, cseq: u32::try_from(Hex::read(&cseq[1..])?).ok()? })
+        Some(NotifyRef { place: SubscriptionId::read(place)?, cseq: u32::try_from(Hex::read(&cseq[1..])?).ok()? })
     }
 }
 
@@ -73,7 +75,7 @@ impl Notifier {
         let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
         let Some((package, acknowledged)) = known else { return };
         let view = self.composed(presentity, state, package, out);
-        let tag @ StateTag { revision, fingerprint } = view.tag();
+        let tag @ NotifyEtag { revision, fingerprint } = view.tag();
         let shared = view.tail_for(acknowledged).cloned();
         let tail = self.tail_of_named(presentity, state, slot, out).or(shared);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
@@ -89,8 +91,9 @@ impl Notifier {
         }
         self.note_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
-        let document = Document { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
-        let Letter { to, bytes, carried } = self.write_notify(now, subscription, to, &document, &mut out.pool);
+        let document =
+            NotifyContent { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
+        let EncodedNotify { to, bytes, carried } = self.write_notify(now, subscription, to, &document, &mut out.pool);
         let fresh = ClientTransaction::start(now.0, to.is_reliable());
         let (transaction, failures, copies) = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.to.is_reliable() == to.is_reliable() => {
@@ -101,7 +104,7 @@ impl Notifier {
         };
         let notify = NotifyRef { place: subscription.place, cseq };
         let size = bytes.len() as u32;
-        if carried != Carried::Not {
+        if carried != NotifyTransport::Not {
             out.send(to.clone(), bytes, Some(notify));
         }
         subscription.told_at = now;
@@ -123,8 +126,8 @@ impl Notifier {
             last,
         };
         subscription.delivery = Delivery::InFlight(Box::new(flight));
-        if carried == Carried::Not {
-            let fate = Fate { cseq, status: TOO_LARGE, retry_after: None, lost: false };
+        if carried == NotifyTransport::Not {
+            let fate = NotifyOutcome { cseq, status: TOO_LARGE, retry_after: None, lost: false };
             return self.conclude(now, presentity, state, slot, fate, out);
         }
         self.watch_delivery(now, subscription, Tick(transaction.deadline()));
@@ -158,7 +161,7 @@ impl Notifier {
                 {
                     self.gate.know(now, &source);
                 }
-                let fate = Fate { cseq, status, retry_after, lost: false };
+                let fate = NotifyOutcome { cseq, status, retry_after, lost: false };
                 self.conclude(now, presentity, state, place.slot, fate, out);
             }
         };
@@ -170,7 +173,7 @@ impl Notifier {
 
     /// Returns true if a NOTIFY that is about to leave is the latest of its dialog. If it is not, it is superseded
     /// (rule 2) or its subscription is gone.
-    pub fn is_latest(&self, ticket: Ticket) -> bool {
+    pub fn is_latest(&self, ticket: DeliveryToken) -> bool {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
         let latest = self.table.with_number(presentity, |_, state| {
             let subscription = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce);
@@ -180,7 +183,7 @@ impl Notifier {
     }
 
     /// Handles a NOTIFY that could not be sent at all: its connection is gone and no other one can be opened.
-    pub fn undeliverable(&self, now: Tick, ticket: Ticket, out: &mut Outbox) {
+    pub fn undeliverable(&self, now: Tick, ticket: DeliveryToken, out: &mut Outbox) {
         self.contained(now, out, |out| {
             self.with_notify(ticket, |presentity, state, slot, cseq| {
                 let Some(s) = state.watchers.get_mut(slot) else { return };
@@ -191,7 +194,7 @@ impl Notifier {
                     s.delivery = Delivery::Idle;
                     self.notify(now, presentity, state, slot, out);
                 } else {
-                    self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
+                    self.conclude(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
                 }
             });
         });
@@ -201,7 +204,7 @@ impl Notifier {
     /// a ticket names. Returns `None` if the subscription is gone.
     pub(super) fn with_notify<T>(
         &self,
-        ticket: Ticket,
+        ticket: DeliveryToken,
         f: impl FnOnce(&Presentity, &mut State, u32, u32) -> T,
     ) -> Option<T> {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
@@ -212,8 +215,16 @@ impl Notifier {
     }
 
     /// Applies the outcome of a NOTIFY to its subscription.
-    fn conclude(&self, now: Tick, presentity: &Presentity, state: &mut State, slot: u32, fate: Fate, out: &mut Outbox) {
-        let Fate { cseq, status, retry_after, lost } = fate;
+    fn conclude(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        slot: u32,
+        fate: NotifyOutcome,
+        out: &mut Outbox,
+    ) {
+        let NotifyOutcome { cseq, status, retry_after, lost } = fate;
         let current = state.views.each_ref().map(|view| view.revision);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let (place, from) = (subscription.place, (subscription.source(), subscription.family));
@@ -225,15 +236,15 @@ impl Notifier {
             return flight.transaction.proceed(now.0);
         }
         self.note_answered(now, place, from, flight, status);
-        if status == NO_ANSWER && flight.carried == Carried::ByDetour {
+        if status == NO_ANSWER && flight.carried == NotifyTransport::ByDetour {
             // The phone seems to accept no TCP connections: send the same state again in a UDP datagram, whatever its
             // size.
             subscription.phone.wants_datagrams();
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
         }
-        let known = Known(flight.revision.0, flight.fingerprint);
-        if status != NO_ANSWER && flight.carried != Carried::Not {
+        let known = Acknowledged(flight.revision.0, flight.fingerprint);
+        if status != NO_ANSWER && flight.carried != NotifyTransport::Not {
             let address = match flight.to {
                 Destination::Datagram { peer, .. } => Some(peer.ip()),
                 _ => None,
@@ -314,7 +325,7 @@ impl Notifier {
         presentity: &Presentity,
         state: &mut State,
         slot: u32,
-        Fate { cseq, status, .. }: Fate,
+        NotifyOutcome { cseq, status, .. }: NotifyOutcome,
         out: &mut Outbox,
     ) {
         let Some(subscription) = state.watchers.get_mut(slot).filter(|s| cseq > s.proven) else { return };
@@ -370,7 +381,7 @@ impl Notifier {
                 }
                 Due::Timeout => {
                     let cseq = flight.cseq;
-                    self.conclude(now, presentity, state, slot, Fate::no_answer(cseq), out);
+                    self.conclude(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
                 }
                 // The state has changed, or the subscription has ended: a new NOTIFY goes out in place of a
                 // retransmission of the old one.
@@ -405,7 +416,7 @@ impl Notifier {
     pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
         if subscription.delivery_timer.is_none_or(|filed| filed.at() > deadline) {
             self.watch_no_more(subscription);
-            let Place { presentity, slot, .. } = subscription.place;
+            let SubscriptionId { presentity, slot, .. } = subscription.place;
             subscription.delivery_timer = Some(self.wheel.file_delivery(now, deadline, presentity, slot));
         }
     }
@@ -414,7 +425,7 @@ impl Notifier {
     /// timer was set, taking it out is cheaper than handling it later for nothing.
     pub(super) fn watch_no_more(&self, subscription: &mut Subscription) {
         if let Some(filed) = subscription.delivery_timer.take() {
-            let Place { presentity, slot, .. } = subscription.place;
+            let SubscriptionId { presentity, slot, .. } = subscription.place;
             self.wheel.cancel_delivery(filed, presentity, slot);
         }
     }
@@ -437,7 +448,7 @@ impl Notifier {
         }
         self.table.discount_subscription(presentity.aor.account);
         self.feed.subscription(presentity, subscription.place);
-        self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
+        self.wheel.cancel(subscription.expiry_timer, presentity.number, TimerKind::Expiry(slot));
         self.watch_no_more(&mut subscription);
         tracing::debug!(
             watcher = subscription.dialog.remote(),

@@ -2,38 +2,38 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::answer::Remembered;
-use super::names::Question;
+use super::dns_cache::DnsQuery;
 use super::persist::is_acknowledgement;
+use super::response::CachedResponse;
 use super::rollback::Change;
 use crate::journal::{self, Record};
 use crate::presence::Tick;
-use crate::presence::subscription::Place;
+use crate::presence::subscription::SubscriptionId;
 use crate::sip::transaction::Key;
-use crate::transport::{Destination, Packet, Ticket};
+use crate::transport::{DeliveryToken, Destination, OutboundMessage};
 
 /// Reference to one NOTIFY. As a ticket it travels with the message, and comes back if that cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotifyRef {
-    pub(super) place: Place,
+    pub(super) place: SubscriptionId,
     pub(super) cseq: u32,
 }
 
-impl From<NotifyRef> for Ticket {
-    fn from(NotifyRef { place, cseq }: NotifyRef) -> Ticket {
+impl From<NotifyRef> for DeliveryToken {
+    fn from(NotifyRef { place, cseq }: NotifyRef) -> DeliveryToken {
         let [presentity, slot, cseq] = [place.presentity, place.slot, cseq].map(u128::from);
         // A CSeq number has 31 bits. The low half of the nonce is enough to tell the present subscription in a slot
         // from an earlier one.
-        Ticket(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
+        DeliveryToken(presentity << 96 | slot << 64 | cseq << 32 | u128::from(place.nonce as u32))
     }
 }
 
 /// A response that waits for the journal.
 #[derive(Debug)]
-pub struct Promise {
+pub struct PendingResponse {
     pub(super) key: Key,
     pub(super) answer: Bytes,
-    pub(super) remembered: Remembered,
+    pub(super) remembered: CachedResponse,
     /// Number of the change that the response acknowledges; `None` if its request changed nothing.
     pub(super) change: Option<u64>,
     /// End of the client transaction (Timer F). After it the client has given up, and a proxy could take the response
@@ -47,7 +47,7 @@ pub struct Promise {
 /// Datagrams are released after sending, so normally one block is reused and stays in the CPU cache. A block with
 /// messages that wait for the journal or for a connection lives until the last of them is gone.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub struct MessageBuffer {
     blocks: Blocks,
     /// User part of the Contact for the next response; a scratch buffer.
     pub(super) user: String,
@@ -60,7 +60,7 @@ pub struct Pool {
 /// Largest size of a block (octets).
 const BLOCK: usize = 64 * 1024;
 
-impl Pool {
+impl MessageBuffer {
     /// Writes a response.
     pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         self.message.clear();
@@ -109,9 +109,9 @@ impl Blocks {
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Buffer in which messages are written.
-    pub pool: Pool,
+    pub pool: MessageBuffer,
     /// Messages, in the order in which they are sent.
-    pub messages: Vec<Packet>,
+    pub messages: Vec<OutboundMessage>,
     /// Records that the journal must have written before any of the messages may leave (rule 5).
     pub records: Vec<Record>,
     /// Keys of the records that were given to the journal, needed if the journal refuses them.
@@ -127,7 +127,7 @@ pub struct Outbox {
     /// Responses among the messages that wait for the journal. Until [`super::Notifier::kept`] says that they may
     /// leave, a retransmission of their request gets no response. Otherwise the phone would get a 200 for a change
     /// that is not durable yet.
-    pub answers: Vec<Promise>,
+    pub answers: Vec<PendingResponse>,
     /// Presentities whose fan-out is not finished. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]; so a fan-out to thousands of watchers leaves in slices of
     /// bounded size.
@@ -137,12 +137,12 @@ pub struct Outbox {
     pub strained: bool,
     /// DNS queries that NOTIFYs wait for. The result goes into [`super::Notifier::learned`]. If none comes, these
     /// NOTIFYs are sent in the end without it.
-    pub questions: Vec<Question>,
+    pub questions: Vec<DnsQuery>,
 }
 
 impl Outbox {
     pub(super) fn send(&mut self, to: Destination, bytes: Bytes, notify: Option<NotifyRef>) {
-        self.messages.push(Packet { to, bytes, ticket: notify.map(Ticket::from) });
+        self.messages.push(OutboundMessage { to, bytes, ticket: notify.map(DeliveryToken::from) });
     }
 
     /// Takes the records out, to be appended to the journal.

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::answer::Answer;
 use super::history::Cause;
-use super::repetition::{Condition, condition, first_again, request_id};
-use super::wheel::Watch;
+use super::response::Response;
+use super::retransmission::{PublishTarget, condition, first_again, request_id};
+use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::package::{self, BodyError, PackageId};
-use crate::presence::facts::Report;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{
-    Content, EntityTag, Origin, Publication, PublicationNo, REMOVED_LASTS, Removed, RequestId, RequestLog,
+    Content, EntityTag, Origin, Publication, PublicationNo, REMOVED_LASTS, RemovedPublication, RequestId, RequestLog,
 };
+use crate::presence::state::PublishedState;
 use crate::presence::{Aor, Tick};
 use crate::sip::StatusCode;
 use crate::sip::headers::media_type;
@@ -30,7 +30,7 @@ const LEAST_EXPIRES: u32 = 5;
 const MAX_ORIGIN: usize = 128;
 
 /// The fields of a valid PUBLISH.
-struct Wish {
+struct PublishRequest {
     package: PackageId,
     /// Entity-tag of the publication to change; `None` for a new publication.
     etag: Option<EntityTag>,
@@ -38,7 +38,7 @@ struct Wish {
     /// Granted lifetime in seconds; 0 removes the publication.
     granted: u32,
     /// State in the body; `None` for a refresh or a removal without a body.
-    report: Option<Report>,
+    report: Option<PublishedState>,
     /// Origin of a new publication; `None` for a change of an existing one.
     origin: Option<Box<Origin>>,
 }
@@ -53,26 +53,26 @@ impl Notifier {
         uri: &Uri<'_>,
         source: Source,
         out: &mut Outbox,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Response, Response> {
         let account = self.account_of(uri)?;
         let (package, _) = self.event_of(request)?;
         let aor = self.presentity_of(account, uri)?;
         let id = request_id(request);
         let etag = match self.condition_of(now, request, &aor, package, id)? {
-            Condition::New => None,
-            Condition::Met(etag) => Some(etag),
-            Condition::Repeated { etag, granted } => return Ok(published(etag, granted)),
+            PublishTarget::New => None,
+            PublishTarget::Met(etag) => Some(etag),
+            PublishTarget::Repeated { etag, granted } => return Ok(published(etag, granted)),
         };
         let granted = self.grant(request, self.settings.presence.min_expires.min(LEAST_EXPIRES))?;
         let report = self.report_of(request, package, etag.is_some())?;
         let origin = etag.is_none().then(|| Box::new(origin_of(request, source)));
-        let wish = Wish { package, etag, request: id, granted, report, origin };
+        let wish = PublishRequest { package, etag, request: id, granted, report, origin };
         let realm = self.settings.directory.realm(account);
-        let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
+        let full = || Response::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, None, |presentity, state| {
                 let again = first_again(state, now, package, id).filter(|_| wish.etag.is_none());
-                if let Some(Condition::Repeated { etag, granted }) = again {
+                if let Some(PublishTarget::Repeated { etag, granted }) = again {
                     return Ok(published(etag, granted));
                 }
                 let etag = self.take_over(now, presentity, state, wish, out)?;
@@ -90,10 +90,10 @@ impl Notifier {
         aor: &Aor,
         package: PackageId,
         id: RequestId,
-    ) -> Result<Condition, Answer> {
-        let Some(value) = request.first(Name::SipIfMatch) else { return Ok(Condition::New) };
+    ) -> Result<PublishTarget, Response> {
+        let Some(value) = request.first(Name::SipIfMatch) else { return Ok(PublishTarget::New) };
         if value.is_empty() || value.contains([',', ' ', '\t', '\r']) {
-            return Err(Answer::bad_request("SIP-If-Match Takes One Entity-Tag"));
+            return Err(Response::bad_request("SIP-If-Match Takes One Entity-Tag"));
         }
         let etag = EntityTag::read(value).ok_or_else(condition_failed)?;
         self.table
@@ -102,20 +102,25 @@ impl Notifier {
     }
 
     /// Reads the state in the body (steps 5 and 6).
-    fn report_of(&self, request: &Message<'_>, package: PackageId, has_tag: bool) -> Result<Option<Report>, Answer> {
+    fn report_of(
+        &self,
+        request: &Message<'_>,
+        package: PackageId,
+        has_tag: bool,
+    ) -> Result<Option<PublishedState>, Response> {
         let package = package::get(package);
         if request.body.is_empty() {
             // A PUBLISH without a body is a refresh or a removal, so it needs an entity-tag.
-            return if has_tag { Ok(None) } else { Err(Answer::bad_request("Missing Body")) };
+            return if has_tag { Ok(None) } else { Err(Response::bad_request("Missing Body")) };
         }
         self.check_encoding(request)?;
         if request.first(Name::ContentType).map(media_type).as_deref() != Some(package.content_type()) {
-            return Err(Answer::new(StatusCode::UnsupportedMediaType, "Unsupported Media Type")
+            return Err(Response::new(StatusCode::UnsupportedMediaType, "Unsupported Media Type")
                 .with("Accept", package.content_type()));
         }
         package.read(request.body).map(Some).map_err(|error| match error {
-            BodyError::TooMuch { .. } => Answer::new(StatusCode::RequestEntityTooLarge, error.to_string()),
-            BodyError::Malformed { .. } => Answer::bad_request(error.to_string()),
+            BodyError::TooMuch { .. } => Response::new(StatusCode::RequestEntityTooLarge, error.to_string()),
+            BodyError::Malformed { .. } => Response::bad_request(error.to_string()),
         })
     }
 
@@ -125,9 +130,9 @@ impl Notifier {
         now: Tick,
         presentity: &Arc<Presentity>,
         state: &mut State,
-        wish: Wish,
+        wish: PublishRequest,
         out: &mut Outbox,
-    ) -> Result<EntityTag, Answer> {
+    ) -> Result<EntityTag, Response> {
         let etag = match wish.etag {
             Some(old) if is_current(state, now, &old, wish.package) => {
                 EntityTag { number: old.number, generation: old.generation.wrapping_add(1), nonce: self.nonce() }
@@ -135,7 +140,7 @@ impl Notifier {
             // Another request changed or removed the publication first.
             Some(_) => return Err(condition_failed()),
             None if state.publications.len() >= self.settings.limits.publications_per_presentity => {
-                return Err(Answer::limit_of_one("limits.publications_per_presentity", self.spread(30)));
+                return Err(Response::limit_of_one("limits.publications_per_presentity", self.spread(30)));
             }
             None => EntityTag { number: self.next_publication(), generation: 0, nonce: self.nonce() },
         };
@@ -147,7 +152,12 @@ impl Notifier {
                 self.forget_publication(presentity, state, etag.number);
                 if self.settings.journal {
                     let until = now.after(REMOVED_LASTS);
-                    state.remember_removed(Removed { request: wish.request, answered: etag, granted: 0, until });
+                    state.remember_removed(RemovedPublication {
+                        request: wish.request,
+                        answered: etag,
+                        granted: 0,
+                        until,
+                    });
                 }
             }
             return Ok(etag);
@@ -160,8 +170,8 @@ impl Notifier {
         let expires_at = now.after(u64::from(wish.granted) * 1_000);
         let watch = |timer_at: &mut Tick| {
             if expires_at < *timer_at {
-                self.wheel.cancel(*timer_at, presentity.number, Watch::Publication(etag.number));
-                *timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
+                self.wheel.cancel(*timer_at, presentity.number, TimerKind::Publication(etag.number));
+                *timer_at = self.wheel.file(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
             }
         };
         match state.publication_mut(etag.number) {
@@ -201,7 +211,7 @@ impl Notifier {
     /// Removes a publication, with the state that only this publication reported.
     pub(super) fn forget_publication(&self, presentity: &Presentity, state: &mut State, number: PublicationNo) {
         if let Some(publication) = state.publication_mut(number) {
-            self.wheel.cancel(publication.timer_at, presentity.number, Watch::Publication(number));
+            self.wheel.cancel(publication.timer_at, presentity.number, TimerKind::Publication(number));
         }
         state.remove_publication(number);
     }
@@ -223,11 +233,11 @@ fn is_current(state: &State, now: Tick, etag: &EntityTag, package: PackageId) ->
 }
 
 /// Builds the 200 to a PUBLISH.
-fn published(etag: EntityTag, granted: u32) -> Answer {
-    Answer::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string())
+fn published(etag: EntityTag, granted: u32) -> Response {
+    Response::ok().with("SIP-ETag", etag.to_string()).with("Expires", granted.to_string())
 }
 
 /// Builds a 412 (RFC 3903 section 11.2.1).
-pub(super) fn condition_failed() -> Answer {
-    Answer::new(StatusCode::ConditionalRequestFailed, "Conditional Request Failed")
+pub(super) fn condition_failed() -> Response {
+    Response::new(StatusCode::ConditionalRequestFailed, "Conditional Request Failed")
 }

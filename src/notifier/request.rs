@@ -4,22 +4,22 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::access::Sender;
-use super::answer::{Answer, Grant, Granted, Remembered, ToTag};
-use super::outbox::Promise;
+use super::authorization::SenderTrust;
+use super::outbox::PendingResponse;
+use super::response::{CachedResponse, Grant, GrantedResponse, Response, ToTag};
 use super::rollback::Change;
-use super::route::back;
-use super::{Notifier, Outbox, Pool};
+use super::routing::back;
+use super::{MessageBuffer, Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
-use crate::presence::subscription::{Place, Subscription};
+use crate::presence::subscription::{Subscription, SubscriptionId};
 use crate::presence::{Aor, Tick};
 use crate::sip::headers::{self, Event, Via, items};
-use crate::sip::transaction::{Seen, TIMEOUT};
+use crate::sip::transaction::{TIMEOUT, TransactionLookup};
 use crate::sip::uri::{Scheme, Uri};
-use crate::sip::wire::{self, Asked, Message, Name, Refused, StartLine, Value, Verb};
+use crate::sip::wire::{self, Message, Name, ParseFailure, RequestMethod, RequestView, StartLine, Value};
 use crate::sip::{Method, StatusCode};
-use crate::transport::{Destination, Packet, Source};
+use crate::transport::{Destination, OutboundMessage, Source};
 
 /// Methods that this server supports.
 const ALLOW: &str = "OPTIONS, SUBSCRIBE, PUBLISH";
@@ -32,30 +32,30 @@ impl Notifier {
         match verb {
             // This ACK belongs to a response that was forgotten already. An ACK never gets a response (section
             // 17.1.1.3).
-            Verb::Known(Method::Ack) => return,
-            Verb::Known(Method::Cancel) => {
+            RequestMethod::Known(Method::Ack) => return,
+            RequestMethod::Known(Method::Cancel) => {
                 let answer = self.cancel(request);
                 return self.send_answer(&answer, request, source, out);
             }
             _ => {}
         }
         let key = match self.transactions.look_up(now.0, request) {
-            Seen::New(key) => key,
-            Seen::Answered(answer) => {
+            TransactionLookup::New(key) => key,
+            TransactionLookup::Answered(answer) => {
                 self.refusals.repeated();
                 return self.answer_again(&answer, request, &uri, source, out);
             }
-            Seen::InProgress => return self.refusals.repeated(),
+            TransactionLookup::InProgress => return self.refusals.repeated(),
             // A client does not retransmit on a stream, so this request is no sign that the client waits. No 100 is
             // needed.
-            Seen::Stalled if source.is_stream() => return,
-            Seen::Stalled => {
+            TransactionLookup::Stalled if source.is_stream() => return,
+            TransactionLookup::Stalled => {
                 self.refusals.repeated();
-                let answer = Answer { to_tag: ToTag::None, ..Answer::new(StatusCode::Trying, "Trying") };
+                let answer = Response { to_tag: ToTag::None, ..Response::new(StatusCode::Trying, "Trying") };
                 return self.send_answer(&answer, request, source, out);
             }
-            Seen::Merged => {
-                let answer = Answer::new(StatusCode::LoopDetected, "Merged Request");
+            TransactionLookup::Merged => {
+                let answer = Response::new(StatusCode::LoopDetected, "Merged Request");
                 self.decided(now, request, source, &answer);
                 return self.send_answer(&answer, request, source, out);
             }
@@ -70,7 +70,7 @@ impl Notifier {
                     let sender = self.admit_sender(now, method, request, &uri, source)?;
                     Ok((method, uri, sender))
                 }
-                _ => Ok((method, uri, Sender::Unknown)),
+                _ => Ok((method, uri, SenderTrust::Unknown)),
             })
             .and_then(|(method, uri, sender)| match method {
                 Method::Subscribe => self.subscribe(now, request, &uri, source, sender, out),
@@ -84,19 +84,19 @@ impl Notifier {
             status = answer.status.code(), reason = &*answer.reason, "request answered"
         );
         let bytes = self.write_answer(&answer, request.into(), source, request.call_id, &mut out.pool);
-        let changes_nothing = verb == Verb::Known(Method::Options) || answer.status.code() >= 300;
+        let changes_nothing = verb == RequestMethod::Known(Method::Options) || answer.status.code() >= 300;
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(key),
             true if changes_nothing && !self.gate.remembers(now) => self.transactions.forget(key),
-            true => self.transactions.answered(key, Remembered::of(&answer, &bytes)),
+            true => self.transactions.answered(key, CachedResponse::of(&answer, &bytes)),
             false => {
-                let remembered = Remembered::of(&answer, &bytes);
+                let remembered = CachedResponse::of(&answer, &bytes);
                 let change = out.changes.get(changed..).and_then(|new| new.last()).map(Change::number);
                 let until = now.after(TIMEOUT);
-                out.answers.push(Promise { key, answer: bytes.clone(), remembered, change, until });
+                out.answers.push(PendingResponse { key, answer: bytes.clone(), remembered, change, until });
             }
         }
-        out.messages.insert(place, Packet { to: reply_address(&request.via, source), bytes, ticket: None });
+        out.messages.insert(place, OutboundMessage { to: reply_address(&request.via, source), bytes, ticket: None });
         if let Some(granted) = answer.granted {
             out.pool.user = granted.user;
         }
@@ -105,18 +105,18 @@ impl Notifier {
     /// Sends the earlier response again, for a retransmission of its request.
     fn answer_again(
         &self,
-        answer: &Remembered,
+        answer: &CachedResponse,
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
         out: &mut Outbox,
     ) {
         match answer {
-            Remembered::Grant(grant) => {
+            CachedResponse::Grant(grant) => {
                 let answer = self.accept_again(request, uri, *grant, &mut out.pool);
                 self.send_answer(&answer, request, source, out);
             }
-            Remembered::Whole(bytes) => {
+            CachedResponse::Whole(bytes) => {
                 out.send(reply_address(&request.via, source), Bytes::copy_from_slice(bytes), None);
             }
         }
@@ -125,13 +125,13 @@ impl Notifier {
     /// Called when the journal has written the records of these messages: they leave now, and retransmissions of the
     /// requests get the same responses.
     pub fn kept(&self, now: Tick, out: &mut Outbox) {
-        for Promise { key, remembered, .. } in in_time(now, out) {
+        for PendingResponse { key, remembered, .. } in in_time(now, out) {
             self.transactions.answered(key, remembered);
         }
     }
 
     /// Refuses a change that the journal could not keep (rule 5).
-    fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Answer> {
+    fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Response> {
         let changes = matches!(inspected.0, Method::Subscribe | Method::Publish);
         if changes && !self.is_keeping() {
             return Err(self.not_kept());
@@ -139,8 +139,8 @@ impl Notifier {
         Ok(inspected)
     }
 
-    pub(super) fn not_kept(&self) -> Answer {
-        Answer::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
+    pub(super) fn not_kept(&self) -> Response {
+        Response::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
             .with("Retry-After", self.spread(30))
             .with("Warning", "399 lamplighter \"The journal cannot be written\"")
     }
@@ -148,21 +148,21 @@ impl Notifier {
     /// Checks a request in the order of RFC 3261 section 8.2.
     fn inspect<'a>(
         &self,
-        verb: Verb<'_>,
+        verb: RequestMethod<'_>,
         uri: Uri<'a>,
         request: &Message<'_>,
         source: Source,
-    ) -> Result<(Method, Uri<'a>), Answer> {
+    ) -> Result<(Method, Uri<'a>), Response> {
         let method = match verb {
-            Verb::Known(method @ (Method::Subscribe | Method::Publish | Method::Options)) => method,
-            Verb::Known(_) => {
-                return Err(Answer::new(StatusCode::MethodNotAllowed, "Method Not Allowed").with("Allow", ALLOW));
+            RequestMethod::Known(method @ (Method::Subscribe | Method::Publish | Method::Options)) => method,
+            RequestMethod::Known(_) => {
+                return Err(Response::new(StatusCode::MethodNotAllowed, "Method Not Allowed").with("Allow", ALLOW));
             }
-            Verb::Unknown(_) => {
-                return Err(Answer::new(StatusCode::NotImplemented, "Not Implemented").with("Allow", ALLOW));
+            RequestMethod::Unknown(_) => {
+                return Err(Response::new(StatusCode::NotImplemented, "Not Implemented").with("Allow", ALLOW));
             }
         };
-        let unsupported = |reason| Answer::new(StatusCode::UnsupportedUriScheme, reason);
+        let unsupported = |reason| Response::new(StatusCode::UnsupportedUriScheme, reason);
         match uri.scheme {
             Scheme::Sip => {}
             // A sips request must come over TLS, or from a proxy that stays in the path and uses TLS towards the
@@ -173,16 +173,18 @@ impl Notifier {
         }
         let required = items(request, Name::Require);
         if !required.is_empty() {
-            return Err(Answer::new(StatusCode::BadExtension, "Bad Extension").with("Unsupported", required.join(", ")));
+            return Err(
+                Response::new(StatusCode::BadExtension, "Bad Extension").with("Unsupported", required.join(", "))
+            );
         }
         Ok((method, uri))
     }
 
     /// Handles OPTIONS: reports the capabilities of this server (RFC 3261 section 11). Inside a dialog, a 200 also
     /// says that the subscription exists, and the request is a sign of life from the phone.
-    fn options(&self, now: Tick, request: &Message<'_>, out: &mut Outbox) -> Result<Answer, Answer> {
+    fn options(&self, now: Tick, request: &Message<'_>, out: &mut Outbox) -> Result<Response, Response> {
         if let Some(tag) = request.to.tag() {
-            let alive = Place::read(tag).is_some_and(|place| {
+            let alive = SubscriptionId::read(tag).is_some_and(|place| {
                 self.table.with_number(place.presentity, |presentity, state| {
                     let ours = |s: &&mut Subscription| s.place == place && !s.ended && s.dialog.is_of(request);
                     let Some(subscription) = state.watchers.get_mut(place.slot).filter(ours) else { return false };
@@ -193,12 +195,12 @@ impl Notifier {
                 }) == Some(true)
             });
             if !alive {
-                return Err(Answer::no_subscription());
+                return Err(Response::no_subscription());
             }
         }
         let accept: Vec<_> =
             self.settings.presence.packages.iter().map(|id| package::get(*id).content_type()).collect();
-        Ok(Answer::ok()
+        Ok(Response::ok()
             .with("Allow", ALLOW)
             .with("Allow-Events", &self.allow_events)
             .with("Accept", accept.join(", "))
@@ -209,31 +211,31 @@ impl Notifier {
 
     /// Handles CANCEL. It has no effect on requests that get a final response at once (RFC 6665 section 4.6). The
     /// response is 200 if there was such a request, else 481; it has the To tag of the response to that request.
-    fn cancel(&self, request: &Message<'_>) -> Answer {
+    fn cancel(&self, request: &Message<'_>) -> Response {
         const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "INVITE"];
         let Some(earlier) = METHODS.iter().find_map(|method| self.transactions.answer_to(request, method)) else {
-            return Answer::new(StatusCode::CallTransactionDoesNotExist, "Transaction Does Not Exist");
+            return Response::new(StatusCode::CallTransactionDoesNotExist, "Transaction Does Not Exist");
         };
         let to_tag = match earlier {
-            Remembered::Grant(Grant::New { place, .. }) => ToTag::Dialog(place),
-            Remembered::Grant(Grant::Again { .. }) => ToTag::None,
-            Remembered::Whole(bytes) => match wire::read(&bytes) {
+            CachedResponse::Grant(Grant::New { place, .. }) => ToTag::Dialog(place),
+            CachedResponse::Grant(Grant::Again { .. }) => ToTag::None,
+            CachedResponse::Whole(bytes) => match wire::read(&bytes) {
                 Ok(Some(earlier)) => earlier.to.tag().map_or(ToTag::None, |tag| ToTag::Same(tag.to_string())),
                 _ => ToTag::Stateless,
             },
         };
-        Answer { to_tag, ..Answer::ok() }
+        Response { to_tag, ..Response::ok() }
     }
 
     /// Refuses a message that could not be parsed, as far as its parts allow a response. Noise and malformed
     /// responses get none.
-    pub(super) fn refuse(&self, now: Tick, refused: &Refused<'_>, source: Source, out: &mut Outbox) {
+    pub(super) fn refuse(&self, now: Tick, refused: &ParseFailure<'_>, source: Source, out: &mut Outbox) {
         let Some(head) = &refused.head else { return };
         let answerable = matches!(head.start, StartLine::Request { method, .. } if method != "ACK");
         if !answerable || head.first(Name::Via).is_none() {
             return;
         }
-        let answer = Answer::new(refused.fault.status(), refused.fault.to_string());
+        let answer = Response::new(refused.fault.status(), refused.fault.to_string());
         self.decided_unreadable(now, head, source, &answer);
         tracing::debug!(peer = %source.peer, fault = %refused.fault, "malformed request refused");
         let bytes = self.write_answer(
@@ -252,25 +254,25 @@ impl Notifier {
 
     /// Refuses a request above the rate limit with a 480. The rate of these responses is limited, too.
     pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
-        if request.request().is_some_and(|(verb, _)| verb != Verb::Known(Method::Ack)) {
-            let answer = Answer::limit_of_one("rate_limits", self.spread(10));
+        if request.request().is_some_and(|(verb, _)| verb != RequestMethod::Known(Method::Ack)) {
+            let answer = Response::limit_of_one("rate_limits", self.spread(10));
             self.told_off(now, request, source, &answer);
             self.send_answer(&answer, request, source, out);
         }
     }
 
-    fn send_answer(&self, answer: &Answer, request: &Message<'_>, source: Source, out: &mut Outbox) {
+    fn send_answer(&self, answer: &Response, request: &Message<'_>, source: Source, out: &mut Outbox) {
         let bytes = self.write_answer(answer, request.into(), source, request.call_id, &mut out.pool);
         out.send(reply_address(&request.via, source), bytes, None);
     }
 
     fn write_answer(
         &self,
-        answer: &Answer,
-        request: Asked<'_, '_>,
+        answer: &Response,
+        request: RequestView<'_, '_>,
         source: Source,
         call_id: &str,
-        pool: &mut Pool,
+        pool: &mut MessageBuffer,
     ) -> Bytes {
         let stateless;
         let tag: Option<&dyn Value> = match &answer.to_tag {
@@ -289,7 +291,7 @@ impl Notifier {
                     writer.header("Record-Route", value);
                 }
             }
-            if let Some(Granted { grant, user, sips }) = &answer.granted {
+            if let Some(GrantedResponse { grant, user, sips }) = &answer.granted {
                 writer
                     .header("Contact", self.contact(user, source.listener, *sips))
                     .header("Expires", grant.seconds())
@@ -301,21 +303,21 @@ impl Notifier {
     }
 
     /// Returns the account whose realm contains this URI (RFC 3261 section 8.2.2.1).
-    pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Answer> {
-        self.realm_of(uri).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Account Has This Realm"))
+    pub(super) fn account_of(&self, uri: &Uri<'_>) -> Result<AccountNo, Response> {
+        self.realm_of(uri).ok_or_else(|| Response::new(StatusCode::NotFound, "No Account Has This Realm"))
     }
 
     /// Returns the presentity that a Request-URI names.
-    pub(super) fn presentity_of(&self, account: AccountNo, uri: &Uri<'_>) -> Result<Aor, Answer> {
-        let user = uri.user.ok_or_else(|| Answer::bad_request("Missing User In Request-URI"))?;
-        Aor::of_escaped(account, user).ok_or_else(|| Answer::new(StatusCode::NotFound, "No Such User"))
+    pub(super) fn presentity_of(&self, account: AccountNo, uri: &Uri<'_>) -> Result<Aor, Response> {
+        let user = uri.user.ok_or_else(|| Response::bad_request("Missing User In Request-URI"))?;
+        Aor::of_escaped(account, user).ok_or_else(|| Response::new(StatusCode::NotFound, "No Such User"))
     }
 
     /// Returns the event package of a SUBSCRIBE or PUBLISH.
-    pub(super) fn event_of<'a>(&self, request: &Message<'a>) -> Result<(PackageId, Event<'a>), Answer> {
-        let refuse = |reason| Answer::new(StatusCode::BadEvent, reason).with("Allow-Events", &self.allow_events);
+    pub(super) fn event_of<'a>(&self, request: &Message<'a>) -> Result<(PackageId, Event<'a>), Response> {
+        let refuse = |reason| Response::new(StatusCode::BadEvent, reason).with("Allow-Events", &self.allow_events);
         let value = request.first(Name::Event).ok_or_else(|| refuse("Missing Event Header"))?;
-        let event = Event::read(value).ok_or_else(|| Answer::bad_request("Malformed Event header"))?;
+        let event = Event::read(value).ok_or_else(|| Response::bad_request("Malformed Event header"))?;
         package::by_name(event.package)
             .filter(|id| self.settings.presence.packages.contains(id))
             .map(|id| (id, event))
@@ -326,23 +328,23 @@ impl Notifier {
     /// requested.
     ///
     /// A lifetime below `least` is refused with 423, unless it is an hour or more (RFC 6665 section 4.2.1.1).
-    pub(super) fn grant(&self, request: &Message<'_>, least: u32) -> Result<u32, Answer> {
+    pub(super) fn grant(&self, request: &Message<'_>, least: u32) -> Result<u32, Response> {
         let asked = match request.first(Name::Expires) {
-            Some(value) => headers::seconds(value).ok_or_else(|| Answer::bad_request("Malformed Expires header"))?,
+            Some(value) => headers::seconds(value).ok_or_else(|| Response::bad_request("Malformed Expires header"))?,
             None => DEFAULT_EXPIRES,
         };
         if asked > 0 && asked < least.min(DEFAULT_EXPIRES) {
-            return Err(Answer::new(StatusCode::IntervalTooBrief, "Interval Too Brief").with("Min-Expires", least));
+            return Err(Response::new(StatusCode::IntervalTooBrief, "Interval Too Brief").with("Min-Expires", least));
         }
         Ok(asked.min(self.settings.presence.max_expires))
     }
 
     /// Refuses a body with a Content-Encoding other than `identity` (RFC 3261 section 8.2.3).
-    pub(super) fn check_encoding(&self, request: &Message<'_>) -> Result<(), Answer> {
+    pub(super) fn check_encoding(&self, request: &Message<'_>) -> Result<(), Response> {
         let plain = |coding: &&str| coding.eq_ignore_ascii_case("identity");
         match items(request, Name::ContentEncoding).iter().all(plain) {
             true => Ok(()),
-            false => Err(Answer::new(StatusCode::UnsupportedMediaType, "Unsupported Content-Encoding")
+            false => Err(Response::new(StatusCode::UnsupportedMediaType, "Unsupported Content-Encoding")
                 .with("Accept-Encoding", "identity")),
         }
     }
@@ -351,7 +353,7 @@ impl Notifier {
 /// Takes out the responses that waited for the journal, and returns those whose client still waits. Late ones are
 /// removed from the messages as well (RFC 4320 section 4.3). The client learns the result from the NOTIFY, or from
 /// the response to its next request.
-pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<Promise> {
+pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<PendingResponse> {
     let promises = std::mem::take(&mut out.answers);
     let (late, rest): (Vec<_>, _) = promises.into_iter().partition(|promise| promise.until <= now);
     out.messages.retain(|packet| late.iter().all(|promise| promise.answer != packet.bytes));

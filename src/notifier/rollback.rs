@@ -18,25 +18,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::answer::Remembered;
 use super::history::Cause;
-use super::outbox::Promise;
-use super::persist::Known;
+use super::outbox::PendingResponse;
+use super::persist::Acknowledged;
 use super::request::in_time;
-use super::wheel::Watch;
+use super::response::CachedResponse;
+use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::journal::{Hold, Key};
 use crate::presence::calls::Calls;
-use crate::presence::facts::CallState;
-use crate::presence::family::Family;
-use crate::presence::phone::Phone;
-use crate::presence::presentity::{Presentity, State, StateTag, View};
+use crate::presence::device::Device;
+use crate::presence::intern::InternedStr;
+use crate::presence::presentity::{NotifyEtag, PackageView, Presentity, State};
 use crate::presence::publication::{Publication, RemovedPublications};
-use crate::presence::shared::SharedText;
-use crate::presence::subscription::{Delivery, Doubts, Particulars, Place, Subscription};
+use crate::presence::state::CallState;
+use crate::presence::subscription::{Delivery, Doubts, SubscribeOptions, Subscription, SubscriptionId};
+use crate::presence::vendor::Vendor;
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::wire::{self, Name};
-use crate::transport::{Destination, Source, Ticket};
+use crate::transport::{DeliveryToken, Destination, Source};
 
 /// Time for which a refused change waits for a later change of the same presentity to be refused as well (ms). If the
 /// later one is not refused within this time, the journal has written it, and its record contains this change as
@@ -73,16 +73,16 @@ pub(super) struct StateBefore {
     removed: Option<Box<RemovedPublications>>,
     manual: Option<CallState>,
     /// Revision and fingerprint of the state of each package before the change.
-    views: [StateTag; MAX_PACKAGES],
+    views: [NotifyEtag; MAX_PACKAGES],
 }
 
 /// A new subscription.
 #[derive(Debug)]
 pub(super) struct Subscribed {
     /// Identity of the new subscription.
-    pub(super) place: Place,
+    pub(super) place: SubscriptionId,
     /// Subscription that the new one has replaced, because its phone subscribed again.
-    pub(super) replaced: Option<Removed>,
+    pub(super) replaced: Option<RemovedSubscription>,
     /// Slot of an older subscription that has been marked as possibly replaced by the new one.
     pub(super) doubted: Option<u32>,
 }
@@ -90,36 +90,36 @@ pub(super) struct Subscribed {
 /// Fields of a subscription before the change.
 #[derive(Debug)]
 pub(super) struct SubscriptionBefore {
-    place: Place,
-    particulars: Option<Box<Particulars>>,
+    place: SubscriptionId,
+    particulars: Option<Box<SubscribeOptions>>,
     source: Source,
     granted: u32,
     expires_at: Tick,
     ended: bool,
-    user_agent: Option<SharedText>,
-    family: Family,
+    user_agent: Option<InternedStr>,
+    family: Vendor,
     /// Remote target; `None` if the request does not change it.
     target: Option<Box<str>>,
     /// The whole subscription, if the request may remove it at once.
-    removed: Option<Removed>,
+    removed: Option<RemovedSubscription>,
 }
 
 /// Copy of a subscription that a change removes from memory.
 #[derive(Debug)]
-pub(super) struct Removed(Box<Subscription>);
+pub(super) struct RemovedSubscription(Box<Subscription>);
 
-impl From<&Subscription> for Removed {
-    fn from(s: &Subscription) -> Removed {
+impl From<&Subscription> for RemovedSubscription {
+    fn from(s: &Subscription) -> RemovedSubscription {
         // The copy must not count as a subscription of its phone while the subscription is removed.
         let mut removed = Box::new(s.clone());
-        removed.phone = Phone::detached(s.phone.id());
-        Removed(removed)
+        removed.phone = Device::detached(s.phone.id());
+        RemovedSubscription(removed)
     }
 }
 
 /// An outbox whose records the journal has refused.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedOutbox {
     out: Outbox,
     since: Tick,
     /// Numbers of its changes that have been undone.
@@ -139,7 +139,7 @@ impl From<&State> for StateBefore {
             publications: state.publications.clone(),
             removed: state.removed.clone(),
             manual: state.manual,
-            views: state.views.each_ref().map(View::tag),
+            views: state.views.each_ref().map(PackageView::tag),
         }
     }
 }
@@ -161,7 +161,7 @@ impl SubscriptionBefore {
     }
 
     /// Adds the whole subscription, for a request that may remove it at once.
-    pub(super) fn with_all(self, removed: Option<Removed>) -> SubscriptionBefore {
+    pub(super) fn with_all(self, removed: Option<RemovedSubscription>) -> SubscriptionBefore {
         SubscriptionBefore { removed, ..self }
     }
 }
@@ -201,7 +201,7 @@ impl Notifier {
     /// [`Notifier::settle_refused`], which then knows all of them.
     pub fn note_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
         refused.holds.extend(hold);
-        self.refused.lock().push(Refused { out: refused, since: now, undone: Vec::new() });
+        self.refused.lock().push(RefusedOutbox { out: refused, since: now, undone: Vec::new() });
     }
 
     /// Continues with refused changes that wait for later ones to be refused as well. Returns true if any still
@@ -214,7 +214,7 @@ impl Notifier {
         !all.is_empty()
     }
 
-    fn undo_refused(&self, now: Tick, all: &mut Vec<Refused>, out: &mut Outbox) {
+    fn undo_refused(&self, now: Tick, all: &mut Vec<RefusedOutbox>, out: &mut Outbox) {
         let mut changes: Vec<(usize, Change)> = Vec::new();
         for (at, refused) in all.iter_mut().enumerate() {
             changes.extend(refused.out.changes.drain(..).map(|change| (at, change)));
@@ -228,7 +228,8 @@ impl Notifier {
                 Err(waits) => all[at].out.changes.push(waits),
             }
         }
-        let over = |refused: &Refused| refused.out.changes.is_empty() || refused.since.after(SETTLED_AFTER) <= now;
+        let over =
+            |refused: &RefusedOutbox| refused.out.changes.is_empty() || refused.since.after(SETTLED_AFTER) <= now;
         let settled: Vec<_> = all.extract_if(.., |refused| over(refused)).collect();
         let keys: BTreeSet<Key> = settled.iter().flat_map(|refused| &refused.out.appended).copied().collect();
         for refused in settled {
@@ -278,7 +279,7 @@ impl Notifier {
     }
 
     fn undo_state(&self, now: Tick, presentity: &Presentity, state: &mut State, before: StateBefore, out: &mut Outbox) {
-        let watch = |publication: &Publication| Watch::Publication(publication.etag.number);
+        let watch = |publication: &Publication| TimerKind::Publication(publication.etag.number);
         for publication in &state.publications {
             self.wheel.cancel(publication.timer_at, presentity.number, watch(publication));
         }
@@ -298,13 +299,13 @@ impl Notifier {
         self.note_changed(now, presentity, state, Cause::RolledBack, news);
         // A phone that has acknowledged the document from before the change also knows the current one, because it is
         // the same document.
-        let now_told = state.views.each_ref().map(View::tag);
+        let now_told = state.views.each_ref().map(PackageView::tag);
         for slot in 0..state.watchers.slots() as u32 {
             let Some(s) = state.watchers.get_mut(slot) else { continue };
             let (known, told) = (views[s.package.0 as usize], now_told[s.package.0 as usize]);
             if s.acknowledged == known.revision && known.fingerprint == told.fingerprint {
                 s.acknowledged = told.revision;
-                self.remark_acknowledged(presentity, slot, Known(told.revision.0, told.fingerprint), out);
+                self.remark_acknowledged(presentity, slot, Acknowledged(told.revision.0, told.fingerprint), out);
             }
         }
     }
@@ -343,20 +344,26 @@ impl Notifier {
         }
         (s.particulars, s.user_agent, s.family) = (before.particulars, before.user_agent, before.family);
         (s.granted, s.expires_at, s.ended) = (before.granted, before.expires_at, before.ended);
-        let expiry = Watch::Expiry(place.slot);
+        let expiry = TimerKind::Expiry(place.slot);
         self.wheel.cancel(s.expiry_timer, presentity.number, expiry);
         s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, expiry);
         self.withdraw_notify(now, s);
     }
 
     /// Restores a subscription that the undone change has removed, and its NOTIFY if one was in flight.
-    fn bring_back(&self, now: Tick, presentity: &Presentity, state: &mut State, Removed(mut s): Removed) {
+    fn bring_back(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        RemovedSubscription(mut s): RemovedSubscription,
+    ) {
         let slot = s.place.slot;
         if !state.watchers.is_free(slot) {
             return;
         }
         s.phone = self.phones.obtain(s.phone.id());
-        s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, Watch::Expiry(slot));
+        s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, TimerKind::Expiry(slot));
         s.delivery_timer = None;
         let deadline = match &s.delivery {
             Delivery::Idle => None,
@@ -381,8 +388,8 @@ impl Notifier {
     }
 
     /// Puts the messages of a refused outbox that may still leave into `out`.
-    fn settle(&self, now: Tick, refused: Refused, out: &mut Outbox) {
-        let Refused { out: mut refused, undone, .. } = refused;
+    fn settle(&self, now: Tick, refused: RefusedOutbox, out: &mut Outbox) {
+        let RefusedOutbox { out: mut refused, undone, .. } = refused;
         let promises = in_time(now, &mut refused);
         for mut packet in refused.messages {
             let promise = promises.iter().find(|promise| promise.answer == packet.bytes);
@@ -390,7 +397,7 @@ impl Notifier {
                 (Some(ticket), _) if !self.still_holds(now, ticket, out) => continue,
                 (None, Some(promise)) if promise.change.is_some_and(|change| undone.contains(&change)) => {
                     packet.bytes = self.refuse_promised(now, promise, &packet.to);
-                    self.transactions.answered(promise.key, Remembered::Whole(packet.bytes.as_ref().into()));
+                    self.transactions.answered(promise.key, CachedResponse::Whole(packet.bytes.as_ref().into()));
                 }
                 (None, Some(promise)) => self.transactions.answered(promise.key, promise.remembered.clone()),
                 _ => {}
@@ -405,7 +412,7 @@ impl Notifier {
 
     /// Returns true if a NOTIFY that has not left yet describes the state that holds. If it does not, it never
     /// leaves; a phone that is stale gets a new one.
-    fn still_holds(&self, now: Tick, ticket: Ticket, out: &mut Outbox) -> bool {
+    fn still_holds(&self, now: Tick, ticket: DeliveryToken, out: &mut Outbox) -> bool {
         self.with_notify(ticket, |presentity, state, slot, cseq| {
             let current = state.views.each_ref().map(|view| view.revision);
             let Some(s) = state.watchers.get_mut(slot) else { return false };
@@ -432,7 +439,7 @@ impl Notifier {
     }
 
     /// Builds the 503 that is sent in place of a pending response.
-    fn refuse_promised(&self, now: Tick, promise: &Promise, to: &Destination) -> Bytes {
+    fn refuse_promised(&self, now: Tick, promise: &PendingResponse, to: &Destination) -> Bytes {
         let Ok(Some(message)) = wire::read(&promise.answer) else { return promise.answer.clone() };
         let answer = self.not_kept();
         self.not_kept_after_all(now, &message, to, &answer);

@@ -3,13 +3,13 @@
 //! A phone that accepts only datagrams gets no NOTIFY that is larger than a datagram. So a PUBLISH that would make
 //! the document too large is refused, and changes nothing.
 
-use super::answer::Answer;
+use super::response::Response;
 use super::{MAX_DATAGRAM, Notifier};
 use crate::package::dialog_info;
 use crate::presence::Tick;
-use crate::presence::facts::{CallReport, Picture, Report};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::PublicationNo;
+use crate::presence::state::{CallReport, ComposedState, PublishedState};
 use crate::sip::StatusCode;
 
 /// Room for the header of a NOTIFY and the start of its document (octets): several times their usual size.
@@ -33,9 +33,9 @@ impl Notifier {
         presentity: &Presentity,
         state: &State,
         publication: PublicationNo,
-        report: &Report,
-    ) -> Result<(), Answer> {
-        let Report::Calls(report) = report else { return Ok(()) };
+        report: &PublishedState,
+    ) -> Result<(), Response> {
+        let PublishedState::Calls(report) = report else { return Ok(()) };
         let uri = &*presentity.uri;
         let most = |call: &CallReport| most_octets(call, uri);
         let bound =
@@ -45,7 +45,7 @@ impl Notifier {
             return Ok(());
         }
         let octets = |calls: Vec<&CallReport>| {
-            dialog_info::tail(&Picture { uri, calls, manual: state.manual, ..Picture::default() }).len()
+            dialog_info::tail(&ComposedState { uri, calls, manual: state.manual, ..ComposedState::default() }).len()
         };
         let mut changed = state.calls.clone();
         changed.apply(now, publication, report);
@@ -55,7 +55,7 @@ impl Notifier {
         }
         tracing::debug!(presentity = uri, octets = becomes, "a PUBLISH would make the document too large");
         let reason = format!("the document for watchers would exceed the limit of {MAX_DOCUMENT} octets");
-        Err(Answer::new(StatusCode::RequestEntityTooLarge, reason))
+        Err(Response::new(StatusCode::RequestEntityTooLarge, reason))
     }
 }
 
@@ -74,7 +74,7 @@ fn most_octets(call: &CallReport, own_uri: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::facts::{CallState, Direction, Party};
+    use crate::presence::state::{CallState, Direction, Party};
 
     #[test]
     fn the_bound_of_a_call_holds() {
@@ -92,7 +92,7 @@ mod tests {
                 remote: Party { target: None, ..party },
                 held: Some(true),
             };
-            let picture = |calls| Picture { uri: "sip:1001@acme.test", calls, ..Picture::default() };
+            let picture = |calls| ComposedState { uri: "sip:1001@acme.test", calls, ..ComposedState::default() };
             let more =
                 dialog_info::tail(&picture(vec![&call, &call])).len() - dialog_info::tail(&picture(vec![&call])).len();
             assert!(more <= most_octets(&call, "sip:1001@acme.test"), "{length}: {more}");

@@ -4,22 +4,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::access::Sender;
-use super::answer::{Answer, Grant, Granted, ToTag};
-use super::named::named_by;
-use super::persist::{Known, RESERVE};
-use super::repetition::{is_subscribe_again, refresh_again};
-use super::rollback::{Removed, Subscribed, SubscriptionBefore, Undo};
-use super::wheel::Watch;
-use super::write::is_sips;
-use super::{Notifier, Outbox, Pool};
+use super::authorization::SenderTrust;
+use super::dialog_filter::named_by;
+use super::notify_message::is_sips;
+use super::persist::{Acknowledged, RESERVE};
+use super::response::{Grant, GrantedResponse, Response, ToTag};
+use super::retransmission::{is_subscribe_again, refresh_again};
+use super::rollback::{RemovedSubscription, Subscribed, SubscriptionBefore, Undo};
+use super::wheel::TimerKind;
+use super::{MessageBuffer, Notifier, Outbox};
 use crate::package;
-use crate::presence::family::Family;
-use crate::presence::phone::{Phone, PhoneId, Phones};
-use crate::presence::presentity::{Presentity, State, StateTag};
+use crate::presence::device::{Device, DeviceId, DeviceTable};
+use crate::presence::presentity::{NotifyEtag, Presentity, State};
 use crate::presence::subscription::{
-    Beginning, Delivery, Doubts, MaxRate, Particulars, Place, Subscription, Suppressed,
+    Delivery, Doubts, MaxRate, NewSubscription, SubscribeOptions, Subscription, SubscriptionId, Suppressed,
 };
+use crate::presence::vendor::Vendor;
 use crate::presence::{AccountNo, PackageId, Tick};
 use crate::sip::StatusCode;
 use crate::sip::dialog::{self, Dialog, TooLong};
@@ -29,10 +29,10 @@ use crate::sip::wire::{Message, Name, text_of};
 use crate::transport::Source;
 
 /// The fields of a valid SUBSCRIBE.
-struct Wish<'a> {
+struct SubscribeRequest<'a> {
     package: PackageId,
     event: Event<'a>,
-    /// Granted lifetime in seconds; 0 ends a subscription, or fetches the state once.
+    /// GrantedResponse lifetime in seconds; 0 ends a subscription, or fetches the state once.
     granted: u32,
     /// Contact; a refresh may omit it.
     contact: Option<NameAddr<'a>>,
@@ -40,7 +40,7 @@ struct Wish<'a> {
     /// Suppress-If-Match: the entity-tag of the state that the watcher has, or `*` (RFC 5839 section 5.2).
     unless: Option<&'a str>,
     source: Source,
-    sender: Sender,
+    sender: SenderTrust,
 }
 
 impl Notifier {
@@ -52,9 +52,9 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
-        sender: Sender,
+        sender: SenderTrust,
         out: &mut Outbox,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Response, Response> {
         match request.to.tag() {
             None => self.open(now, request, uri, source, sender, out),
             Some(tag) => self.change(now, request, tag, source, sender, out),
@@ -73,9 +73,9 @@ impl Notifier {
         request: &Message<'_>,
         uri: &Uri<'_>,
         source: Source,
-        sender: Sender,
+        sender: SenderTrust,
         out: &mut Outbox,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Response, Response> {
         let account = self.account_of(uri)?;
         let aor = self.presentity_of(account, uri)?;
         // Prefetch: the memory of the presentity arrives while the request is checked.
@@ -83,13 +83,13 @@ impl Notifier {
         let from = Uri::read(request.from.uri);
         check_watcher(from.as_ref())?;
         let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), None, source, sender)?;
-        let target = wish.contact.ok_or_else(|| Answer::bad_request("Missing Contact header"))?;
+        let target = wish.contact.ok_or_else(|| Response::bad_request("Missing Contact header"))?;
         let dialog = Dialog::of(request, target.uri).map_err(too_long)?;
         affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let user = from.map_or(request.from.uri, |from| from.address());
         let (phone, certain) = phone_of(user, &target, request, source);
         let realm = self.settings.directory.realm(account);
-        let full = || Answer::limit_of_one("limits.presentities_per_account", self.spread(30));
+        let full = || Response::limit_of_one("limits.presentities_per_account", self.spread(30));
         self.table
             .obtain(&aor, realm, found, |presentity, state| {
                 let lasting = wish.granted > 0;
@@ -122,7 +122,7 @@ impl Notifier {
                     }
                 }
                 let slot = state.watchers.vacant();
-                let place = Place { presentity: presentity.number, slot, nonce: self.nonce() };
+                let place = SubscriptionId { presentity: presentity.number, slot, nonce: self.nonce() };
                 let doubted = earlier.filter(|_| replaced.is_none());
                 if let Some(earlier) = doubted.and_then(|slot| state.watchers.get_mut(slot)) {
                     earlier.doubts.add(Doubts::REPLACED);
@@ -134,10 +134,11 @@ impl Notifier {
                 self.table.count_subscription(account);
                 let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
                 let phone = known.unwrap_or_else(|| self.phones.obtain(phone));
-                let beginning = Beginning { place, package: wish.package, phone, dialog, written, source };
+                let beginning = NewSubscription { place, package: wish.package, phone, dialog, written, source };
                 // Only the event id is needed here: it tells subscriptions of the same phone apart. The other options
                 // are set when the lifetime is granted.
-                let event_id = Particulars { event_id: wish.event.id.map(Into::into), ..Particulars::default() };
+                let event_id =
+                    SubscribeOptions { event_id: wish.event.id.map(Into::into), ..SubscribeOptions::default() };
                 let mut subscription = Subscription::new(now, beginning);
                 subscription.particulars = event_id.boxed();
                 state.watchers.insert(subscription, wish.granted > 0);
@@ -173,10 +174,10 @@ impl Notifier {
         state: &mut State,
         slot: u32,
         uri: &Uri<'_>,
-        wish: &Wish<'_>,
+        wish: &SubscribeRequest<'_>,
         out: &mut Outbox,
-    ) -> Result<Answer, Answer> {
-        let Some(s) = state.watchers.get_mut(slot) else { return Err(Answer::no_subscription()) };
+    ) -> Result<Response, Response> {
+        let Some(s) = state.watchers.get_mut(slot) else { return Err(Response::no_subscription()) };
         let (place, in_doubt, granted) = (s.place, s.doubts.has(Doubts::ANSWER_LOST), s.granted);
         if in_doubt {
             let grant = Grant::New { place, seconds: granted };
@@ -198,10 +199,10 @@ impl Notifier {
         request: &Message<'_>,
         tag: &str,
         source: Source,
-        sender: Sender,
+        sender: SenderTrust,
         out: &mut Outbox,
-    ) -> Result<Answer, Answer> {
-        let place = Place::read(tag).ok_or_else(Answer::no_subscription)?;
+    ) -> Result<Response, Response> {
+        let place = SubscriptionId::read(tag).ok_or_else(Response::no_subscription)?;
         let changed = self
             .table
             .with_number(place.presentity, |presentity, state| {
@@ -209,14 +210,14 @@ impl Notifier {
                     .watchers
                     .fetch(place.slot)
                     .filter(|s| s.place == place && !s.ended && s.dialog.is_of(request))
-                    .ok_or_else(Answer::no_subscription)?;
+                    .ok_or_else(Response::no_subscription)?;
                 if let Some(grant) = refresh_again(subscription, request) {
                     let contact = request.first(Name::Contact).and_then(NameAddr::read);
                     return Ok(self.accept(subscription.entity(&presentity.uri), contact, grant, &mut out.pool));
                 }
                 if request.cseq.number <= subscription.dialog.remote_cseq {
                     // RFC 3261 section 12.2.2: a CSeq out of order gets a 500 and changes nothing.
-                    return Err(Answer::new(StatusCode::ServerInternalError, "CSeq Is Not Higher Than The Last"));
+                    return Err(Response::new(StatusCode::ServerInternalError, "CSeq Is Not Higher Than The Last"));
                 }
                 // A refused request counts for the order of CSeq as well (section 12.2.2).
                 subscription.dialog.remote_cseq = request.cseq.number;
@@ -227,12 +228,12 @@ impl Notifier {
                 let wish = self.wish_of(request, routed, known, source, sender)?;
                 view.fetch_text();
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
-                    return Err(Answer::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
+                    return Err(Response::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
                 }
                 let before = self.settings.journal.then(|| {
                     let before = SubscriptionBefore::of(subscription, wish.contact.map(|contact| contact.uri));
                     let removed_at_once = wish.granted == 0 && wish.unless.is_some();
-                    before.with_all(removed_at_once.then(|| Removed::from(&*subscription)))
+                    before.with_all(removed_at_once.then(|| RemovedSubscription::from(&*subscription)))
                 });
                 if let Some(contact) = wish.contact {
                     subscription.aim_at(contact.uri).map_err(too_long)?;
@@ -250,7 +251,7 @@ impl Notifier {
                 let grant = Grant::Again { seconds: wish.granted, told };
                 Ok(self.accept(entity, wish.contact, grant, &mut out.pool))
             })
-            .unwrap_or_else(|| Err(Answer::no_subscription()));
+            .unwrap_or_else(|| Err(Response::no_subscription()));
         changed.or_else(|refusal| {
             if !self.ended.by(now, place, request) {
                 return Err(refusal);
@@ -261,9 +262,9 @@ impl Notifier {
     }
 
     /// Returns a copy of the subscription in a slot, for a rollback; `None` without a journal.
-    fn all_of(&self, state: &mut State, slot: u32) -> Option<Removed> {
+    fn all_of(&self, state: &mut State, slot: u32) -> Option<RemovedSubscription> {
         let subscription = state.watchers.get_mut(slot).filter(|s| self.settings.journal && !s.ended)?;
-        Some(Removed::from(&*subscription))
+        Some(RemovedSubscription::from(&*subscription))
     }
 
     /// Parses and checks the fields that new SUBSCRIBEs and refreshes have in common. `routed` is true if there is a
@@ -274,50 +275,50 @@ impl Notifier {
         routed: bool,
         known: Option<&str>,
         source: Source,
-        sender: Sender,
-    ) -> Result<Wish<'a>, Answer> {
+        sender: SenderTrust,
+    ) -> Result<SubscribeRequest<'a>, Response> {
         let (package, event) = self.event_of(request)?;
         let content_type = package::get(package).content_type();
         if !accepts(request.all(Name::Accept), content_type) {
-            return Err(Answer::new(StatusCode::NotAcceptable, "Not Acceptable").with("Accept", content_type));
+            return Err(Response::new(StatusCode::NotAcceptable, "Not Acceptable").with("Accept", content_type));
         }
         let granted = self.grant(request, self.settings.presence.min_expires)?;
         self.check_encoding(request)?;
         if !request.body.is_empty() {
             // The body is a filter or a list of recipients; neither is supported (RFC 6665 section 4.2.2, RFC 4660).
-            return Err(Answer::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
+            return Err(Response::new(StatusCode::UnsupportedMediaType, "No Body Is Understood In SUBSCRIBE")
                 .with("Accept", content_type));
         }
         let contact = contact_of(request, known, routed || source.is_secure())?;
         let user_agent = request.first(Name::UserAgent);
         let unless = request.first(Name::SuppressIfMatch);
-        Ok(Wish { package, event, granted, contact, user_agent, unless, source, sender })
+        Ok(SubscribeRequest { package, event, granted, contact, user_agent, unless, source, sender })
     }
 
     /// Refuses new subscriptions while the server drains.
-    fn take_on(&self) -> Result<(), Answer> {
+    fn take_on(&self) -> Result<(), Response> {
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Answer::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
+            return Err(Response::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
                 .with("Retry-After", self.spread(RESTART_WITHIN)));
         }
         Ok(())
     }
 
     /// Checks the limits for another subscription to a presentity that has this many watchers already (rule 7).
-    fn admit(&self, account: AccountNo, phone: Option<&Arc<Phone>>, watchers: usize) -> Result<(), Answer> {
+    fn admit(&self, account: AccountNo, phone: Option<&Arc<Device>>, watchers: usize) -> Result<(), Response> {
         self.take_on()?;
         let limits = &self.settings.limits;
         if self.table.subscriptions() >= limits.subscriptions {
-            return Err(Answer::limit_of_all("limits.subscriptions", self.spread(30)));
+            return Err(Response::limit_of_all("limits.subscriptions", self.spread(30)));
         }
         if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
-            return Err(Answer::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
+            return Err(Response::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
         }
-        if phone.map_or(0, Phones::subscriptions) >= limits.subscriptions_per_device {
-            return Err(Answer::limit_of_one("limits.subscriptions_per_device", self.spread(30)));
+        if phone.map_or(0, DeviceTable::subscriptions) >= limits.subscriptions_per_device {
+            return Err(Response::limit_of_one("limits.subscriptions_per_device", self.spread(30)));
         }
         if watchers >= limits.watchers_per_presentity {
-            return Err(Answer::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
+            return Err(Response::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
         }
         Ok(())
     }
@@ -330,12 +331,12 @@ impl Notifier {
         presentity: &Presentity,
         state: &mut State,
         slot: u32,
-        wish: &Wish<'_>,
+        wish: &SubscribeRequest<'_>,
         out: &mut Outbox,
     ) {
         let current = self.composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
-        let particulars = Particulars {
+        let particulars = SubscribeOptions {
             event_id: wish.event.id.map(Into::into),
             named: named_by(wish.package, &wish.event),
             max_rate: wish.event.max_rate.and_then(MaxRate::of),
@@ -353,7 +354,7 @@ impl Notifier {
             let end = user_agent.char_indices().nth(MAX_USER_AGENT).map_or(user_agent.len(), |(at, _)| at);
             let user_agent = &user_agent[..end];
             if subscription.user_agent.as_deref() != Some(user_agent) {
-                let (user_agent, family) = self.agents.share(user_agent, Family::of);
+                let (user_agent, family) = self.agents.share(user_agent, Vendor::of);
                 (subscription.user_agent, subscription.family) = (Some(user_agent), family);
             }
         }
@@ -361,12 +362,12 @@ impl Notifier {
         subscription.delivery = Delivery::Idle;
         subscription.proven = subscription.dialog.local_cseq;
         subscription.doubts = Doubts::default();
-        let asleep = subscription.phone.subscribed(now, wish.source, wish.sender == Sender::Known);
+        let asleep = subscription.phone.subscribed(now, wish.source, wish.sender == SenderTrust::Known);
         self.wake(now, &subscription.phone, asleep);
         subscription.ended = wish.granted == 0;
         if !subscription.ended && subscription.expires_at < subscription.expiry_timer {
-            self.wheel.cancel(subscription.expiry_timer, presentity.number, Watch::Expiry(slot));
-            let at = self.wheel.file(now, subscription.expires_at, presentity.number, Watch::Expiry(slot));
+            self.wheel.cancel(subscription.expiry_timer, presentity.number, TimerKind::Expiry(slot));
+            let at = self.wheel.file(now, subscription.expires_at, presentity.number, TimerKind::Expiry(slot));
             subscription.expiry_timer = at;
         }
         let (ended, kept) = (subscription.ended, subscription.reserved > 0);
@@ -383,7 +384,7 @@ impl Notifier {
     /// state named in the header counts as acknowledged (RFC 5839 section 5.2).
     fn spare(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
         let Some(subscription) = state.watchers.get_mut(slot) else { return false };
-        let StateTag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
+        let NotifyEtag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
         if !subscription.suppresses(revision) {
             return false;
         }
@@ -391,33 +392,39 @@ impl Notifier {
             self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
         } else if subscription.suppressed() == Suppressed::State(revision) {
             subscription.acknowledged = revision;
-            self.remark_acknowledged(presentity, slot, Known(revision.0, fingerprint), out);
+            self.remark_acknowledged(presentity, slot, Acknowledged(revision.0, fingerprint), out);
         }
         true
     }
 
     /// Builds the 200 to a SUBSCRIBE, or the 204 if no NOTIFY follows because the watcher asked for that (RFC 5839
     /// section 7.1).
-    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, grant: Grant, pool: &mut Pool) -> Answer {
+    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, grant: Grant, pool: &mut MessageBuffer) -> Response {
         let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
         let answer = match grant {
-            Grant::New { place, .. } => Answer { to_tag: ToTag::Dialog(place), record_route: true, ..Answer::ok() },
-            Grant::Again { told: true, .. } => Answer { to_tag: ToTag::None, ..Answer::ok() },
+            Grant::New { place, .. } => Response { to_tag: ToTag::Dialog(place), record_route: true, ..Response::ok() },
+            Grant::Again { told: true, .. } => Response { to_tag: ToTag::None, ..Response::ok() },
             Grant::Again { told: false, .. } => {
-                let answer = Answer::new(StatusCode::NoNotification, "No Notification");
-                Answer { to_tag: ToTag::None, ..answer }
+                let answer = Response::new(StatusCode::NoNotification, "No Notification");
+                Response { to_tag: ToTag::None, ..answer }
             }
         };
         let mut user = std::mem::take(&mut pool.user);
         user.clear();
         user.push_str(user_of(entity).unwrap_or_default());
-        Answer { granted: Some(Granted { grant, user, sips }), ..answer }
+        Response { granted: Some(GrantedResponse { grant, user, sips }), ..answer }
     }
 
     /// Rebuilds the earlier response to a SUBSCRIBE, for its retransmission.
-    pub(super) fn accept_again(&self, request: &Message<'_>, uri: &Uri<'_>, grant: Grant, pool: &mut Pool) -> Answer {
+    pub(super) fn accept_again(
+        &self,
+        request: &Message<'_>,
+        uri: &Uri<'_>,
+        grant: Grant,
+        pool: &mut MessageBuffer,
+    ) -> Response {
         let contact = request.first(Name::Contact).and_then(NameAddr::read);
-        let place = request.to.tag().and_then(Place::read);
+        let place = request.to.tag().and_then(SubscriptionId::read);
         let entity = place.and_then(|place| {
             self.table.with_number(place.presentity, |presentity, state| {
                 state.watchers.get_mut(place.slot).map(|s| s.entity(&presentity.uri).to_string())
@@ -443,10 +450,10 @@ const MAX_USER_AGENT: usize = 128;
 ///
 /// It is certain if the Contact has an instance id (RFC 5626 section 4.1). Otherwise the phone is identified by its
 /// Contact and its address in front of any proxy, which two phones of one user may have in common.
-fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (PhoneId, bool) {
+fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (DeviceId, bool) {
     let instance = param(contact.params, "+sip.instance");
     if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
-        return (PhoneId::of(&[user, "instance", instance]), true);
+        return (DeviceId::of(&[user, "instance", instance]), true);
     }
     // Bottom-most Via added by a proxy (that is, not the top one): it holds the address that the first proxy saw.
     let by_proxy = request.all(Name::Via).flat_map(list).skip(1).last().and_then(Via::first_of);
@@ -454,25 +461,25 @@ fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: S
         Some(via) => Cow::Borrowed(param(via.params, "received").unwrap_or(via.sent_by)),
         None => Cow::Owned(text_of(source.peer.ip())),
     };
-    (PhoneId::of(&[user, "contact", contact.uri, &address]), false)
+    (DeviceId::of(&[user, "contact", contact.uri, &address]), false)
 }
 
 /// Refuses a watcher whose From has no user part, because the listings could not name it.
-fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Answer> {
+fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Response> {
     let anonymous = from.is_none_or(|from| matches!(from.scheme, Scheme::Sip | Scheme::Sips) && from.user.is_none());
     match anonymous {
-        true => Err(Answer::bad_request("Missing User In From")),
+        true => Err(Response::bad_request("Missing User In From")),
         false => Ok(()),
     }
 }
 
 /// Limits the size of the header values that a subscription keeps from its requests (rule 7).
-fn affordable(octets: usize) -> Result<(), Answer> {
+fn affordable(octets: usize) -> Result<(), Response> {
     if octets > dialog::MAX_TEXT { Err(too_long(TooLong)) } else { Ok(()) }
 }
 
-fn too_long(_: TooLong) -> Answer {
-    Answer::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")
+fn too_long(_: TooLong) -> Response {
+    Response::new(StatusCode::MessageTooLarge, "Dialog Headers Too Long")
 }
 
 /// Returns the Contact of a SUBSCRIBE: at most one, with a URI that a NOTIFY can be sent to (RFC 3261 section
@@ -480,14 +487,14 @@ fn too_long(_: TooLong) -> Answer {
 ///
 /// A sips Contact may only be reached over TLS: on the connection of the request, or by a proxy in the path. A
 /// Contact equal to `known` is not checked again.
-fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> Result<Option<NameAddr<'a>>, Answer> {
+fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> Result<Option<NameAddr<'a>>, Response> {
     let mut lines = request.all(Name::Contact);
     let Some(first) = lines.next() else { return Ok(None) };
-    let several = || Answer::bad_request("More Than One Contact");
+    let several = || Response::bad_request("More Than One Contact");
     if lines.next().is_some() {
         return Err(several());
     }
-    let malformed = || Answer::bad_request("Malformed Contact header");
+    let malformed = || Response::bad_request("Malformed Contact header");
     let contact = match NameAddr::read_plain(first).filter(|contact| contact.params.is_empty()) {
         // The form that most phones send: a single plain Contact, so nothing else has to be parsed.
         Some(contact) => contact,
@@ -506,10 +513,10 @@ fn contact_of<'a>(request: &Message<'a>, known: Option<&str>, secure: bool) -> R
     let uri = Uri::read(contact.uri).ok_or_else(malformed)?;
     match uri.scheme {
         // Headers in a Contact URI would have to be copied into the NOTIFY (RFC 4475 section 3.3.14).
-        Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Answer::bad_request("Headers In Contact URI")),
+        Scheme::Sip | Scheme::Sips if !uri.headers.is_empty() => Err(Response::bad_request("Headers In Contact URI")),
         Scheme::Sip => Ok(Some(contact)),
         Scheme::Sips if secure => Ok(Some(contact)),
-        Scheme::Sips => Err(Answer::new(StatusCode::UnsupportedUriScheme, "sips Is Not Available Here")),
-        Scheme::Other(_) => Err(Answer::bad_request("Contact Is No SIP URI")),
+        Scheme::Sips => Err(Response::new(StatusCode::UnsupportedUriScheme, "sips Is Not Available Here")),
+        Scheme::Other(_) => Err(Response::bad_request("Contact Is No SIP URI")),
     }
 }

@@ -14,14 +14,14 @@ use memchr::memmem::Finder;
 use parking_lot::Mutex;
 
 use super::Notifier;
-use super::control::Refusal;
-use super::explain::story::{TraceStory, TracedMessage};
+use super::control::ControlError;
+use super::explain::report::{TraceReport, TracedMessage};
 use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::presence::Tick;
-use crate::presence::subscription::Place;
+use crate::presence::subscription::SubscriptionId;
 use crate::sip::Transport;
-use crate::transport::{Destination, Packet, Source};
+use crate::transport::{Destination, OutboundMessage, Source};
 
 /// Maximum number of messages in one trace.
 const MOST_MESSAGES: usize = 200;
@@ -49,7 +49,7 @@ pub(super) struct Trace {
 #[derive(Debug)]
 struct Traced {
     account: AccountNo,
-    place: Place,
+    place: SubscriptionId,
     tag: Finder<'static>,
     since: Tick,
     until: Tick,
@@ -69,7 +69,7 @@ impl Trace {
 
     /// Records messages that leave.
     #[inline]
-    pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[Packet]) {
+    pub(super) fn sent(&self, now: Tick, notifier: &Notifier, packets: &[OutboundMessage]) {
         if self.on.load(Ordering::Relaxed) {
             for packet in packets {
                 self.look(now, "sent", &packet.bytes, || way(notifier, &packet.to));
@@ -109,7 +109,14 @@ impl Trace {
 
     /// Starts a trace of a subscription, or starts it again. There is a limit for each account, whatever the other
     /// accounts use, and one for all accounts together.
-    fn begin(&self, now: Tick, limits: &Limits, account: AccountNo, place: Place, seconds: u32) -> Result<(), Refusal> {
+    fn begin(
+        &self,
+        now: Tick,
+        limits: &Limits,
+        account: AccountNo,
+        place: SubscriptionId,
+        seconds: u32,
+    ) -> Result<(), ControlError> {
         let mut traces = self.traces.lock();
         traces.retain(|trace| trace.place != place);
         let of = |traces: &[Traced], account| traces.iter().filter(|trace| trace.account == account).count();
@@ -126,7 +133,7 @@ impl Trace {
             let has_ended = |trace: &Traced| trace.until <= now && (!only_mine || trace.account == account);
             let rank = |n: &usize| (Reverse(of(&traces, traces[*n].account)), traces[*n].until.0);
             let oldest = (0..traces.len()).filter(|n| has_ended(&traces[*n])).min_by_key(rank);
-            traces.remove(oldest.ok_or(Refusal::LimitReached { key, limit })?);
+            traces.remove(oldest.ok_or(ControlError::LimitReached { key, limit })?);
         }
         traces.push(Traced {
             account,
@@ -142,11 +149,11 @@ impl Trace {
         Ok(())
     }
 
-    fn read(&self, now: Tick, account: AccountNo, place: Place) -> Option<TraceStory> {
+    fn read(&self, now: Tick, account: AccountNo, place: SubscriptionId) -> Option<TraceReport> {
         let mut traces = self.traces.lock();
         self.switch(now, &mut traces);
         let trace = traces.iter().find(|trace| trace.place == place && trace.account == account)?;
-        Some(TraceStory {
+        Some(TraceReport {
             subscription: place.to_string(),
             since_at: trace.since.0,
             until_at: trace.until.0,
@@ -156,7 +163,7 @@ impl Trace {
         })
     }
 
-    fn forget(&self, now: Tick, account: AccountNo, place: Place) -> bool {
+    fn forget(&self, now: Tick, account: AccountNo, place: SubscriptionId) -> bool {
         let mut traces = self.traces.lock();
         let before = traces.len();
         traces.retain(|trace| trace.place != place || trace.account != account);
@@ -242,7 +249,7 @@ impl Notifier {
     /// subscription.
     ///
     /// Errors: a limit of traces is reached, and no ended trace may be replaced.
-    pub fn trace(&self, now: Tick, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+    pub fn trace(&self, now: Tick, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError> {
         match self.with_subscription(account, id, |_, _, place| place) {
             Some(place) => self.trace.begin(now, &self.settings.limits, account, place, seconds).map(|()| true),
             None => Ok(false),
@@ -251,20 +258,20 @@ impl Notifier {
 
     /// Returns the trace of a subscription, even if the subscription is gone. Returns `None` if it was not traced, or
     /// belongs to another account.
-    pub fn trace_story(&self, now: Tick, account: AccountNo, id: &str) -> Option<TraceStory> {
-        self.trace.read(now, account, Place::read(id)?)
+    pub fn trace_story(&self, now: Tick, account: AccountNo, id: &str) -> Option<TraceReport> {
+        self.trace.read(now, account, SubscriptionId::read(id)?)
     }
 
     /// Returns the end of the trace of a subscription, in the past or in the future (Unix ms); `None` if there is no
     /// trace.
-    pub(super) fn trace_ends(&self, place: Place) -> Option<u64> {
+    pub(super) fn trace_ends(&self, place: SubscriptionId) -> Option<u64> {
         let traces = self.trace.traces.lock();
         traces.iter().find(|trace| trace.place == place).map(|trace| trace.until.0)
     }
 
     /// Ends the trace of a subscription and deletes its messages. Returns false if it was not traced.
     pub fn forget_trace(&self, now: Tick, account: AccountNo, id: &str) -> bool {
-        Place::read(id).is_some_and(|place| self.trace.forget(now, account, place))
+        SubscriptionId::read(id).is_some_and(|place| self.trace.forget(now, account, place))
     }
 }
 
@@ -273,17 +280,17 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::transport::ListenerNo;
+    use crate::transport::ListenerId;
 
     const A: AccountNo = AccountNo(0);
 
-    fn place(slot: u32) -> Place {
-        Place { presentity: 1, slot, nonce: 0xabc }
+    fn place(slot: u32) -> SubscriptionId {
+        SubscriptionId { presentity: 1, slot, nonce: 0xabc }
     }
 
     fn source() -> Source {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
-        Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false }
+        Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false }
     }
 
     fn message(slot: u32, body: &str) -> Vec<u8> {
@@ -324,8 +331,8 @@ mod tests {
     fn an_account_has_its_share_of_traces_and_the_oldest_that_has_ended_makes_room() {
         let (trace, limits) = (Trace::default(), Limits { traces: 4, traces_per_account: 2, ..Limits::default() });
         let begin = |now, account, n| trace.begin(Tick(now), &limits, AccountNo(account), place(n), 10);
-        let reached = |outcome: Result<(), Refusal>| match outcome {
-            Err(Refusal::LimitReached { key, .. }) => key,
+        let reached = |outcome: Result<(), ControlError>| match outcome {
+            Err(ControlError::LimitReached { key, .. }) => key,
             other => panic!("{other:?}"),
         };
         begin(0, 0, 1).unwrap();

@@ -1,4 +1,4 @@
-//! A client of the HTTP API: one request per connection, bounded in time and size.
+//! HTTP API client for the commands: one request per connection, limited in time and size.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -11,60 +11,60 @@ use super::escaped;
 use crate::cli::ServerArgs;
 use crate::config::Secret;
 
-/// How long an answer may take.
+/// Timeout of connecting, reading and writing.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The largest answer; a page of lamps has less than a tenth of it.
+/// Largest response (octets); a page of lamps has less than a tenth of it.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// Why there is no answer.
+/// Error of an operator command.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// The URL is not understood.
+    /// The URL is not of the form `http://HOST:PORT`.
     #[error("--server '{0}' is not http://HOST:PORT; an API behind TLS is best asked on its own machine")]
     Url(String),
     /// No token was given.
     #[error("a token of the API is needed: --token-file FILE, or LAMPLIGHTER_TOKEN in the environment")]
     NoToken,
-    /// The token's file cannot be read.
+    /// The token file cannot be read.
     #[error("--token-file: {0}")]
     TokenFile(io::Error),
-    /// Nobody answers.
+    /// The server cannot be reached or does not respond.
     #[error("no answer from {0}: {1}")]
     Unreachable(String, io::Error),
-    /// The answer is not one of ours.
+    /// The response is not one of Lamplighter's API.
     #[error("{0} does not answer as Lamplighter does")]
     Strange(String),
-    /// The server refuses.
+    /// The server refused the request.
     #[error("the server refuses: {status} {why}")]
     Refused {
-        /// The status of its answer.
+        /// HTTP status.
         status: u16,
-        /// What it says of the cause.
+        /// Reason given by the server.
         why: String,
     },
-    /// The token opens no account with this realm.
+    /// The token may not see an account with this realm.
     #[error("this token opens no account with the realm '{0}'; it opens: {1}")]
     Realm(String, String),
-    /// The token opens several accounts.
+    /// The token may see several accounts, and the command needs one.
     #[error("this token opens several accounts; name one of these realms: {0}")]
     Several(String),
-    /// Phones have not answered in time.
+    /// Some NOTIFYs were not answered in time.
     #[error("{0} NOTIFY(s) are still not answered; phones that do not answer are told again by the next server")]
     Unanswered(u64),
-    /// Pages cannot be written.
+    /// The manual pages cannot be written.
     #[error("{0} cannot be written: {1}")]
     Pages(PathBuf, io::Error),
-    /// Standard output is gone.
+    /// Standard output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
 }
 
-/// An account that the token opens.
+/// An account that the token may see.
 pub(super) struct Account {
-    /// Where it is found below `/v2/`.
+    /// Path of the account below `/v2/`.
     pub(super) path: String,
     pub(super) realm: String,
-    /// What the API says of it.
+    /// Its row in the API's list.
     pub(super) row: Value,
 }
 
@@ -90,17 +90,18 @@ impl Client {
         Ok(Client { host: host.into(), token: Secret::new(&token) })
     }
 
-    /// Unix milliseconds, for spans.
+    /// Current time in Unix milliseconds, for printing ages.
     pub(super) fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
-    /// Where the account with this realm is found; without a realm, the one account that the token opens.
+    /// Path of the account with this realm; without a realm, of the only account that the token may see.
     pub(super) fn account(&self, realm: Option<&str>) -> Result<String, OperatorError> {
         Ok(self.accounts_of(realm)?.swap_remove(0).path)
     }
 
-    /// The account with this realm; without a realm, all that the token opens, which must be one.
+    /// The account with this realm. Without a realm, the only account that the token may see; an error if there are
+    /// several.
     fn accounts_of(&self, realm: Option<&str>) -> Result<Vec<Account>, OperatorError> {
         let all = self.accounts()?;
         let realms = || all.iter().map(|account| account.realm.as_str()).collect::<Vec<_>>().join(", ");
@@ -114,12 +115,12 @@ impl Client {
         }
     }
 
-    /// The accounts that the token opens, or the one of them with this realm.
+    /// All accounts that the token may see, or the one with this realm.
     pub(super) fn accounts_in(&self, realm: Option<&str>) -> Result<Vec<Account>, OperatorError> {
         if realm.is_some() { self.accounts_of(realm) } else { self.accounts() }
     }
 
-    /// The accounts that the token opens.
+    /// All accounts that the token may see.
     pub(super) fn accounts(&self) -> Result<Vec<Account>, OperatorError> {
         let data = self.get("accounts")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -131,7 +132,7 @@ impl Client {
         Ok(data.as_array().into_iter().flatten().map(account).collect())
     }
 
-    /// All rows of a list that comes in pages.
+    /// Fetches all rows of a paged list.
     pub(super) fn pages(&self, path: &str, filter: &str) -> Result<Vec<Value>, OperatorError> {
         let mut rows = Vec::new();
         let mut start = String::new();
@@ -148,12 +149,12 @@ impl Client {
         }
     }
 
-    /// The `data` that is at a path below `/v2/`.
+    /// `data` of the response for a path below `/v2/`.
     pub(super) fn get(&self, path: &str) -> Result<Value, OperatorError> {
         Ok(self.ask("GET", path, None)?["data"].take())
     }
 
-    /// The whole envelope of an answer.
+    /// Sends a request and returns the whole envelope of the response.
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, OperatorError> {
         let answer =
             self.exchange(method, path, body).map_err(|error| OperatorError::Unreachable(self.host.clone(), error))?;
@@ -178,7 +179,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        // HTTP/1.0, so that an answer comes in one piece and ends with the connection.
+        // HTTP/1.0: the response is not chunked and ends with the connection.
         let head = format!(
             "{method} /v2/{path} HTTP/1.0\r\nHost: {host}\r\nX-Auth-Token: {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",

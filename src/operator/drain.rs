@@ -1,4 +1,4 @@
-//! `lamplighter drain`: nothing new for a server that is to go, and how long it is still needed.
+//! `lamplighter drain`: makes a server refuse new work before it is stopped, and reports the work it still has.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use super::client::Client;
 use super::{OperatorError, print, print_json, put};
 use crate::cli::DrainArgs;
 
-/// How often it is asked what is left.
+/// Interval of polling the drain status.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Begins to drain, takes that back, or only asks; says what is left.
+/// Starts the drain, ends it, or only asks for the status; prints the status.
 pub fn drain(args: &DrainArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let method = match (args.undo, args.status) {

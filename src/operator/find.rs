@@ -1,4 +1,4 @@
-//! What there is: accounts, lamps, subscriptions, and those of them that have a text in them.
+//! List commands: accounts, lamps and subscriptions, all of them or those that contain a text.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::client::{Account, Client};
 use super::{OperatorError, print, print_json, put};
 use crate::cli::{AccountsArgs, LampsArgs, SearchArgs, SubscriptionsArgs};
 
-/// `lamplighter accounts`: the accounts that the token opens.
+/// `lamplighter accounts`: lists the accounts that the token may see.
 pub fn accounts(args: &AccountsArgs) -> Result<(), OperatorError> {
     let all: Vec<_> = Client::new(&args.server)?.accounts()?.into_iter().map(|account| account.row).collect();
     match args.server.json {
@@ -15,7 +15,7 @@ pub fn accounts(args: &AccountsArgs) -> Result<(), OperatorError> {
     }
 }
 
-/// `lamplighter lamps`: what every lamp of an account shows.
+/// `lamplighter lamps`: lists the lamps of an account and their states.
 pub fn lamps(args: &LampsArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let account = client.account(args.realm.as_deref())?;
@@ -26,7 +26,7 @@ pub fn lamps(args: &LampsArgs) -> Result<(), OperatorError> {
     }
 }
 
-/// `lamplighter subscriptions`: who watches in an account.
+/// `lamplighter subscriptions`: lists the subscriptions of an account.
 pub fn subscriptions(args: &SubscriptionsArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let account = client.account(args.realm.as_deref())?;
@@ -37,7 +37,7 @@ pub fn subscriptions(args: &SubscriptionsArgs) -> Result<(), OperatorError> {
     }
 }
 
-/// `lamplighter search`: lamps and subscriptions with a text in them, in every account that the token opens.
+/// `lamplighter search`: lists lamps and subscriptions that contain a text, in every account that the token may see.
 pub fn search(args: &SearchArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let (mut lamps, mut subscriptions) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ pub fn search(args: &SearchArgs) -> Result<(), OperatorError> {
     }
 }
 
-/// Rows of an account, with its realm in each.
+/// Rows of one account; each gets the realm of the account.
 fn found(client: &Client, account: &Account, list: &str, text: &str) -> Result<Vec<Value>, OperatorError> {
     let mut rows = client.pages(&format!("{}/{list}", account.path), text)?;
     rows.iter_mut().for_each(|row| row["realm"] = account.realm.as_str().into());

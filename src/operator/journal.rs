@@ -1,5 +1,5 @@
-//! `lamplighter journal`: looks at and repairs a journal whose server does not start. These commands read the disk and ask
-//! no server.
+//! `lamplighter journal`: checks and repairs the journal of a server that does not start. These commands read the disk
+//! and need no running server.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,16 +9,16 @@ use super::{OperatorError, put};
 use crate::journal::{self, BadPart, JournalError, Survey};
 use crate::notifier::describe;
 
-/// Why a journal command did not end well.
+/// Error of a journal command.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalCommandError {
     /// The journal is damaged.
     #[error("{dir}: damaged; `lamplighter journal repair {dir}` keeps every record that is good")]
     Damaged {
-        /// The directory, as it was given.
+        /// Directory as given on the command line.
         dir: String,
     },
-    /// It cannot be read, or not be repaired.
+    /// The journal cannot be read or cannot be repaired.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// Standard output cannot be written.
@@ -27,7 +27,7 @@ pub enum JournalCommandError {
 }
 
 impl JournalCommandError {
-    /// Whether the directory cannot be used as it is.
+    /// Returns true if the journal cannot be used until the operator acts.
     pub fn needs_the_operator(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
@@ -37,7 +37,7 @@ impl JournalCommandError {
     }
 }
 
-/// `lamplighter journal check`: says what every file holds, and what is bad in it.
+/// `lamplighter journal check`: prints the content and the damage of every file.
 pub fn check_journal(dir: &Path) -> Result<(), JournalCommandError> {
     let survey = journal::check(dir)?;
     put(&described(&survey))?;
@@ -47,7 +47,7 @@ pub fn check_journal(dir: &Path) -> Result<(), JournalCommandError> {
     }
 }
 
-/// `lamplighter journal repair`: keeps what is good, puts aside what is not, and says what is lost.
+/// `lamplighter journal repair`: keeps the valid records, moves damaged parts aside, and prints which records are lost.
 pub fn repair_journal(dir: &Path) -> Result<(), JournalCommandError> {
     let Some(repaired) = journal::repair(dir)? else {
         put(&format!("{}: not damaged, nothing is changed\n", dir.display()))?;
@@ -68,7 +68,7 @@ pub fn repair_journal(dir: &Path) -> Result<(), JournalCommandError> {
     Ok(())
 }
 
-/// What is lost, by kind and account, as far as it can be told; and what cannot.
+/// Lost records by kind and account as far as they can be read, the octets that cannot be read, and missing files.
 pub fn lost(survey: &Survey) -> Vec<String> {
     let bad: Vec<&BadPart> = survey.files.iter().flat_map(|file| &file.bad).collect();
     let mut counts = BTreeMap::new();

@@ -1,6 +1,7 @@
-//! Commands for operators: they ask a running server over its HTTP API, and print what it says, for people or as JSON.
+//! Operator commands: they query a running server over its HTTP API, and print the result as text or as JSON.
 //!
-//! Nothing is decided here: what a lamp shows and why is the server's word, so a terminal and the dashboard never disagree.
+//! Nothing is decided here: state and reason of a lamp come from the server, so the terminal and the dashboard always
+//! agree.
 
 use std::io::{self, Write as _};
 
@@ -24,7 +25,7 @@ pub use journal::{JournalCommandError, check_journal, lost, repair_journal};
 pub use paper::{completion, man};
 pub use refusals::refusals;
 
-/// The address of an extension, as one writes it: `1001@acme.test`.
+/// Address of an extension as an operator writes it: `1001@acme.test`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The extension.
@@ -47,7 +48,7 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// `lamplighter explain`: why a lamp is as it is, and what its watchers know.
+/// `lamplighter explain`: prints why a lamp shows its state, and which state each watcher has acknowledged.
 pub fn explain(args: &ExplainArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let account = client.account(Some(&args.address.realm))?;
@@ -76,12 +77,12 @@ pub fn explain(args: &ExplainArgs) -> Result<(), OperatorError> {
     subscriptions.iter().try_for_each(|subscription| put(&print::subscription(subscription, now)))
 }
 
-/// `lamplighter reset`: forgets the calls of an extension, and tells its watchers anew.
+/// `lamplighter reset`: discards the calls of an extension and sends its watchers a fresh NOTIFY.
 pub fn reset(args: &ResetArgs) -> Result<(), OperatorError> {
     change(&args.server, &args.address, &json!({ "data": { "action": "reset" } }))
 }
 
-/// `lamplighter set`: sets a lamp by hand.
+/// `lamplighter set`: sets the state of an extension by hand.
 pub fn set(args: &SetArgs) -> Result<(), OperatorError> {
     change(&args.server, &args.address, &json!({ "data": { "action": "set", "state": args.state } }))
 }
@@ -93,12 +94,12 @@ fn change(server: &ServerArgs, address: &Address, what: &Value) -> Result<(), Op
     say_done(server, &client.ask("POST", &path, Some(what))?)
 }
 
-/// `lamplighter resend`: a fresh NOTIFY in one subscription.
+/// `lamplighter resend`: sends a fresh NOTIFY in one subscription.
 pub fn resend(args: &SubscriptionArgs) -> Result<(), OperatorError> {
     with_subscription(args, "POST", Some(&json!({ "data": { "action": "resend" } })))
 }
 
-/// `lamplighter end`: a last NOTIFY in one subscription, and its end.
+/// `lamplighter end`: ends one subscription with a final NOTIFY.
 pub fn end(args: &SubscriptionArgs) -> Result<(), OperatorError> {
     with_subscription(args, "DELETE", None)
 }
@@ -123,13 +124,13 @@ fn print_json(value: &Value) -> Result<(), OperatorError> {
 fn put(text: &str) -> Result<(), OperatorError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // `lamplighter lamps | head` has all it wants.
+        // Not an error: a reader such as `head` has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(OperatorError::Output),
     }
 }
 
-/// A part of a path or a query, escaped.
+/// Percent-encodes a part of a path or query.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

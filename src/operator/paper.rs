@@ -1,4 +1,4 @@
-//! What a shell and a manual want to know of the command line, made of the command line itself.
+//! Shell completion and manual pages, generated from the command line's definition.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use clap_mangen::Man;
 use super::{OperatorError, put};
 use crate::cli::Cli;
 
-/// `lamplighter completion`: a script that makes a shell complete our commands.
+/// `lamplighter completion`: prints a completion script for a shell.
 pub fn completion(shell: Shell) -> Result<(), OperatorError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "lamplighter", &mut script);
     put(&String::from_utf8_lossy(&script))
 }
 
-/// `lamplighter man`: the page of the command, or one of it and one of each of its commands as files of a folder.
+/// `lamplighter man`: prints the manual page, or writes one page for each command into a folder.
 pub fn man(folder: Option<&Path>) -> Result<(), OperatorError> {
     match folder {
         Some(folder) => std::fs::create_dir_all(folder)

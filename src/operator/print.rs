@@ -1,10 +1,11 @@
-//! What the API says, in lines and columns for a terminal. What strangers have written loses its control characters.
+//! Formats API results as lines and tables for a terminal. Control characters are replaced, because part of the text
+//! comes from outside.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A text of the API, fit for a terminal.
+/// A value as text without control characters, which could control the terminal.
 fn text(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -14,7 +15,7 @@ fn text(value: &Value) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// How long ago, or how long until.
+/// Time since or until a moment, in its largest suitable unit.
 fn span(at: &Value, now: u64) -> String {
     let Some(at) = at.as_u64() else { return String::new() };
     let seconds = at.abs_diff(now) / 1_000;
@@ -27,7 +28,7 @@ fn span(at: &Value, now: u64) -> String {
     if at > now { format!("in {amount}") } else { format!("{amount} ago") }
 }
 
-/// Columns under their heads, each as wide as it has to be.
+/// A table with column heads; each column is as wide as its longest cell.
 fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).chain([heads[i].len()]).max().unwrap_or(0);
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
@@ -58,20 +59,20 @@ fn answer(reply: &Value) -> String {
     }
 }
 
-/// Accounts, by realm.
+/// Table of accounts.
 pub(super) fn accounts(accounts: &[Value]) -> String {
     let row = |account: &Value| vec![text(&account["realm"]), text(&account["name"]), text(&account["id"])];
     table(&["REALM", "NAME", "ID"], &accounts.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Subscriptions of one account.
+/// Table of one account's subscriptions.
 pub(super) fn subscriptions(found: &[Value], now: u64) -> String {
     let heads = [&["EXTENSION"][..], &WATCHER].concat();
     let row = |one: &Value| [vec![text(&one["extension"])], watcher(one, now)].concat();
     table(&heads, &found.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Lamps and subscriptions of several accounts.
+/// Lamps and subscriptions found in several accounts.
 pub(super) fn found(found_lamps: &[Value], subscriptions: &[Value], now: u64) -> String {
     if found_lamps.is_empty() && subscriptions.is_empty() {
         return "nothing has that in it\n".into();
@@ -97,7 +98,7 @@ pub(super) fn found(found_lamps: &[Value], subscriptions: &[Value], now: u64) ->
     out
 }
 
-/// Those that were refused lately; `account` is the realm of the account that an entry is of, if any.
+/// Table of recent refusals, each with the realm of its account, if it has one.
 pub(super) fn refusals(rows: &[Value], now: u64) -> String {
     if rows.is_empty() {
         return "nobody was refused lately\n".into();
@@ -122,7 +123,7 @@ pub(super) fn refusals(rows: &[Value], now: u64) -> String {
     table(&heads, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
-/// What a server that drains still has.
+/// Status of a drain.
 pub(super) fn left(left: &Value, now: u64) -> String {
     let begin = match left["draining"] == true {
         true => "Draining: /readyz answers 503, new subscriptions are sent away.",
@@ -140,11 +141,11 @@ pub(super) fn left(left: &Value, now: u64) -> String {
     )
 }
 
-/// Heads of what [`watcher`] tells.
+/// Column heads for [`watcher`].
 const WATCHER: [&str; 9] =
     ["WATCHER", "EVENT", "PHONE", "FROM", "STANDING", "BEHIND", "ANSWERED", "EXPIRES", "SUBSCRIPTION"];
 
-/// A subscription in a row.
+/// One subscription as a row.
 fn watcher(row: &Value, now: u64) -> Vec<String> {
     let behind = match row["behind"].as_u64() {
         None | Some(0) => String::new(),
@@ -164,7 +165,7 @@ fn watcher(row: &Value, now: u64) -> Vec<String> {
     ]
 }
 
-/// What every lamp shows.
+/// Table of lamps.
 pub(super) fn lamps(lamps: &[Value], now: u64) -> String {
     let row = |lamp: &Value| {
         let count = |key: &str| text(&lamp[key]);
@@ -183,7 +184,7 @@ pub(super) fn lamps(lamps: &[Value], now: u64) -> String {
     table(&["EXTENSION", "NAME", "LAMP", "WITH", "CHANGED", "WATCHERS", "BEHIND", "NOT REACHED"], &rows)
 }
 
-/// Why a lamp is as it is.
+/// Explanation of a lamp.
 pub(super) fn lamp_story(story: &Value, now: u64) -> String {
     let mut out = String::new();
     let address = story["uri"].as_str().map_or_else(|| text(&story["extension"]), |_| text(&story["uri"]));
@@ -234,7 +235,7 @@ pub(super) fn lamp_story(story: &Value, now: u64) -> String {
     out
 }
 
-/// What has been exchanged in a subscription.
+/// Messages exchanged in a subscription.
 pub(super) fn subscription(story: &Value, now: u64) -> String {
     let mut out = format!("\nExchanges with {}\n", text(&story["watcher"]));
     let exchanges: Vec<_> = rows(story, "exchanges")

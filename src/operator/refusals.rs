@@ -1,4 +1,4 @@
-//! `lamplighter refusals`: who was refused lately, and why.
+//! `lamplighter refusals`: lists requests that were refused recently, with the reasons.
 
 use serde_json::Value;
 
@@ -6,10 +6,10 @@ use super::client::Client;
 use super::{OperatorError, print, print_json, put};
 use crate::cli::RefusalsArgs;
 
-/// The status of an answer to a token that may not see everything.
+/// HTTP status of the response to a token that is not a superuser's.
 const FORBIDDEN: u16 = 403;
 
-/// Lists the refusals of the account with this realm; without a realm, of all that the token may see.
+/// Lists the refusals of the account with this realm; without a realm, all that the token may see.
 pub fn refusals(args: &RefusalsArgs) -> Result<(), OperatorError> {
     let client = Client::new(&args.server)?;
     let mut rows = Vec::new();
@@ -18,7 +18,7 @@ pub fn refusals(args: &RefusalsArgs) -> Result<(), OperatorError> {
     }
     if args.realm.is_none() {
         match of(&client, "refusals", Value::Null) {
-            // The token is one of an account.
+            // The token belongs to an account, so it may not see refusals without an account.
             Err(OperatorError::Refused { status: FORBIDDEN, .. }) => {}
             others => rows.extend(others?),
         }
@@ -30,7 +30,7 @@ pub fn refusals(args: &RefusalsArgs) -> Result<(), OperatorError> {
     }
 }
 
-/// A list of refusals, with the realm of its account in each.
+/// A list of refusals; each row gets the realm of its account.
 fn of(client: &Client, path: &str, realm: Value) -> Result<Vec<Value>, OperatorError> {
     let mut rows = client.pages(path, "")?;
     rows.iter_mut().for_each(|row| row["realm"] = realm.clone());

@@ -1,17 +1,17 @@
-//! The dialog package (RFC 4235): calls as dialog-info documents, which is what busy lamps live on.
+//! Dialog package (RFC 4235): calls as dialog-info documents, which busy lamp fields use.
 //!
-//! What is read is taken in every dialect that is met in the field (order of elements, case of states, missing tags);
-//! what is written follows the schema to the letter and the habits of the phones besides: always full, always at
-//! least one dialog, the one that matters to a lamp first, and `local` and `remote` always there, because a phone may
-//! crash when they vanish between two documents.
+//! The parser accepts every dialect that is met in the field (order of elements, case of states, missing tags). The
+//! writer follows the schema exactly, and beyond it the needs of phones. A document is always full and has at least
+//! one dialog, and the dialog that matters to a lamp comes first. `local` and `remote` are always present, because a
+//! phone may crash when they vanish between two documents.
 
 use std::collections::HashSet;
 
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
-use crate::presence::facts::{CallReport, CallState, CallsReport, Direction, Party, Picture, Report};
+use crate::presence::state::{CallReport, CallState, ComposedState, Direction, Party, PublishedCalls, PublishedState};
 
-/// Its name.
+/// Name of the package.
 pub const NAME: &str = "dialog";
 
 const WHAT: &str = "dialog-info document";
@@ -30,12 +30,12 @@ impl EventPackage for DialogInfo {
         "application/dialog-info+xml"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
         let document = Document::read(body, WHAT)?;
-        read_calls(document.root()).map(Report::Calls)
+        read_calls(document.root()).map(PublishedState::Calls)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         for dialog in dialogs(picture) {
             dialog.write(picture.uri, tail);
         }
@@ -44,7 +44,7 @@ impl EventPackage for DialogInfo {
 
     fn write_head(&self, version: u32, entity: &str, head: &mut String) {
         head.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<dialog-info");
-        // Nothing in these needs escaping.
+        // No value here needs escaping.
         for part in [
             " xmlns=\"",
             xml::DIALOG_INFO_NS,
@@ -59,8 +59,8 @@ impl EventPackage for DialogInfo {
     }
 }
 
-/// The part of a document that all watchers share.
-pub fn tail(picture: &Picture<'_>) -> String {
+/// Tail of a document, which all watchers share.
+pub fn tail(picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     DialogInfo.write_tail(picture, &mut tail);
     tail
@@ -70,7 +70,7 @@ fn malformed(why: &'static str) -> BodyError {
     BodyError::Malformed { what: WHAT, why }
 }
 
-fn read_calls(root: Element<'_>) -> Result<CallsReport, BodyError> {
+fn read_calls(root: Element<'_>) -> Result<PublishedCalls, BodyError> {
     if !root.is(OURS, "dialog-info") {
         return Err(malformed("its root element is not dialog-info in the namespace of RFC 4235"));
     }
@@ -81,11 +81,11 @@ fn read_calls(root: Element<'_>) -> Result<CallsReport, BodyError> {
         Some(_) => return Err(malformed("its state is neither full nor partial")),
     };
     let mut calls = root.named(OURS, "dialog").map(read_call).collect::<Result<Vec<_>, _>>()?;
-    // Said twice: the later word counts.
+    // If an id occurs twice, the later dialog counts.
     let mut said = HashSet::new();
     let mut is_latest: Vec<_> = calls.iter().rev().map(|call| said.insert(call.id.clone())).collect();
     calls.retain(|_| is_latest.pop().unwrap_or(true));
-    Ok(CallsReport { full, calls })
+    Ok(PublishedCalls { full, calls })
 }
 
 fn read_call(dialog: Element<'_>) -> Result<CallReport, BodyError> {
@@ -110,8 +110,8 @@ fn read_call(dialog: Element<'_>) -> Result<CallReport, BodyError> {
     })
 }
 
-/// One side of the call, and whether it says that it does not render what it hears, which is how hold is reported; none
-/// where it says nothing of that.
+/// One side of the call, and its hold state: `+sip.rendering` tells whether the side renders the media that it
+/// receives. None if the side does not say.
 fn read_party(side: Option<Element<'_>>) -> Result<(Party, Option<bool>), BodyError> {
     let (mut party, mut held) = (Party::default(), None);
     let Some(side) = side else { return Ok((party, held)) };
@@ -122,13 +122,13 @@ fn read_party(side: Option<Element<'_>>) -> Result<(Party, Option<bool>), BodyEr
     if let Some(target) = side.child(OURS, "target") {
         party.target = target.attribute("uri")?;
         for param in target.named(OURS, "param") {
-            // The schema's name of the attribute is pval, Asterisk and others write pvalue.
+            // The schema calls the attribute pval; Asterisk and others write pvalue.
             let value = param.attribute("pval")?.or(param.attribute("pvalue")?);
             if param.attribute("pname")?.is_some_and(|name| name.eq_ignore_ascii_case("+sip.rendering")) {
                 held = match value.as_deref() {
                     Some(value) if value.eq_ignore_ascii_case("no") => Some(true),
                     Some(value) if value.eq_ignore_ascii_case("yes") => Some(false),
-                    // `unknown` (RFC 4235 section 4.1.6), and what means nothing, say as much as silence.
+                    // `unknown` (RFC 4235 section 4.1.6) and invalid values mean the same as a missing parameter.
                     Some(_) | None => None,
                 };
             }
@@ -137,7 +137,7 @@ fn read_party(side: Option<Element<'_>>) -> Result<(Party, Option<bool>), BodyEr
     Ok((party, held))
 }
 
-/// The five states of RFC 4235 section 3.7.1 under the names that documents give them.
+/// States of RFC 4235 section 3.7.1, with their names in documents.
 const STATES: [(&str, CallState); 5] = [
     ("trying", CallState::Trying),
     ("proceeding", CallState::Proceeding),
@@ -164,16 +164,17 @@ fn direction_of(name: &str) -> Option<Direction> {
     }
 }
 
-/// A dialog as it is going to be written.
+/// Dialog to be written.
 enum Dialog<'a> {
     /// A call.
     Call(&'a CallReport),
-    /// No call: what is set by hand, or that there is nothing. Without call-id and tags, so that no phone takes it
-    /// for something to pick up.
+    /// Not a call: the manual state, or the idle state. Written without call-id and tags, so that no phone offers to
+    /// pick it up.
     Made { id: String, state: CallState },
 }
 
-/// How much a state matters to a lamp; the least number first. Ringing comes before talking: it can be picked up.
+/// Priority of a state for a lamp, the lowest number first. Ringing comes before talking, because a ringing call can
+/// be picked up.
 fn rank(state: CallState) -> u8 {
     match state {
         CallState::Early => 0,
@@ -184,7 +185,7 @@ fn rank(state: CallState) -> u8 {
     }
 }
 
-fn dialogs<'a>(picture: &'a Picture<'_>) -> Vec<Dialog<'a>> {
+fn dialogs<'a>(picture: &'a ComposedState<'_>) -> Vec<Dialog<'a>> {
     let mut dialogs: Vec<_> = picture.calls.iter().map(|call| Dialog::Call(call)).collect();
     if let Some(state) = picture.manual {
         let before = |dialog: &Dialog<'_>| matches!(dialog, Dialog::Call(call) if rank(call.state) <= rank(state));
@@ -197,8 +198,8 @@ fn dialogs<'a>(picture: &'a Picture<'_>) -> Vec<Dialog<'a>> {
     dialogs
 }
 
-/// `wanted`, or the first of `wanted-1`, `wanted-2`, ... that no call bears.
-fn free_id(wanted: &str, picture: &Picture<'_>) -> String {
+/// Returns `wanted`, or the first of `wanted-1`, `wanted-2`, ... that is not the id of a call.
+fn free_id(wanted: &str, picture: &ComposedState<'_>) -> String {
     let is_free = |id: &String| picture.calls.iter().all(|call| *call.id != **id);
     let mut id = wanted.to_owned();
     for number in 1.. {
@@ -235,7 +236,7 @@ impl Dialog<'_> {
     }
 }
 
-/// The direction and the children of a dialog, in the order of the schema.
+/// Writes the direction and the children of a dialog, in the order of the schema.
 fn write_rest(
     direction: Option<Direction>,
     state: CallState,
@@ -244,7 +245,7 @@ fn write_rest(
     own_uri: &str,
     out: &mut String,
 ) {
-    // Phones offer the pickup only to a recipient, so that is what an unknown direction has to be.
+    // Phones offer the pickup only for a recipient, so an unknown direction is written as such.
     let direction = match direction {
         Some(Direction::Initiator) => "initiator",
         Some(Direction::Recipient) | None => "recipient",

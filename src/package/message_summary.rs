@@ -1,14 +1,15 @@
-//! The message-summary package (RFC 3842): the mailbox that a message lamp watches, as simple-message-summary.
+//! Message-summary package (RFC 3842): the mailbox of a message lamp, as simple-message-summary.
 //!
-//! The format is a handful of header-like lines: whether messages wait, whose mailbox it is, how many of each class.
+//! The format is a few lines like headers: whether messages wait, the account of the mailbox, and the counts per
+//! class.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{BodyError, EventPackage, MAX_BODY};
-use crate::presence::facts::{Mailbox, MessageClass, MessageCounts, Picture, Report};
+use crate::presence::state::{ComposedState, Mailbox, MessageClass, MessageCounts, PublishedState};
 
-/// A longer account (octets) is refused; no URI of a mailbox comes near it.
+/// Limit on an account (octets). No URI of a mailbox is nearly as long.
 const MAX_ACCOUNT: usize = 1024;
 
 const WHAT: &str = "simple-message-summary";
@@ -26,17 +27,17 @@ impl EventPackage for MessageSummary {
         "application/simple-message-summary"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
-        read_mailbox(body).map(Report::Mailbox)
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
+        read_mailbox(body).map(PublishedState::Mailbox)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         let mailbox = &picture.mailbox;
         let new = mailbox.counts.iter().flatten().any(|counts| counts.new > 0);
         let waiting = mailbox.waiting.unwrap_or(new);
         let account = mailbox.account.as_deref().filter(|account| is_account(account)).unwrap_or(picture.uri);
         tail.push_str(if waiting { "Messages-Waiting: yes\r\n" } else { "Messages-Waiting: no\r\n" });
-        // Writing into a string cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(tail, "Message-Account: {account}\r\n");
         for (class, counts) in MessageClass::ALL.into_iter().zip(mailbox.counts) {
             if let Some(MessageCounts { new, old, urgent }) = counts {
@@ -48,7 +49,8 @@ impl EventPackage for MessageSummary {
             }
         }
         if mailbox.waiting.is_none() && mailbox.counts.iter().all(Option::is_none) {
-            // Nothing is known yet. Phones that look for the line of their class only then put out a stale lamp.
+            // Nothing is known yet. Some phones look for the line of their class and turn off a stale lamp only if it
+            // is there.
             tail.push_str("Voice-Message: 0/0 (0/0)\r\n");
         }
     }
@@ -76,7 +78,7 @@ fn read_mailbox(body: &[u8]) -> Result<Mailbox, BodyError> {
         return Err(BodyError::TooMuch { limit: MAX_BODY, unit: "octets" });
     }
     let text = std::str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?;
-    // An empty line ends the summary; headers of single messages may follow, which are nothing to a lamp.
+    // An empty line ends the summary. Headers of single messages may follow, which a lamp does not need.
     let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     let mut lines = lines.take_while(|line| !line.is_empty()).peekable();
     let mut mailbox = Mailbox::default();
@@ -117,8 +119,8 @@ fn read_waiting(name: &str, value: &str) -> Result<bool, BodyError> {
     }
 }
 
-/// The account without the brackets that some put around it. One that is no URI by its looks is dropped, for the
-/// counts are good without it.
+/// Parses the account, without the angle brackets that some publishers put around it. An invalid one is dropped,
+/// because the counts are useful without it.
 fn read_account(value: &str) -> Result<Option<Box<str>>, BodyError> {
     if value.len() > MAX_ACCOUNT {
         return Err(BodyError::TooMuch { limit: MAX_ACCOUNT, unit: "octets in Message-Account" });
@@ -127,12 +129,12 @@ fn read_account(value: &str) -> Result<Option<Box<str>>, BodyError> {
     Ok(is_account(bare).then(|| bare.into()))
 }
 
-/// Whether this can stand as a URI in a line of its own.
+/// Returns true if the account can stand as a URI in a line of its own.
 fn is_account(account: &str) -> bool {
     !account.is_empty() && !account.contains(|c: char| c.is_control() || c.is_whitespace() || "<>\"".contains(c))
 }
 
-/// Reads `new/old` and, if it follows, `(new/old)` of the urgent ones (RFC 3842 section 5.2).
+/// Parses `new/old`, and `(new/old)` of the urgent messages if it follows (RFC 3842 section 5.2).
 fn read_counts(value: &str) -> Option<MessageCounts> {
     let (all, urgent) = match value.split_once('(') {
         Some((all, urgent)) => (all, Some(urgent.strip_suffix(')')?)),
@@ -151,7 +153,7 @@ fn read_pair(pair: &str) -> Option<(u32, u32)> {
     Some((read_count(new.trim())?, read_count(old.trim())?))
 }
 
-/// A count; one that does not fit is as good as the greatest that does (RFC 3842 section 3.5).
+/// Parses a count. One that is too large saturates (RFC 3842 section 3.5).
 fn read_count(digits: &str) -> Option<u32> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u32::MAX))

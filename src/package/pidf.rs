@@ -1,17 +1,17 @@
-//! The presence package (RFC 3856): whether a person can be reached and what keeps them, as PIDF documents (RFC 3863)
-//! with the person of the data model (RFC 4479) and the activities of RPID (RFC 4480).
+//! Presence package (RFC 3856): whether a person can be reached, and the person's activities. Documents are PIDF (RFC
+//! 3863) with the person of the data model (RFC 4479) and the activities of RPID (RFC 4480).
 //!
-//! A client that watches presence sees the calls, too: while there is one, it opens the basic status, speaks in the
-//! note of the tuple and comes first among the activities. Watchers match prefixes as text (baresip by regular
-//! expression), so ours are exactly `dm` and `rpid`, and nothing stands between a tag of `basic` and its word.
+//! A watcher of presence sees the calls, too. A live call sets the basic status to open, the note of the tuple to its
+//! state, and comes first among the activities. Watchers compare prefixes as text (baresip with a regular
+//! expression), so ours are exactly `dm` and `rpid`, and the `basic` element holds no blanks.
 
 use super::xml::{self, Document, Element, Vocabulary};
 use super::{BodyError, EventPackage};
-use crate::presence::facts::{Basic, CallReport, CallState, Direction, Person, Picture, Report};
+use crate::presence::state::{Basic, CallReport, CallState, ComposedState, Direction, PersonState, PublishedState};
 
-/// How many activities of a person are kept: RFC 4480 defines 26, and nobody does more than half of them at a time.
+/// Limit on the activities of a person. RFC 4480 defines 26, and a person has far fewer at a time.
 pub const MAX_ACTIVITIES: usize = 16;
-/// No activity has a longer name (octets); the longest of RFC 4480 has 17.
+/// Limit on the name of an activity (octets). The longest of RFC 4480 has 17.
 const MAX_ACTIVITY_NAME: usize = 32;
 
 const WHAT: &str = "PIDF document";
@@ -29,12 +29,12 @@ impl EventPackage for Pidf {
         "application/pidf+xml"
     }
 
-    fn read(&self, body: &[u8]) -> Result<Report, BodyError> {
+    fn read(&self, body: &[u8]) -> Result<PublishedState, BodyError> {
         let document = Document::read(body, WHAT)?;
-        read_person(document.root()).map(Report::Person)
+        read_person(document.root()).map(PublishedState::PersonState)
     }
 
-    fn write_tail(&self, picture: &Picture<'_>, tail: &mut String) {
+    fn write_tail(&self, picture: &ComposedState<'_>, tail: &mut String) {
         let call = Call::of(picture);
         let person = &picture.person;
         let open = call.is_some() || person.basic != Some(Basic::Closed);
@@ -74,16 +74,16 @@ fn malformed(why: &'static str) -> BodyError {
     BodyError::Malformed { what: WHAT, why }
 }
 
-fn read_person(root: Element<'_>) -> Result<Person, BodyError> {
+fn read_person(root: Element<'_>) -> Result<PersonState, BodyError> {
     if !root.is(Vocabulary::Pidf, "presence") {
         return Err(malformed("its root element is not presence in the namespace of RFC 3863"));
     }
-    let mut person = Person::default();
+    let mut person = PersonState::default();
     let (mut tuple_note, mut document_note) = (None, None);
     for element in root.children() {
         if element.is(Vocabulary::Pidf, "tuple") {
             if let Some(basic) = read_basic(element)? {
-                // Open wherever the person can be reached at all.
+                // The person is open if any tuple is open.
                 person.basic = if person.basic == Some(Basic::Open) { person.basic } else { Some(basic) };
             }
             if tuple_note.is_none() {
@@ -128,7 +128,7 @@ fn first_note(element: Element<'_>) -> Result<Option<Box<str>>, BodyError> {
 
 /// Collects the activities wherever publishers put them: in the person, in a tuple or in its status.
 ///
-/// The recursion is as deep as the document, which has a limit.
+/// The recursion is as deep as the document, which is limited by the XML parser.
 fn read_activities(element: Element<'_>, activities: &mut Vec<Box<str>>) -> Result<(), BodyError> {
     for child in element.children() {
         if child.vocabulary() == Vocabulary::Foreign || !is_understood(child)? {
@@ -149,8 +149,8 @@ fn read_activities(element: Element<'_>, activities: &mut Vec<Box<str>>) -> Resu
     Ok(())
 }
 
-/// False for an extension with a part that must be understood and is not: then it does not count as a whole
-/// (RFC 3863 section 4.2). PIDF's own elements are no extensions.
+/// Returns false for an extension with a part that must be understood and is not; the extension is then ignored as a
+/// whole (RFC 3863 section 4.2). PIDF's own elements are not extensions.
 fn is_understood(element: Element<'_>) -> Result<bool, BodyError> {
     if element.vocabulary() == Vocabulary::Pidf {
         return Ok(true);
@@ -163,7 +163,8 @@ fn is_understood(element: Element<'_>) -> Result<bool, BodyError> {
     Ok(true)
 }
 
-/// Whether this can be the name of an activity: those of RFC 4480 section 3.2 are made of small letters and hyphens.
+/// Returns true if this can be the name of an activity. Those of RFC 4480 section 3.2 consist of lower-case letters
+/// and hyphens.
 fn is_activity(name: &str) -> bool {
     name.len() <= MAX_ACTIVITY_NAME
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -171,7 +172,7 @@ fn is_activity(name: &str) -> bool {
         && name != "note"
 }
 
-/// What calls and manual state make of a person.
+/// State of a person that follows from calls and the manual state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Call {
     Dialling,
@@ -180,9 +181,10 @@ enum Call {
 }
 
 impl Call {
-    /// Talking wins over ringing here: presence says what the person does, and it has no pickup. Whoever dials is on
-    /// the phone as well; only a call that comes in rings.
-    fn of(picture: &Picture<'_>) -> Option<Self> {
+    /// Returns the state that matters most. Talking comes before ringing here, unlike for a lamp: presence shows what
+    /// the person does, and it has no pickup. A person who dials is on the phone as well; only an incoming call
+    /// rings.
+    fn of(picture: &ComposedState<'_>) -> Option<Self> {
         let of_call = |call: &CallReport| match (call.state, call.direction) {
             (CallState::Terminated, _) => None,
             (CallState::Confirmed, _) => Some(Self::Talking),
@@ -220,7 +222,7 @@ fn write_activities(call: Option<Call>, published: &[Box<str>], out: &mut String
             names.push(name);
         }
     }
-    // The schema has `unknown` only alone, and beside anything known it says nothing.
+    // The schema allows `unknown` only on its own, and beside another activity it has no meaning.
     if names.len() > 1 {
         names.retain(|&name| name != "unknown");
     }

@@ -1,11 +1,11 @@
-//! XML as the packages need it: strangers' documents read into a small tree, our own written without surprises.
+//! XML for the event packages: parses untrusted documents into a small tree, and writes our own safely.
 //!
-//! Reading: quick-xml finds the markup, `grammar` holds it to what that leaves open: one root, declared prefixes, legal
-//! names and characters, nothing but blanks around the root. No entity is known but the five of XML itself, a DOCTYPE
-//! is refused, and depth, elements and lengths have limits. The tree is flat (one vector, in document order), so that
-//! readers need not care in which order a dialect puts its elements, and nothing here recurses.
+//! Parsing: quick-xml finds the markup, and `grammar` checks what quick-xml leaves open: one root, declared prefixes,
+//! legal names and characters, only blanks around the root. Only the five entities of XML itself are known, a DOCTYPE
+//! is rejected, and depth, elements and lengths have limits. The tree is flat (one vector, in document order), so
+//! that readers need not care about the order in which a dialect puts its elements, and no function here recurses.
 //!
-//! Writing: two functions that append to the caller's string and let nothing through that could break the markup.
+//! Writing: two functions append to the caller's string and escape all that could break the markup.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,15 +16,15 @@ mod grammar;
 
 use grammar::Fault;
 
-/// How deep elements may nest. Our vocabularies need 5; the rest is for foreign extensions.
+/// Limit on the nesting of elements. Our vocabularies need 5; the rest is for foreign extensions.
 pub(super) const MAX_DEPTH: usize = 32;
-/// How many elements a document may have: as many as 64 kB of the shortest dialogs or tuples hold, so that none is refused
-/// for the number of its calls.
+/// Limit on the elements of a document. 64 kB of the shortest dialogs or tuples hold this many, so no document is
+/// rejected for the number of its calls.
 pub(super) const MAX_ELEMENTS: usize = 4096;
-/// How long a text or attribute value may be that we keep (octets): no URI, name or note of a phone is longer, and
-/// every watcher would be sent it. What we do not keep, such as a session description, may be as long as it likes.
+/// Limit on a text or attribute value that is stored (octets). No URI, name or note of a phone is longer, and every
+/// watcher is sent it. Values that are not stored, such as a session description, have no limit of their own.
 pub(super) const MAX_TEXT: usize = 1024;
-/// How many namespace declarations may be in force at one place; each costs a comparison per name.
+/// Limit on namespace declarations in force at one place. Each costs a comparison per name.
 const MAX_NAMESPACES: usize = 64;
 
 /// The namespace of dialog-info (RFC 4235 section 4.4).
@@ -36,7 +36,7 @@ pub(super) const DATA_MODEL_NS: &str = "urn:ietf:params:xml:ns:pidf:data-model";
 /// The namespace of RPID (RFC 4480).
 pub(super) const RPID_NS: &str = "urn:ietf:params:xml:ns:pidf:rpid";
 
-/// Whose words an element or attribute is made of.
+/// Vocabulary of an element or attribute: the namespace that defines its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Vocabulary {
     /// [`DIALOG_INFO_NS`]
@@ -47,7 +47,7 @@ pub(super) enum Vocabulary {
     DataModel,
     /// [`RPID_NS`]
     Rpid,
-    /// An attribute without a prefix: its element decides what it means.
+    /// None, for an attribute without a prefix. Its element decides its meaning.
     Plain,
     /// Any other, or none: not understood.
     Foreign,
@@ -65,7 +65,7 @@ impl Vocabulary {
     }
 }
 
-/// A document that has been read, well-formed and within the limits.
+/// Parsed document, well-formed and within the limits.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
     nodes: Vec<Node<'a>>,
@@ -76,11 +76,11 @@ pub(super) struct Document<'a> {
 struct Node<'a> {
     vocabulary: Vocabulary,
     name: Box<str>,
-    /// Its attributes in [`Document::attributes`].
+    /// Range of its attributes in [`Document::attributes`].
     attributes: Range<usize>,
-    /// Its own text, without that of its children; leading blanks may be missing.
+    /// Text of the element without that of its children. Leading blanks may be missing.
     text: Cow<'a, str>,
-    /// The first node that is not inside it.
+    /// Index of the first node that is not inside this one.
     end: usize,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Element<'d> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads `body`; `what` names the kind of document in errors.
+    /// Parses `body`. `what` names the kind of document in errors.
     pub(super) fn read(body: &'a [u8], what: &'static str) -> Result<Self, BodyError> {
         if body.len() > MAX_BODY {
             return Err(BodyError::TooMuch { limit: MAX_BODY, unit: "octets" });
@@ -115,7 +115,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The root element.
+    /// Root element.
     pub(super) fn root(&self) -> Element<'_> {
         Element { document: self, index: 0 }
     }
@@ -126,22 +126,22 @@ impl<'d> Element<'d> {
         &self.document.nodes[self.index]
     }
 
-    /// The name without prefix.
+    /// Name without prefix.
     pub(super) fn name(self) -> &'d str {
         &self.node().name
     }
 
-    /// Whose word the name is.
+    /// Vocabulary of the name.
     pub(super) fn vocabulary(self) -> Vocabulary {
         self.node().vocabulary
     }
 
-    /// Whether it is this element.
+    /// Returns true if it is this element.
     pub(super) fn is(self, vocabulary: Vocabulary, name: &str) -> bool {
         self.vocabulary() == vocabulary && self.name() == name
     }
 
-    /// The elements directly inside it, in document order.
+    /// Child elements, in document order.
     pub(super) fn children(self) -> impl Iterator<Item = Element<'d>> {
         let (document, end) = (self.document, self.node().end);
         let mut next = self.index + 1;
@@ -152,27 +152,27 @@ impl<'d> Element<'d> {
         })
     }
 
-    /// The elements directly inside it that have this name.
+    /// Child elements with this name.
     pub(super) fn named(self, vocabulary: Vocabulary, name: &'static str) -> impl Iterator<Item = Element<'d>> {
         self.children().filter(move |child| child.is(vocabulary, name))
     }
 
-    /// The first element directly inside it that has this name.
+    /// First child element with this name.
     pub(super) fn child(self, vocabulary: Vocabulary, name: &'static str) -> Option<Element<'d>> {
         self.named(vocabulary, name).next()
     }
 
-    /// Its text in one line and without the blanks around it; none if nothing remains.
+    /// Text in one line, without blanks around it; none if it is empty.
     pub(super) fn text(self) -> Result<Option<Box<str>>, BodyError> {
         kept(&self.node().text)
     }
 
-    /// The value of its attribute without prefix, treated like [`Element::text`].
+    /// Value of the attribute without prefix, treated like [`Element::text`].
     pub(super) fn attribute(self, name: &str) -> Result<Option<Box<str>>, BodyError> {
         self.attribute_of(Vocabulary::Plain, name)
     }
 
-    /// The value of its attribute of another vocabulary, treated like [`Element::text`].
+    /// Value of the attribute of a vocabulary, treated like [`Element::text`].
     pub(super) fn attribute_of(self, vocabulary: Vocabulary, name: &str) -> Result<Option<Box<str>>, BodyError> {
         let attributes = &self.document.attributes[self.node().attributes.clone()];
         let found = attributes.iter().find(|a| a.vocabulary == vocabulary && &*a.name == name);
@@ -180,8 +180,8 @@ impl<'d> Element<'d> {
     }
 }
 
-/// What is kept of a stranger's text: one line without blanks around it. A line break inside could otherwise come out
-/// in a place that is made of lines, such as a log or a header.
+/// Stored form of an untrusted text: one line without blanks around it. A line break inside could break a log line or
+/// a header that the text is written to.
 fn kept(text: &str) -> Result<Option<Box<str>>, BodyError> {
     let text = text.trim();
     if text.len() > MAX_TEXT {
@@ -190,13 +190,13 @@ fn kept(text: &str) -> Result<Option<Box<str>>, BodyError> {
     Ok((!text.is_empty()).then(|| text.replace("\r\n", " ").replace(['\t', '\n', '\r'], " ").into()))
 }
 
-/// Whether XML 1.0 section 2.2 allows this character in a document.
+/// Returns true if XML 1.0 section 2.2 allows this character in a document.
 fn is_char(c: char) -> bool {
     !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Appends `text` so that it can stand in an element or between double quotes in an attribute. What XML forbids is
-/// left out, and tabs and line breaks become blanks, which is what a reader would make of them in an attribute anyway.
+/// Appends `text`, escaped for an element or an attribute in double quotes. Characters that XML forbids are left out.
+/// Tabs and line breaks become blanks, as an XML parser would read them in an attribute anyway.
 pub(super) fn escape(text: &str, out: &mut String) {
     let harmless = |c: u8| (b' '..0x7f).contains(&c) & (c != b'<') & (c != b'>') & (c != b'&') & (c != b'"');
     if text.bytes().fold(true, |all, c| all & harmless(c)) {
@@ -220,7 +220,7 @@ pub(super) fn escape(text: &str, out: &mut String) {
     out.push_str(&text[plain..]);
 }
 
-/// Appends ` name="value"`, the value escaped.
+/// Appends ` name="value"` with the value escaped.
 pub(super) fn attribute(name: &str, value: &str, out: &mut String) {
     out.push(' ');
     out.push_str(name);

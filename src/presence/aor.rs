@@ -1,29 +1,32 @@
-//! Addresses of record: whom a presentity stands for.
+//! Addresses of record: the addresses of presentities.
 
 use smol_str::SmolStr;
 
 use crate::sip::uri::percent_decode;
 
-/// Names an account: an index into the directory. Its realm is a wall that nothing here crosses (law 8).
+/// Account, as an index into the directory. Its realm is a hard partition that nothing here crosses (rule 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountNo(pub u32);
 
-/// The longest user part of an address in the form that is kept (octets).
+/// Longest user part in canonical form (octets).
 pub const MAX_USER: usize = 128;
 
-/// A user in the form that is kept and compared: in lower case. None if that form is empty, longer than [`MAX_USER`] or
-/// holds control characters. The one rule for users, whoever writes them: SIP, HTTP and the journal.
+/// Canonical form of a user, which is kept and compared: in lower case. None if that form is empty, longer than
+/// [`MAX_USER`] or holds control characters.
+///
+/// This is the only rule for users, for SIP, HTTP and the journal alike.
 pub fn canonical_user(user: &str) -> Option<SmolStr> {
-    // The length counts once it is in lower case: that may be longer, or shorter, than what was written.
+    // The limit applies to the lower-case form, which may be longer or shorter than the original.
     let user = SmolStr::from(user.to_lowercase());
     let sound = !user.is_empty() && user.len() <= MAX_USER && !user.contains(char::is_control);
     sound.then_some(user)
 }
 
-/// The address of a presentity: an account and a user in it.
+/// Address of record of a presentity: an account and a user in it.
 ///
-/// Users compare without case and with escapes resolved, as Kazoo and Kamailio have it (kazoo.md checks 9 and 58);
-/// RFC 3261 section 19.1.4 would tell `sip:Bob@` from `sip:bob@`, and an office would wonder why its lamp is dark.
+/// Users compare without case and with escapes resolved, as in Kazoo and Kamailio. RFC 3261 section 19.1.4 compares
+/// users with case, but then a subscription to `sip:Bob@` would show nothing of `sip:bob@` and the lamp would stay
+/// dark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Aor {
     /// The account.
@@ -33,18 +36,18 @@ pub struct Aor {
 }
 
 impl Aor {
-    /// The address of a user as a URI or an operator writes it, escapes resolved. None if there is no
-    /// [canonical form](canonical_user) of it.
+    /// Address of a user as an operator writes it, escapes already resolved. None if the user has no [canonical
+    /// form](canonical_user).
     pub fn of(account: AccountNo, user: &str) -> Option<Aor> {
         Some(Aor { account, user: canonical_user(user)? })
     }
 
-    /// The same for a user part with escapes, as it stands in a SIP URI.
+    /// Address of a user part with escapes, as it stands in a SIP URI.
     pub fn of_escaped(account: AccountNo, user: &str) -> Option<Aor> {
         Aor::of(account, &percent_decode(user))
     }
 
-    /// `sip:user@realm`, the user escaped where a URI needs it.
+    /// Formats `sip:user@realm`, with the user escaped where a URI needs it.
     pub fn uri(&self, realm: &str) -> String {
         use std::fmt::Write as _;
         let mut uri = String::with_capacity(self.user.len() + realm.len() + 8);

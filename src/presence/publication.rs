@@ -1,4 +1,4 @@
-//! Publications: what a publisher has said and may still change, under an entity-tag, until it expires (RFC 3903).
+//! Publications: state that a publisher has reported and may change under an entity-tag until it expires (RFC 3903).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Basic, Mailbox, MessageClass, Person};
+use super::state::{Basic, Mailbox, MessageClass, PersonState};
 use super::{PackageId, Tick};
 use crate::sip::Transport;
 
-/// Names a publication within the server; never used twice.
+/// Number of a publication, unique within the server and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PublicationNo(pub u64);
 
-/// The entity-tag of a publication: its number, how often it was changed, and a nonce that cannot be guessed.
+/// Entity-tag of a publication: its number, a count of its changes, and a nonce that cannot be guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntityTag {
-    /// The publication.
+    /// Number of the publication.
     pub number: PublicationNo,
-    /// Counts the successful requests on it.
+    /// Number of successful requests on it.
     pub generation: u32,
-    /// Unguessable.
+    /// Random part, which cannot be guessed.
     pub nonce: u64,
 }
 
@@ -32,86 +32,86 @@ impl fmt::Display for EntityTag {
 }
 
 impl EntityTag {
-    /// Reads what [`EntityTag`] prints; none for anything else, which is the tag of nothing here.
+    /// Parses the text form of an [`EntityTag`]. None for any other text, which is not a tag of this server.
     pub fn read(text: &str) -> Option<EntityTag> {
         let mut parts = text.split('.');
         let number = PublicationNo(u64::from_str_radix(parts.next()?, 16).ok()?);
         let generation = u32::from_str_radix(parts.next()?, 16).ok()?;
         let nonce = parts.next().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok())?;
         let tag = EntityTag { number, generation, nonce };
-        // Only the one spelling that we gave out is ours.
+        // Only the one spelling that we issued is accepted.
         (parts.next().is_none() && tag.to_string() == text).then_some(tag)
     }
 }
 
-/// Fingerprint of a request: of its Call-ID, CSeq number, From tag and branch, so the same for each repetition of it
-/// (RFC 3261 section 17.2.3) and, as it uses no secret, the same after a restart.
+/// Hash of the Call-ID, CSeq number, From tag and branch of a request. It is the same for each retransmission of the
+/// request (RFC 3261 section 17.2.3) and, as it uses no secret, the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
-/// What the journal knows of the requests on a publication, so that one of them which is repeated over a restart gets
-/// the answer that it would have had (RFC 3261 section 17.2).
+/// Requests on a publication as the journal records them. A request that is retransmitted across a restart gets the
+/// response that it would have had (RFC 3261 section 17.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestLog {
-    /// The PUBLISH that made the publication.
+    /// PUBLISH that created the publication.
     pub first: RequestId,
-    /// The latest PUBLISH that was accepted.
+    /// Latest PUBLISH that was accepted.
     pub latest: RequestId,
-    /// The entity-tag that the latest one replaced; none if it is the first.
+    /// Entity-tag that the latest PUBLISH replaced; none if that was the first.
     pub replaced: Option<EntityTag>,
 }
 
 impl RequestLog {
-    /// Of a publication that was made by this request.
+    /// Log of a publication that this request created.
     pub fn begun_by(request: RequestId) -> RequestLog {
         RequestLog { first: request, latest: request, replaced: None }
     }
 }
 
-/// A publication that is gone, remembered for as long as one of its requests may be repeated: its publisher has removed it
-/// (Expires: 0), or it has expired soon after a restart.
+/// Publication that is gone, remembered for as long as one of its requests may be retransmitted. Either its publisher
+/// removed it (Expires: 0), or it expired soon after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removed {
-    /// The request.
+pub struct RemovedPublication {
+    /// Latest request on it.
     pub request: RequestId,
-    /// The entity-tag that the answer gave.
+    /// Entity-tag that the response gave.
     pub answered: EntityTag,
-    /// The lifetime that it granted (seconds).
+    /// Lifetime that the response granted (seconds).
     pub granted: u32,
-    /// When it is forgotten.
+    /// Time at which it is forgotten.
     pub until: Tick,
 }
 
-/// How long a publication that is gone is remembered (ms): twice what a client goes on repeating its request (Timer F, RFC
-/// 3261 section 17.1.2.2), because the server may be down for a while in between.
+/// Time for which a publication that is gone is remembered (ms). Twice as long as a client retransmits its request
+/// (Timer F, RFC 3261 section 17.1.2.2), because the server may be down for a while in between.
 pub const REMOVED_LASTS: u64 = 64_000;
-/// The most removed publications that are remembered of one presentity; the oldest goes.
+/// Limit on removed publications that are remembered per presentity; beyond it the oldest is forgotten.
 const MAX_REMOVED: usize = 128;
 
-/// The removed publications of a presentity, oldest first.
+/// Removed publications of a presentity, oldest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct RemovedPublications(VecDeque<Removed>);
+pub struct RemovedPublications(VecDeque<RemovedPublication>);
 
 impl RemovedPublications {
-    /// Remembers one more.
-    pub fn add(&mut self, removed: Removed) {
+    /// Remembers a removed publication.
+    pub fn add(&mut self, removed: RemovedPublication) {
         if self.0.len() >= MAX_REMOVED {
             self.0.pop_front();
         }
         self.0.push_back(removed);
     }
 
-    /// The publication that this request was about, if it is one of them.
-    pub fn find(&self, now: Tick, request: RequestId) -> Option<&Removed> {
+    /// Removed publication that this request belongs to.
+    pub fn find(&self, now: Tick, request: RequestId) -> Option<&RemovedPublication> {
         self.0.iter().find(|removed| removed.request == request && removed.until > now)
     }
 
-    /// When the last can be forgotten.
+    /// Time at which the last one can be forgotten.
     pub fn last_deadline(&self) -> Option<Tick> {
         self.0.iter().map(|removed| removed.until).max()
     }
 
-    /// When the oldest can be forgotten.
+    /// Time at which the oldest can be forgotten.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.0.front().map(|removed| removed.until)
     }
@@ -121,7 +121,8 @@ impl RemovedPublications {
         self.0.retain(|removed| removed.until > now);
     }
 
-    /// After a restart: each is remembered as if it had just been removed, whatever the clock of before said.
+    /// Restarts the time of each after a restart of the server, as if it had just been removed: the clock of the
+    /// earlier run may have been wrong.
     pub fn begin_again(&mut self, now: Tick) {
         self.0.iter_mut().for_each(|removed| removed.until = now.after(REMOVED_LASTS));
     }
@@ -135,68 +136,70 @@ impl RemovedPublications {
 /// One publication.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// The tag that the next request on it has to name.
+    /// Entity-tag that the next request on it must name.
     pub etag: EntityTag,
-    /// The requests that its present state comes from.
+    /// Requests that its present state comes from.
     pub requests: RequestLog,
-    /// It was read from the journal and no request has named its entity-tag since. The answer with that tag may have been
-    /// lost in the crash, so the tag before is accepted as well, once.
+    /// True if it was read from the journal and no request has named its entity-tag since. The response with that tag
+    /// may have been lost in the crash, so the tag before it is accepted as well, once.
     pub in_doubt: bool,
-    /// The lifetime that was granted by the latest request (seconds).
+    /// Lifetime that the latest request was granted (seconds).
     pub granted: u32,
     /// Its event package.
     pub package: PackageId,
-    /// When it ends unless refreshed.
+    /// Time at which it expires unless refreshed.
     pub expires_at: Tick,
-    /// When the timer that watches over it will look next.
+    /// Time at which its expiry timer fires next.
     pub timer_at: Tick,
-    /// Who made it; not known any more after a restart.
+    /// Publisher of it; not known after a restart.
     pub origin: Option<Box<Origin>>,
-    /// What it says.
+    /// Published state.
     pub content: Content,
 }
 
-/// Who has made a publication.
+/// Sender of a publication, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The URI of his From.
+    /// URI of the From header.
     pub from: Box<str>,
-    /// His User-Agent, if he names one.
+    /// User-Agent header, if there is one.
     pub user_agent: Option<Box<str>>,
-    /// Where it came from.
+    /// Source address.
     pub address: SocketAddr,
-    /// And how.
+    /// Transport that the request came over.
     pub transport: Transport,
 }
 
-/// What a publication says, apart from calls, which are kept by call.
+/// Published state, apart from calls, which are kept per call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Content {
-    /// It holds calls, or nothing since a reset.
+    /// Calls, or nothing since a reset.
     Calls,
-    /// Of a person.
-    Person(Person),
-    /// Of a mailbox.
+    /// State of a person.
+    PersonState(PersonState),
+    /// State of a mailbox.
     Mailbox(Mailbox),
 }
 
-/// Activities that speak of calls, which a reset takes away with the calls.
+/// Activities that stand for calls. A reset removes them with the calls.
 const OF_CALLS: [&str; 2] = ["on-the-phone", "busy"];
 
 impl Content {
-    /// Takes away what a reset takes away: all that speaks of calls. Notes, other activities and counts stay.
+    /// Applies a reset: removes all that stands for calls. Notes, other activities and message counts stay.
     pub fn reset(&mut self) {
-        if let Content::Person(person) = self {
+        if let Content::PersonState(person) = self {
             person.basic = person.basic.map(|_| Basic::Open);
             person.activities.retain(|activity| !OF_CALLS.contains(&&**activity));
         }
     }
 }
 
-/// Puts together what several publications say of a person, oldest first: open if any is open; note and activities
-/// are those of the newest that has any, since a person is in one mood at a time.
-pub fn compose_person<'a>(all: impl Iterator<Item = &'a Person>) -> Person {
-    let mut whole = Person::default();
+/// Composes the state of a person from several publications, oldest first.
+///
+/// The result is open if any publication is open. Note and activities are those of the newest publication that has
+/// any, because a person has one mood at a time.
+pub fn compose_person<'a>(all: impl Iterator<Item = &'a PersonState>) -> PersonState {
+    let mut whole = PersonState::default();
     for person in all {
         whole.basic = match (whole.basic, person.basic) {
             (Some(Basic::Open), _) | (_, Some(Basic::Open)) => Some(Basic::Open),
@@ -212,8 +215,8 @@ pub fn compose_person<'a>(all: impl Iterator<Item = &'a Person>) -> Person {
     whole
 }
 
-/// Puts together what several publications say of a mailbox, oldest first: of each class the newest count holds, so
-/// that a publisher that starts anew is not counted twice.
+/// Composes the state of a mailbox from several publications, oldest first. The newest count of each class holds, so
+/// that a publisher that starts again is not counted twice.
 pub fn compose_mailbox<'a>(all: impl Iterator<Item = &'a Mailbox>) -> Mailbox {
     let mut whole = Mailbox::default();
     let mut sources = 0;
@@ -227,7 +230,8 @@ pub fn compose_mailbox<'a>(all: impl Iterator<Item = &'a Mailbox>) -> Mailbox {
             whole.counts[i] = mailbox.counts[i].or(whole.counts[i]);
         }
     }
-    // One source is taken at its word; of several, each knows of its own messages only.
+    // With one publication its `Messages-Waiting` holds. With several, each knows its own messages only, so the
+    // counts decide.
     if sources > 1 && whole.counts.iter().any(Option::is_some) {
         whole.waiting = Some(whole.counts.iter().flatten().any(|c| c.new > 0));
     }
@@ -237,7 +241,7 @@ pub fn compose_mailbox<'a>(all: impl Iterator<Item = &'a Mailbox>) -> Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::facts::MessageCounts;
+    use crate::presence::state::MessageCounts;
 
     #[test]
     fn an_entity_tag_is_a_token_and_has_one_spelling() {
@@ -251,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_person_is_open_if_any_publication_is_and_has_the_newest_note() {
-        let one = Person { basic: Some(Basic::Open), note: Some("old".into()), activities: vec!["away".into()] };
-        let two = Person { basic: Some(Basic::Closed), note: Some("new".into()), activities: vec![] };
+        let one = PersonState { basic: Some(Basic::Open), note: Some("old".into()), activities: vec!["away".into()] };
+        let two = PersonState { basic: Some(Basic::Closed), note: Some("new".into()), activities: vec![] };
         let whole = compose_person([&one, &two].into_iter());
         assert_eq!((whole.basic, whole.note.as_deref()), (Some(Basic::Open), Some("new")));
         assert_eq!(whole.activities, [Box::from("away")]);
@@ -272,14 +276,17 @@ mod tests {
 
     #[test]
     fn a_reset_takes_what_speaks_of_calls_and_leaves_notes() {
-        let mut content = Content::Person(Person {
+        let mut content = Content::PersonState(PersonState {
             basic: Some(Basic::Closed),
             note: Some("in the lab".into()),
             activities: vec!["on-the-phone".into(), "meeting".into()],
         });
         content.reset();
-        let left =
-            Person { basic: Some(Basic::Open), note: Some("in the lab".into()), activities: vec!["meeting".into()] };
-        assert_eq!(content, Content::Person(left));
+        let left = PersonState {
+            basic: Some(Basic::Open),
+            note: Some("in the lab".into()),
+            activities: vec!["meeting".into()],
+        };
+        assert_eq!(content, Content::PersonState(left));
     }
 }

@@ -1,7 +1,7 @@
-//! Subscriptions: one watcher's view of one package of a presentity, and what has come of our NOTIFYs to it.
+//! Subscriptions: one watcher's subscription to one package of a presentity, and the delivery of its NOTIFYs.
 //!
-//! The notifier is level-triggered (law 1): a subscription knows the revision that its phone has acknowledged, and
-//! whoever is behind is sent the state of the moment. At most one NOTIFY is under way (law 2).
+//! The notifier is level-triggered (rule 1). A subscription knows the revision that its device has acknowledged; a
+//! stale one is sent the state of the moment. At most one NOTIFY is in flight (rule 2).
 
 use std::fmt;
 use std::mem::offset_of;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::family::Family;
-use super::named::NamedDialog;
-use super::phone::Phone;
-use super::shared::SharedText;
+use super::device::Device;
+use super::dialog_filter::DialogFilter;
+use super::intern::InternedStr;
+use super::vendor::Vendor;
 use super::{PackageId, Tick};
 use crate::ahead::{self, Lines};
 use crate::per_thread::PLACES;
@@ -22,25 +22,25 @@ use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, PackedSource, Source};
 
-/// Where a subscription lives, as our To tag and the branches of our NOTIFYs say it, so that a request or a reply
-/// finds its subscription without a table of dialogs.
+/// Identity of a subscription. It stands in our To tag and in the branches of our NOTIFYs, so that a request or a
+/// reply finds its subscription without a table of dialogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The presentity's number.
+pub struct SubscriptionId {
+    /// Number of the presentity.
     pub presentity: u32,
-    /// The subscription's slot there.
+    /// Slot of the subscription in the presentity.
     pub slot: u32,
-    /// Unguessable, and another one for each subscription that ever had the slot.
+    /// Random part, which cannot be guessed and differs for each subscription that ever had the slot.
     pub nonce: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SubscriptionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{:x}.{:016x}", self.presentity, self.slot, self.nonce)
     }
 }
 
-impl Value for Place {
+impl Value for SubscriptionId {
     fn put(&self, out: &mut Vec<u8>) {
         let (mut text, mut length) = ([0; 51], 0);
         for number in [Hex(self.presentity.into(), 1), Hex(self.slot.into(), 1), Hex(self.nonce, 16)] {
@@ -53,44 +53,44 @@ impl Value for Place {
     }
 }
 
-impl Place {
-    /// Reads what [`Place`] prints, in either case (tags compare without case, RFC 3261 section 7.3.1).
-    pub fn read(text: &str) -> Option<Place> {
+impl SubscriptionId {
+    /// Parses the text form of a [`Place`], in either case (tags compare without case, RFC 3261 section 7.3.1).
+    pub fn read(text: &str) -> Option<SubscriptionId> {
         let (presentity, rest) = text.split_at_checked(text.bytes().position(|c| c == b'.')?)?;
         let (slot, nonce) = rest[1..].split_at_checked(rest[1..].bytes().position(|c| c == b'.')?)?;
         let number = |digits: &str| Hex::read(digits).and_then(|number| u32::try_from(number).ok());
         let nonce = Some(&nonce[1..]).filter(|digits| digits.len() == 16).and_then(Hex::read)?;
-        Some(Place { presentity: number(presentity)?, slot: number(slot)?, nonce })
+        Some(SubscriptionId { presentity: number(presentity)?, slot: number(slot)?, nonce })
     }
 }
 
-/// Counts the changes of what the watchers of one package are told.
+/// Revision: the number of changes of the state that the watchers of one package are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
-/// What is not certain about a subscription. In one octet, for there is no room for two.
+/// Flags for what is uncertain about a subscription. In one octet, as there is no room for two booleans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Doubts(u8);
 
 impl Doubts {
-    /// The same phone, by all that can be told, has subscribed to the same again in another dialog. Should it not know
-    /// this one any more, it will not answer, and then this one is forgotten.
+    /// The device, as far as it can be identified, has subscribed to the same again in another dialog. If it has lost
+    /// this dialog, it will not reply here, and the subscription is then removed.
     pub const REPLACED: Doubts = Doubts(1);
-    /// It was read from the journal and its phone has not subscribed in its dialog since: the answer to its latest
-    /// SUBSCRIBE may have been lost in the crash, so that may be repeated.
+    /// The subscription was read from the journal and its device has not refreshed it since. The response to its
+    /// latest SUBSCRIBE may have been lost in the crash, so that SUBSCRIBE may be retransmitted.
     pub const ANSWER_LOST: Doubts = Doubts(2);
 
-    /// Whether there is this doubt.
+    /// Returns true if the flag is set.
     pub fn has(self, doubt: Doubts) -> bool {
         self.0 & doubt.0 != 0
     }
 
-    /// From now on there is.
+    /// Sets a flag.
     pub fn add(&mut self, doubt: Doubts) {
         self.0 |= doubt.0;
     }
 
-    /// From now on there is not.
+    /// Clears a flag.
     pub fn remove(&mut self, doubt: Doubts) {
         self.0 &= !doubt.0;
     }
@@ -100,169 +100,173 @@ impl Doubts {
 #[derive(Clone, Debug)]
 pub struct Subscription {
     lines: Lines,
-    /// Where it lives.
-    pub place: Place,
+    /// Identity of the subscription.
+    pub place: SubscriptionId,
     /// Its event package.
     pub package: PackageId,
-    /// What few watchers ask for.
-    pub particulars: Option<Box<Particulars>>,
-    /// The phone that it is for.
-    pub phone: Arc<Phone>,
-    /// What is not certain about it.
+    /// Options of the SUBSCRIBE. Boxed, as few watchers use any.
+    pub particulars: Option<Box<SubscribeOptions>>,
+    /// Device of the watcher.
+    pub phone: Arc<Device>,
+    /// Flags for what is uncertain about it.
     pub doubts: Doubts,
-    /// The dialog that it lives in.
+    /// Dialog of the subscription.
     pub dialog: Dialog,
-    /// The URI that was subscribed to, as the phone wrote it, without parameters; none where that is the presentity's own.
-    pub written: Option<SharedText>,
+    /// URI that was subscribed to, as the device wrote it, without parameters; none if it is the presentity's own.
+    pub written: Option<InternedStr>,
     /// User-Agent of the latest SUBSCRIBE that had one.
-    pub user_agent: Option<SharedText>,
-    /// What that says of the make of the phone.
-    pub family: Family,
-    /// The way that the latest SUBSCRIBE came.
+    pub user_agent: Option<InternedStr>,
+    /// Vendor of the device by that User-Agent.
+    pub family: Vendor,
+    /// Source of the latest SUBSCRIBE.
     way: PackedSource,
-    /// NOTIFYs go back that way, and not only this time: neither it nor the target has changed since that was found.
+    /// True if the next hop of NOTIFYs is the source of the latest SUBSCRIBE. A cached result, valid until the source
+    /// or the remote target changes.
     pub straight_back: bool,
-    /// Granted then, in seconds.
+    /// Lifetime that the latest SUBSCRIBE was granted (seconds).
     pub granted: u32,
-    /// When it ends unless refreshed.
+    /// Time at which it expires unless refreshed.
     pub expires_at: Tick,
-    /// It has ended; what is left to do is to say so. Not listed, and unknown to a refresh.
+    /// True if it has ended and only the final NOTIFY is left to send. It is not listed, and a refresh is answered as
+    /// for an unknown dialog.
     pub ended: bool,
-    /// The revision that the phone has acknowledged.
+    /// Revision that the device has acknowledged.
     pub acknowledged: Revision,
-    /// How many documents have been made for it: the `version` of the next one (RFC 4235 section 4.1).
+    /// Number of documents made for it, which is the `version` of the next one (RFC 4235 section 4.1).
     pub documents: u32,
-    /// How many documents the journal accounts for: after a crash counting goes on from there, so that no CSeq and no
-    /// version is used twice (law 2).
+    /// Number of documents that the journal accounts for. After a crash counting goes on from there, so that no CSeq
+    /// and no version is used twice (rule 2).
     pub reserved: u32,
-    /// The CSeq number of our latest NOTIFY when the phone last proved to have this dialog, by a SUBSCRIBE or by
-    /// accepting that NOTIFY. What it says of this one or earlier ones is out of date.
+    /// CSeq number of our latest NOTIFY when the device last proved that it has this dialog, by a SUBSCRIBE or by
+    /// accepting that NOTIFY. Its replies to this NOTIFY or earlier ones are out of date.
     pub proven: u32,
-    /// When the latest NOTIFY was made; repetitions of it do not count.
+    /// Time at which the latest NOTIFY was made. Retransmissions do not count.
     pub told_at: Tick,
-    /// What has become of the latest NOTIFY.
+    /// Delivery state of the latest NOTIFY.
     pub delivery: Delivery,
-    /// How many targets of the name that its NOTIFYs go to have failed in a row.
+    /// Number of DNS targets of its next hop that have failed in a row.
     pub tried: u8,
-    /// Of the latest NOTIFY that was answered: see [`Subscription::last`].
+    /// CSeq number of the latest NOTIFY that was answered; see [`Subscription::last`].
     last_cseq: u32,
     last_version: u32,
     last_reply: Option<NonZeroU16>,
-    last_tail: Option<SharedText>,
-    /// When the timer that watches over its expiry will look next.
+    last_tail: Option<InternedStr>,
+    /// Time at which its expiry timer fires next.
     pub expiry_timer: Tick,
-    /// When the timer that watches over its NOTIFY will look next, if there is one.
-    pub delivery_timer: Option<Filed>,
+    /// Its delivery timer, if one is armed.
+    pub delivery_timer: Option<TimerHandle>,
 }
 
-/// Where a timer has been filed: for when, and in which of the places that threads have. In one word, for millions have one.
+/// Handle of a timer: its time, and the per-thread slot that it is kept in. In one word, as millions of subscriptions
+/// have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filed(NonZeroU64);
+pub struct TimerHandle(NonZeroU64);
 
-impl Filed {
-    /// In this place for this time.
-    pub fn new(at: Tick, place: usize) -> Filed {
-        // One more, for it is not 0 then.
+impl TimerHandle {
+    /// Handle of a timer for this time in this slot.
+    pub fn new(at: Tick, place: usize) -> TimerHandle {
+        // Plus one, so that the word is never 0.
         let word = (at.0 + 1).saturating_mul(PLACES as u64) | (place % PLACES) as u64;
-        Filed(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
+        TimerHandle(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
     }
 
-    /// For when.
+    /// Time of the timer.
     pub fn at(self) -> Tick {
         Tick(self.0.get() / PLACES as u64 - 1)
     }
 
-    /// In which place.
+    /// Slot of the timer.
     pub fn place(self) -> usize {
         (self.0.get() % PLACES as u64) as usize
     }
 }
 
-/// What few watchers ask for.
+/// Options of a SUBSCRIBE that few watchers use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Particulars {
-    /// The `id` of its Event, given back in every NOTIFY.
+pub struct SubscribeOptions {
+    /// `id` parameter of its Event header, copied to every NOTIFY.
     pub event_id: Option<Box<str>>,
-    /// The one dialog that the latest SUBSCRIBE named; none for all.
-    pub named: Option<NamedDialog>,
-    /// How often the latest SUBSCRIBE asked to be told at most.
+    /// Dialog that the latest SUBSCRIBE names; none for all dialogs.
+    pub named: Option<DialogFilter>,
+    /// Rate limit on NOTIFYs that the latest SUBSCRIBE asks for.
     pub max_rate: Option<MaxRate>,
-    /// What the latest SUBSCRIBE asked not to be told.
+    /// State that the latest SUBSCRIBE asks not to be notified of.
     pub suppressed: Suppressed,
 }
 
-impl Particulars {
-    /// None of them, if there is none.
-    pub fn boxed(self) -> Option<Box<Particulars>> {
-        (self != Particulars::default()).then(|| Box::new(self))
+impl SubscribeOptions {
+    /// Returns none if no option is set.
+    pub fn boxed(self) -> Option<Box<SubscribeOptions>> {
+        (self != SubscribeOptions::default()).then(|| Box::new(self))
     }
 }
 
-/// The most NOTIFYs in a second that a watcher wants (RFC 6446 section 5).
+/// Limit on NOTIFYs in a second that a watcher asks for (RFC 6446 section 5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxRate {
-    /// As he wrote it, which is what he is told back.
+    /// Value as received, which is copied to our messages.
     pub written: Box<str>,
-    /// What that leaves between two NOTIFYs (ms).
+    /// Shortest interval between two NOTIFYs that follows from it (ms).
     pub gap: u32,
 }
 
 impl MaxRate {
-    /// Of a number of seconds; none if it is no number. A rate of 0 leaves only what SUBSCRIBEs bring.
+    /// Parses a number of NOTIFYs per second; none if it is no number. At a rate of 0, only SUBSCRIBEs cause NOTIFYs.
     pub fn of(written: &str) -> Option<MaxRate> {
         let rate: f64 = written.parse().ok()?;
-        // Rounded up, for a little too rarely is allowed; what is too great to be counted becomes the greatest number.
+        // Rounded up, as a rate below the limit is allowed. The cast saturates.
         Some(MaxRate { written: written.into(), gap: (1_000.0 / rate).ceil() as u32 })
     }
 }
 
-/// What a watcher does not want to be told (RFC 5839 section 5.2).
+/// State that a watcher asks not to be notified of (RFC 5839 section 5.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suppressed {
-    /// It wants to know all.
+    /// The watcher wants every NOTIFY.
     #[default]
     Nothing,
-    /// The state of this revision, which it has.
+    /// The watcher has the state of this revision.
     State(Revision),
-    /// Any state, until it says otherwise.
+    /// The watcher wants no state until another SUBSCRIBE asks for it.
     Everything,
 }
 
-/// What has become of the latest NOTIFY of a subscription.
+/// Delivery state of the latest NOTIFY of a subscription.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// Nothing is under way.
+    /// No NOTIFY is in flight or due.
     Idle,
-    /// The phone has had enough for the moment: at `until` it is told what holds then.
+    /// A NOTIFY is due, but the device is rate-limited. The state that holds at `until` is sent then.
     Paced {
-        /// When its turn comes.
+        /// Time at which the NOTIFY may leave.
         until: Tick,
-        /// Failures in a row before.
+        /// Failures in a row so far.
         failures: u32,
     },
-    /// A NOTIFY is due, but where it goes is a name that is being looked up. It leaves when that is known, and at `until`
+    /// A NOTIFY is due, but the name of its next hop is being resolved. It leaves once that is known, and at `until`
     /// in any case.
     Asked {
-        /// How long to wait.
+        /// End of the wait for the DNS.
         until: Tick,
-        /// Failures in a row before.
+        /// Failures in a row so far.
         failures: u32,
     },
-    /// A NOTIFY waits for its answer.
+    /// A NOTIFY waits for its final response.
     InFlight(Box<InFlight>),
-    /// The latest NOTIFY failed, but that does not end the subscription (law 6): another try is made at `until`.
+    /// The latest NOTIFY failed, but the failure does not end the subscription (rule 6). It is retried at `until`.
     Suspended {
-        /// When to try again.
+        /// Time of the next attempt.
         until: Tick,
         /// Failures in a row.
         failures: u32,
-        /// The phone is silent or has asked to be left alone: changes wait as well. Else only the failed one does.
+        /// True if the device does not reply or has asked for a delay: changes wait as well. False if only the failed
+        /// revision waits, and a change is sent at once.
         silent: bool,
     },
 }
 
 impl Delivery {
-    /// How many NOTIFYs in a row have failed.
+    /// Number of NOTIFYs that have failed in a row.
     pub fn failures(&self) -> u32 {
         match self {
             Delivery::Idle => 0,
@@ -275,8 +279,8 @@ impl Delivery {
 }
 
 impl Delivery {
-    /// Whether this is the final answer to the NOTIFY under way, from where that went: nobody else can have had it, and
-    /// it is answered once.
+    /// Returns true if this is a final response to the NOTIFY in flight, received from its destination. Such a
+    /// response can be trusted, as nothing else was sent the request, and it can come once only.
     pub fn is_answered_by(&self, cseq: u32, status: u16, source: &Source) -> bool {
         match self {
             Delivery::InFlight(flight) if flight.cseq == cseq && status >= 200 => match &flight.to {
@@ -292,85 +296,86 @@ impl Delivery {
     }
 }
 
-/// A NOTIFY that waits for its answer.
+/// A NOTIFY that waits for its final response.
 #[derive(Clone, Debug)]
 pub struct InFlight {
-    /// Its CSeq number.
+    /// CSeq number of the NOTIFY.
     pub cseq: u32,
-    /// The revision that it tells of.
+    /// Revision that it reports.
     pub revision: Revision,
-    /// The version of its document.
+    /// Version of its document.
     pub version: u32,
-    /// The shared part of its document; none where it was sent without.
-    pub tail: Option<SharedText>,
-    /// Tells what the phone knows once it has answered.
+    /// Shared part of its document; none if it was sent without a body.
+    pub tail: Option<InternedStr>,
+    /// Hash of its document, which tells what the device knows once it has accepted the NOTIFY.
     pub fingerprint: u64,
-    /// How long it was (octets). The message itself is not kept: to be repeated it is written again from what is here.
+    /// Size of the message (octets). The message itself is not kept: a retransmission is encoded again from these
+    /// fields.
     pub size: u32,
-    /// Where it went.
+    /// Destination of the message.
     pub to: Destination,
-    /// What was done about its size.
-    pub carried: Carried,
-    /// How many more copies of it, or NOTIFYs in its place, have left without an answer.
+    /// Measure that was taken because of its size.
+    pub carried: NotifyTransport,
+    /// Number of retransmissions, or NOTIFYs in its place, that have left without a reply.
     pub copies: u8,
-    /// When it first left.
+    /// Time at which it first left.
     pub sent_at: Tick,
-    /// Its transaction.
+    /// Client transaction, for its timers.
     pub transaction: ClientTransaction,
     /// Failures in a row before it.
     pub failures: u32,
-    /// It says that the subscription has ended.
+    /// True if it reports the end of the subscription.
     pub last: bool,
 }
 
-/// How a NOTIFY is carried that may be too large for a datagram.
+/// Transport of a NOTIFY that may be too large for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// As any other.
+pub enum NotifyTransport {
+    /// Sent like any other.
     Plainly,
-    /// With short header names.
+    /// Sent with compact header names.
     Slim,
-    /// Over a connection that only large ones take.
+    /// Sent over a TCP connection that only oversize NOTIFYs take.
     ByDetour,
-    /// Not at all: no datagram holds it, and there is no connection that it may take.
+    /// Not sent: no datagram holds it, and it may take no connection.
     Not,
 }
 
-/// A NOTIFY that was answered, or to which no answer came in time.
+/// Result of the latest NOTIFY that was answered or timed out.
 #[derive(Clone, Copy, Debug)]
-pub struct Answered<'a> {
-    /// Its CSeq number.
+pub struct LastReply<'a> {
+    /// CSeq number of the NOTIFY.
     pub cseq: u32,
-    /// Status of the final answer; 408 for none.
+    /// Status of the final response; 408 if none came in time.
     pub reply: u16,
-    /// The version of its document.
+    /// Version of its document.
     pub version: u32,
-    /// The shared part of its document, from which it is put together again when somebody asks; none where it was sent
-    /// without.
+    /// Shared part of its document, from which the document is composed again for an operator; none if it was sent
+    /// without a body.
     pub tail: Option<&'a str>,
 }
 
-/// What a subscription begins with.
+/// Fields that a new subscription needs.
 #[derive(Debug)]
-pub struct Beginning {
-    /// Where it lives.
-    pub place: Place,
+pub struct NewSubscription {
+    /// Identity of the subscription.
+    pub place: SubscriptionId,
     /// Its event package.
     pub package: PackageId,
-    /// The phone that it is for.
-    pub phone: Arc<Phone>,
-    /// The dialog that it lives in.
+    /// Device of the watcher.
+    pub phone: Arc<Device>,
+    /// Dialog of the subscription.
     pub dialog: Dialog,
-    /// The URI that was subscribed to, unless it is the presentity's own.
-    pub written: Option<SharedText>,
-    /// The way that its SUBSCRIBE came.
+    /// URI that was subscribed to, unless it is the presentity's own.
+    pub written: Option<InternedStr>,
+    /// Source of its SUBSCRIBE.
     pub source: Source,
 }
 
 impl Subscription {
-    /// A subscription of which no NOTIFY has been made and nothing is granted yet.
-    pub fn new(now: Tick, beginning: Beginning) -> Subscription {
-        let Beginning { place, package, phone, dialog, written, source } = beginning;
+    /// Creates a subscription that is granted no lifetime yet and has no NOTIFY.
+    pub fn new(now: Tick, beginning: NewSubscription) -> Subscription {
+        let NewSubscription { place, package, phone, dialog, written, source } = beginning;
         Subscription {
             lines: Lines::default(),
             place,
@@ -381,7 +386,7 @@ impl Subscription {
             dialog,
             written,
             user_agent: None,
-            family: Family::default(),
+            family: Vendor::default(),
             way: source.into(),
             straight_back: false,
             granted: 0,
@@ -403,41 +408,41 @@ impl Subscription {
         }
     }
 
-    /// The URI that was subscribed to, as the phone wrote it; `own` is that of the presentity.
+    /// URI that was subscribed to, as the device wrote it. `own` is the presentity's URI.
     pub fn entity<'a>(&'a self, own: &'a str) -> &'a str {
         self.written.as_deref().unwrap_or(own)
     }
 
-    /// The latest NOTIFY that was answered, or given up.
-    pub fn last(&self) -> Option<Answered<'_>> {
+    /// Latest NOTIFY that was answered or has timed out.
+    pub fn last(&self) -> Option<LastReply<'_>> {
         let reply = self.last_reply?.get();
-        Some(Answered { cseq: self.last_cseq, reply, version: self.last_version, tail: self.last_tail.as_deref() })
+        Some(LastReply { cseq: self.last_cseq, reply, version: self.last_version, tail: self.last_tail.as_deref() })
     }
 
-    /// The NOTIFY under way, which this was, has come to this end.
-    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<SharedText>) {
+    /// Records the result of the NOTIFY that was in flight.
+    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<InternedStr>) {
         (self.last_cseq, self.last_version) = (cseq, version);
         (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
     }
 
-    /// Asks for its memory.
+    /// Prefetches the subscription itself.
     pub fn fetch_itself(&self) {
         self.lines.fetch::<Subscription>(offset_of!(Subscription, lines));
     }
 
-    /// Asks for its memory and for what it leads to.
+    /// Prefetches the subscription, its device and its dialog.
     pub fn fetch(&self) {
         self.fetch_itself();
         ahead::fetch(&*self.phone);
         self.dialog.fetch();
     }
 
-    /// The way that the latest SUBSCRIBE came.
+    /// Source of the latest SUBSCRIBE.
     pub fn source(&self) -> Source {
         Source::from(&self.way)
     }
 
-    /// Its phone comes this way now.
+    /// Sets the source of the latest SUBSCRIBE. A new one invalidates the cached next hop.
     pub fn comes_by(&mut self, source: Source) {
         let way = PackedSource::from(source);
         if self.way != way {
@@ -445,7 +450,8 @@ impl Subscription {
         }
     }
 
-    /// Its phone has this Contact now.
+    /// Sets the remote target to the device's latest Contact (RFC 3261 section 12.2.2). A new one invalidates the
+    /// cached next hop.
     pub fn aim_at(&mut self, target: &str) -> Result<(), TooLong> {
         if self.dialog.target() != target {
             self.straight_back = false;
@@ -454,43 +460,43 @@ impl Subscription {
         Ok(())
     }
 
-    /// When the latest SUBSCRIBE came.
+    /// Time of the latest SUBSCRIBE.
     pub fn subscribed_at(&self) -> Tick {
         Tick(self.expires_at.0.saturating_sub(u64::from(self.granted) * 1_000))
     }
 
-    /// The `id` of its Event.
+    /// `id` parameter of its Event header.
     pub fn event_id(&self) -> Option<&str> {
         self.particulars.as_ref()?.event_id.as_deref()
     }
 
-    /// The one dialog that the latest SUBSCRIBE named; none for all.
-    pub fn named(&self) -> Option<&NamedDialog> {
+    /// Dialog that the latest SUBSCRIBE names; none for all dialogs.
+    pub fn named(&self) -> Option<&DialogFilter> {
         self.particulars.as_ref()?.named.as_ref()
     }
 
-    /// How often the latest SUBSCRIBE asked to be told at most.
+    /// Rate limit on NOTIFYs that the latest SUBSCRIBE asks for.
     pub fn max_rate(&self) -> Option<&MaxRate> {
         self.particulars.as_ref()?.max_rate.as_ref()
     }
 
-    /// What the latest SUBSCRIBE asked not to be told.
+    /// State that the latest SUBSCRIBE asks not to be notified of.
     pub fn suppressed(&self) -> Suppressed {
         self.particulars.as_ref().map_or(Suppressed::Nothing, |particulars| particulars.suppressed)
     }
 
-    /// Whether the phone does not know the state of the moment, the presentity being at `current`.
+    /// Returns true if the device lacks the state of the moment and wants it. `current` is the presentity's revision.
     pub fn is_behind(&self, current: Revision) -> bool {
         !self.ended && self.acknowledged != current && !self.suppresses(current)
     }
 
-    /// When the next NOTIFY may leave that the watcher did not ask for himself; `gap`: milliseconds between two where he
-    /// has no wish of his own.
+    /// Earliest time of the next NOTIFY that no SUBSCRIBE asks for. `gap` is the interval between two NOTIFYs (ms)
+    /// where the watcher has set no `max-rate`.
     pub fn may_be_told(&self, gap: u32) -> Tick {
         self.told_at.after(self.max_rate().map_or(gap, |rate| rate.gap).into())
     }
 
-    /// Whether the watcher does not want to be told the state of a revision.
+    /// Returns true if the watcher asks not to be notified of this revision.
     pub fn suppresses(&self, revision: Revision) -> bool {
         match self.suppressed() {
             Suppressed::Nothing => false,
@@ -499,7 +505,7 @@ impl Subscription {
         }
     }
 
-    /// The seconds left at `now`, rounded up.
+    /// Remaining lifetime at `now` in seconds, rounded up.
     pub fn remaining(&self, now: Tick) -> u32 {
         self.expires_at.0.saturating_sub(now.0).div_ceil(1_000) as u32
     }
@@ -509,7 +515,7 @@ impl Subscription {
 mod tests {
     use super::*;
 
-    /// There may be a million in a small machine.
+    /// A million subscriptions must fit into a small machine.
     #[test]
     fn a_subscription_is_small() {
         assert!(size_of::<Subscription>() <= 192, "{}", size_of::<Subscription>());
@@ -518,16 +524,16 @@ mod tests {
     #[test]
     fn a_timer_keeps_its_time_and_its_place_in_one_word() {
         for (at, place) in [(0, 0), (0, PLACES - 1), (1_700_000_000_510, 7)] {
-            let filed = Filed::new(Tick(at), place);
-            assert_eq!((filed.at(), filed.place(), size_of::<Option<Filed>>()), (Tick(at), place, 8));
+            let filed = TimerHandle::new(Tick(at), place);
+            assert_eq!((filed.at(), filed.place(), size_of::<Option<TimerHandle>>()), (Tick(at), place, 8));
         }
     }
 
     #[test]
     fn a_place_is_read_back_from_a_tag_in_either_case() {
-        let place = Place { presentity: 0x1f, slot: 3, nonce: 0x9c2e };
+        let place = SubscriptionId { presentity: 0x1f, slot: 3, nonce: 0x9c2e };
         assert_eq!(place.to_string(), "1f.3.0000000000009c2e");
-        assert_eq!(Place::read("1F.3.0000000000009C2E"), Some(place));
+        assert_eq!(SubscriptionId::read("1F.3.0000000000009C2E"), Some(place));
         for bad in [
             "",
             "1f.3",
@@ -536,7 +542,7 @@ mod tests {
             "1f.3.000000000000zzzz",
             "100000000.0.0000000000000000",
         ] {
-            assert_eq!(Place::read(bad), None, "{bad}");
+            assert_eq!(SubscriptionId::read(bad), None, "{bad}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The subscription table: every presentity there is, and the ways to find one.
+//! Subscription table: every presentity, and the indices that find one.
 //!
-//! One DashMap entry is one presentity, which owns all that must change together; its guard lives only long enough
-//! to clone an `Arc`. Two indices lead to the same values: by number, for the tags and branches that we gave out, and
-//! by account, ordered by user, for listings. They change only when a presentity comes or goes.
+//! One DashMap entry is one presentity, which owns all that must change together. The guard of an entry lives only
+//! long enough to clone an `Arc`. Two more indices lead to the same values: by number, for the tags and branches that
+//! we issued, and by account, ordered by user, for listings. They change only when a presentity is created or
+//! removed.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -17,21 +18,21 @@ use dashmap::{DashMap, DashSet};
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::numbering::Numbering;
-use super::numbers::Numbers;
+use super::number_pages::NumberPages;
 use super::presentity::{Presentity, State};
+use super::presentity_index::PresentityIndex;
 use super::{AccountNo, Aor};
 use crate::per_thread::Apart;
 
-/// All presentities.
+/// Table of all presentities.
 #[derive(Debug)]
 pub struct Table {
     by_aor: DashMap<ByAor, (), RandomState>,
-    by_number: Numbers,
+    by_number: PresentityIndex,
     accounts: Box<[Account]>,
-    numbering: Numbering,
-    /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no other,
-    /// or two accounts could come to share one.
+    numbering: NumberPages,
+    /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no
+    /// other presentity, so that two accounts never share a number.
     reserved: DashSet<u32, RandomState>,
     subscriptions: Apart<AtomicUsize>,
     presentities_per_account: usize,
@@ -39,19 +40,19 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// See [`Numbering::draw`].
+    /// Next number of the account; see [`Numbering::draw`].
     next_number: AtomicU32,
     presentities: Mutex<BTreeSet<ByUser>>,
     subscriptions: AtomicUsize,
 }
 
-/// A presentity in the table, found by its address, which it knows itself.
+/// Entry of the table, found by the address that the presentity itself holds.
 #[derive(Debug)]
 struct ByAor(Arc<Presentity>);
 
 impl Borrow<Aor> for ByAor {
     fn borrow(&self) -> &Aor {
-        // Whatever is compared is the one that is looked for, as good as always.
+        // Nearly always the compared entry is the one that is searched, so it is prefetched.
         self.0.fetch();
         &self.0.aor
     }
@@ -71,7 +72,7 @@ impl PartialEq for ByAor {
 
 impl Eq for ByAor {}
 
-/// A presentity among those of its account, found by its user.
+/// Entry of the account index, ordered by user.
 #[derive(Debug)]
 struct ByUser(Arc<Presentity>);
 
@@ -101,52 +102,53 @@ impl PartialEq for ByUser {
 
 impl Eq for ByUser {}
 
-/// No further presentity can be made in this account.
+/// Error: the account has reached its limit of presentities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountFull;
 
 impl Table {
-    /// An empty table for so many accounts.
+    /// Creates an empty table for this number of accounts.
     pub fn new(accounts: usize, presentities_per_account: usize) -> Table {
         Table {
             by_aor: DashMap::default(),
-            by_number: Numbers::default(),
+            by_number: PresentityIndex::default(),
             accounts: (0..accounts).map(|_| Account::default()).collect(),
-            numbering: Numbering::new([0; 16]),
+            numbering: NumberPages::new([0; 16]),
             reserved: DashSet::default(),
             subscriptions: Apart::default(),
             presentities_per_account,
         }
     }
 
-    /// The same table, the numbers of which nobody without this secret can foresee.
+    /// Sets the secret without which the order of new numbers cannot be foreseen.
     pub fn with_secret(self, secret: [u8; 16]) -> Table {
-        Table { numbering: Numbering::new(secret), ..self }
+        Table { numbering: NumberPages::new(secret), ..self }
     }
 
-    /// Does something with a presentity if it exists.
+    /// Runs `f` on a presentity under its lock, if it exists.
     pub fn with<T>(&self, aor: &Aor, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
         let presentity = self.find(aor)?;
         self.locked(&presentity, f)
     }
 
-    /// A presentity, if it exists; it may be retired by the time that its lock is taken.
+    /// Finds a presentity. It may be removed by the time that its lock is taken.
     pub fn find(&self, aor: &Aor) -> Option<Arc<Presentity>> {
         self.by_aor.get(aor).map(|entry| Arc::clone(&entry.key().0))
     }
 
-    /// The presentity of this number, if it exists; it may be retired by the time that its lock is taken.
+    /// Finds a presentity by number. It may be removed by the time that its lock is taken.
     pub fn by_number(&self, number: u32) -> Option<Arc<Presentity>> {
         self.by_number.get(number)
     }
 
-    /// Does something with the presentity of this number if it still exists.
+    /// Runs `f` on the presentity with this number under its lock, if it exists.
     pub fn with_number<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
         let presentity = self.by_number.get(number)?;
         self.locked(&presentity, f)
     }
 
-    /// Does something with a presentity, which is made if it does not exist. `found` is what [`Table::find`] has found before.
+    /// Runs `f` on a presentity under its lock, and creates the presentity if it does not exist. `found` is the
+    /// result of an earlier [`Table::find`].
     pub fn obtain<T>(
         &self,
         aor: &Aor,
@@ -154,7 +156,7 @@ impl Table {
         mut found: Option<Arc<Presentity>>,
         f: impl FnOnce(&Arc<Presentity>, &mut State) -> T,
     ) -> Result<T, AccountFull> {
-        // A presentity found here may be retired before we have its lock; then there is room for a new one.
+        // A presentity found here may be removed before its lock is taken; then a new one takes its place.
         loop {
             let presentity = match found.take().or_else(|| self.find(aor)) {
                 Some(presentity) => presentity,
@@ -169,8 +171,8 @@ impl Table {
         }
     }
 
-    /// Puts a presentity back under the number that it had before a restart. None if the number is another presentity's, or
-    /// the presentity has come back under another number.
+    /// Puts a presentity back under the number that it had before a restart. None if another presentity has the
+    /// number, or the presentity has come back under another number.
     pub fn restore(&self, number: u32, aor: &Aor, realm: &str) -> Option<Arc<Presentity>> {
         let mut of_account = self.accounts[aor.account.0 as usize].presentities.lock();
         if let Some(known) = of_account.get(&*aor.user) {
@@ -182,7 +184,7 @@ impl Table {
         Some(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
-    /// Sees to it that no new presentity gets this number, or one of its page, in this run.
+    /// Makes sure that no new presentity gets this number, or one of its page, in this run.
     pub fn keep_away_from(&self, number: u32) {
         self.numbering.keep_away_from(number);
     }
@@ -192,63 +194,63 @@ impl Table {
         self.reserved.insert(number);
     }
 
-    /// Nothing is left in the journal under a reserved number.
+    /// Frees a reserved number, once the journal has nothing left under it.
     pub fn unreserve(&self, number: u32) {
         self.reserved.remove(&number);
     }
 
-    /// Every presentity, in the order of their numbers: what a restart does has to be the same in every run.
+    /// Every presentity, in the order of their numbers, so that a restart does the same in every run.
     pub fn all(&self) -> Vec<Arc<Presentity>> {
         let mut all: Vec<_> = self.by_aor.iter().map(|entry| Arc::clone(&entry.key().0)).collect();
         all.sort_unstable_by_key(|presentity| presentity.number);
         all
     }
 
-    /// The presentities of an account, ordered by user.
+    /// Presentities of an account, ordered by user.
     pub fn of_account(&self, account: AccountNo) -> Vec<Arc<Presentity>> {
         self.accounts[account.0 as usize].presentities.lock().iter().map(|entry| Arc::clone(&entry.0)).collect()
     }
 
-    /// The presentities of an account from a user on, ordered by user; no more than `most`.
+    /// Presentities of an account from a user on, ordered by user; at most `most`.
     pub fn of_account_from(&self, account: AccountNo, user: &str, most: usize) -> Vec<Arc<Presentity>> {
         let all = self.accounts[account.0 as usize].presentities.lock();
         let from = (Bound::Included(user), Bound::Unbounded);
         all.range::<str, _>(from).take(most).map(|entry| Arc::clone(&entry.0)).collect()
     }
 
-    /// How many subscriptions there are in all.
+    /// Number of subscriptions.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.load(Relaxed)
     }
 
-    /// How many subscriptions an account has.
+    /// Number of subscriptions of an account.
     pub fn subscriptions_of(&self, account: AccountNo) -> usize {
         self.accounts[account.0 as usize].subscriptions.load(Relaxed)
     }
 
-    /// A subscription was made.
+    /// Counts a new subscription.
     pub fn count_subscription(&self, account: AccountNo) {
         self.subscriptions.fetch_add(1, Relaxed);
         self.accounts[account.0 as usize].subscriptions.fetch_add(1, Relaxed);
     }
 
-    /// A subscription has gone.
+    /// Uncounts a subscription that has gone.
     pub fn discount_subscription(&self, account: AccountNo) {
         self.subscriptions.fetch_sub(1, Relaxed);
         self.accounts[account.0 as usize].subscriptions.fetch_sub(1, Relaxed);
     }
 
-    /// How many presentities there are.
+    /// Number of presentities.
     pub fn len(&self) -> usize {
         self.by_aor.len()
     }
 
-    /// True if there is none.
+    /// True if there is no presentity.
     pub fn is_empty(&self) -> bool {
         self.by_aor.is_empty()
     }
 
-    /// Does something with a presentity that was found, unless it has been retired since.
+    /// Runs `f` on a presentity that was found under its lock, unless it has been removed since.
     pub fn locked<T>(
         &self,
         presentity: &Arc<Presentity>,
@@ -264,7 +266,7 @@ impl Table {
     }
 
     fn create(&self, aor: &Aor, realm: &str) -> Result<Arc<Presentity>, AccountFull> {
-        // The account's lock makes the three entries appear together for every other maker.
+        // The account's lock makes the three entries appear together for other threads that create presentities.
         let account = &self.accounts[aor.account.0 as usize];
         let mut of_account = account.presentities.lock();
         if let Some(known) = of_account.get(&*aor.user) {
@@ -278,7 +280,7 @@ impl Table {
         Ok(self.enter(&mut of_account, Presentity::new(number, aor.clone(), realm)))
     }
 
-    #[allow(clippy::mutable_key_type)] // what changes about a presentity is not its address
+    #[allow(clippy::mutable_key_type)] // the address of a presentity never changes
     fn enter(&self, of_account: &mut BTreeSet<ByUser>, presentity: Presentity) -> Arc<Presentity> {
         let presentity = Arc::new(presentity);
         of_account.insert(ByUser(Arc::clone(&presentity)));
@@ -287,7 +289,7 @@ impl Table {
         presentity
     }
 
-    /// Takes a presentity out of the table when nothing about it is worth keeping. Tombstones of ended calls are.
+    /// Removes a presentity that holds no state worth keeping. Tombstones of ended calls are worth keeping.
     fn retire_if_idle(&self, presentity: &Arc<Presentity>, mut state: MutexGuard<'_, State>) {
         if !state.is_idle() || state.remembers() {
             return;
@@ -305,7 +307,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::facts::CallState;
+    use crate::presence::state::CallState;
 
     const A: AccountNo = AccountNo(0);
 

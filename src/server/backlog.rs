@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 use crate::notifier::Outbox;
-use crate::transport::Packet;
+use crate::transport::OutboundMessage;
 
 /// Most octets that wait for the journal in total. That is twice the journal's own queue: some 30,000 changes with
 /// their responses and NOTIFYs, more than a disk commits before the senders retransmit.
@@ -38,7 +38,7 @@ struct Share {
 
 /// Size of one waiting outbox; it is counted until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BacklogGuard {
     backlog: Backlog,
     octets: usize,
 }
@@ -84,10 +84,10 @@ impl Backlog {
     }
 
     /// Counts an outbox until the returned value is dropped.
-    pub(super) fn hold(&self, out: &Outbox) -> Held {
+    pub(super) fn hold(&self, out: &Outbox) -> BacklogGuard {
         let octets = size(out);
         self.shares().for_each(|share| _ = share.octets.fetch_add(octets, Relaxed));
-        Held { backlog: self.clone(), octets }
+        BacklogGuard { backlog: self.clone(), octets }
     }
 
     /// Returns true while only responses to our NOTIFYs may be added.
@@ -112,7 +112,7 @@ impl Backlog {
     }
 }
 
-impl Drop for Held {
+impl Drop for BacklogGuard {
     fn drop(&mut self) {
         self.backlog.shares().for_each(|share| share.release(self.octets));
     }
@@ -120,7 +120,7 @@ impl Drop for Held {
 
 /// Memory that an outbox takes (octets).
 fn size(out: &Outbox) -> usize {
-    let messages: usize = out.messages.iter().map(|message| size_of::<Packet>() + message.bytes.len()).sum();
+    let messages: usize = out.messages.iter().map(|message| size_of::<OutboundMessage>() + message.bytes.len()).sum();
     let records: usize =
         out.records.iter().map(|record| 64 + record.value.as_ref().map_or(0, |value| value.len())).sum();
     OUTBOX + messages + records + 256 * out.answers.len()
@@ -135,7 +135,7 @@ mod tests {
 
     fn outbox(octets: usize) -> Outbox {
         let to = Destination::Flow { flow: FlowId(1), otherwise: None };
-        let messages = vec![Packet { to, bytes: Bytes::from(vec![0; octets]), ticket: None }];
+        let messages = vec![OutboundMessage { to, bytes: Bytes::from(vec![0; octets]), ticket: None }];
         Outbox { messages, ..Outbox::default() }
     }
 

@@ -10,20 +10,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::StartError;
-use super::backlog::{Backlog, Held};
+use super::backlog::{Backlog, BacklogGuard};
 use super::clock::Clock;
-use super::crowd::Crowd;
-use super::keeping;
-use super::resolver::Resolver;
-use super::watchman::Watchman;
+use super::dns_resolver::Resolver;
+use super::flood_guard::FloodGuard;
+use super::health_log::HealthLog;
+use super::journal_setup;
 use crate::journal::{Journal, JournalError, Refused};
-use crate::notifier::names::Question;
+use crate::notifier::dns_cache::DnsQuery;
 use crate::notifier::{Notifier, Outbox};
 use crate::seldom::Seldom;
 use crate::sip::Transport;
-use crate::sip::wire::Fault;
+use crate::sip::wire::ParseError;
 use crate::transport::{
-    Acceptor, Arrival, Connection, Datagrams, Door, Hub, Listener, ListenerNo, Shared, Source, Ticket, Tls,
+    Acceptor, BatchUdpSocket, Connection, ConnectionEvent, ConnectionTable, DeliveryToken, Handshaker, Listener,
+    ListenerId, SipSender, Source, Tls,
 };
 
 /// Time that the journal has at the end to commit what waits for it.
@@ -46,14 +47,14 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 pub(super) struct IoThread {
     pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Clock,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ConnectionTable>,
     pub(super) listeners: Vec<Listener>,
     pub(super) tls: Option<Arc<Tls>>,
     /// Web origins that WebSockets are accepted from.
     pub(super) origins: Arc<[String]>,
     pub(super) journal: Option<Arc<Journal>>,
     /// Channel of host names to resolve.
-    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) questions: mpsc::Sender<DnsQuery>,
     /// Idle timeout of connections.
     pub(super) idle: Duration,
     /// Number of I/O threads.
@@ -61,18 +62,18 @@ pub(super) struct IoThread {
 }
 
 /// Tasks that only one of the I/O threads runs.
-pub(super) struct Chores {
+pub(super) struct SharedTasks {
     /// Messages of API calls, to be sent.
     pub(super) errands: mpsc::Receiver<Outbox>,
     /// Tickets of messages that could not be sent. Their number is limited by the octets that may wait for connections,
     /// and nothing more is sent while the backlog is full.
-    pub(super) undeliverable: mpsc::UnboundedReceiver<Ticket>,
+    pub(super) undeliverable: mpsc::UnboundedReceiver<DeliveryToken>,
     /// Host names to resolve.
-    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) questions: mpsc::Receiver<DnsQuery>,
     /// DNS resolver.
     pub(super) resolver: Arc<Resolver>,
     /// Log of failures, once a minute.
-    pub(super) watchman: Watchman,
+    pub(super) watchman: HealthLog,
 }
 
 /// State that all tasks of the thread share.
@@ -80,32 +81,32 @@ pub(super) struct Chores {
 struct Worker {
     notifier: Arc<Notifier>,
     clock: Clock,
-    hub: Hub,
+    hub: SipSender,
     idle: Duration,
     journal: Option<Arc<Journal>>,
     /// Channel from the journal's thread: outboxes that it has committed or refused. `backlog` limits its length.
-    kept: mpsc::UnboundedSender<Kept>,
+    kept: mpsc::UnboundedSender<Committed>,
     backlog: Backlog,
-    waiting: Arc<Waiting>,
-    questions: mpsc::Sender<Question>,
+    waiting: Arc<PendingCommits>,
+    questions: mpsc::Sender<DnsQuery>,
 }
 
 /// Number of outboxes of one thread that wait for the journal.
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingCommits {
     count: AtomicUsize,
     /// Signals that one of them was sent.
     left: Notify,
 }
 
 /// Outbox that the journal has committed or refused.
-struct Kept {
+struct Committed {
     out: Outbox,
     /// True if it has records of its own; false if its messages only waited for earlier records.
     own: bool,
     result: Result<(), Refused>,
     /// Ends the count in the backlog when it is dropped.
-    held: Held,
+    held: BacklogGuard,
 }
 
 impl IoThread {
@@ -113,7 +114,7 @@ impl IoThread {
     pub(super) fn spawn(
         self,
         number: usize,
-        chores: Option<Chores>,
+        chores: Option<SharedTasks>,
         mut stopping: watch::Receiver<bool>,
         ending: Sender<()>,
     ) -> Result<JoinHandle<()>, StartError> {
@@ -123,19 +124,19 @@ impl IoThread {
         let (connected, connections) = mpsc::unbounded_channel();
         let mut sockets = Vec::new();
         let mut acceptors = Vec::new();
-        for (no, listener) in (0..).map(ListenerNo).zip(&self.listeners) {
+        for (no, listener) in (0..).map(ListenerId).zip(&self.listeners) {
             let what = || format!("{}://{}", listener.transport.to_string().to_lowercase(), listener.address);
             let listen = |source| StartError::Listen { what: what(), source };
             match listener.transport {
                 Transport::Udp => {
-                    let socket = Datagrams::bind(listener.address, no).map_err(listen)?;
+                    let socket = BatchUdpSocket::bind(listener.address, no).map_err(listen)?;
                     self.shared.watch(&socket);
                     sockets.push(Some(Arc::new(socket)));
                 }
                 _ => {
                     sockets.push(None);
                     let shared = Arc::clone(&self.shared);
-                    let door = Door::new(listener.transport, self.tls.clone(), Arc::clone(&self.origins));
+                    let door = Handshaker::new(listener.transport, self.tls.clone(), Arc::clone(&self.origins));
                     acceptors.push(Acceptor::bind(listener.address, no, door, shared).map_err(listen)?);
                 }
             }
@@ -143,7 +144,7 @@ impl IoThread {
         drop(entered);
         let run = move || {
             runtime.block_on(async move {
-                let hub = Hub::new(self.shared, sockets.clone(), self.listeners, connected);
+                let hub = SipSender::new(self.shared, sockets.clone(), self.listeners, connected);
                 let (kept, keeping) = mpsc::unbounded_channel();
                 let worker = Worker {
                     notifier: self.notifier,
@@ -168,7 +169,7 @@ impl IoThread {
                 }
                 tokio::spawn(worker.clone().serve_opened(connections));
                 if let Some(chores) = chores {
-                    let Chores { errands, undeliverable, questions, resolver, watchman } = chores;
+                    let SharedTasks { errands, undeliverable, questions, resolver, watchman } = chores;
                     tokio::spawn(worker.clone().run_errands(errands, undeliverable));
                     tokio::spawn(worker.clone().look_names_up(questions, resolver));
                     tokio::spawn(worker.clone().keep_time());
@@ -202,8 +203,8 @@ async fn keep_fresh(tls: Arc<Tls>) {
 
 impl Worker {
     /// Receives datagrams for as long as the thread runs.
-    async fn serve_datagrams(self, socket: Arc<Datagrams>) {
-        let (mut out, mut crowd, mut yielded_at) = (Outbox::default(), Crowd::default(), Instant::now());
+    async fn serve_datagrams(self, socket: Arc<BatchUdpSocket>) {
+        let (mut out, mut crowd, mut yielded_at) = (Outbox::default(), FloodGuard::default(), Instant::now());
         loop {
             let (mut taken, mut turned_away) = (0, 0);
             let received = socket
@@ -251,12 +252,12 @@ impl Worker {
             let now = worker.clock.now();
             worker.ask_journal();
             match arrival {
-                Arrival::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
-                Arrival::TooLarge(head) => {
-                    worker.notifier.receive_broken(now, source, Fault::TooLarge, &head, &mut out);
+                ConnectionEvent::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
+                ConnectionEvent::TooLarge(head) => {
+                    worker.notifier.receive_broken(now, source, ParseError::TooLarge, &head, &mut out);
                 }
-                Arrival::Idle => worker.notifier.count_keep_alive(now, source),
-                Arrival::Broken(fault, bytes) => {
+                ConnectionEvent::Idle => worker.notifier.count_keep_alive(now, source),
+                ConnectionEvent::Broken(fault, bytes) => {
                     worker.notifier.receive_broken(now, source, fault, &bytes, &mut out);
                     worker.send(&mut out).await;
                     break;
@@ -291,7 +292,7 @@ impl Worker {
     async fn run_errands(
         self,
         mut errands: mpsc::Receiver<Outbox>,
-        mut undeliverable: mpsc::UnboundedReceiver<Ticket>,
+        mut undeliverable: mpsc::UnboundedReceiver<DeliveryToken>,
     ) {
         loop {
             self.backlog.room().await;
@@ -308,7 +309,7 @@ impl Worker {
     }
 
     /// Resolves host names, each in a task of its own, and passes the results to the notifier.
-    async fn look_names_up(self, mut questions: mpsc::Receiver<Question>, resolver: Arc<Resolver>) {
+    async fn look_names_up(self, mut questions: mpsc::Receiver<DnsQuery>, resolver: Arc<Resolver>) {
         while let Some(question) = questions.recv().await {
             let turn = resolver.turn().await;
             let (worker, resolver) = (self.clone(), Arc::clone(&resolver));
@@ -394,7 +395,7 @@ impl Worker {
                 let own = !records.is_empty();
                 return journal.append(records, move |result| {
                     // The thread is gone only while the server stops.
-                    let _ = kept.send(Kept { out, own, result, held });
+                    let _ = kept.send(Committed { out, own, result, held });
                 });
             }
         }
@@ -411,13 +412,13 @@ impl Worker {
 
     /// Appends the records that restore the state after a rollback, so that the journal accepts changes again.
     fn append_rollback(&self, out: &mut Outbox) {
-        keeping::append_rollback(self.journal.as_deref(), out);
+        journal_setup::append_rollback(self.journal.as_deref(), out);
     }
 
     /// Sends outboxes that the journal has committed. For a refused one it rolls the change back and sends what
     /// results.
-    async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Kept>) {
-        while let Some(Kept { mut out, own, result, held }) = kept.recv().await {
+    async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Committed>) {
+        while let Some(Committed { mut out, own, result, held }) = kept.recv().await {
             let now = self.clock.now();
             match result {
                 Ok(()) => self.notifier.kept(now, &mut out),

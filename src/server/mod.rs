@@ -12,31 +12,31 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{ApiState, Connections, Service, WebhookError, Webhooks};
-use crate::capture::{Here, Tap, seen_address};
+use crate::capture::{Capture, LocalEndpoint, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
 use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Record};
 use crate::notifier::{Notifier, Settings, new_secret};
 use crate::sip::Transport;
-use crate::transport::{Listener, Room, Shared, Tls, TlsError, is_free};
+use crate::transport::{ConnectionLimits, ConnectionTable, Listener, Tls, TlsError, is_free};
 
 mod backlog;
 mod clock;
-mod crowd;
-mod desk;
-mod doors;
+mod control_handle;
+mod dns_resolver;
+mod flood_guard;
+mod health_log;
 mod http;
 mod io_thread;
-mod keeping;
-mod resolver;
-mod watchman;
+mod journal_setup;
+mod readiness;
 
 use clock::Clock;
-use desk::Desk;
-use doors::Doors;
+use control_handle::ControlHandle;
+use dns_resolver::Resolver;
+use health_log::HealthLog;
 use io_thread::IoThread;
-use resolver::Resolver;
-use watchman::Watchman;
+use readiness::Readiness;
 
 /// Time that phones have to answer NOTIFYs in flight when the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
@@ -82,14 +82,14 @@ pub enum StartError {
 pub struct Server {
     notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
-    doors: Arc<Doors>,
+    doors: Arc<Readiness>,
     threads: Vec<std::thread::JoinHandle<()>>,
     /// Channel whose senders the threads hold; it is closed when the last thread ends.
     ended: std::sync::mpsc::Receiver<()>,
     addresses: Vec<String>,
     tls: Option<Arc<Tls>>,
     journal: Option<Arc<Journal>>,
-    tap: Option<Arc<Tap>>,
+    tap: Option<Arc<Capture>>,
 }
 
 impl Server {
@@ -107,12 +107,12 @@ impl Server {
             is_free(listener.address, listener.transport)
                 .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
         }
-        let tap = config.hep.as_ref().map(|hep| Tap::start(hep, heard_at(config))).transpose();
+        let tap = config.hep.as_ref().map(|hep| Capture::start(hep, heard_at(config))).transpose();
         let tap = tap.map_err(StartError::Capture)?;
         let (journal, recovered) = match config.data.durability {
             Durability::Memory => (None, Vec::new()),
-            Durability::Strict => keeping::open(&config.data, journal::Durability::Strict)?,
-            Durability::Relaxed => keeping::open(&config.data, journal::Durability::Relaxed)?,
+            Durability::Strict => journal_setup::open(&config.data, journal::Durability::Strict)?,
+            Durability::Relaxed => journal_setup::open(&config.data, journal::Durability::Relaxed)?,
         };
         let notifier =
             Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
@@ -139,8 +139,8 @@ impl Server {
             let notifier = Arc::clone(&notifier);
             Box::new(move |ticket| notifier.is_latest(ticket))
         };
-        let shared = Shared::new(
-            Room {
+        let shared = ConnectionTable::new(
+            ConnectionLimits {
                 most: config.limits.tcp_connections,
                 per_address: config.limits.tcp_connections_per_address,
                 trusted: config.access.trusted_proxies.clone(),
@@ -153,17 +153,17 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let (ending, ended) = std::sync::mpsc::channel();
         let (errands, errands_in) = mpsc::channel(ERRANDS);
-        let (questions, questions_in) = mpsc::channel(resolver::QUEUE);
+        let (questions, questions_in) = mpsc::channel(dns_resolver::QUEUE);
         let resolver = Resolver::new(&config.dns, &listeners);
         let mut threads = Vec::new();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         // The first thread also sends the messages of API calls and timers, and resolves host names.
-        let mut first = Some(io_thread::Chores {
+        let mut first = Some(io_thread::SharedTasks {
             errands: errands_in,
             undeliverable,
             questions: questions_in,
             resolver: Arc::clone(&resolver),
-            watchman: Watchman { notifier: Arc::clone(&notifier), shared: Arc::clone(&shared), tap: tap.clone() },
+            watchman: HealthLog { notifier: Arc::clone(&notifier), shared: Arc::clone(&shared), tap: tap.clone() },
         });
         for number in 0..count {
             let thread = IoThread {
@@ -180,8 +180,8 @@ impl Server {
             };
             threads.push(thread.spawn(number, first.take(), stopping.clone(), ending.clone())?);
         }
-        let doors = Arc::new(Doors::new(Arc::clone(&notifier)));
-        let desk = Desk {
+        let doors = Arc::new(Readiness::new(Arc::clone(&notifier)));
+        let desk = ControlHandle {
             notifier: Arc::clone(&notifier),
             clock,
             errands,
@@ -294,9 +294,9 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
 }
 
 /// Local sockets as they appear in captures.
-fn heard_at(config: &Config) -> Vec<Here> {
+fn heard_at(config: &Config) -> Vec<LocalEndpoint> {
     let advertised = config.sip.advertise.as_deref();
-    let here = |listen: &crate::config::Listen| Here {
+    let here = |listen: &crate::config::Listen| LocalEndpoint {
         address: seen_address(listen.address, advertised),
         datagrams: listen.transport == ListenTransport::Udp,
     };

@@ -1,4 +1,4 @@
-//! Crashes: the server dies at any moment, is down for a while, and comes back from what the journal has.
+//! Crashes: the server stops at any instant, is down for a while, and restores its state from the journal.
 
 use super::plan::Sabotage;
 use super::truth::NOT_KEPT_YET;
@@ -7,15 +7,15 @@ use super::{ladder::Topic, phone, plan, server};
 use crate::directory::AccountNo;
 use crate::presence::Tick;
 
-/// The longest that a tenant is not configured (ms).
+/// Longest time for which a tenant is not configured (ms).
 const LONGEST_AWAY: u64 = 15_000;
-/// The most that a clock goes on or back over a restart (ms).
+/// Largest jump of the server's clock over a restart (ms), forward or back.
 const CLOCK_STEP: u64 = 100_000;
-/// The longest that the server is down (ms).
+/// Longest downtime of the server (ms).
 const LONGEST_DOWN: u64 = 30_000;
 
 impl World {
-    /// Has the server crash some time.
+    /// Schedules the next crash.
     pub(super) fn expect_crash(&mut self) {
         if self.options.crashes > 0.0 {
             let mean = (self.options.minutes as f64 * 60_000.0 / self.options.crashes) as u64;
@@ -30,14 +30,14 @@ impl World {
         }
         self.expect_crash();
         if self.random.chance(0.5) {
-            // In the middle of the next commit.
+            // The crash falls into the next commit.
             self.keeper.doomed = true;
             return Ok(());
         }
         if self.up { self.crash() } else { Ok(()) }
     }
 
-    /// Power off, this instant.
+    /// Crashes the server now, as a power failure does.
     pub(super) fn crash(&mut self) -> Result<(), Fault> {
         let share = match self.random.below(4) {
             0 => 0,
@@ -70,8 +70,9 @@ impl World {
         Ok(())
     }
 
-    /// The server's clock may go on or back while the server is down. Not while a tenant is away, whose leases then end by
-    /// the clocks of two starts; nor when something has just expired, of which nobody can say whether the journal knows.
+    /// Makes the server's clock jump forward or back while the server is down.
+    /// It does not while a tenant is not configured, because its leases would end by the clocks of two starts. Nor
+    /// does it when a publication has just expired, because the oracle cannot tell whether the journal knows of that.
     fn set_clock(&mut self, start: u64) {
         self.clock_before = self.clock;
         let unclear = self.away || self.truth.has_expired_since(self.now.saturating_sub(NOT_KEPT_YET));
@@ -89,8 +90,8 @@ impl World {
         self.note(&format!("-- the server's clock goes on by {step} ms --"));
     }
 
-    /// Every connection is gone. Some phones notice and come back; the others keep quiet until they have to say
-    /// something.
+    /// Breaks every connection. Some phones notice that and reconnect; the others stay silent until they have a
+    /// message to send.
     fn break_connections(&mut self) {
         self.flows.clear();
         for number in 0..self.phones.len() {
@@ -104,7 +105,7 @@ impl World {
         }
     }
 
-    /// The server starts again.
+    /// Starts the server again.
     pub(super) fn restart(&mut self) -> Result<(), Fault> {
         let mut records = std::mem::take(&mut self.journal);
         self.spoil(&mut records);
@@ -125,7 +126,7 @@ impl World {
         self.truth.restart(self.now, self.doubtful_since);
         self.begin_journal();
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.2) {
-            // It has hardly begun to tell who is behind.
+            // The next crash comes while the server is still sending the NOTIFYs that are due after the restart.
             let wait = self.random.between(0, 2_000);
             self.in_ms(wait, Happening::CrashAt(self.life));
         }
@@ -143,7 +144,7 @@ impl World {
         self.publications_are_back()
     }
 
-    /// Every publication that was acknowledged is back, and none that is not in the journal.
+    /// Checks that every acknowledged publication has been restored, and none that is not in the journal.
     fn publications_are_back(&self) -> Result<(), Fault> {
         let published: Vec<_> = (0..plan::REALMS.len() - usize::from(self.away))
             .map(|account| (account, self.server.list_publications(AccountNo(account as u32), None)))
@@ -165,9 +166,10 @@ impl World {
         Ok(())
     }
 
-    /// What a sabotaged journal gives back.
+    /// Corrupts the records that a restart reads, as the mutation says.
     fn spoil(&mut self, records: &mut Vec<(crate::journal::Key, bytes::Bytes)>) {
-        // What the keys mean is the notifier's: the remarks of what was acknowledged are those with this bit.
+        // The notifier defines the meaning of the keys. The deferred records of acknowledged NOTIFYs have a bit set
+        // here.
         let is_remark = |key: &crate::journal::Key| key.0 >> 32 != 0;
         match self.options.sabotage {
             Some(Sabotage::LostRecord) => {
@@ -189,14 +191,14 @@ impl World {
         }
     }
 
-    /// A phone has noticed that its connection is gone, opens another and says on it that it is there.
+    /// Reconnects a phone that has noticed the loss of its connection. It refreshes its subscriptions on the new one.
     pub(super) fn reconnect(&mut self, number: usize) {
         if !self.up {
             let wait = self.random.between(1_000, 10_000);
             return self.in_ms(wait, Happening::Reconnect(number));
         }
         if self.flow_of(number).is_some() {
-            // It has opened another one already, to say something.
+            // It has already opened another one, to send a message.
             return;
         }
         self.connect(number);
@@ -205,7 +207,7 @@ impl World {
         self.grant(number, wishes);
     }
 
-    /// Looks at every dialog and publication, apart from any message.
+    /// Checks every dialog and publication, independently of messages.
     pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Fault> {
         self.in_ms(again, Happening::RollCall);
         if !self.up {

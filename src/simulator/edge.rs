@@ -1,8 +1,8 @@
-//! Edges: proxies with phones behind them. They record the route, so that all that the server sends to those phones
-//! comes by one address; they are slow, lose what passes, and are rebooted.
+//! Edge proxies with phones behind them. They insert Record-Route, so that everything that the server sends to those
+//! phones goes through one address. They are slow, lose messages and are rebooted.
 //!
-//! They keep no state: where an answer has to go is said by their own branch, and where a phone is by the alias that
-//! they put into its Contact, as Kamailio does.
+//! They keep no state. The destination of a response is encoded in the branch of their own Via, and the address of a
+//! phone in the `alias` parameter that they add to its Contact, as Kamailio does.
 
 use std::net::SocketAddr;
 
@@ -12,15 +12,15 @@ use super::message::SERVER;
 use super::world::{Happening, Who, World};
 use crate::sip::wire;
 
-/// A proxy between phones and server.
+/// A proxy between phones and the server.
 #[derive(Debug)]
 pub(super) struct Edge {
     pub(super) address: String,
-    /// It is down until then.
+    /// Time until which it is down.
     pub(super) down_until: u64,
-    /// It takes its time until then, and how much.
+    /// Time until which it is slow, and the delay that it adds (ms).
     pub(super) slow: (u64, u64),
-    /// It loses every second message until then.
+    /// Time until which it loses every second message.
     pub(super) lossy_until: u64,
 }
 
@@ -29,7 +29,7 @@ impl Edge {
         Edge { address: format!("198.18.{number}.1:5060"), down_until: 0, slow: (0, 0), lossy_until: 0 }
     }
 
-    /// What it makes of a message from a phone: a request gets its Via and its route, an answer loses its Via.
+    /// Forwards a message from a phone: adds Via and Record-Route to a request, removes its Via from a response.
     fn upwards(&self, from: SocketAddr, text: &str) -> Option<String> {
         let (start, rest) = text.split_once("\r\n")?;
         if start.starts_with("SIP/2.0 ") {
@@ -46,7 +46,7 @@ impl Edge {
         ))
     }
 
-    /// What it makes of a message from the server, and where that goes.
+    /// Forwards a message from the server; returns its destination too.
     fn downwards(&self, text: &str) -> Option<(SocketAddr, String)> {
         let (start, rest) = text.split_once("\r\n")?;
         if start.starts_with("SIP/2.0 ") {
@@ -64,7 +64,7 @@ impl Edge {
     }
 }
 
-/// The first Via, and all but that.
+/// Splits the first Via from the other header fields.
 fn without_via(headers: &str) -> Option<(&str, String)> {
     let at = if headers.starts_with("Via: ") { 0 } else { headers.find("\r\nVia: ")? + 2 };
     let (via, after) = headers[at..].split_once("\r\n")?;
@@ -81,7 +81,7 @@ fn address_of(place: &str) -> Option<SocketAddr> {
 }
 
 impl World {
-    /// A message arrives at an edge, from a phone or (without address) from the server.
+    /// Handles a message at an edge: from a phone, or from the server if `from` is none.
     pub(super) fn at_edge(&mut self, number: usize, from: Option<SocketAddr>, bytes: &Bytes) {
         let edge = &self.edges[number];
         let lost = edge.lossy_until > self.now && self.random.chance(0.5);

@@ -1,4 +1,5 @@
-//! What the server decides: the laws look at it, then the journal has to keep it, then the network has it.
+//! Output of the server: its messages are checked against the invariants, then its records are journaled, then the
+//! network carries the messages.
 
 use super::keeper::Parcel;
 use super::ladder::Topic;
@@ -7,10 +8,10 @@ use super::message;
 use super::world::{Fault, Happening, World};
 use crate::notifier::Outbox;
 use crate::sip::wire::{self, Message};
-use crate::transport::{Destination, Packet, Remote};
+use crate::transport::{Destination, OutboundMessage, Remote};
 
 impl World {
-    /// Takes what the server wants kept and sent.
+    /// Takes the records and the messages of one server decision.
     pub(super) fn dispatch(&mut self, mut out: Outbox) -> Result<(), Fault> {
         let records = out.take_records();
         let mut parcel = Parcel {
@@ -29,8 +30,8 @@ impl World {
         self.keep(records, out.remarks, parcel)
     }
 
-    /// Holds a message against the laws. Gives the decision that has to be kept before it leaves.
-    fn inspect(&mut self, packet: &Packet) -> Result<(u64, Leaving), Fault> {
+    /// Checks a message against the invariants. Returns the decision that has to be durable before the message leaves.
+    fn inspect(&mut self, packet: &OutboundMessage) -> Result<(u64, Leaving), Fault> {
         let Ok(Some(m)) = wire::read(&packet.bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };
@@ -54,12 +55,12 @@ impl World {
         done.map_err(|law| self.fault_in(m.call_id, law))
     }
 
-    /// What goes to a phone behind an edge goes to the edge.
-    fn by_its_edge(&self, m: &Message<'_>, packet: &Packet) -> Result<(), String> {
+    /// Checks that a NOTIFY to a phone behind an edge goes to that edge.
+    fn by_its_edge(&self, m: &Message<'_>, packet: &OutboundMessage) -> Result<(), String> {
         let phone = self.laws.expected(m.call_id).map(|expected| expected.phone);
         let edge = phone.and_then(|number| self.phones[number].edge).map(|edge| &self.edges[edge].address);
         match (edge, &packet.to) {
-            // A large one is tried over TCP, which no edge takes here.
+            // An oversize NOTIFY is tried over TCP, which no edge accepts here.
             (Some(edge), Destination::Datagram { peer, .. } | Destination::Connection(Remote { peer, .. }))
                 if peer.to_string() == *edge =>
             {
@@ -70,13 +71,14 @@ impl World {
         }
     }
 
-    /// The server answers a PUBLISH: the truth takes it over, unless the answer is only repeated. Gives the decision
-    /// that has to be kept before.
+    /// Applies a response to a PUBLISH to the oracle, unless it only repeats an earlier response. Returns the decision
+    /// that has to be durable before it.
     fn published(&mut self, call_id: &str, status: u16, etag: &str) -> Result<u64, String> {
         let said = self.said.get(call_id).ok_or("an answer to a PUBLISH that nobody sent")?.clone();
         let before = self.accepted.get(call_id);
         if let Some((old, decision)) = before.filter(|_| status == 200) {
-            // A copy of the first PUBLISH of a publication that has moved on is told its present tag, whose time may be over.
+            // A retransmission of the first PUBLISH of a publication that has been modified since is answered with the
+            // present entity-tag, which may have expired by now.
             let present = self.truth.knows(self.now, said.presentity, etag) != Some(false);
             return match old == etag || present {
                 true => Ok(*decision),
@@ -87,7 +89,8 @@ impl World {
         match status {
             200 if known == Some(Some(false)) => Err("a PUBLISH with a stale entity-tag was accepted".into()),
             412 if known.is_none() => Err("a PUBLISH without condition was refused with 412".into()),
-            // It was stale by a change that was refused later; repeated, the request gets the same answer.
+            // The entity-tag was stale because of a change that the journal refused later. The request, repeated, gets
+            // the same response.
             412 if self.told_stale.contains(call_id) => Ok(0),
             412 if known == Some(Some(true)) && before.is_none() => {
                 Err("a PUBLISH with a current entity-tag was refused with 412".into())
@@ -107,7 +110,7 @@ impl World {
         }
     }
 
-    /// The truth about a presentity may have changed.
+    /// Updates the measurement of wrong lamps: the true state of a presentity may have changed.
     pub(super) fn look_at(&mut self, presentity: usize) {
         for (number, at) in &self.watchers[presentity] {
             self.tally.look(self.now, &self.phones[*number], *at, &self.truth);

@@ -1,7 +1,8 @@
-//! The journal of the server under test, and what waits for it: the part of `server/io_thread.rs` in virtual time.
+//! Journal of the server under test, and the output that waits for it: the part of `server/io_thread.rs`, in virtual
+//! time.
 //!
-//! Records share commits; a commit takes a few milliseconds, and now and then as long as a disk that is busy with
-//! something else. Messages leave when everything is kept that was decided up to them.
+//! Records share commits. A commit takes a few milliseconds, and now and then as long as one on a busy disk. Messages
+//! leave when everything is durable that was decided up to them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,38 +12,39 @@ use super::ladder::Topic;
 use super::laws::Leaving;
 use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
-use crate::journal::{Acceptance, JournalError, Key, Record, Tape};
-use crate::notifier::{Change, Outbox, Promise};
-use crate::transport::Packet;
+use crate::journal::{Acceptance, JournalError, Key, MemoryJournal, Record};
+use crate::notifier::{Change, Outbox, PendingResponse};
+use crate::transport::OutboundMessage;
 
-/// How long remarks wait for company (ms).
+/// Time for which deferred records wait for a commit to share (ms).
 const LAZY: u64 = 1_000;
 
-/// What leaves together.
+/// Output of one decision, which leaves together.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    /// Messages, each with the decision that has to be kept before.
-    pub(super) packets: Vec<(u64, Leaving, Packet)>,
+    /// Messages, each with the decision that has to be durable before it leaves.
+    pub(super) packets: Vec<(u64, Leaving, OutboundMessage)>,
     pub(super) unfinished: Vec<u32>,
-    /// The answers among them, which repeated requests get from then on.
-    pub(super) answers: Vec<Promise>,
-    /// What undoes the changes that they tell of, should the journal refuse them, and the keys of their records.
+    /// The responses among them, which retransmitted requests get from then on.
+    pub(super) answers: Vec<PendingResponse>,
+    /// Rollback of the changes that the messages report, for the case that the journal refuses them, and the keys of
+    /// the records.
     pub(super) changes: Vec<Change>,
     pub(super) appended: Vec<Key>,
 }
 
-/// What the journal has to do next.
+/// Next step of the journal.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
-    /// Nobody has asked for the remarks for a while.
+    /// The wait of the deferred records is over.
     Lazy,
-    /// A commit is done.
+    /// A commit is finished.
     Committed,
-    /// An image is to take the place of the log: the next segment begins ...
+    /// A snapshot is to replace the log: first the next segment begins,
     Rotate,
-    /// ... what holds is read ...
+    /// then the current state is read,
     Image,
-    /// ... and the image gets its name.
+    /// and at last the snapshot gets its final name.
     Finish,
     /// The disk works again.
     Recovered,
@@ -52,50 +54,50 @@ pub(super) enum Stage {
 pub(super) struct Entry {
     decision: u64,
     pub(super) records: Vec<Record>,
-    /// None for remarks.
+    /// None for deferred records.
     pub(super) parcel: Option<Parcel>,
-    /// Where its frame ends in the batch.
+    /// Offset in the batch at which the frame of this entry ends.
     end: usize,
 }
 
-/// The journal and what waits for it.
+/// The journal and the output that waits for it.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    tape: Option<Tape>,
+    tape: Option<MemoryJournal>,
     waiting: VecDeque<Entry>,
-    /// How many of these are in the commit under way.
+    /// Number of waiting entries in the commit in progress.
     committing: usize,
-    /// Decisions up to this one are kept.
+    /// The last durable decision; all before it are durable too.
     kept: u64,
-    /// Remarks up to that of this decision are kept.
+    /// The last decision whose deferred records are durable.
     noted: u64,
     rotate: bool,
     /// The server crashes during the next commit.
     pub(super) doomed: bool,
-    /// The disk refuses the commit under way.
+    /// The disk refuses the commit in progress.
     failing: bool,
     imaged: u64,
-    /// The first word on every key, for a sabotaged journal.
+    /// First record of every key, for the mutation [`Sabotage::OldRecord`].
     first_words: HashMap<Key, Bytes>,
 }
 
-/// What a crash leaves.
+/// Remains of a crash.
 pub(super) struct Left {
-    /// What the journal holds.
+    /// Records in the journal.
     pub(super) records: Vec<(Key, Bytes)>,
     kept: u64,
     noted: u64,
-    /// Decisions beyond that whose records are in the journal all the same.
+    /// Decisions after `kept` whose records are in the journal nevertheless.
     whole: Vec<u64>,
 }
 
 impl Left {
-    /// Whether this decision is in the journal.
+    /// Returns true if this decision is in the journal.
     pub(super) fn survived(&self, decision: u64) -> bool {
         decision <= self.kept || self.whole.contains(&decision)
     }
 
-    /// Whether the remark that this decision made is.
+    /// Returns true if the deferred records of this decision are in the journal.
     pub(super) fn noted(&self, decision: u64) -> bool {
         decision <= self.noted
     }
@@ -106,7 +108,7 @@ impl Keeper {
         let (waiting, committing, kept, noted) = (VecDeque::new(), 0, 0, 0);
         let (rotate, doomed, failing, imaged, first_words) = (false, false, false, 0, HashMap::new());
         Keeper {
-            tape: Tape::new().ok(),
+            tape: MemoryJournal::new().ok(),
             waiting,
             committing,
             kept,
@@ -119,13 +121,13 @@ impl Keeper {
         }
     }
 
-    /// Whether messages without a record have to wait for those before them.
+    /// Returns true if messages without a record have to wait for those before them.
     fn is_awaited(&self) -> bool {
         self.waiting.iter().any(|entry| entry.parcel.is_some())
     }
 
-    /// The power fails, and comes back: of what was being written, this share (in 65536ths) has reached the disk. The
-    /// fate of every decision up to this one is known then.
+    /// Simulates a power failure. `share` (in 65536ths) is the part of the pending write that has reached the disk.
+    /// The result tells which decisions up to `decision` survived.
     pub(super) fn crash(&mut self, share: u16, decision: u64) -> Result<Left, JournalError> {
         let Some(tape) = self.tape.take() else { return Err(nothing()) };
         let (tape, recovered, octets) = tape.crash(share)?;
@@ -143,7 +145,7 @@ impl Keeper {
         Ok(left)
     }
 
-    /// Keeps records before the server goes on.
+    /// Commits records before the server continues.
     pub(super) fn keep_at_once(&mut self, records: &[Record]) -> Result<(), JournalError> {
         let tape = self.tape()?;
         if !records.is_empty() {
@@ -152,7 +154,8 @@ impl Keeper {
         tape.sync()
     }
 
-    /// The disk has refused the commit under way: gives all that waited, and what is kept of the decisions. Remarks wait on.
+    /// Refuses the commit in progress: returns everything that waited, and the last durable decision. Deferred records
+    /// continue to wait.
     pub(super) fn refuse(&mut self) -> (Vec<Entry>, u64) {
         if let Some(tape) = &mut self.tape {
             tape.refuse();
@@ -163,23 +166,23 @@ impl Keeper {
         (Vec::from(refused), self.kept)
     }
 
-    /// The first word on a key, if anybody has asked to remember it.
+    /// First record of a key, if it was remembered.
     pub(super) fn first_word(&self, key: &Key) -> Option<Bytes> {
         self.first_words.get(key).cloned()
     }
 
-    fn tape(&mut self) -> Result<&mut Tape, JournalError> {
+    fn tape(&mut self) -> Result<&mut MemoryJournal, JournalError> {
         self.tape.as_mut().ok_or_else(nothing)
     }
 }
 
-/// There is no tape: it was lost in a crash that itself failed, and that fault was told then.
+/// The error for a missing tape: it was lost in a crash that itself failed, and that failure was reported then.
 fn nothing() -> JournalError {
     JournalError::Missing { path: "tape".into() }
 }
 
 impl World {
-    /// Has records kept, then a parcel sent.
+    /// Appends records, and releases a parcel when they are durable.
     pub(super) fn keep(&mut self, records: Vec<Record>, remarks: Vec<Record>, parcel: Parcel) -> Result<(), Fault> {
         let decision = self.decision;
         if !remarks.is_empty() {
@@ -207,7 +210,7 @@ impl World {
         self.commit()
     }
 
-    /// Begins a commit of all that waits, unless one is under way.
+    /// Begins a commit of all waiting entries, unless one is in progress.
     pub(super) fn commit(&mut self) -> Result<(), Fault> {
         if self.keeper.committing > 0 || self.keeper.waiting.is_empty() {
             return Ok(());
@@ -234,7 +237,7 @@ impl World {
         Ok(())
     }
 
-    /// Something that the journal has waited for.
+    /// Performs a step of the journal that is due.
     pub(super) fn go_on_keeping(&mut self, stage: Stage) -> Result<(), Fault> {
         match stage {
             Stage::Lazy => self.commit(),
@@ -257,8 +260,8 @@ impl World {
                 self.in_ms(wait, Happening::Journal(self.life, Stage::Finish));
                 self.or_fault(written)
             }
-            // An image that told of what is not kept yet would make it survive: allowed, but then nobody could say
-            // here what has survived.
+            // A snapshot with changes that are not durable yet would make them survive a crash. The server may do
+            // that, but the oracle could not tell then which changes survived.
             Stage::Finish if self.keeper.is_awaited() && self.keeper.kept < self.keeper.imaged => {
                 self.in_ms(5, Happening::Journal(self.life, Stage::Finish));
                 Ok(())
@@ -278,10 +281,10 @@ impl World {
     }
 
     fn committed(&mut self) -> Result<(), Fault> {
-        let synced = self.keeper.tape().and_then(Tape::sync);
+        let synced = self.keeper.tape().and_then(MemoryJournal::sync);
         self.or_fault(synced)?;
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.0005) {
-            // After the commit, and before any answer.
+            // The crash falls between the commit and the responses.
             let kept = self.keeper.waiting.iter().take(self.keeper.committing).map(|entry| entry.decision).max();
             self.keeper.kept = self.keeper.kept.max(kept.unwrap_or_default());
             self.keeper.waiting.drain(..std::mem::take(&mut self.keeper.committing));
@@ -313,13 +316,13 @@ impl World {
 
     fn rotate(&mut self) -> Result<(), Fault> {
         self.keeper.rotate = false;
-        let begun = self.keeper.tape().and_then(Tape::begin_image);
+        let begun = self.keeper.tape().and_then(MemoryJournal::begin_image);
         let wait = self.random.between(0, 400);
         self.in_ms(wait, Happening::Journal(self.life, Stage::Image));
         self.or_fault(begun)
     }
 
-    /// Has the journal compacted after a while.
+    /// Schedules the next compaction of the journal.
     pub(super) fn begin_journal(&mut self) {
         let wait = self.random.between(10_000, 90_000);
         self.in_ms(wait, Happening::Journal(self.life, Stage::Rotate));

@@ -1,4 +1,4 @@
-//! The ladder: who said what to whom in one dialog, for people.
+//! Ladder diagram of one dialog: every message with its time and direction, for people to read.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::package;
 use crate::sip::headers::Event;
 use crate::sip::wire::{self, Name};
 
-/// What a ladder is about.
+/// Topic of a ladder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topic {
     /// Call-ID of the dialog.
@@ -17,33 +17,34 @@ pub struct Topic {
     pub presentity: Option<usize>,
 }
 
-/// Collects the lines of one topic.
+/// Collector of the lines of one topic.
 #[derive(Debug, Default)]
 pub struct Ladder {
     topic: Option<Topic>,
     lines: Vec<String>,
 }
 
-/// The most lines shown; the last ones are.
+/// Most lines shown. Older lines are cut.
 const LONGEST: usize = 80;
 
 impl Ladder {
-    /// A ladder about a topic; without one, nothing is collected.
+    /// A ladder about a topic; without a topic nothing is collected.
     pub fn about(topic: Option<Topic>) -> Ladder {
         Ladder { topic, lines: Vec::new() }
     }
 
-    /// What it is about, if anybody looks.
+    /// Topic of the ladder, if it is drawn.
     pub fn topic(&self) -> Option<&Topic> {
         self.topic.as_ref()
     }
 
-    /// Whether anybody looks.
+    /// Returns true if the ladder is drawn.
     pub fn is_drawn(&self) -> bool {
         self.topic.is_some()
     }
 
-    /// A message on its way; `presentity` is whom a PUBLISH is about, `fate` what the network does with it.
+    /// Adds a message. `presentity` is the one that a PUBLISH is about, `fate` is the network's treatment of the
+    /// message.
     pub fn message(&mut self, now: u64, to_server: bool, bytes: &[u8], presentity: Option<usize>, fate: &str) {
         let Some(topic) = &self.topic else { return };
         let Ok(Some(m)) = wire::read(bytes) else { return };
@@ -83,14 +84,14 @@ impl Ladder {
         self.lines.push(line);
     }
 
-    /// Anything else that matters to a presentity.
+    /// Adds a note about a presentity.
     pub fn note(&mut self, now: u64, presentity: usize, text: &str) {
         if self.topic.as_ref().is_some_and(|topic| topic.presentity == Some(presentity)) {
             self.lines.push(format!("{:>11.3} s  {text}", now as f64 / 1000.0));
         }
     }
 
-    /// The picture.
+    /// Returns the diagram as text.
     pub fn draw(&self) -> String {
         let skipped = self.lines.len().saturating_sub(LONGEST);
         let mut picture = if skipped > 0 { format!("  ({skipped} earlier lines left out)\n") } else { String::new() };

@@ -1,46 +1,47 @@
-//! What a lamp shows, in a form in which truth and screen can be compared.
+//! State of a lamp, in a form in which the oracle and a phone's screen can be compared.
 
 use std::collections::HashMap;
 
 use crate::package::{self, PackageId};
-use crate::presence::facts::{CallState, Report};
+use crate::presence::state::{CallState, PublishedState};
 
 /// One live call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Line {
-    /// Its Call-ID, and after a slash the remote tag of a branch where it forked; empty where there is no Call-ID.
+    /// Call-ID, followed by a slash and the remote tag of a branch if the call forked; empty if there is no Call-ID.
     pub call: String,
-    /// How far it is.
+    /// State of the call.
     pub state: CallState,
-    /// It is on hold.
+    /// True if the call is on hold.
     pub held: bool,
 }
 
-/// What is known of a presentity by one package.
+/// State of a presentity in one package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lamp {
-    /// The live calls, sorted.
+    /// Live calls, sorted.
     Calls(Vec<Line>),
-    /// The note and the activity of a person.
+    /// Note and activity of a person.
     Person(String, String),
     /// New and old voice messages.
     Mailbox(u32, u32),
 }
 
-/// How the remote tags of the branches of forked calls begin; other tags come and go with the publisher's mood.
+/// Prefix of the remote tags of the branches of a forked call. Publishers send or omit other tags, so those are
+/// ignored.
 pub const BRANCH: &str = "branch";
 
-/// The name of a call, or of one branch of it.
+/// Name of a call, or of one branch of it.
 pub fn label(call_id: &str, branch: Option<&str>) -> String {
     branch.map_or_else(|| call_id.to_string(), |branch| format!("{call_id}/{branch}"))
 }
 
 impl Lamp {
-    /// Reads the body of a NOTIFY.
+    /// Parses the body of a NOTIFY.
     pub fn read(package: PackageId, body: &[u8]) -> Result<Lamp, String> {
         let report = package::get(package).read(body).map_err(|error| error.to_string())?;
         Ok(match report {
-            Report::Calls(calls) => {
+            PublishedState::Calls(calls) => {
                 let live = calls.calls.iter().filter(|call| call.state != CallState::Terminated);
                 let mut live: Vec<_> = live
                     .map(|call| {
@@ -52,11 +53,11 @@ impl Lamp {
                 live.sort();
                 Lamp::Calls(live)
             }
-            Report::Person(person) => {
+            PublishedState::PersonState(person) => {
                 let activity = person.activities.first().map_or("", |activity| activity);
                 Lamp::Person(person.note.as_deref().unwrap_or_default().into(), activity.into())
             }
-            Report::Mailbox(mailbox) => {
+            PublishedState::Mailbox(mailbox) => {
                 let voice = mailbox.counts[0].unwrap_or_default();
                 Lamp::Mailbox(voice.new, voice.old)
             }
@@ -64,17 +65,17 @@ impl Lamp {
     }
 }
 
-/// Remembers what bodies were read as: many are told the same, but for what stands in the root element.
+/// Parse cache: many bodies differ only in the root element, so the rest is the key.
 #[derive(Debug, Default)]
 pub struct Memo(HashMap<Box<[u8]>, Lamp>);
 
-/// How much is remembered.
+/// Capacity of the parse cache.
 const LONGEST_MEMO: usize = 256;
 
 impl Memo {
-    /// [`Lamp::read`].
+    /// Parses a body as [`Lamp::read`] does, from the cache if possible.
     pub fn read(&mut self, package: PackageId, body: &[u8]) -> Result<Lamp, String> {
-        // The XML declaration is one line, and the root element begins with the next.
+        // The XML declaration is one line, and the root element begins on the next.
         let root = body.iter().position(|octet| *octet == b'\n').unwrap_or_default();
         let end = body[root..].iter().position(|octet| *octet == b'>').filter(|_| package.0 < 2);
         let Some(end) = end else { return Lamp::read(package, body) };

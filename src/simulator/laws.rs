@@ -1,4 +1,4 @@
-//! The laws, checked on every message that the server decides to send, and on those that leave.
+//! Invariants: checks of every message that the server decides to send, and of those that leave.
 
 use std::collections::HashMap;
 
@@ -8,33 +8,33 @@ use super::plan::Plan;
 use super::screen::{Shown, went_back};
 use super::truth::{COARSENESS, Truth};
 use crate::package::{self, PackageId};
-use crate::presence::facts::{CallState, Report};
+use crate::presence::state::{CallState, PublishedState};
 use crate::sip::wire::{self, Message, Name};
 
-/// The shortest time after which a NOTIFY without answer may be repeated or superseded (ms): Timer E.
+/// Shortest time after which an unanswered NOTIFY may be retransmitted or superseded (ms): Timer E.
 const T1: u64 = 500;
-/// On a stream only the end of the transaction makes way for the next (ms): Timer F.
+/// On a stream a NOTIFY may be superseded only at the end of its transaction (ms): Timer F.
 const TIMER_F: u64 = 32_000;
-/// Answers that end a dialog (RFC 6665 section 4.2.2), of those that phones give here.
+/// Responses that end a dialog (RFC 6665 section 4.2.2), of those that phones give here.
 const ENDING: [u16; 1] = [481];
-/// How many CSeq numbers and versions a crash may skip: the server reserves 64 at a time, and more may have left while the
-/// disk refused to reserve them.
+/// Most CSeq numbers and versions that a crash may skip. The server reserves 64 at a time, and more may have left
+/// while the disk refused to reserve them.
 const RESERVE: u32 = 64 + (1 << 16);
-/// How long a phone that answers may be behind (ms): time for a server that paces NOTIFYs to each phone.
+/// Longest time for which a phone that answers may be stale (ms): it leaves room for the pacing of NOTIFYs per device.
 const PROMPT: u64 = 5_000;
 
-/// Whom a Call-ID is for.
+/// Purpose of a Call-ID.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Whom it is about.
+    /// Index of the watched presentity.
     pub presentity: usize,
-    /// By which package.
+    /// Event package.
     pub package: PackageId,
-    /// Who subscribes.
+    /// Index of the subscribing phone.
     pub phone: usize,
 }
 
-/// What is known of a dialog that the server has accepted.
+/// Checker's state of a dialog that the server has accepted.
 #[derive(Debug)]
 pub(super) struct Dialog {
     expected: Expected,
@@ -42,73 +42,74 @@ pub(super) struct Dialog {
     version: Option<u32>,
     bytes: Vec<u8>,
     sent_at: u64,
-    /// The latest NOTIFY went over a stream; a large one may, in a dialog over UDP.
+    /// True if the latest NOTIFY went over a stream. An oversize one may, even in a dialog over UDP.
     reliable: bool,
     answered: bool,
-    /// A SUBSCRIBE came since the last NOTIFY.
+    /// True if a SUBSCRIBE arrived since the last NOTIFY.
     asked: bool,
     last_said: bool,
     shown: Shown,
     lamp: Option<Lamp>,
     over: Option<&'static str>,
-    /// The last NOTIFY when the phone last proved to have the dialog, by a SUBSCRIBE or a 200: what it says of this one
-    /// and earlier ones is out of date.
+    /// CSeq of the last NOTIFY at the time when the phone last proved to have the dialog, by a SUBSCRIBE or a 200. Its
+    /// other responses to this NOTIFY and earlier ones are out of date.
     proven: u32,
-    /// The decision by which the last NOTIFY was made.
+    /// Decision that created the last NOTIFY.
     made_by: u64,
     /// CSeq and version of the last NOTIFY that left.
     left: (u32, Option<u32>),
-    /// After a crash: the most that the next CSeq may be.
+    /// Largest allowed value of the next CSeq, after a crash.
     most: Option<u32>,
-    /// The lifetime that was granted last, and by which decision.
+    /// End of the lifetime granted last, and the decision that granted it.
     until: (u64, u64),
-    /// For how long that was granted (ms).
+    /// That lifetime (ms).
     granted: u64,
-    /// The lifetime granted by the last 200 that left, and for how long that was (ms).
+    /// End of the lifetime granted by the last 200 that left, and that lifetime (ms).
     promised: u64,
     promised_for: u64,
-    /// What the last NOTIFY that left shows, and what those show that were made and have not left, by CSeq.
+    /// State in the last NOTIFY that left, and the states in those that were created and have not left, by CSeq.
     left_lamp: Option<Lamp>,
     made: Vec<(u32, Lamp)>,
-    /// What `heard` was before the NOTIFYs that have not left.
+    /// Value of `heard` before the NOTIFYs that have not left.
     heard_before: Option<u64>,
-    /// The decision by which it ended.
+    /// Decision that ended it.
     ended: Option<u64>,
-    /// Its phone has subscribed anew, so it may be dropped in silence.
+    /// True if its phone has subscribed anew, so that the server may drop it without a NOTIFY.
     replaced: bool,
-    /// The decision that may have replaced it.
+    /// Decision that may have replaced it.
     replaced_by: Option<u64>,
-    /// Its latest NOTIFY was answered since then, which a server that had let go of it has not noted.
+    /// True if its latest NOTIFY was answered after that decision. A server that had removed the dialog did not record
+    /// the response.
     unheard: bool,
-    /// The decision by which its latest SUBSCRIBE was answered.
+    /// Decision that answered its latest SUBSCRIBE.
     asked_by: u64,
-    /// The last NOTIFY was answered with 200; by which decision the server took note of that.
+    /// Decision in which the server processed a 200 to the last NOTIFY; none without a 200.
     heard: Option<u64>,
-    /// It was up to date when the server crashed, and nothing has happened since.
+    /// True if it was up to date when the server crashed, and nothing has happened since.
     settled: bool,
 }
 
-/// What a message becomes when it leaves.
+/// Consequence of a message for the invariants when it leaves.
 #[derive(Clone, Debug)]
 pub enum Leaving {
-    /// An acknowledged subscription, until then.
+    /// An acknowledged subscription, and the end of its lifetime (ms).
     Subscribed((String, String), u64),
-    /// A NOTIFY with this CSeq and version.
+    /// A NOTIFY of a dialog, with its CSeq and version.
     Notify((String, String), u32, Option<u32>),
-    /// Nothing that a law is about.
+    /// Any other message, which no invariant concerns.
     Other,
 }
 
-/// The watcher of the laws.
+/// Checker of the invariants.
 #[derive(Debug, Default)]
 pub struct Laws {
-    /// What each Call-ID is for.
+    /// Purpose of each Call-ID.
     expected: HashMap<String, Expected>,
-    /// By Call-ID and the server's tag.
+    /// Dialogs by Call-ID and the server's tag.
     dialogs: HashMap<(String, String), Dialog>,
-    /// By which decision a SUBSCRIBE was answered, and until when it lives: by Call-ID and CSeq.
+    /// Decision that answered a SUBSCRIBE, and the end of the lifetime: by Call-ID and CSeq.
     answers: HashMap<(String, u32), (u64, u64)>,
-    /// When the server crashed last.
+    /// Time of the last crash of the server.
     crashed_at: u64,
     pub(super) memo: Memo,
 }
@@ -149,7 +150,7 @@ impl Dialog {
         }
     }
 
-    /// What was decided and has not survived has not happened.
+    /// Rolls back decisions that have not survived.
     fn forget(&mut self, survived: impl Fn(u64) -> bool) {
         if !survived(self.until.1) {
             (self.until.0, self.granted) = (self.promised, self.promised_for);
@@ -159,13 +160,14 @@ impl Dialog {
         }
     }
 
-    /// The server has to know it.
+    /// Returns true if the server must know the dialog.
     fn stands(&self, now: u64) -> bool {
         let lives = self.promised.min(self.until.0) > now + COARSENESS;
         lives && self.ended.is_none() && self.over.is_none() && !self.replaced
     }
 
-    /// The numbers of a new NOTIFY follow those before; over a crash they may skip, and never fall.
+    /// Checks that the numbers of a new NOTIFY continue those before. Across a crash they may skip, but never fall
+    /// (rule 2).
     fn counts_on(&self, cseq: u32, version: Option<u32>, has_version: bool) -> Result<(), String> {
         let skips = match self.most {
             None if cseq != self.cseq + 1 => return Err(format!("CSeq {cseq} after {}", self.cseq)),
@@ -182,17 +184,17 @@ impl Dialog {
 }
 
 impl Laws {
-    /// A phone will subscribe under this Call-ID.
+    /// Registers the Call-ID under which a phone will subscribe.
     pub fn expect(&mut self, call_id: String, expected: Expected) {
         self.expected.insert(call_id, expected);
     }
 
-    /// Whom a Call-ID is about.
+    /// Purpose of a Call-ID.
     pub fn expected(&self, call_id: &str) -> Option<Expected> {
         self.expected.get(call_id).copied()
     }
 
-    /// The server decides to answer a SUBSCRIBE with 200. Gives the decision that has to be kept before.
+    /// Checks a 200 to a SUBSCRIBE. Returns the decision that has to be durable before it leaves.
     pub fn accepted(&mut self, now: u64, decision: u64, answer: &Message<'_>) -> Result<(u64, Leaving), String> {
         let tag = answer.to.tag().ok_or("a 200 to SUBSCRIBE without To tag")?;
         let granted: u64 = answer.first(Name::Expires).and_then(|e| e.parse().ok()).ok_or("a 200 without Expires")?;
@@ -217,7 +219,7 @@ impl Laws {
             }
         }
         let dialog = self.dialogs.entry(key.clone()).or_insert_with(|| Dialog::new(expected));
-        // The same SUBSCRIBE again: when its transaction is forgotten, it brings a NOTIFY as well.
+        // This may be the same SUBSCRIBE again. After its transaction is forgotten, it causes a NOTIFY too.
         (dialog.asked, dialog.asked_by) = (true, decision);
         if by == decision {
             (dialog.asked, dialog.proven, dialog.settled) = (true, dialog.cseq, false);
@@ -229,7 +231,7 @@ impl Laws {
         Ok((by, Leaving::Subscribed(key, until)))
     }
 
-    /// The server decides to say that it knows no such subscription.
+    /// Checks a 481 to a SUBSCRIBE: the server says that it does not know the subscription.
     pub fn disowned(&self, now: u64, answer: &Message<'_>) -> Result<(), String> {
         let key = (answer.call_id.to_string(), answer.to.tag().unwrap_or_default().to_string());
         match self.dialogs.get(&key) {
@@ -238,7 +240,7 @@ impl Laws {
         }
     }
 
-    /// The server is told the fate of a NOTIFY, which makes for this decision.
+    /// Applies a response to a NOTIFY, which the server processes in this decision.
     pub fn answered(&mut self, decision: u64, answer: &Message<'_>, status: u16) {
         let Some(tag) = answer.from.tag() else { return };
         let Some(dialog) = self.dialogs.get_mut(&(answer.call_id.into(), tag.into())) else { return };
@@ -252,7 +254,7 @@ impl Laws {
         if status < 300 {
             dialog.proven = dialog.proven.max(answer.cseq.number);
         }
-        // A number that was counted before a crash and may be used again by now says nothing.
+        // A CSeq from before a crash may have been used again, so the response proves nothing.
         if answer.cseq.number == dialog.cseq && dialog.most.is_none() {
             if !dialog.answered && status < 300 {
                 dialog.heard = Some(decision);
@@ -265,24 +267,25 @@ impl Laws {
         }
     }
 
-    /// The server is told that a NOTIFY could not be sent: it may try again.
+    /// Applies a failed transmission of a NOTIFY: the server may try again.
     ///
-    /// One Call-ID may have two dialogs here: a phone that has not heard of the first asks for another.
+    /// One Call-ID may have two dialogs here, because a phone that has not received the response to the first opens
+    /// another.
     pub fn undeliverable(&mut self, dialog: &(String, String), cseq: u32) {
         if let Some(dialog) = self.dialogs.get_mut(dialog).filter(|dialog| dialog.cseq == cseq) {
             dialog.answered = true;
-            // A final one that has not left has not been said.
+            // A final NOTIFY that has not left does not count as sent.
             dialog.last_said = false;
         }
     }
 
-    /// An operator resets somebody: all are told, whatever they know.
+    /// Applies an operator's reset: all watchers are notified, even those that are up to date.
     pub fn reset(&mut self, presentity: usize) {
         let concerned = self.dialogs.values_mut().filter(|dialog| dialog.expected.presentity == presentity);
         concerned.for_each(|dialog| dialog.settled = false);
     }
 
-    /// The server decides to send a NOTIFY. Gives the decision that has to be kept before.
+    /// Checks a NOTIFY. Returns the decision that has to be durable before it leaves.
     #[allow(clippy::too_many_arguments)]
     pub fn notify(
         &mut self,
@@ -321,7 +324,8 @@ impl Laws {
             if !dialog.answered && !dialog.asked && !is_final && since < waited {
                 return Err(format!("a second NOTIFY {since} ms after one that is not answered"));
             }
-            // What has gone and come back since, as by an expiry while the server was down, is news.
+            // A state that has gone and come back since, for example by an expiry while the server was down, is a
+            // change.
             let unchanged = truth.changed_at(presentity) <= self.crashed_at;
             if dialog.settled && unchanged && !is_final && says_the_same(package, m.body, &dialog.bytes) {
                 return Err("a phone that is up to date is told again after a restart".into());
@@ -330,38 +334,38 @@ impl Laws {
                 dialog.ended = dialog.ended.or(Some(decision));
             }
             if dialog.asked_by == decision {
-                // Its phone has asked for it, if only by the same SUBSCRIBE once more.
+                // Its phone has asked for the NOTIFY, if only by a retransmitted SUBSCRIBE.
                 dialog.proven = dialog.proven.max(dialog.cseq);
             }
             (dialog.cseq, dialog.version, dialog.answered) = (m.cseq.number, version, false);
             dialog.unheard = false;
             dialog.heard_before = dialog.heard.or(dialog.heard_before);
             (dialog.most, dialog.heard, dialog.settled, dialog.made_by) = (None, None, false, decision);
-            // Numbers that had not left before a crash may come again.
+            // Numbers that had not left before a crash may be used again.
             dialog.proven = dialog.proven.min(dialog.cseq - 1);
             dialog.bytes = bytes.to_vec();
             dialog.lamp = Some(lamp.clone());
             dialog.made.push((dialog.cseq, lamp.clone()));
             if truth.is_uncertain(now, presentity) {
-                // Which life of a call this shows cannot be told.
+                // It is unknown to which life of a call this state belongs.
                 dialog.shown.clear();
             } else if let Some(law) = went_back(&mut dialog.shown, &lamp, |call| truth.lives_of(presentity, call)) {
                 return Err(law);
             }
-            // It tells what was decided last, whoever decided that.
+            // The NOTIFY contains the last decision about the presentity, so that has to be durable too.
             dialog.made_by = dialog.made_by.max(truth.unkept(presentity).unwrap_or_default());
         }
         (dialog.sent_at, dialog.asked, dialog.last_said) = (now, false, is_final);
         dialog.reliable = reliable;
         let true_lamp = truth.lamp(presentity, package);
-        // The final NOTIFY is repeated as it is: nobody is shown it for long.
+        // The final NOTIFY is retransmitted unchanged, so it may be out of date; the phone drops the dialog anyway.
         if lamp != true_lamp && !truth.is_uncertain(now, presentity) && !is_final {
             return Err(format!("a NOTIFY leaves that says [{lamp}] while [{true_lamp}] is true"));
         }
         Ok((dialog.made_by, Leaving::Notify(key, dialog.cseq, dialog.version)))
     }
 
-    /// A message leaves.
+    /// Applies the departure of a message.
     pub fn left(&mut self, what: &Leaving) {
         match what {
             Leaving::Subscribed(key, until) => {
@@ -387,10 +391,11 @@ impl Laws {
         }
     }
 
-    /// The server has crashed. `survived` tells which decisions are in the journal, `noted` which acknowledgements.
+    /// Applies a crash of the server. `survived` says which decisions are in the journal, `noted` says which
+    /// acknowledgements.
     pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool, noted: impl Fn(u64) -> bool) {
         self.crashed_at = now;
-        // A SUBSCRIBE that is repeated over the crash is granted what it was granted then, and no more.
+        // A SUBSCRIBE that is repeated across the crash gets the lifetime granted at first, and no more.
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
             dialog.most = Some(dialog.most.unwrap_or(dialog.cseq) + RESERVE + 1);
@@ -399,7 +404,7 @@ impl Laws {
             dialog.settled = dialog.heard.is_some();
             dialog.proven = dialog.proven.max(dialog.cseq);
             if dialog.cseq != dialog.left.0 {
-                // What did not leave was shown to nobody.
+                // No phone has seen a NOTIFY that did not leave.
                 dialog.made.clear();
                 dialog.shown.clear();
                 (dialog.cseq, dialog.version) = dialog.left;
@@ -409,7 +414,7 @@ impl Laws {
         }
     }
 
-    /// A NOTIFY will not leave, for what it tells of has not happened.
+    /// Withdraws a NOTIFY that will not leave, because the change in it was rolled back.
     pub fn withdrawn(&mut self, key: &(String, String), cseq: u32) {
         if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.cseq == cseq) {
             (dialog.answered, dialog.last_said) = (true, false);
@@ -420,19 +425,20 @@ impl Laws {
         }
     }
 
-    /// The journal has refused a commit: what was decided and not kept has not happened. What phones know is remarked anew by
-    /// the decision that undoes it.
+    /// Applies a refused commit: decisions that were not durable are rolled back. The rollback journals anew, under
+    /// its own decision, which NOTIFYs the phones have acknowledged.
     pub fn refused(&mut self, decision: u64, survived: impl Fn(u64) -> bool) {
         self.answers.retain(|_, (by, _)| survived(*by));
         for dialog in self.dialogs.values_mut() {
-            // One comes back where the dialog that has replaced it does not, and with it the NOTIFY that was under way: what
-            // its phone has said of that meanwhile was said to a server that had let go of it.
+            // A dialog returns if the dialog that replaced it does not survive, and so does its NOTIFY in flight. The
+            // server had removed it when the phone's response to that NOTIFY came, so it has no record of the
+            // response.
             if let Some(by) = dialog.replaced_by.take_if(|by| !survived(*by)) {
                 dialog.over = None;
                 dialog.ended.take_if(|ended| *ended > by);
                 dialog.answered &= !std::mem::take(&mut dialog.unheard);
             }
-            // What a phone or its time has ended stays so: nobody has asked for that.
+            // An end caused by the phone's response or by expiry remains, because no request caused it.
             let asked = dialog.granted == 0 && dialog.over.is_none();
             let ended = dialog.ended.filter(|_| !asked);
             let (over, last_said) = (dialog.over, dialog.last_said);
@@ -446,8 +452,8 @@ impl Laws {
         }
     }
 
-    /// The server's clock will have gone on by so much (ms), or back, when it starts again.
-    /// What is over by then is not back.
+    /// Shifts all lifetimes: the server's clock will have jumped by `by` ms when it starts again. A subscription whose
+    /// lifetime is over by then is not restored.
     pub fn shift(&mut self, now: u64, start: u64, by: i64) {
         for ((call_id, _), (_, until)) in &mut self.answers {
             let of_call = self.dialogs.iter().filter(|((of, _), _)| of == call_id);
@@ -464,9 +470,10 @@ impl Laws {
         }
     }
 
-    /// The server is back and knows subscriptions with these Call-IDs: all that were acknowledged, none that has ended.
+    /// Checks the Call-IDs of the subscriptions that the server has restored: all acknowledged ones, and none that has
+    /// ended.
     ///
-    /// `away` tells which presentities belong to a tenant that is not configured.
+    /// `away` says which presentities belong to a tenant that is not configured.
     pub fn restarted(&self, now: u64, known: &[String], away: impl Fn(usize) -> bool) -> Result<(), (String, String)> {
         let mut counted: HashMap<&str, (usize, usize, usize)> = HashMap::new();
         for call_id in known {
@@ -490,7 +497,7 @@ impl Laws {
         }
     }
 
-    /// Nobody who answers is kept waiting for news, whoever else may be silent.
+    /// Checks liveness: a phone that answers receives every change in time, even while other phones are silent.
     pub fn roll_call(
         &self,
         now: u64,
@@ -514,12 +521,13 @@ impl Laws {
     }
 }
 
-/// Whether a body says what that of an earlier NOTIFY said, details included; but for calls that had just ended then.
+/// Returns true if a body has the same content as that of an earlier NOTIFY, details included. Calls that had just
+/// ended are ignored.
 fn says_the_same(package: PackageId, body: &[u8], earlier: &[u8]) -> bool {
     let live = |body: &[u8]| match package::get(package).read(body) {
-        Ok(Report::Calls(mut report)) => {
+        Ok(PublishedState::Calls(mut report)) => {
             report.calls.retain(|call| call.state != CallState::Terminated);
-            Some(Report::Calls(report))
+            Some(PublishedState::Calls(report))
         }
         other => other.ok(),
     };
@@ -542,7 +550,7 @@ fn repeated(dialog: &Dialog, bytes: &[u8], since: u64, reliable: bool) -> Result
     Ok(())
 }
 
-/// Nothing crosses realms (law 8).
+/// Checks that nothing crosses realms (rule 8).
 fn walls(m: &Message<'_>, lamp: &Lamp, plan: &Plan, presentity: usize) -> Result<(), String> {
     let (user, realm) = plan.name(presentity);
     let text = std::str::from_utf8(m.body).map_err(|_| "a body that is not UTF-8")?;

@@ -1,45 +1,46 @@
-//! What phones and publishers write.
+//! SIP messages that phones and publishers write.
 
 use std::fmt::Write as _;
 
 use super::truth::{CallSaid, Said, Statement};
 use crate::package;
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 use crate::sip::wire::{Message, Name};
 
-/// The server's address.
+/// Address of the server.
 pub const SERVER: &str = "192.0.2.1:5060";
 
-/// Repeating a request until it is answered (RFC 3261 section 17.1.2.2).
+/// Retransmission of a request until it is answered (RFC 3261 section 17.1.2.2).
 #[derive(Clone, Debug)]
 pub struct Pending {
-    /// The request.
+    /// The request as it is sent.
     pub bytes: Vec<u8>,
-    /// Its CSeq number.
+    /// CSeq number of the request.
     pub cseq: u32,
     interval: u64,
     ends: u64,
 }
 
 impl Pending {
-    /// A request that is sent at `now`; first repeated after 500 ms.
+    /// A request that is sent at `now`; it is first retransmitted after 500 ms.
     pub fn new(now: u64, cseq: u32, bytes: Vec<u8>) -> Pending {
         Pending { bytes, cseq, interval: 500, ends: now + 32_000 }
     }
 
-    /// When it was first sent.
+    /// Time at which the request was first sent (ms).
     pub fn sent_at(&self) -> u64 {
         self.ends - 32_000
     }
 
-    /// It is due: how long until the next repetition, or none if there was no answer in time.
+    /// Called when a retransmission is due. Returns the time until the next one (ms), or none if the transaction timed
+    /// out.
     pub fn repeat(&mut self, now: u64) -> Option<u64> {
         self.interval = (self.interval * 2).min(4_000);
         (now < self.ends).then_some(self.interval.min(self.ends.saturating_sub(now)))
     }
 }
 
-/// The answer of a phone to a NOTIFY.
+/// Writes the response of a phone to a NOTIFY.
 pub fn answer(request: &Message<'_>, status: u16, retry_after: Option<u32>) -> Vec<u8> {
     let mut text = format!("SIP/2.0 {status} Simulated\r\n");
     for via in request.all(Name::Via) {
@@ -58,14 +59,14 @@ pub fn answer(request: &Message<'_>, status: u16, retry_after: Option<u32>) -> V
     text.into_bytes()
 }
 
-/// The value of a header that the server itself never reads.
+/// Returns the value of a header that the server itself never parses.
 pub fn header<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (_, rest) = text.split_once(&format!("\r\n{name}: "))?;
     rest.split("\r\n").next()
 }
 
-/// A PUBLISH of Kamailio's or Asterisk's kind.
+/// Writes a PUBLISH as Kamailio or Asterisk would.
 pub fn publish(said: &Said, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
     let package = package::get(said.package);
     let body = match &said.statement {
@@ -120,11 +121,11 @@ fn dialog(said: &CallSaid, realm: &str, body: &mut String) {
     let (call_id, branch) = said.call.split_once('/').unwrap_or((&said.call, ""));
     let tags = match said.state {
         _ if !branch.is_empty() => format!(" local-tag=\"l\" remote-tag=\"{branch}\""),
-        // Kamailio sends tags while it rings only.
+        // Kamailio sends tags only while a call rings.
         CallState::Early => " local-tag=\"l\" remote-tag=\"r\"".into(),
         _ => String::new(),
     };
-    // What is left out stays as it was: a hold is taken back by saying so.
+    // An omitted parameter leaves the state unchanged, so the end of a hold has to be stated.
     let rendering = match said.held {
         true => "<param pname=\"+sip.rendering\" pval=\"no\"/>",
         false => "<param pname=\"+sip.rendering\" pval=\"yes\"/>",
@@ -140,7 +141,7 @@ fn dialog(said: &CallSaid, realm: &str, body: &mut String) {
 
 fn state_name(state: CallState) -> &'static str {
     match state {
-        // With a capital T, as Kamailio writes it.
+        // Kamailio writes it with a capital T.
         CallState::Trying => "Trying",
         CallState::Proceeding => "proceeding",
         CallState::Early => "early",

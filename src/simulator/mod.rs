@@ -1,12 +1,12 @@
-//! The simulator: the real notifier in a seeded network with a virtual clock (law 9).
+//! Deterministic simulator: the real notifier in a seeded network with a virtual clock (rule 9).
 //!
-//! A *storm* is one run: phones subscribe, publishers tell of calls, the network loses, delays, doubles and reorders,
-//! phones fail and move and reboot, operators interfere. Every message that the server sends is held against the
-//! [`laws`] and against the [`truth`], a model that shares no code with the server. Then the network heals, and within
-//! a stated bound every lamp has to show the truth. Everything follows from the seed, so a failure is replayed at will:
-//! the second run draws the [`ladder`] of the dialog concerned.
+//! A *storm* is one run. Phones subscribe, publishers publish calls, the network loses, delays, duplicates and
+//! reorders datagrams, phones fail, move and reboot, and operators interfere. Every message that the server sends is
+//! checked against the invariants ([`laws`]) and against an oracle ([`truth`]), a model that shares no code with the
+//! server. Then the network heals, and every lamp has to show the true state within a stated time. Everything follows
+//! from the seed, so that every failure can be replayed: the second run draws the [`ladder`] of the dialog concerned.
 //!
-//! In flow seeds and [`Options`]; out flow [`Outcome`]s. Nothing here knows real time or sockets.
+//! Input: seeds and [`Options`]. Output: [`Outcome`]s. Nothing here uses real time or sockets.
 
 mod crash;
 mod edge;
@@ -39,29 +39,29 @@ pub use world::Fault;
 use crate::directory::AccountNo;
 use world::World;
 
-/// How long after the network has healed a subscription that both sides know may take to show the truth (ms): the
-/// longest wait between two tries of the server (300 s, and phones here ask for no longer Retry-After), after a
-/// NOTIFY that was under way has failed (Timer F, 32 s), and a moment for the answer.
+/// Time within which a subscription known to both sides shows the true state after the network has healed (ms).
+/// It is the sum of the server's longest back-off (300 s; phones here ask for no longer Retry-After), the failure of a
+/// NOTIFY that was in flight (Timer F, 32 s), and 8 s for the response.
 const CONVERGED_AFTER: u64 = 300_000 + 32_000 + 8_000;
-/// How long every phone may take, whatever had become of its subscription (ms): the longest lifetime (600 s), a tenth
-/// more for phones that refresh late, a request that fails (32 s), the phone's wait before it starts anew (60 s), and
-/// a moment.
+/// Time within which every phone shows the true state, in whatever condition its subscription was (ms).
+/// It is the sum of the longest lifetime (600 s), a tenth more for phones that refresh late, a request that fails (32
+/// s), the phone's wait before it subscribes anew (60 s), and 8 s more.
 const ALL_WELL_AFTER: u64 = 660_000 + 32_000 + 60_000 + 8_000;
-/// How long the last NOTIFY of a subscription may be under way (ms): Timer F, and a moment.
+/// Time that the final NOTIFY of a subscription may be in flight (ms): Timer F, and 2 s more.
 const LAST_WORDS: u64 = 34_000;
 
-/// What has come of a storm.
+/// Result of a storm.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Its seed.
+    /// Seed of the storm.
     pub seed: u64,
-    /// What it amounts to.
+    /// Counters of the storm.
     pub tally: Tally,
-    /// What went wrong, and the ladder of the dialog concerned.
+    /// The violated invariant, and the ladder of the dialog concerned; none if the storm passed.
     pub failure: Option<(Fault, String)>,
 }
 
-/// Runs the storm of a seed.
+/// Runs the storm of a seed, and a second time with a ladder if it fails.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options, None);
     let failure = world.storm().err().map(|fault| {
@@ -77,7 +77,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 }
 
 impl World {
-    /// The storm, the calm after it, and the reckoning.
+    /// Runs the storm, heals the network, and checks that all lamps converge.
     fn storm(&mut self) -> Result<(), Fault> {
         self.run_until(self.options.minutes * 60_000)?;
         self.heal();
@@ -104,12 +104,13 @@ impl World {
         }
         for number in 0..self.phones.len() {
             self.recover(number);
-            // A phone that refreshes late is without a subscription for a moment, and that moment could be the last.
+            // A phone that refreshes late has no subscription for a moment, and the check could fall into that moment.
             self.phones[number].punctual = true;
         }
     }
 
-    /// Every lamp shows the truth: of all phones, or only of those whose subscription the server knows and can reach.
+    /// Checks that lamps show the true state: those of all phones if `all`, else only of those whose subscription the
+    /// server knows and can reach.
     fn reckon(&self, all: bool) -> Result<(), Fault> {
         let known = self.known_to_server();
         for phone in &self.phones {
@@ -142,7 +143,7 @@ impl World {
         records.map(|record| record.call_id).collect()
     }
 
-    /// The server holds no subscription that no phone has, and counts right.
+    /// Checks that the server holds no subscription that no phone has, and that its counter agrees with its list.
     fn count_subscriptions(&mut self) -> Result<(), Fault> {
         let known = self.known_to_server();
         let held = |id: &String| {

@@ -1,25 +1,25 @@
-//! The network between the server and everybody else: what becomes of a datagram.
+//! Network between the server and its peers: loss, delay, duplication and reordering of datagrams.
 
 use super::random::Random;
 
-/// How bad the network is.
+/// Network conditions.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// The share of datagrams that are lost.
+    /// Share of datagrams that are lost.
     pub loss: f64,
-    /// The share that arrive twice.
+    /// Share of datagrams that arrive twice.
     pub twice: f64,
-    /// The shortest and the longest ordinary delay (ms). What leaves together arrives in any order within it.
+    /// Shortest and longest ordinary delay (ms). Datagrams that leave together arrive in any order within it.
     pub delay: (u64, u64),
-    /// The share that take a detour, and are overtaken by what was sent seconds later.
+    /// Share of datagrams that are delayed so long that datagrams sent seconds later overtake them.
     pub detour: f64,
 }
 
-/// The longest detour (ms).
+/// Longest delay of such a datagram (ms).
 const LONGEST_DETOUR: u64 = 6_000;
 
 impl Weather {
-    /// Weather drawn for a storm; `loss` fixes the loss.
+    /// Draws the conditions of a storm; `loss` overrides the drawn loss.
     pub fn drawn(random: &mut Random, loss: Option<f64>) -> Weather {
         let drawn = random.pick(&[0.0, 0.01, 0.05, 0.1, 0.2, 0.35]);
         let least = random.between(1, 40);
@@ -31,17 +31,17 @@ impl Weather {
         }
     }
 
-    /// An office network that does nothing worse than losing datagrams.
+    /// Conditions of an office network that only loses datagrams.
     pub fn lossy(loss: f64) -> Weather {
         Weather { loss, twice: 0.0, delay: (5, 25), detour: 0.0 }
     }
 
-    /// After the storm.
+    /// Conditions after the storm: no loss.
     pub fn fair() -> Weather {
         Weather::lossy(0.0)
     }
 
-    /// When the copies of a datagram arrive, after how many ms; none if it is lost.
+    /// Draws the arrival times of the copies of a datagram, in ms from now; none if it is lost.
     pub fn arrivals(&self, random: &mut Random) -> Vec<u64> {
         if random.chance(self.loss) {
             return Vec::new();
@@ -50,7 +50,7 @@ impl Weather {
         (0..copies).map(|_| self.delay(random)).collect()
     }
 
-    /// The delay of one copy (ms).
+    /// Draws the delay of one copy (ms).
     pub fn delay(&self, random: &mut Random) -> u64 {
         match random.chance(self.detour) {
             true => random.between(self.delay.1, LONGEST_DETOUR),

@@ -1,4 +1,4 @@
-//! Phones: they subscribe, refresh, answer NOTIFYs and show what they are told, well or badly.
+//! Phones: they subscribe, refresh, answer NOTIFYs and show the state they receive, correctly or not.
 
 use super::lamp::{Lamp, Memo};
 use super::message::{self, Pending};
@@ -8,65 +8,65 @@ use crate::package::{self, PackageId};
 use crate::sip::headers::NameAddr;
 use crate::sip::wire::{Message, Name};
 
-/// How a phone feels.
+/// Behaviour of a phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// It does what it should.
+    /// Works normally.
     Well,
-    /// It answers NOTIFYs with this status, and perhaps a Retry-After.
+    /// Answers NOTIFYs with this status, and perhaps with a Retry-After (seconds).
     Failing(u16, Option<u32>),
-    /// It answers no NOTIFY.
+    /// Answers no NOTIFY.
     Mute,
 }
 
-/// What a phone wants to be woken for. The number tells whether it still wants it.
+/// Timer of a phone. It names a lamp by its index, and carries a number that tells whether the timer still applies.
 #[derive(Clone, Copy, Debug)]
 pub enum Wake {
-    /// To subscribe, or to start anew.
+    /// Subscribe, for the first time or anew.
     Subscribe(usize, u64),
-    /// To repeat a request.
+    /// Retransmit a request.
     Repeat(usize, u64),
-    /// To refresh.
+    /// Refresh the subscription.
     Refresh(usize, u64),
 }
 
-/// What a phone wants done.
+/// Actions of a phone.
 #[derive(Debug, Default)]
 pub struct Wishes {
-    /// Messages for the server, each after so many ms.
+    /// Messages for the server, each with its delay (ms).
     pub sends: Vec<(u64, Vec<u8>)>,
-    /// When to be woken (in so many ms).
+    /// Timers, each with its delay (ms).
     pub wakes: Vec<(u64, Wake)>,
-    /// Call-IDs of new dialogs, and the watch that each is for.
+    /// Call-IDs of new dialogs, each with the index of its lamp.
     pub opened: Vec<(String, usize)>,
-    /// Watches whose screen has changed.
+    /// Indices of the lamps that have changed.
     pub redrawn: Vec<usize>,
 }
 
 /// One lamp of a phone.
 #[derive(Debug)]
 pub struct Watch {
-    /// Whom it watches.
+    /// Index of the presentity it watches.
     pub presentity: usize,
-    /// By which package.
+    /// Event package of the subscription.
     pub package: PackageId,
-    /// The subscription, if there is one.
+    /// Subscription dialog, if there is one.
     pub leg: Option<Leg>,
     serial: u64,
 }
 
-/// The phone's side of a subscription.
+/// The phone's side of a subscription dialog.
 #[derive(Debug)]
 pub struct Leg {
-    /// Call-ID.
+    /// Call-ID of the dialog.
     pub call_id: String,
-    /// The server has accepted it.
+    /// True if the server has accepted it.
     pub established: bool,
-    /// When the request was sent by which it was last accepted or refreshed.
+    /// Time at which the phone sent the last request that was accepted (ms).
     pub renewed_at: u64,
-    /// It is being ended.
+    /// True if the phone is ending it.
     pub leaving: bool,
-    /// What the lamp shows; none before the first NOTIFY.
+    /// State that the lamp shows; none before the first NOTIFY.
     pub screen: Option<Lamp>,
     tag: String,
     remote_tag: Option<String>,
@@ -80,36 +80,36 @@ pub struct Leg {
 /// A phone.
 #[derive(Debug)]
 pub struct Phone {
-    /// Its number.
+    /// Index of the phone.
     pub number: usize,
-    /// The account that it belongs to.
+    /// Index of its account.
     pub account: usize,
-    /// What the server sees as the source of its messages.
+    /// Source address that the server sees.
     pub address: String,
-    /// What it believes to be its own address.
+    /// Address that the phone writes into its Contact.
     pub contact: String,
     /// Its user; two phones may share one.
     pub user: String,
-    /// It says in its Contact which phone it is.
+    /// True if its Contact carries an instance ID.
     pub instance: bool,
-    /// The edge that it stands behind.
+    /// Index of the edge proxy in front of it.
     pub edge: Option<usize>,
-    /// It speaks TCP.
+    /// True if it uses TCP.
     pub tcp: bool,
-    /// How it feels.
+    /// Its present behaviour.
     pub mood: Mood,
     /// Its lamps.
     pub watches: Vec<Watch>,
-    /// When the server lost the way to it, unless it has refreshed since.
+    /// Time at which the server lost the route to it, unless it has refreshed since (ms).
     pub moved_at: u64,
-    /// It refreshes in time.
+    /// True if it refreshes in time.
     pub punctual: bool,
     fetches: Vec<String>,
     made: u32,
 }
 
 impl Phone {
-    /// A phone that watches these.
+    /// A phone with lamps for these presentities and packages.
     pub fn new(number: usize, account: usize, watches: &[(usize, PackageId)]) -> Phone {
         let watch = |&(presentity, package)| Watch { presentity, package, leg: None, serial: 0 };
         Phone {
@@ -130,7 +130,7 @@ impl Phone {
         }
     }
 
-    /// Something that it wanted to be woken for.
+    /// Handles a timer.
     pub fn wake(&mut self, now: u64, wake: Wake, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         match wake {
             Wake::Subscribe(at, serial) if self.watches[at].serial == serial => {
@@ -150,7 +150,7 @@ impl Phone {
                         }
                         out.wakes.push((wait, wake));
                     }
-                    // No answer: the phone forgets the dialog and starts anew after a while.
+                    // The request timed out: the phone forgets the dialog and subscribes anew after a while.
                     None => self.start_anew(at, random.between(500, 30_000), out),
                 }
             }
@@ -158,7 +158,7 @@ impl Phone {
         }
     }
 
-    /// Gives a dialog up, for a new one after a while.
+    /// Gives a dialog up, and opens a new one after `wait` ms.
     pub fn start_anew(&mut self, at: usize, wait: u64, out: &mut Wishes) {
         let watch = &mut self.watches[at];
         watch.leg = None;
@@ -167,7 +167,7 @@ impl Phone {
         out.redrawn.push(at);
     }
 
-    /// Loses its memory and starts.
+    /// Reboots: forgets all dialogs and subscribes anew.
     pub fn reboot(&mut self, random: &mut Random, out: &mut Wishes) {
         self.fetches.clear();
         for at in 0..self.watches.len() {
@@ -175,7 +175,7 @@ impl Phone {
         }
     }
 
-    /// Refreshes everything now: after a new connection.
+    /// Refreshes every subscription now, as after a new connection.
     pub fn refresh_all(&mut self, now: u64, plan: &Plan, out: &mut Wishes) {
         for at in 0..self.watches.len() {
             if self.watches[at].leg.as_ref().is_some_and(|leg| leg.established && !leg.leaving) {
@@ -184,7 +184,7 @@ impl Phone {
         }
     }
 
-    /// Ends one subscription, to start it anew after a while.
+    /// Ends one subscription, and opens it anew after a while.
     pub fn unsubscribe(&mut self, now: u64, at: usize, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         if self.watches[at].leg.as_ref().is_some_and(|leg| leg.established && !leg.leaving) {
             self.subscribe(now, at, Some(0), plan, out);
@@ -193,7 +193,7 @@ impl Phone {
         }
     }
 
-    /// Looks at a state once, without a subscription.
+    /// Fetches a state once: SUBSCRIBE with Expires 0 (RFC 6665 section 4.4.3).
     pub fn fetch(&mut self, at: usize, plan: &Plan, out: &mut Wishes) {
         self.made += 1;
         let call_id = format!("fetch{}-{}", self.number, self.made);
@@ -271,7 +271,7 @@ impl Phone {
         )
     }
 
-    /// A message from the server. The error is what no server may send.
+    /// Handles a message from the server. The error describes a message that no server may send.
     pub fn receive(
         &mut self,
         now: u64,
@@ -300,7 +300,7 @@ impl Phone {
         if leg.pending.as_ref().is_none_or(|pending| pending.cseq != m.cseq.number) || status < 200 {
             return Ok(());
         }
-        // What counts is where it was when it first sent the request: repetitions of it change nothing.
+        // The address at the first transmission counts. Retransmissions do not change it.
         let sent_at = leg.pending.take().map_or(now, |pending| pending.sent_at());
         let leaving = leg.leaving;
         match status {
@@ -308,7 +308,8 @@ impl Phone {
                 (leg.established, leg.renewed_at) = (true, sent_at);
                 let tag = m.to.tag().map(String::from);
                 if leg.remote_tag.is_some() && leg.remote_tag != tag {
-                    // Its request has made two dialogs (a crash came between): this is the one that it goes on with.
+                    // One request has created two dialogs because a crash came between. The phone continues with this
+                    // one.
                     (leg.heard, leg.version) = (None, None);
                 }
                 leg.remote_tag = tag;
@@ -330,8 +331,9 @@ impl Phone {
             }
             _ => {
                 self.start_anew(at, random.between(2_000, 30_000), out);
-                // A repetition that comes after the server has forgotten the transaction is out of order in its dialog;
-                // one that comes by another way is merged. And the journal may refuse what was asked for.
+                // A retransmission that arrives after the server has forgotten the transaction is out of order in its
+                // dialog (500); one that arrives by another path is a merged request (482). The journal may refuse the
+                // change (503).
                 match status {
                     500 | 482 | 503 => Ok(()),
                     _ => Err(format!("a SUBSCRIBE in good order was refused with {status}")),
@@ -396,10 +398,10 @@ impl Phone {
     }
 }
 
-/// The `version` of a dialog-info document.
+/// Returns the `version` of a dialog-info document.
 pub fn version_of(body: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(body).ok()?;
-    // The first is that of the XML declaration.
+    // The first `version` in the text is that of the XML declaration, so the search starts at the root element.
     let (_, rest) = text.split_once("<dialog-info")?.1.split_once("version=\"")?;
     rest.split('"').next()?.parse().ok()
 }

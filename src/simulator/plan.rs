@@ -1,4 +1,4 @@
-//! Who takes part in a storm, drawn from its seed.
+//! Scenario of a storm: its phones, publishers and network, drawn from the seed.
 
 use super::network::Weather;
 use super::phone::Phone;
@@ -6,20 +6,21 @@ use super::publisher::{Habit, Publisher};
 use super::random::Random;
 use crate::package::PackageId;
 
-/// How a storm is to be.
+/// Options of a storm.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many phones.
+    /// Number of phones.
     pub phones: usize,
-    /// How long it lasts.
+    /// Duration in minutes.
     pub minutes: u64,
-    /// The share of datagrams that are lost; drawn from the seed if none.
+    /// Share of datagrams that are lost; drawn from the seed if none.
     pub loss: Option<f64>,
-    /// Phones fail, move and reboot, publishers die, operators interfere, the network does worse than lose datagrams.
+    /// Injects faults: phones fail, move and reboot, publishers crash, operators interfere, the network not only loses
+    /// datagrams.
     pub trouble: bool,
-    /// How often the server crashes, on average.
+    /// Average number of server crashes.
     pub crashes: f64,
-    /// What the simulator does behind the server's back, to show that it is found out.
+    /// Fault injected behind the server's back, to prove that the invariants detect it.
     pub sabotage: Option<Sabotage>,
 }
 
@@ -29,66 +30,66 @@ impl Default for Options {
     }
 }
 
-/// A broken law, made on purpose.
+/// A rule violation made on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Now and then a NOTIFY carries the body of the one before (law 1).
+    /// Sometimes a NOTIFY carries the body of the previous one (rule 1).
     StaleBody,
-    /// Now and then a NOTIFY is lost, and the server is told that it was answered (law 1).
+    /// Sometimes a NOTIFY is lost, and the server receives a forged 200 for it (rule 1).
     LostChange,
-    /// Now and then the NOTIFY before is sent again after a newer one (law 2).
+    /// Sometimes the previous NOTIFY is sent again after a newer one (rule 2).
     Overtaken,
-    /// Now and then a second NOTIFY follows at once (law 2).
+    /// Sometimes a second NOTIFY follows at once (rule 2).
     Impatience,
-    /// A call that talks is shown as ringing again (law 4).
+    /// A confirmed call is shown as ringing again (rule 4).
     Revival,
-    /// Now and then what is meant for one tenant names another's call (law 8).
+    /// Sometimes a NOTIFY for one tenant names a call of another (rule 8).
     Leak,
-    /// A crash loses a record that the journal had kept (law 5).
+    /// A crash loses a durable record (rule 5).
     LostRecord,
-    /// A crash brings back an older word on a record than the last one that was kept (law 5).
+    /// A crash brings back an older version of a record than the last durable one (rule 5).
     OldRecord,
-    /// After a crash counting goes on from below what was counted before (law 2).
+    /// After a crash CSeq continues below the last number (rule 2).
     FallingCount,
-    /// After a crash everybody is told, also who knows.
+    /// After a crash all phones are notified, also those that are up to date.
     RestartStorm,
-    /// Messages do not wait for the journal (law 5).
+    /// Messages do not wait for the journal (rule 5).
     Haste,
-    /// Messages without a record of their own do not wait for those that were decided before them (law 5).
+    /// Messages without a record of their own do not wait for earlier decisions (rule 5).
     Overtaking,
-    /// A request that is repeated over a crash looks like another one (rule 5).
+    /// A request that is repeated across a crash looks like another one (rule 5).
     OtherBranch,
-    /// The server is not told that the journal has refused a commit (rule 5).
+    /// The server does not learn that the journal has refused a commit (rule 5).
     RefusedStays,
-    /// What belongs to a tenant that is not configured for a while is lost meanwhile (rule 8).
+    /// The data of a tenant is lost while the tenant is not configured (rule 5).
     LostTenant,
-    /// What was granted is no bound when the clock has gone back over a restart.
+    /// A granted lifetime is exceeded when the clock has gone back over a restart.
     EndlessLease,
-    /// Who is behind the same proxy as a silent phone is not told either (law 7).
+    /// Phones behind the same proxy as a silent phone are not notified either (rule 7).
     SharedPacing,
 }
 
-/// How many edges there are: proxies with phones behind them.
+/// Number of edges: proxies with phones behind them.
 pub const EDGES: usize = 2;
 
-/// The realms, one account each.
+/// Realms, one account each.
 pub const REALMS: [&str; 2] = ["acme.test", "globex.test"];
 
-/// The cast of a storm.
+/// Parameters and participants of a storm.
 #[derive(Debug)]
 pub struct Plan {
     presentities: Vec<(String, usize)>,
-    /// How long publishers pause between calls (ms).
+    /// Shortest and longest pause of publishers between calls (ms).
     pub pause: (u64, u64),
-    /// The network while the storm lasts.
+    /// Network conditions during the storm.
     pub weather: Weather,
 }
 
 impl Plan {
-    /// Draws a plan.
+    /// Draws a scenario.
     pub fn drawn(random: &mut Random, options: &Options) -> Plan {
         let count = (options.phones / 3).clamp(2, 60) & !1;
-        // The same users in both realms: they must never be taken for each other.
+        // Both realms have the same users, which must never be confused.
         let presentities = (0..count).map(|i| (format!("{}", 1000 + i / 2), i % 2)).collect();
         let weather = match options.trouble {
             true => Weather::drawn(random, options.loss),
@@ -108,12 +109,12 @@ impl Plan {
         self.presentities[presentity].1
     }
 
-    /// How many presentities there are.
+    /// Number of presentities.
     pub fn presentities(&self) -> usize {
         self.presentities.len()
     }
 
-    /// The phones, each with lamps for some presentities.
+    /// Draws the phones, each with lamps for some presentities.
     pub fn phones(&self, random: &mut Random, options: &Options) -> Vec<Phone> {
         (0..options.phones)
             .map(|number| {
@@ -132,7 +133,7 @@ impl Plan {
                 phone.punctual = !options.trouble || random.chance(0.85);
                 phone.instance = random.chance(0.5);
                 if random.chance(0.3) {
-                    // The desk phone and the one at home have the same user.
+                    // Two phones of one user, as a desk phone and one at home.
                     phone.user = format!("phone{}", number & !1);
                 }
                 let (high, low) = (number / 200, number % 200 + 1);
@@ -151,7 +152,7 @@ impl Plan {
             .collect()
     }
 
-    /// The publishers.
+    /// Returns the publishers, of every kind.
     pub fn publishers(&self, options: &Options) -> Vec<Publisher> {
         let all: Vec<usize> = (0..self.presentities.len()).collect();
         let habits: &[Habit] = match options.trouble {

@@ -1,4 +1,4 @@
-//! The post: what phones and publishers want sent, and the ways that messages take.
+//! Delivery: sends the messages of phones and publishers, and carries all messages to their destinations.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use super::world::{Happening, Who, World};
 use super::{phone, publisher};
 use crate::sip::Transport;
 use crate::sip::wire;
-use crate::transport::{Destination, FlowId, ListenerNo, Packet, Source};
+use crate::transport::{Destination, FlowId, ListenerId, OutboundMessage, Source};
 
 impl World {
-    /// Does what a phone wants.
+    /// Carries out the actions of a phone: sends, timers, new dialogs.
     pub(super) fn grant(&mut self, number: usize, wishes: phone::Wishes) {
         for (call_id, at) in wishes.opened {
             let watch = &self.phones[number].watches[at];
@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    /// Does what a publisher wants.
+    /// Carries out the actions of a publisher: sends, timers, the meaning of each PUBLISH.
     pub(super) fn grant_publisher(&mut self, number: usize, wishes: publisher::Wishes) {
         self.said.extend(wishes.said);
         for (wait, wake) in wishes.wakes {
@@ -69,18 +69,18 @@ impl World {
         }
     }
 
-    /// Has a message arrive at the server.
+    /// Schedules the arrival of a message at the server.
     pub(super) fn arrive(&mut self, delay: u64, peer: SocketAddr, flow: Option<u64>, bytes: Bytes) {
         let (transport, listener) = match flow {
-            Some(_) => (Transport::Tcp, ListenerNo(1)),
-            None => (Transport::Udp, ListenerNo(0)),
+            Some(_) => (Transport::Tcp, ListenerId(1)),
+            None => (Transport::Udp, ListenerId(0)),
         };
         let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
         let bytes = self.with_other_branch(bytes);
         self.in_ms(delay, Happening::AtServer(source, bytes));
     }
 
-    /// The connection of a phone. Without any, it opens one for a request, if somebody listens.
+    /// Returns the connection of a phone. If it has none, it opens one for a request, provided that the server is up.
     fn flow_for(&mut self, number: usize, bytes: &[u8]) -> Option<u64> {
         let has_any = self.flows.values().any(|flow| flow.phone == number);
         if !has_any && self.up && !bytes.starts_with(b"SIP/2.0") {
@@ -93,7 +93,7 @@ impl World {
         self.flows.iter().find(|(_, flow)| flow.phone == phone && flow.broken.is_none()).map(|(id, _)| *id)
     }
 
-    /// When a message arrives, after how many ms. Streams lose nothing and keep the order.
+    /// Draws the arrival times of a message, in ms from now. Streams lose nothing and keep the order.
     pub(super) fn arrivals(&mut self, cut: bool, flow: Option<u64>, way: usize) -> Vec<u64> {
         if cut {
             return Vec::new();
@@ -105,11 +105,12 @@ impl World {
         vec![flow.busy_until[way] - self.now]
     }
 
-    /// Sends what the server wants sent.
-    pub(super) fn deliver(&mut self, packet: Packet) {
+    /// Delivers a message of the server.
+    pub(super) fn deliver(&mut self, packet: OutboundMessage) {
         let (who, flow) = match packet.to {
             Destination::Datagram { peer, .. } => (self.addresses.get(&peer).copied(), None),
-            // Phones take no connections: what cannot go down the one that they opened comes back.
+            // Phones accept no connections: a message that cannot use the connection that the phone opened is returned
+            // as undeliverable.
             Destination::Connection(_) => return self.bounce(packet),
             Destination::Flow { flow, .. } => match self.flows.get(&flow.0) {
                 Some(known) if known.broken.is_some_and(|at| at <= self.now) => return self.bounce(packet),
@@ -132,7 +133,7 @@ impl World {
         }
     }
 
-    fn bounce(&mut self, packet: Packet) {
+    fn bounce(&mut self, packet: OutboundMessage) {
         self.draw(false, &packet.bytes, &[]);
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return };
         let dialog = (m.call_id.to_string(), m.from.tag().unwrap_or_default().to_string());
@@ -154,7 +155,7 @@ impl World {
         }
     }
 
-    /// Draws a line in the ladder, whatever it is about.
+    /// Adds a line to the ladder, whatever its topic is.
     pub(super) fn note(&mut self, text: &str) {
         if let Some(Topic { presentity: Some(presentity), .. }) = self.ladder.topic().cloned() {
             self.ladder.note(self.now, presentity, text);

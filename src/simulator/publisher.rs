@@ -1,4 +1,4 @@
-//! Publishers: switchboards that tell the server of calls, with all the races that they are known for.
+//! Publishers: PBXs that publish their calls, with all the race conditions that they are known for.
 
 use std::collections::BTreeMap;
 
@@ -13,41 +13,42 @@ mod calls;
 
 use calls::{Course, Desk};
 
-/// What a publisher wants to be woken for.
+/// Timer of a publisher.
 #[derive(Clone, Copy, Debug)]
 pub enum Wake {
     /// A call starts, or the extension, the mailbox or the note changes.
     Busy,
-    /// A call goes on.
+    /// A call changes its state.
     Step(u64),
-    /// A request is to be repeated.
+    /// A request is to be retransmitted.
     Repeat(u64),
-    /// A publication is to be refreshed, or tried again; the second number is that of the request that it follows.
+    /// A publication is to be refreshed or retried. The second number is the request after which the timer was set.
     Refresh(u64, u64),
 }
 
-/// What a publisher wants done.
+/// Actions of a publisher.
 #[derive(Debug, Default)]
 pub struct Wishes {
     /// Messages for the server.
     pub sends: Vec<Vec<u8>>,
-    /// When to be woken (in so many ms).
+    /// Timers, each with its delay (ms).
     pub wakes: Vec<(u64, Wake)>,
-    /// What each new PUBLISH means, by its Call-ID.
+    /// Meaning of each new PUBLISH, by Call-ID.
     pub said: Vec<(String, Said)>,
 }
 
-/// Whose habits it has.
+/// Kind of publisher, by the product whose behaviour it copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// One publication per call; changes are sent without waiting for answers; the end lives for 11 seconds.
+    /// One publication per call. Changes are sent without waiting for responses; the final state has a lifetime of 11
+    /// seconds.
     Kamailio,
-    /// Two of that kind that both see every call and do not wait for each other.
+    /// Two publishers of that kind that both see every call and do not wait for each other.
     Pair,
-    /// One publication per extension with all its calls, in full or as a partial document of what has changed; calls
-    /// fork and are put on hold; one request at a time.
+    /// One publication per extension with all its calls, as a full document or as a partial one with the changes.
+    /// Calls fork and are put on hold. One request at a time.
     Switchboard,
-    /// One publication per extension that goes up and down; one request at a time.
+    /// One publication per extension, which has only one state. One request at a time.
     Asterisk,
     /// The same for a mailbox.
     Voicemail,
@@ -64,20 +65,20 @@ impl Habit {
         })
     }
 
-    /// It publishes each call apart, and does not wait for answers.
+    /// Returns true if it publishes each call separately, and does not wait for responses.
     fn is_hasty(self) -> bool {
         matches!(self, Habit::Kamailio | Habit::Pair)
     }
 }
 
-/// What lies behind a publication.
+/// Subject of a publication.
 #[derive(Debug)]
 enum Subject {
     /// One call.
     Call(Course),
     /// All calls of an extension.
     Desk(Desk),
-    /// Anything that only has a state.
+    /// A subject with a single state.
     Plain(Statement),
 }
 
@@ -110,7 +111,7 @@ struct Request {
 /// A publisher.
 #[derive(Debug)]
 pub struct Publisher {
-    /// Its number.
+    /// Index of the publisher.
     pub number: usize,
     /// Its address.
     pub address: String,
@@ -120,13 +121,13 @@ pub struct Publisher {
     requests: BTreeMap<u64, Request>,
     made: u64,
     named: u64,
-    /// How many changes of calls it has made.
+    /// Number of call changes it has made.
     pub events: u64,
-    /// No new calls: the day is over.
+    /// True if it starts no new calls, because the storm is over.
     pub closing: bool,
 }
 
-/// How often a publication is refused, or not answered, before its publisher gives up on it.
+/// Number of refusals, or of missing responses, after which a publisher gives a publication up.
 const PATIENCE: u32 = 4;
 
 impl Publisher {
@@ -137,7 +138,7 @@ impl Publisher {
         Publisher { number, address, habit, presentities, papers, requests, made, named, events, closing }
     }
 
-    /// Something that it wanted to be woken for.
+    /// Handles a timer.
     pub fn wake(&mut self, now: u64, wake: Wake, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         match wake {
             Wake::Busy if self.closing => {}
@@ -181,7 +182,7 @@ impl Publisher {
         }
     }
 
-    /// Dies without a word, and comes back knowing nothing.
+    /// Loses all state without ending its publications, as a crash does.
     pub fn die(&mut self) {
         self.papers.clear();
         self.requests.clear();
@@ -202,7 +203,7 @@ impl Publisher {
         }
     }
 
-    /// One of the extensions, mailboxes or notes changes; its place in the list is the number of its publication.
+    /// Changes one of the extensions, mailboxes or notes. Its index is the number of its publication.
     fn change(&mut self, now: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         let at = random.below(self.presentities.len());
         let (presentity, paper) = (self.presentities[at], at as u64);
@@ -251,7 +252,7 @@ impl Publisher {
             Subject::Desk(desk) => desk.statement(it.etag.is_none(), random),
             Subject::Plain(statement) => statement.clone(),
         };
-        // After the storm nothing is to be learnt from refreshes.
+        // Refreshes test nothing more after the storm, so they become rare.
         let lives = if self.closing { 600 } else { random.pick(&[15, 30, 60]) };
         let expires = if over { 11 } else { lives };
         let (presentity, if_match, package) = (it.presentity, it.etag.clone(), self.habit.package());
@@ -265,7 +266,8 @@ impl Publisher {
         self.requests.insert(request, Request { paper, pending: Pending::new(now, 10, bytes), said });
     }
 
-    /// A request was never answered: whether it was taken is not known, so everything is said again.
+    /// Handles a request that was never answered. It is unknown whether the server accepted it, so the full state is
+    /// published again.
     fn no_answer(&mut self, paper: u64, request: u64, random: &mut Random, out: &mut Wishes) {
         let Some(it) = self.papers.get_mut(&paper) else { return };
         if let Subject::Desk(desk) = &mut it.subject {
@@ -277,7 +279,7 @@ impl Publisher {
         }
     }
 
-    /// A request has an answer, or will never have one.
+    /// Handles the end of a request, answered or timed out.
     fn settle(&mut self, now: u64, paper: u64, plan: &Plan, random: &mut Random, out: &mut Wishes) {
         let busy = self.requests.values().any(|r| r.paper == paper);
         let Some(it) = self.papers.get_mut(&paper) else { return };
@@ -292,7 +294,7 @@ impl Publisher {
         }
     }
 
-    /// An answer of the server. The error is what no server may answer.
+    /// Handles a response of the server. The error describes a response that no server may send.
     #[allow(clippy::too_many_arguments)]
     pub fn receive(
         &mut self,
@@ -320,7 +322,8 @@ impl Publisher {
                 out.wakes.push((half, Wake::Refresh(paper, it.latest)));
             }
             412 => {
-                // It forgets the tag and publishes afresh, unless another answer has brought a newer one.
+                // The publisher drops the entity-tag and publishes initially, unless another response has brought a
+                // newer tag.
                 if it.etag == request.said.if_match {
                     it.etag = None;
                 }
@@ -333,9 +336,10 @@ impl Publisher {
                     self.publish(now, paper, false, plan, random, out);
                 }
             }
-            // The journal has refused it, or would: nothing has happened, and all is said again.
+            // The journal has refused the change or cannot accept it: nothing has happened, so the full state is
+            // published again.
             503 => self.no_answer(paper, number, random, out),
-            // A late repetition is taken for a merged request when its transaction is forgotten.
+            // A late retransmission counts as a merged request (482) after its transaction is forgotten.
             482 => {}
             _ => return Err(format!("a PUBLISH in good order was refused with {status}")),
         }

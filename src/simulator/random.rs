@@ -1,16 +1,17 @@
-//! Chance that can be replayed: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
+//! Random numbers that can be replayed: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+//! generators").
 
-/// A source of random numbers; equal seeds give equal numbers.
+/// Generator of random numbers; equal seeds give equal numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A source that starts from a seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next number.
+    /// Returns the next 64-bit number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -19,22 +20,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from `from` to `to`, both included.
+    /// Returns a number from `from` to `to`, both included.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.number() % (to - from + 1)
     }
 
-    /// An index below `length`.
+    /// Returns an index below `length`.
     pub fn below(&mut self, length: usize) -> usize {
         (self.number() % length.max(1) as u64) as usize
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         ((self.number() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 
-    /// One of several.
+    /// Picks one of several values.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }

@@ -1,4 +1,4 @@
-//! A disk that refuses a commit: everything that was decided and not kept has not happened, for the server as for the truth.
+//! Commits that the disk refuses. Every decision that was not durable is rolled back, in the server as in the oracle.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use super::plan::Sabotage;
 use super::world::{Fault, Happening, World};
 use crate::journal::Acceptance;
 use crate::notifier::Outbox;
-use crate::transport::Ticket;
+use crate::transport::DeliveryToken;
 
-/// The longest that the disk fails after that (ms).
+/// Longest time for which the disk fails after that (ms).
 const LONGEST_FAILURE: u64 = 3_000;
 
 impl World {
-    /// The commit under way is refused, and with it all that came after.
+    /// Refuses the commit in progress, and with it everything appended after it.
     pub(super) fn refuse_commit(&mut self) -> Result<(), Fault> {
         self.note("-- the disk refuses a commit --");
         self.tally.refused += 1;
@@ -37,11 +37,11 @@ impl World {
             }
             return self.commit();
         }
-        // Those without a record only came after the others.
+        // Entries without a record were only queued behind the others, so they are rolled back last.
         entries.sort_by_key(|entry| entry.records.is_empty());
-        // Copies of one NOTIFY are alike.
+        // Copies of one NOTIFY have equal bytes and equal tokens.
         let mut made: HashMap<(Bytes, Option<u128>), Vec<Leaving>> = HashMap::new();
-        let name = |bytes: &Bytes, ticket: &Option<Ticket>| (bytes.clone(), ticket.map(|ticket| ticket.0));
+        let name = |bytes: &Bytes, ticket: &Option<DeliveryToken>| (bytes.clone(), ticket.map(|ticket| ticket.0));
         let mut left = Outbox::default();
         for parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
             let mut refused = Outbox {

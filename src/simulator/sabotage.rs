@@ -1,4 +1,4 @@
-//! Sabotage: what the simulator does behind the server's back, to show that the laws find it out.
+//! Mutations: faults that the simulator injects behind the server's back, to prove that the invariants detect them.
 
 use bytes::Bytes;
 
@@ -8,10 +8,10 @@ use super::plan::Sabotage;
 use super::world::{Happening, World};
 use crate::sip::Transport;
 use crate::sip::wire;
-use crate::transport::{Destination, ListenerNo, Packet, Source};
+use crate::transport::{Destination, ListenerId, OutboundMessage, Source};
 
 impl World {
-    /// What the server is given instead of a PUBLISH that may be repeated over a crash.
+    /// Mutates a PUBLISH that may be repeated across a crash, before the server receives it.
     pub(super) fn with_other_branch(&self, bytes: Bytes) -> Bytes {
         if self.options.sabotage != Some(Sabotage::OtherBranch) || !bytes.starts_with(b"PUBLISH") {
             return bytes;
@@ -21,8 +21,8 @@ impl World {
         text.into()
     }
 
-    /// What the network is given instead of a packet.
-    pub(super) fn sabotage(&mut self, packet: Packet) -> Vec<Packet> {
+    /// Mutates a packet of the server before the network carries it.
+    pub(super) fn sabotage(&mut self, packet: OutboundMessage) -> Vec<OutboundMessage> {
         let Some(sabotage) = self.options.sabotage else { return vec![packet] };
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return vec![packet] };
         if m.cseq.method != "NOTIFY" || m.status().is_some() {
@@ -32,7 +32,7 @@ impl World {
             let phone = self.laws.expected(m.call_id).map(|expected| &self.phones[expected.phone]);
             let edge = phone.and_then(|phone| phone.edge);
             let silent = |other: &Phone| other.edge == edge && self.cut_off[other.number];
-            // For good: were one let through again, its CSeq would give away that others are missing.
+            // The edge is blocked for good. If one NOTIFY passed later, its CSeq would reveal that others are missing.
             self.held_edges.extend(edge.filter(|_| self.phones.iter().any(silent)));
             let held = edge.is_some_and(|edge| self.held_edges.contains(&edge));
             return if held { Vec::new() } else { vec![packet] };
@@ -41,15 +41,16 @@ impl World {
         let last = self.last_bodies.insert(call_id, packet.bytes.clone());
         if sabotage == Sabotage::FallingCount && self.life > 0 {
             let text = String::from_utf8_lossy(&packet.bytes).replace(&format!("CSeq: {cseq} "), "CSeq: 1 ");
-            return vec![Packet { bytes: Bytes::from(text), ..packet }];
+            return vec![OutboundMessage { bytes: Bytes::from(text), ..packet }];
         }
-        // A lost change shows only if no refresh brings the state before the reckoning, so it takes more of them.
+        // A lost change is visible only if no refresh brings the state before the final check, so more of them are
+        // needed.
         let often = if sabotage == Sabotage::LostChange { 0.2 } else { 0.02 };
         if !self.random.chance(often) {
             return vec![packet];
         }
         let text = String::from_utf8_lossy(&packet.bytes).into_owned();
-        let changed = |text: String| Packet { bytes: Bytes::from(text), ..packet.clone() };
+        let changed = |text: String| OutboundMessage { bytes: Bytes::from(text), ..packet.clone() };
         match (sabotage, last) {
             (Sabotage::StaleBody, Some(last)) => {
                 let body = wire::read(&last).ok().flatten().map(|m| String::from_utf8_lossy(m.body).into_owned());
@@ -66,12 +67,15 @@ impl World {
                 let answer = message::answer(&m, 200, None);
                 let peer = ([192, 0, 2, 1], 9).into();
                 let source =
-                    Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+                    Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
                 self.in_ms(1, Happening::AtServer(source, answer.into()));
-                let nowhere = Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, ..packet.clone() };
+                let nowhere =
+                    OutboundMessage { to: Destination::Datagram { listener: ListenerId(0), peer }, ..packet.clone() };
                 vec![nowhere]
             }
-            (Sabotage::Overtaken, Some(last)) => vec![packet.clone(), Packet { bytes: last, ..packet.clone() }],
+            (Sabotage::Overtaken, Some(last)) => {
+                vec![packet.clone(), OutboundMessage { bytes: last, ..packet.clone() }]
+            }
             (Sabotage::Impatience, _) => {
                 let next = text.replace(&format!("CSeq: {cseq} "), &format!("CSeq: {} ", cseq + 1));
                 let version = version_of(m.body).unwrap_or_default();

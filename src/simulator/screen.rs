@@ -1,16 +1,19 @@
-//! What a phone is shown must not go back.
+//! Monotonic calls: the state of a call on a phone's screen must not go back.
 
 use std::collections::HashMap;
 
 use super::lamp::{Lamp, Line};
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 /// State and life of each call that was shown in a dialog.
 pub(super) type Shown = HashMap<String, (CallState, u32)>;
 
-/// Compares what a NOTIFY shows with what was shown before in the same dialog, and notes it. Phones show NOTIFYs in this
-/// order, though perhaps not all. A call that was rightly forgotten (its publication expired, an operator reset it)
-/// starts anew; `lives` counts that, as of when the NOTIFY leaves.
+/// Compares the calls in a NOTIFY with those shown before in the same dialog, and records them. Returns the violation,
+/// if any.
+///
+/// Phones show NOTIFYs in this order, though perhaps not all of them. A call that was legitimately forgotten (its
+/// publication expired, an operator reset it) starts anew; `lives` counts those restarts, as of the moment at which
+/// the NOTIFY leaves.
 pub(super) fn went_back(shown: &mut Shown, lamp: &Lamp, lives: impl Fn(&str) -> u32) -> Option<String> {
     let Lamp::Calls(calls) = lamp else { return None };
     let mut law = None;

@@ -1,4 +1,4 @@
-//! The server under test: the real notifier, with everything fixed that a real start would draw.
+//! The server under test: the real notifier, with every value fixed that a real start would draw at random.
 
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ name = "Globex"
 realm = "globex.test"
 "#;
 
-/// A server that knows nobody yet. `life` counts its starts: each draws another secret.
+/// Builds a server without any state. `life` counts its starts: each start gets another secret.
 ///
-/// `away`: without the second tenant.
+/// `away`: the second tenant is not configured.
 pub(super) fn build(seed: u64, life: u64, away: bool) -> Notifier {
     let config = config(away).unwrap_or_else(|_| Config::demo("simulated"));
     let listener = |transport| Listener {
@@ -45,7 +45,7 @@ pub(super) fn build(seed: u64, life: u64, away: bool) -> Notifier {
     Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, secret))
 }
 
-/// Whether a record belongs to the second tenant.
+/// Returns true if a record belongs to the second tenant.
 pub(super) fn is_of_second_tenant(record: &[u8]) -> bool {
     record.windows(ID.len()).any(|part| part == ID)
 }

@@ -1,35 +1,36 @@
-//! Measuring for how long lamps are wrong.
+//! Measurement of how long lamps are wrong.
 
 use super::phone::Phone;
 use super::truth::Truth;
 
-/// What a storm amounts to.
+/// Counters of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// For how long lamps showed something else than the truth, all lamps together (ms).
+    /// Total time during which lamps differed from the true state, summed over all lamps (ms).
     pub wrong: u64,
-    /// The longest time that one lamp did (ms).
+    /// Longest time during which one lamp differed (ms).
     pub longest: u64,
-    /// How often a lamp was behind the truth.
+    /// Number of times that a lamp differed from the true state.
     pub times: u64,
-    /// Changes of calls that publishers made.
+    /// Call changes made by publishers.
     pub events: u64,
-    /// NOTIFYs that the server sent, repetitions included.
+    /// NOTIFYs sent by the server, retransmissions included.
     pub notifies: u64,
-    /// How often the server crashed.
+    /// Crashes of the server.
     pub crashes: u64,
-    /// How often the journal refused a commit.
+    /// Commits that the journal refused.
     pub refused: u64,
     since: Vec<Vec<Option<u64>>>,
 }
 
 impl Tally {
-    /// Nothing has happened yet to these phones.
+    /// Counters at zero, for these phones.
     pub fn new(phones: &[Phone]) -> Tally {
         Tally { since: phones.iter().map(|phone| vec![None; phone.watches.len()]).collect(), ..Tally::default() }
     }
 
-    /// A lamp or the truth about it may have changed. A lamp that has not been lit yet is not wrong.
+    /// Compares a lamp with the true state, either of which may have changed. A lamp that has received no NOTIFY yet
+    /// is not wrong.
     pub fn look(&mut self, now: u64, phone: &Phone, at: usize, truth: &Truth) {
         let watch = &phone.watches[at];
         let leg = watch.leg.as_ref().filter(|leg| leg.established && !leg.leaving);
@@ -46,7 +47,7 @@ impl Tally {
         }
     }
 
-    /// The storm is over: what is still wrong counts until now.
+    /// Ends the measurement: a lamp that is still wrong counts until now.
     pub fn close(&mut self, now: u64) {
         for start in std::mem::take(&mut self.since).into_iter().flatten().flatten() {
             self.add(now - start);

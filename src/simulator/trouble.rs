@@ -1,12 +1,12 @@
-//! Trouble: what goes wrong while a storm lasts, crashes apart.
+//! Fault injection during a storm, except crashes.
 
 use super::phone::{self, Mood};
 use super::world::{Fault, Happening, Who, World};
 use crate::directory::AccountNo;
-use crate::presence::facts::CallState;
+use crate::presence::state::CallState;
 
 impl World {
-    /// Something goes wrong with somebody.
+    /// Injects a fault into a phone, a publisher, an edge or the network.
     pub(super) fn make_trouble(&mut self) -> Result<(), Fault> {
         if self.calm {
             return Ok(());
@@ -54,7 +54,7 @@ impl World {
         Ok(())
     }
 
-    /// A publisher cannot reach the server for a while; what it has published may expire meanwhile.
+    /// Cuts a publisher off from the server for a while. Its publications may expire meanwhile.
     fn part(&mut self) {
         let number = self.random.below(self.publishers.len());
         let until = self.now + self.random.between(5_000, 90_000);
@@ -79,13 +79,13 @@ impl World {
         self.in_ms(wait, Happening::Recovery(number, self.troubles[number]));
     }
 
-    /// A phone is well again.
+    /// Ends the fault of a phone.
     pub(super) fn recover(&mut self, number: usize) {
         self.cut_off[number] = false;
         self.phones[number].mood = Mood::Well;
     }
 
-    /// A phone's connection breaks; one behind NAT gets another port, any other moves to another address.
+    /// Breaks a phone's connection. A phone on UDP gets another port if it is behind NAT, else another address.
     fn move_or_break(&mut self, number: usize, wishes: &mut phone::Wishes) {
         let phone = &self.phones[number];
         if phone.tcp {
@@ -113,12 +113,12 @@ impl World {
         self.settle_at(&new, Who::Phone(number));
         (self.phones[number].address, self.phones[number].moved_at) = (new, self.now);
         if self.random.chance(0.3) {
-            // It has noticed.
+            // The phone has noticed the change.
             self.phones[number].refresh_all(self.now, &self.plan, wishes);
         }
     }
 
-    /// An operator resets or sets somebody.
+    /// Lets an operator reset or set a presentity.
     fn operate(&mut self) -> Result<(), Fault> {
         let presentity = self.random.below(self.plan.presentities());
         let user = self.plan.name(presentity).0.to_string();

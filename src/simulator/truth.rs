@@ -1,72 +1,72 @@
-//! The truth: what every lamp should show, by a model of its own that shares no code with the server.
+//! The oracle: the correct state of every lamp, from a model that shares no code with the server.
 //!
-//! It hears what the publishers meant (not the bodies that they sent) for each PUBLISH that the server answers with 200,
-//! at the moment of that decision, and what operators did. A PUBLISH that never arrived, or was refused, does not count:
-//! nobody was told that it did. What was decided and not yet kept when the server crashes may be lost; [`Truth::crash`]
-//! goes back to what the journal has.
+//! For each PUBLISH that the server answers with 200, the oracle applies the publisher's intent (not the body it
+//! sent), at the moment of that decision. It also applies what operators do. A PUBLISH that never arrived or was
+//! refused does not count, because it was never acknowledged. A decision that is not yet durable when the server
+//! crashes may be lost; [`Truth::crash`] then goes back to the state in the journal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::lamp::{Lamp, Line};
 use crate::presence::PackageId;
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 
-/// How long an ended call stays ended (ms), as the server promises.
+/// Time for which an ended call stays ended (ms), as the server promises.
 const STAYS_ENDED: u64 = 300_000;
-/// The server may notice an expiry this much late (ms): its timers are that coarse.
+/// Tolerance for the server's expiry timers (ms): it may notice an expiry this much late.
 pub const COARSENESS: u64 = 260;
 
-/// How long the journal may take to learn of an expiry (ms): nobody has been told of it before.
+/// Time after an expiry within which the journal may not know of it (ms). No NOTIFY about it has left before.
 pub const NOT_KEPT_YET: u64 = 3_000;
-/// How many expired publications are remembered for that.
+/// Number of expired publications remembered for that.
 const MOST_EXPIRED: usize = 64;
 
-/// What a publication says of one call.
+/// State of one call in a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallSaid {
-    /// Its [label](super::lamp::label).
+    /// [Label](super::lamp::label) of the call.
     pub call: String,
-    /// Which side the presentity is on.
+    /// Side of the presentity: caller or callee.
     pub direction: Direction,
-    /// How far it is.
+    /// State of the call.
     pub state: CallState,
-    /// It is on hold.
+    /// True if the call is on hold.
     pub held: bool,
 }
 
-/// What a PUBLISH says.
+/// Content of a PUBLISH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// Calls; if it is full, those that are not listed are over as far as this publication goes.
+    /// Calls. In a full document, calls that are not listed have ended as far as this publication is concerned.
     Calls {
-        /// Whether all calls are listed.
+        /// True if the document lists all calls.
         full: bool,
-        /// The calls.
+        /// The listed calls.
         calls: Vec<CallSaid>,
     },
-    /// The state of an extension, with no Call-ID (Asterisk).
+    /// State of an extension, without a Call-ID (Asterisk).
     Extension(CallState),
     /// New and old voice messages.
     Mailbox(u32, u32),
-    /// A note about a person.
+    /// Note about a person.
     Note(String),
     /// Nothing new (a refresh).
     Still,
 }
 
-/// A PUBLISH as its publisher meant it.
+/// A PUBLISH with its intended meaning.
 #[derive(Clone, Debug)]
 pub struct Said {
-    /// Whom it is about.
+    /// Index of the presentity.
     pub presentity: usize,
-    /// Of which package it is.
+    /// Event package of the PUBLISH.
     pub package: PackageId,
-    /// The entity-tag that it named.
+    /// Entity-tag in SIP-If-Match.
     pub if_match: Option<String>,
-    /// What it said.
+    /// Content of the PUBLISH.
     pub statement: Statement,
-    /// For how long (seconds).
+    /// Requested lifetime (seconds).
     pub expires: u32,
 }
 
@@ -74,12 +74,12 @@ pub struct Said {
 struct Publication {
     number: u64,
     etag: String,
-    /// The entity-tag that the present one has replaced, and whether that is accepted as well: after a crash, until the
-    /// present one was used.
+    /// The previous entity-tag, and true if it is still accepted as well: after a crash, until the present one has
+    /// been used.
     replaced: Option<String>,
     in_doubt: bool,
     expires_at: u64,
-    /// For how long it was granted (ms).
+    /// Granted lifetime (ms).
     granted: u64,
     extension: CallState,
     mailbox: Option<(u32, u32)>,
@@ -94,50 +94,51 @@ struct Call {
     holders: Vec<u64>,
 }
 
-/// What holds of one presentity.
+/// State of one presentity.
 #[derive(Clone, Debug, Default)]
 struct Person {
     publications: Vec<Publication>,
     calls: BTreeMap<String, Call>,
-    /// Shared between the versions of a person, for they grow and change rarely.
+    /// Tombstones: times at which calls ended. Shared between the versions of a person, because the map grows and
+    /// changes rarely.
     ended: Rc<HashMap<String, u64>>,
-    /// How often each call was rightly forgotten, so that it may start anew.
+    /// Number of times that each call was legitimately forgotten, after which it may start anew.
     lives: Rc<HashMap<String, u32>>,
     manual: Option<CallState>,
     expired_at: Option<u64>,
-    /// The last publications that expired, and when.
+    /// The last publications that expired, and the times.
     expired: Vec<(String, u64)>,
     numbers: u64,
     changed_at: u64,
 }
 
-/// One presentity, and what held of it before each decision that the journal has not kept yet.
+/// One presentity: its state now, and its state before each decision that is not durable yet.
 #[derive(Debug, Default)]
 struct Story {
     now: Person,
     before: Vec<(u64, Person)>,
 }
 
-/// The truth about all presentities.
+/// The oracle for all presentities.
 #[derive(Debug, Default)]
 pub struct Truth {
     people: Vec<Story>,
-    /// Nothing expires before this.
+    /// Time before which no publication expires.
     soonest: u64,
 }
 
 impl Truth {
-    /// Nothing is known of so many presentities.
+    /// An oracle with this number of presentities, all without state.
     pub fn new(presentities: usize) -> Truth {
         Truth { people: (0..presentities).map(|_| Story::default()).collect(), soonest: 0 }
     }
 
-    /// Lets publications expire; true if that changes what is true of this presentity.
+    /// Expires publications; returns true if that changes the state of this presentity.
     pub fn pass_time(&mut self, now: u64, presentity: usize) -> bool {
         self.people[presentity].now.pass_time(now)
     }
 
-    /// Whether anything may have expired.
+    /// Returns true if a publication may have expired.
     pub fn may_expire(&mut self, now: u64) -> bool {
         let due = now >= self.soonest;
         if due {
@@ -148,24 +149,24 @@ impl Truth {
         due
     }
 
-    /// When the next publication expires, and of whom.
+    /// Time of the next expiry of a publication of this presentity.
     pub fn next_expiry(&self, presentity: usize) -> Option<u64> {
         self.people[presentity].now.publications.iter().map(|p| p.expires_at).min()
     }
 
-    /// Whether the server may still show what an expiry has just ended.
+    /// Returns true if the server may still show what an expiry has just ended.
     pub fn is_uncertain(&self, now: u64, presentity: usize) -> bool {
         let person = &self.people[presentity].now;
         person.expired_at.is_some_and(|at| now <= at + COARSENESS)
     }
 
-    /// When what is true of a presentity may last have changed.
+    /// Latest time at which the state of a presentity may have changed.
     pub fn changed_at(&self, presentity: usize) -> u64 {
         let person = &self.people[presentity].now;
         person.changed_at.max(person.expired_at.unwrap_or_default())
     }
 
-    /// Whether an entity-tag is good; none where it is about to expire.
+    /// Returns true if an entity-tag is current; none if it is about to expire.
     pub fn knows(&self, now: u64, presentity: usize, etag: &str) -> Option<bool> {
         match self.people[presentity].now.publications.iter().find(|p| p.is_named(etag)) {
             Some(publication) if publication.expires_at <= now + 1 => None,
@@ -173,21 +174,21 @@ impl Truth {
         }
     }
 
-    /// The entity-tags that the server has to know.
+    /// Entity-tags that the server must know.
     pub fn etags(&self, now: u64, presentity: usize) -> impl Iterator<Item = &str> {
         let all = self.people[presentity].now.publications.iter();
         all.filter(move |p| p.expires_at > now + COARSENESS).map(|p| p.etag.as_str())
     }
 
-    /// The entity-tags that may come back after a crash: also those that have expired since a moment from which on the
-    /// journal may not know of it.
+    /// Entity-tags that may return after a crash. They include those that expired after `since`, because the journal
+    /// may not know of those expiries.
     pub fn may_come_back(&self, since: u64, presentity: usize) -> impl Iterator<Item = &str> {
         let person = &self.people[presentity].now;
         let expired = person.expired.iter().filter(move |(_, at)| *at > since);
         person.publications.iter().map(|p| p.etag.as_str()).chain(expired.map(|(etag, _)| etag.as_str()))
     }
 
-    /// The server has decided, with this number, to answer a PUBLISH with 200.
+    /// Applies a PUBLISH that the server has decided, with this decision number, to answer with 200.
     pub fn accepted(&mut self, now: u64, decision: u64, said: &Said, etag: &str) {
         let expires_at = now + u64::from(said.expires) * 1_000;
         self.soonest = self.soonest.min(expires_at);
@@ -223,7 +224,7 @@ impl Truth {
         }
     }
 
-    /// An operator's reset.
+    /// Applies an operator's reset.
     pub fn reset(&mut self, now: u64, decision: u64, presentity: usize) {
         let person = self.change(now, decision, presentity);
         let forgotten: Vec<_> = person.calls.keys().chain(person.ended.keys()).cloned().collect();
@@ -238,7 +239,7 @@ impl Truth {
         }
     }
 
-    /// An operator's set.
+    /// Applies an operator's set.
     pub fn set(&mut self, now: u64, decision: u64, presentity: usize, state: CallState) {
         self.change(now, decision, presentity).manual = (state != CallState::Terminated).then_some(state);
     }
@@ -250,20 +251,20 @@ impl Truth {
         &mut story.now
     }
 
-    /// The last decision about a presentity that has not been kept yet.
+    /// The last decision about a presentity that is not durable yet.
     pub fn unkept(&self, presentity: usize) -> Option<u64> {
         self.people[presentity].before.last().map(|(decision, _)| *decision)
     }
 
-    /// Decisions up to this one have been kept.
+    /// Marks the decisions up to this one as durable.
     pub fn kept(&mut self, decision: u64) {
         for story in &mut self.people {
             story.before.retain(|(number, _)| *number > decision);
         }
     }
 
-    /// The server has crashed, or its journal has refused a commit: of the decisions that were not kept yet, those remain that
-    /// have survived all the same.
+    /// Rolls back after a crash, or after a refused commit: of the decisions that were not durable, only those that
+    /// `survived` remain.
     pub fn crash(&mut self, now: u64, survived: impl Fn(u64) -> bool) {
         self.soonest = 0;
         for story in &mut self.people {
@@ -276,8 +277,8 @@ impl Truth {
         }
     }
 
-    /// The server's clock will have gone on by so much (ms), or back, when it starts again: what it has granted ends so much
-    /// sooner, or later, but never later than if it were granted then.
+    /// Shifts all lifetimes: the server's clock will have jumped by `by` ms when it starts again. Lifetimes end that
+    /// much sooner or later, but never later than if they were granted at the start.
     pub fn shift(&mut self, now: u64, start: u64, by: i64) {
         self.soonest = 0;
         for story in &mut self.people {
@@ -291,7 +292,7 @@ impl Truth {
         }
     }
 
-    /// When each publication expires, and of which presentity it is.
+    /// Expiry time and presentity of each publication.
     pub fn expiries(&self) -> Vec<(u64, usize)> {
         let of = |(presentity, story): (usize, &Story)| {
             story.now.publications.iter().map(|p| (p.expires_at, presentity)).collect::<Vec<_>>()
@@ -299,12 +300,12 @@ impl Truth {
         self.people.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Whether any publication has expired since this moment.
+    /// Returns true if any publication has expired since this time.
     pub fn has_expired_since(&self, since: u64) -> bool {
         self.people.iter().any(|story| story.now.expired_at.is_some_and(|at| at > since))
     }
 
-    /// The server is back: what has expired since this moment is noticed only now.
+    /// Applies a restart of the server: it notices only now what has expired since this time.
     pub fn restart(&mut self, now: u64, since: u64) {
         for story in &mut self.people {
             story.now.pass_time(now);
@@ -315,12 +316,12 @@ impl Truth {
         }
     }
 
-    /// How often a call was rightly forgotten.
+    /// Number of times that a call was legitimately forgotten.
     pub fn lives_of(&self, presentity: usize, call: &str) -> u32 {
         self.people[presentity].now.lives.get(call).copied().unwrap_or_default()
     }
 
-    /// What the lamp of a package should show.
+    /// Correct state of a lamp in a package.
     pub fn lamp(&self, presentity: usize, package: PackageId) -> Lamp {
         let person = &self.people[presentity].now;
         match package.0 {
@@ -388,7 +389,7 @@ impl Person {
         }
     }
 
-    /// A publication says nothing of these calls any more.
+    /// Removes calls from a publication that no longer lists them.
     fn release_if(&mut self, number: u64, gone: impl Fn(&String) -> bool) {
         let lives = &mut self.lives;
         self.calls.retain(|id, call| {

@@ -1,4 +1,4 @@
-//! The world: the server, the network and everybody else, moved on event by event.
+//! The simulation: the server, the network and all peers, advanced event by event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -23,47 +23,48 @@ use crate::journal::Key;
 use crate::notifier::{Notifier, Outbox};
 use crate::presence::Tick;
 use crate::sip::wire;
-use crate::transport::{Source, Ticket};
+use crate::transport::{DeliveryToken, Source};
 
-/// What happens at some moment.
+/// An event in virtual time.
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A message arrives at the server.
     AtServer(Source, Bytes),
-    /// A message arrives at a phone, publisher or edge from an address, or from the server.
+    /// A message arrives at a phone, publisher or edge: from an address, or from the server if there is none.
     At(Who, Option<SocketAddr>, Bytes),
-    /// Somebody wants to be woken.
+    /// A timer of a phone or publisher fires.
     Phone(usize, phone::Wake),
     Publisher(usize, publisher::Wake),
-    /// A fan-out goes on, in this life of the server.
+    /// A fan-out continues, in this life of the server.
     Continue(u64, u32),
-    /// The NOTIFY of this dialog (Call-ID and our tag) and CSeq could not be sent, in this life of the server.
-    Undeliverable(u64, Ticket, (String, String), u32),
-    /// The journal of this life of the server goes on.
+    /// A NOTIFY could not be sent, in this life of the server. It is named by its dialog (Call-ID and the server's
+    /// tag) and CSeq.
+    Undeliverable(u64, DeliveryToken, (String, String), u32),
+    /// The journal takes its next step, in this life of the server.
     Journal(u64, Stage),
-    /// The server is to crash about now.
+    /// The server is to crash soon.
     Crash,
     /// This life of the server ends now.
     CrashAt(u64),
     /// The server starts again.
     Restart,
-    /// Every dialog is looked at.
+    /// Liveness check of all dialogs.
     RollCall,
-    /// A publication about this presentity may have expired.
+    /// A publication of this presentity may have expired.
     Expiry(usize),
-    /// Something goes wrong.
+    /// A fault is injected.
     Trouble,
-    /// A phone's trouble is over, if it is still this one.
+    /// The fault of a phone ends, unless a newer fault has replaced it.
     Recovery(usize, u64),
-    /// A phone gets a new connection.
+    /// A phone opens a new connection.
     Reconnect(usize),
-    /// The tenant that is not configured in this life of the server is to be again.
+    /// The tenant that is not configured in this life of the server is configured again.
     TenantReturns(u64),
     /// A publisher can reach the server again.
     Reunion(usize, u64),
 }
 
-/// One end of the network.
+/// One end of the network, apart from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     Phone(usize),
@@ -71,20 +72,20 @@ pub(super) enum Who {
     Edge(usize),
 }
 
-/// A broken law.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// When, in ms.
+    /// Virtual time of the violation (ms).
     pub at: u64,
-    /// After how many events.
+    /// Number of events before it.
     pub step: u64,
-    /// What is wrong.
+    /// Description of the violation.
     pub law: String,
-    /// What to draw.
+    /// Topic of the ladder to draw.
     pub topic: Topic,
 }
 
-/// A connection of a phone; when it breaks, the server notices only after a while.
+/// A connection of a phone. When it breaks, the server notices that only after a while.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) phone: usize,
@@ -92,7 +93,7 @@ pub(super) struct Flow {
     pub(super) busy_until: [u64; 2],
 }
 
-/// A storm under way.
+/// State of a storm.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) options: Options,
@@ -101,25 +102,25 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) server: Notifier,
     pub(super) seed: u64,
-    /// Whether the server runs, how often it has been started before, and since when it runs.
+    /// State of the server: running or not, number of earlier starts, and time of the last start.
     pub(super) up: bool,
     pub(super) life: u64,
     pub(super) up_since: u64,
-    /// By how much the server's clock is wrong (ms), now and in the life before; and whether one of the tenants is not configured.
+    /// Error of the server's clock (ms), now and in its life before; and true if one of the tenants is not configured.
     pub(super) clock: i64,
     pub(super) clock_before: i64,
     pub(super) away: bool,
     pub(super) keeper: Keeper,
-    /// At the last crash: since when the journal may not know what has expired, the entity-tags that may come back, and
-    /// what the journal had.
+    /// State at the last crash: the time from which the journal may not know of expiries, the entity-tags that may
+    /// return, and the records of the journal.
     pub(super) doubtful_since: u64,
     pub(super) etags_at_crash: Vec<Vec<String>>,
     pub(super) journal: Vec<(Key, Bytes)>,
-    /// Counts what the server was given to decide.
+    /// Number of inputs given to the server. Each is one decision, and the number names it.
     pub(super) decision: u64,
     pub(super) phones: Vec<Phone>,
     pub(super) publishers: Vec<Publisher>,
-    /// Until when each publisher cannot reach the server; zero if it can.
+    /// Time until which each publisher is cut off from the server; zero if it is not.
     pub(super) partitions: Vec<u64>,
     pub(super) edges: Vec<Edge>,
     pub(super) weather: Weather,
@@ -132,7 +133,7 @@ pub(super) struct World {
     pub(super) troubles: Vec<u64>,
     pub(super) calm: bool,
     pub(super) last_bodies: HashMap<String, Bytes>,
-    /// Edges behind which sabotage tells nobody any more.
+    /// Edges behind which the mutation [`super::plan::Sabotage::SharedPacing`] blocks all NOTIFYs.
     pub(super) held_edges: HashSet<usize>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: HashMap<u64, Happening>,
@@ -142,18 +143,18 @@ pub(super) struct World {
     pub(super) addresses: HashMap<SocketAddr, Who>,
     pub(super) said: HashMap<String, Said>,
     pub(super) accepted: HashMap<String, (String, u64)>,
-    /// PUBLISHes that were answered 412, by Call-ID.
+    /// Call-IDs of the PUBLISHes that were answered 412.
     pub(super) told_stale: HashSet<String>,
     pub(super) watchers: Vec<Vec<(usize, usize)>>,
 }
 
-/// What the server's clock says at first (ms): late enough for it to go back by a lot.
+/// Initial value of the server's clock (ms): large enough for the clock to go back a long way.
 const BEGINNING: u64 = 10_000_000_000;
-/// The tenant that is not configured now and then.
+/// Index of the tenant that is not configured in some lives of the server.
 pub(super) const AWAY: usize = 1;
-/// The most events within one millisecond.
+/// Most events within one millisecond.
 const LONGEST_MOMENT: u64 = 100_000;
-/// How often every dialog is looked at (ms).
+/// Interval of the liveness check of all dialogs (ms).
 const ROLL_CALL: u64 = 10_000;
 
 impl World {
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Gives a phone a new connection.
+    /// Opens a new connection for a phone.
     pub(super) fn connect(&mut self, phone: usize) {
         self.count += 1;
         self.flows.retain(|_, flow| flow.phone != phone);
@@ -275,7 +276,7 @@ impl World {
         self.happenings.insert(self.count, what);
     }
 
-    /// Goes on until this moment.
+    /// Processes events until this time.
     pub(super) fn run_until(&mut self, end: u64) -> Result<(), Fault> {
         loop {
             let next = self.queue.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
@@ -314,14 +315,14 @@ impl World {
         Fault { at: self.now, step: self.step, law: law.into(), topic }
     }
 
-    /// A fault about a dialog.
+    /// Describes a violation that concerns a dialog.
     pub(super) fn fault_in(&self, call_id: &str, law: impl Into<String>) -> Fault {
         let presentity = self.laws.expected(call_id).map(|expected| expected.presentity);
         let presentity = presentity.or_else(|| self.said.get(call_id).map(|said| said.presentity));
         self.fault(law, Topic { call_id: Some(call_id.into()), presentity })
     }
 
-    /// Gives the server something to decide, if it runs, and takes what it wants kept and sent.
+    /// Gives the server one input, if it runs, and takes its records and messages.
     pub(super) fn serve(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Result<(), Fault> {
         if !self.up {
             return Ok(());
@@ -332,17 +333,17 @@ impl World {
         self.dispatch(out)
     }
 
-    /// What the server's clock says.
+    /// Time by the server's clock.
     pub(super) fn tick(&self) -> Tick {
         Tick((BEGINNING + self.now).saturating_add_signed(self.clock))
     }
 
-    /// When the server's clock will say this.
+    /// Virtual time at which the server's clock will have this value.
     fn moment(&self, tick: Tick) -> u64 {
         tick.0.saturating_add_signed(-self.clock).saturating_sub(BEGINNING)
     }
 
-    /// Whether a presentity belongs to a tenant that is not configured now.
+    /// Returns true if a presentity belongs to a tenant that is not configured now.
     pub(super) fn is_away(&self, presentity: usize) -> bool {
         self.away && self.plan.account(presentity) == AWAY
     }
@@ -350,7 +351,7 @@ impl World {
     fn happen(&mut self, what: Happening) -> Result<(), Fault> {
         match what {
             Happening::AtServer(source, bytes) => {
-                // Nothing reaches the server of a tenant that it does not have.
+                // A server without the tenant receives none of the tenant's messages.
                 let lost = self.away && String::from_utf8_lossy(&bytes).contains(REALMS[AWAY]);
                 if !self.up || lost {
                     return Ok(());

@@ -1,39 +1,39 @@
-//! A dialog from the side that was called (RFC 3261 section 12).
+//! Dialogs from the side of the UAS, which was called (RFC 3261 section 12).
 
 use super::headers::{NameAddr, items, list};
 use super::uri::{Scheme, Uri};
 use super::wire::{Message, Name, Value, Writer};
 use crate::ahead;
 
-/// The most text that a dialog keeps (octets). Without this limit each could keep as much as the largest message has.
+/// Limit on the text of a dialog (octets). Without it, each dialog could keep as much as the largest message holds.
 pub const MAX_TEXT: usize = 8 * 1024;
 
-/// The state of a dialog that a request from a peer made, kept as text that goes back on the wire. There are a million of
-/// these, so the text is in one piece. Our own tag is not in it: whoever has the dialog knows what he has given out.
+/// State of a dialog that a request from a peer created, kept as text that is sent back. There are a million of
+/// these, so the text is in one piece. Our own tag is not in it: the owner of the dialog has it.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(try_from = "Parts<'_>")]
 pub struct Dialog {
-    /// Call-ID, our side, the peer's side, the route set and the target, one behind the other.
+    /// Call-ID, local party, remote party, route set and remote target, one after the other.
     text: Box<str>,
-    /// Where each of these ends but the last.
+    /// End of each of these but the last.
     ends: [u16; 4],
-    /// CSeq number of our last request; the first will be one more.
+    /// CSeq number of our last request. The first will have one more.
     pub local_cseq: u32,
     /// CSeq number of the peer's last request.
     pub remote_cseq: u32,
 }
 
-/// A dialog would keep more than [`MAX_TEXT`].
+/// Error: a dialog would keep more than [`MAX_TEXT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a dialog keeps no more than {MAX_TEXT} octets of its headers")]
 pub struct TooLong;
 
-/// A dialog as it is kept on disk.
+/// Layout of a dialog in the journal.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Parts<'a> {
     call_id: &'a str,
     local: &'a str,
-    /// Our tag was kept here once.
+    /// Always empty now; earlier journals kept our tag here.
     local_tag: &'a str,
     remote: &'a str,
     remote_tag: &'a str,
@@ -53,14 +53,15 @@ impl TryFrom<Parts<'_>> for Dialog {
 }
 
 impl Dialog {
-    /// The dialog that a request without To tag makes (RFC 3261 section 12.1.1).
+    /// Creates the dialog of a request without To tag (RFC 3261 section 12.1.1).
     pub fn of(request: &Message<'_>, target: &str) -> Result<Dialog, TooLong> {
         let route_set = items(request, Name::RecordRoute).join(", ");
         let texts = [request.call_id, request.to.text, request.from.text, &route_set, target];
         Dialog::new(texts, (0, request.cseq.number))
     }
 
-    /// Of Call-ID, our side, the peer's side, route set and target; and the CSeq numbers of both sides.
+    /// Creates a dialog from Call-ID, local party, remote party, route set and remote target, and the CSeq numbers of
+    /// both sides.
     fn new(texts: [&str; 5], (local_cseq, remote_cseq): (u32, u32)) -> Result<Dialog, TooLong> {
         let (mut ends, mut end) = ([0; 5], 0);
         for (place, text) in ends.iter_mut().zip(texts) {
@@ -71,7 +72,7 @@ impl Dialog {
         Ok(Dialog { text: texts.concat().into(), ends, local_cseq, remote_cseq })
     }
 
-    /// How it is kept on disk, with a CSeq number that our next requests will be above in any case.
+    /// Journal form of the dialog. `local_cseq` is a number that our later requests will exceed even after a crash.
     pub fn kept(&self, local_cseq: u32) -> impl serde::Serialize + '_ {
         Parts {
             call_id: self.call_id(),
@@ -86,7 +87,7 @@ impl Dialog {
         }
     }
 
-    /// With nothing to it but where it leads.
+    /// Dialog with a route set and a remote target only.
     #[cfg(test)]
     pub(crate) fn towards(route_set: &str, target: &str) -> Dialog {
         Dialog::new(["c", "", "", route_set, target], (0, 0)).unwrap()
@@ -103,32 +104,32 @@ impl Dialog {
         self.part(0)
     }
 
-    /// The request's To, without tag: our side.
+    /// Local party: the To of the request, without tag.
     pub fn local(&self) -> &str {
         self.part(1)
     }
 
-    /// The request's From with its tag: the peer's side, given back unchanged.
+    /// Remote party: the From of the request with its tag, sent back unchanged.
     pub fn remote(&self) -> &str {
         self.part(2)
     }
 
-    /// The peer's tag; empty for a peer of RFC 2543.
+    /// Remote tag; empty for a peer of RFC 2543.
     pub fn remote_tag(&self) -> &str {
         NameAddr::read(self.remote()).and_then(|remote| remote.tag()).unwrap_or_default()
     }
 
-    /// The Record-Route items of the request in order, commas between them; empty if there were none.
+    /// Route set: the Record-Route items of the request in order, separated by commas; empty if there were none.
     pub fn route_set(&self) -> &str {
         self.part(3)
     }
 
-    /// The peer's Contact URI: where requests are aimed.
+    /// Remote target: the peer's Contact URI, to which requests are sent.
     pub fn target(&self) -> &str {
         self.part(4)
     }
 
-    /// The peer has another Contact now (RFC 3261 section 12.2.2).
+    /// Changes the remote target to the peer's new Contact (RFC 3261 section 12.2.2).
     pub fn set_target(&mut self, target: &str) -> Result<(), TooLong> {
         if target != self.target() {
             let texts = [self.call_id(), self.local(), self.remote(), self.route_set(), target];
@@ -137,26 +138,26 @@ impl Dialog {
         Ok(())
     }
 
-    /// How much of the peer's text it keeps (octets).
+    /// Size of the text that it keeps (octets).
     pub fn text(&self) -> usize {
         self.text.len()
     }
 
-    /// Asks for the memory of its texts.
+    /// Prefetches its text.
     pub fn fetch(&self) {
         ahead::fetch_text(&self.text);
     }
 
-    /// Whether a request with a To tag of ours belongs to this dialog. Tags compare as they are: we gave one and got
-    /// the other from the peer himself.
+    /// Returns true if a request with a To tag of ours belongs to this dialog. Tags compare byte by byte: the peer
+    /// sends our tag as we issued it, and its own as it chose it.
     pub fn is_of(&self, request: &Message<'_>) -> bool {
-        // Nearly everybody writes the whole From again as it was.
+        // Nearly every peer repeats the whole From unchanged.
         let same_peer =
             || self.remote() == request.from.text || self.remote_tag() == request.from.tag().unwrap_or_default();
         self.call_id() == request.call_id && same_peer()
     }
 
-    /// The URI of the first route, if there is a route set.
+    /// URI of the first route, if there is a route set.
     pub fn first_route(&self) -> Option<&str> {
         if self.route_set().is_empty() {
             return None;
@@ -164,8 +165,8 @@ impl Dialog {
         list(self.route_set()).next().and_then(NameAddr::read).map(|route| route.uri)
     }
 
-    /// Starts a request in the dialog: request line, top Via, and all that the dialog and our tag determine
-    /// (RFC 3261 section 12.2.1.1), with the CSeq that has been counted up for it.
+    /// Starts a request in the dialog: request line, top Via, and the headers that the dialog and our tag determine
+    /// (RFC 3261 section 12.2.1.1). The CSeq must have been incremented for it.
     pub fn request<'b>(&self, out: &'b mut Vec<u8>, method: &str, via: impl Value, tag: impl Value) -> Writer<'b> {
         let strict = self.first_route().filter(|route| Uri::read(route).is_some_and(is_strict));
         let aimed_at = strict.and_then(Uri::read).map(|route| route.without_method_and_headers());
@@ -176,7 +177,7 @@ impl Dialog {
             None => {
                 writer.header("Route", self.route_set());
             }
-            // A strict router takes the Request-URI for itself and finds the target at the end of the Route.
+            // A strict router takes its own URI from the Request-URI and finds the target at the end of the Route.
             Some(_) => {
                 let mut rest: String = list(self.route_set()).skip(1).map(|route| format!("{route}, ")).collect();
                 rest.push_str(&format!("<{}>", self.target()));
@@ -192,7 +193,8 @@ impl Dialog {
     }
 }
 
-/// A strict router's URI becomes a Request-URI, so it must be one that can be: what is neither is passed on as given.
+/// Returns true for the URI of a strict router, which becomes the Request-URI. A URI that cannot be one (neither sip
+/// nor sips) stays in the Route.
 fn is_strict(route: Uri<'_>) -> bool {
     matches!(route.scheme, Scheme::Sip | Scheme::Sips) && route.param("lr").is_none()
 }

@@ -1,35 +1,36 @@
-//! The values inside headers (RFC 3261 section 20), read in place when somebody asks.
+//! Parsers for header values (RFC 3261 section 20). Values are parsed in place, and only on demand.
 
 use std::borrow::Cow;
 
 use super::Transport;
-use super::blocks::{find, is_printable};
 use super::scan::{closes, cut, cut_at_blank, find_outside, is_blank, is_plain, split, trim, trim_start};
+use super::simd::{find, is_printable};
 use super::uri::{Host, host_port};
 use super::wire::{Name, is_token};
 
-/// The first item of a comma-separated value as written, and the rest with its comma.
+/// First item of a comma-separated value as written, and the rest with its comma.
 pub fn split_first(value: &str) -> (&str, &str) {
     value.split_at(find_outside(value, b',').unwrap_or(value.len()))
 }
 
-/// The items of a comma-separated value, blanks removed; commas inside quotes and brackets do not separate.
+/// Items of a comma-separated value, without blanks around them. Commas inside quotes and brackets do not separate.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     split(value, b',').map(trim)
 }
 
-/// Name and value of a parameter without blanks; a missing value is empty.
+/// Name and value of a parameter, without blanks around them. A missing value is empty.
 pub(super) fn name_and_value(param: &str) -> (&str, &str) {
     let (name, value) = cut(param, b'=').unwrap_or((param, ""));
     (trim(name), trim(value))
 }
 
-/// The parameters of a value, `;` between them.
+/// Parameters of a value, separated by `;`.
 fn params(text: &str) -> impl Iterator<Item = (&str, &str)> {
     pieces(text, is_plain(text)).map(name_and_value)
 }
 
-/// What stands between the `;` of a text that is [plain](is_plain), or not.
+/// Pieces between the `;` of a text. `plain` tells whether the text is [plain](is_plain), which makes the search
+/// faster.
 #[inline]
 fn pieces(text: &str, plain: bool) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
@@ -41,7 +42,7 @@ fn pieces(text: &str, plain: bool) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The first parameter of this name; names compare without case.
+/// Value of the first parameter with this name. Names compare without case.
 pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     if text.is_empty() {
         return None;
@@ -49,7 +50,7 @@ pub fn param<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     params(text).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// A value without its quotes and escapes.
+/// Value without its quotes and escapes (quoted-string, RFC 3261 section 25.1).
 pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
     let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.into() };
     if !inner.contains('\\') {
@@ -63,26 +64,26 @@ pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
     text.into()
 }
 
-/// A From, To, Contact, Route or Record-Route item: `"name" <uri>;params` or `uri;params`.
+/// Item of a From, To, Contact, Route or Record-Route header: `"name" <uri>;params` or `uri;params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameAddr<'a> {
-    /// The item as written.
+    /// Item as written.
     pub text: &'a str,
-    /// The URI, without brackets.
+    /// URI, without brackets.
     pub uri: &'a str,
-    /// The parameters of the header, not of the URI (RFC 3261 section 20.10); without the first `;`.
+    /// Parameters of the header, not of the URI (RFC 3261 section 20.10), without the first `;`.
     pub params: &'a str,
-    /// The `tag` among them, be it one or not.
+    /// `tag` parameter, which may be empty or invalid.
     tag: Option<&'a str>,
 }
 
 impl<'a> NameAddr<'a> {
-    /// Reads one item. Without brackets, all parameters are the header's, and a URI that needs brackets is refused.
+    /// Parses one item. Without brackets, all parameters are the header's, and a URI that needs brackets is rejected.
     pub fn read(text: &'a str) -> Option<NameAddr<'a>> {
         NameAddr::read_plain(text).or_else(|| NameAddr::read_any(text))
     }
 
-    /// `<uri>` or `<uri>;params` without blanks, quotes and commas, as nearly everybody writes it.
+    /// Parses the usual form fast: `<uri>` or `<uri>;params` without blanks, quotes and commas.
     pub fn read_plain(text: &'a str) -> Option<NameAddr<'a>> {
         let inside = text.strip_prefix('<')?;
         if !is_printable(inside.as_bytes(), b'!', *b"\",<") || inside.ends_with(';') {
@@ -102,12 +103,12 @@ impl<'a> NameAddr<'a> {
     }
 
     fn read_any(text: &'a str) -> Option<NameAddr<'a>> {
-        // Separators at the end part nothing, and there we add parameters of our own.
+        // Separators at the end are ignored, because we append parameters there.
         let text = trim_start(text);
         let end = text.bytes().rposition(|c| c != b';' && !is_blank(c)).map_or(0, |last| last + 1);
         let text = &text[..end];
         let (uri, params) = match find_outside(text, b'<') {
-            // An unquoted comma would split the value wherever it is given back (RFC 4475 section 3.1.2.15).
+            // An unquoted comma would split the value when we send it back (RFC 4475 section 3.1.2.15).
             Some(open) if find_outside(&text[..open], b',').is_some() => return None,
             Some(open) => {
                 let (uri, after) = cut(&text[open + 1..], b'>')?;
@@ -127,25 +128,28 @@ impl<'a> NameAddr<'a> {
         Some(NameAddr { text, uri, params, tag })
     }
 
-    /// The dialog tag (RFC 3261 section 19.3), if it has one.
+    /// Dialog tag (RFC 3261 section 19.3), if there is one.
     pub fn tag(&self) -> Option<&'a str> {
         self.tag.filter(|tag| !tag.is_empty())
     }
 
-    /// Whether there is a `tag`, be it one or not.
+    /// Returns true if there is a `tag` parameter, valid or not.
     pub(super) fn has_tag(&self) -> bool {
         self.tag.is_some()
     }
 
-    /// True unless there is a tag that is none. Beyond the letter of the grammar, a tag may hold what does no harm.
+    /// Returns true unless there is an invalid tag. Tags may hold more characters than the grammar allows, if they
+    /// are harmless.
     pub(super) fn tag_is_sound(&self) -> bool {
         let harmful = |c: u8| c <= b' ' || matches!(c, b'"' | b'<' | b'>' | 0x7f);
         self.tag.is_none_or(|tag| !tag.is_empty() && !tag.bytes().any(harmful))
     }
 }
 
-/// The value of a parameter by which something is found, if it is there; none at all if it stands twice (RFC 3261 section
-/// 7.3.1), for then we and a proxy might not mean the same dialog, transaction or subscription.
+/// Value of a parameter that identifies something; `Some(None)` if it is absent.
+///
+/// None if it occurs twice (RFC 3261 section 7.3.1): a proxy and we might then see different dialogs, transactions or
+/// subscriptions.
 fn only<'a>(text: &'a str, wanted: &str) -> Option<Option<&'a str>> {
     if text.is_empty() {
         return Some(None);
@@ -159,14 +163,14 @@ fn only<'a>(text: &'a str, wanted: &str) -> Option<Option<&'a str>> {
     Some(found.map(|(_, value)| value))
 }
 
-/// Whether parameters can be given back as they came. The writer puts blanks for control characters, and with a blank in
-/// the place of another character a name may become one that means something: a tag, say.
+/// Returns true if parameters can be sent back unchanged. The writer replaces control characters by blanks, and a
+/// blank in the place of another character may change a name into one that has a meaning, such as `tag`.
 fn is_writable(params: &str) -> bool {
     !params.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n'))
 }
 
-/// Whether separators of an item stand together, as nobody means it (RFC 4475 section 3.1.2.1). One at its end parts
-/// nothing and does no harm.
+/// Returns true if two separators of an item follow each other, which is always a mistake (RFC 4475 section 3.1.2.1).
+/// A separator at the end is harmless.
 pub fn has_stray_separators(item: &str) -> bool {
     if item.bytes().filter(|c| *c == b';').count() < 2 {
         return false;
@@ -184,17 +188,17 @@ fn sound_uri(uri: &str) -> bool {
     uri.bytes().all(sound) && scheme
 }
 
-/// A CSeq value (RFC 3261 section 8.1.1.5).
+/// CSeq value (RFC 3261 section 8.1.1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CSeq<'a> {
-    /// Below 2^31.
+    /// Sequence number, below 2^31.
     pub number: u32,
-    /// The method, as written.
+    /// Method, as written.
     pub method: &'a str,
 }
 
 impl<'a> CSeq<'a> {
-    /// Reads `number method`.
+    /// Parses `number method`.
     pub fn read(value: &'a str) -> Option<CSeq<'a>> {
         let (number, method) = cut_at_blank(value)?;
         let number = digits(number).filter(|n| *n < 1 << 31)?;
@@ -204,29 +208,29 @@ impl<'a> CSeq<'a> {
     }
 }
 
-/// A number made of digits only.
+/// Parses a number that consists of digits only.
 fn digits(text: &str) -> Option<u64> {
-    // Not "+1", which would be a number as well.
+    // `parse` would accept "+1" as well.
     text.as_bytes().first()?.is_ascii_digit().then(|| text.parse().ok())?
 }
 
-/// The seconds of an Expires or Min-Expires value: none if it is no number below 2^32 (RFC 3261 section 20.19).
+/// Seconds of an Expires or Min-Expires value. None if it is no number below 2^32 (RFC 3261 section 20.19).
 pub fn seconds(value: &str) -> Option<u32> {
     digits(trim(value)).and_then(|n| u32::try_from(n).ok())
 }
 
-/// The seconds of a Retry-After value, which may go on with a comment and parameters (RFC 3261 section 20.33).
+/// Seconds of a Retry-After value, which may be followed by a comment and parameters (RFC 3261 section 20.33).
 pub fn retry_after(value: &str) -> Option<u32> {
     let end = value.bytes().position(|c| !c.is_ascii_digit()).unwrap_or(value.len());
     seconds(&value[..end])
 }
 
-/// A Via value (RFC 3261 section 20.42).
+/// Via value (RFC 3261 section 20.42).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via<'a> {
-    /// The item as written, without what follows a comma.
+    /// Item as written, without anything from a comma on.
     pub text: &'a str,
-    /// The transport, if it is one that we know.
+    /// Transport; none if it is unknown.
     pub transport: Option<Transport>,
     /// Host of sent-by.
     pub host: Host<'a>,
@@ -234,19 +238,20 @@ pub struct Via<'a> {
     pub port: Option<u16>,
     /// Host and port as written.
     pub sent_by: &'a str,
-    /// The parameters.
+    /// Parameters as written.
     pub params: &'a str,
     branch: Option<&'a str>,
     rport: bool,
-    /// What stands before and behind its `rport`; none if more than that has to be looked for before it can be stamped.
+    /// Text before and after the `rport` parameter. None if the Via has to be searched before it can be stamped with
+    /// the source address.
     around_rport: Option<(&'a str, &'a str)>,
 }
 
-/// What an RFC 3261 branch starts with.
+/// Prefix of a branch of RFC 3261.
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
 
 impl<'a> Via<'a> {
-    /// Reads the first item of a Via header.
+    /// Parses the first item of a Via header.
     pub fn first_of(value: &'a str) -> Option<Via<'a>> {
         match is_plain(value) {
             true => Via::read(trim(value), true),
@@ -254,7 +259,7 @@ impl<'a> Via<'a> {
         }
     }
 
-    /// Reads one item, which is known to be [plain](is_plain) or not.
+    /// Parses one item. `plain` tells whether it is known to be [plain](is_plain).
     fn read(text: &'a str, plain: bool) -> Option<Via<'a>> {
         let rest = match text.strip_prefix("SIP/2.0/") {
             Some(rest) => rest,
@@ -278,7 +283,7 @@ impl<'a> Via<'a> {
                 let behind = at + param.len();
                 match name.len() {
                     0 => return None,
-                    // Twice, it would not be certain which transaction is meant.
+                    // With two branches, it is unclear which transaction is meant.
                     6 if name.eq_ignore_ascii_case("branch") && branch.replace(value).is_some() => return None,
                     5 if name.eq_ignore_ascii_case("rport") => {
                         around_rport = around_rport.filter(|_| !rport).map(|_| (&text[..at - 1], &text[behind..]));
@@ -307,43 +312,44 @@ impl<'a> Via<'a> {
         Some(Via { text, transport, host, port, sent_by, params, branch, rport, around_rport })
     }
 
-    /// True if no item of the value is empty and nothing is left open, for then nobody knows where one ends. Lower items
-    /// may name transports and hosts that we cannot read.
+    /// Returns true if no item of the value is empty and every quote and bracket closes, so that the end of each item
+    /// is certain. Lower items may name transports and hosts that we cannot parse.
     pub(super) fn list_is_sound(value: &str) -> bool {
         (is_plain(value) && !trim(value).is_empty()) || (closes(value) && list(value).all(|item| !item.is_empty()))
     }
 
-    /// The branch, if there is one.
+    /// Branch, if there is one.
     pub fn branch(&self) -> Option<&'a str> {
         self.branch.filter(|branch| !branch.is_empty())
     }
 
-    /// `rport`: absent, or asked for (RFC 3581).
+    /// Returns true if the sender asks for its source port (`rport`, RFC 3581).
     pub fn wants_rport(&self) -> bool {
         self.rport
     }
 
-    /// Its text without `rport`, in two pieces: all that stands in the header, if that is plain and holds no `received`.
+    /// Text without `rport`, in two pieces. They make up the whole header value, if that is plain and holds no
+    /// `received`.
     pub(super) fn around_rport(&self) -> Option<(&'a str, &'a str)> {
         self.around_rport
     }
 }
 
-/// An Event value (RFC 6665 section 8.2.1).
+/// Event value (RFC 6665 section 8.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Name of the package; compared byte by byte.
+    /// Name of the package. Compared byte by byte.
     pub package: &'a str,
     /// The `id` parameter.
     pub id: Option<&'a str>,
-    /// The `max-rate` parameter (RFC 6446 section 9.2), if it is a rate.
+    /// `max-rate` parameter (RFC 6446 section 9.2), if it is valid.
     pub max_rate: Option<&'a str>,
-    /// All parameters, as written.
+    /// Parameters as written.
     params: &'a str,
 }
 
 impl<'a> Event<'a> {
-    /// Reads the value; other parameters do not count.
+    /// Parses the value. Parameters other than these are not checked.
     pub fn read(value: &'a str) -> Option<Event<'a>> {
         let (package, rest) = cut(value, b';').unwrap_or((value, ""));
         let package = trim(package);
@@ -353,20 +359,20 @@ impl<'a> Event<'a> {
         sound.then_some(Event { package, id, max_rate, params: rest })
     }
 
-    /// A parameter of the package's own, without quotes and escapes; none where there is no value.
+    /// Parameter that the package defines, without quotes and escapes; none if it has no value.
     pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
         param(self.params, name).map(unquoted).filter(|value| !value.is_empty())
     }
 }
 
-/// `1*2DIGIT [ "." 1*10DIGIT ]` (RFC 6446 section 9.2).
+/// Returns true if a text is a rate: `1*2DIGIT [ "." 1*10DIGIT ]` (RFC 6446 section 9.2).
 fn is_rate(text: &str) -> bool {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
     digits(whole, 2) && digits(fraction, 10)
 }
 
-/// The media type of a Content-Type or Accept item in lower case, without parameters.
+/// Media type of a Content-Type or Accept item, in lower case and without parameters.
 pub fn media_type(value: &str) -> String {
     let end = value.find([';', ',']).unwrap_or(value.len());
     let mut text: String = value[..end].chars().filter(|c| !c.is_ascii() || !is_blank(*c as u8)).collect();
@@ -374,10 +380,11 @@ pub fn media_type(value: &str) -> String {
     text
 }
 
-/// Whether an Accept header with these lines admits a media type; without any line the default is admitted.
+/// Returns true if an Accept header with these lines admits a media type. Without any line, the default type is
+/// admitted.
 ///
-/// An item with `q=0` admits nothing, and an item that names the type outranks all ranges (RFC 3261 section 20.1,
-/// RFC 9110 section 12.5.1).
+/// An item with `q=0` admits nothing, and an item that names the type outranks all ranges (RFC 3261 section 20.1, RFC
+/// 9110 section 12.5.1).
 pub fn accepts<'a>(lines: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
     let (mut any, mut admitted) = (false, false);
     for item in lines.flat_map(list) {
@@ -398,7 +405,7 @@ pub fn accepts<'a>(lines: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
     admitted || !any
 }
 
-/// All items of all lines of a list header, empty ones left out.
+/// Items of all lines of a list header, without empty ones.
 pub fn items<'a>(message: &super::wire::Message<'a>, name: Name) -> Vec<&'a str> {
     message.all(name).flat_map(list).filter(|item| !item.is_empty()).collect()
 }

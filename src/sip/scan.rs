@@ -1,24 +1,24 @@
-//! Finding things in text, octet by octet: what the readers of headers and URIs stand on.
+//! Text search for the parsers of headers and URIs, octet by octet.
 //!
-//! All that means anything in SIP is ASCII, so nothing here needs to know of characters. A value may be folded, so CR
-//! and LF are blanks like any other.
+//! All syntax characters of SIP are ASCII, so no function here needs to decode characters. A value may be folded, so
+//! CR and LF count as blanks.
 
 use memchr::{memchr2, memchr3};
 
-use super::blocks::is_printable;
+use super::simd::is_printable;
 
-/// Whether an octet is white space, folds included.
+/// Returns true for white space, including the characters of a fold.
 pub(super) const fn is_blank(c: u8) -> bool {
     matches!(c, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// The text without blanks at its ends.
+/// Text without blanks at its ends.
 #[inline]
 pub(super) fn trim(text: &str) -> &str {
     trim_end(trim_start(text))
 }
 
-/// The text without blanks at its start. Nearly always there is none, or the one behind a colon.
+/// Text without blanks at its start. Nearly always there is none, or the one after a colon.
 #[inline]
 pub(super) fn trim_start(text: &str) -> &str {
     match text.as_bytes() {
@@ -28,7 +28,7 @@ pub(super) fn trim_start(text: &str) -> &str {
     }
 }
 
-/// The text without blanks at its end.
+/// Text without blanks at its end.
 #[inline]
 pub(super) fn trim_end(text: &str) -> &str {
     match text.as_bytes() {
@@ -37,32 +37,32 @@ pub(super) fn trim_end(text: &str) -> &str {
     }
 }
 
-/// What stands before and behind the first `separator`, an ASCII character.
+/// Text before and after the first `separator`, an ASCII character.
 pub(super) fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
-    // These texts are short: a plain loop beats a search in blocks.
+    // These texts are short, for which a plain loop is faster than a SIMD search.
     let at = text.bytes().position(|c| c == separator)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// What stands before and behind the first blank.
+/// Text before and after the first blank.
 pub(super) fn cut_at_blank(text: &str) -> Option<(&str, &str)> {
     let at = text.bytes().position(is_blank)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// Behind the quoted string in which `at` is; none if it does not end.
+/// Position after the quoted string that contains `at`; none if the string does not end.
 fn behind_quoted(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr2(b'"', b'\\', text.get(at..)?)?;
         if text[at] == b'"' {
             return Some(at + 1);
         }
-        // Whatever it is, it is escaped.
+        // A backslash escapes any character.
         at += 2;
     }
 }
 
-/// Behind the angle brackets in which `at` is; none if they do not close. They may hold quoted strings.
+/// Position after the angle brackets that contain `at`; none if they do not close. They may hold quoted strings.
 fn behind_bracket(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr2(b'>', b'"', &text[at..])?;
@@ -73,7 +73,7 @@ fn behind_bracket(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Where `wanted`, an ASCII character, first stands outside quoted strings and angle brackets.
+/// Position of the first `wanted`, an ASCII character, outside quoted strings and angle brackets.
 pub(super) fn find_outside(text: &str, wanted: u8) -> Option<usize> {
     let (text, mut at) = (text.as_bytes(), 0);
     loop {
@@ -86,7 +86,7 @@ pub(super) fn find_outside(text: &str, wanted: u8) -> Option<usize> {
     }
 }
 
-/// True if every quote and bracket that opens closes, so that what we write behind it means what it says.
+/// Returns true if every quote and bracket closes, so that text which is written after it is not read as part of it.
 pub(super) fn closes(text: &str) -> bool {
     let (text, mut at) = (text.as_bytes(), 0);
     while let Some(opening) = memchr2(b'"', b'<', &text[at..]) {
@@ -103,7 +103,7 @@ pub(super) fn closes(text: &str) -> bool {
     true
 }
 
-/// The pieces between separators that stand outside quotes and brackets, as written.
+/// Pieces between separators, as written. Separators inside quotes and brackets do not count.
 pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -117,8 +117,8 @@ pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether parameters are of the plain kind, which nearly all are: printable ASCII without quote, bracket or comma. Then
-/// every `;` in them separates.
+/// Returns true if parameters are plain, as nearly all are: printable ASCII without quote, angle bracket or comma.
+/// Then every `;` in them is a separator.
 pub(super) fn is_plain(params: &str) -> bool {
     is_printable(params.as_bytes(), b' ', *b"\"<,")
 }
@@ -127,7 +127,7 @@ pub(super) fn is_plain(params: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The same, one octet after the other.
+    /// Reference implementation, one octet after the other.
     fn find_slowly(text: &str, wanted: u8) -> (Option<usize>, bool) {
         let (mut quoted, mut escaped, mut bracket, mut found) = (false, false, false, None);
         for (at, c) in text.bytes().enumerate() {

@@ -1,27 +1,27 @@
 //! Non-INVITE transactions (RFC 3261 sections 17.1.2 and 17.2.2), without sockets and without a clock.
 //!
-//! A client transaction is three numbers in whatever owns the request; a server transaction is a remembered answer, in
-//! whatever form its owner can give it again.
+//! A client transaction is a few numbers, kept by the owner of the request. A server transaction is a stored
+//! response, in a form from which its owner can send it again.
 
 mod index;
-mod memory;
 mod server;
+mod store;
 
-pub use server::{Key, Seen, ServerTransactions};
+pub use server::{Key, ServerTransactions, TransactionLookup};
 
-/// Round-trip time estimate: the first retransmission interval (ms).
+/// Round-trip time estimate, which is the first retransmission interval (ms).
 pub const T1: u64 = 500;
-/// The longest retransmission interval (ms).
+/// Longest retransmission interval (ms).
 pub const T2: u64 = 4_000;
-/// The longest time that a message spends in the network (ms).
+/// Longest time that a message spends in the network (ms).
 const T4: u64 = 5_000;
-/// Timer F: how long a client transaction can last (ms).
+/// Timer F: longest duration of a client transaction (ms).
 pub const TIMEOUT: u64 = 64 * T1;
-/// Timer J: how long a server transaction is remembered (ms). It begins when the first copy of the request arrives, which may
-/// have come faster than the last one: hence T4 more than the RFC asks for.
+/// Timer J: lifetime of a server transaction (ms). It starts when the first copy of the request arrives, which may
+/// have travelled faster than the last one; hence T4 more than the RFC demands.
 const REMEMBERED: u64 = TIMEOUT + T4;
 
-/// A non-INVITE client transaction, as far as time is concerned.
+/// Timers of a non-INVITE client transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTransaction {
     next: u64,
@@ -30,38 +30,39 @@ pub struct ClientTransaction {
     reliable: bool,
 }
 
-/// What a client transaction wants at some moment.
+/// Action that a client transaction needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Nothing yet.
     Nothing,
-    /// Timer E: the request is to be repeated, or replaced by a newer one.
+    /// Timer E: retransmit the request, or send a newer one in its place.
     Retransmission,
-    /// Timer F: no answer came.
+    /// Timer F: no response came.
     Timeout,
 }
 
 impl ClientTransaction {
-    /// A request is sent at `now` (ms). On reliable transports nothing is repeated.
+    /// Starts a transaction whose request is sent at `now` (ms). Reliable transports have no retransmissions.
     pub fn start(now: u64, reliable: bool) -> ClientTransaction {
         let ends = now + TIMEOUT;
         ClientTransaction { next: if reliable { ends } else { now + T1 }, interval: T1, ends, reliable }
     }
 
-    /// The request is replaced by a newer one at `now` (ms), the peer having been silent so far: the wait for a sign of
-    /// life goes on as it was. On reliable transports that is until the end: the newer one is not repeated either.
+    /// Replaces the request by a newer one at `now` (ms). The peer has not replied so far, so the retransmission
+    /// interval stays as it was. On reliable transports the newer request is not retransmitted either, and the end
+    /// stays the same.
     pub fn replace(&mut self, now: u64) {
         if !self.reliable {
             self.next = (now + self.interval).min(self.ends);
         }
     }
 
-    /// When [`ClientTransaction::due`] wants to be asked next (ms).
+    /// Time of the next call of [`ClientTransaction::due`] (ms).
     pub fn deadline(&self) -> u64 {
         self.next.min(self.ends)
     }
 
-    /// What is due at `now` (ms); a retransmission that is due is taken to be made.
+    /// Returns the action that is due at `now` (ms). A retransmission that is due counts as sent.
     pub fn due(&mut self, now: u64) -> Due {
         if now >= self.ends {
             return Due::Timeout;
@@ -74,7 +75,7 @@ impl ClientTransaction {
         Due::Retransmission
     }
 
-    /// A provisional answer came: from now on repetitions are T2 apart (RFC 3261 section 17.1.2.2).
+    /// Handles a provisional response: from now on retransmissions are T2 apart (RFC 3261 section 17.1.2.2).
     pub fn proceed(&mut self, now: u64) {
         if !self.reliable && self.interval < T2 {
             self.interval = T2;

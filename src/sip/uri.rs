@@ -1,12 +1,12 @@
-//! SIP and SIPS URIs (RFC 3261 section 19.1), read in place.
+//! SIP and SIPS URIs (RFC 3261 section 19.1), parsed in place.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::blocks::{find, is_printable};
 use super::scan::{cut, trim, trim_end};
+use super::simd::{find, is_printable};
 
-/// The scheme of a URI.
+/// Scheme of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme<'a> {
     /// `sip`
@@ -18,7 +18,7 @@ pub enum Scheme<'a> {
 }
 
 impl<'a> Scheme<'a> {
-    /// Reads what stands before the colon.
+    /// Parses the text before the colon.
     fn of(text: &'a str) -> Option<Scheme<'a>> {
         let token = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
         match text {
@@ -30,17 +30,17 @@ impl<'a> Scheme<'a> {
     }
 }
 
-/// The host of a SIP URI or of a Via.
+/// Host of a SIP URI or of a Via.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host<'a> {
     /// A domain name, as written.
     Name(&'a str),
-    /// An address; IPv6 stood in brackets.
+    /// IP address. An IPv6 address stands in brackets in the text.
     Ip(IpAddr),
 }
 
 impl<'a> Host<'a> {
-    /// Reads `host` or `[v6]`.
+    /// Parses `host` or `[v6]`.
     pub fn read(text: &'a str) -> Option<Host<'a>> {
         if let Some(inside) = text.strip_prefix('[') {
             return inside.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|a| Host::Ip(IpAddr::V6(a)));
@@ -54,7 +54,7 @@ impl<'a> Host<'a> {
         (!text.is_empty() && text.len() <= 255 && text.bytes().all(sound)).then_some(Host::Name(text))
     }
 
-    /// The address, if it is one. An IPv4 address in IPv6 clothes counts as IPv4 (RFC 5118 section 4.9).
+    /// IP address, if the host is one. An IPv4-mapped IPv6 address counts as IPv4 (RFC 5118 section 4.9).
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Host::Ip(ip) => Some(ip.to_canonical()),
@@ -63,10 +63,10 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Reads `host[:port]` with blanks allowed round the colon.
+/// Parses `host[:port]`, with blanks allowed around the colon.
 pub(super) fn host_port(text: &str) -> Option<(Host<'_>, Option<u16>)> {
     let text = trim(text);
-    // An IPv6 address has colons of its own, and stands in brackets.
+    // An IPv6 address contains colons, and stands in brackets.
     let colon = match text.starts_with('[') {
         true => text.bytes().rposition(|c| c == b':' || c == b']').filter(|at| text.as_bytes()[*at] == b':'),
         false => find(text.as_bytes(), b':'),
@@ -77,25 +77,25 @@ pub(super) fn host_port(text: &str) -> Option<(Host<'_>, Option<u16>)> {
     };
     let port = match port.map(str::as_bytes) {
         None => None,
-        // Not "+5060", which would be a number as well.
+        // `parse` would accept "+5060" as well.
         Some([b'0'..=b'9', ..]) => Some(port?.parse().ok()?),
         Some(_) => return None,
     };
     Some((Host::read(host)?, port))
 }
 
-/// A URI, its parts as written.
+/// URI, with its parts as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uri<'a> {
-    /// The whole of it.
+    /// Complete URI.
     pub text: &'a str,
     /// Its scheme.
     pub scheme: Scheme<'a>,
-    /// The user part with its escapes, without password. May hold `;` and `=`.
+    /// User part with its escapes, without password. It may hold `;` and `=`.
     pub user: Option<&'a str>,
-    /// The host. Of a URI that is not SIP or SIPS, everything after the scheme, unchecked.
+    /// Host. For schemes other than sip and sips, everything after the scheme, unchecked.
     pub host: Host<'a>,
-    /// The port, where given.
+    /// Port, where given.
     pub port: Option<u16>,
     /// Everything from the first `;` after the host up to the `?`.
     pub params: &'a str,
@@ -104,7 +104,7 @@ pub struct Uri<'a> {
 }
 
 impl<'a> Uri<'a> {
-    /// Reads a URI. Of schemes other than sip and sips only the scheme is looked at.
+    /// Parses a URI. For schemes other than sip and sips, only the scheme is checked.
     pub fn read(text: &'a str) -> Option<Uri<'a>> {
         let (scheme, rest) = match text.strip_prefix("sip:") {
             Some(rest) => (Scheme::Sip, rest),
@@ -120,7 +120,7 @@ impl<'a> Uri<'a> {
         if let Scheme::Other(_) = scheme {
             return Some(Uri { text, scheme, user: None, host: Host::Name(rest), port: None, params: "", headers: "" });
         }
-        // The user part may hold ';', '?' and '/', so the '@' comes first (RFC 4475 section 3.1.1.9).
+        // The user part may hold ';', '?' and '/', so the '@' is searched first (RFC 4475 section 3.1.1.9).
         let (user, rest) = match cut(rest, b'@') {
             Some((userinfo, rest)) => (Some(cut(userinfo, b':').map_or(userinfo, |(user, _)| user)), rest),
             None => (None, rest),
@@ -141,7 +141,7 @@ impl<'a> Uri<'a> {
         Some(Uri { text, scheme, user, host, port, params, headers })
     }
 
-    /// A URI parameter: none if absent, `Some("")` if it has no value. Names compare without case.
+    /// URI parameter: none if absent, `Some("")` if it has no value. Names compare without case.
     pub fn param(&self, name: &str) -> Option<&'a str> {
         if self.params.is_empty() {
             return None;
@@ -152,12 +152,13 @@ impl<'a> Uri<'a> {
         })
     }
 
-    /// The user with its escapes resolved (RFC 3261 section 19.1.4). What is no valid escape stays as it is.
+    /// User with its escapes resolved (RFC 3261 section 19.1.4). An invalid escape stays as it is.
     pub fn decoded_user(&self) -> Option<Cow<'a, str>> {
         self.user.map(percent_decode)
     }
 
-    /// What of it may stand in a Request-URI: all but `method` and headers (RFC 3261 section 19.1.1, table 1).
+    /// URI in a form that may stand in a Request-URI: without `method` and headers (RFC 3261 section 19.1.1, table
+    /// 1).
     pub fn without_method_and_headers(&self) -> Cow<'a, str> {
         if self.headers.is_empty() && self.param("method").is_none() {
             return Cow::Borrowed(self.text.trim_end_matches('?'));
@@ -167,7 +168,7 @@ impl<'a> Uri<'a> {
         Cow::Owned(kept.fold(self.address().to_string(), |uri, param| uri + ";" + param))
     }
 
-    /// Everything before parameters and headers: `scheme:user@host:port` as written.
+    /// Part before parameters and headers: `scheme:user@host:port` as written.
     pub fn address(&self) -> &'a str {
         let tail = self.params.len() + self.headers.len();
         if tail == 0 {
@@ -180,13 +181,15 @@ impl<'a> Uri<'a> {
     }
 }
 
-/// The user part of a SIP URI that has been read before, as [`Uri::user`] has it: for what is written again and again.
+/// User part of a SIP URI that was parsed before, equal to [`Uri::user`]. Faster than parsing again, for URIs that
+/// are written often.
 pub fn user_of(uri: &str) -> Option<&str> {
     let (userinfo, _) = cut(cut(uri, b':')?.1, b'@')?;
     Some(cut(userinfo, b':').map_or(userinfo, |(user, _)| user))
 }
 
-/// Resolves `%HH`; a `%` that starts no escape, or an escape that makes no UTF-8, stays as written.
+/// Resolves `%HH`. A `%` without two hexadecimal digits stays as written. If the result is not UTF-8, the whole text
+/// does.
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);

@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::seldom::Seldom;
 
-use super::door::Door;
-use super::hub::Shared;
-use super::room::Permit;
-use super::{Connection, ListenerNo, Source, listening_socket};
+use super::handshake::Handshaker;
+use super::limits::Permit;
+use super::sender::ConnectionTable;
+use super::{Connection, ListenerId, Source, listening_socket};
 
 /// Log limiter: a source that exceeds its limit may do so with many connections.
 static TOO_MANY: Seldom = Seldom::new();
@@ -25,14 +25,19 @@ const BACKLOG: i32 = 1_024;
 #[derive(Debug)]
 pub struct Acceptor {
     socket: TcpListener,
-    listener: ListenerNo,
-    door: Door,
-    shared: Arc<Shared>,
+    listener: ListenerId,
+    door: Handshaker,
+    shared: Arc<ConnectionTable>,
 }
 
 impl Acceptor {
     /// Binds the socket; several may share an address (SO_REUSEPORT). `door` does the handshake of new connections.
-    pub fn bind(address: SocketAddr, listener: ListenerNo, door: Door, shared: Arc<Shared>) -> io::Result<Acceptor> {
+    pub fn bind(
+        address: SocketAddr,
+        listener: ListenerId,
+        door: Handshaker,
+        shared: Arc<ConnectionTable>,
+    ) -> io::Result<Acceptor> {
         let socket = listening_socket(address, socket2::Type::STREAM)?;
         socket.listen(BACKLOG)?;
         Ok(Acceptor { socket: TcpListener::from_std(socket.into())?, listener, door, shared })
@@ -76,10 +81,10 @@ impl Acceptor {
 async fn admit(
     stream: TcpStream,
     peer: SocketAddr,
-    listener: ListenerNo,
-    door: &Door,
+    listener: ListenerId,
+    door: &Handshaker,
     permit: &Permit,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionTable>,
     each: impl Fn(Connection),
 ) {
     let (passage, writing) = match door.pass(stream, permit).await {

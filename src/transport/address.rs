@@ -7,7 +7,7 @@ use crate::sip::Transport;
 
 /// Identifier of a listener: an index into the configured listen addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerNo(pub u8);
+pub struct ListenerId(pub u8);
 
 /// Identifier of a connection of a stream transport; never reused, and never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub struct Source {
     /// Transport that the message was received over.
     pub transport: Transport,
     /// Listener that received the message.
-    pub listener: ListenerNo,
+    pub listener: ListenerId,
     /// Address of the sender: a phone, or the last proxy.
     pub peer: SocketAddr,
     /// Connection of the message; none for UDP.
@@ -55,7 +55,7 @@ pub struct PackedSource(Packed);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Packed {
-    Datagram { ip: Ipv4Addr, port: u16, listener: ListenerNo },
+    Datagram { ip: Ipv4Addr, port: u16, listener: ListenerId },
     Other(Box<Source>),
 }
 
@@ -93,7 +93,7 @@ impl From<&PackedSource> for Source {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
     /// Listener that gives the transport (TCP or TLS) and our address for Via and Contact.
-    pub listener: ListenerNo,
+    pub listener: ListenerId,
     /// Address that the remote end listens on.
     pub peer: SocketAddr,
     /// Host name that the certificate of the remote end must contain: the host of the URI, not a name that the DNS led
@@ -108,7 +108,7 @@ pub enum Destination {
     /// A datagram, sent from the socket of a listener.
     Datagram {
         /// Listener to send from.
-        listener: ListenerNo,
+        listener: ListenerId,
         /// Address to send to.
         peer: SocketAddr,
     },
@@ -143,15 +143,15 @@ pub struct Listener {
 
 /// Token that is returned if a message cannot be sent. Only the sender of the message knows its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(pub u128);
+pub struct DeliveryToken(pub u128);
 
 /// Message to send.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct OutboundMessage {
     /// Destination.
     pub to: Destination,
     /// Message as it goes on the wire.
     pub bytes: bytes::Bytes,
     /// Token to return if the message cannot be sent; none if the sender need not know.
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<DeliveryToken>,
 }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-use super::allowance::Allowance;
-use super::door::Passage;
-use super::frames::{Frames, Heard};
-use super::hub::Shared;
+use super::handshake::ReadHalf;
 use super::outgoing::Queue;
+use super::sender::ConnectionTable;
+use super::token_bucket::TokenBucket;
+use super::websocket_codec::{CodecEvent, WebSocketCodec};
 use super::{FlowId, Source};
-use crate::sip::wire::{Fault, Frame, Framer};
+use crate::sip::wire::{Frame, Framer, ParseError};
 
 /// Timeout of a partial message: the time from its first octet to its last, however often more of it arrives.
 const HALF_MESSAGE: Duration = Duration::from_secs(20);
@@ -39,45 +39,45 @@ pub struct Connection {
     flow: FlowId,
     source: Source,
     reading: Box<dyn AsyncRead + Send + Unpin>,
-    cutter: Cutter,
+    cutter: Framing,
     /// Queue of octets to write to this connection.
     queue: Arc<Queue>,
     /// Deadline of the message that has begun; further octets do not extend it.
     whole_by: Option<Instant>,
-    idle_reads: Allowance,
+    idle_reads: TokenBucket,
     /// Keep-alives and short reads since the last event.
-    found: Found,
+    found: IdleInput,
     /// Messages taken since other tasks last had a turn.
     taken: u32,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionTable>,
 }
 
 /// Input that is not a message: keep-alives, control frames and short reads.
 #[derive(Debug, Default)]
-struct Found {
+struct IdleInput {
     pings: usize,
     controls: usize,
     /// True if a read brought fewer than [`SLIVER`] octets.
     sliver: bool,
 }
 
-impl Found {
+impl IdleInput {
     fn is_nothing(&self) -> bool {
         self.pings == 0 && self.controls == 0 && !self.sliver
     }
 }
 
 /// Framing: separates the messages of a connection.
-enum Cutter {
+enum Framing {
     /// By Content-Length in a stream of octets (RFC 3261 section 18.3).
     Octets(Framer),
     /// By WebSocket frames (RFC 7118).
-    Frames(Box<Frames>),
+    WebSocketCodec(Box<WebSocketCodec>),
 }
 
 /// Event on a connection.
 #[derive(Debug)]
-pub enum Arrival {
+pub enum ConnectionEvent {
     /// A complete message.
     Message(Bytes),
     /// Head of a message that is too large to be read.
@@ -86,14 +86,19 @@ pub enum Arrival {
     /// complete message then. It counts as one message against the rate limit of the source.
     Idle,
     /// A malformed message. The stream cannot be parsed after it.
-    Broken(Fault, Bytes),
+    Broken(ParseError, Bytes),
 }
 
 impl Connection {
-    pub(super) fn new(source: Source, passage: Passage, queue: Arc<Queue>, shared: Arc<Shared>) -> Connection {
+    pub(super) fn new(
+        source: Source,
+        passage: ReadHalf,
+        queue: Arc<Queue>,
+        shared: Arc<ConnectionTable>,
+    ) -> Connection {
         let cutter = match passage.frames {
-            Some(frames) => Cutter::Frames(frames),
-            None => Cutter::Octets(Framer::default()),
+            Some(frames) => Framing::WebSocketCodec(frames),
+            None => Framing::Octets(Framer::default()),
         };
         let (per_second, burst) = IDLE_READS;
         Connection {
@@ -104,8 +109,8 @@ impl Connection {
             cutter,
             queue,
             whole_by: None,
-            idle_reads: Allowance::of(per_second, burst, Instant::now()),
-            found: Found::default(),
+            idle_reads: TokenBucket::of(per_second, burst, Instant::now()),
+            found: IdleInput::default(),
             taken: 0,
             shared,
         }
@@ -121,7 +126,7 @@ impl Connection {
     ///
     /// Nothing is read while too many responses wait to be written to the peer (back-pressure). After four messages
     /// other tasks get a turn.
-    pub async fn next(&mut self, idle: Duration) -> Option<Arrival> {
+    pub async fn next(&mut self, idle: Duration) -> Option<ConnectionEvent> {
         let mut asked = false;
         loop {
             self.taken += 1;
@@ -135,17 +140,17 @@ impl Connection {
                 return None;
             }
             match self.cut() {
-                Cut::Arrival(arrival) => {
-                    if let Arrival::Message(bytes) = &arrival {
+                Cut::ConnectionEvent(arrival) => {
+                    if let ConnectionEvent::Message(bytes) = &arrival {
                         self.shared.passing(self.source.transport).message_came();
                         self.shared.came(self.source, bytes);
                     }
                     return Some(arrival);
                 }
                 Cut::More if !self.found.is_nothing() => {
-                    self.found = Found::default();
+                    self.found = IdleInput::default();
                     self.idle_reads.spend(Instant::now());
-                    return Some(Arrival::Idle);
+                    return Some(ConnectionEvent::Idle);
                 }
                 Cut::More => {}
                 Cut::End => return None,
@@ -163,12 +168,12 @@ impl Connection {
                 }
             };
             let look = match &self.cutter {
-                Cutter::Octets(_) => until,
-                Cutter::Frames(_) => until.min(now + KEEP_ALIVE.min(idle / 3)),
+                Framing::Octets(_) => until,
+                Framing::WebSocketCodec(_) => until.min(now + KEEP_ALIVE.min(idle / 3)),
             };
             let buffer = match &mut self.cutter {
-                Cutter::Octets(framer) => framer.buffer(),
-                Cutter::Frames(frames) => frames.buffer(),
+                Framing::Octets(framer) => framer.buffer(),
+                Framing::WebSocketCodec(frames) => frames.buffer(),
             };
             buffer.reserve(READ);
             match tokio::time::timeout_at(look, self.reading.read_buf(buffer)).await {
@@ -178,7 +183,7 @@ impl Connection {
                     asked = false;
                 }
                 Err(_) if look < until && !asked => {
-                    self.shared.queue_octets(self.flow, &Frames::ping());
+                    self.shared.queue_octets(self.flow, &WebSocketCodec::ping());
                     asked = true;
                 }
                 _ => return None,
@@ -188,8 +193,8 @@ impl Connection {
 
     fn in_message(&self) -> bool {
         match &self.cutter {
-            Cutter::Octets(framer) => framer.in_message(),
-            Cutter::Frames(frames) => frames.in_message(),
+            Framing::Octets(framer) => framer.in_message(),
+            Framing::WebSocketCodec(frames) => frames.in_message(),
         }
     }
 
@@ -197,34 +202,34 @@ impl Connection {
     fn cut(&mut self) -> Cut {
         let cut = loop {
             break match &mut self.cutter {
-                Cutter::Octets(framer) => match framer.next_frame() {
-                    Ok(Some(Frame::Message(bytes))) => Cut::Arrival(Arrival::Message(bytes)),
-                    Ok(Some(Frame::TooLarge(head))) => return Cut::Arrival(Arrival::TooLarge(head)),
+                Framing::Octets(framer) => match framer.next_frame() {
+                    Ok(Some(Frame::Message(bytes))) => Cut::ConnectionEvent(ConnectionEvent::Message(bytes)),
+                    Ok(Some(Frame::TooLarge(head))) => return Cut::ConnectionEvent(ConnectionEvent::TooLarge(head)),
                     Ok(Some(Frame::Ping)) => {
                         self.found.pings += 1;
                         continue;
                     }
                     Ok(None) => Cut::More,
-                    Err((fault, bytes)) => Cut::Arrival(Arrival::Broken(fault, bytes)),
+                    Err((fault, bytes)) => Cut::ConnectionEvent(ConnectionEvent::Broken(fault, bytes)),
                 },
-                Cutter::Frames(frames) => match frames.next() {
-                    Heard::Message(bytes) => Cut::Arrival(Arrival::Message(bytes)),
-                    Heard::Ping => {
+                Framing::WebSocketCodec(frames) => match frames.next() {
+                    CodecEvent::Message(bytes) => Cut::ConnectionEvent(ConnectionEvent::Message(bytes)),
+                    CodecEvent::Ping => {
                         self.found.pings += 1;
                         continue;
                     }
-                    Heard::Control => {
+                    CodecEvent::Control => {
                         self.found.controls += 1;
                         continue;
                     }
-                    Heard::Nothing => Cut::More,
-                    Heard::End => Cut::End,
+                    CodecEvent::Nothing => Cut::More,
+                    CodecEvent::End => Cut::End,
                 },
             };
         };
         self.answer_keep_alives();
-        if let Cut::Arrival(_) = cut {
-            self.found = Found::default();
+        if let Cut::ConnectionEvent(_) = cut {
+            self.found = IdleInput::default();
             self.whole_by = None;
         }
         cut
@@ -234,12 +239,12 @@ impl Connection {
     fn answer_keep_alives(&mut self) {
         let pongs = self.found.pings.min(PONGS);
         match &mut self.cutter {
-            Cutter::Octets(_) if pongs == 0 => {}
-            Cutter::Octets(_) => self.shared.queue_octets(self.flow, &b"\r\n".repeat(pongs)),
-            Cutter::Frames(frames) => {
+            Framing::Octets(_) if pongs == 0 => {}
+            Framing::Octets(_) => self.shared.queue_octets(self.flow, &b"\r\n".repeat(pongs)),
+            Framing::WebSocketCodec(frames) => {
                 let mut replies = frames.take_replies().map(Vec::from).unwrap_or_default();
                 if !frames.is_closed() {
-                    let pong = Frames::wrap(&Bytes::from_static(b"\r\n"));
+                    let pong = WebSocketCodec::wrap(&Bytes::from_static(b"\r\n"));
                     (0..pongs).for_each(|_| replies.extend_from_slice(&pong));
                 }
                 if !replies.is_empty() {
@@ -251,7 +256,7 @@ impl Connection {
 }
 
 enum Cut {
-    Arrival(Arrival),
+    ConnectionEvent(ConnectionEvent),
     /// No complete event; more has to be read.
     More,
     /// The connection ends.
@@ -260,7 +265,7 @@ enum Cut {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Cutter::Frames(frames) = &mut self.cutter
+        if let Framing::WebSocketCodec(frames) = &mut self.cutter
             && let Some(farewell) = frames.farewell()
         {
             self.shared.queue_octets(self.flow, &farewell);

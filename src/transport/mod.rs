@@ -1,41 +1,41 @@
 //! Sockets: UDP, connections (TCP, TLS, WebSocket), and sending over any of them.
 //!
-//! Input: octets from the network, and [`Packet`]s to send. Output: messages with their [`Source`], and the tickets of
+//! Input: octets from the network, and [`OutboundMessage`]s to send. Output: messages with their [`Source`], and the tickets of
 //! packets that could not be sent. The module does not parse messages; `sip::wire` only tells it where a message in a
 //! stream ends. Everything is limited: connections, queues, and the time of a handshake or a partial message.
 //!
-//! An accepted connection passes the handshake of its listener (see [`Door`]), which gives a reading and a writing
+//! An accepted connection passes the handshake of its listener (see [`Handshaker`]), which gives a reading and a writing
 //! half. From there on all transports are handled alike.
 
 mod accept;
 pub mod address;
-mod allowance;
+mod certificate_name;
 mod connection;
-mod counts;
-mod door;
-mod frames;
-mod hub;
+mod handshake;
+mod limits;
+mod metrics;
 mod order;
 mod outgoing;
-mod peer_name;
-mod room;
+mod sender;
 mod tls;
+mod token_bucket;
 mod udp;
-mod upgrade;
+mod websocket_codec;
+mod websocket_handshake;
 
 pub use accept::Acceptor;
 pub use address::{
-    Destination, FlowId, Listener, ListenerNo, PackedSource, Packet, Remote, Source, Ticket, limited_as,
+    DeliveryToken, Destination, FlowId, Listener, ListenerId, OutboundMessage, PackedSource, Remote, Source, limited_as,
 };
-pub use connection::{Arrival, Connection};
-pub(crate) use counts::place;
-pub use counts::{DatagramCounts, DatagramStats, KernelQueue, Stats, StreamStats, TRANSPORTS, Traffic};
-pub use door::Door;
-pub use hub::{Hub, Shared};
-pub use order::{IsLatest, Order};
-pub use room::Room;
+pub use connection::{Connection, ConnectionEvent};
+pub use handshake::Handshaker;
+pub use limits::ConnectionLimits;
+pub(crate) use metrics::place;
+pub use metrics::{DatagramCounts, DatagramStats, KernelQueue, Stats, StreamStats, TRANSPORTS, Traffic};
+pub use order::{IsLatest, NotifyOrder};
+pub use sender::{ConnectionTable, SipSender};
 pub use tls::{Tls, TlsError, TlsFile, TlsIdentity};
-pub use udp::{BATCH, Datagrams};
+pub use udp::{BATCH, BatchUdpSocket};
 
 /// Size of the kernel's socket buffers (octets): enough for the responses to a large fan-out while the thread is busy.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;

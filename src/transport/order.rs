@@ -1,4 +1,4 @@
-//! Order of the NOTIFYs of one dialog across threads.
+//! NotifyOrder of the NOTIFYs of one dialog across threads.
 //!
 //! A NOTIFY is created under the lock of its presentity and sent later: after the journal has committed, by another
 //! thread, or after the process was paused. By then a newer NOTIFY of the dialog may exist. So just before a NOTIFY
@@ -6,14 +6,14 @@
 //! superseded and not sent.
 //!
 //! Between this check and the system call no other thread may send a NOTIFY of the same dialog. So each dialog belongs
-//! to a lane, which is a lock that several dialogs share. A [`Turn`] holds the lanes of all messages that leave in one
+//! to a lane, which is a lock that several dialogs share. A [`SendTurn`] holds the lanes of all messages that leave in one
 //! call.
 
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Ticket;
+use super::DeliveryToken;
 use crate::count::{one_more, sum};
 use crate::per_thread::{Apart, PerThread};
 
@@ -25,10 +25,10 @@ pub(super) const MOST_LANES: usize = 32;
 
 /// Decides whether the NOTIFY with a ticket is the newest of its dialog. It is called while lanes are held and may lock
 /// a presentity; so no thread may send while it holds the lock of a presentity.
-pub type IsLatest = Box<dyn Fn(Ticket) -> bool + Send + Sync>;
+pub type IsLatest = Box<dyn Fn(DeliveryToken) -> bool + Send + Sync>;
 
 /// Lanes of all dialogs.
-pub struct Order {
+pub struct NotifyOrder {
     is_latest: IsLatest,
     lanes: Box<[Apart<Mutex<()>>]>,
     superseded: PerThread<AtomicU64>,
@@ -36,7 +36,7 @@ pub struct Order {
 
 /// Decision about a packet in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum SendDecision {
     /// It is sent in this turn.
     Leaves,
     /// It is not sent: a newer NOTIFY of its dialog exists.
@@ -46,21 +46,21 @@ pub(super) enum Admission {
 }
 
 /// Messages that one thread sends at once. Dropping it releases the lanes.
-pub(super) struct Turn<'a> {
-    order: &'a Order,
+pub(super) struct SendTurn<'a> {
+    order: &'a NotifyOrder,
     held: [Option<(usize, MutexGuard<'a, ()>)>; MOST_LANES],
     count: usize,
 }
 
-impl Order {
+impl NotifyOrder {
     /// Creates the lanes; `is_latest` decides what is superseded.
-    pub fn new(is_latest: IsLatest) -> Order {
+    pub fn new(is_latest: IsLatest) -> NotifyOrder {
         let lanes = (0..LANES).map(|_| Apart::default()).collect();
-        Order { is_latest, lanes, superseded: PerThread::default() }
+        NotifyOrder { is_latest, lanes, superseded: PerThread::default() }
     }
 
-    pub(super) fn turn(&self) -> Turn<'_> {
-        Turn { order: self, held: [const { None }; MOST_LANES], count: 0 }
+    pub(super) fn turn(&self) -> SendTurn<'_> {
+        SendTurn { order: self, held: [const { None }; MOST_LANES], count: 0 }
     }
 
     /// Number of NOTIFYs that were not sent because a newer one existed.
@@ -69,11 +69,11 @@ impl Order {
     }
 }
 
-impl Turn<'_> {
+impl SendTurn<'_> {
     /// Decides whether a packet is sent in this turn. It waits for a lane only while the turn holds none, so two turns
     /// cannot deadlock.
-    pub(super) fn admit(&mut self, ticket: Option<Ticket>) -> Admission {
-        let Some(ticket) = ticket else { return Admission::Leaves };
+    pub(super) fn admit(&mut self, ticket: Option<DeliveryToken>) -> SendDecision {
+        let Some(ticket) = ticket else { return SendDecision::Leaves };
         let lane = lane_of(ticket);
         let held = self.held[..self.count].iter().flatten().any(|(held, _)| *held == lane);
         if !held {
@@ -83,15 +83,15 @@ impl Turn<'_> {
                 MOST_LANES => None,
                 _ => mutex.try_lock(),
             };
-            let Some(guard) = guard else { return Admission::NextTurn };
+            let Some(guard) = guard else { return SendDecision::NextTurn };
             self.held[self.count] = Some((lane, guard));
             self.count += 1;
         }
         match (self.order.is_latest)(ticket) {
-            true => Admission::Leaves,
+            true => SendDecision::Leaves,
             false => {
                 one_more(self.order.superseded.mine());
-                Admission::Superseded
+                SendDecision::Superseded
             }
         }
     }
@@ -99,15 +99,15 @@ impl Turn<'_> {
 
 /// Lane of a dialog. From its highest bits down a ticket holds presentity, slot and CSeq; the upper 64 bits identify
 /// the dialog.
-fn lane_of(ticket: Ticket) -> usize {
+fn lane_of(ticket: DeliveryToken) -> usize {
     let dialog = (ticket.0 >> 64) as u64;
     // Fibonacci hashing: dialogs of neighbouring slots are notified together, so they should not share a lane.
     (dialog.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % LANES
 }
 
-impl std::fmt::Debug for Order {
+impl std::fmt::Debug for NotifyOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Order").field("superseded", &self.superseded()).finish_non_exhaustive()
+        f.debug_struct("NotifyOrder").field("superseded", &self.superseded()).finish_non_exhaustive()
     }
 }
 
@@ -119,26 +119,26 @@ mod tests {
 
     use super::*;
 
-    fn notify(slot: u32, cseq: u32) -> Option<Ticket> {
-        Some(Ticket(u128::from(slot) << 64 | u128::from(cseq) << 32))
+    fn notify(slot: u32, cseq: u32) -> Option<DeliveryToken> {
+        Some(DeliveryToken(u128::from(slot) << 64 | u128::from(cseq) << 32))
     }
 
-    /// Order for one dialog, in which `latest` holds the CSeq of the newest NOTIFY.
-    fn order_of(latest: &Arc<AtomicU32>) -> Order {
+    /// NotifyOrder for one dialog, in which `latest` holds the CSeq of the newest NOTIFY.
+    fn order_of(latest: &Arc<AtomicU32>) -> NotifyOrder {
         let latest = Arc::clone(latest);
-        Order::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 >= latest.load(SeqCst)))
+        NotifyOrder::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 >= latest.load(SeqCst)))
     }
 
     #[test]
     fn a_notify_that_is_late_does_not_leave_after_a_newer_one() {
         let latest = Arc::new(AtomicU32::new(68));
         let order = order_of(&latest);
-        assert_eq!(order.turn().admit(notify(1, 68)), Admission::Leaves);
+        assert_eq!(order.turn().admit(notify(1, 68)), SendDecision::Leaves);
         latest.store(69, SeqCst);
-        assert_eq!(order.turn().admit(notify(1, 68)), Admission::Superseded);
-        assert_eq!(order.turn().admit(notify(1, 69)), Admission::Leaves, "and so does each copy of it");
-        assert_eq!(order.turn().admit(notify(1, 69)), Admission::Leaves);
-        assert_eq!((order.turn().admit(None), order.superseded()), (Admission::Leaves, 1));
+        assert_eq!(order.turn().admit(notify(1, 68)), SendDecision::Superseded);
+        assert_eq!(order.turn().admit(notify(1, 69)), SendDecision::Leaves, "and so does each copy of it");
+        assert_eq!(order.turn().admit(notify(1, 69)), SendDecision::Leaves);
+        assert_eq!((order.turn().admit(None), order.superseded()), (SendDecision::Leaves, 1));
     }
 
     #[test]
@@ -149,14 +149,14 @@ mod tests {
         std::thread::scope(|threads| {
             let (made, made_by_other) = mpsc::channel();
             let mut turn = order.turn();
-            assert_eq!(turn.admit(notify(1, 68)), Admission::Leaves);
+            assert_eq!(turn.admit(notify(1, 68)), SendDecision::Leaves);
             // `is_latest` blocks this thread between the check and the system call.
             let (order, latest, sent) = (&order, &latest, &sent);
             threads.spawn(move || {
                 latest.store(69, SeqCst);
                 made.send(()).unwrap();
                 let mut turn = order.turn();
-                assert_eq!(turn.admit(notify(1, 69)), Admission::Leaves);
+                assert_eq!(turn.admit(notify(1, 69)), SendDecision::Leaves);
                 sent.lock().push(69);
             });
             made_by_other.recv().unwrap();
@@ -173,12 +173,12 @@ mod tests {
     fn no_two_turns_wait_for_each_other() {
         let order = order_of(&Arc::new(AtomicU32::new(1)));
         let (mut one, mut other) = (order.turn(), order.turn());
-        assert_eq!([one.admit(notify(1, 1)), other.admit(notify(2, 1))], [Admission::Leaves; 2]);
-        assert_eq!([one.admit(notify(2, 1)), other.admit(notify(1, 1))], [Admission::NextTurn; 2]);
-        assert_eq!(one.admit(notify(1, 1)), Admission::Leaves, "its own lane is no obstacle");
+        assert_eq!([one.admit(notify(1, 1)), other.admit(notify(2, 1))], [SendDecision::Leaves; 2]);
+        assert_eq!([one.admit(notify(2, 1)), other.admit(notify(1, 1))], [SendDecision::NextTurn; 2]);
+        assert_eq!(one.admit(notify(1, 1)), SendDecision::Leaves, "its own lane is no obstacle");
         drop(other);
-        assert_eq!(one.admit(notify(2, 1)), Admission::Leaves);
-        let all = (3..100).map(|slot| one.admit(notify(slot, 1))).filter(|each| *each == Admission::Leaves).count();
+        assert_eq!(one.admit(notify(2, 1)), SendDecision::Leaves);
+        let all = (3..100).map(|slot| one.admit(notify(slot, 1))).filter(|each| *each == SendDecision::Leaves).count();
         assert!(all >= MOST_LANES - 2, "as many as leave in one call: {all}");
     }
 
@@ -189,7 +189,7 @@ mod tests {
         let made: Arc<Vec<Mutex<u32>>> = Arc::new((0..DIALOGS).map(|_| Mutex::new(0)).collect());
         let order = {
             let made = Arc::clone(&made);
-            Order::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 == *made[(ticket.0 >> 64) as usize].lock()))
+            NotifyOrder::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 == *made[(ticket.0 >> 64) as usize].lock()))
         };
         let wire = Mutex::new(Vec::new());
         std::thread::scope(|threads| {
@@ -207,7 +207,7 @@ mod tests {
                             std::thread::yield_now();
                         }
                         let mut turn = order.turn();
-                        if turn.admit(notify(dialog as u32, cseq)) == Admission::Leaves {
+                        if turn.admit(notify(dialog as u32, cseq)) == SendDecision::Leaves {
                             wire.lock().push((dialog, cseq));
                         }
                     }

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 
-use super::Ticket;
-use super::door::Writing;
+use super::DeliveryToken;
+use super::handshake::BoxWriter;
 
 /// Octets that any connection may queue, whatever others queue: a few dozen NOTIFYs.
 const OWN_SHARE: usize = 64 * 1024;
@@ -118,7 +118,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Pending {
     octets: Vec<u8>,
-    tickets: Vec<Ticket>,
+    tickets: Vec<DeliveryToken>,
     messages: usize,
     answers: usize,
     closed: bool,
@@ -147,7 +147,7 @@ impl Queue {
     }
 
     /// Queues one message. One without a ticket is a response to a request or a keep-alive on this connection.
-    pub(super) fn push(&self, octets: &[u8], ticket: Option<Ticket>) -> Result<(), QueueError> {
+    pub(super) fn push(&self, octets: &[u8], ticket: Option<DeliveryToken>) -> Result<(), QueueError> {
         let mut pending = self.pending.lock();
         if pending.closed {
             return Err(QueueError::Closed);
@@ -234,7 +234,7 @@ impl Queue {
 
     /// Writes the queue until it is closed or the peer fails to read. Returns the tickets of all messages that were not
     /// written; `left` is called with the number of messages and octets of each write.
-    pub(super) async fn write_to(&self, socket: &mut Writing, left: impl Fn(usize, usize)) -> Vec<Ticket> {
+    pub(super) async fn write_to(&self, socket: &mut BoxWriter, left: impl Fn(usize, usize)) -> Vec<DeliveryToken> {
         let mut unsent = Vec::new();
         while let Some(taken) = self.next().await {
             let written = write_all(socket, &taken.octets).await;
@@ -253,7 +253,7 @@ impl Queue {
     }
 
     /// Closes and empties the queue; returns the tickets of the messages that were in it.
-    pub(super) fn give_up(&self) -> Vec<Ticket> {
+    pub(super) fn give_up(&self) -> Vec<DeliveryToken> {
         self.close();
         let left = std::mem::replace(&mut *self.pending.lock(), Pending { closed: true, ..Pending::default() });
         self.done(&left);
@@ -266,7 +266,7 @@ fn beyond_share(octets: usize) -> usize {
     octets.saturating_sub(OWN_SHARE)
 }
 
-async fn write_all(socket: &mut Writing, octets: &[u8]) -> bool {
+async fn write_all(socket: &mut BoxWriter, octets: &[u8]) -> bool {
     for piece in octets.chunks(PIECE) {
         let write = async {
             socket.write_all(piece).await?;
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_trusted_connection_takes_more_and_all_together_are_bounded() {
         let queue = Queue::new(Budgets { address: None, all: Arc::new(Budget::of(1_000_000)) });
-        let filled = std::iter::from_fn(|| queue.push(&[b'x'; 10_000], Some(Ticket(7))).ok()).count() * 10_000;
+        let filled = std::iter::from_fn(|| queue.push(&[b'x'; 10_000], Some(DeliveryToken(7))).ok()).count() * 10_000;
         assert!(filled > 1_000_000 && filled <= 1_000_000 + OWN_SHARE, "{filled}");
         assert_eq!(queue.give_up().len(), filled / 10_000, "all of it comes back");
     }
@@ -319,11 +319,11 @@ mod tests {
     async fn what_is_queued_is_written_in_order_and_then_the_connection_is_closed() {
         let queue = Queue::new(budgets(None));
         for n in 0..1_000u32 {
-            queue.push(format!("{n},").as_bytes(), Some(Ticket(n.into()))).unwrap();
+            queue.push(format!("{n},").as_bytes(), Some(DeliveryToken(n.into()))).unwrap();
         }
         queue.close();
         let (mut far, near) = tokio::io::duplex(100);
-        let mut near: Writing = Box::new(near);
+        let mut near: BoxWriter = Box::new(near);
         let mut heard = String::new();
         let read = tokio::io::AsyncReadExt::read_to_string(&mut far, &mut heard);
         let (unsent, _) = tokio::join!(queue.write_to(&mut near, |_, _| {}), read);
@@ -334,12 +334,12 @@ mod tests {
     #[tokio::test]
     async fn more_is_caused_only_when_the_answers_have_left() {
         let queue = Arc::new(Queue::new(budgets(None)));
-        queue.push(&vec![b'n'; 2 * ANSWERS], Some(Ticket(1))).unwrap();
+        queue.push(&vec![b'n'; 2 * ANSWERS], Some(DeliveryToken(1))).unwrap();
         // NOTIFYs in the queue do not stop reading: the responses to them have to be read.
         queue.answers_have_left().await;
         queue.push(&vec![b'a'; 2 * ANSWERS], None).unwrap();
         let (mut far, near) = tokio::io::duplex(100);
-        let mut near: Writing = Box::new(near);
+        let mut near: BoxWriter = Box::new(near);
         let writing = queue.write_to(&mut near, |_, _| {});
         let mut heard = vec![0; 4 * ANSWERS];
         let read = async {

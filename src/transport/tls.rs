@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
-use super::peer_name::InFull;
+use super::certificate_name::ExactNameVerifier;
 use crate::config;
 
 /// Certificate, key and trusted roots, in the form that handshakes use.
@@ -150,7 +150,7 @@ impl TlsIdentity {
                     .map_err(unusable)?
                     // "Dangerous" in rustls means any own verifier; this one checks more than the default, not less.
                     .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(InFull(verifier)));
+                    .with_custom_certificate_verifier(Arc::new(ExactNameVerifier(verifier)));
                 Some(Arc::new(builder.with_client_auth_cert(chain, private).map_err(unusable)?))
             }
         };

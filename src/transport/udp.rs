@@ -1,4 +1,4 @@
-//! UDP sockets. Datagrams are received and sent in batches, because one system call costs as much as handling a
+//! UDP sockets. BatchUdpSocket are received and sent in batches, because one system call costs as much as handling a
 //! message.
 
 use std::cell::RefCell;
@@ -13,8 +13,8 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::order::{Admission, Order};
-use super::{DatagramCounts, Destination, ListenerNo, Packet, Source, listening_socket};
+use super::order::{NotifyOrder, SendDecision};
+use super::{DatagramCounts, Destination, ListenerId, OutboundMessage, Source, listening_socket};
 use crate::sip::Transport;
 use crate::sip::wire::MAX_MESSAGE;
 
@@ -29,9 +29,9 @@ const ROOM: usize = MAX_MESSAGE + 1 + 1_088;
 
 /// UDP socket of one thread for one listener.
 #[derive(Debug)]
-pub struct Datagrams {
+pub struct BatchUdpSocket {
     socket: UdpSocket,
-    listener: ListenerNo,
+    listener: ListenerId,
     v6: bool,
     counts: Arc<DatagramCounts>,
 }
@@ -64,12 +64,12 @@ fn address(of: &SockaddrStorage) -> Option<SocketAddr> {
     }
 }
 
-impl Datagrams {
+impl BatchUdpSocket {
     /// Binds the socket; several may share an address (SO_REUSEPORT).
-    pub fn bind(address: SocketAddr, listener: ListenerNo) -> io::Result<Datagrams> {
+    pub fn bind(address: SocketAddr, listener: ListenerId) -> io::Result<BatchUdpSocket> {
         let socket = listening_socket(address, socket2::Type::DGRAM)?;
         let counts = Arc::new(DatagramCounts::of(&socket, address));
-        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6(), counts })
+        Ok(BatchUdpSocket { socket: UdpSocket::from_std(socket.into())?, listener, v6: address.is_ipv6(), counts })
     }
 
     /// Address that the socket is bound to.
@@ -82,7 +82,7 @@ impl Datagrams {
         &self.counts
     }
 
-    /// Waits until something has been received, then passes the datagrams, at most a batch, to `take`. Datagrams that
+    /// Waits until something has been received, then passes the datagrams, at most a batch, to `take`. BatchUdpSocket that
     /// `take` does not consume are lost.
     ///
     /// Errors of earlier sends that the kernel reports here (ICMP) concern one peer. They are ignored; the
@@ -123,7 +123,12 @@ impl Datagrams {
 
     /// Sends datagrams in order, and waits while the kernel's buffer is full. `left` is called for each datagram that
     /// was sent. A datagram that the kernel refuses is lost, as on the network. A superseded NOTIFY is not sent.
-    pub async fn send_all(&self, mut packets: &[Packet], order: &Order, left: impl Fn(&Packet)) {
+    pub async fn send_all(
+        &self,
+        mut packets: &[OutboundMessage],
+        order: &NotifyOrder,
+        left: impl Fn(&OutboundMessage),
+    ) {
         while !packets.is_empty() {
             match self.socket.try_io(Interest::WRITABLE, || self.send_batch(packets, order, &left)) {
                 Ok(passed) => packets = &packets[passed..],
@@ -141,16 +146,21 @@ impl Datagrams {
     ///
     /// # Errors
     /// `WouldBlock` if the kernel has no room for any.
-    fn send_batch(&self, packets: &[Packet], order: &Order, left: impl Fn(&Packet)) -> io::Result<usize> {
+    fn send_batch(
+        &self,
+        packets: &[OutboundMessage],
+        order: &NotifyOrder,
+        left: impl Fn(&OutboundMessage),
+    ) -> io::Result<usize> {
         let mut turn = order.turn();
-        let mut batch: Vec<(usize, &Packet, SocketAddr, [IoSlice<'_>; 1])> = Vec::with_capacity(BATCH);
+        let mut batch: Vec<(usize, &OutboundMessage, SocketAddr, [IoSlice<'_>; 1])> = Vec::with_capacity(BATCH);
         let mut passed = 0;
         for (place, packet) in packets.iter().take(BATCH).enumerate() {
             let Destination::Datagram { peer, .. } = packet.to else { break };
             match turn.admit(packet.ticket) {
-                Admission::Leaves => batch.push((place, packet, peer, [IoSlice::new(&packet.bytes)])),
-                Admission::Superseded => {}
-                Admission::NextTurn => break,
+                SendDecision::Leaves => batch.push((place, packet, peer, [IoSlice::new(&packet.bytes)])),
+                SendDecision::Superseded => {}
+                SendDecision::NextTurn => break,
             }
             passed = place + 1;
         }
@@ -188,10 +198,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::transport::Ticket;
+    use crate::transport::DeliveryToken;
 
-    fn any_order() -> Order {
-        Order::new(Box::new(|_| true))
+    fn any_order() -> NotifyOrder {
+        NotifyOrder::new(Box::new(|_| true))
     }
 
     fn free(ip: &str) -> SocketAddr {
@@ -199,7 +209,7 @@ mod tests {
     }
 
     /// Receives `count` datagrams; returns sender and text of each.
-    async fn hear(socket: &Datagrams, count: usize) -> Vec<(SocketAddr, String)> {
+    async fn hear(socket: &BatchUdpSocket, count: usize) -> Vec<(SocketAddr, String)> {
         let mut heard = Vec::new();
         while heard.len() < count {
             let take = |datagrams: &mut dyn Iterator<Item = (Source, &[u8])>| {
@@ -214,15 +224,15 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_of_both_families_stay_whole_whichever_was_heard_before() {
-        let ours = ["127.0.0.1", "::1"].map(|ip| Datagrams::bind(free(ip), ListenerNo(0)).unwrap());
+        let ours = ["127.0.0.1", "::1"].map(|ip| BatchUdpSocket::bind(free(ip), ListenerId(0)).unwrap());
         let theirs = ["127.0.0.1", "::1"].map(|ip| Peer::bind((ip, 0)).unwrap());
         for round in 0..3 {
             for (ours, theirs) in ours.iter().zip(&theirs) {
                 let peer = theirs.local_addr().unwrap();
                 theirs.send_to(format!("{round}").as_bytes(), ours.local_addr().unwrap()).unwrap();
                 assert_eq!(hear(ours, 1).await, [(peer, round.to_string())]);
-                let to = Destination::Datagram { listener: ListenerNo(0), peer };
-                let packet = Packet { to, bytes: Bytes::from(format!("back {round}")), ticket: None };
+                let to = Destination::Datagram { listener: ListenerId(0), peer };
+                let packet = OutboundMessage { to, bytes: Bytes::from(format!("back {round}")), ticket: None };
                 ours.send_all(&[packet], &any_order(), |_| {}).await;
                 let mut octets = [0; 100];
                 let (length, from) = theirs.recv_from(&mut octets).unwrap();
@@ -233,12 +243,12 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_a_batch_goes_out_and_comes_in_in_order_and_what_cannot_be_sent_is_left_out() {
-        let [here, there] = [0, 1].map(|_| Datagrams::bind(free("127.0.0.1"), ListenerNo(0)).unwrap());
+        let [here, there] = [0, 1].map(|_| BatchUdpSocket::bind(free("127.0.0.1"), ListenerId(0)).unwrap());
         let peer = there.local_addr().unwrap();
         let packet = |n: usize| {
             // Number 7 is larger than a datagram can be.
             let bytes = if n == 7 { Bytes::from(vec![b'x'; 70_000]) } else { Bytes::from(n.to_string()) };
-            Packet { to: Destination::Datagram { listener: ListenerNo(0), peer }, bytes, ticket: None }
+            OutboundMessage { to: Destination::Datagram { listener: ListenerId(0), peer }, bytes, ticket: None }
         };
         let left = std::cell::Cell::new(0);
         here.send_all(&(0..100).map(packet).collect::<Vec<_>>(), &any_order(), |_| left.set(left.get() + 1)).await;
@@ -250,13 +260,13 @@ mod tests {
 
     #[tokio::test]
     async fn superseded_notifies_do_not_leave_and_those_around_them_do() {
-        let [here, there] = [0, 1].map(|_| Datagrams::bind(free("127.0.0.1"), ListenerNo(0)).unwrap());
+        let [here, there] = [0, 1].map(|_| BatchUdpSocket::bind(free("127.0.0.1"), ListenerId(0)).unwrap());
         let peer = there.local_addr().unwrap();
         let packet = |n: usize| {
-            let to = Destination::Datagram { listener: ListenerNo(0), peer };
-            Packet { to, bytes: Bytes::from(n.to_string()), ticket: Some(Ticket((n as u128) << 64)) }
+            let to = Destination::Datagram { listener: ListenerId(0), peer };
+            OutboundMessage { to, bytes: Bytes::from(n.to_string()), ticket: Some(DeliveryToken((n as u128) << 64)) }
         };
-        let order = Order::new(Box::new(|ticket| !(ticket.0 >> 64).is_multiple_of(3)));
+        let order = NotifyOrder::new(Box::new(|ticket| !(ticket.0 >> 64).is_multiple_of(3)));
         here.send_all(&(0..100).map(packet).collect::<Vec<_>>(), &order, |_| {}).await;
         let heard: Vec<_> = hear(&there, 66).await.into_iter().map(|(_, text)| text).collect();
         let sent: Vec<_> = (0..100).filter(|n| n % 3 != 0).map(|n| n.to_string()).collect();

@@ -1,22 +1,22 @@
-//! What a lamp shows, in words.
+//! State of a lamp as text.
 
-use crate::presence::facts::{Basic, CallReport, CallState, Direction, MessageClass, Report};
+use crate::presence::state::{Basic, CallReport, CallState, Direction, MessageClass, PublishedState};
 
-/// One line that says what a document means for a lamp.
-pub(super) fn describe(report: &Report) -> String {
+/// One line that describes the state in a NOTIFY's body.
+pub(super) fn describe(report: &PublishedState) -> String {
     match report {
-        Report::Calls(calls) => {
+        PublishedState::Calls(calls) => {
             let live = |call: &&CallReport| call.state != CallState::Terminated;
             let lines: Vec<_> = calls.calls.iter().filter(live).map(call).collect();
             if lines.is_empty() { "idle".into() } else { lines.join(", ") }
         }
-        Report::Person(person) => {
+        PublishedState::PersonState(person) => {
             let basic = if person.basic == Some(Basic::Closed) { "closed" } else { "open" };
             let note = person.note.as_deref().map(|note| format!(" \"{note}\"")).unwrap_or_default();
             let activities: String = person.activities.iter().map(|a| format!(" {a}")).collect();
             format!("{basic}{note}{activities}")
         }
-        Report::Mailbox(mailbox) => {
+        PublishedState::Mailbox(mailbox) => {
             let waiting = if mailbox.waiting == Some(true) { "messages waiting" } else { "no messages waiting" };
             let counts = MessageClass::ALL.iter().zip(&mailbox.counts).filter_map(|(class, counts)| {
                 counts.map(|c| format!(", {}: {} new, {} old", format!("{class:?}").to_lowercase(), c.new, c.old))

@@ -1,7 +1,7 @@
-//! The built-in watcher: a phone with one lamp and no handset.
+//! `lamplighter watch`: a SIP subscriber with one lamp.
 //!
-//! It speaks to any presence server, subscribes, answers every NOTIFY, refreshes in time, and prints what the lamp
-//! shows. It is there to see within a minute that a server works, and to look at a lamp from a terminal.
+//! It works with any presence server: it subscribes, responds to every NOTIFY, refreshes before the expiry, and prints
+//! the state of the lamp. It shows within a minute if a server works, and shows a lamp in a terminal.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cli::WatchArgs;
 use crate::package;
 use crate::sip::headers::{NameAddr, param, seconds};
-use crate::sip::wire::{self, Message, Name, Verb};
+use crate::sip::wire::{self, Message, Name, RequestMethod};
 use crate::sip::{Method, StatusCode};
 
 mod lamp;
@@ -21,7 +21,7 @@ mod phone;
 
 use phone::Phone;
 
-/// Where a server is: `udp:127.0.0.1:5060` or `tcp:[::1]:5060`; without a transport it is UDP.
+/// Address of a SIP server: `udp:127.0.0.1:5060` or `tcp:[::1]:5060`; without a transport it is UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerAddress {
     /// True for TCP.
@@ -47,10 +47,10 @@ impl FromStr for ServerAddress {
     }
 }
 
-/// Why watching ended.
+/// Reason why watching ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The target is no `user@realm`.
+    /// The target is not of the form `user@realm`.
     #[error("'{0}' is not USER@REALM, such as 1001@acme.test")]
     Target(String),
     /// A socket failed.
@@ -59,17 +59,17 @@ pub enum WatchError {
     /// The server refused the subscription.
     #[error("the server answered {status} {reason}{}", hint(*.status))]
     Refused {
-        /// Status of the answer.
+        /// Status of the response.
         status: u16,
-        /// Its reason phrase.
+        /// Reason phrase of the response.
         reason: String,
     },
-    /// The server is silent.
+    /// The server did not respond in time.
     #[error("no answer from {0} within {1} s; is the server running there?")]
     Silent(SocketAddr, u64),
 }
 
-/// What may help.
+/// Advice for some error statuses.
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 407 => {
@@ -81,10 +81,11 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// How long an answer may take: the lifetime of a transaction (RFC 3261 section 17.1.2.2) is longer than people wait.
+/// Timeout for a response. A SIP transaction lasts longer (RFC 3261 section 17.1.2.2), but the operator should not have
+/// to wait so long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
-/// Watches until interrupted, refused, or told that the subscription has ended.
+/// Watches until it is interrupted or refused, or the server ends the subscription.
 pub async fn run(args: &WatchArgs) -> Result<(), WatchError> {
     let target = args.target.strip_prefix("sip:").unwrap_or(&args.target);
     let sound = target.split_once('@').is_some_and(|(user, realm)| !user.is_empty() && !realm.is_empty());
@@ -114,7 +115,7 @@ pub async fn run(args: &WatchArgs) -> Result<(), WatchError> {
                 }
             }
             _ = tokio::signal::ctrl_c() => {
-                // The server says goodbye with a NOTIFY; whoever interrupts does not wait for it.
+                // The server sends a final NOTIFY, but an operator who interrupts does not want to wait for it.
                 phone.subscribe(0).await?;
                 return Ok(());
             }
@@ -156,16 +157,16 @@ impl Watcher<'_> {
         }
         let granted = answer.first(Name::Expires).and_then(seconds).unwrap_or(self.lifetime);
         if granted > 0 {
-            // Well before the end, so that a lost message or two do not matter.
+            // Early enough that a lost message or two do not end the subscription.
             self.refresh_at = Some(Instant::now() + Duration::from_secs(u64::from(granted)) * 4 / 5);
         }
         Ok(())
     }
 
-    /// Answers a request of the server; true when the subscription is over.
+    /// Handles a request of the server; true if the subscription has ended.
     async fn take_request(&mut self, phone: &mut Phone, request: &Message<'_>) -> Result<bool, WatchError> {
         let Some((verb, _)) = request.request() else { return Ok(false) };
-        if verb != Verb::Known(Method::Notify) {
+        if verb != RequestMethod::Known(Method::Notify) {
             phone.answer(request, StatusCode::MethodNotAllowed, "Method Not Allowed").await?;
             return Ok(false);
         }
@@ -207,7 +208,7 @@ impl Watcher<'_> {
     }
 }
 
-/// The tag of a From or To value.
+/// Tag of a From or To header value.
 fn tag_of(value: &str) -> Option<&str> {
     NameAddr::read(value).and_then(|name| name.tag())
 }

@@ -1,4 +1,4 @@
-//! The SIP side of the watcher: one dialog over one socket.
+//! SIP side of `lamplighter watch`: one subscription dialog over one socket.
 
 use std::io;
 use std::time::Duration;
@@ -22,7 +22,7 @@ enum Socket {
     Tcp(Box<(TcpStream, Framer)>),
 }
 
-/// A subscriber.
+/// SIP subscriber with one dialog.
 pub(super) struct Phone {
     socket: Socket,
     local: std::net::SocketAddr,
@@ -32,7 +32,7 @@ pub(super) struct Phone {
     call_id: String,
     tag: String,
     cseq: u32,
-    /// Set by the first answer or NOTIFY.
+    /// Set by the first response or NOTIFY.
     remote_tag: Option<String>,
     remote_target: Option<String>,
     routes: Vec<String>,
@@ -41,7 +41,7 @@ pub(super) struct Phone {
     pending: Option<Pending>,
 }
 
-/// A request that waits for its answer.
+/// A request that waits for its response.
 struct Pending {
     bytes: Vec<u8>,
     cseq: u32,
@@ -88,7 +88,7 @@ impl Phone {
         }
     }
 
-    /// Sends a SUBSCRIBE: the first, a refresh, or with 0 the end.
+    /// Sends a SUBSCRIBE: the first one, a refresh, or with `expires` 0 the unsubscribe.
     pub(super) async fn subscribe(&mut self, expires: u32) -> io::Result<()> {
         self.cseq += 1;
         let (local, target, transport) = (self.local, &self.target, self.transport());
@@ -119,7 +119,7 @@ impl Phone {
         Ok(())
     }
 
-    /// When the request under way is to be repeated; never on TCP.
+    /// Time of the next retransmission of the pending request; `None` on TCP, which is reliable.
     pub(super) fn repeat_at(&self) -> Option<Instant> {
         match self.socket {
             Socket::Udp(_) => self.pending.as_ref().map(|p| p.at),
@@ -127,7 +127,7 @@ impl Phone {
         }
     }
 
-    /// Repeats the request under way if it is time.
+    /// Retransmits the pending request if it is due.
     pub(super) async fn repeat(&mut self) -> io::Result<()> {
         if self.repeat_at().is_none_or(|at| at > Instant::now()) {
             return Ok(());
@@ -147,7 +147,7 @@ impl Phone {
         }
     }
 
-    /// Waits for the next message.
+    /// Receives the next message.
     pub(super) async fn receive(&mut self) -> io::Result<Bytes> {
         match &mut self.socket {
             Socket::Udp(socket) => {
@@ -174,7 +174,8 @@ impl Phone {
         }
     }
 
-    /// Takes an answer if it is to the request under way; the first makes the dialog.
+    /// Handles a response; true if it belongs to the pending request. The first success sets the dialog's remote tag
+    /// and target.
     pub(super) fn take_answer(&mut self, answer: &Message<'_>) -> bool {
         let expected = self.pending.as_ref().is_some_and(|p| p.cseq == answer.cseq.number);
         if !expected || answer.call_id != self.call_id {
@@ -191,12 +192,12 @@ impl Phone {
         true
     }
 
-    /// Whether a NOTIFY belongs to this subscription.
+    /// Returns true if a NOTIFY belongs to this subscription.
     pub(super) fn is_ours(&self, notify: &Message<'_>) -> bool {
         notify.call_id == self.call_id && tag_of(notify.to.text) == Some(&self.tag)
     }
 
-    /// Whether a NOTIFY is newer than all before; a repeated one is answered but not news.
+    /// Returns true if a NOTIFY is newer than all before. A retransmitted one is answered but not printed again.
     pub(super) fn is_news(&mut self, notify: &Message<'_>) -> bool {
         let news = self.heard.is_none_or(|heard| notify.cseq.number > heard);
         if news {
@@ -205,7 +206,7 @@ impl Phone {
         news
     }
 
-    /// Answers a request of the server.
+    /// Responds to a request of the server.
     pub(super) async fn answer(&mut self, request: &Message<'_>, status: StatusCode, reason: &str) -> io::Result<()> {
         let mut bytes = Vec::new();
         let peer = match &self.socket {

@@ -1,4 +1,4 @@
-//! Bodies, request ids, CORS and the general rules of HTTP: what people send who know them or do not.
+//! Bodies, request ids, CORS and the general rules of HTTP, with correct and incorrect clients.
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::Ordering;
@@ -186,7 +186,7 @@ fn checks_come_in_the_order_of_upstream() {
         let headers = [&format!("X-Auth-Token: {token}"), "Content-Type: text/plain", "Accept: text/xml"];
         world.send(method, &format!("/v2/accounts/{account}/{rest}"), &headers, body)
     };
-    // Each request has every fault of those below it too.
+    // Each request also has every fault of the requests below it.
     send("BREW", "nobody", "wrong", "devices/d9/presence", "{").fault(501, "not_implemented");
     send("PUT", "nobody", "wrong", "devices/d9/presence", "{").fault(405, "invalid_method");
     send("POST", "nobody", "wrong", "devices/d9/presence", "{").fault(404, "bad_identifier");
@@ -239,7 +239,8 @@ fn lengths_that_contradict_each_other_let_nothing_be_smuggled() {
     let framings =
         ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"];
     for framing in framings {
-        // RFC 9112 section 6.1: by Transfer-Encoding alone, and the connection is closed after the answer.
+        // RFC 9112 section 6.1: Transfer-Encoding overrides Content-Length, and the connection is closed after the
+        // response.
         let answer = world.raw(format!("{head}{framing}\r\n\r\n{smuggled}").as_bytes());
         assert_eq!(answer.body.matches("HTTP/1.1").count(), 0, "{answer:?}");
         assert_eq!(world.changes().len(), 1, "{framing}");

@@ -1,6 +1,6 @@
-//! Setting the state of a lamp, in every profile, and the bounds of what an extension may be.
+//! Setting the state of a lamp in every profile, and the limits of extension names.
 
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use serde_json::json;
 
 use crate::world::{Change, World};

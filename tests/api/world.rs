@@ -1,4 +1,5 @@
-//! A small world behind the API: accounts, a notifier that only remembers what it was asked, a client that can be odd.
+//! Test kit of the API: accounts, a notifier that only records its commands, and a client that can send invalid
+//! requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,23 +10,24 @@ use std::time::Duration;
 use lamplighter::api::{self, ApiState, Connections};
 use lamplighter::config::{Config, Limits};
 use lamplighter::directory::{AccountNo, Directory};
+use lamplighter::notifier::change_feed::Changed;
 use lamplighter::notifier::control::{
-    Control, LastNotify, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, ControlError, DrainStatus, LastNotify, ListingPage, PageStart, PublicationRecord, ServerStats,
+    SubscriptionRecord,
 };
-use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+use lamplighter::notifier::explain::report::{
+    Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow,
 };
 use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::package::{self, PackageId};
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use serde_json::Value;
 
 pub(crate) const A: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
 pub(crate) const CHILD: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 pub(crate) const SIBLING: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
-/// A token of account A.
+/// Token of account A.
 pub(crate) const T: &str = "acme-token";
 
 const ACCOUNTS: &str = r#"
@@ -70,7 +72,7 @@ id = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"
 realm = "umbrella.test"
 "#;
 
-/// What the notifier was asked to do.
+/// A command that the notifier received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Reset(String, Vec<String>),
@@ -80,7 +82,7 @@ pub(crate) enum Change {
 /// A reset, or a set to a state.
 type Asked = (AccountNo, Vec<String>, Option<CallState>);
 
-/// A notifier that has what it is given and remembers what it is asked.
+/// A notifier with fixed contents that records its commands.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) subscriptions: Mutex<Vec<(AccountNo, SubscriptionRecord)>>,
@@ -89,23 +91,27 @@ pub(crate) struct Notes {
     pub(crate) full: AtomicBool,
 }
 
-/// The smallest part that there can be: the first record behind a position. `key` is what orders them; of two with the same
-/// key, the one that comes later is the younger.
-fn one<T>(records: impl Iterator<Item = T>, key: impl Fn(&T) -> (&str, PackageId, &str), from: &Position) -> Part<T> {
+/// Returns the smallest possible page: the first record behind a position. `key` defines the order; of two records
+/// with the same key the later one is the younger.
+fn one<T>(
+    records: impl Iterator<Item = T>,
+    key: impl Fn(&T) -> (&str, PackageId, &str),
+    from: &PageStart,
+) -> ListingPage<T> {
     let mut records: Vec<T> = records.collect();
     let plain = |record: &T| {
         let (user, package, key) = key(record);
         (user.to_owned(), Some((package, key.to_owned())))
     };
-    // Nothing is before the first record of a user.
+    // No record precedes the first record of a user.
     let rank = |(user, behind): (String, Option<(PackageId, String)>)| (user, behind.map(|(p, key)| (p.0, key)));
     let begin = rank((from.user.clone(), from.behind.clone()));
     records.retain(|record| rank(plain(record)) > begin);
     records.sort_by_key(|record| rank(plain(record)));
-    let Some(first) = records.first().map(&plain) else { return Part { records, next: None } };
+    let Some(first) = records.first().map(&plain) else { return ListingPage { records, next: None } };
     records.retain(|record| plain(record) == first);
     records.drain(..records.len() - 1);
-    Part { records, next: Some(Position { user: first.0, behind: first.1 }) }
+    ListingPage { records, next: Some(PageStart { user: first.0, behind: first.1 }) }
 }
 
 impl Control for Notes {
@@ -113,33 +119,38 @@ impl Control for Notes {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         let all = self.subscriptions.lock().unwrap();
         let mine = all.iter().filter(|(a, s)| *a == account && package.is_none_or(|p| p == s.package));
         one(mine.map(|(_, s)| s.clone()), |s| (&s.user, s.package, &s.call_id), from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         let all = self.publications.lock().unwrap();
         let mine = all.iter().filter(|(a, p)| *a == account && package.is_none_or(|id| id == p.package));
         one(mine.map(|(_, p)| p.clone()), |p| (&p.user, p.package, &p.etag), from)
     }
-    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], _: &str) -> Result<(), ControlError> {
         self.changes.lock().unwrap().push((account, users.to_vec(), None));
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, _: &str) -> Result<(), ControlError> {
         if self.full.load(Ordering::Relaxed) {
-            return Err(Refusal::LimitReached { key: "limits.presentities_per_account", limit: 7 });
+            return Err(ControlError::LimitReached { key: "limits.presentities_per_account", limit: 7 });
         }
         self.changes.lock().unwrap().push((account, users.to_vec(), Some(state)));
         Ok(())
     }
-    fn drain(&self, _: bool) -> Result<(), Refusal> {
+    fn drain(&self, _: bool) -> Result<(), ControlError> {
         Ok(())
     }
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> DrainStatus {
+        DrainStatus::default()
     }
     fn note_refusal(&self, _: &ApiRefusal<'_>) {}
     fn wrong_token(&self, _: IpAddr) -> Duration {
@@ -150,7 +161,7 @@ impl Control for Notes {
     }
 }
 
-/// What explains lamps is tested with a real notifier (tests/lamps.rs); this one knows nothing.
+/// Explanations are tested with a real notifier (tests/lamps.rs); this one returns nothing.
 impl Explain for Notes {
     fn lamp(&self, _: AccountNo, _: &str) -> Option<Lamp> {
         None
@@ -158,28 +169,28 @@ impl Explain for Notes {
     fn lamps(&self, _: AccountNo, _: &str, _: usize) -> Vec<Lamp> {
         Vec::new()
     }
-    fn lamp_story(&self, _: AccountNo, _: &str) -> Option<LampStory> {
+    fn lamp_story(&self, _: AccountNo, _: &str) -> Option<LampReport> {
         None
     }
     fn subscription(&self, _: AccountNo, _: &str) -> Option<WatcherRow> {
         None
     }
-    fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionStory> {
+    fn subscription_story(&self, _: AccountNo, _: &str) -> Option<SubscriptionReport> {
         None
     }
-    fn find_watchers(&self, _: AccountNo, _: &str, _: &Bookmark, _: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, _: AccountNo, _: &str, _: &Cursor, _: usize) -> Vec<WatcherRow> {
         Vec::new()
     }
-    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
+    fn resend(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, Refusal> {
+    fn end(&self, _: AccountNo, _: &str, _: &str) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, Refusal> {
+    fn trace(&self, _: AccountNo, _: &str, _: u32) -> Result<bool, ControlError> {
         Ok(false)
     }
-    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceStory> {
+    fn trace_story(&self, _: AccountNo, _: &str) -> Option<TraceReport> {
         None
     }
     fn forget_trace(&self, _: AccountNo, _: &str) -> bool {
@@ -188,8 +199,8 @@ impl Explain for Notes {
     fn overview(&self, _: AccountNo) -> Overview {
         Overview::default()
     }
-    fn vitals(&self) -> Vitals {
-        Vitals::default()
+    fn vitals(&self) -> ServerStats {
+        ServerStats::default()
     }
     fn listen(&self, _: bool) {}
     fn changes(&self) -> (Vec<Changed>, bool) {
@@ -197,7 +208,7 @@ impl Explain for Notes {
     }
 }
 
-/// A server on a loopback port of its own.
+/// A server on its own loopback port.
 pub(crate) struct World {
     pub(crate) notes: Arc<Notes>,
     pub(crate) ready: Arc<AtomicBool>,
@@ -231,7 +242,7 @@ impl World {
         Self { notes, ready, directory, address, _runtime: runtime }
     }
 
-    /// A subscription of account A, before its first NOTIFY was answered.
+    /// Adds a subscription of account A whose first NOTIFY is not answered yet.
     pub(crate) fn subscribe(&self, user: &str, event: &str, call_id: &str, expires: u32) {
         self.subscribe_in(A, user, event, call_id, expires);
     }
@@ -252,13 +263,13 @@ impl World {
         self.notes.subscriptions.lock().unwrap().push((account, record));
     }
 
-    /// The NOTIFY of the latest subscription is answered.
+    /// Answers the NOTIFY of the latest subscription.
     pub(crate) fn answered(&self, cseq: u32, reply: u16, body: &str) {
         let mut all = self.notes.subscriptions.lock().unwrap();
         all.last_mut().unwrap().1.last = Some(LastNotify { cseq, reply, body: body.into() });
     }
 
-    /// What the notifier was asked since the last look.
+    /// Commands that the notifier received since the last call.
     pub(crate) fn changes(&self) -> Vec<Change> {
         let taken = std::mem::take(&mut *self.notes.changes.lock().unwrap());
         let name = |account| self.directory.realm(account).to_owned();
@@ -271,7 +282,7 @@ impl World {
             .collect()
     }
 
-    /// Sends bytes as they are and reads until the server closes.
+    /// Sends raw bytes and reads until the server closes.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
@@ -285,7 +296,7 @@ impl World {
         stream
     }
 
-    /// A request with these header lines; a body brings its Content-Length.
+    /// Sends a request with these header lines; a body adds its Content-Length.
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for header in headers {
@@ -309,7 +320,7 @@ impl World {
     }
 }
 
-/// An answer of the server.
+/// A response of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -335,7 +346,7 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    /// The chunks of a body as one (RFC 9112 section 7.1).
+    /// Joins the chunks of a body (RFC 9112 section 7.1).
     fn joined(mut rest: &str) -> String {
         let mut body = String::new();
         loop {
@@ -357,14 +368,14 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The data of a success.
+    /// `data` of a successful response.
     pub(crate) fn data(&self) -> Value {
         let json = self.json();
         assert_eq!((self.status, &json["status"]), (200, &Value::from("success")), "{self:?}");
         json["data"].clone()
     }
 
-    /// Demands an error envelope that agrees with its status, and returns its data.
+    /// Checks that the response is an error envelope that agrees with its status, and returns its data.
     pub(crate) fn fault(&self, status: u16, message: &str) -> Value {
         let json = self.json();
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,4 @@
-//! A presence server of a few lines that answers SUBSCRIBEs and makes one kind of mistake.
+//! A minimal presence server that answers SUBSCRIBEs and violates the protocol in one way.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use lamplighter::sip::headers::NameAddr;
 use lamplighter::sip::wire::{self, Message, Name};
 
-/// What it does wrong.
+/// Kind of its violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lie {
     None,
@@ -24,7 +24,7 @@ pub(crate) enum Lie {
     Garbage,
 }
 
-/// The server, on a port of its own. Its thread ends with the test program: it only ever waits for datagrams.
+/// The server, on its own port. Its thread ends with the test program, because it only waits for datagrams.
 pub(crate) struct Liar {
     pub(crate) address: String,
 }
@@ -52,7 +52,7 @@ fn serve(socket: &UdpSocket, lie: Lie) {
         let is_subscribe = message.head.first(Name::CSeq).is_some_and(|cseq| cseq.ends_with("SUBSCRIBE"));
         let send = |bytes: &[u8]| _ = socket.send_to(bytes, peer).unwrap();
         if !is_subscribe {
-            // The question whether we are there.
+            // The probe for readiness.
             send(&answer(&message, peer, 200, "t"));
             continue;
         }
@@ -84,7 +84,7 @@ fn serve(socket: &UdpSocket, lie: Lie) {
     }
 }
 
-/// Written by hand, as it is no part of what these tests are about.
+/// Written by hand, because it is not a subject of these tests.
 fn answer(request: &Message<'_>, peer: SocketAddr, status: u16, tag: &str) -> Vec<u8> {
     let value = |name| request.first(name).unwrap_or_default();
     let to = match request.to.tag() {
@@ -110,7 +110,7 @@ fn notify(subscribe: &Message<'_>, (cseq, version): Last, serial: u32, lie: Lie)
     let ended = subscribe.first(Name::Expires) == Some("0") || lie == Lie::EndsAtOnce;
     let state = if ended { "terminated;reason=timeout" } else { "active;expires=60" };
     let entity = if lie == Lie::OtherEntity { "sip:else@acme.test" } else { NameAddr::read(to).unwrap().uri };
-    // A call of this run that nobody has published; every Call-ID starts with the run.
+    // A call of this run that was never published; every Call-ID starts with the run.
     let run = subscribe.call_id.split('.').next().unwrap();
     let call = format!("<dialog id=\"{run}-9\"><state>early</state></dialog>");
     let body = format!(

@@ -1,5 +1,5 @@
-//! `lamplighter bench` as a user runs it: against our own server it finds nothing wrong, and against servers that make
-//! mistakes it says which.
+//! `lamplighter bench` as a user runs it: it finds no violation in our own server, and names the violations of faulty
+//! servers.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -17,7 +17,7 @@ fn lamplighter() -> Command {
     Command::new(env!("CARGO_BIN_EXE_lamplighter"))
 }
 
-/// A folder of the test's own, gone with it.
+/// Temporary folder of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -34,7 +34,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs `bench` and returns what it printed and its results.
+/// Runs `bench`; returns its output and its results.
 fn bench(folder: &Path, args: &[&str]) -> (Output, Value) {
     let json = folder.join("results.json");
     let output = lamplighter().arg("bench").args(args).arg("--json").arg(&json).output().unwrap();
@@ -46,7 +46,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Writes the configuration as `bench config` does, and returns the command that starts the server and its address.
+/// Writes the configuration with `bench config`; returns the command that starts the server, and its address.
 fn configure(folder: &Path, more: &[&str]) -> (String, String) {
     let (sip, http) = (format!("127.0.0.1:{}", ports::free()), format!("127.0.0.1:{}", ports::free()));
     let file = folder.join("lamplighter.toml");
@@ -57,7 +57,7 @@ fn configure(folder: &Path, more: &[&str]) -> (String, String) {
     (format!("{} serve --config {}", env!("CARGO_BIN_EXE_lamplighter"), file.display()), sip)
 }
 
-/// Few enough for a debug build on a busy machine.
+/// Small enough for a debug build on a busy machine.
 const SMALL: [&str; 14] = [
     "--subscriptions",
     "200",
@@ -112,7 +112,7 @@ fn all_scenarios_with_passwords_and_a_journal() {
         assert!(words.contains(word), "{word}: {words}");
     }
 
-    // The same file twice is a comparison, too.
+    // Comparing a file with itself is valid too.
     let (file, plots) = (folder.0.join("results.json"), folder.0.join("plots"));
     let output =
         lamplighter().args(["bench", "compare"]).args([&file, &file]).arg("--plot").arg(&plots).output().unwrap();

@@ -1,4 +1,4 @@
-//! Group B: what every request goes through before its method counts (RFC 3261 section 8.2).
+//! Group B: checks of every request before its method is considered (RFC 3261 section 8.2).
 
 use lamplighter::sip::wire::{self, Name};
 
@@ -43,7 +43,7 @@ fn an_answer_has_a_to_tag_and_its_repetition_the_same() {
 
 #[test]
 fn the_first_answer_is_the_last() {
-    // B-004: no 100 comes before it.
+    // B-004: no 100 precedes it.
     subscribed("B-004", &subscribe());
     answered("B-004", &publish("early"), &[200]);
 }
@@ -134,7 +134,7 @@ fn a_request_that_comes_by_two_ways_is_taken_once() {
     let other_way = subscribe().put("Via: SIP/2.0/UDP 192.0.2.98;branch=z9hG4bKother");
     compare("B-022", &bench.udp(other_way.bytes()), Answer(&[482]));
     assert_eq!(bench.notifier.subscriptions(), 1);
-    // Another client's request that only looks alike is his own.
+    // A similar request of another client is a request of its own.
     let alike = subscribe().put("From: <sip:1002@acme.test>;tag=phone2").put("Via: SIP/2.0/UDP h;branch=z9hG4bK3");
     compare("B-022", &bench.udp(alike.bytes()), Subscribed);
 }
@@ -245,7 +245,7 @@ fn a_cancel_comes_too_late_and_is_told_so_kindly() {
 
 #[test]
 fn a_stranger_is_challenged_but_not_for_his_ack_or_cancel() {
-    // B-041, T-040: not even by a scheme that nobody knows does he get past.
+    // B-041, T-040: an unknown scheme in the credentials does not bypass authentication either.
     let mut office = Office::with("[access]\nauthenticate = \"digest\"\n");
     let mut ask = |request: &Request| {
         let sent = office.receive(udp("203.0.113.7:5070"), &String::from_utf8(request.bytes()).unwrap());

@@ -1,5 +1,5 @@
-//! The rows of the conformance list that no other test holds (docs/conformance.md has them all). Each file is a group;
-//! a test names the rows that it fails for. Most of it goes through a real notifier, sockets left out.
+//! Rows of the conformance list that no other test checks (docs/conformance.md has them all). Each file is a group; a
+//! test names the rows for which it fails. Most go through a real notifier without sockets.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -47,19 +47,19 @@ fn publish(state: &str) -> Request {
     )
 }
 
-/// What a notifier that knows nobody yet says to a request.
+/// Messages that a new notifier sends for a request.
 fn say(request: &Request) -> Vec<Sent> {
     Bench::new().udp(request.bytes())
 }
 
-/// The 200 and the NOTIFY behind it.
+/// The 200 and the NOTIFY after it.
 fn subscribed(row: &str, request: &Request) -> [Sent; 2] {
     let sent = say(request);
     compare(row, &sent, Subscribed);
     sent.try_into().unwrap()
 }
 
-/// The one answer, which has one of these statuses.
+/// The only response, which must have one of these statuses.
 fn answered(row: &str, request: &Request, statuses: &'static [u16]) -> Sent {
     let mut sent = say(request);
     compare(row, &sent, Answer(statuses));

@@ -1,4 +1,4 @@
-//! Group A: how a message may look and still be understood, and what is said to one that is not.
+//! Group A: variants of syntax that must be accepted, and the responses to invalid messages.
 
 use lamplighter::sip::headers::{NameAddr, items};
 use lamplighter::sip::wire::{self, Name};
@@ -75,7 +75,7 @@ fn what_is_folded_comes_back_whole() {
 
 #[test]
 fn blanks_round_separators_change_nothing() {
-    // the same request again is a repetition, blanks and all.
+    // the same request again is a retransmission, blanks included.
     let bench = Bench::new();
     let request = subscribe()
         .put("Via: SIP / 2.0 / UDP 192.0.2.99:5070 ; branch = z9hG4bKblank , SIP / 2.0 / TCP low.example ; x = y");
@@ -141,7 +141,7 @@ fn without_brackets_what_follows_the_uri_belongs_to_the_header() {
 
 #[test]
 fn scheme_and_host_compare_without_case_and_escapes_are_what_they_stand_for() {
-    // A-025 (users compare without case as well: a listed deviation), A-026
+    // A-025 (users are compared case-insensitively as well: a listed deviation), A-026
     for uri in ["SIP:1001@ACME.TEST", "sip:%31%300%31@acme.test", "sip:1001@Acme.Test.", "sip:1001@acme.test;x=y"] {
         let bench = Bench::new();
         compare(uri, &bench.udp(publish("confirmed").bytes()), Answer(&[200]));
@@ -162,7 +162,7 @@ fn an_escaped_nul_is_no_end() {
 
 #[test]
 fn a_from_tag_in_another_case_is_another_tag() {
-    // ours may come back in any case; that of the phone has to come as it came before.
+    // our tag may be returned in any case; the phone's tag must be the same as before.
     let bench = Bench::new();
     let first = bench.udp(subscribe().bytes());
     compare("A-032", &first, Subscribed);
@@ -195,7 +195,7 @@ fn what_nobody_knows_is_ignored_wherever_it_stands() {
     {
         subscribed(line, &subscribe().add(line));
     }
-    // Who a trusted source names decides what it may: what cannot be read is no one known.
+    // The identity named by a trusted source decides its rights: an unreadable one counts as unknown.
     answered("B-015", &subscribe().add("P-Asserted-Identity: ;"), &[403]);
 }
 
@@ -230,7 +230,7 @@ fn what_is_no_header_is_refused_in_words() {
         let sent = Bench::new().udp(&bytes);
         compare(row, &sent, Answer(&[400]));
         assert!(sent[0].text.starts_with(&format!("SIP/2.0 400 {reason}\r\n")), "{row}: {}", sent[0].text);
-        // On a stream it is the same.
+        // On a stream the result is the same.
         let stream = String::from_utf8_lossy(&bytes).replace("/UDP", "/TCP");
         if row != "A-040" {
             assert_eq!(Bench::new().tcp(&stream).0[0].status(), 400, "{row}");
@@ -240,7 +240,7 @@ fn what_is_no_header_is_refused_in_words() {
 
 #[test]
 fn long_values_are_taken_whole_as_long_as_a_dialog_can_keep_them() {
-    // A-044; law 7: what a subscription keeps of its requests is bounded.
+    // A-044; rule 7: the memory that a subscription keeps of its requests is bounded.
     let long = |n: usize| "long".repeat(n / 4);
     let from = |n: usize| format!("From: \"{}\" <sip:1002@acme.test>;tag={}", long(2_000), long(n));
     let vias = (0..30).fold(subscribe().put(&from(4_000)), |request, i| {

@@ -1,11 +1,11 @@
-//! Group C: transactions (RFC 3261 section 17, RFC 4320), from both ends.
+//! Group C: client and server transactions (RFC 3261 section 17, RFC 4320).
 
 use lamplighter::notifier::Outbox;
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire;
-use lamplighter::transport::{FlowId, ListenerNo, Source};
+use lamplighter::transport::{FlowId, ListenerId, Source};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
 use crate::bench::{Bench, compare};
@@ -14,14 +14,15 @@ use crate::office::{Office, Phone, Sent};
 use crate::request::Request;
 use crate::{URI, options, publish, subscribe};
 
-/// What stands behind `branch=` in the Via of a NOTIFY.
+/// Branch in the Via of a NOTIFY.
 fn branch(notify: &Sent) -> String {
     notify.message().via.branch().unwrap().to_owned()
 }
 
 #[test]
 fn a_request_is_known_by_branch_sent_by_and_method() {
-    // C-001: each of these is another request; as it says the same as the first, it came by another way (8.2.2.2).
+    // C-001: each of these is another transaction. Its content equals the first, so it counts as a merged request that
+    // took another path (8.2.2.2).
     let via = |sent_by: &str| format!("Via: SIP/2.0/UDP {sent_by};branch=z9hG4bKsame");
     let bench = Bench::new();
     let first = bench.udp(subscribe().put(&via("192.0.2.99:5070")).bytes());
@@ -69,7 +70,7 @@ fn for_32_seconds_a_repeated_request_gets_its_answer_again_and_changes_nothing()
 
 #[test]
 fn a_request_repeated_on_a_stream_changes_the_state_once() {
-    // C-005: what Timer J would forget at once is known by branch all the same.
+    // C-005: on streams Timer J is zero, but the request is still recognised by its branch.
     let bench = Bench::new();
     let request = subscribe().put("Via: SIP/2.0/TCP 192.0.2.99:5070;branch=z9hG4bKstream").bytes();
     let source = tcp_source("192.0.2.99:40000");
@@ -80,7 +81,7 @@ fn a_request_repeated_on_a_stream_changes_the_state_once() {
     assert_eq!(bench.notifier.subscriptions(), 1);
 }
 
-/// A SUBSCRIBE has been decided, and the journal takes its time.
+/// A SUBSCRIBE has been decided, and its records wait for the journal.
 fn stalled(source: Option<Source>) -> (Office, Phone, Outbox) {
     let mut office = Office::open();
     let mut phone = office.phone("1001", "dialog");
@@ -97,7 +98,7 @@ fn repeat(office: &Office, phone: &Phone) -> Outbox {
     out
 }
 
-/// The journal refuses the records at some moment.
+/// The journal refuses the records at this time.
 fn refuse(office: &Office, now: u64, out: &mut Outbox) -> Outbox {
     let mut left = Outbox::default();
     out.take_records();
@@ -105,14 +106,14 @@ fn refuse(office: &Office, now: u64, out: &mut Outbox) -> Outbox {
     left
 }
 
-/// The statuses of what is sent; 0 for a NOTIFY.
+/// Statuses of the messages sent; 0 for a NOTIFY.
 fn statuses(out: &Outbox) -> Vec<u16> {
     out.messages.iter().map(|p| wire::read(&p.bytes).unwrap().unwrap().status().unwrap_or_default()).collect()
 }
 
 #[test]
 fn while_a_request_is_worked_on_its_copies_are_absorbed_and_later_told_100() {
-    // C-006, C-009: not before Timer E of the client has come to T2, which its copy after 3.5 seconds shows.
+    // C-006, C-009: not before the client's Timer E has reached T2, which its retransmission after 3.5 seconds shows.
     let (mut office, phone, mut out) = stalled(None);
     let began = office.now;
     for (at, said) in [(500, vec![]), (1_500, vec![]), (3_500, vec![100]), (7_500, vec![100])] {
@@ -134,7 +135,7 @@ fn a_100_has_no_tag_and_there_is_none_on_a_stream() {
     assert_eq!(wire::read(&out.messages[0].bytes).unwrap().unwrap().to.text, "<sip:1001@acme.test>");
     let peer = "198.51.100.7:40000".parse().unwrap();
     let stream =
-        Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)), certified: false };
+        Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(1)), certified: false };
     let (mut office, phone, _) = stalled(Some(stream));
     office.now += 4_000;
     assert!(repeat(&office, &phone).is_empty());
@@ -151,7 +152,7 @@ fn what_could_not_be_kept_is_503_and_never_408() {
 
 #[test]
 fn an_answer_that_comes_too_late_is_not_given() {
-    // C-010: the client has given up. What it asked for holds, and its NOTIFY tells so; or it does not, and nothing is sent.
+    // C-010: the client has timed out. If the change was made, its NOTIFY reports it; if not, nothing is sent.
     let (office, _, mut out) = stalled(None);
     office.notifier.kept(Tick(office.now + 32_000), &mut out);
     assert_eq!(statuses(&out), [0]);
@@ -164,7 +165,7 @@ fn an_answer_that_comes_too_late_is_not_given() {
 
 #[test]
 fn a_notify_without_an_answer_leaves_eleven_times_in_32_seconds() {
-    // C-011, C-012, C-014 (the subscription is suspended and not removed: law 6, a listed deviation)
+    // C-011, C-012, C-014 (the subscription is suspended and not removed: rule 6, a listed deviation)
     let mut office = Office::open();
     office.settled("1001", "dialog");
     let sent = office.set("1001", Early);
@@ -201,7 +202,7 @@ fn an_answer_from_another_branch_or_sent_by_stops_nothing() {
 
 #[test]
 fn no_branch_is_used_twice() {
-    // C-022: over many NOTIFYs of one dialog, and of many.
+    // C-022: over many NOTIFYs of one dialog, and of several dialogs.
     let mut office = Office::open();
     let phones = [office.settled("1001", "dialog"), office.settled("1001", "dialog")];
     let mut branches = Vec::new();
@@ -235,7 +236,8 @@ fn a_status_that_nobody_knows_counts_as_the_first_of_its_kind() {
 
 #[test]
 fn a_challenge_to_a_notify_makes_no_loop() {
-    // C-025: there are no credentials to answer it with; it fails, and is tried again like any other that failed.
+    // C-025: the server has no credentials for the challenge, so the NOTIFY has failed, and is retried like any failed
+    // one.
     for status in [401, 407] {
         let mut office = Office::open();
         let (phone, sent) = office.watch("1001", "dialog");
@@ -247,7 +249,7 @@ fn a_challenge_to_a_notify_makes_no_loop() {
 
 #[test]
 fn an_invite_is_refused_once_for_each_copy_and_its_ack_absorbed() {
-    // C-026, C-027: a 405 without state of its own is repeated when the INVITE is.
+    // C-026, C-027: a stateless 405 is sent again for each retransmission of the INVITE.
     let mut bench = Bench::new();
     let invite = Request::new("INVITE", URI);
     let first = bench.udp(invite.bytes());
@@ -263,7 +265,7 @@ fn an_invite_is_refused_once_for_each_copy_and_its_ack_absorbed() {
 
 #[test]
 fn what_a_dialog_is_told_comes_in_order() {
-    // C-030: the next NOTIFY waits for the answer to the last, and tells what holds by then.
+    // C-030: the next NOTIFY waits for the response to the last, and shows the state at that time.
     let mut office = Office::open();
     let (phone, mut sent) = office.watch("1001", "dialog");
     let mut told = vec![(1, sent[1].version())];

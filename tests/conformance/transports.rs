@@ -1,4 +1,4 @@
-//! Group D: transports, and the ways of answers and NOTIFYs. What needs sockets has them; the rest is decided without.
+//! Group D: transports, and the routes of responses and NOTIFYs. Tests use sockets only where that is necessary.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -10,7 +10,7 @@ use lamplighter::presence::Tick;
 use lamplighter::server::Server;
 use lamplighter::sip::headers::NameAddr;
 use lamplighter::sip::uri::Uri;
-use lamplighter::sip::wire::{self, Fault, Name};
+use lamplighter::sip::wire::{self, Name, ParseError};
 use lamplighter::transport::{Destination, FlowId, Remote};
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
@@ -22,7 +22,7 @@ use crate::{URI, answered, options, publish, subscribe, subscribed};
 
 const TCP_PHONE: &str = "192.0.2.99:40000";
 
-/// The answer to an OPTIONS with this top Via from 192.0.2.99:5070.
+/// The response to an OPTIONS with this top Via from 192.0.2.99:5070.
 fn via(value: &str) -> Sent {
     answered(value, &options().put(&format!("Via: {value}")), &[200])
 }
@@ -33,7 +33,7 @@ fn peer(text: &str) -> SocketAddr {
 
 #[test]
 fn udp_and_tcp_share_a_port() {
-    // D-001: out of the box; an operator may take one of them away.
+    // D-001: the default configuration; an operator may remove a transport.
     let listen: Vec<String> = Config::parse("", "none").unwrap().sip.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]);
     let office = Office::open("127.0.0.1", "");
@@ -55,7 +55,7 @@ fn an_answer_says_where_its_request_came_from_and_goes_where_the_via_says() {
         ("SIP/2.0/UDP 192.0.2.99:5082;branch=z9hG4bK1", "", "192.0.2.99:5082"),
         ("SIP/2.0/UDP h.invalid:5082;branch=z9hG4bK1;rport", ";received=192.0.2.99;rport=5070", "192.0.2.99:5070"),
         ("SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bK1;rport", ";received=192.0.2.99;rport=5070", "192.0.2.99:5070"),
-        // maddr could have anybody's answers sent to anybody else.
+        // With maddr a client could redirect responses to any other host.
         ("SIP/2.0/UDP 192.0.2.99:5082;maddr=198.51.100.1;branch=z9hG4bK1", "", "192.0.2.99:5082"),
         ("SIP/2.0/UDP 192.0.2.99:5082;maddr=224.0.1.75;branch=z9hG4bK1", "", "192.0.2.99:5082"),
     ] {
@@ -67,7 +67,7 @@ fn an_answer_says_where_its_request_came_from_and_goes_where_the_via_says() {
 
 #[test]
 fn an_answer_leaves_from_the_address_that_was_asked() {
-    // D-005: with an address for each listener. Behind a wildcard the system chooses (docs/conformance.md).
+    // D-005: with an address for each listener. With a wildcard address the system chooses (docs/conformance.md).
     let free = |ip: &str| UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
     let start = || {
         let addresses = [free("127.0.0.1"), free("127.0.0.2")];
@@ -78,7 +78,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
         );
         Server::start(&Config::parse(&config, "two.toml").unwrap()).ok().map(|server| (server, addresses))
     };
-    // Somebody else may take a port between the look and the server's bind.
+    // Another process may take a port between the check and the server's bind.
     let (server, addresses) = (0..10).find_map(|_| start()).expect("free ports");
     let phone = loopback::phone("127.0.0.3".parse().unwrap());
     for address in addresses {
@@ -105,7 +105,7 @@ fn a_notify_asks_for_the_answer_to_where_it_comes_from() {
 
 #[test]
 fn on_a_stream_the_answer_takes_the_connection_and_no_other() {
-    // D-008, D-009: when it is gone, the answer goes nowhere.
+    // D-008, D-009: if the connection is gone, the response is dropped.
     let request = options().put("Via: SIP/2.0/TCP client.invalid:5082;branch=z9hG4bK1");
     let sent = Bench::new().send_from(tcp_source(TCP_PHONE), &request.bytes());
     assert_eq!(sent[0].to, Destination::Flow { flow: FlowId(1), otherwise: None });
@@ -135,7 +135,7 @@ fn what_keeps_a_binding_alive_is_not_answered() {
     }
 }
 
-/// A subscription with an event id over this line, its first NOTIFY answered.
+/// A subscription with an event id over this connection, its first NOTIFY answered.
 fn watch(line: &mut Line, contact: SocketAddr, id: u32) {
     let local = line.stream.local_addr().unwrap();
     let request =
@@ -184,7 +184,7 @@ fn a_long_answer_goes_back_as_its_request_came() {
 
 #[test]
 fn what_we_say_of_ourselves_leads_back_to_us() {
-    // D-022, D-023: the answer to a NOTIFY goes to its sent-by, a refresh to the Contact.
+    // D-022, D-023: the response to a NOTIFY goes to its sent-by, a refresh to the Contact.
     let office = Office::open("127.0.0.1", "");
     let phone = loopback::phone(office.address.ip());
     let local = phone.local_addr().unwrap();
@@ -211,7 +211,7 @@ fn what_we_say_of_ourselves_leads_back_to_us() {
 
 #[test]
 fn a_contact_says_by_port_and_transport_where_a_notify_goes() {
-    // D-024, D-029, D-030 (what we do not speak is not tried: the NOTIFY goes back as the SUBSCRIBE came)
+    // D-024, D-029, D-030 (an unsupported transport is not tried: the NOTIFY returns on the path of the SUBSCRIBE)
     for (uri, to) in [
         ("sip:1002@192.0.2.99", "UDP 192.0.2.99:5060"),
         ("sip:1002@192.0.2.99:5099", "UDP 192.0.2.99:5099"),
@@ -251,12 +251,12 @@ fn a_watcher_behind_a_connection_hears_on_it_whatever_its_contact_says() {
 
 #[test]
 fn what_is_too_large_counts_at_the_gate_like_anything_else() {
-    // B-047: the connection stays, and so does its rate (law 7).
+    // B-047: the connection stays open, and its rate limit applies (rule 7).
     let bench = Bench::new();
     let head = options().put("Via: SIP/2.0/TCP h.invalid;branch=z9hG4bKlarge").put("Content-Length: 90000").bytes();
     let mut out = Outbox::default();
     for _ in 0..12_000 {
-        bench.notifier.receive_broken(Tick(0), tcp_source("203.0.113.9:40000"), Fault::TooLarge, &head, &mut out);
+        bench.notifier.receive_broken(Tick(0), tcp_source("203.0.113.9:40000"), ParseError::TooLarge, &head, &mut out);
     }
     assert!((1..=10_000).contains(&out.messages.len()), "{} answers", out.messages.len());
 }

@@ -1,6 +1,6 @@
-//! Conditional notification (RFC 5839): who has the state is not told it again.
+//! Conditional notification (RFC 5839): a watcher that has the state is not notified of it again.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 
 use crate::office::{Office, Phone, Sent};
 
@@ -11,7 +11,7 @@ fn tag(notify: &Sent) -> String {
 }
 
 impl Phone {
-    /// Its next SUBSCRIBE has this condition.
+    /// Adds this condition to its next SUBSCRIBE.
     fn unless(&mut self, tag: &str) -> &mut Phone {
         self.more = format!("Suppress-If-Match: {tag}\r\n");
         self
@@ -22,7 +22,7 @@ impl Phone {
         self
     }
 
-    /// Its subscription is up, it has answered, and knows the tag of what it was told.
+    /// Subscribes a phone, answers the NOTIFY, and returns the tag of the state it received.
     fn informed(office: &mut Office, event: &str) -> (Phone, String) {
         let (phone, sent) = office.watch("1001", event);
         phone.answer(office, &sent[1], 200);
@@ -79,7 +79,7 @@ fn to_have_the_state_is_to_have_acknowledged_it() {
     for compacted in [false, true] {
         let mut office = Office::open();
         let (mut phone, sent) = office.watch("1001", "dialog");
-        // Its answer to the first NOTIFY was lost; the copies of that stop.
+        // Its response to the first NOTIFY was lost; the retransmissions stop now.
         assert_eq!(phone.unless(&tag(&sent[1])).subscribe(&mut office, 600)[0].status(), 204);
         assert_eq!(office.pass_quietly(60_000), []);
         if compacted {
@@ -157,7 +157,8 @@ fn who_ends_his_subscription_with_the_tag_hears_no_more() {
             (office.list(), office.notifier.subscriptions(), office.notifier.next_deadline()),
             (vec![], 0, None)
         );
-        // What is left in the journal only answers a repetition of that request, and goes with the next compaction.
+        // The remaining record only serves to answer a retransmission of that request, and the next compaction removes
+        // it.
         office.compact();
         assert!(office.disk.is_empty());
         assert_eq!(phone.subscribe(&mut office, 600)[0].status(), 481);
@@ -200,7 +201,7 @@ fn a_tag_from_before_a_restart_means_the_same_or_nothing() {
     let (mut phone, known) = Phone::informed(&mut office, "dialog");
     office.crash();
     assert_eq!(phone.unless(&known).subscribe(&mut office, 600)[0].status(), 204);
-    // A publication that ended while nobody was there to see it: the tag of its call is worth nothing.
+    // A publication that ended while no watcher was subscribed: the tag of its call is no longer valid.
     let sent = office.publish("1001", None, &crate::office::dialog("c1", "early"));
     let etag = sent[0].header("SIP-ETag").to_string();
     let sent = office.publish_body("1001", Some(&etag), 60, "dialog", "", "");
@@ -217,7 +218,7 @@ fn a_tag_from_before_a_restart_means_the_same_or_nothing() {
 
 #[test]
 fn no_cseq_is_used_twice_where_a_notify_went_out_without_a_document() {
-    // Numbers are reserved in blocks of 64: one NOTIFY more than documents must not go unnoticed there.
+    // Numbers are reserved in blocks of 64. At the block's end, one more NOTIFY than documents must be noticed.
     for changes in 60..68 {
         let mut office = Office::open();
         let mut phone = office.phone("1001", "dialog");

@@ -1,27 +1,27 @@
-//! The dialog package (RFC 4235), as far as no other suite holds it.
+//! Dialog package (RFC 4235): the rows that no other suite checks.
 
 use std::collections::BTreeMap;
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Phone, Sent, dialog};
 
 const TYPE: &str = "application/dialog-info+xml";
 
-/// A phone that watches 1001, and what it is told once these dialogs are published.
+/// Publishes these dialogs; returns the NOTIFY to a phone that watches 1001.
 fn shown(dialogs: &str) -> Sent {
     let mut office = Office::open();
     assert_eq!(office.publish("1001", None, dialogs)[0].status(), 200);
     office.watch("1001", "dialog").1.remove(1)
 }
 
-/// The etag of a successful PUBLISH.
+/// Entity-tag of a successful PUBLISH.
 fn etag(sent: &[Sent]) -> String {
     assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
     sent[0].header("SIP-ETag").to_string()
 }
 
-/// One step of a call, told and acknowledged.
+/// One step of a call, published and acknowledged.
 fn step(office: &mut Office, phone: &Phone, tag: &mut Option<String>, dialogs: &str) -> Sent {
     let mut sent = office.publish("1001", tag.as_deref(), dialogs);
     *tag = Some(etag(&sent));
@@ -183,7 +183,7 @@ fn a_call_that_is_published_as_going_back_stays_where_it_is() {
     }
 }
 
-/// The watcher of RFC 4235 section 4.3.
+/// State table of a watcher (RFC 4235 section 4.3).
 #[derive(Default)]
 struct Table {
     version: Option<u32>,
@@ -239,7 +239,7 @@ fn twenty_changes_in_a_second_cost_a_notify_per_round_trip_and_the_last_is_the_t
         assert!(under_way.len() <= 1);
         assert_eq!(office.pass_quietly(50), []);
         if i % 8 == 7 {
-            // 400 milliseconds there and back.
+            // A round trip of 400 milliseconds.
             let answered: Sent = under_way.remove(0);
             told += 1;
             under_way.extend(phone.answer(&mut office, &answered, 200));
@@ -247,7 +247,7 @@ fn twenty_changes_in_a_second_cost_a_notify_per_round_trip_and_the_last_is_the_t
     }
     assert_eq!((told, under_way.len()), (2, 1));
     assert_eq!(under_way[0].states(), ["confirmed"]);
-    // Who wants fewer says so (RFC 6446).
+    // A watcher that wants fewer NOTIFYs asks for that (RFC 6446).
     let mut office = Office::open();
     let calm = office.settled("1001", "dialog;max-rate=1");
     office.pass(1_000);

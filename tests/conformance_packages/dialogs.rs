@@ -1,13 +1,13 @@
-//! Dialogs made by SUBSCRIBE (RFC 3261 section 12), as far as no other suite holds them.
+//! Dialogs created by SUBSCRIBE (RFC 3261 section 12): the rows that no other suite checks.
 
 use std::collections::BTreeSet;
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 use lamplighter::transport::Destination;
 
 use crate::office::{Office, Phone, Sent, udp};
 
-/// A phone behind a trusted proxy, whose routes are followed.
+/// A phone behind a trusted proxy, whose Record-Route is honoured.
 fn behind_proxy(office: &mut Office, record_route: &str) -> Phone {
     let mut phone = office.phone("1001", "dialog");
     phone.source = udp("127.0.0.7:5060");
@@ -35,7 +35,7 @@ fn record_routes_come_back_in_order_with_every_parameter_and_are_the_route_of_no
     let sent = phone.subscribe(&mut office, 600);
     assert_eq!(lines(&sent[0], "Record-Route"), routes);
     assert_eq!(sent[0].text.matches("\r\nContact: ").count(), 1);
-    // A loose first route: the request is aimed at the Contact and goes to the route.
+    // A loose first route: the Request-URI is the Contact, and the request goes to the route.
     assert_eq!(sent[1].header("Route"), routes.join(", "));
     assert!(sent[1].text.starts_with("NOTIFY sip:1002@127.0.0.7:5060 SIP/2.0\r\n"), "{}", sent[1].text);
     assert_eq!(peer(&sent[1]), "127.0.0.8:5070");
@@ -91,12 +91,12 @@ fn our_tags_are_all_different_and_hard_to_guess() {
         (0..1_000).map(|_| tag(office.watch("1001", "dialog").0)).collect()
     };
     let mut all = tags(&mut office);
-    // Another server, or the same one after a restart that lost everything, has another secret.
+    // Another server, or the same one after a restart without its journal, has another secret.
     office.disk.clear();
     office.crash();
     all.extend(tags(&mut office));
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 2_000);
-    // 64 bits of each are a keyed hash: neighbours differ in about half of them.
+    // 64 bits of each tag are a keyed hash: consecutive tags differ in about half of them.
     let secret = |tag: &String| u64::from_str_radix(tag.rsplit('.').next().unwrap(), 16).unwrap();
     let flips: u32 = all.windows(2).map(|pair| (secret(&pair[0]) ^ secret(&pair[1])).count_ones()).sum();
     assert!((30..34).contains(&(flips / 1_999)), "{flips}");

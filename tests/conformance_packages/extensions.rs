@@ -1,5 +1,4 @@
-//! Extensions that are not served: refused in the words of their RFCs, or without effect where that is how they are
-//! offered.
+//! Unsupported extensions: refused as their RFCs say, or ignored where the client makes them optional.
 
 use crate::office::Office;
 

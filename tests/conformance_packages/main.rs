@@ -1,5 +1,5 @@
-//! The conformance list, groups E to K: dialogs, the notifier, the packages, publications, extensions. One file per
-//! group, on the virtual clock of the scenarios; docs/conformance.md says which row each test holds.
+//! Conformance list, groups E to K: dialogs, the notifier, the packages, publications, extensions. One file per group,
+//! on the virtual clock of the scenarios; docs/conformance.md names the test for each row.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 

@@ -1,4 +1,4 @@
-//! Message waiting (RFC 3842), as far as no other suite holds it.
+//! Message waiting (RFC 3842): the rows that no other suite checks.
 
 use crate::office::{Office, Sent};
 

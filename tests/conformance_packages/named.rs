@@ -1,6 +1,6 @@
 //! Watchers of one named dialog (RFC 4235 sections 3.2 and 3.4).
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{Office, Phone, Sent};
 
@@ -21,7 +21,7 @@ fn ids(notify: &Sent) -> Vec<String> {
     notify.dialogs().into_iter().map(|(id, _)| id).collect()
 }
 
-/// 1001 talks in one call and has forked another to two phones.
+/// 1001 has one answered call, and another that has forked to two phones.
 fn busy() -> (Office, String) {
     let mut office = Office::open();
     let calls =
@@ -30,7 +30,7 @@ fn busy() -> (Office, String) {
     (office, tag)
 }
 
-/// The dialogs that a new watcher with this Event is told of.
+/// Dialogs in the first NOTIFY to a new watcher with this Event.
 fn told(office: &mut Office, event: &str) -> Vec<String> {
     let (_, sent) = office.watch("1001", event);
     assert_eq!((sent[0].status(), sent[1].header("Event")), (200, "dialog"));
@@ -110,7 +110,7 @@ fn it_waits_for_a_dialog_that_is_not_there_yet_and_goes_at_once_where_it_has_end
     let sent = office.publish("1001", None, &branch("a", "one", "x", "early"));
     assert_eq!(sent[1].states(), ["early"]);
     early_bird.answer(&mut office, &sent[1], 200);
-    // Its publication is withdrawn: nobody says that it has ended, but it is not there any more.
+    // Its publication is removed: no document states that the dialog has ended, but it does not exist any more.
     let gone = office.publish_body("1001", Some(&etag(&sent)), 0, "dialog", "", "");
     assert_eq!(gone[1].header("Subscription-State"), "terminated;reason=noresource");
     early_bird.answer(&mut office, &gone[1], 200);

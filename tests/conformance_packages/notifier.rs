@@ -1,8 +1,8 @@
-//! The notifier (RFC 6665), as far as no other suite holds it.
+//! Notifier (RFC 6665): the rows that no other suite checks.
 
 use std::collections::BTreeSet;
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Phone, Sent, dialog, udp};
 
@@ -14,7 +14,7 @@ fn subscribe_changed(office: &mut Office, phone: &mut Phone, from: &str, to: &st
     office.receive(phone.source, &request.replace(from, to))
 }
 
-/// The answer to a new phone's SUBSCRIBE with another Expires line.
+/// The response to a new phone's SUBSCRIBE with another Expires line.
 fn answer_to_expires(office: &mut Office, line: &str) -> Sent {
     let mut phone = office.phone("1001", "dialog");
     subscribe_changed(office, &mut phone, "Expires: 600\r\n", line).remove(0)
@@ -94,7 +94,8 @@ fn two_servers_behind_a_fork_make_two_dialogs() {
     let (sent, forked) = (phone.subscribe(&mut one, 600), copy.subscribe(&mut other, 600));
     assert_ne!(sent[0].header("To"), forked[0].header("To"));
     assert_eq!(copy.subscribe(&mut one, 600)[0].status(), 481, "neither takes the other's");
-    // Through one server a forked SUBSCRIBE comes twice with two branches: one dialog, and the other is told why not.
+    // A forked SUBSCRIBE arrives twice with two branches through one server: it creates one dialog, and the second is
+    // refused with a reason.
     let mut office = Office::open();
     let mut phone = office.phone("1001", "dialog");
     phone.cseq = 1;
@@ -183,7 +184,7 @@ fn the_accept_of_a_refresh_counts_for_what_follows() {
     let refused = phone.subscribe(&mut office, 600);
     assert_eq!((refused.len(), refused[0].status()), (1, 406));
     assert_eq!(refused[0].header("Accept"), "application/dialog-info+xml");
-    // There is one type per package, so what was accepted before still goes out.
+    // There is one content type per package, so the one accepted before is still sent.
     assert_eq!(office.set("1001", Early)[0].header("Content-Type"), "application/dialog-info+xml");
 }
 
@@ -203,7 +204,7 @@ fn a_filter_is_refused_with_what_is_understood_and_one_without_words_is_none() {
 #[test]
 fn ten_thousand_subscriptions_with_one_contact_are_told_apart_by_their_dialogs() {
     let mut office = Office::open();
-    // Behind a proxy, whose requests are not counted.
+    // The subscriptions of a proxy are not counted per address.
     let one = Phone { source: udp("127.0.0.7:5060"), ..office.phone("1001", "dialog") };
     for i in 0..10_000 {
         let user = i % 100;

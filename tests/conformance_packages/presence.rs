@@ -1,12 +1,12 @@
-//! Presence (RFC 3856, 3859, 3863, 4479, 4480), as far as no other suite holds it.
+//! Presence (RFC 3856, 3859, 3863, 4479, 4480): the rows that no other suite checks.
 
-use lamplighter::presence::facts::CallState::Confirmed;
+use lamplighter::presence::state::CallState::Confirmed;
 
 use crate::office::{Office, Sent};
 
 const TYPE: &str = "application/pidf+xml";
 
-/// Publishes this inside of a presence element for 1001.
+/// Publishes this content of a presence element for 1001.
 fn publish(office: &mut Office, inner: &str) -> Vec<Sent> {
     let body = format!(
         "<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" xmlns:dm=\"urn:ietf:params:xml:ns:pidf:data-model\" \
@@ -21,7 +21,7 @@ fn tuple(basic: &str, more: &str) -> String {
     format!("<tuple id=\"x\"><status><basic>{basic}</basic></status>{more}</tuple>")
 }
 
-/// The document that a new watcher of 1001 gets.
+/// Document that a new watcher of 1001 receives.
 fn shown(office: &mut Office) -> String {
     office.watch("1001", "presence").1[1].body().to_string()
 }

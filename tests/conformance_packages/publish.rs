@@ -1,4 +1,4 @@
-//! The event state compositor (RFC 3903), as far as no other suite holds it.
+//! Event state compositor (RFC 3903): the rows that no other suite checks.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ impl Publish {
         Publish { more: more.into(), ..self }
     }
 
-    /// Under a number that makes it a request of its own.
+    /// The request with this number, which makes it a new transaction.
     fn text(&self, n: u32) -> String {
         let Publish { uri, from, event, more, content_type, body } = self;
         let kind = if body.is_empty() { String::new() } else { format!("Content-Type: {content_type}\r\n") };
@@ -64,7 +64,7 @@ fn etag(sent: &Sent) -> String {
     sent.header("SIP-ETag").to_string()
 }
 
-/// What a fetch shows of 1001.
+/// States of 1001, from a fetch.
 fn states(office: &mut Office) -> Vec<String> {
     office.phone("1001", "dialog").subscribe(office, 0)[1].states()
 }
@@ -72,7 +72,7 @@ fn states(office: &mut Office) -> Vec<String> {
 #[test]
 fn the_checks_come_in_the_order_of_the_rfc() {
     let mut office = Office::open();
-    // Each has every fault of those behind it as well.
+    // Each also has every fault of those after it.
     let bad = Publish { content_type: "text/plain", body: "x".into(), ..publish("") };
     let brief_and_wrong = "Expires: 1\r\nSIP-If-Match: 1.0.0000000000000000\r\n";
     let cases = [
@@ -186,7 +186,7 @@ fn of_two_quick_changes_the_later_wins() {
         publish(&dialog("c1", "early")).with(&format!("SIP-If-Match: {}\r\n", etag(&first[0]))).send(&mut office, 2);
     let third = publish(&dialog("c1", "confirmed")).with(&format!("SIP-If-Match: {}\r\n", etag(&second[0])));
     assert_eq!(third.send(&mut office, 3)[0].status(), 200);
-    // The same condition again has been overtaken.
+    // The same condition again is out of date.
     assert_eq!(third.send(&mut office, 4)[0].status(), 412);
     let told = phone.answer(&mut office, &first[1], 200);
     assert_eq!(told[0].states(), ["confirmed"]);

@@ -1,6 +1,6 @@
-//! Rate control (RFC 6446): a watcher is told no more often than it wants, and then what holds.
+//! Rate control (RFC 6446): a watcher is notified no more often than it asks for, and then with the current state.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Phone};
 
@@ -25,7 +25,7 @@ fn with_a_max_rate_of_a_fifth_five_seconds_lie_between_notifies_and_the_latest_s
     assert_eq!(told[0].1.states(), ["early"]);
     phone.answer(&mut office, &told[0].1, 200);
     office.pass(30_000);
-    // After a pause the first change goes out at once, the next waits.
+    // After a pause the first change is sent at once, and the next one waits.
     let at_once = office.set("1001", Confirmed);
     assert_eq!(at_once[0].states(), ["confirmed"]);
     phone.answer(&mut office, &at_once[0], 200);
@@ -129,11 +129,11 @@ fn a_lost_notify_is_repeated_and_a_newer_state_waits_for_its_time() {
     let lost = office.set("1001", Early);
     assert_eq!(office.pass_quietly(600), lost, "a repetition is no new NOTIFY");
     assert_eq!(office.set("1001", Confirmed), []);
-    // The old one is not repeated any more, and the new one comes when five seconds are over.
+    // The old NOTIFY is not retransmitted any more, and the new one is sent after five seconds.
     let sent = office.pass(4_700);
     assert_eq!((sent.len(), sent[0].1.states()), (1, vec!["confirmed".to_string()]));
     assert!((4_400..=4_650).contains(&sent[0].0), "{}", sent[0].0);
-    // A late answer to the old one says nothing about the new one.
+    // A late response to the old NOTIFY does not acknowledge the new one.
     assert_eq!(phone.answer(&mut office, &lost[0], 200), []);
     assert_eq!(phone.answer(&mut office, &sent[0].1, 200), []);
     assert_eq!(office.pass_quietly(60_000), []);
@@ -150,7 +150,8 @@ fn neither_a_failure_nor_a_sign_of_life_makes_it_faster() {
     let again = office.pass_quietly(500);
     assert_eq!(again[0].states(), ["confirmed"]);
 
-    // Silent for longer than a transaction lasts, it shows itself by the answer to the old NOTIFY.
+    // The phone was silent for longer than a transaction lasts; its late response to the old NOTIFY shows that it is
+    // reachable.
     let (mut office, phone) = settled("dialog;max-rate=0.01");
     office.pass(100_000);
     let lost = office.set("1001", Early);

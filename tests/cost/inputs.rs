@@ -1,4 +1,4 @@
-//! The dearest messages of a length that could be thought of, for each header and body that is a list.
+//! The most expensive known messages of a given length, for each header and body that is a list.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Listener, ListenerNo, Source};
+use lamplighter::transport::{Listener, ListenerId, Source};
 
-/// The longest line of a head that is read to its end, about.
+/// Approximate length of the longest header line that is parsed to its end.
 const LINE: usize = 8_000;
 
-/// What one message is filled with.
+/// Variable parts of one message.
 pub(crate) struct Filling {
     /// `SUBSCRIBE` or `PUBLISH`.
     pub(crate) method: &'static str,
     /// Header lines.
     pub(crate) lines: String,
-    /// The package, which says what the body is.
+    /// Event package, which defines the type of the body.
     pub(crate) event: &'static str,
     /// The body.
     pub(crate) body: String,
 }
 
-/// One kind of message: its name, and how so many octets of it are made.
+/// One kind of message: its name, and a function that makes this many octets of it.
 pub(crate) type Kind = (&'static str, fn(usize) -> Filling);
 
-/// Items without repetition until there are so many octets of them, in lines of `name`.
+/// Items without repetition, up to this many octets, in header lines called `name`.
 fn lines(name: &str, octets: usize, separator: &str, item: impl Fn(usize) -> String) -> String {
     let (mut all, mut line, mut number) = (String::new(), String::new(), 0);
     while all.len() + line.len() + LINE / 8 < octets {
@@ -42,7 +42,7 @@ fn lines(name: &str, octets: usize, separator: &str, item: impl Fn(usize) -> Str
     if line.is_empty() { all } else { all + &format!("{name}: {line}\r\n") }
 }
 
-/// Pieces without repetition until there are so many octets of them.
+/// Pieces without repetition, up to this many octets.
 fn pieces(octets: usize, piece: impl Fn(usize) -> String) -> String {
     let mut all = String::new();
     let mut number = 0;
@@ -193,7 +193,8 @@ pub(crate) const KINDS: &[Kind] = &[
     }),
 ];
 
-/// A server that they are sent to, with an extension that has as many calls as can be known, all branches of one.
+/// Server that receives the messages, with an extension that has the most calls it can have, all of them branches of
+/// one.
 pub(crate) struct Target {
     notifier: Notifier,
     out: Outbox,
@@ -201,7 +202,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// One that nothing was sent to yet.
+    /// A server that has received no message yet.
     pub(crate) fn new() -> Target {
         let config = "[access]\nauthenticate = \"digest\"\ntrusted_proxies = [\"192.0.2.9\"]\n\
             [rate_limits]\nverified_source = 0\nunverified_source = 1000000\nper_address = 1000000\nunverified_total = 1000000\n\
@@ -235,7 +236,7 @@ impl Target {
         target
     }
 
-    /// Sends a message from a trusted source, or from a stranger where that is what costs most.
+    /// Sends a message from a trusted source, or from an unverified one where that costs more.
     pub(crate) fn send(&mut self, filling: &Filling) -> usize {
         self.sent += 1;
         let (n, Filling { method, lines, event, body }) = (self.sent, filling);
@@ -257,7 +258,7 @@ impl Target {
         );
         let address = if given("Authorization") { [203, 0, 113, 9] } else { [192, 0, 2, 9] };
         let peer = (address, 5060).into();
-        let source = Source { transport: Transport::Udp, listener: ListenerNo(0), peer, flow: None, certified: false };
+        let source = Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
         self.notifier.receive(Tick(1_000_000 + n as u64), source, text.as_bytes(), &mut self.out);
         self.out.messages.clear();
         self.out.records.clear();

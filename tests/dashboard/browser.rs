@@ -1,4 +1,4 @@
-//! A headless Chromium that does what a test says (tests/peers/web/remote.js).
+//! Headless Chromium, controlled by the test (tests/peers/web/remote.js).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// How long a page may take, in milliseconds. Generous: two busy cores that others want, too.
+/// Longest wait for a page (ms). It is generous, because other work may use the two cores as well.
 pub(crate) const PATIENCE: u64 = 60_000;
 
 pub(crate) struct Browser {
@@ -41,12 +41,12 @@ impl Browser {
         self.tell(&json!({ "go": url }));
     }
 
-    /// The value of an expression.
+    /// Value of an expression.
     pub(crate) fn eval(&mut self, expression: &str) -> Value {
         self.tell(&json!({ "eval": expression }))
     }
 
-    /// Waits until an expression is true; gives its value.
+    /// Waits until an expression is true; returns its value.
     pub(crate) fn until(&mut self, expression: &str) -> Value {
         self.tell(&json!({ "wait": expression, "ms": PATIENCE }))["value"].clone()
     }
@@ -55,7 +55,7 @@ impl Browser {
         self.tell(&json!({ "size": [width, height] }));
     }
 
-    /// `light` or `dark`.
+    /// Selects the colour scheme, `light` or `dark`.
     pub(crate) fn scheme(&mut self, scheme: &str) {
         self.tell(&json!({ "scheme": scheme }));
     }
@@ -68,14 +68,14 @@ impl Browser {
         self.tell(&json!({ "shot": file, "full": full }));
     }
 
-    /// CPU milliseconds that the page has spent so far: scripts, styles, layout, and all it does on its thread.
+    /// CPU milliseconds of the page so far: scripts, styles, layout, and its whole main thread.
     pub(crate) fn work(&mut self) -> [f64; 4] {
         let metrics = self.tell(&json!({ "metrics": true }));
         ["ScriptDuration", "RecalcStyleDuration", "LayoutDuration", "TaskDuration"]
             .map(|name| metrics[name].as_f64().unwrap() * 1_000.0)
     }
 
-    /// Faults in scripts, and what the policy has refused, since the last call.
+    /// Script errors and violations of the content security policy since the last call.
     pub(crate) fn complaints(&mut self) -> Value {
         self.tell(&json!({ "complaints": true }))
     }
@@ -83,7 +83,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // At the end of its input it ends the browser and then itself.
+        // At the end of its input the script ends the browser and then itself.
         drop(self.to.take());
         let _ = self.node.wait();
         let _ = std::fs::remove_dir_all(&self.profile);

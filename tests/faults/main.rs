@@ -1,5 +1,6 @@
-//! The fault run: the real binary is killed again and again under load, on a network that loses datagrams. In the end
-//! every phone has to show the truth, none may have lost its subscription, and no number may ever have fallen.
+//! Fault run: the real binary is killed again and again under load, on a network that loses datagrams. At the end
+//! every phone must show the true state, no phone may have lost its subscription, and no CSeq or version may ever have
+//! fallen.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 
@@ -16,12 +17,12 @@ use server::Server;
 const PRESENTITIES: usize = 200;
 const WATCHERS: usize = 10;
 const ROUNDS: usize = 20;
-/// The share of datagrams lost, each way (percent).
+/// Share of datagrams lost in each direction (percent).
 const LOSS: u64 = 5;
-/// How long each round of load lasts. Not a wait for anything: it is the load.
+/// Duration of each round. The test waits for nothing here: this is the load.
 const ROUND: Duration = Duration::from_millis(600);
-/// How long the lamps may take to tell the truth once the network is well. A NOTIFY that was lost is repeated within
-/// 4 s, one that failed is tried again within 40 s.
+/// Time within which all lamps show the true state once the network is healthy. A lost NOTIFY is retransmitted within
+/// 4 s; a failed one is retried within 40 s.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]

@@ -1,4 +1,4 @@
-//! The office: phones and a publisher over UDP, on a network that loses what it likes.
+//! Phones and a publisher over UDP, on a network that loses datagrams.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -7,33 +7,33 @@ use std::time::{Duration, Instant};
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Message, Name};
 
-/// How often an unanswered request is sent again.
+/// Interval between retransmissions of a request.
 const AGAIN: Duration = Duration::from_millis(300);
-/// Requests under way at the same time.
+/// Requests in flight at the same time.
 const WINDOW: usize = 128;
 
-/// What one phone knows.
+/// State of one phone.
 #[derive(Default)]
 struct Phone {
     to_tag: Option<String>,
     cseq: u32,
-    /// A SUBSCRIBE under way, and when it was last sent.
+    /// Time of the last transmission of the SUBSCRIBE in flight.
     asking: Option<Instant>,
     heard: u32,
     version: Option<u32>,
     lamp: String,
 }
 
-/// What the publisher knows of one presentity.
+/// The publisher's state of one presentity.
 #[derive(Default)]
 struct Desk {
     etag: Option<String>,
     /// Number of the latest PUBLISH; it names the call as well.
     number: u32,
-    /// The state that it says.
+    /// State in that PUBLISH.
     says: &'static str,
     asking: Option<Instant>,
-    /// What was acknowledged last.
+    /// State acknowledged last.
     truth: Option<&'static str>,
 }
 
@@ -66,7 +66,8 @@ impl Office {
             phones: (0..presentities * watchers).map(|_| Phone::default()).collect(),
             desks: (0..presentities).map(|_| Desk::default()).collect(),
             watchers,
-            // Always the same losses for the same traffic; the traffic itself is as irregular as the machine.
+            // A fixed seed gives the same losses for the same traffic; the traffic itself depends on the machine's
+            // timing.
             dice: 0x9e37_79b9_7f4a_7c15,
             loss: 0,
             lost: 0,
@@ -103,7 +104,7 @@ impl Office {
         self.phones.iter().filter(|p| p.asking.is_some()).count()
     }
 
-    /// Publishes all the time, one change after the other on every presentity.
+    /// Publishes without pause, one change after the other on every presentity.
     pub(crate) fn work_until(&mut self, end: Instant) {
         let mut next = 0;
         while Instant::now() < end {
@@ -117,7 +118,7 @@ impl Office {
         }
     }
 
-    /// Waits until every PUBLISH is answered and every lamp shows the truth.
+    /// Waits until every PUBLISH is answered and every lamp shows the true state.
     pub(crate) fn settle(&mut self, deadline: Instant) {
         while Instant::now() < deadline {
             self.turn();
@@ -133,7 +134,7 @@ impl Office {
         wrong.map(|(i, p)| format!("phone {i} shows {} instead of {}", p.lamp, truth(i))).collect()
     }
 
-    /// Takes what has arrived and sends again what was not answered.
+    /// Receives pending messages and retransmits unanswered requests.
     fn turn(&mut self) {
         let mut buffer = vec![0; 65_536];
         let mut idle = true;
@@ -175,7 +176,7 @@ impl Office {
     fn send(&mut self, from_desk: bool, text: &str) {
         if !self.loses() {
             let socket = if from_desk { &self.desk_socket } else { &self.phones_socket };
-            // While the server is down the kernel may refuse; that is a loss like any other.
+            // While the server is down the kernel may refuse; that counts as a lost datagram.
             let _ = socket.send_to(text.as_bytes(), self.server);
         }
     }
@@ -205,7 +206,7 @@ impl Office {
                     phone.asking = None;
                     match status {
                         200 => phone.to_tag = param(message.to.params, "tag").map(String::from),
-                        // Not lost: the server had taken an earlier copy, and its answer went astray in a crash.
+                        // Not lost: the server had accepted an earlier copy, and its response was lost in a crash.
                         500 => {}
                         _ => self.lost += 1,
                     }
@@ -228,7 +229,7 @@ impl Office {
         let phone = &mut self.phones[i];
         let root = body.split("<dialog-info").nth(1).unwrap();
         let version: u32 = root.split(" version=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
-        // A repeated NOTIFY brings the number that the phone knows; only something new may change the lamp.
+        // A retransmitted NOTIFY has a CSeq that the phone knows; only a new one may change the lamp.
         if notify.cseq.number != phone.heard {
             let falls = notify.cseq.number < phone.heard || phone.version.is_some_and(|v| version <= v);
             self.regressions += usize::from(falls);
@@ -259,7 +260,7 @@ impl Office {
              <state>{says}</state></dialog></dialog-info>"
         );
         let condition = desk.etag.as_ref().map(|etag| format!("SIP-If-Match: {etag}\r\n")).unwrap_or_default();
-        // After a condition that failed it is another request, as Kamailio and Asterisk make it: with another tag.
+        // After a failed condition the request is a new one with another entity-tag, as Kamailio and Asterisk do.
         let tag = format!("d{number}-{}", desk.etag.as_deref().unwrap_or("new"));
         let branch = format!("z9hG4bKp{i}x{tag}");
         let text = format!(
@@ -288,7 +289,7 @@ impl Office {
                 desk.truth = Some(desk.says);
                 self.changes += 1;
             }
-            // The answer to an earlier copy was lost in a crash: publish anew.
+            // The response to an earlier copy was lost in a crash: the publisher publishes anew.
             Some(412) => {
                 desk.etag = None;
                 self.publish(i);

@@ -1,4 +1,4 @@
-//! The server under test, as a process of its own.
+//! The server under test, as a separate process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ impl Server {
         Server::start_by(|program| program)
     }
 
-    /// Started by the command that is made of the plain one.
+    /// Starts a server with the command that `change` makes of the plain one.
     pub(crate) fn start_by(change: impl FnOnce(Command) -> Command) -> Server {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("lamplighter-faults-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        // Nobody is given one of these ports while a server is down.
+        // No other test gets one of these ports while a server is down.
         let free = || SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let (sip, http) = (free(), free());
         let config = format!(
@@ -57,19 +57,19 @@ impl Server {
         self.child.id()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// Waits for its end; how it ended, and how long that took.
+    /// Waits for the process to end; returns its exit status and the time that took.
     pub(crate) fn ended(&mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
         (self.child.wait().unwrap(), began.elapsed())
     }
 
-    /// `kill -9`.
+    /// Kills the process, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -93,7 +93,7 @@ impl Server {
     }
 }
 
-/// The command that serves what is in this folder.
+/// Command that serves the configuration in this folder.
 pub(crate) fn program(folder: &Path) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lamplighter"));
@@ -104,7 +104,7 @@ pub(crate) fn program(folder: &Path) -> Command {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, and then there is nothing to end.
+        // The process may have ended by itself, so the error is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

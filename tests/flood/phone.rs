@@ -1,5 +1,5 @@
-//! A well-behaved phone: it has one subscription over UDP, proves itself by digest, answers its NOTIFYs, and measures how
-//! long its refreshes take.
+//! A well-behaved phone: it has one subscription over UDP, authenticates by digest, answers its NOTIFYs, and measures
+//! the duration of its refreshes.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Name};
 use md5::{Digest as _, Md5};
 
-/// How often a request is repeated (RFC 3261 section 17.1.2.2: Timer F is 64 T1).
+/// Most transmissions of a request (RFC 3261 section 17.1.2.2: Timer F is 64 T1).
 const COPIES: u32 = 9;
 
 pub(crate) struct Phone {
@@ -18,7 +18,7 @@ pub(crate) struct Phone {
     nonce: String,
     count: u32,
     cseq: u32,
-    /// CSeq numbers of the NOTIFYs that came, in the order in which they did.
+    /// CSeq numbers of the received NOTIFYs, in order of arrival.
     pub(crate) notified: Vec<u32>,
 }
 
@@ -27,7 +27,7 @@ fn md5(text: &str) -> String {
 }
 
 impl Phone {
-    /// Subscribes, and has proven itself when this returns.
+    /// Subscribes; it has authenticated when this returns.
     pub(crate) fn settled(server: SocketAddr) -> Phone {
         let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
         let (to_tag, nonce) = (String::new(), String::new());
@@ -60,7 +60,7 @@ impl Phone {
         )
     }
 
-    /// Refreshes the subscription; how long that took, proving itself included. None if no answer ever came.
+    /// Refreshes the subscription; returns the time that took, authentication included. None if it was never answered.
     pub(crate) fn refresh(&mut self) -> Option<Duration> {
         let began = Instant::now();
         loop {
@@ -72,7 +72,7 @@ impl Phone {
         }
     }
 
-    /// One request, repeated until it is answered.
+    /// Sends one request, and retransmits it until it is answered.
     fn ask(&mut self) -> Option<u16> {
         let request = self.request();
         let mut wait = Duration::from_millis(500);
@@ -92,7 +92,7 @@ impl Phone {
         self.socket.send_to(request.as_bytes(), self.server).unwrap();
     }
 
-    /// Answers NOTIFYs until the answer to the latest request is there, or it is time.
+    /// Answers NOTIFYs until the response to the latest request arrives, or until the deadline.
     pub(crate) fn hear_until(&mut self, deadline: Instant) -> Option<u16> {
         let mut buffer = [0; 65_536];
         loop {

@@ -1,4 +1,4 @@
-//! The server under attack, as a process of its own, so that what it costs can be measured.
+//! The server under attack, as a separate process, so that its cost can be measured.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use rustls::ClientConfig;
 
 use crate::secure::{Authority, NAME};
 
-/// The transports of streams.
+/// Stream transports.
 pub(crate) const STREAMS: [&str; 4] = ["tcp", "tls", "ws", "wss"];
 
-/// A server of the test's own.
+/// A server of the test.
 pub(crate) struct Server {
     child: Child,
     folder: PathBuf,
@@ -24,18 +24,18 @@ pub(crate) struct Server {
     client: Arc<ClientConfig>,
 }
 
-/// What one moment of the server costs.
+/// Memory and CPU time of the server at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     /// Resident memory (KiB).
     pub(crate) rss: u64,
-    /// Processor time so far.
+    /// CPU time so far.
     #[allow(dead_code)] // the benchmark prints it
     pub(crate) cpu: Duration,
 }
 
 impl Server {
-    /// Listens on all transports at `ip`. `more` says how it decides who is who, and what it keeps.
+    /// Starts a server that listens on all transports at `ip`. `more` configures authentication and the journal.
     pub(crate) fn start(ip: IpAddr, more: &str) -> Server {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -45,9 +45,9 @@ impl Server {
         let identity = authority.issue(NAME);
         std::fs::write(folder.join("certificate.pem"), &identity.certificate).unwrap();
         std::fs::write(folder.join("key.pem"), &identity.key).unwrap();
-        // Another process may take a port between here and the server's bind; then it is tried with others.
+        // Another process may take a port between here and the server's bind; then other ports are tried.
         for _ in 0..10 {
-            // Held until all are known, so that they differ.
+            // The ports are held until all are known, so that they differ.
             let held: Vec<_> = (0..6).map(|_| TcpListener::bind((ip, 0)).unwrap()).collect();
             let free: Vec<_> = held.iter().map(|socket| socket.local_addr().unwrap()).collect();
             drop(held);
@@ -88,7 +88,7 @@ impl Server {
         self.streams[STREAMS.iter().position(|known| *known == transport).unwrap()]
     }
 
-    /// What a client of this server believes.
+    /// TLS settings of a client that trusts this server.
     pub(crate) fn client(&self) -> &Arc<ClientConfig> {
         &self.client
     }
@@ -125,7 +125,7 @@ fn is_up(child: &mut Child, http: SocketAddr) -> bool {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, and then there is nothing to end.
+        // The process may have ended by itself, so the error is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

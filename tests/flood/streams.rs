@@ -1,4 +1,5 @@
-//! The worst that one address can do over streams: what it sends, over how many connections, as fast as it is taken.
+//! Worst-case attacks of one address over streams: their content, their number of connections, as fast as the server
+//! reads.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,38 +12,38 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::secure::NAME;
 use crate::server::Server;
 
-/// How long a write may take before it is looked whether the attack is over.
+/// Time-out of a write, after which the thread checks whether the attack is over.
 const WRITE_WITHIN: Duration = Duration::from_millis(100);
 /// Octets written at once.
 const CHUNK: usize = 64 * 1024;
 
-/// One way to attack.
+/// Kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attack {
     /// CR LF CR LF without end.
     KeepAlives,
-    /// Pings of WebSocket.
+    /// WebSocket pings.
     Pings,
-    /// WebSocket messages of nothing.
+    /// Empty WebSocket messages.
     Empty,
-    /// An octet at a time, or frames of an octet, of messages that never end.
+    /// Messages that never end, one octet or one frame of one octet at a time.
     Slivers,
-    /// Messages that lack their last octet, on many connections.
+    /// Messages without their last octet, on many connections.
     Halves,
-    /// Requests whose answers are not read.
+    /// Requests whose responses are not read.
     Options,
-    /// SUBSCRIBEs without credentials on many connections; their answers are not read.
+    /// SUBSCRIBEs without credentials on many connections; the responses are not read.
     Subscribes,
-    /// The same, but all that comes back is read.
+    /// The same, but all responses are read.
     Read,
-    /// What is no message.
+    /// Octets that are no SIP message.
     Garbage,
     /// Connections that are closed as soon as they are open.
     Storm,
 }
 
 impl Attack {
-    /// What can be done over a transport.
+    /// Attacks that are possible over a transport.
     pub(crate) fn over(transport: &str) -> Vec<Attack> {
         use Attack::*;
         let all = [KeepAlives, Slivers, Halves, Options, Subscribes, Read, Garbage, Storm];
@@ -50,7 +51,7 @@ impl Attack {
         all.into_iter().chain(framed).collect()
     }
 
-    /// How many connections it takes.
+    /// Number of connections of the attack.
     fn connections(self) -> usize {
         match self {
             Attack::Halves => 200,
@@ -59,7 +60,7 @@ impl Attack {
         }
     }
 
-    /// What is sent over one connection, again and again.
+    /// Octets that one connection sends repeatedly.
     fn chunk(self, transport: &str, connection: usize, round: usize) -> Vec<u8> {
         let request = |method: &str, n: usize| {
             format!(
@@ -76,11 +77,11 @@ impl Attack {
             Attack::Subscribes | Attack::Read => many("SUBSCRIBE"),
             Attack::Garbage => vec![b"\0\x01 no message \xff\r\n\r\n".to_vec(); CHUNK / 20],
             Attack::Slivers if is_framed(transport) => {
-                // The first begins a message, none of those after it ends it.
+                // The first frame begins a message, and no later frame ends it.
                 return [frame(u8::from(round == 0), b"a"), frame(0x00, b"b").repeat(CHUNK / 7)].concat();
             }
             Attack::Slivers => return b"O".to_vec(),
-            // One message, never its end, and then the connection is only held.
+            // One message without its end; after that the connection is only held open.
             Attack::Halves if round > 0 => return Vec::new(),
             Attack::Halves => {
                 let body = "x".repeat(59_999);
@@ -96,10 +97,10 @@ impl Attack {
         }
     }
 
-    /// One connection's part of it, until it is told to stop. Returns how many octets were taken.
+    /// Runs the attack on one connection until `stop` is set. Returns the number of octets written.
     pub(crate) fn run(self, server: &Server, transport: &str, connection: usize, stop: &AtomicBool) -> usize {
         let mut taken = 0;
-        // Made once: what it takes to make them would be taken from the server, too. None is made for others.
+        // Made once, because the work would take CPU time from the server too. The other attacks have no such octets.
         let chunks = [0, 1].map(|round| self.chunk(transport, connection, round));
         while !stop.load(Ordering::Relaxed) {
             let Some(mut line) = connect(server, transport) else { continue };
@@ -142,7 +143,8 @@ impl Attack {
         taken
     }
 
-    /// Runs all of it until `work`, which is done meanwhile, has ended. Returns what that returned and the octets taken.
+    /// Runs the attack on all connections while `work` runs. Returns the result of `work` and the number of octets
+    /// written.
     pub(crate) fn during<R>(self, server: &Server, transport: &str, work: impl FnOnce() -> R) -> (R, usize) {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -170,7 +172,7 @@ fn is_framed(transport: &str) -> bool {
     transport.starts_with("ws")
 }
 
-/// A frame as a client sends it (RFC 6455 section 5.2), under a mask that changes nothing. `first`: FIN and opcode.
+/// A client's frame (RFC 6455 section 5.2) with a mask of zeros. `first`: FIN and opcode.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -188,7 +190,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 trait Line: Read + Write + Send {}
 impl<T: Read + Write + Send> Line for T {}
 
-/// A connection that carries SIP; none if the server does not want another.
+/// A connection that carries SIP; none if the server refuses another.
 fn connect(server: &Server, transport: &str) -> Option<Box<dyn Line>> {
     let stream = TcpStream::connect(server.stream(transport)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -222,7 +224,7 @@ fn connect(server: &Server, transport: &str) -> Option<Box<dyn Line>> {
     Some(line)
 }
 
-/// Says that an attack is over, be it because what was done meanwhile has panicked.
+/// Ends an attack when it is dropped, even if the work has panicked.
 pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -1,10 +1,10 @@
-//! The target `bodies`: what publishers send, read, written, read again, and shown to a watcher.
+//! Target `bodies`: published bodies, parsed, written, parsed again, and delivered to a watcher.
 
 use std::sync::LazyLock;
 
 use lamplighter::package::{EventPackage, PackageId, by_name, get};
-use lamplighter::presence::facts::{
-    Basic, CallReport, CallState, CallsReport, Direction, Mailbox, Party, Person, Picture, Report,
+use lamplighter::presence::state::{
+    Basic, CallReport, CallState, ComposedState, Direction, Mailbox, Party, PersonState, PublishedCalls, PublishedState,
 };
 use lamplighter::sip::wire;
 
@@ -16,7 +16,7 @@ use super::target::Target;
 
 pub(crate) const OWN: &str = "sip:own@d.example";
 
-/// Every element and dialect that the readers know.
+/// Bodies with every element and dialect that the parsers know.
 pub(crate) const SEEDS: [(&str, &str); 7] = [
     (
         "dialog",
@@ -34,7 +34,7 @@ pub(crate) const SEEDS: [(&str, &str); 7] = [
          <d:duration>5</d:duration></d:dialog><d:dialog id='manual'><d:state>proceeding</d:state></d:dialog>\
          <d:dialog id='idle'><d:state>terminated</d:state></d:dialog></d:dialog-info>",
     ),
-    // So large that the NOTIFY has to be slimmed.
+    // A body so large that the NOTIFY needs compact header names.
     (
         "dialog",
         "<dialog-info xmlns='urn:ietf:params:xml:ns:dialog-info' state='full'><dialog id='i1' direction='initiator' \
@@ -64,13 +64,13 @@ pub(crate) const SEEDS: [(&str, &str); 7] = [
     ("message-summary", "messages-waiting : No\nX: y\n folded\nVoice-Message:1 / 2 ( 3/ 4 )"),
 ];
 
-pub(crate) fn write(package: &dyn EventPackage, picture: &Picture<'_>) -> String {
+pub(crate) fn write(package: &dyn EventPackage, picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     package.write_tail(picture, &mut tail);
     package.body(u32::MAX, "sip:<\"&'>@d", &tail)
 }
 
-/// What our own document says of a side of which this was reported: nothing is missing in it.
+/// The party in our own document, which fills in what the report leaves out.
 fn completed(party: &Party) -> Party {
     let known = party.identity.clone().or(party.target.clone()).unwrap_or_else(|| OWN.into());
     Party {
@@ -80,13 +80,13 @@ fn completed(party: &Party) -> Party {
     }
 }
 
-/// What our own document says of a call that was reported so.
+/// The call in our own document.
 fn completed_call(call: &CallReport) -> CallReport {
     CallReport {
         direction: Some(call.direction.unwrap_or(Direction::Recipient)),
         local: completed(&call.local),
         remote: completed(&call.remote),
-        // That a call is not on hold is written as silence.
+        // A call that is not on hold is written without a hold parameter.
         held: call.held.filter(|held| *held),
         ..call.clone()
     }
@@ -107,21 +107,21 @@ fn idle() -> CallReport {
     })
 }
 
-/// Reads `body`; what is taken has to come back unchanged from the document that is composed of it.
+/// Parses `body`; an accepted body has to be unchanged in the document composed from it.
 pub(crate) fn there_and_back(package: PackageId, body: &[u8]) {
     let package = get(package);
     let Ok(report) = package.read(body) else { return };
-    let mut picture = Picture { uri: OWN, ..Picture::default() };
+    let mut picture = ComposedState { uri: OWN, ..ComposedState::default() };
     let expected = match &report {
-        Report::Calls(report) => {
+        PublishedState::Calls(report) => {
             picture.calls = report.calls.iter().filter(|call| call.state != CallState::Terminated).collect();
             let mut calls: Vec<_> = picture.calls.iter().map(|call| completed_call(call)).collect();
             if calls.is_empty() {
                 calls.push(idle());
             }
-            Report::Calls(CallsReport { full: true, calls })
+            PublishedState::Calls(PublishedCalls { full: true, calls })
         }
-        Report::Person(person) => {
+        PublishedState::PersonState(person) => {
             picture.person = person.clone();
             let basic = person.basic.unwrap_or(Basic::Open);
             let silent = if basic == Basic::Open { "Available" } else { "Offline" };
@@ -130,12 +130,12 @@ pub(crate) fn there_and_back(package: PackageId, body: &[u8]) {
                 activities.retain(|name| &**name != "unknown");
             }
             let note = Some(person.note.clone().unwrap_or_else(|| silent.into()));
-            Report::Person(Person { basic: Some(basic), note, activities })
+            PublishedState::PersonState(PersonState { basic: Some(basic), note, activities })
         }
-        Report::Mailbox(mailbox) => {
+        PublishedState::Mailbox(mailbox) => {
             picture.mailbox = mailbox.clone();
             let account = Some(mailbox.account.clone().unwrap_or_else(|| OWN.into()));
-            Report::Mailbox(Mailbox { account, ..mailbox.clone() })
+            PublishedState::Mailbox(Mailbox { account, ..mailbox.clone() })
         }
     };
     let written = write(package, &picture);
@@ -162,7 +162,7 @@ fn bodies(body: &[u8]) {
     }
 }
 
-/// Publishes a body that can be read, before the eyes of a watcher: he gets what can be read, too.
+/// Publishes a readable body while a phone watches: the NOTIFY must be readable too.
 fn published(package: PackageId, event: &str, body: &[u8]) {
     let notifier = notifier();
     let mut talk = Talk::new(&notifier, udp_source("192.0.2.99:5070"), true);

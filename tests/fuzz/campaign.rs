@@ -1,7 +1,8 @@
-//! One target led by coverage, or at random: `.ci/fuzz` builds this, and docs/fuzzing.md tells how to go on from there.
+//! Fuzzing campaign of one target, guided by coverage or at random. `.ci/fuzz` builds it; docs/fuzzing.md explains how
+//! to run it.
 //!
-//! An example and not a test, for the sake of how it is built: alone, without the server's own binary, and with the
-//! fuzzer on the main thread, where alone its alarm for hangs is heard.
+//! It is an example and not a test because of the way it must be built: alone, without the server's own binary, and
+//! with the fuzzer on the main thread, because only there its alarm for hangs works.
 
 #[path = "mod.rs"]
 mod fuzz;
@@ -13,7 +14,7 @@ use fuzz::target::Target;
 use fuzz::{bodies, http, message, stream, values};
 
 const TARGETS: [Target; 5] = [message::TARGET, stream::TARGET, values::TARGET, bodies::TARGET, http::TARGET];
-/// How often a corpus is gone through to see what memory becomes of it.
+/// Number of passes over a corpus, to see whether memory grows.
 const ROUNDS: usize = 5;
 
 fn main() {
@@ -39,7 +40,7 @@ fn write_seeds(target: &Target, folder: &Path) {
     }
 }
 
-/// In libFuzzer's form.
+/// Prints the dictionary in libFuzzer's format.
 fn print_dictionary(target: &Target) {
     for word in target.words {
         let escaped: String = word.iter().map(|byte| format!("\\x{byte:02x}")).collect();
@@ -47,7 +48,7 @@ fn print_dictionary(target: &Target) {
     }
 }
 
-/// Runs a corpus over and over: memory that grows with the rounds is ours, not the fuzzer's.
+/// Runs a corpus repeatedly: memory that grows with the passes is leaked by the server's code, not by the fuzzer.
 fn replay(target: &Target, folder: &Path) {
     let entries = fs::read_dir(folder).expect("a corpus");
     let inputs: Vec<_> = entries.map(|entry| fs::read(entry.expect("a file").path()).expect("an input")).collect();

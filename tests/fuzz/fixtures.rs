@@ -1,4 +1,4 @@
-//! Messages that targets start from.
+//! Seed messages of the targets.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 pub(crate) static FIXTURES: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| ["phones", "publish", "bad"].into_iter().flat_map(fixtures).collect());
 
-/// Those of one folder.
+/// Fixtures of one folder.
 pub(crate) fn fixtures(folder: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder);
     let entries = std::fs::read_dir(folder).expect("the fixtures");
@@ -17,13 +17,13 @@ pub(crate) fn fixtures(folder: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).expect("a fixture")).collect()
 }
 
-/// An ordinary phone.
+/// An ordinary SUBSCRIBE of a phone.
 pub(crate) const SUBSCRIBE: &str = "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\n\
     Via: SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bK1\r\nFrom: \"Phone\" <sip:1002@acme.test>;tag=f\r\n\
     To: <sip:1001@acme.test>\r\nCall-ID: a\r\nCSeq: 1 SUBSCRIBE\r\nContact: <sip:1002@192.0.2.99:5070>\r\n\
     Max-Forwards: 70\r\nEvent: dialog\r\nExpires: 600\r\nUser-Agent: Phone\r\nContent-Length: 0\r\n\r\n";
 
-/// An ordinary call.
+/// An ordinary PUBLISH of a call.
 pub(crate) const PUBLISH: &str = "PUBLISH sip:1001@acme.test SIP/2.0\r\n\
     Via: SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bK2\r\nFrom: <sip:1001@acme.test>;tag=p\r\n\
     To: <sip:1001@acme.test>\r\nCall-ID: b\r\nCSeq: 1 PUBLISH\r\nMax-Forwards: 70\r\nEvent: dialog\r\nExpires: 600\r\n\

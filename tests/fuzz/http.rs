@@ -1,4 +1,4 @@
-//! The target `http`: the bytes of one connection to the API, through the HTTP library and the API to a notifier.
+//! Target `http`: the bytes of one connection to the API, through the HTTP library and the API to a notifier.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -19,19 +19,19 @@ use hyper_util::service::TowerToHyperService;
 use lamplighter::api::{self, ApiState};
 use lamplighter::config::Limits;
 use lamplighter::directory::AccountNo;
+use lamplighter::notifier::change_feed::Changed;
 use lamplighter::notifier::control::{
-    Control, Left, Part, Position, PublicationRecord, Refusal, SubscriptionRecord, Vitals,
+    Control, ControlError, DrainStatus, ListingPage, PageStart, PublicationRecord, ServerStats, SubscriptionRecord,
 };
-use lamplighter::notifier::events::Changed;
 use lamplighter::notifier::explain::Explain;
-use lamplighter::notifier::explain::story::{
-    Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow,
+use lamplighter::notifier::explain::report::{
+    Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow,
 };
 use lamplighter::notifier::refusals::{ApiRefusal, RefusalRow};
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::package::PackageId;
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use lamplighter::sip::uri::percent_decode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -74,12 +74,12 @@ id = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"
 realm = "umbrella.test"
 "#;
 
-/// What the API may answer; nothing is ever our own fault.
+/// Statuses that the API may return; 500 is never one of them.
 const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 405, 406, 408, 413, 414, 415, 429, 431, 501, 503];
-/// What the HTTP library answers by itself, without envelope (docs/architecture.md).
+/// Responses of the HTTP library itself, without envelope (docs/architecture.md).
 const BEFORE_US: [&str; 3] = ["HTTP/1.1 400 ", "HTTP/1.1 414 ", "HTTP/1.1 431 "];
 
-/// Where the API's wishes reach a notifier; what comes of them is looked at and thrown away.
+/// Passes the API's commands to a notifier; its output is checked and dropped.
 struct Desk(Notifier);
 
 impl Desk {
@@ -97,14 +97,19 @@ impl Control for Desk {
         &self,
         account: AccountNo,
         package: Option<PackageId>,
-        from: &Position,
-    ) -> Part<SubscriptionRecord> {
+        from: &PageStart,
+    ) -> ListingPage<SubscriptionRecord> {
         self.0.subscriptions_from(account, package, from)
     }
-    fn publications(&self, account: AccountNo, package: Option<PackageId>, from: &Position) -> Part<PublicationRecord> {
+    fn publications(
+        &self,
+        account: AccountNo,
+        package: Option<PackageId>,
+        from: &PageStart,
+    ) -> ListingPage<PublicationRecord> {
         self.0.publications_from(account, package, from)
     }
-    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), Refusal> {
+    fn reset(&self, account: AccountNo, users: &[String], request: &str) -> Result<(), ControlError> {
         let mut out = Outbox::default();
         for user in users {
             self.0.reset(Tick(2_000), account, user, &mut out);
@@ -113,7 +118,7 @@ impl Control for Desk {
         self.look(&out);
         Ok(())
     }
-    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), Refusal> {
+    fn set(&self, account: AccountNo, users: &[String], state: CallState, request: &str) -> Result<(), ControlError> {
         let mut out = Outbox::default();
         let done = users.iter().try_for_each(|user| {
             self.0.set(Tick(2_000), account, user, state, &mut out)?;
@@ -123,14 +128,15 @@ impl Control for Desk {
         self.look(&out);
         done
     }
-    fn drain(&self, _: bool) -> Result<(), Refusal> {
-        // The notifier is used for all inputs; none may change what the next one meets.
+    fn drain(&self, _: bool) -> Result<(), ControlError> {
+        // The notifier is used for all inputs, so that no input may change the state for the next one.
         Ok(())
     }
-    fn left(&self) -> Left {
+    fn left(&self) -> DrainStatus {
         self.0.left()
     }
-    // Neither is noted, for the same reason; and no input may have to wait for what those before it tried.
+    // Refusals are not recorded, for the same reason; and no input may be delayed because of wrong tokens in earlier
+    // ones.
     fn note_refusal(&self, _: &ApiRefusal<'_>) {}
     fn wrong_token(&self, _: IpAddr) -> Duration {
         Duration::ZERO
@@ -147,36 +153,36 @@ impl Explain for Desk {
     fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp> {
         self.0.lamps(account, from, most)
     }
-    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory> {
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampReport> {
         self.0.lamp_story(Tick(2_000), account, extension)
     }
     fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow> {
         self.0.subscription(account, id)
     }
-    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionReport> {
         self.0.subscription_story(account, id)
     }
-    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Cursor, most: usize) -> Vec<WatcherRow> {
         self.0.find_watchers(account, text, from, most)
     }
-    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         let mut out = Outbox::default();
         let found = self.0.resend(Tick(2_000), account, id, &mut out);
         self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
     }
-    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal> {
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
         let mut out = Outbox::default();
         let found = self.0.end(Tick(2_000), account, id, &mut out);
         self.0.attribute_notify(Tick(2_000), id, request);
         self.look(&out);
         Ok(found)
     }
-    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal> {
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError> {
         self.0.trace(Tick(2_000), account, id, seconds)
     }
-    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory> {
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceReport> {
         self.0.trace_story(Tick(2_000), account, id)
     }
     fn forget_trace(&self, account: AccountNo, id: &str) -> bool {
@@ -185,8 +191,8 @@ impl Explain for Desk {
     fn overview(&self, account: AccountNo) -> Overview {
         self.0.overview(Tick(2_000), account)
     }
-    fn vitals(&self) -> Vitals {
-        Vitals { numbers: self.0.numbers(Tick(2_000), Tick(0)), ..Vitals::default() }
+    fn vitals(&self) -> ServerStats {
+        ServerStats { numbers: self.0.numbers(Tick(2_000), Tick(0)), ..ServerStats::default() }
     }
     fn listen(&self, on: bool) {
         self.0.listen(on);
@@ -213,18 +219,18 @@ fn http(bytes: &[u8]) {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(ACCOUNTS));
     let desk = desk(&HOUSE);
     let faults = asked(bytes, Arc::clone(&desk), false);
-    // Upstream's oddities are those of its faults.
+    // `strict_compat` affects only error responses.
     if faults > 0 {
         asked(bytes, desk, true);
     }
 }
 
-/// Sends the bytes, closes, and checks all answers; how many of them were errors.
+/// Sends the bytes, closes, and checks all responses; returns the number of errors among them.
 fn asked(bytes: &[u8], control: Arc<Desk>, strict_compat: bool) -> usize {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(ACCOUNTS));
     let ready = Arc::new(AtomicBool::new(true));
     let state =
-        // A stream has no end, and here every answer is read to its end.
+        // An event stream has no end, and here every response is read to its end.
         ApiState { directory: Arc::clone(&HOUSE.directory), control, strict_compat, ready, node: "pres1".into(), limits: Limits { event_streams: 0, ..Limits::default() } };
     let (answers, faults) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&answers), Arc::clone(&faults));
@@ -257,16 +263,17 @@ fn converse(bytes: &[u8], router: Router) -> Vec<u8> {
     RUNTIME.block_on(async {
         let (ours, theirs) = duplex(bytes.len().max(64 * 1024));
         let mut builder = http1::Builder::new();
-        // Half closed, so that whoever has said all still hears the answer; a real client would wait for it.
+        // Half-closed connections are allowed, so that a client that has sent everything still receives the response;
+        // a real client would wait for it.
         builder.timer(TokioTimer::new()).max_buf_size(128 * 1024).half_close(true);
-        // Its end has to close the connection, whatever the reason, or the client would wait for ever.
+        // The end of the service has to close the connection, whatever the reason, or the client would wait for ever.
         let connection =
             async { drop(builder.serve_connection(TokioIo::new(ours), TowerToHyperService::new(router)).await) };
         let client = async {
             let (mut from, mut to) = tokio::io::split(theirs);
             let mut written = Vec::new();
             let said = async {
-                // The server may close before it has heard everything.
+                // The server may close before it has read everything.
                 let _ = to.write_all(bytes).await;
                 let _ = to.shutdown().await;
             };
@@ -288,7 +295,7 @@ fn answer_is_sound(asked: &Parts, head: &response::Parts, body: &[u8], strict: b
     assert!(STATUSES.contains(&status) || (strict && status == 500), "{}", shown());
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().expect("text"));
     if header("content-security-policy").is_some() {
-        // The dashboard, which is the same for everybody.
+        // The dashboard, which is public.
         assert!(status == 200 && (asked.uri.path() == "/" || asked.uri.path().starts_with("/assets/")), "{}", shown());
         return;
     }
@@ -301,7 +308,7 @@ fn answer_is_sound(asked: &Parts, head: &response::Parts, body: &[u8], strict: b
     let id = header("x-request-id").unwrap_or_else(|| panic!("without id: {}", shown()));
     assert_eq!(header("cache-control"), Some("no-store"), "{}", shown());
     if body.is_empty() {
-        // Preflights, and with `strict_compat` some faults; anything else has an envelope.
+        // Preflights, and with `strict_compat` some errors; every other response has an envelope.
         assert!(status == 200 || strict, "{}", shown());
         return;
     }
@@ -341,11 +348,11 @@ fn decoded(asked: &Parts) -> String {
     String::from_utf8_lossy(path.as_bytes()).into_owned()
 }
 
-/// Tenants are walls (law 8).
+/// Checks the isolation of tenants (rule 8).
 fn sees_only_its_own(asked: &Parts, token: &str) {
     let path = decoded(asked);
     if path.trim_end_matches('/').split('/').filter(|part| !part.is_empty()).count() == 2 {
-        // The accounts that the token opens.
+        // The accounts that the token may access.
         return;
     }
     let account = path.trim_start_matches('/').split('/').nth(2).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where the inputs of a fuzz target come from.
+//! Inputs of a fuzz target.
 
 use std::fmt::Debug;
 
@@ -8,15 +8,16 @@ use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 use super::mutation::{Change, mutate};
 use super::target::Target;
 
-/// How many inputs a target gets in a plain `cargo test`.
+/// Number of inputs of a target in a plain `cargo test`.
 const INPUTS: u64 = 3_000;
-/// And one that starts from the fixtures, which do more work than what is made of nothing.
+/// Number of inputs of a target that starts from the fixtures, which cause more work than generated ones.
 const CHANGED: u64 = 1_000;
-/// The octets that one of them is made from, at most.
+/// Largest number of octets from which an input is made.
 const LONGEST: u64 = 4_096;
 
-/// Runs a target. A plain `cargo test` gives it the same inputs everywhere and every time, so that a change is never
-/// refused for what chance finds; `cargo bolero` and the `BOLERO_RANDOM_...` variables give it new ones (docs/fuzzing.md).
+/// Runs a target. A plain `cargo test` gives it the same inputs everywhere and every time, so that no change is
+/// refused because of a random finding. `cargo bolero` and the `BOLERO_RANDOM_...` variables give it new ones
+/// (docs/fuzzing.md).
 #[allow(unused_macros, reason = "as for dead code")]
 macro_rules! fuzz {
     ($input:ty, $target:expr) => {
@@ -30,7 +31,7 @@ macro_rules! fuzz {
 #[allow(unused_imports, reason = "as for dead code")]
 pub(crate) use fuzz;
 
-/// Gives a target what it starts from, and that with a few changes.
+/// Runs a target on its seeds, and on its seeds with a few changes.
 pub(crate) fn seeded(target: &Target) {
     let seeds = (target.seeds)();
     seeds.iter().for_each(|seed| (target.run)(seed));
@@ -40,7 +41,7 @@ pub(crate) fn seeded(target: &Target) {
     });
 }
 
-/// Gives a target the inputs of a plain test; a failure names the number of the one that did it, and shows it.
+/// Runs a target on the inputs of a plain test; a failure prints the number of the input, and the input.
 pub(crate) fn same_every_time<T: TypeGenerator + Debug>(target: impl FnMut(&T)) {
     so_many(INPUTS, target);
 }
@@ -58,7 +59,7 @@ fn so_many<T: TypeGenerator + Debug>(inputs: u64, mut target: impl FnMut(&T)) {
     }
 }
 
-/// Says which input it was should the target panic.
+/// Prints the input if the target panics.
 struct Told<'a, T: Debug> {
     number: u64,
     input: &'a T,
@@ -70,7 +71,7 @@ impl<T: Debug> Drop for Told<'_, T> {
     }
 }
 
-/// SplitMix64.
+/// Random number generator SplitMix64.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,14 +1,14 @@
-//! The target `message`: whatever is said to a whole notifier, one thing after another.
+//! Target `message`: a sequence of arbitrary messages to a complete notifier.
 //!
-//! An input is what one peer says, with [`BETWEEN`] between two messages. It is said to three notifiers: by a trusted
-//! proxy whose phone answers, by a stranger who never does, and on a connection by somebody who has to prove himself
-//! and knows how to. `{tag}` stands for the To tag of the last answer to a SUBSCRIBE, `{etag}` for the last entity-tag;
-//! without them no chance would ever find its way into a dialog.
+//! An input is the text of one peer, with [`BETWEEN`] between two messages. It is sent to three notifiers: by a
+//! trusted proxy whose phone answers, by an unverified source that never answers, and on a connection by a peer that
+//! has to authenticate and can. `{tag}` stands for the To tag of the last response to a SUBSCRIBE, `{etag}` for the
+//! last entity-tag; without them random inputs would never get into a dialog.
 
 use std::sync::LazyLock;
 
 use lamplighter::sip::wire::{self, Message};
-use lamplighter::transport::Packet;
+use lamplighter::transport::OutboundMessage;
 use md5::{Digest as _, Md5};
 
 use super::fixtures::{FIXTURES, PUBLISH, SUBSCRIBE, fixtures};
@@ -17,15 +17,14 @@ use super::sound::{ok_to, read_is_sound};
 use super::talk::Talk;
 use super::target::Target;
 
-/// What stands between two messages of an input.
+/// Separator of two messages in an input.
 const BETWEEN: &[u8] = b"\n~\n";
-/// The most messages taken from one input.
+/// Most messages taken from one input.
 const MOST: usize = 6;
-/// A pause between two messages (ms): long enough for a NOTIFY to be repeated.
+/// Pause between two messages (ms): long enough for a NOTIFY to be retransmitted.
 const PAUSE: u64 = 600;
 
-/// Where nobody is believed who does not know the password, and few things may be said in a second. 1002 is in most of
-/// the fixtures.
+/// Configuration that requires authentication and has low rate limits. 1002 is in most of the fixtures.
 const GUARDED: &str = r#"
 [access]
 authenticate = "digest"
@@ -43,7 +42,7 @@ realm = "acme.test"
   sip = { username = "1002", password = "p", publishes = "account" }
 "#;
 
-/// How a peer takes what he gets.
+/// Behaviour of a peer on received messages.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Answers,
@@ -57,7 +56,7 @@ fn message(bytes: &[u8]) {
     answers(bytes);
 }
 
-/// The status of the last word on each message of an input, by each of the three notifiers.
+/// Status of the last response to each message of an input, by each of the three notifiers.
 pub(crate) fn answers(bytes: &[u8]) -> [Vec<u16>; 3] {
     static GUARDED_HOUSE: LazyLock<House> = LazyLock::new(|| House::new(GUARDED));
     let (open, strange, guarded) = (notifier(), notifier(), GUARDED_HOUSE.notifier());
@@ -98,7 +97,7 @@ fn said(mut rest: &[u8], mut talk: Talk<'_>, manner: Manner) -> Vec<u16> {
     statuses
 }
 
-fn is_notify(packet: &Packet) -> bool {
+fn is_notify(packet: &OutboundMessage) -> bool {
     packet.bytes.starts_with(b"NOTIFY ")
 }
 
@@ -117,7 +116,7 @@ fn filled(bytes: &[u8], place: &[u8], value: &str) -> Vec<u8> {
     filled
 }
 
-/// The same request with the answer to a challenge in it, made by whoever is named in From.
+/// The same request with credentials for the challenge, of the user in From.
 fn proof(request: &[u8], challenge: &[u8]) -> Option<Vec<u8>> {
     let challenge = wire::read(challenge).ok()??;
     let message = wire::read(request).ok()??;
@@ -144,7 +143,7 @@ fn seeds() -> Vec<Vec<u8>> {
     FIXTURES.iter().cloned().chain(conversations()).chain(pairs).collect()
 }
 
-/// What happens within a dialog, and between a publisher and a watcher.
+/// Conversations within a dialog, and between a publisher and a watcher.
 pub(crate) fn conversations() -> Vec<Vec<u8>> {
     let in_dialog = |cseq: u32, more: &str| {
         SUBSCRIBE
@@ -172,7 +171,7 @@ pub(crate) fn conversations() -> Vec<Vec<u8>> {
     talks.map(|talk| talk.join(std::str::from_utf8(BETWEEN).unwrap_or_default()).into_bytes()).into()
 }
 
-/// Of messages.
+/// Dictionary of SIP messages.
 pub(crate) const WORDS: &[&[u8]] = &[
     BETWEEN,
     b"{tag}",

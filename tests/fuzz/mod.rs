@@ -1,4 +1,4 @@
-//! The fuzz targets, and what they check by. Each is a plain test in `tests/fuzz_*.rs` and a campaign of `.ci/fuzz`.
+//! Fuzz targets and their checks. Each is a plain test in `tests/fuzz_*.rs` and a campaign of `.ci/fuzz`.
 #![allow(dead_code, reason = "no crate that takes this in needs all of it")]
 
 pub(crate) mod bodies;

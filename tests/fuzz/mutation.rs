@@ -1,9 +1,9 @@
-//! Messages and bodies a little off, changed here and there.
+//! Mutations of messages and bodies: small changes at random places.
 
-/// One change to a message: where, what kind, how much.
+/// One change to a message: position, kind, amount.
 pub(crate) type Change = (u16, u8, u8);
 
-/// `words` are what is put in.
+/// Applies changes to a seed; `words` are the tokens to insert.
 pub(crate) fn mutate(seed: &[u8], changes: &[Change], words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for &(place, kind, amount) in changes {
@@ -25,7 +25,7 @@ pub(crate) fn mutate(seed: &[u8], changes: &[Change], words: &[&[u8]]) -> Vec<u8
     bytes
 }
 
-/// Puts something else in the place of the line that `at` stands in.
+/// Replaces the line at offset `at`.
 fn change_line(bytes: &mut Vec<u8>, at: usize, change: impl FnOnce(&[u8]) -> Vec<u8>) {
     let begin = bytes[..at].iter().rposition(|c| *c == b'\n').map_or(0, |i| i + 1);
     let end = bytes[at..].iter().position(|c| *c == b'\n').map_or(bytes.len(), |i| at + i + 1);

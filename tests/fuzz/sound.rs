@@ -1,9 +1,9 @@
-//! What holds of every message: those that can be read, and those of ours.
+//! Invariants of every message: of those that can be parsed, and of those that the server writes.
 
 use lamplighter::sip::headers;
 use lamplighter::sip::wire::{self, Head, Message, Name, Reply};
 
-/// Every header that we ever write. Anything else in a message of ours was smuggled in.
+/// Every header that the server writes. Any other header in its messages was injected.
 const OURS: [&str; 28] = [
     "Accept",
     "Accept-Encoding",
@@ -35,7 +35,7 @@ const OURS: [&str; 28] = [
     "WWW-Authenticate",
 ];
 
-/// What stands in the place of a long name where a NOTIFY would be too large with it (RFC 3261 section 7.3.3).
+/// Compact header names, used where a NOTIFY would be too large with the long ones (RFC 3261 section 7.3.3).
 const SHORT: [(&str, &str); 8] = [
     ("c", "Content-Type"),
     ("f", "From"),
@@ -47,7 +47,7 @@ const SHORT: [(&str, &str); 8] = [
     ("v", "Via"),
 ];
 
-/// A message of ours is whole, in itself right, and holds nothing that we did not mean to say.
+/// Checks that a message of the server is complete and consistent, and contains nothing unintended.
 pub(crate) fn ours_is_sound(bytes: &[u8]) -> Head<'_> {
     let shown = || String::from_utf8_lossy(bytes);
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an empty line");
@@ -69,12 +69,12 @@ pub(crate) fn ours_is_sound(bytes: &[u8]) -> Head<'_> {
     head
 }
 
-/// Without what the writer may change: blanks, and control characters, which become blanks.
+/// Removes everything that the writer may change: blanks, and control characters, which become blanks.
 pub(crate) fn unfolded(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && !c.is_ascii_control()).collect()
 }
 
-/// The answer to a request that can be read can be read too, and finds its way back to it.
+/// Checks that the response to a readable request is readable, and matches the request.
 pub(crate) fn fits(answer: &Message<'_>, request: &Message<'_>) {
     assert_eq!((answer.call_id, answer.cseq), (request.call_id, request.cseq));
     assert_eq!(answer.from.tag(), request.from.tag(), "{:?} became {:?}", request.from.text, answer.from.text);
@@ -87,7 +87,7 @@ pub(crate) fn fits(answer: &Message<'_>, request: &Message<'_>) {
     assert!(request.to.tag().is_none_or(|tag| answer.to.tag() == Some(tag)));
 }
 
-/// A 200 to a message of ours.
+/// The 200 to a message of the server.
 pub(crate) fn ok_to(notify: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(notify);
     let kept = |line: &&str| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|name| line.starts_with(name));
@@ -95,7 +95,7 @@ pub(crate) fn ok_to(notify: &[u8]) -> Vec<u8> {
     format!("SIP/2.0 200 OK\r\n{}\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n", lines.join("\r\n")).into_bytes()
 }
 
-/// What can be read holds together.
+/// Checks that a readable message is consistent.
 pub(crate) fn read_is_sound(bytes: &[u8]) {
     let Ok(Some(message)) = wire::read(bytes) else { return };
     assert!(message.head.fault.is_none() && !message.head.headers.is_empty());
@@ -103,7 +103,7 @@ pub(crate) fn read_is_sound(bytes: &[u8]) {
     assert_ne!(message.request().is_some(), message.status().is_some());
     assert!(message.cseq.number < 1 << 31);
     assert_eq!(message.uri.is_some(), message.request().is_some());
-    // What a glance sees of an answer is what reading it finds.
+    // The fast parser of responses must find the same as the full one.
     if let Some(glanced) = Reply::glance(bytes) {
         assert_eq!(Some(glanced), Reply::of(&message));
     }

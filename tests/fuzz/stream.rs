@@ -1,4 +1,4 @@
-//! The target `stream`: the same bytes in chunks of all sizes, and the messages found in them said to a notifier.
+//! Target `stream`: the same bytes in chunks of all sizes, and the messages found in them sent to a notifier.
 
 use lamplighter::sip::wire::{self, Frame, Framer};
 
@@ -8,8 +8,8 @@ use super::notifier::{notifier, tcp_source};
 use super::talk::Talk;
 use super::target::Target;
 
-/// What a stream holds: messages and pings up to the fault that ends it.
-pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fault>> {
+/// Messages and pings in a stream, up to the fault that ends it.
+pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::ParseError>> {
     let (mut framer, mut found, mut rest) = (Framer::default(), Vec::new(), stream);
     let mut sizes = chunks.iter().map(|size| usize::from(*size)).chain(std::iter::repeat(4096));
     while !rest.is_empty() {
@@ -30,13 +30,14 @@ pub(crate) fn frames(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fa
     found
 }
 
-/// Everything that is found in a stream is the same whatever the chunks.
-pub(crate) fn same_in_chunks(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::Fault>> {
+/// Checks that chunk sizes do not affect the messages found in a stream.
+pub(crate) fn same_in_chunks(stream: &[u8], chunks: &[u8]) -> Vec<Result<Frame, wire::ParseError>> {
     let whole = frames(stream, &[]);
     assert_eq!(whole, frames(stream, chunks));
     for frame in &whole {
         let Ok(Frame::Message(bytes)) = frame else { continue };
-        // The reader and the framer agree on where the message ends, or somebody smuggles one inside another.
+        // The parser and the framer must agree on the end of the message, or a client could smuggle one message inside
+        // another.
         if let Ok(Some(message)) = wire::read(bytes) {
             let head = &bytes[..bytes.len() - message.body.len()];
             assert!(head.ends_with(b"\r\n\r\n"), "{:?}", String::from_utf8_lossy(bytes));
@@ -50,16 +51,17 @@ pub(crate) const TARGET: Target = Target { name: "stream", run: stream, seeds, w
 fn stream(bytes: &[u8]) {
     let one_by_one = vec![1; bytes.len()];
     same_in_chunks(bytes, &one_by_one);
-    // Sizes that come from the input are others for every input, and the same when it is run again.
+    // The chunk sizes come from the input, so that they vary between inputs and are the same when an input is run
+    // again.
     let found = same_in_chunks(bytes, bytes);
     let notifier = notifier();
     let mut talk = Talk::new(&notifier, tcp_source("203.0.113.9:5060"), false);
     for frame in found {
         match frame {
             Ok(Frame::Message(message)) => drop(talk.say(&message)),
-            Ok(Frame::TooLarge(head)) => talk.say_broken(wire::Fault::TooLarge, &head),
+            Ok(Frame::TooLarge(head)) => talk.say_broken(wire::ParseError::TooLarge, &head),
             Ok(Frame::Ping) => {}
-            // The one who breaks the stream is told why by what is left of it.
+            // A peer that breaks the stream gets a response that is built from the readable part.
             Err(fault) => talk.say_broken(fault, bytes),
         }
     }

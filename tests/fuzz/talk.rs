@@ -1,28 +1,28 @@
-//! Somebody who says things to a notifier, and checks all that comes back.
+//! A peer that sends messages to a notifier, and checks everything that comes back.
 
 use bytes::Bytes;
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
-use lamplighter::sip::wire::{self, Fault, Message, StartLine};
-use lamplighter::transport::{Destination, Packet, Remote, Source};
+use lamplighter::sip::wire::{self, Message, ParseError, StartLine};
+use lamplighter::transport::{Destination, OutboundMessage, Remote, Source};
 
 use super::sound::{fits, ours_is_sound, unfolded};
 
-/// The most looks at the clock until nothing is left of a few messages, whatever they said.
+/// Most clock ticks until a notifier has removed all state of a few messages, whatever they are.
 const MOST_MOMENTS: usize = 2_000;
 
-/// When a talk begins: as late as a clock would say, for nothing is ever made at its zero.
+/// Start time of a conversation (ms): a realistic clock value, because the server never creates anything at time zero.
 const START: u64 = 1_700_000_000_000;
 
 pub(crate) struct Talk<'a> {
     notifier: &'a Notifier,
     source: Source,
-    /// Whether the source may name other addresses for what it is sent.
+    /// True if the source may name other addresses as destinations.
     trusted: bool,
     now: u64,
-    /// What was answered before may be said again, to what is taken for a repetition.
+    /// Earlier responses may be sent again, for a request that counts as a retransmission.
     said: Vec<Bytes>,
-    /// Who has asked for something so far: nobody else is sent a NOTIFY.
+    /// Call-IDs of the requests so far: NOTIFYs may be sent only for these.
     watchers: Vec<String>,
 }
 
@@ -31,13 +31,13 @@ impl<'a> Talk<'a> {
         Talk { notifier, source, trusted, now: START, said: Vec::new(), watchers: Vec::new() }
     }
 
-    /// Says one thing; what it gets for it.
-    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<Packet> {
+    /// Sends one message; returns the messages sent in return.
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<OutboundMessage> {
         let mut out = Outbox::default();
         self.notifier.receive(Tick(self.now), self.source, bytes, &mut out);
         assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
         let message = wire::read(bytes).ok().flatten();
-        // Who says nothing that can be read is told so, and no more.
+        // Unreadable messages get at most one response.
         assert!(message.is_some() || out.messages.len() <= 1);
         let request = message.filter(|message| message.request().is_some());
         if let Some(request) = &request {
@@ -47,8 +47,8 @@ impl<'a> Talk<'a> {
         out.messages
     }
 
-    /// Says something on a stream that cannot be told apart from what follows.
-    pub(crate) fn say_broken(&mut self, fault: Fault, bytes: &[u8]) {
+    /// Sends bytes on a stream that cannot be separated from the bytes after them.
+    pub(crate) fn say_broken(&mut self, fault: ParseError, bytes: &[u8]) {
         let mut out = Outbox::default();
         self.notifier.receive_broken(Tick(self.now), self.source, fault, bytes, &mut out);
         assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
@@ -67,7 +67,7 @@ impl<'a> Talk<'a> {
             }
             self.said.push(packet.bytes.clone());
             let is_notify = matches!(head.start, StartLine::Request { method: "NOTIFY", .. });
-            // What it answers may be something that could not be read, and so need not be readable either.
+            // The response may be to an unreadable message, and then need not be readable either.
             let Some(request) = request else { continue };
             let ours = wire::read(&packet.bytes).unwrap_or_else(|refused| {
                 panic!("{}: {}", refused.fault, String::from_utf8_lossy(&packet.bytes));
@@ -80,8 +80,8 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// A stranger cannot have us send anything to anybody but himself.
-    fn goes_nowhere_else(&self, packet: &Packet) {
+    /// Checks that an unverified source cannot make the server send to any address but its own.
+    fn goes_nowhere_else(&self, packet: &OutboundMessage) {
         let to = match packet.to.clone() {
             Destination::Datagram { peer, .. } | Destination::Connection(Remote { peer, .. }) => Some(peer),
             Destination::Flow { flow, otherwise } => {
@@ -93,7 +93,7 @@ impl<'a> Talk<'a> {
         assert!(own || self.trusted, "{:?}: {:?}", packet.to, String::from_utf8_lossy(&packet.bytes));
     }
 
-    /// Lets time pass without a word.
+    /// Advances the time without a message.
     pub(crate) fn wait(&mut self, ms: u64) {
         self.now += ms;
         let mut out = Outbox::default();
@@ -105,7 +105,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Goes away for good: in bounded time nothing is left of him, whatever he has said.
+    /// Leaves for good: in bounded time no state of the peer must remain, whatever it has sent.
     pub(crate) fn leave(mut self) {
         let mut moments = 0;
         while let Some(Tick(next)) = self.notifier.next_deadline() {

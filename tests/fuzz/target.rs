@@ -1,12 +1,12 @@
-//! What a target is.
+//! Definition of a fuzz target.
 
-/// Something that must hold for any bytes whatever.
+/// A property that must hold for any bytes.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
-    /// Panics if it does not.
+    /// Panics if the property does not hold.
     pub(crate) run: fn(&[u8]),
-    /// What to start from.
+    /// Seeds of the target.
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
-    /// The bits of syntax that its readers look for.
+    /// Tokens of the syntax that its parsers know.
     pub(crate) words: &'static [&'static [u8]],
 }

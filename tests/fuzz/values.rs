@@ -1,4 +1,4 @@
-//! The target `values`: header values and URIs, read and written.
+//! Target `values`: header values and URIs, parsed and written.
 
 use lamplighter::sip::digest::{Credentials, Verifier};
 use lamplighter::sip::headers::{self, CSeq, Event, NameAddr, Via};
@@ -18,13 +18,13 @@ fn values(bytes: &[u8]) {
     stays_a_value(&format!("sip:{text}"), &text, &text, bytes);
 }
 
-/// A claim proves nothing by itself, whatever it says.
+/// Credentials prove nothing by themselves, whatever they contain.
 fn credentials_are_sound(text: &str) {
     let Some(claim) = Credentials::read(text) else { return };
     assert!(!claim.prove(&Verifier::new(&claim.username, &claim.realm, "a password"), "SUBSCRIBE"), "{text:?}");
 }
 
-/// Whatever a value holds, it adds no header and does not end the head.
+/// Checks that a value cannot add a header or end the head, whatever it contains.
 pub(crate) fn stays_a_value(uri: &str, subject: &str, server: &str, body: &[u8]) {
     let mut out = Vec::new();
     let mut writer = Writer::request(&mut out, "NOTIFY", uri);
@@ -53,7 +53,7 @@ pub(crate) fn values_are_sound(text: &str) {
     if let Some(item) = NameAddr::read(text) {
         assert!(text.contains(item.text) && item.text.contains(item.uri) && item.text.contains(item.params));
         assert_eq!(NameAddr::read(item.text), Some(item), "{text:?}");
-        // We add our tag behind it where there is none.
+        // The server appends its tag if there is none.
         if headers::param(item.params, "tag").is_none() {
             let tagged = format!("{};tag=ours", item.text);
             let tagged = NameAddr::read(&tagged).unwrap_or_else(|| panic!("{tagged:?}"));

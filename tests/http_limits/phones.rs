@@ -18,7 +18,7 @@ impl Phones {
         Phones { stream, read: Vec::new() }
     }
 
-    /// The next message.
+    /// Returns the next message.
     fn hear(&mut self) -> String {
         let mut piece = vec![0; 65_536];
         loop {
@@ -37,7 +37,7 @@ impl Phones {
         }
     }
 
-    /// Hears so many NOTIFYs, and answers each.
+    /// Receives this many NOTIFYs, and answers each.
     pub(crate) fn answer(&mut self, count: usize) {
         let mut answered = 0;
         while answered < count {
@@ -54,12 +54,12 @@ impl Phones {
         }
     }
 
-    /// Phones with these numbers watch an extension, each in its own dialog, and have their first NOTIFY.
+    /// Phones with these numbers subscribe to an extension, each in its own dialog, and answer the first NOTIFY.
     pub(crate) fn watch(&mut self, extension: &str, phones: std::ops::Range<usize>) {
         self.watch_in("acme.test", extension, phones);
     }
 
-    /// The same in a realm.
+    /// The same in a given realm.
     pub(crate) fn watch_in(&mut self, realm: &str, extension: &str, phones: std::ops::Range<usize>) {
         let local = self.stream.local_addr().unwrap();
         for n in phones {
@@ -75,7 +75,7 @@ impl Phones {
         }
     }
 
-    /// Publishes so many calls of an extension, each with texts of about so many octets.
+    /// Publishes calls of an extension, each with texts of about `octets` octets.
     pub(crate) fn publish(&mut self, extension: &str, calls: usize, octets: usize) {
         let local = self.stream.local_addr().unwrap();
         let (mut body, filler) = (String::new(), "x".repeat(octets));

@@ -1,4 +1,4 @@
-//! A real server of two accounts, and clients of its HTTP API that behave or do not.
+//! A real server of two accounts, and clients of its HTTP API that behave well or not.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -13,10 +13,10 @@ use crate::ports;
 
 pub(crate) const ACME: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
 pub(crate) const UMBRELLA: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
-/// For what has to come at some time.
+/// Longest wait for something that must happen eventually.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// For what must not wait for anybody else. The promise is a second, two for a listing; this leaves room for a machine that
-/// does other things as well, and what is tested against took thirty seconds and more.
+/// Longest wait for a request that other clients must not delay. The promised time is a second, or two for a listing;
+/// this leaves room for other load on the machine. Without the limits under test it took thirty seconds and more.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// One server at a time: each test holds many connections, and one measures memory.
@@ -30,7 +30,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With further keys of the server.
+    /// Starts a server with further keys in its configuration.
     pub(crate) fn new(ip: &str, more: &str) -> World {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let ip: IpAddr = ip.parse().unwrap();
@@ -70,15 +70,16 @@ realm = "umbrella.test"
         stream
     }
 
-    /// Sends a request and leaves it at that.
+    /// Sends a request and does not read the response.
     pub(crate) fn begin(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = self.connect();
-        // A body that is refused may find the connection closed; the answer is there to be read.
+        // The server may refuse a body and close the connection; the response can be read nevertheless.
         let _ = write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n{body}");
         stream
     }
 
-    /// A request of an account's token, its answer and how long it took. Status 0 if none came in time.
+    /// Sends a request with an account's token; returns the response and the time it took. Status 0 if it did not come
+    /// in time.
     pub(crate) fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
         let headers = match token {
             "" => format!("Content-Length: {}\r\n", body.len()),
@@ -88,7 +89,7 @@ realm = "umbrella.test"
         Answer::read(self.begin(method, path, &headers, body), began)
     }
 
-    /// Demands that the probes, the metrics and the other account are served at once.
+    /// Checks that the health probes, the metrics and the other account are served at once.
     pub(crate) fn serves_others(&self, when: &str) {
         for (token, method, path) in [
             ("", "GET", "/readyz".to_owned()),
@@ -140,7 +141,7 @@ impl Answer {
         assert!(self.status == 200 && self.took < SOON, "{what}: {} after {:?}: {start}", self.status, self.took);
     }
 
-    /// Demands a refusal in the envelope that names the limit and says when to come back.
+    /// Checks for a refusal in the envelope that names the limit and has a Retry-After.
     pub(crate) fn is_refused_by(&self, key: &str) {
         assert_eq!(self.status, 503, "{}", self.text);
         let (head, body) = self.text.split_once("\r\n\r\n").unwrap();
@@ -151,7 +152,7 @@ impl Answer {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -160,7 +161,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The memory of this process (octets).
+/// Resident memory of this process (octets).
 pub(crate) fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

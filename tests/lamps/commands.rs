@@ -1,4 +1,4 @@
-//! The commands for operators, as processes that ask a real server.
+//! Commands for operators, as processes with a real server.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::world::{ACME, Phone, UMBRELLA, World};
 
-/// Whether it went well, what it printed, and what it complained of.
+/// True if it succeeded, its output, and its error output.
 type Outcome = (bool, String, String);
 
 fn outcome(command: &mut Command) -> Outcome {
@@ -125,7 +125,7 @@ fn an_operator_has_a_notify_sent_again_and_ends_a_subscription() {
     let (good, told, _) = run(&world, &["resend", &id], Some("acme-token"));
     assert_eq!((good, &*told), (true, "resend command sent\n"));
     phone.answer(&phone.hear_start("NOTIFY"), "200 OK");
-    // A superuser says in which account; an id of one is none of another.
+    // A superuser names the account; the subscription id is valid only in that account.
     let (good, _, error) = run(&world, &["end", &id, "umbrella.test"], Some("root-token"));
     assert!(!good && error.contains("404"), "{error}");
     let (good, told, _) = run(&world, &["end", &id, "acme.test"], Some("root-token"));
@@ -148,7 +148,7 @@ fn a_server_is_drained_and_taken_back_by_whoever_may_see_everything() {
     assert!(run(&world, &["drain", "--status"], Some("root-token")).1.starts_with("Not draining"));
     ready(200);
 
-    // A NOTIFY that nobody has answered yet is waited for.
+    // The drain waits for a NOTIFY that is not answered yet.
     world.set("1001", "early");
     let notify = phone.hear_start("NOTIFY");
     let (good, told, _) = run(&world, &["drain"], Some("root-token"));
@@ -164,13 +164,13 @@ fn a_server_is_drained_and_taken_back_by_whoever_may_see_everything() {
     let (good, told, error) = run(&world, &["drain", "--wait", "60"], Some("root-token"));
     assert!(good && told.contains("  0 NOTIFY(s)"), "{told}{error}");
 
-    // New phones are sent away, those that are here are served.
+    // New phones are refused, existing ones are served.
     let other = Phone::new(&world);
     other.send_subscribe("1001", "acme.test");
     let refused = other.hear_start("SIP/2.0 503");
     assert!(refused.contains("Retry-After: "), "{refused}");
     world.set("1001", "confirmed");
-    // Copies of the one before may still be under way.
+    // Retransmissions of the previous NOTIFY may still be in transit.
     let told = loop {
         let notify = phone.hear_start("NOTIFY");
         if notify.contains("<state>confirmed</state>") {

@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) sip: SocketAddr,
     http: SocketAddr,
-    /// In a lock, so that several threads may use the world.
+    /// In a lock, so that several threads may use the server.
     server: Mutex<Option<Server>>,
 }
 
@@ -27,7 +27,7 @@ impl World {
         World::with(more, "")
     }
 
-    /// With more keys of the server, and more of account Acme.
+    /// Starts a server with more keys of the server, and more of account Acme.
     pub(crate) fn with(more: &str, of_acme: &str) -> World {
         let [sip, http] = [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let data = if more.contains("data = ") { "" } else { "data = { durability = \"memory\" }" };
@@ -69,7 +69,7 @@ realm = "umbrella.test"
         World { sip, http, server: Mutex::new(Some(server)) }
     }
 
-    /// Asks something of account Acme with its token; status and body.
+    /// Sends a request for account Acme with its token; returns status and body.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         self.ask_as("acme-token", method, &format!("/v2/accounts/{ACME}/{path}"), body)
     }
@@ -81,7 +81,7 @@ realm = "umbrella.test"
         (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {text}")))
     }
 
-    /// The head and the body of an answer that is no JSON.
+    /// Head and body of a response that is not JSON.
     pub(crate) fn text_as(&self, token: &str, path: &str, headers: &str) -> (String, String) {
         let mut text = String::new();
         let headers = format!("Connection: close\r\n{headers}");
@@ -113,7 +113,7 @@ realm = "umbrella.test"
         stream
     }
 
-    /// The live stream of account Acme.
+    /// Opens the event stream of account Acme.
     pub(crate) fn listen(&self, headers: &str) -> Events {
         let path = format!("/v2/accounts/{ACME}/lamp_events");
         let mut reader = BufReader::new(self.open("acme-token", "GET", &path, headers, ""));
@@ -130,12 +130,12 @@ realm = "umbrella.test"
         }
     }
 
-    /// The address of the dashboard.
+    /// Address of a dashboard page.
     pub(crate) fn page(&self, fragment: &str) -> String {
         format!("http://{}/{fragment}", self.http)
     }
 
-    /// Asks until the answer is the one that is waited for.
+    /// Repeats a request until the response is the awaited one.
     pub(crate) fn until<T>(&self, path: &str, wanted: impl Fn(&Value) -> Option<T>) -> T {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
@@ -157,7 +157,7 @@ impl Drop for World {
     }
 }
 
-/// A live stream, as a browser reads it.
+/// An event stream, as a browser reads it.
 pub(crate) struct Events {
     reader: BufReader<TcpStream>,
     pub(crate) last_id: String,

@@ -1,4 +1,5 @@
-//! Kamailio in front as record-routing edge: NOTIFYs take the Route set to the phone, with the Contact as it was given.
+//! Kamailio as record-routing edge proxy in front of the server: NOTIFYs take the route set to the phone, with the
+//! Contact unchanged.
 
 use crate::harness::{Kamailio, Leg, Server, Settings, Transport, skip_without};
 use crate::hundred_phones::one_change_one_notify_each;

@@ -1,4 +1,4 @@
-//! A phone that neither refreshes nor leaves is told that its subscription is over, when it is.
+//! A phone that neither refreshes nor unsubscribes receives the final NOTIFY when its subscription expires.
 
 use crate::harness::{Phones, Server, Settings, Transport, skip_without, wait_for};
 

@@ -1,5 +1,5 @@
-//! A hundred phones watch one extension: each change brings each of them exactly one NOTIFY, and the API shows what
-//! they really got.
+//! A hundred phones watch one extension: each change causes exactly one NOTIFY to each, and the API shows the
+//! documents that they received.
 
 use crate::harness::{Listed, Notify, Phones, Publisher, Server, Settings, Transport, skip_without, wait_for};
 
@@ -28,7 +28,7 @@ fn direct(name: &str, transport: Transport) {
     one_change_one_notify_each(&server, server.sip_port(), transport);
 }
 
-/// The whole scene, with the phones and the publisher at `port`: the server's own or that of a proxy in front.
+/// The whole test, with the phones and the publisher at `port`: the server's own, or that of a proxy in front.
 pub(crate) fn one_change_one_notify_each(server: &Server, port: u16, transport: Transport) {
     let phones = Phones { name: "phones", count: PHONES, watched: "1001", event: "dialog", transport, notifies: 4 };
     let mut phones = phones.watch(port, server.folder());
@@ -47,7 +47,7 @@ pub(crate) fn one_change_one_notify_each(server: &Server, port: u16, transport: 
     server.until_answered(PHONES, "1001", "dialog", "terminated");
     answered(3 * PHONES, || phones.notifies());
 
-    // Had the reset sent anybody a second NOTIFY, this change would not be his fourth.
+    // If the reset had caused a second NOTIFY, this change would not be the fourth.
     server.post("1001", r#"{"data":{"action":"set","state":"early"}}"#);
     phones.succeed();
     let dialogs = Notify::by_dialog(phones.notifies());
@@ -75,7 +75,7 @@ fn the_api_shows_what_the_phones_got(listed: &[Listed], seen: Vec<Notify>) {
     }
 }
 
-/// Waits until `count` NOTIFYs are in the phones' trace, all answered; one more is a fault.
+/// Waits until `count` NOTIFYs are in the phones' trace, all answered; one more is a failure.
 fn answered(count: usize, look: impl Fn() -> Vec<Notify>) -> Vec<Notify> {
     let seen = wait_for(&format!("{count} answered NOTIFYs in the trace"), || {
         let seen = look();
@@ -85,7 +85,7 @@ fn answered(count: usize, look: impl Fn() -> Vec<Notify>) -> Vec<Notify> {
     seen
 }
 
-/// CSeq and version rise by exactly one from NOTIFY to NOTIFY.
+/// Checks that CSeq and version rise by exactly one from NOTIFY to NOTIFY.
 fn one_by_one(notifies: &[Notify]) {
     for pair in notifies.windows(2) {
         assert_eq!(pair[1].cseq, pair[0].cseq + 1, "CSeq of {pair:?}");

@@ -1,5 +1,5 @@
-//! The load generator of the benches as judge: every NOTIFY well formed, of the right entity, version and CSeq up by
-//! one, nothing lost. Speed is not judged here.
+//! External load generator as a check: every NOTIFY is well-formed, has the right entity, and version and CSeq that
+//! rise by one, and none is lost. Speed is not checked here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::{PATIENCE, Process, Server, Settings, skip_without};
 
-/// It comes with the room this repository stands in, not with a package; elsewhere this test has nothing to run.
+/// Source folder of the load generator, which is not part of this repository; the test is skipped without it.
 fn source() -> Option<PathBuf> {
     let places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|place| place.join("shared/bench/loadgen"));
     places.into_iter().find(|place| place.join("Cargo.toml").is_file())
@@ -33,7 +33,7 @@ fn two_thousand_subscriptions_without_a_fault() {
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}:\n{said}");
 }
 
-/// Builds a copy (the original may be read-only) below our own target directory, where the next run finds it built.
+/// Builds a copy (the original may be read-only) below our own target directory, so that the next run finds it built.
 fn build(source: &Path) -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loadgen");
     std::fs::create_dir_all(place.join("src")).expect("a folder for the copy");
@@ -42,7 +42,7 @@ fn build(source: &Path) -> PathBuf {
     for file in files.chain(sources.map(|entry| Path::new("src").join(entry.file_name()))) {
         let text = std::fs::read(source.join(&file)).expect("a source file");
         let copy = place.join(&file);
-        // Left alone when equal: cargo then has nothing to build.
+        // An equal file is not written again, so that cargo has nothing to build.
         if std::fs::read(&copy).ok().as_ref() != Some(&text) {
             std::fs::write(copy, text).expect("a copy of it");
         }

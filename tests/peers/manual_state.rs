@@ -1,4 +1,4 @@
-//! State set and reset by HTTP reaches the phones, those that watch now and those that come later.
+//! State set and reset over HTTP reaches the phones, both present watchers and later ones.
 
 use crate::harness::{Notify, Phones, Server, Settings, Transport, skip_without};
 

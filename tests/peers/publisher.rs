@@ -1,8 +1,8 @@
 //! Kamailio's pua_dialoginfo publishes a real call: the lamps of both parties follow it and go out at its end.
 //!
-//! What makes this harder than it looks (5.6.3): the "Trying" and the "early" of the caller leave within a millisecond,
-//! mostly as two publications of the same call, so one of them is never updated again and lives on for an hour; tags
-//! are given only while early; and "terminated" is published with Expires: 11, on one of the two.
+//! The difficulties (5.6.3): the "Trying" and the "early" of the caller leave within a millisecond, mostly as two
+//! publications of the same call, so that one of them is never updated again and remains for an hour. Tags are given
+//! only while the state is early. And "terminated" is published with Expires: 11, on only one of the two.
 
 use crate::harness::{Kamailio, Phones, Server, Settings, Sipp, Transport, skip_without, wait_for};
 
@@ -23,7 +23,8 @@ fn the_lamps_of_both_parties_follow_a_call_through_kamailio() {
         server.until_answered(1, watched, "dialog", "terminated");
         phone
     };
-    // The caller's states may melt together (trying and early are one moment), so that phone watches to the end.
+    // The caller's first two states may be merged (trying and early come at the same time), so this phone watches to
+    // the end.
     let (mut of_callee, of_caller) = (watch("watch-1001", "1001", 4), watch("watch-1002", "1002", 1000));
 
     let mut caller = Sipp::start("caller", "call.xml", Some(kamailio.port()), &ONE_CALL, folder);

@@ -1,11 +1,11 @@
-//! Softphones that we did not write, baresip and PJSIP, show lamps of their own: what they print is what their users see.
+//! Third-party softphones, baresip and PJSIP, show lamps; their output is checked.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::harness::{Lines, Process, Server, Settings, skip_without, skip_without_file};
 
-/// Where Debian puts baresip's modules.
+/// Folder in which Debian installs baresip's modules.
 fn modules() -> Option<PathBuf> {
     ["/usr/lib/baresip/modules", "/usr/lib/x86_64-linux-gnu/baresip/modules", "/usr/local/lib/baresip/modules"]
         .into_iter()
@@ -13,7 +13,7 @@ fn modules() -> Option<PathBuf> {
         .find(|folder| folder.join("presence.so").is_file())
 }
 
-/// A baresip of 1002 that watches 1001, without registrar, sound card or terminal.
+/// Configures a baresip of 1002 that watches 1001, without registrar, sound card or terminal.
 fn configure(folder: &Path, modules: &Path, transport: &str, server: u16) {
     let write = |file: &str, text: String| std::fs::write(folder.join(file), text).expect("a file of baresip's");
     let names = ["uuid", "account", "contact", "menu", "presence"];
@@ -29,11 +29,11 @@ fn configure(folder: &Path, modules: &Path, transport: &str, server: u16) {
     write("contacts", "\"Watched\" <sip:1001@acme.test>;presence=p2p\n".to_string());
 }
 
-/// Runs it while its contact becomes busy and free again.
+/// Runs baresip while its contact becomes busy and free again.
 fn shows_its_contact_busy(server: &Server, transport: &str, port: u16) {
     let modules = modules().expect("baresip is installed with its presence module");
     configure(server.folder(), &modules, transport, port);
-    // Line by line, or what it prints stays in its buffer until it ends.
+    // The output must be line-buffered, or it would remain in the buffer until the end.
     let mut command = Command::new("stdbuf");
     command.args(["-oL", "baresip", "-f"]).arg(server.folder());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -80,7 +80,7 @@ fn baresip_does_so_over_tls_too() {
     }
     let settings = Settings { also: Some("tls"), certificate: true, ..Settings::default() };
     let server = Server::start("baresip-tls", &settings);
-    // This version takes any certificate; others of these tests do not.
+    // This version accepts any certificate; other tests check certificates.
     shows_its_contact_busy(&server, "tls", server.also_port());
 }
 

@@ -1,10 +1,10 @@
-//! OpenSSL as judge of our TLS: versions, the certificate, and how it is renewed while the server runs.
+//! OpenSSL as TLS client: versions, the certificate, and its renewal while the server runs.
 
 use std::process::{Command, Stdio};
 
 use crate::harness::{Server, Settings, skip_without, wait_for};
 
-/// What `openssl s_client` says of the server; `more` are further arguments.
+/// Output of `openssl s_client` for the server; `more` are further arguments.
 fn judge(server: &Server, more: &[&str]) -> String {
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &format!("127.0.0.1:{}", server.also_port())]);
@@ -13,7 +13,7 @@ fn judge(server: &Server, more: &[&str]) -> String {
     String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
 }
 
-/// The certificate that it was shown, in PEM.
+/// The certificate that the server presents, in PEM.
 fn shown(server: &Server) -> Option<String> {
     let said = judge(server, &[]);
     let begin = said.find("-----BEGIN CERTIFICATE-----")?;

@@ -1,4 +1,4 @@
-//! `lamplighter watch`: the built-in watcher prints the lamp, a line for each change.
+//! `lamplighter watch`: the built-in watcher prints the lamp, one line for each change.
 
 use std::process::{Command, Stdio};
 

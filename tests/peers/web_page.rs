@@ -1,6 +1,6 @@
 //! SIP clients of web pages: SIP.js in a headless Chromium, and JsSIP, which runs in Node as it would in a page.
 //!
-//! `npm ci` in tests/peers/web fetches them; their versions are those of its package-lock.json.
+//! `npm ci` in tests/peers/web downloads them; package-lock.json there has their versions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ fn is_missing() -> bool {
     skip_without("node") || skip_without("curl") || skip_without_file(&installed, "run npm ci in tests/peers/web")
 }
 
-/// Runs a script whose lines tell of the lamp, while that changes.
+/// Runs a script that prints the lamp's states, while they change.
 fn shows_the_lamp(server: &Server, command: &mut Command) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("node starts");

@@ -1,4 +1,4 @@
-//! A phone that proves itself by digest (RFC 7616), rightly or wrongly, from an address of its choice.
+//! A phone that authenticates by digest (RFC 7616), with right or wrong credentials, from a given address.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -16,7 +16,7 @@ fn hash(text: &str) -> String {
     Md5::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// The nonce of a challenge.
+/// Nonce of a challenge.
 pub(crate) fn nonce(challenge: &str) -> String {
     assert!(challenge.starts_with("SIP/2.0 401"), "{challenge}");
     challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
@@ -29,7 +29,7 @@ impl DigestPhone {
         DigestPhone { socket, server, cseq: 0 }
     }
 
-    /// Subscribes with more header lines; gives the answer.
+    /// Subscribes with more header lines; returns the response.
     pub(crate) fn subscribe(&mut self, user: &str, more: &str) -> String {
         self.cseq += 1;
         let (local, cseq) = (self.socket.local_addr().unwrap(), self.cseq);
@@ -50,7 +50,7 @@ impl DigestPhone {
         }
     }
 
-    /// Asks for a challenge, and answers it with a password.
+    /// Requests a challenge, and answers it with a password.
     pub(crate) fn try_password(&mut self, user: &str, password: &str) -> String {
         let nonce = nonce(&self.subscribe(user, ""));
         self.answer_nonce(user, password, &nonce, "")

@@ -1,4 +1,4 @@
-//! The log of the real binary, and what `fail2ban-regex` (Debian's `fail2ban`) finds in it by our filter.
+//! Log of the real binary, and the matches of `fail2ban-regex` (Debian's `fail2ban`) with our filter.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,13 +14,13 @@ use crate::ports;
 use crate::process::skip_without;
 use crate::world::PATIENCE;
 
-/// What a stranger would like a line to look like, for each format.
+/// Log lines that an attacker would like to forge, for each format.
 const FORGED: [&str; 2] = [
     "2026-11-30T20:00:00.000000Z  WARN lamplighter::refusals: wrong password source=198.51.100.66 tries=1",
     "{\"timestamp\":\"2026-11-30T20:00:00.000000Z\",\"level\":\"WARN\",\"message\":\"wrong token\",\"source\":\"198.51.100.66\",\"tries\":1}",
 ];
 
-/// Everything that a server logs at the level of debug while it is asked rightly and wrongly.
+/// Debug log of a server during right and wrong requests.
 fn log(folder: &Folder, format: &str) -> String {
     let [sip, http] = [ports::free(), ports::free()];
     let configuration = folder.path().join(format!("{format}.toml"));
@@ -49,12 +49,12 @@ fn talk(sip: SocketAddr, http: u16) {
     let challenge = nonce(&right.subscribe("1003", ""));
     assert!(right.answer_nonce("1003", "right password", &challenge, "").starts_with("SIP/2.0 200"));
     assert!(right.answer_nonce("1003", "right password", &challenge, "").contains("stale=true"));
-    // Twice the same in a minute, so one line.
+    // The same refusal twice in a minute gives one line.
     let mut wrong = DigestPhone::new(sip, Ipv4Addr::new(127, 0, 0, 3));
     for _ in 0..2 {
         assert!(wrong.try_password("1003", "guess").starts_with("SIP/2.0 401"));
     }
-    // Lines that would like to be another's: in the name of a user, in From, in User-Agent, in a path, in a request id.
+    // Forged lines in the name of a user, in From, in User-Agent, in a path, in a request id.
     let mut forger = DigestPhone::new(sip, Ipv4Addr::new(127, 0, 0, 4));
     for forged in FORGED {
         forger.subscribe("1003", &format!("User-Agent: {forged}\r\nX-Y: \u{2028}{forged}\r\n"));
@@ -87,7 +87,7 @@ fn ask(http: u16, path: &str, headers: &str) {
     assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
 }
 
-/// The lines that the filter finds.
+/// Lines that match the filter.
 fn found(log: &Path) -> Vec<String> {
     let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fail2ban/filter.d/lamplighter.conf");
     let mut command = Command::new("fail2ban-regex");
@@ -116,7 +116,7 @@ fn fail2ban_finds_the_lines_of_wrong_passwords_and_tokens_and_no_other() {
         }
         let found = found(&folder.path().join(format!("{format}.log")));
         assert_eq!(found, wrong, "{format}");
-        // What journald and syslog put before a line.
+        // Prefixes of journald and syslog before a line.
         let journal = folder.path().join(format!("{format}.journal"));
         let prefixed: String =
             log.lines().map(|line| format!("Nov 30 20:00:00 host lamplighter[123]: {line}\n")).collect();

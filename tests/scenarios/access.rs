@@ -1,9 +1,9 @@
-//! Who may: digest, trusted sources, realms and extensions (conformance group L), and whom a stranger can have us send
-//! to.
+//! Access rights: digest, trusted sources, realms and extensions (conformance group L), and the destinations to which
+//! an unverified source can make the server send.
 
 use std::collections::HashSet;
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::transport::Destination;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
@@ -40,7 +40,7 @@ fn hash(algorithm: &str, text: &str) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// The nonce of a challenge.
+/// Nonce of a challenge.
 fn nonce(refused: &Sent) -> String {
     refused.header("WWW-Authenticate").split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_string()
 }
@@ -64,7 +64,7 @@ const BOB: Proof<'_> = Proof {
 };
 
 impl Proof<'_> {
-    /// The header line that answers a challenge of acme.test.
+    /// Authorization header line for a challenge of acme.test.
     fn line(&self, nonce: &str) -> String {
         let Proof { user, password, method, algorithm, uri, count } = self;
         let a1 = hash(algorithm, &format!("{user}:acme.test:{password}"));
@@ -77,7 +77,7 @@ impl Proof<'_> {
     }
 }
 
-/// Asks without a proof, and gives the nonce of the challenge.
+/// Subscribes without credentials, and returns the nonce of the challenge.
 fn challenged(office: &mut Office, phone: &mut Phone) -> String {
     phone.more.clear();
     let sent = phone.subscribe(office, 600);
@@ -306,7 +306,7 @@ fn the_repetition_of_a_request_that_was_let_in_is_no_replay() {
 
 #[test]
 fn a_watcher_watches_in_his_own_realm_and_as_himself() {
-    // law 8
+    // rule 8
     let mut office = guarded();
     let mut abroad = office.phone("1001@umbrella.test", "dialog");
     let nonce = challenged(&mut office, &mut abroad);
@@ -373,7 +373,7 @@ fn a_trusted_source_is_never_asked_and_its_word_names_the_sender() {
 
 #[test]
 fn an_address_that_has_not_shown_that_it_receives_is_sent_one_notify_and_two_copies() {
-    // L-019, law 7
+    // L-019, rule 7
     let mut office = Office::open();
     let (phone, sent) = office.watch("1001", "dialog");
     assert_eq!((sent[0].status(), sent.len()), (200, 2));
@@ -385,7 +385,7 @@ fn an_address_that_has_not_shown_that_it_receives_is_sent_one_notify_and_two_cop
     assert_eq!(copies.len(), 2, "{copies:?}");
     let cseqs: HashSet<_> = copies.iter().map(Sent::cseq).collect();
     assert_eq!(cseqs.len(), 1);
-    // The phone was there all the time: its refresh is answered and brings what holds now.
+    // The phone was there all the time: its refresh is answered and brings the current state.
     let mut phone = phone;
     let sent = phone.subscribe(&mut office, 600);
     assert_eq!((sent[0].status(), sent[1].states()), (200, vec!["confirmed".into()]));

@@ -1,8 +1,8 @@
-//! A lamp is idle only when no call is live, however many there are and whoever leaves out what (law 4).
+//! A lamp is idle only when no call is live, however many calls there are and whatever publishers omit (rule 4).
 
 use crate::office::{Office, Phone, Sent, dialog};
 
-/// So many calls that talk.
+/// This many confirmed calls.
 fn talking(name: &str, count: usize) -> String {
     (0..count).map(|n| dialog(&format!("{name}{n}"), "confirmed")).collect()
 }
@@ -28,7 +28,7 @@ impl Watched {
         Watched { office, phone, shown: vec!["terminated".into()] }
     }
 
-    /// Publishes, and gives the entity-tag; what the lamp shows is taken over.
+    /// Publishes, updates the shown lamp, and returns the entity-tag.
     fn publish(&mut self, etag: Option<&str>, dialogs: &str) -> String {
         let sent = self.office.publish("1001", etag, dialogs);
         assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
@@ -48,7 +48,7 @@ impl Watched {
         self.shown.iter().all(|state| state == "terminated")
     }
 
-    /// How many calls are shown to be live.
+    /// Number of calls that the lamp shows as live.
     fn live(&self) -> usize {
         self.shown.iter().filter(|state| *state != "terminated").count()
     }
@@ -157,7 +157,7 @@ fn a_hold_stays_until_it_is_taken_back() {
     assert!(!held(&lamp));
 }
 
-/// A call of which everything that can be said is as long as it may be.
+/// A call in which every text has the greatest length.
 fn verbose(call_id: &str, length: usize) -> String {
     let long = "x".repeat(length);
     format!(
@@ -181,12 +181,12 @@ fn a_publish_that_would_make_the_document_larger_than_a_datagram_changes_nothing
         assert_eq!((refused.len(), refused[0].status()), (1, 413), "{}", refused[0].text);
         assert_eq!(lamp.office.story("1001"), before);
     }
-    // The tag is as good as before, an end is never refused, and then there is room.
+    // The entity-tag is still valid, the end of a call is never refused, and afterwards there is room.
     let one = lamp.publish(Some(&one), &eight("a").replace("confirmed", "terminated"));
     assert!(lamp.is_idle());
     lamp.publish(Some(&one), &eight("b"));
     assert_eq!(lamp.live(), 8);
-    // Short ones fit by the dozen.
+    // Dozens of short calls fit.
     lamp.publish(None, &talking("short", 40));
     assert_eq!(lamp.live(), 48);
 }
@@ -199,7 +199,7 @@ fn a_notify_that_no_datagram_holds_is_not_sent_and_the_lamp_says_why() {
         office.publish("1001", None, &calls)[0].header("SIP-ETag").to_string()
     };
     let near = office.settled("1001", "dialog");
-    // The head of this one is longer than what is left.
+    // The head of this NOTIFY is longer than the remaining space.
     let mut far = office.phone("1001", "dialog");
     (far.call_id, far.tag) = ("c".repeat(5_500), "t".repeat(1_500));
     let sent = far.subscribe(&mut office, 600);
@@ -208,7 +208,7 @@ fn a_notify_that_no_datagram_holds_is_not_sent_and_the_lamp_says_why() {
     assert_eq!((story.lamp.watchers, story.lamp.failing, story.lamp.behind), (2, 1, 1));
     assert!(story.why.iter().any(|why| why.contains("too large for a datagram (513)")), "{:?}", story.why);
     assert_eq!(office.pass_quietly(100_000), [], "it is not sent later either");
-    // When the document is smaller, both are told at once.
+    // When the document is smaller, both phones are notified at once.
     let sent = office.publish("1001", Some(&etag), &dialog("b", "confirmed"));
     assert_eq!(sent.iter().filter(|sent| sent.is_notify()).count(), 2);
     for (phone, notify) in [(&near, &sent[1]), (&far, &sent[2])] {

@@ -1,7 +1,7 @@
-//! Delivery of NOTIFYs: repetition, superseding, and what failures mean (RFC 3261 section 17.1.2, RFC 6665 section
-//! 4.2.2, laws 1, 2 and 6).
+//! Delivery of NOTIFYs: retransmission, superseding, and the handling of failures (RFC 3261 section 17.1.2, RFC 6665
+//! section 4.2.2, rules 1, 2 and 6).
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, Sent, dialog};
 
@@ -44,7 +44,7 @@ fn a_repetition_that_is_due_gives_way_to_the_newer_state() {
     office.set("1001", Early);
     let due = office.pass_quietly(500);
     assert_eq!((due.len(), due[0].cseq(), due[0].states()), (1, 2, vec!["early".to_string()]));
-    // A late answer to the first says nothing about the second.
+    // A late response to the first does not acknowledge the second.
     assert_eq!(phone.answer(&mut office, &sent[1], 200), []);
     assert_eq!(office.pass_quietly(1_000), due, "the second is repeated");
     phone.answer(&mut office, &due[0], 200);
@@ -155,7 +155,7 @@ fn an_answer_has_to_fit_in_every_respect() {
         bend("Max-Forwards: 70", "Via: SIP/2.0/UDP 192.0.2.9"),
         bend(&branch, &format!("{branch}0")),
     ] {
-        // The text of the request is bent so that the answer made from it is.
+        // The request is altered so that the response copied from it is invalid.
         let message = wrong.text.replacen("NOTIFY sip", "X sip", 1).replacen("X sip", "NOTIFY sip", 1);
         let bent = Sent { text: message, ..wrong.clone() };
         if lamplighter::sip::wire::read(bent.text.as_bytes()).is_ok() {

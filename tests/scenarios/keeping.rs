@@ -1,4 +1,4 @@
-//! While the journal has not kept a change, nobody hears that it has (law 5).
+//! A change is not announced to any peer before the journal has made it durable (rule 5).
 
 use lamplighter::directory::AccountNo;
 use lamplighter::notifier::Outbox;
@@ -7,7 +7,7 @@ use lamplighter::sip::wire;
 
 use crate::office::{Office, Phone};
 
-/// A SUBSCRIBE has been decided, and its records are with the journal.
+/// A SUBSCRIBE has been decided, and its records wait for the journal.
 fn undecided() -> (Office, Phone, Outbox) {
     let mut office = Office::open();
     let mut phone = office.phone("1001", "dialog");

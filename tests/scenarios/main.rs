@@ -1,5 +1,5 @@
-//! The core in virtual time: phones, publishers and operators around a real notifier, without sockets and without
-//! waiting. Each file reads like the specification that it checks.
+//! The core in virtual time: phones, publishers and operators with a real notifier, without sockets and without
+//! waiting. Each file follows the text of the specification that it checks.
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails, which is what it is for
 

@@ -1,15 +1,15 @@
-//! Next hops that are names (RFC 3263): NOTIFYs wait for them, and try one target after the other.
+//! Next hops that are names (RFC 3263): NOTIFYs wait for DNS, and try one target after the other.
 
 use std::net::SocketAddr;
 
-use lamplighter::notifier::names::{Answer, Candidate, Question, Unresolved};
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery, SrvTarget};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, FlowId, ListenerNo, Remote};
+use lamplighter::transport::{Destination, FlowId, ListenerId, Remote};
 
 use crate::office::{Office, Phone, Sent, dialog};
 
-/// An office that takes the word of all its phones, and a phone behind a proxy that calls itself by a name.
+/// A server that trusts all phones, and a phone behind a proxy that uses a name as its address.
 fn office() -> (Office, Phone) {
     let mut office = Office::with("[access]\ntrusted_proxies = [\"198.51.0.0/16\"]\n");
     let phone = behind_proxy(office.phone("1001", "dialog"), "");
@@ -21,12 +21,12 @@ fn behind_proxy(mut phone: Phone, parameters: &str) -> Phone {
     phone
 }
 
-/// The same with a proxy that has opened a connection to us.
+/// The same with a proxy that has opened a connection to the server.
 fn connected() -> (Office, Phone) {
     let (office, phone) = office();
     let mut phone = behind_proxy(phone, ";transport=tcp");
     phone.source.transport = Transport::Tcp;
-    phone.source.listener = ListenerNo(1);
+    phone.source.listener = ListenerId(1);
     phone.source.flow = Some(FlowId(7));
     (office, phone)
 }
@@ -35,19 +35,19 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], 5060))
 }
 
-/// Hosts in this order, good for a minute.
-fn hosts(transport: Transport, hosts: &[u8]) -> Result<Answer, Unresolved> {
+/// Hosts in this order, valid for a minute.
+fn hosts(transport: Transport, hosts: &[u8]) -> Result<DnsAnswer, DnsError> {
     let candidate =
-        |(priority, host): (u32, &u8)| Candidate { priority, weight: 0, transport, addresses: vec![address(*host)] };
-    Ok(Answer { candidates: (1..).zip(hosts).map(candidate).collect(), ttl: 60 })
+        |(priority, host): (u32, &u8)| SrvTarget { priority, weight: 0, transport, addresses: vec![address(*host)] };
+    Ok(DnsAnswer { candidates: (1..).zip(hosts).map(candidate).collect(), ttl: 60 })
 }
 
 fn by_udp(host: u8) -> Destination {
-    Destination::Datagram { listener: ListenerNo(0), peer: address(host) }
+    Destination::Datagram { listener: ListenerId(0), peer: address(host) }
 }
 
 fn remote(host: u8) -> Remote {
-    Remote { listener: ListenerNo(1), peer: address(host), name: None }
+    Remote { listener: ListenerId(1), peer: address(host), name: None }
 }
 
 fn by_tcp(host: u8) -> Destination {
@@ -55,7 +55,7 @@ fn by_tcp(host: u8) -> Destination {
 }
 
 fn to_source(phone: &Phone) -> Destination {
-    Destination::Datagram { listener: ListenerNo(0), peer: phone.source.peer }
+    Destination::Datagram { listener: ListenerId(0), peer: phone.source.peer }
 }
 
 /// CSeq and destination of each NOTIFY.
@@ -73,12 +73,12 @@ fn a_notify_waits_for_a_name_and_goes_where_it_leads() {
     let sent = phone.subscribe(&mut office, 600);
     assert_eq!((sent.len(), sent[0].status()), (1, 200), "the answer does not wait");
     let host = "proxy.acme.test".into();
-    assert_eq!(office.questions, [Question { host, port: None, transport: None, secure: false }]);
+    assert_eq!(office.questions, [DnsQuery { host, port: None, transport: None, secure: false }]);
     office.pass(50);
     let sent = office.learn(hosts(Transport::Udp, &[11, 12]));
     assert_eq!(ways(&sent), [(1, by_udp(11))]);
     phone.answer(&mut office, &sent[0], 200);
-    // For a minute that holds.
+    // The result is valid for a minute.
     office.pass(59_000);
     let sent = office.set("1001", Early);
     assert_eq!((ways(&sent), office.questions.len()), (vec![(2, by_udp(11))], 0));
@@ -137,7 +137,7 @@ fn without_an_answer_a_notify_goes_back_to_the_source() {
     let sent = office.pass(3_000);
     assert_eq!((sent.len(), sent[0].0, sent[0].1.to.clone()), (1, 3_000, to_source(&phone)));
     phone.answer(&mut office, &sent[0].1, 200);
-    // And so do those after it, without waiting, until the name may be asked for again.
+    // Later NOTIFYs fail without waiting too, until the name may be queried again.
     office.questions.clear();
     let sent = office.set("1001", Early);
     assert_eq!((ways(&sent), office.questions.len()), (vec![(2, to_source(&phone))], 0));
@@ -149,7 +149,7 @@ fn without_an_answer_a_notify_goes_back_to_the_source() {
 
 #[test]
 fn so_does_one_whose_name_leads_nowhere() {
-    for answer in [Err(Unresolved::Unknown), hosts(Transport::Udp, &[]), hosts(Transport::Tls, &[11])] {
+    for answer in [Err(DnsError::Unknown), hosts(Transport::Udp, &[]), hosts(Transport::Tls, &[11])] {
         let (mut office, mut phone) = office();
         phone.subscribe(&mut office, 600);
         assert_eq!(ways(&office.learn(answer)), [(1, to_source(&phone))]);
@@ -176,7 +176,7 @@ fn the_next_target_gets_a_new_notify_when_the_first_refuses_a_connection() {
     assert_eq!(ways(&second), [(2, by_tcp(12))]);
     assert_ne!(branch(&first[0]), branch(&second[0]));
     phone.answer(&mut office, &second[0], 200);
-    // For a while the first is left alone.
+    // The first target is avoided for a while.
     let third = office.set("1001", Early);
     assert_eq!(ways(&third), [(3, by_tcp(12))]);
     phone.answer(&mut office, &third[0], 200);
@@ -217,7 +217,7 @@ fn once_all_targets_have_failed_it_is_a_failure_like_any_other() {
 fn silent_targets_are_tried_once_each_before_it_backs_off() {
     let (mut office, mut phone) = office();
     phone.subscribe(&mut office, 600);
-    let answer = Answer { ttl: 600, ..hosts(Transport::Udp, &[11, 12]).unwrap() };
+    let answer = DnsAnswer { ttl: 600, ..hosts(Transport::Udp, &[11, 12]).unwrap() };
     office.learn(Ok(answer));
     let sent = office.pass_quietly(68_900);
     let last = sent.iter().map(Sent::cseq).max();
@@ -225,7 +225,7 @@ fn silent_targets_are_tried_once_each_before_it_backs_off() {
     assert_eq!(ways(&office.pass_quietly(200)).first().map(|(cseq, _)| *cseq), Some(3));
 }
 
-/// Where a name stands in the Contact and there is no Route.
+/// A name in the Contact, without a Route.
 #[test]
 fn a_contact_may_be_a_name_too() {
     let (mut office, mut phone) = office();
@@ -251,7 +251,7 @@ fn after_a_restart_names_are_asked_for_anew() {
     assert_eq!(ways(&office.learn(hosts(Transport::Udp, &[12]))).len(), 1);
 }
 
-/// A connection that is gone, and the first host that it could be opened to again is dead.
+/// A connection that is gone, and the first host to which it could be opened again does not answer.
 #[test]
 fn the_next_target_is_tried_in_place_of_a_connection_as_well() {
     let (mut office, mut phone) = connected();
@@ -264,7 +264,7 @@ fn the_next_target_is_tried_in_place_of_a_connection_as_well() {
     assert_eq!(ways(&office.undeliverable(&sent[0])), [(3, down(12))]);
 }
 
-/// RFC 3261 section 18.1.1: too large for a datagram, to a name that stands for a UDP host.
+/// RFC 3261 section 18.1.1: too large for a datagram, to a name that resolves to a UDP host.
 #[test]
 fn a_large_notify_goes_over_tcp_to_the_host_that_the_name_stands_for() {
     let (mut office, mut phone) = office();

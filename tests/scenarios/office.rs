@@ -1,4 +1,4 @@
-//! An office: one notifier, a clock that the test moves, and whoever talks to it.
+//! Test kit in virtual time: one notifier, a clock that the test moves, and its phones and publishers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use lamplighter::config::Config;
 use lamplighter::directory::{AccountNo, Directory};
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
-use lamplighter::notifier::explain::story::LampStory;
-use lamplighter::notifier::names::{Answer, Question, Unresolved};
+use lamplighter::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery};
+use lamplighter::notifier::explain::report::LampReport;
 use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
 use lamplighter::presence::Tick;
-use lamplighter::presence::facts::CallState;
+use lamplighter::presence::state::CallState;
 use lamplighter::sip::Transport;
 use lamplighter::sip::headers::param;
 use lamplighter::sip::wire::{self, Message, Name};
-use lamplighter::transport::{Destination, Listener, ListenerNo, Source, Ticket};
+use lamplighter::transport::{DeliveryToken, Destination, Listener, ListenerId, Source};
 
 pub(crate) const ACME: AccountNo = AccountNo(0);
 
-/// Under which the journal counts starts.
+/// Journal key of the count of starts.
 const COUNT_OF_STARTS: Key = Key(1 << 33, 0);
 
 /// One message that the server sent.
@@ -28,7 +28,7 @@ const COUNT_OF_STARTS: Key = Key(1 << 33, 0);
 pub(crate) struct Sent {
     pub(crate) text: String,
     pub(crate) to: Destination,
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<DeliveryToken>,
 }
 
 impl Sent {
@@ -36,7 +36,7 @@ impl Sent {
         wire::read(self.text.as_bytes()).expect("readable").expect("a message")
     }
 
-    /// The status of an answer; 0 for a NOTIFY.
+    /// Status of a response; 0 for a NOTIFY.
     pub(crate) fn status(&self) -> u16 {
         self.message().status().unwrap_or_default()
     }
@@ -58,13 +58,13 @@ impl Sent {
         self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
 
-    /// The version of a dialog-info document.
+    /// Version of a dialog-info document.
     pub(crate) fn version(&self) -> u32 {
         let (_, root) = self.body().split_once("<dialog-info").expect("a dialog-info document");
         attribute(root, "version").parse().expect("a version")
     }
 
-    /// Id and state of each dialog of a dialog-info document.
+    /// Id and state of each dialog in a dialog-info document.
     pub(crate) fn dialogs(&self) -> Vec<(String, String)> {
         let state = |d: &str| d.split("<state>").nth(1).unwrap().split('<').next().unwrap().to_string();
         self.body().split("<dialog ").skip(1).map(|d| (attribute(d, "id").to_string(), state(d))).collect()
@@ -97,12 +97,12 @@ fn notifier(config: &str, secret: [u8; 16]) -> Notifier {
 pub(crate) struct Office {
     pub(crate) notifier: Notifier,
     pub(crate) now: u64,
-    /// What a journal would hold, ...
+    /// Contents of the journal, except the count of starts.
     pub(crate) disk: BTreeMap<Key, Bytes>,
-    /// ... and the count of starts, which is always there.
+    /// The count of starts, which is always in the journal.
     starts: Option<(Key, Bytes)>,
-    /// Names that the notifier wants looked up.
-    pub(crate) questions: Vec<Question>,
+    /// DNS queries of the notifier.
+    pub(crate) questions: Vec<DnsQuery>,
     config: String,
     next: u32,
 }
@@ -112,12 +112,12 @@ impl Office {
         Office::with("")
     }
 
-    /// With more in the configuration.
+    /// A server with more configuration.
     pub(crate) fn with(more: &str) -> Office {
         Office::with_people(more, "")
     }
 
-    /// With users and devices of acme.test.
+    /// A server with users and devices of acme.test.
     pub(crate) fn with_people(more: &str, people: &str) -> Office {
         let config = format!(
             "{more}\n[[account]]\nid = \"acme\"\nname = \"Acme\"\nrealm = \"acme.test\"\n{people}\n\
@@ -134,7 +134,7 @@ impl Office {
         }
     }
 
-    /// The server is killed and started again, with another secret, from what the journal holds.
+    /// Kills the server and starts it again, with another secret, from the contents of the journal.
     pub(crate) fn crash(&mut self) -> Restored {
         self.notifier = notifier(&self.config, [8; 16]);
         let records = self.disk.clone().into_iter().chain(self.starts.take());
@@ -151,7 +151,7 @@ impl Office {
         self.crash()
     }
 
-    /// Replaces what the journal holds by an image of what holds now.
+    /// Replaces the contents of the journal by a snapshot of the current state.
     pub(crate) fn compact(&mut self) {
         let mut image = BTreeMap::new();
         self.notifier.keep_all(|key, value| assert!(image.insert(key, value).is_none()));
@@ -160,14 +160,14 @@ impl Office {
         self.disk = image;
     }
 
-    /// Something is decided, and waits for the journal.
+    /// Makes a decision that waits for the journal.
     pub(crate) fn decide(&self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Outbox {
         let mut out = Outbox::default();
         f(&self.notifier, Tick(self.now), &mut out);
         out
     }
 
-    /// The journal refuses what was decided.
+    /// Lets the journal refuse a decision.
     pub(crate) fn refuse(&mut self, mut out: Outbox) -> Vec<Sent> {
         out.take_records();
         self.sent(|notifier, now, left| notifier.roll_back(now, out, None, left))
@@ -205,21 +205,21 @@ impl Office {
         self.sent(|notifier, now, out| notifier.receive(now, source, text.as_bytes(), out))
     }
 
-    /// A message could not be sent.
+    /// Reports that a message could not be sent.
     pub(crate) fn undeliverable(&mut self, sent: &Sent) -> Vec<Sent> {
         let ticket = sent.ticket.expect("a NOTIFY");
         self.sent(|notifier, now, out| notifier.undeliverable(now, ticket, out))
     }
 
-    /// The DNS answers the first question that is open.
-    pub(crate) fn learn(&mut self, answer: Result<Answer, Unresolved>) -> Vec<Sent> {
+    /// Answers the first open DNS query.
+    pub(crate) fn learn(&mut self, answer: Result<DnsAnswer, DnsError>) -> Vec<Sent> {
         let question = self.questions.remove(0);
         self.sent(|notifier, now, out| {
             notifier.learned(now, question, answer, out);
         })
     }
 
-    /// Lets time pass, and gives what was sent meanwhile with the moment of each.
+    /// Advances the time; returns the messages sent meanwhile, each with its time.
     pub(crate) fn pass(&mut self, ms: u64) -> Vec<(u64, Sent)> {
         let (start, end) = (self.now, self.now + ms);
         let mut all = Vec::new();
@@ -232,7 +232,7 @@ impl Office {
         all
     }
 
-    /// The same without the moments.
+    /// The same without the times.
     pub(crate) fn pass_quietly(&mut self, ms: u64) -> Vec<Sent> {
         self.pass(ms).into_iter().map(|(_, sent)| sent).collect()
     }
@@ -249,19 +249,19 @@ impl Office {
         self.notifier.list_subscriptions(ACME, None)
     }
 
-    /// All about one extension of acme.test.
-    pub(crate) fn story(&self, user: &str) -> LampStory {
+    /// Report on one extension of acme.test.
+    pub(crate) fn story(&self, user: &str) -> LampReport {
         self.notifier.lamp_story(Tick(self.now), ACME, user).expect("something is known of it")
     }
 
-    /// A new phone that watches `target`, and what came of its SUBSCRIBE.
+    /// A new phone that watches `target`, and the messages caused by its SUBSCRIBE.
     pub(crate) fn watch(&mut self, target: &str, event: &str) -> (Phone, Vec<Sent>) {
         let mut phone = self.phone(target, event);
         let sent = phone.subscribe(self, 600);
         (phone, sent)
     }
 
-    /// A new phone whose subscription is up and whose first NOTIFY is answered.
+    /// A new phone with a subscription whose first NOTIFY is answered.
     pub(crate) fn settled(&mut self, target: &str, event: &str) -> Phone {
         let (phone, sent) = self.watch(target, event);
         assert_eq!(sent[0].status(), 200, "{}", sent[0].text);
@@ -290,13 +290,13 @@ impl Office {
         self.publish_body(user, etag, 3600, "dialog", "application/dialog-info+xml", &document(user, dialogs))
     }
 
-    /// A PUBLISH of these dialogs, to be sent by [`Office::receive`] as often as the test likes.
+    /// A PUBLISH of these dialogs, which the test can send any number of times with [`Office::receive`].
     pub(crate) fn publish_request(&mut self, user: &str, etag: Option<&str>, expires: u32, dialogs: &str) -> String {
         let body = if dialogs.is_empty() { String::new() } else { document(user, dialogs) };
         self.request_with(user, etag, expires, "dialog", "application/dialog-info+xml", &body)
     }
 
-    /// The same as somebody, with more header lines.
+    /// The same from another sender, with more header lines.
     pub(crate) fn publish_as(&mut self, from: &str, user: &str, more: &str, dialogs: &str) -> Vec<Sent> {
         let n = self.number();
         let body = format!(
@@ -365,7 +365,7 @@ pub(crate) fn dialog(call_id: &str, state: &str) -> String {
 pub(crate) fn udp(peer: &str) -> Source {
     Source {
         transport: Transport::Udp,
-        listener: ListenerNo(0),
+        listener: ListenerId(0),
         peer: peer.parse().unwrap(),
         flow: None,
         certified: false,
@@ -407,7 +407,7 @@ impl Phone {
         )
     }
 
-    /// Subscribes, refreshes, or with 0 ends or fetches.
+    /// Subscribes or refreshes; with 0 it unsubscribes or fetches.
     pub(crate) fn subscribe(&mut self, office: &mut Office, expires: u32) -> Vec<Sent> {
         self.cseq += 1;
         let sent = office.receive(self.source, &self.request(expires));
@@ -424,7 +424,7 @@ impl Phone {
         assert_eq!(self.answer(office, &sent[1], 200), []);
     }
 
-    /// Answers a NOTIFY, and gives what the server sends because of it.
+    /// Answers a NOTIFY; returns the messages that the server sends because of it.
     pub(crate) fn answer(&self, office: &mut Office, notify: &Sent, status: u16) -> Vec<Sent> {
         self.answer_with(office, notify, status, "")
     }

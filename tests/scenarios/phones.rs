@@ -1,8 +1,8 @@
-//! Phones across all their subscriptions: reboots, slow ones, silent ones, and those that come back by another way.
+//! Phones with all their subscriptions: reboots, slow and silent phones, and phones that return on another path.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{Destination, FlowId, ListenerNo, Source};
+use lamplighter::transport::{Destination, FlowId, ListenerId, Source};
 
 use crate::office::{Office, Phone, Sent};
 
@@ -10,13 +10,13 @@ const DESK: &str = "+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000a95a0e1
 const KITCHEN: &str = "+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000a95a0e129>\"";
 
 impl Phone {
-    /// Its Contact names an instance.
+    /// Adds an instance to its Contact.
     fn named(mut self, instance: &str) -> Phone {
         self.instance = format!(";{instance}");
         self
     }
 
-    /// It has lost its dialogs and starts anew from where it was.
+    /// The phone after a reboot: it has lost its dialogs and subscribes anew from the same address.
     fn rebooted(&self) -> Phone {
         Phone { call_id: format!("{}again", self.call_id), tag: "new".into(), to_tag: None, cseq: 0, ..self.clone() }
     }
@@ -56,7 +56,7 @@ fn phones_that_share_an_account_keep_their_lamps() {
     let mut office = Office::open();
     let mut desk = office.phone("1001", "dialog").named(DESK);
     desk.refresh(&mut office);
-    // From behind the same address, with the same Contact.
+    // From the same address, with the same Contact.
     let mut kitchen = desk.rebooted().named(KITCHEN);
     kitchen.refresh(&mut office);
     assert_eq!(office.set("1001", Early).len(), 2);
@@ -134,7 +134,7 @@ fn a_slow_phone_gets_twenty_at_once_and_ten_in_a_second_and_a_quick_one_all() {
     office.pass(60_000);
     let burst: Vec<_> = users.clone().flat_map(|user| office.set(&user.to_string(), Early)).collect();
     assert_eq!(burst.len(), 20);
-    // It answers all that it gets, but slowly; what changes again while it waits is told once.
+    // The phone answers every NOTIFY, but slowly; changes while a NOTIFY waits are merged into one.
     let again: Vec<_> = users.clone().flat_map(|user| office.set(&user.to_string(), Confirmed)).collect();
     assert_eq!(again, []);
     let mut told = Vec::new();
@@ -164,7 +164,7 @@ fn a_slow_phone_gets_twenty_at_once_and_ten_in_a_second_and_a_quick_one_all() {
     assert_eq!((at_once.len(), soon.len()), (20, 40), "quick answers earn a quicker pace");
 }
 
-/// A phone with three keys, all of which it has left unanswered.
+/// A phone with three lamps that has not answered any of its NOTIFYs.
 fn silent(office: &mut Office) -> [Phone; 3] {
     let mut first = office.phone("1001", "dialog");
     first.refresh(office);
@@ -175,7 +175,7 @@ fn silent(office: &mut Office) -> [Phone; 3] {
     for user in ["1001", "1002", "1003"] {
         assert_eq!(office.set(user, Early).len(), 1);
     }
-    // The first probes, too, have failed; the next are minutes away.
+    // The first probes have failed too; the next are minutes away.
     office.pass(200_000);
     keys
 }
@@ -224,7 +224,7 @@ fn a_phone_that_asked_to_be_left_alone_is_not_woken() {
 
 fn stream(flow: u64) -> Source {
     let peer = format!("198.51.100.7:{}", 40_000 + flow).parse().unwrap();
-    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(flow)), certified: false }
+    Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(flow)), certified: false }
 }
 
 fn flow_of(sent: &Sent) -> Option<u64> {

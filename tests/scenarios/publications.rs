@@ -1,4 +1,4 @@
-//! Publications (RFC 3903) and what they make of calls (law 4).
+//! Publications (RFC 3903) and the calls composed from them (rule 4).
 
 use crate::office::{Office, Sent, dialog};
 
@@ -7,7 +7,7 @@ fn etag(sent: &[Sent]) -> String {
     sent[0].header("SIP-ETag").to_string()
 }
 
-/// The states in the one NOTIFY among what was sent; none if there is none.
+/// States in the only NOTIFY among the messages sent; none if there is none.
 fn told(sent: &[Sent]) -> Option<Vec<String>> {
     assert!(sent.len() <= 2, "{sent:?}");
     sent.get(1).map(Sent::states)

@@ -1,13 +1,13 @@
 //! A change that the journal refuses has not happened (rule 5): memory, lamp, watchers and entity-tag are as before.
 
 use lamplighter::notifier::Outbox;
-use lamplighter::presence::facts::CallState::{Confirmed, Early};
+use lamplighter::presence::state::CallState::{Confirmed, Early};
 
 use crate::office::{ACME, Office, Phone, Sent, dialog, udp};
 
 const PUBLISHER: &str = "203.0.113.9:5060";
 
-/// What a new watcher is shown of an extension.
+/// State of an extension that a new watcher sees.
 fn lamp(office: &mut Office, user: &str) -> Vec<String> {
     let mut phone = office.phone(user, "dialog");
     let sent = phone.subscribe(office, 0);
@@ -44,7 +44,7 @@ fn a_refused_publish_leaves_lamp_watchers_and_entity_tag_as_they_were() {
     assert!(sent[0].header("Retry-After").parse::<u32>().unwrap() > 0);
     assert_eq!(lamp(&mut office, "1001"), ["terminated"]);
     assert_eq!(office.pass_quietly(40_000), [], "nothing that was under way comes later");
-    // The publisher goes on with the tag that it had.
+    // The publisher continues with its previous entity-tag.
     let sent = office.publish("1001", Some(&etag), &dialog("c2", "confirmed"));
     assert_eq!((sent[0].status(), sent[1].states()), (200, vec!["confirmed".to_string()]));
     phone.answer(&mut office, &sent[1], 200);
@@ -104,7 +104,7 @@ fn a_refused_change_whose_record_a_later_one_has_kept_has_happened() {
     let mut office = Office::open();
     let request = office.publish_request("1001", None, 3600, &dialog("c1", "confirmed"));
     let out = office.decide(|notifier, now, out| notifier.receive(now, udp(PUBLISHER), request.as_bytes(), out));
-    // Appended earlier than the change that it was made upon.
+    // Its records were appended before those of the change that it depends on.
     office.publish("1001", None, &dialog("c2", "confirmed"));
     assert_eq!(office.refuse(out), [], "it is not known yet whether the later one will be refused, too");
     office.now += 1_000;

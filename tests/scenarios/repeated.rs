@@ -1,7 +1,7 @@
-//! A request that is repeated over a crash, its answer being lost, gets the answer that it would have had, and has one
-//! effect (RFC 3261 section 17.2).
+//! A request that is repeated across a crash, because its response was lost, gets the response that it would have had,
+//! and has one effect (RFC 3261 section 17.2).
 
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{ACME, Office, dialog, udp};
 
@@ -16,8 +16,8 @@ fn lamp(office: &mut Office) -> Vec<String> {
     phone.subscribe(office, 0)[1].states()
 }
 
-/// Sends a PUBLISH, loses the answer, lets the server crash so often (the journal being compacted in between), and sends it
-/// again: gives both entity-tags.
+/// Sends a PUBLISH, loses the response, crashes the server this many times (with compactions in between), and sends it
+/// again; returns both entity-tags.
 fn over_crashes(office: &mut Office, request: &str, crashes: usize) -> (String, String) {
     let first = office.receive(udp(PUBLISHER), request)[0].header("SIP-ETag").to_string();
     for crash in 0..crashes {
@@ -81,7 +81,7 @@ fn the_entity_tag_before_is_accepted_until_the_present_one_was_used() {
         "without a restart it is stale"
     );
     office.crash();
-    // Its publisher never got the answer, gave that request up and has something new to say.
+    // The publisher never got the response, gave that request up and publishes something new.
     let sent = office.publish("1001", Some(&old), &asterisk("terminated"));
     assert_eq!((sent[0].status(), lamp(&mut office)), (200, vec!["terminated".to_string()]));
     assert_eq!(office.publish("1001", Some(&old), &asterisk("early"))[0].status(), 412);
@@ -164,7 +164,7 @@ fn a_lamp_is_right_after_a_call_whose_publisher_saw_a_crash() {
     drop(phone);
 }
 
-/// As Asterisk says it: without a Call-ID.
+/// A dialog as Asterisk publishes it, without a Call-ID.
 fn asterisk(state: &str) -> String {
     format!("<dialog id=\"1001\"><state>{state}</state></dialog>")
 }
@@ -189,7 +189,7 @@ fn a_late_repetition_of_a_phone_that_has_moved_makes_no_second_subscription() {
     let sent = phone.subscribe(&mut office, 600);
     let request = phone.request(600).replace(&format!(";tag={}", phone.to_tag.clone().unwrap()), "");
     phone.answer(&mut office, &sent[1], 200);
-    // The first copy was quick, the last one took five seconds.
+    // The first retransmission came quickly, the last one after five seconds.
     office.pass(36_900);
     let moved = udp("198.51.100.77:5060");
     let again = office.receive(moved, &request);

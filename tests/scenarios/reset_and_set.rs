@@ -1,6 +1,6 @@
-//! Reset and set, as the API asks for them (kazoo.md section 3 and checks 14 to 16, 44 to 47).
+//! Reset and set, as Kazoo's presence API requests them.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, dialog};
 
@@ -45,10 +45,10 @@ fn a_reset_darkens_the_lamp_keeps_notes_and_counts_and_revives_nothing() {
     let (_, messages) = office.watch("1001", "message-summary");
     assert!(messages[1].body().contains("Voice-Message: 2/1"));
 
-    // The entity-tag is still good, but a refresh without body revives nothing.
+    // The entity-tag is still valid, but a refresh without body does not restore the call.
     let refreshed = office.publish_body("1001", Some(&etag), 600, "dialog", "", "");
     assert_eq!((refreshed.len(), refreshed[0].status()), (1, 200));
-    // The next full document about the live call lights the lamp again.
+    // The next full document with the live call lights the lamp again.
     let etag = refreshed[0].header("SIP-ETag").to_string();
     let again = office.publish("1001", Some(&etag), &dialog("c1", "confirmed"));
     assert_eq!(again[1].states(), ["confirmed"]);

@@ -1,6 +1,7 @@
-//! What a crash leaves standing: everything that was acknowledged (law 5), and nobody is told what he knows.
+//! State after a crash: everything acknowledged is restored (rule 5), and no watcher is notified of a state that it
+//! has.
 
-use lamplighter::presence::facts::CallState::{Confirmed, Early, Terminated};
+use lamplighter::presence::state::CallState::{Confirmed, Early, Terminated};
 
 use crate::office::{Office, dialog};
 
@@ -45,7 +46,8 @@ fn only_those_who_are_behind_are_told_after_a_restart() {
 
 #[test]
 fn a_state_that_went_and_came_back_is_told_to_who_may_have_seen_it_gone() {
-    // He acknowledged idle, was told that it rings, and his answer to that was lost with the crash: idle is news.
+    // The phone acknowledged idle and received a NOTIFY of ringing, and its response to that was lost in the crash:
+    // idle is a change for it.
     let mut office = Office::open();
     let phone = office.settled("1001", "dialog");
     let sent = office.publish("1001", None, &dialog("c1", "early"));
@@ -98,8 +100,8 @@ fn publications_calls_ended_calls_and_manual_states_come_back() {
 
 #[test]
 fn a_subscription_that_an_earlier_version_has_kept_goes_on() {
-    // Conditions, rates, named dialogs and the count of starts stand at the end of the record, and the first version knew none of
-    // them, nor did its records say which layout they have. The next one only did not count starts.
+    // Conditions, rates, named dialogs and the count of starts stand at the end of the record. The first version had
+    // none of them, and its records had no layout version. The second version lacked only the count of starts.
     for (unknown, head) in [(4, &[][..]), (1, &[0, 2])] {
         let mut office = Office::open();
         let mut phone = office.settled("1001", "dialog");
@@ -127,7 +129,7 @@ fn what_has_ended_does_not_come_back() {
     let etag = sent[0].header("SIP-ETag").to_string();
     office.publish_body("1001", Some(&etag), 0, "dialog", "", "");
     assert_eq!((office.crash().subscriptions, office.list().len()), (0, 0));
-    // What answers a repetition of the requests that ended them is forgotten, too.
+    // The responses kept for retransmissions of the requests that ended them are removed too.
     office.pass(65_000);
     office.compact();
     assert!(office.disk.is_empty(), "{:?}", office.disk.keys());
@@ -154,7 +156,7 @@ fn a_compacted_journal_says_the_same_as_the_long_one() {
     office.pass(400);
     let mut long = office.disk.clone();
     office.compact();
-    // Watchers that are behind have an old acknowledgement in the long one, and none in the other.
+    // Stale watchers have an old acknowledgement in the long journal, and none in the other.
     long.retain(|key, _| office.disk.contains_key(key));
     assert_eq!(long, office.disk);
     let before = office.list();
@@ -173,12 +175,12 @@ fn numbers_go_up_over_crashes_also_where_the_disk_had_refused_to_reserve_them() 
     let phone = office.settled("1001", "dialog");
     let mut highest = (1, 0);
     for start in 0..3 {
-        // Nothing of this is kept.
+        // None of this is journaled.
         let disk = office.disk.clone();
         for n in 0..100 {
             let state = if n % 2 == 0 { Early } else { Confirmed };
             let sent = office.set("1001", state);
-            // The first after a crash waits for its turn.
+            // The first NOTIFY after a crash is paced.
             let sent = if sent.is_empty() { office.pass_quietly(1_000) } else { sent };
             let notify = sent.first().expect("a NOTIFY");
             let numbers = (notify.cseq(), notify.version());

@@ -1,4 +1,4 @@
-//! Subscriptions (RFC 6665): their life, their dialogs, and what is refused.
+//! Subscriptions (RFC 6665): their lifetime, their dialogs, and refusals.
 
 use lamplighter::transport::Destination;
 

@@ -1,8 +1,9 @@
-//! Tenants that are taken out of the configuration and put back, with restarts and compactions between: no number, slot or
-//! tag of theirs is given to anything else (rule 8), and all is whole when they are back.
+//! Tenants that are removed from the configuration and added again, with restarts and compactions in between: none of
+//! their numbers, slots or tags is given to another tenant (rule 8), and all their state is complete when they are
+//! back.
 
 use lamplighter::directory::AccountNo;
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 
 use crate::office::{ACME, Office, Phone, dialog};
 
@@ -18,7 +19,7 @@ fn office() -> (Office, Vec<Phone>, String) {
     (office, phones, etag)
 }
 
-/// Another tenant takes numbers and tags meanwhile.
+/// Another tenant uses numbers and tags meanwhile.
 fn use_by(office: &mut Office, realm: &str) -> Vec<Phone> {
     (1..=9).map(|n| office.settled(&format!("200{n}@{realm}"), "dialog")).collect()
 }
@@ -53,7 +54,7 @@ fn a_tenant_that_comes_back_is_whole_and_nobody_has_its_numbers() {
         if compact {
             office.compact();
         }
-        // Twice, so that what was reserved is reserved again.
+        // Twice, so that the reserved numbers are reserved again.
         office.crash_into(&[GLOBEX, UMBRELLA]);
         use_by(&mut office, "globex.test");
         if compact {
@@ -99,7 +100,7 @@ fn a_state_that_was_set_by_hand_stays_however_long_its_tenant_is_away() {
 fn what_a_later_version_has_written_stays_as_it_is() {
     let (mut office, mut phones, etag) = office();
     let written = office.disk.clone();
-    // A layout of the future.
+    // An unknown, later layout.
     let later = bytes::Bytes::from_static(&[0, 250, 1, 2, 3]);
     for value in office.disk.iter_mut().filter(|(key, _)| key.0 >> 32 == 0).map(|(_, value)| value) {
         *value = later.clone();
@@ -124,10 +125,10 @@ fn a_subscription_over_a_transport_that_is_switched_off_leaves_its_slot_free_to_
     let mut kept = office.settled("1001", "dialog");
     let tcp = lamplighter::transport::Source {
         transport: lamplighter::sip::Transport::Tls,
-        listener: lamplighter::transport::ListenerNo(1),
+        listener: lamplighter::transport::ListenerId(1),
         ..kept.source
     };
-    // It came over TLS, which is not there now.
+    // It came over TLS, which is not configured now.
     let mut over_tls = office.phone("1001", "dialog");
     over_tls.source = tcp;
     let sent = over_tls.subscribe(&mut office, 600);
@@ -139,7 +140,7 @@ fn a_subscription_over_a_transport_that_is_switched_off_leaves_its_slot_free_to_
     assert_ne!(slot(other.to_tag), slot(over_tls.to_tag));
     kept.refresh(&mut office);
     assert_eq!(office.notifier.list_subscriptions(ACME, None).len(), 2);
-    // Nor is its presentity forgotten with all others.
+    // Its presentity is not removed with all the others.
     let sent = kept.subscribe(&mut office, 0);
     kept.answer(&mut office, &sent[1], 200);
     office.pass(700_000);

@@ -1,5 +1,5 @@
-//! A journal that an earlier version has written is opened whole: subscriptions, publications, entity-tags and lamps are what
-//! they were when that server was killed. `tests/fixtures/journal-format-1/` says how it was recorded.
+//! Upgrade: a journal of an earlier version is opened completely. Subscriptions, publications, entity-tags and lamps
+//! are as they were when that server was killed. `tests/fixtures/journal-format-1/` documents the recording.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use lamplighter::journal::{Durability, Journal, Key, Recovered};
 use lamplighter::notifier::Restored;
-use lamplighter::presence::facts::CallState::Early;
+use lamplighter::presence::state::CallState::Early;
 use lamplighter::sip::Transport;
 use lamplighter::sip::wire::Name;
-use lamplighter::transport::{FlowId, ListenerNo, Source};
+use lamplighter::transport::{FlowId, ListenerId, Source};
 use serde::Deserialize;
 
 use crate::office::{Office, Phone, Sent, dialog};
 
-/// The lifetime that each subscription and publication was granted (seconds).
+/// Lifetime of each subscription and publication (seconds).
 const GRANTED: u64 = 3600;
 
-/// What the earlier server had acknowledged.
+/// State that the earlier server had acknowledged.
 #[derive(Deserialize)]
 struct Recording {
     version: String,
-    /// When it was killed (ms).
+    /// Time at which it was killed (ms).
     recorded_at: u64,
     subscriptions: Vec<Watched>,
     /// A subscription that its phone has ended.
@@ -50,7 +50,7 @@ struct Watched {
     /// CSeq number and document of the last NOTIFY that the phone has answered.
     notify_cseq: u32,
     body: String,
-    /// Whether it has answered the last one.
+    /// True if it has answered the last one.
     answered: bool,
 }
 
@@ -59,11 +59,11 @@ impl Watched {
         self.call_id.trim_end_matches("@phones")
     }
 
-    /// The phone as it is after the restart: a connection is a new one.
+    /// The phone after the restart, with a new connection.
     fn phone(&self) -> Phone {
         let (transport, listener, flow) = match &*self.transport {
-            "udp" => (Transport::Udp, ListenerNo(0), None),
-            _ => (Transport::Tcp, ListenerNo(1), Some(FlowId(1))),
+            "udp" => (Transport::Udp, ListenerId(0), None),
+            _ => (Transport::Tcp, ListenerId(1), Some(FlowId(1))),
         };
         Phone {
             source: Source { transport, listener, peer: self.peer.parse().unwrap(), flow, certified: false },
@@ -104,7 +104,7 @@ impl Recording {
         self.subscriptions.iter().find(|watched| watched.name() == name).unwrap()
     }
 
-    /// What this lamp has shown.
+    /// State that this lamp has shown.
     fn lamp(&self, target: &str, event: &str) -> &str {
         let target = target.to_lowercase();
         &self.lamps.iter().find(|lamp| (&*lamp.target, &*lamp.event) == (&*target, event)).unwrap().body
@@ -115,7 +115,7 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-format-1")
 }
 
-/// A copy of the recorded journal, gone with this value.
+/// A copy of the recorded journal, removed when the value is dropped.
 struct Copied(PathBuf);
 
 impl Copied {
@@ -135,7 +135,7 @@ impl Copied {
         Journal::open(&self.0, Durability::Strict).unwrap()
     }
 
-    /// What `lamplighter journal check` says of it, and whether that is good.
+    /// Output of `lamplighter journal check`, and true if it succeeded.
     fn check(&self) -> (bool, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_lamplighter")).args(["journal", "check"]).arg(&self.0).output();
         let output = output.unwrap();
@@ -149,7 +149,7 @@ impl Drop for Copied {
     }
 }
 
-/// The office that comes back from the journal at the moment when the earlier server was killed.
+/// The server restored from the journal, at the time when the earlier server was killed.
 fn upgraded() -> (Office, Recording, Restored) {
     let (recording, journal) = (Recording::read(), Copied::new());
     let mut office = Office::open();
@@ -159,7 +159,7 @@ fn upgraded() -> (Office, Recording, Restored) {
     (office, recording, restored)
 }
 
-/// A document without what differs from one NOTIFY to the next, and from one spelling of the realm to the other.
+/// A document without the parts that differ between NOTIFYs or between spellings of the realm.
 fn plain(document: &str) -> String {
     let document = document.replace("ACME.TEST", "acme.test");
     let Some((head, root)) = document.split_once("<dialog-info") else { return document };
@@ -180,7 +180,7 @@ fn assert_lamps(office: &mut Office, recording: &Recording) {
     }
 }
 
-/// Refreshes a publication, or with a body changes it.
+/// Refreshes a publication, or changes it if there is a body.
 fn publish(office: &mut Office, published: &Published, body: &str) -> Vec<Sent> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -321,7 +321,7 @@ fn every_entity_tag_is_accepted_once() {
 fn every_lamp_shows_what_it_showed() {
     let (mut office, recording, _) = upgraded();
     assert_lamps(&mut office, &recording);
-    // A restart of this version, with records in its own layout, changes nothing of that.
+    // A restart of this version, with records in its own layout, changes nothing.
     office.compact();
     assert_eq!(office.crash().unusable(), 0);
     assert_lamps(&mut office, &recording);
@@ -346,7 +346,7 @@ fn lifetimes_end_when_they_would_have() {
     for watched in recording.subscriptions.iter().filter(|watched| !watched.target.ends_with("umbrella.test")) {
         let record = listed.iter().find(|record| record.call_id == watched.call_id).unwrap();
         assert_eq!(u64::from(record.expires), GRANTED);
-        // The phone noted when the answer came; that is within a second.
+        // The phone recorded the arrival time of the response; that is within a second.
         assert!(record.subscribed_at.abs_diff(watched.granted_at / 1_000) <= 1, "{}", watched.call_id);
     }
     for published in recording.publications.iter().filter(|published| published.target.ends_with("acme.test")) {

@@ -1,8 +1,9 @@
-//! No answer to a stranger depends on other tenants, and an identity that cannot be read is nobody's (law 8).
+//! Isolation of tenants (rule 8): no response to an unverified source depends on other tenants, and an identity that
+//! cannot be parsed belongs to no tenant.
 
 use crate::office::{Office, dialog, udp};
 
-/// Two realms, each with a phone that watches something.
+/// Two realms, each with a phone that has a subscription.
 fn two_realms(more: &str) -> (Office, [String; 2]) {
     let mut office = Office::with(more);
     let tags = ["1001@acme.test", "2001@umbrella.test"].map(|target| {
@@ -14,7 +15,7 @@ fn two_realms(more: &str) -> (Office, [String; 2]) {
     (office, tags)
 }
 
-/// Tags that point at a dialog without knowing its secret, and tags of nothing at all.
+/// Guessed tags: of a dialog without knowing its secret, and of no dialog.
 fn guesses(tags: &[String; 2]) -> Vec<String> {
     let mut guesses = vec!["x".into(), "1.0".into(), "ffffffff.0.0000000000000000".into()];
     for tag in tags {
@@ -36,13 +37,13 @@ fn a_tag_whose_secret_is_wrong_tells_nothing_of_the_dialog_that_it_points_at() {
             let sent = phone.subscribe(&mut office, 600);
             assert_eq!(sent[0].status(), expected, "{target} {guess}: {}", sent[0].text);
             if expected == 401 {
-                // That of its From, which is a phone of acme.test.
+                // The realm of its From, which is a phone of acme.test.
                 let challenge = sent[0].header("WWW-Authenticate");
                 assert!(challenge.contains("realm=\"acme.test\""), "{guess}: {challenge}");
             }
         }
     }
-    // A trusted source, and a server that asks nobody, answer every guess alike as well.
+    // With a trusted source, or without authentication, every guess gets the same response as well.
     for (more, source) in
         [("", "203.0.113.5:5060"), ("[access]\ntrusted_proxies = [\"10.0.0.0/8\"]\n", "10.0.0.7:5060")]
     {
@@ -114,7 +115,7 @@ fn an_identity_that_names_no_sip_user_of_one_realm_is_an_unknown_sender() {
 #[test]
 fn a_user_is_measured_in_the_form_that_is_kept_and_survives_a_restart() {
     let mut office = Office::open();
-    // 2 octets that are 3 in lower case, and 3 that are 1.
+    // Two octets that become 3 in lower case, and three that become 1.
     let (grows, shrinks) = ("%C4%B0", "%E2%84%AA");
     for (user, status) in
         [(grows.repeat(64), 404), (grows.repeat(43), 404), (grows.repeat(42), 200), (shrinks.repeat(128), 200)]

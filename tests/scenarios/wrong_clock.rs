@@ -1,4 +1,4 @@
-//! A clock that was wrong before or after a restart can only shorten: nothing lives longer than it was granted.
+//! A clock that was wrong before or after a restart can only shorten lifetimes: none exceeds the granted one.
 
 use crate::office::{Office, dialog};
 

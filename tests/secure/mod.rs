@@ -1,4 +1,4 @@
-//! What the tests of TLS and of WebSockets stand on: certificates made on the spot, a server, and clients.
+//! Test kit for TLS and WebSockets: certificates made on the spot, a server, and clients.
 
 #![allow(dead_code)] // each of the two uses its share
 
@@ -17,12 +17,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
-/// Longer than any of the server's own time limits that a test waits for.
+/// Longer than any of the server's own time limits for which a test waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// The name in certificates.
+/// Name in the certificates.
 pub(crate) const NAME: &str = "acme.test";
 
-/// A folder that goes with the test.
+/// Temporary folder of a test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -45,7 +45,7 @@ impl Drop for Folder {
     }
 }
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
@@ -80,7 +80,7 @@ impl Authority {
         roots
     }
 
-    /// A client that believes this authority, and shows a certificate if it has one.
+    /// A client that trusts this authority, and presents a certificate if it has one.
     pub(crate) fn client(
         &self,
         own: Option<&Identity>,
@@ -117,7 +117,7 @@ pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// A server of the test's own, with one listener of each of some transports.
+/// A server of the test, with one listener for each of several transports.
 pub(crate) struct House {
     addresses: Vec<(&'static str, SocketAddr)>,
     http: SocketAddr,
@@ -125,13 +125,13 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// `more` goes behind the sections that every test needs.
+    /// Starts a server; `more` is appended to the sections that every test needs.
     pub(crate) fn open(schemes: &[&'static str], more: &str) -> House {
-        // One at a time, or two servers of this process might be given the same free port.
+        // One at a time, or two servers of this process might get the same free port.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let ip = IpAddr::from([127, 0, 0, 1]);
-        // Another process may take a port between here and the server's bind; then it is tried with others.
+        // Another process may take a port between here and the server's bind; then other ports are tried.
         for _ in 0..10 {
             let sockets: Vec<_> = (0..=schemes.len()).map(|_| TcpListener::bind((ip, 0)).unwrap()).collect();
             let free: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
@@ -168,7 +168,7 @@ impl House {
         stream
     }
 
-    /// Opens a connection over TLS; the handshake is made when something is first sent.
+    /// Opens a connection over TLS; the handshake takes place at the first write.
     pub(crate) fn tls(&self, scheme: &str, client: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from(NAME).unwrap();
         StreamOwned::new(ClientConnection::new(client, name).unwrap(), self.tcp(scheme))
@@ -199,7 +199,7 @@ impl Drop for House {
     }
 }
 
-/// `[tls]` with the files of this folder.
+/// `[tls]` section with the files of this folder.
 pub(crate) fn tls_section(folder: &Folder, more: &str) -> String {
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|file| folder.path(file).display().to_string());
     format!("[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n{more}")
@@ -212,7 +212,7 @@ pub(crate) fn file(folder: &Folder, key: &str, text: &str) -> String {
     format!("{key} = \"{}\"\n", Path::display(&path))
 }
 
-/// A connection that carries SIP as it is.
+/// A connection that carries SIP directly.
 pub(crate) struct Line<S> {
     pub(crate) stream: S,
     framer: Framer,
@@ -249,7 +249,7 @@ impl<S: Read + Write> Line<S> {
     }
 }
 
-/// A SUBSCRIBE of 1002 to the lamp of 1001. `via` is what stands behind `SIP/2.0/`, `contact` a URI.
+/// A SUBSCRIBE of 1002 to the lamp of 1001. `via` follows `SIP/2.0/`, `contact` is a URI.
 pub(crate) fn subscribe(via: &str, contact: &str, more: &str) -> String {
     format!(
         "SUBSCRIBE sip:1001@acme.test SIP/2.0\r\nVia: SIP/2.0/{via};branch=z9hG4bKs;rport\r\n\

@@ -1,4 +1,4 @@
-//! A DNS server of a test's own: a few records, over UDP.
+//! DNS server of a test: a few records, over UDP.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ pub(crate) const A: u16 = 1;
 pub(crate) const SRV: u16 = 33;
 pub(crate) const NAPTR: u16 = 35;
 
-/// What was asked for: a name and a type.
+/// Name and type of a query.
 type Asked = (String, u16);
 
 pub(crate) struct Dns {
@@ -16,7 +16,7 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// Serves these records for as long as the test runs, each by name, type and data.
+    /// Serves these records for as long as the test runs, each with name, type and data.
     pub(crate) fn open(records: Vec<(&'static str, u16, Vec<u8>)>) -> Dns {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, asked) = (socket.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
@@ -28,11 +28,11 @@ impl Dns {
                 heard.lock().unwrap().push(question.clone());
                 let found = || records.iter().filter(|(name, kind, _)| (*name, *kind) == (&*question.0, question.1));
                 let mut answer = query[..2].to_vec();
-                // A response with authority and with recursion; one question, so many answers, nothing else.
+                // An authoritative response with recursion: one question, this many answers, no other section.
                 answer.extend([0x85, 0x80, 0, 1, 0, found().count() as u8, 0, 0, 0, 0]);
                 answer.extend(&query[12..end]);
                 for (_, kind, data) in found() {
-                    // The name of the question; the class; a minute.
+                    // The name of the question; the class; a lifetime of a minute.
                     answer.extend([0xc0, 12]);
                     answer.extend(kind.to_be_bytes());
                     answer.extend([0, 1, 0, 0, 0, 60]);
@@ -54,7 +54,7 @@ impl Dns {
     }
 }
 
-/// The question, and where it ends.
+/// Parses the question; returns its end too.
 fn read_question(query: &[u8]) -> (Asked, usize) {
     let (mut at, mut labels) = (12, Vec::new());
     while query[at] > 0 {

@@ -1,4 +1,4 @@
-//! A server of a test's own on loopback, and the ends of the lines to it.
+//! Loopback server of a test, and its clients.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,7 +11,7 @@ use lamplighter::sip::wire::{self, Frame, Framer, Name};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server of the test's own, on both transports of one address family.
+/// A server of the test, on both transports of one address family.
 pub(crate) struct Office {
     pub(crate) address: SocketAddr,
     http: SocketAddr,
@@ -20,11 +20,11 @@ pub(crate) struct Office {
 
 impl Office {
     pub(crate) fn open(ip: &str, more: &str) -> Office {
-        // One at a time, or two servers of this process might be given the same free port.
+        // One at a time, or two servers of this process might get the same free port.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let ip: IpAddr = ip.parse().unwrap();
-        // Another process may take a port between here and the server's bind; then it is tried with others.
+        // Another process may take a port between here and the server's bind; then other ports are tried.
         for _ in 0..10 {
             let port = |_| TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
             let (address, http) = (port(0), port(1));

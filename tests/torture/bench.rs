@@ -1,10 +1,10 @@
-//! A notifier without sockets, and the question what it answered.
+//! Notifier without sockets, and its responses.
 
 use std::net::SocketAddr;
 
 use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
-use lamplighter::sip::wire::{Fault, Frame, Framer, Head, Name, StartLine};
+use lamplighter::sip::wire::{Frame, Framer, Head, Name, ParseError, StartLine};
 use lamplighter::transport::{Destination, Source};
 
 use crate::notifier::{notifier, tcp_source, udp_source};
@@ -15,7 +15,7 @@ pub(crate) struct Bench {
     now: u64,
 }
 
-/// One message that left.
+/// One message that the server sent.
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) text: String,
@@ -27,7 +27,7 @@ impl Sent {
         Head::find(&self.text).unwrap_or_else(|fault| panic!("{fault}: we sent {}", self.text)).0
     }
 
-    /// The status of an answer; 0 of a request.
+    /// Status of a response; 0 for a request.
     pub(crate) fn status(&self) -> u16 {
         match self.head().start {
             StartLine::Response { status } => status,
@@ -35,7 +35,7 @@ impl Sent {
         }
     }
 
-    /// The Request-URI of a NOTIFY.
+    /// Request-URI of a NOTIFY.
     pub(crate) fn request_uri(&self) -> &str {
         match self.head().start {
             StartLine::Request { uri, .. } => uri,
@@ -43,18 +43,18 @@ impl Sent {
         }
     }
 
-    /// The values of a header.
+    /// Values of a header.
     pub(crate) fn all(&self, name: Name) -> Vec<&str> {
         self.head().all(name).collect()
     }
 
-    /// The value of any header by its written name; panics if it is not there.
+    /// Value of any header by its written name; panics if it is not there.
     pub(crate) fn header(&self, name: &str) -> &str {
         let line = self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         line.unwrap_or_else(|| panic!("no {name} in {}", self.text))
     }
 
-    /// The peer of a datagram.
+    /// Peer of a datagram.
     pub(crate) fn peer(&self) -> SocketAddr {
         match &self.to {
             Destination::Datagram { peer, .. } => *peer,
@@ -81,12 +81,12 @@ impl Bench {
         out.messages.iter().map(|packet| Sent { text: text(&packet.bytes), to: packet.to.clone() }).collect()
     }
 
-    /// A datagram from a phone that is taken at its word.
+    /// Delivers a datagram from a trusted phone.
     pub(crate) fn udp(&self, bytes: impl AsRef<[u8]>) -> Vec<Sent> {
         self.send_from(udp_source("192.0.2.99:5070"), bytes.as_ref())
     }
 
-    /// A stream, cut into messages as a connection would; true if it has to be closed.
+    /// Delivers a stream, cut into messages as a connection would; returns true if it has to be closed.
     pub(crate) fn tcp(&self, bytes: impl AsRef<[u8]>) -> (Vec<Sent>, bool) {
         let source = tcp_source("192.0.2.99:40000");
         let mut framer = Framer::default();
@@ -97,7 +97,7 @@ impl Bench {
                 Ok(None) => break false,
                 Ok(Some(Frame::Ping)) => {}
                 Ok(Some(Frame::TooLarge(head))) => {
-                    self.notifier.receive_broken(Tick(self.now), source, Fault::TooLarge, &head, &mut out);
+                    self.notifier.receive_broken(Tick(self.now), source, ParseError::TooLarge, &head, &mut out);
                 }
                 Ok(Some(Frame::Message(message))) => {
                     self.notifier.receive(Tick(self.now), source, &message, &mut out);
@@ -111,7 +111,7 @@ impl Bench {
         (self.collect(out), closed)
     }
 
-    /// Lets time pass; what is due leaves.
+    /// Advances the time; returns the messages that are due.
     pub(crate) fn wait(&mut self, ms: u64) -> Vec<Sent> {
         self.now += ms;
         let mut out = Outbox::default();
@@ -120,18 +120,18 @@ impl Bench {
     }
 }
 
-/// What is expected of one message.
+/// Expected result of one message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected {
-    /// No word.
+    /// No response.
     Silence,
-    /// One answer of one of these statuses.
+    /// One response with one of these statuses.
     Answer(&'static [u16]),
-    /// 200 and a NOTIFY behind it.
+    /// 200, and a NOTIFY after it.
     Subscribed,
 }
 
-/// Compares what was sent with what is expected of a case.
+/// Compares the messages sent with the expectation of a case.
 pub(crate) fn compare(case: &str, sent: &[Sent], expected: Expected) {
     let statuses: Vec<u16> = sent.iter().map(Sent::status).collect();
     let texts = || sent.iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join("\n");

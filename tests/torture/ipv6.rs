@@ -1,4 +1,4 @@
-//! Group V: RFC 5118, addresses of IPv6 wherever they may stand.
+//! Group V: RFC 5118, IPv6 addresses in every place where they may stand.
 
 use lamplighter::sip::wire::Name;
 
@@ -7,7 +7,7 @@ use crate::bench::{Bench, Expected, Sent, compare};
 use crate::notifier::udp_source;
 use crate::request::Request;
 
-/// The row, the request, where it comes from, what is expected, what more is to be seen.
+/// Row, request, source, expected result, and a further check.
 type Case = (&'static str, Request, &'static str, Expected, fn(&[Sent]));
 
 const URI: &str = "sip:1001@acme.test";
@@ -153,7 +153,7 @@ fn ipv6_is_read_where_the_grammar_allows_it_and_refused_elsewhere() {
     }
 }
 
-/// V-005 and V-006 in the answer to a NOTIFY of ours, where a client writes what it saw of us.
+/// V-005 and V-006 in the response to a NOTIFY, where a client writes the address that it saw.
 #[test]
 fn a_received_of_either_form_in_an_answer_to_a_notify_is_read() {
     for received in ["[2001:db8::1]", "2001:db8::1", "192.0.2.1"] {

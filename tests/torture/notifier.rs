@@ -1,4 +1,4 @@
-//! A real notifier, its sockets left out.
+//! A real notifier without sockets.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -7,7 +7,7 @@ use lamplighter::config::Config;
 use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Settings};
 use lamplighter::sip::Transport;
-use lamplighter::transport::{FlowId, Listener, ListenerNo, Source};
+use lamplighter::transport::{FlowId, Listener, ListenerId, Source};
 
 const CONFIG: &str = r#"
 [sip]
@@ -20,7 +20,7 @@ name = "Acme"
 realm = "acme.test"
 "#;
 
-/// What notifiers are made from: read once, for targets make a new one for every input.
+/// Settings of a notifier, parsed once, because the targets make a new notifier for every input.
 pub(crate) struct House {
     config: Config,
     pub(crate) directory: Arc<Directory>,
@@ -49,7 +49,7 @@ impl House {
     }
 }
 
-/// One that serves one account without any user list, so every extension of acme.test is somebody.
+/// A notifier with one account and without a user list, so that every extension of acme.test exists.
 pub(crate) fn notifier() -> Notifier {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(CONFIG));
     HOUSE.notifier()
@@ -57,11 +57,11 @@ pub(crate) fn notifier() -> Notifier {
 
 pub(crate) fn udp_source(peer: &str) -> Source {
     let peer: SocketAddr = peer.parse().expect("an address");
-    let listener = ListenerNo(if peer.is_ipv6() { 2 } else { 0 });
+    let listener = ListenerId(if peer.is_ipv6() { 2 } else { 0 });
     Source { transport: Transport::Udp, listener, peer, flow: None, certified: false }
 }
 
 pub(crate) fn tcp_source(peer: &str) -> Source {
     let peer = peer.parse().expect("an address");
-    Source { transport: Transport::Tcp, listener: ListenerNo(1), peer, flow: Some(FlowId(1)), certified: false }
+    Source { transport: Transport::Tcp, listener: ListenerId(1), peer, flow: Some(FlowId(1)), certified: false }
 }

@@ -1,6 +1,6 @@
-//! Requests put together line by line, right or wrong.
+//! Requests composed line by line, valid or invalid.
 
-/// An ordinary request of which a case changes what it is about.
+/// An ordinary request; each case changes the part under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     start: String,
@@ -9,7 +9,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A request in which nothing is odd.
+    /// An ordinary request without oddities.
     pub(crate) fn new(method: &str, uri: &str) -> Request {
         let lines = [
             "Via: SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bKordinary",
@@ -25,7 +25,7 @@ impl Request {
         Request { start: format!("{method} {uri} SIP/2.0"), lines, body: Vec::new() }
     }
 
-    /// A request with nothing but its start line.
+    /// A request with only its start line.
     #[allow(dead_code)] // of use to the conformance tests
     pub(crate) fn bare(line: &str) -> Request {
         Request { start: line.into(), lines: Vec::new(), body: Vec::new() }
@@ -36,19 +36,19 @@ impl Request {
         Request::new("SUBSCRIBE", uri).put("Event: dialog").put("Expires: 600")
     }
 
-    /// Another start line.
+    /// Replaces the start line.
     pub(crate) fn start(mut self, line: &str) -> Request {
         self.start = line.into();
         self
     }
 
-    /// Without the header of this name.
+    /// Removes the headers of this name.
     pub(crate) fn without(mut self, name: &str) -> Request {
         self.lines.retain(|line| name_of(line) != name);
         self
     }
 
-    /// This line in the place of the one with its name.
+    /// Replaces the line with the same header name.
     pub(crate) fn put(mut self, line: &str) -> Request {
         let at = self.lines.iter().position(|old| name_of(old) == name_of(line)).unwrap_or(self.lines.len());
         self = self.without(name_of(line));
@@ -56,20 +56,20 @@ impl Request {
         self
     }
 
-    /// One more line at the end.
+    /// Appends one more line.
     pub(crate) fn add(mut self, line: &str) -> Request {
         self.lines.push(line.into());
         self
     }
 
-    /// A body with its type and length.
+    /// Sets a body with its type and length.
     pub(crate) fn body(mut self, content_type: &str, body: impl AsRef<[u8]>) -> Request {
         self.body = body.as_ref().to_vec();
         let length = format!("Content-Length: {}", self.body.len());
         self.put(&format!("Content-Type: {content_type}")).put(&length)
     }
 
-    /// The octets.
+    /// The request as octets.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let head = format!("{}\r\n{}\r\n\r\n", self.start, self.lines.join("\r\n"));
         [head.as_bytes(), &self.body].concat()

@@ -1,4 +1,4 @@
-//! Group T: what RFC 4475 has that is wrong or odd, and the same in a SUBSCRIBE, where it reaches further.
+//! Group T: the invalid and odd messages of RFC 4475, and the same in a SUBSCRIBE, which is processed further.
 
 use crate::bench::Expected::{Answer, Silence, Subscribed};
 use crate::bench::{Bench, Expected, Sent, compare};

@@ -1,4 +1,4 @@
-//! The cases of group T that are about where a message ends, on streams.
+//! Cases of group T about message boundaries on streams.
 
 use crate::bench::Bench;
 use crate::request::Request;
@@ -9,7 +9,7 @@ fn over_tcp(request: Request) -> Request {
     request.put("Via: SIP/2.0/TCP 192.0.2.99:5070;branch=z9hG4bKstream")
 }
 
-/// T-015, T-016, T-042, A-041, A-053: the answer, then the end of the connection, and nothing behind it is read.
+/// T-015, T-016, T-042, A-041, A-053: the server responds and closes the connection, and ignores all later octets.
 #[test]
 fn a_stream_whose_messages_cannot_be_told_apart_is_answered_and_closed() {
     let request = over_tcp(Request::subscribe(URI));
@@ -30,7 +30,7 @@ fn a_stream_whose_messages_cannot_be_told_apart_is_answered_and_closed() {
     }
 }
 
-/// B-047: its body is passed over, and the connection goes on; but not for any length that somebody says.
+/// B-047: the body is skipped and the connection continues, but not for every announced length.
 #[test]
 fn a_message_above_64_kilobytes_is_answered_513_and_above_a_megabyte_the_connection_is_closed() {
     let large = over_tcp(Request::new("PUBLISH", URI)).body("text/plain", "INVITE x\r\n\r\n".repeat(15_000));
@@ -45,14 +45,14 @@ fn a_message_above_64_kilobytes_is_answered_513_and_above_a_megabyte_the_connect
     }
 }
 
-/// T-015: what is announced may still come; giving up is the connection's business.
+/// T-015: the announced octets may still come; the time-out is the task of the connection.
 #[test]
 fn a_stream_waits_for_what_content_length_announces() {
     let (sent, closed) = Bench::new().tcp(over_tcp(Request::new("OPTIONS", URI)).put("Content-Length: 9999").bytes());
     assert_eq!((sent.len(), closed), (0, false));
 }
 
-/// D-010, D-011: one after the other, and what is wrong with one costs nobody else.
+/// D-010, D-011: one after the other, and an error in one does not affect the others.
 #[test]
 fn pipelined_messages_are_answered_one_by_one() {
     let bad = over_tcp(Request::new("OPTIONS", URI)).put("CSeq: 5 INVITE").put("Call-ID: bad");

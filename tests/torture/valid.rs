@@ -1,4 +1,4 @@
-//! Group T: what RFC 4475 has that is valid, however odd it looks.
+//! Group T: the valid messages of RFC 4475, however odd they look.
 
 use lamplighter::sip::headers::NameAddr;
 use lamplighter::sip::wire::Name;
@@ -8,7 +8,7 @@ use crate::bench::{Bench, Sent, compare};
 use crate::request::Request;
 use crate::rfc4475::{Case, URI, case, checked, options, response, run, subscribe};
 
-/// What wsinv has, but for the method.
+/// Headers of wsinv, without its method.
 fn tortuous(request: Request) -> Request {
     request
         .put("Via: SIP  /   2.0\r\n /UDP\r\n    192.0.2.99;branch=390old")
@@ -27,7 +27,7 @@ fn tortuous(request: Request) -> Request {
         .add("Content-Length   : 0")
 }
 
-/// What every legal character looks like in every place.
+/// Every legal character in every place.
 fn all_legal_characters(request: Request) -> Request {
     request
         .put("Via: SIP/2.0/UDP 192.0.2.99;branch=z9hG4bK-.!%66*_+`'~")
@@ -179,7 +179,8 @@ fn valid_messages_are_understood() {
     ]);
 }
 
-/// T-033 badbranch: two requests with nothing but the cookie are two, each copy of one is that one.
+/// T-033 badbranch: two requests whose branch is only the cookie are two transactions, and a copy of each belongs to
+/// its own.
 #[test]
 fn a_branch_that_is_only_the_cookie_makes_no_endless_transaction() {
     let bench = Bench::new();
@@ -193,7 +194,7 @@ fn a_branch_that_is_only_the_cookie_makes_no_endless_transaction() {
     }
 }
 
-/// T-012, T-013 and C-019 as answers to our NOTIFY: what the reason phrase says is nobody's business.
+/// T-012, T-013 and C-019 as responses to a NOTIFY: the reason phrase is ignored.
 #[test]
 fn the_reason_phrase_of_an_answer_to_a_notify_may_be_anything() {
     for (line, more, repeated) in [

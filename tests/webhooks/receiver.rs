@@ -1,4 +1,4 @@
-//! Somebody's HTTP server, which does with deliveries what a test says.
+//! HTTP server of a receiver, which handles deliveries as the test says.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,10 +20,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 pub(crate) const SECRET: &str = "the key that both sides know";
-/// How long a delivery may take to come.
+/// Longest wait for a delivery.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A delivery as it came.
+/// A delivery as it was received.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) path: String,
@@ -36,7 +36,7 @@ impl Seen {
         self.headers[name].to_str().unwrap()
     }
 
-    /// The body, once its signature has been found to be right: over what came, with our own key.
+    /// The body, after a check of its signature over the received octets with our own key.
     pub(crate) fn json(&self) -> Value {
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
         let signed = format!("{}.{}.{}", self.header("webhook-id"), self.header("webhook-timestamp"), self.text);
@@ -46,7 +46,7 @@ impl Seen {
     }
 }
 
-/// What is answered, once.
+/// One response.
 pub(crate) type Answer = (u16, &'static [(&'static str, &'static str)]);
 
 struct House {
@@ -63,7 +63,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Answers as told, and 204 after that.
+    /// Sends these responses, and 204 after that.
     pub(crate) fn new(answers: &[Answer]) -> Receiver {
         let (seen, inbox) = mpsc::channel();
         let answers = Mutex::new(answers.iter().copied().collect());
@@ -76,7 +76,7 @@ impl Receiver {
         Receiver { address, inbox, house, _runtime: runtime }
     }
 
-    /// The lines of the configuration that name it.
+    /// Configuration lines that name the receiver.
     pub(crate) fn hook(&self, more: &str) -> String {
         hook(&format!("http://{}/hooks?k=1", self.address), more)
     }
@@ -86,7 +86,7 @@ impl Receiver {
         self.inbox.recv_timeout(PATIENCE).expect("a delivery in time")
     }
 
-    /// The next delivery that says something of a lamp.
+    /// The next delivery with a change of a lamp.
     pub(crate) fn lamp(&self, extension: &str) -> (Seen, Value) {
         loop {
             let seen = self.next();
@@ -102,12 +102,12 @@ impl Receiver {
         self.inbox.try_recv().is_err()
     }
 
-    /// From now on deliveries are taken and not answered.
+    /// Accepts deliveries from now on without responding.
     pub(crate) fn hold(&self) {
         self.house.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Answers those that were held, and all that come.
+    /// Responds to the held deliveries, and to all later ones.
     pub(crate) fn release(&self) {
         self.house.gate.add_permits(1_000_000);
     }

@@ -1,4 +1,4 @@
-// The server's HTTP API and its live stream. The token stays in sessionStorage and goes out as a header, never in an address.
+// Client of the server's HTTP API and its live stream. The token stays in sessionStorage and is sent as a header, never in a URL.
 
 import { clock } from "./dom.js";
 
@@ -6,7 +6,7 @@ const KEY = "lamplighter";
 let session = null;
 try {
   session = JSON.parse(sessionStorage.getItem(KEY));
-} catch { /* Without storage one signs in anew. */ }
+} catch { /* Without storage, the user signs in again on each page load. */ }
 
 export const account = () => session?.account ?? null;
 
@@ -14,17 +14,17 @@ export const signIn = (account, token) => {
   session = { account, token };
   try {
     sessionStorage.setItem(KEY, JSON.stringify(session));
-  } catch { /* It lasts as long as the page, then. */ }
+  } catch { /* Without storage, the sign-in lasts as long as the page. */ }
 };
 
 export const signOut = () => {
   session = null;
   try {
     sessionStorage.removeItem(KEY);
-  } catch { /* It was not there. */ }
+  } catch { /* Without storage there is nothing to remove. */ }
 };
 
-/** What the server has refused, in its words. */
+/** Error response of the server, with its message. */
 export class Refused extends Error {
   constructor(status, envelope) {
     const data = envelope?.data ?? {};
@@ -38,10 +38,10 @@ export class Refused extends Error {
 const address = (path) => `/v2/accounts/${encodeURIComponent(session.account)}/${path}`;
 const headers = () => ({ "X-Auth-Token": session.token, Accept: "application/json" });
 
-/** Asks something of the account, and gives the whole envelope. */
+/** Sends a request about the account; returns the whole envelope. */
 export const ask = (path, method = "GET", data = null) => exchange(address(path), method, data);
 
-/** Asks something of the server as a whole, for tokens of superusers. */
+/** Sends a request about the whole server, for superuser tokens. */
 export const askServer = (path) => exchange(`/v2/${path}`, "GET", null);
 
 const exchange = async (where, method, data) => {
@@ -54,7 +54,7 @@ const exchange = async (where, method, data) => {
   return envelope;
 };
 
-/** The accounts that a token opens: id, name, realm. */
+/** Accounts that the token may see: id, name, realm. */
 export const accounts = async (token) => {
   const answer = await fetch("/v2/accounts", { headers: { "X-Auth-Token": token, Accept: "application/json" }, cache: "no-store" });
   const envelope = await answer.json().catch(() => null);
@@ -70,7 +70,7 @@ export const set = (extension, state) => ask(`presence/${encodeURIComponent(exte
 export const resend = (id) => ask(`subscriptions/${encodeURIComponent(id)}`, "POST", { action: "resend" });
 export const trace = (id, seconds) => ask(`subscriptions/${encodeURIComponent(id)}`, "POST", { action: "trace", seconds });
 export const forgetTrace = (id) => ask(`subscriptions/${encodeURIComponent(id)}/trace`, "DELETE");
-/** What a subscription was traced saying; null if it was not. */
+/** Messages traced in a subscription; null if it was not traced. */
 export const traced = async (id) => {
   try {
     return await get(`subscriptions/${encodeURIComponent(id)}/trace`);
@@ -81,7 +81,7 @@ export const traced = async (id) => {
 };
 export const end = (id) => ask(`subscriptions/${encodeURIComponent(id)}`, "DELETE");
 
-/** Every lamp of the account, page by page. */
+/** All lamps of the account, fetched page by page. */
 export async function* lamps() {
   let start = "";
   do {
@@ -97,8 +97,8 @@ const wait = (ms, signal) => new Promise((done) => {
 });
 
 /**
- * The live stream, for ever: `tell(name, data)` for every event, and `tell("lost")` while there is no connection. It is read
- * by fetch and not by EventSource, for that would put the token into the address.
+ * Reads the live stream until it is aborted, and reconnects: `tell(name, data)` for every event, and `tell("lost")` when the
+ * connection is lost. It uses fetch, because EventSource would put the token into the URL.
  */
 export const listen = async (tell, signal) => {
   let last = null;

@@ -1,4 +1,4 @@
-// Signing in, the bar, and which page is shown.
+// Sign-in, navigation bar and choice of the page.
 
 import * as api from "./api.js";
 import { $, h } from "./dom.js";
@@ -47,7 +47,7 @@ const signInPage = (main, wrong) => {
         if (!all.length) throw new Error("this token opens no account.");
         choice.replaceChildren(...all.map(({ id, name, realm }) => h("option", { value: id }, name && name !== realm ? `${name} (${realm})` : realm)));
         which.hidden = all.length === 1;
-        // Of several accounts one has to be chosen first.
+        // With several accounts, the user has to choose one first.
         if (all.length > 1) return void choice.focus();
       }
       api.signIn(choice.value, shown);
@@ -79,7 +79,7 @@ const leave = (why) => {
 const show = () => {
   const said = new URLSearchParams(location.hash.slice(1));
   if (said.has("token") && said.has("account")) {
-    // It must stay neither in the address nor in the history.
+    // The token must not stay in the address bar or in the history.
     api.signIn(said.get("account"), said.get("token"));
     history.replaceState(null, "", "#/wall");
     return begin();
@@ -88,7 +88,7 @@ const show = () => {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
   const page = PAGES[name] ?? wallPage;
   leavePage?.();
-  // A question about the page before must not be answered on this one.
+  // A dialog opened on the previous page must not be confirmed on this one.
   $("ask").close();
   const main = $("main");
   main.replaceChildren();
@@ -99,7 +99,7 @@ const show = () => {
   let argument = rest.join("/");
   try {
     argument = decodeURIComponent(argument);
-  } catch { /* As it is, then. */ }
+  } catch { /* Invalid percent-encoding: use the text as it is. */ }
   leavePage = page(main, argument);
   scrollTo(0, 0);
 };

@@ -1,4 +1,4 @@
-// The reference of the API: what /openapi.json says, laid out for people.
+// API reference: shows /openapi.json for people.
 
 import { $, h, table } from "./dom.js";
 import { theme } from "./theme.js";
@@ -8,12 +8,12 @@ theme();
 let api = null;
 const METHODS = ["get", "post", "put", "patch", "delete"];
 
-/** What a `$ref` stands for; anything else is itself. */
+/** Resolves a `$ref`; any other value is returned unchanged. */
 const resolve = (thing) => (thing?.$ref ? thing.$ref.slice(2).split("/").reduce((at, name) => at?.[name], api) : thing);
 const nameOf = (thing) => thing?.$ref?.split("/").pop();
 const id = (text) => text.replace(/[^A-Za-z0-9]+/g, "-");
 
-/** Paragraphs, with `code` and **strong**. */
+/** Text as paragraphs, with `code` and **strong**. */
 const prose = (text) => (text ?? "").split("\n\n").filter(Boolean).map((paragraph) =>
   h("p", { class: "prose" }, paragraph.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((piece) => {
     if (piece.startsWith("`")) return h("code", null, piece.slice(1, -1));
@@ -22,7 +22,7 @@ const prose = (text) => (text ?? "").split("\n\n").filter(Boolean).map((paragrap
   })));
 const line = (text) => prose(text)[0]?.childNodes ? [...prose(text)[0].childNodes] : "";
 
-/** The type of a schema in a few words, with links to those that have a name. */
+/** Short name of a schema's type, with a link if the schema has a name. */
 const type = (schema) => {
   if (!schema) return "anything";
   const name = nameOf(schema);
@@ -88,7 +88,7 @@ const call = (path, item, method) => {
     parameters(all), body(operation.requestBody), responses(operation.responses), example(method, path, operation));
 };
 
-/** What the server itself calls. */
+/** Requests that the server sends: the webhooks. */
 const webhook = ([name, { post }]) => h("section", { class: "card call", id: `webhook-${name}` },
   h("h3", null, h("span", { class: "method post" }, "POST"), h("code", { class: "path" }, "the url of [[account.webhook]]")),
   h("p", { class: "summary" }, post.summary), prose(post.description), parameters(post.parameters),
@@ -116,7 +116,7 @@ const show = (read) => {
       ...by(name).map(({ path, item, method }) => call(path, item, method))]),
     h("h2", { class: "part" }, "Webhooks"), ...Object.entries(api.webhooks).map(webhook),
     h("h2", { class: "part" }, "Shapes"), ...Object.entries(api.components.schemas).map(schema));
-  // The places that an address names are there only now.
+  // The target of the address's fragment exists only now.
   document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 };
 

@@ -1,4 +1,4 @@
-// Building pages: everything that is shown goes through textContent or an attribute, never through markup.
+// Helpers for building pages. All text is set through textContent or an attribute, never as markup, so that it cannot inject any.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,26 +12,26 @@ const fill = (node, attributes, children) => {
   return node;
 };
 
-/** An element with attributes (`onclick` and its like are listeners) and children, of which text is text. */
+/** Creates an element with attributes (`onclick` and similar are listeners) and children; strings become text nodes. */
 export const h = (name, attributes, ...children) => fill(document.createElement(name), attributes, children);
 
-/** The same for SVG. */
+/** Creates an SVG element in the same way. */
 export const s = (name, attributes, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
 
 export const $ = (id) => document.getElementById(id);
 
-/** Sets text only where it differs, so that nothing is laid out anew for nothing. */
+/** Sets text only if it differs, to avoid needless layout work. */
 export const put = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 
-/** What lamps show: the word, and the order in which they matter. */
+/** Lamp states: their words, in order of importance. */
 export const STATES = {
   ringing: "ringing", talking: "talking", held: "on hold", calling: "calling", idle: "idle", unknown: "unknown",
 };
 
 const shapes = {
-  // Each has an outline of its own, to be told apart without colour.
+  // Each state has its own outline, so that it can be recognised without colour.
   idle: () => [s("circle", { cx: 17, cy: 17, r: 11.5, fill: "none", stroke: "currentColor", "stroke-width": 3 })],
   ringing: () => [
     s("circle", { cx: 17, cy: 17, r: 16, fill: "currentColor", opacity: 0.2 }),
@@ -55,7 +55,7 @@ const shapes = {
   ],
 };
 
-/** The shape of a state. */
+/** Icon of a state. */
 export const icon = (state) => s("svg", { viewBox: "0 0 34 34", "aria-hidden": "true", focusable: "false" }, (shapes[state] ?? shapes.unknown)());
 
 const marks = {
@@ -69,7 +69,7 @@ const WORD = {
   failing: "refuses NOTIFYs", silent: "does not answer", behind: "behind", ended: "ending",
 };
 
-/** How a subscription fares: mark and word. */
+/** Delivery status of a subscription: mark and word. */
 export const badge = (standing) =>
   h("span", { class: `badge ${KIND[standing] ?? "busy"}` },
     s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" },
@@ -77,15 +77,15 @@ export const badge = (standing) =>
     WORD[standing] ?? standing);
 
 let skew = 0;
-/** Learns from the Date of an answer how far our clock is from the server's. */
+/** Clock offset to the server, from the Date header; up to 3 s is ignored, as the header has whole seconds. */
 export const clock = (date) => {
   const difference = Date.parse(date) - Date.now();
   if (Number.isFinite(difference)) skew = Math.abs(difference) > 3000 ? difference : 0;
 };
-/** The server's time. */
+/** Current time of the server. */
 export const now = () => Date.now() + skew;
 
-/** A span as people say it. */
+/** Duration as text. */
 export const span = (ms) => {
   const total = Math.max(0, Math.floor(ms / 1000));
   const [hours, minutes, seconds] = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
@@ -94,20 +94,20 @@ export const span = (ms) => {
   return hours ? `${hours}:${two(minutes)}:${two(seconds)}` : `${minutes}:${two(seconds)}`;
 };
 
-/** A moment, as exactly as it matters. */
+/** Time of day; with `exact`, to the millisecond. */
 export const time = (ms, exact) => {
   const date = new Date(ms);
   const text = date.toLocaleTimeString([], { hour12: false });
   return exact ? `${text}.${String(date.getMilliseconds()).padStart(3, "0")}` : text;
 };
 
-/** The other side of a call in a few words. */
+/** Short name of the remote party of a call. */
 export const other = (side) => {
   if (!side) return "";
   return side.name || (side.number ?? "").split("@")[0];
 };
 
-/** A table that scrolls sideways on small screens. */
+/** Table that scrolls sideways on small screens. */
 export const table = (caption, heads, rows) =>
   h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption, "data-key": `scroll ${caption}` },
     h("table", null, h("caption", { class: "unseen" }, caption),

@@ -1,4 +1,4 @@
-// The last exchanges of a subscription as a ladder: the phone on the left, we on the right, proxies between.
+// Ladder diagram of the last exchanges of a subscription: the phone on the left, the server on the right, proxies between.
 
 import { h, s, time } from "./dom.js";
 import { answer } from "./lamp.js";
@@ -14,7 +14,7 @@ const arrow = (id, name) => s("marker", { id, viewBox: "0 0 8 8", refX: 7.2, ref
 
 const word = (x, y, anchor, text, name) => s("text", { x, y, "text-anchor": anchor, class: name ?? "" }, text);
 
-/** A request and its answer. */
+/** One request with its response. */
 const rung = (exchange, y) => {
   const middle = (LEFT + RIGHT) / 2;
   const ours = exchange.method === "NOTIFY";
@@ -44,7 +44,7 @@ const rung = (exchange, y) => {
   return s("g", null, parts);
 };
 
-/** The ladder of some exchanges, before which `missing` are not shown. */
+/** Ladder of some exchanges; `missing` older ones are not shown. */
 export const ladder = (story, exchanges, missing) => {
   const rungs = exchanges.slice();
   const waits = story.under_way;

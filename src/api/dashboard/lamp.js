@@ -1,4 +1,4 @@
-// The page of one extension: what its lamp shows, why, who watches, and what each of them knows.
+// Page of one extension: the state of its lamp, the reason, the watchers, and which state each has acknowledged.
 
 import * as api from "./api.js";
 import { STATES, badge, h, icon, other, put, table, time } from "./dom.js";
@@ -44,7 +44,7 @@ const behind = (row) => row.behind === 0 ? `revision ${row.acknowledged}`
   : [`revision ${row.acknowledged}, `, h("strong", null, `${row.behind} behind`), row.stale_since
     ? h("div", { class: "faint" }, `${row.stale_since_is_lower_bound ? "at least " : ""}since ${time(row.stale_since)}`) : null];
 
-/** Watchers, for this page and for the search. */
+/** Table of watchers, for this page and for the search. */
 export const watchers = (rows, withExtension = false) => table("Watchers",
   [withExtension ? "Extension" : null, "Watcher", "Phone", "Delivery", "Acknowledged", "Last response", "Event", "Expires at"].filter(Boolean),
   rows.map((row) => [
@@ -71,7 +71,7 @@ const exchanges = (story) => {
     ]));
 };
 
-/** An answer in words. */
+/** Reply of a phone as text. */
 export const answer = (reply) => (reply === 0 ? "superseded" : reply === 408 ? "none in time" : String(reply));
 
 export const lampPage = (main, extension) => {

@@ -1,4 +1,4 @@
-// An account as a whole: how many, how fast, what went wrong, in the last minutes.
+// Overview of an account: counts, rates and failures of the last minutes.
 
 import * as api from "./api.js";
 import { STATES, h, s, table, time } from "./dom.js";
@@ -8,7 +8,7 @@ const WIDTH = 720;
 const HEIGHT = 190;
 const [LEFT, RIGHT, TOP, BOTTOM] = [44, 710, 12, 162];
 
-/** A round number that is not below. */
+/** Smallest round number that is not below `n`. */
 const round = (n) => {
   const unit = 10 ** Math.floor(Math.log10(Math.max(n, 1)));
   return [1, 2, 5, 10].map((m) => m * unit).find((m) => m >= n) ?? 1;

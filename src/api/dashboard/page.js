@@ -1,14 +1,14 @@
-// What the pages of one thing have in common: they load it, show it, and load it anew when something has changed.
+// Code common to detail pages: load, show, and reload after a change.
 
 import { h, now, put, span } from "./dom.js";
 import * as store from "./store.js";
 
-/** How often a page is loaded anew although nothing was heard: acknowledgements are not in the live stream. */
+/** Interval of reloading without an event: the live stream does not report acknowledgements. */
 const LOOK = 2500;
-/** Changes that come together are one. */
+/** Events within this time cause one reload. */
 const TOGETHER = 120;
 
-/** Shows what `load` brings by `draw`, and again whenever `concerns` finds its news; `still` sees it every time. */
+/** Shows the result of `load` with `draw`, and again after each event for which `concerns` is true; `still` gets every result. */
 export const living = (main, load, draw, concerns, still = null) => {
   let timer = 0;
   let stopped = false;
@@ -23,7 +23,7 @@ export const living = (main, load, draw, concerns, still = null) => {
     busy = true;
     try {
       const data = await load();
-      // Nothing moves under the hand of a reader unless something is new; that time goes by is not.
+      // Redraws only if the data has changed, so that nothing moves while it is read; elapsed time is no change.
       const fresh = JSON.stringify({ ...data, why: null });
       const selected = getSelection();
       const reading = text && !selected.isCollapsed && body.contains(selected.anchorNode);
@@ -62,7 +62,7 @@ export const living = (main, load, draw, concerns, still = null) => {
   };
 };
 
-/** Keeps what can be opened open, what was pushed aside there, and the focus where it was, when a page is drawn anew. */
+/** Redraws a page and keeps opened details, horizontal scroll positions and the focus. */
 export const redraw = (body, ...children) => {
   const open = new Set([...body.querySelectorAll("details[open]")].map((details) => details.dataset.key));
   const focused = body.contains(document.activeElement) ? document.activeElement.dataset.key ?? null : null;

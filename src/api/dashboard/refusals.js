@@ -1,14 +1,14 @@
-// Who was refused lately, and why.
+// Requests that were refused recently, with the reasons.
 
 import * as api from "./api.js";
 import { h, table, time } from "./dom.js";
 import { living, redraw } from "./page.js";
 
 const KIND = { phone: "Phone", publisher: "Publisher", client: "API client", peer: "SIP peer" };
-/** So many come at once. */
+/** Page size. */
 const PAGE = 200;
 
-/** The time of today, else the day as well. */
+/** Time of day; with the date if it is not today. */
 const moment = (at) => {
   const day = new Date(at).toLocaleDateString();
   return day === new Date().toLocaleDateString() ? time(at) : `${day} ${time(at)}`;
@@ -33,7 +33,7 @@ const draw = (body, { rows, more }) => redraw(body, h("section", { class: "card"
     : h("p", { class: "soft" }, "No refusals lately."),
   h("p", { class: "faint" }, "The latest first; one row for each sender, method and reason. A first challenge is not a refusal. Kept in memory until the server stops.")));
 
-/** Those of the account; with the argument `none` those of no account, for superusers. */
+/** Refusals of the account, or, with the argument `none`, those without an account, for superusers. */
 export const refusalsPage = (main, argument) => {
   document.title = "Refusals · Lamplighter";
   const [ask, other, where] = argument === "none"

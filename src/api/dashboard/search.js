@@ -1,4 +1,4 @@
-// Searching: extensions by number, name and whom they talk to; watchers by address, phone and Call-ID.
+// Search: extensions by number, name and remote party; watchers by address, phone and Call-ID.
 
 import * as api from "./api.js";
 import { STATES, h, other, table } from "./dom.js";
@@ -7,7 +7,7 @@ import { living, redraw } from "./page.js";
 import * as store from "./store.js";
 
 const MOST = 100;
-/** So many watchers come at once. */
+/** Page size of watchers. */
 const PAGE = 200;
 
 export const searchPage = (main, text) => {

@@ -1,9 +1,9 @@
-// All lamps of the account as the server tells of them, and those who want to know when one changes.
+// All lamps of the account as received from the server, and the callbacks for their changes.
 
 import * as api from "./api.js";
 
 const lamps = new Map();
-/** How many lamps there are, how many of each state, and of how many somebody is not reached. */
+/** Number of lamps, number in each state, and number with a failing watcher. */
 export const counts = {};
 let order = [];
 let sorted = true;
@@ -15,7 +15,7 @@ let frame = 0;
 let touched = new Set();
 export let connection = "connecting";
 
-/** Tells of changes, once per frame at most: `{ lamps: Set of extensions, all, subscriptions: Set, connection }`. */
+/** Adds a callback for changes, called once a frame at most: `{ lamps: Set of extensions, all, subscriptions, connection }`. */
 export const watch = (f) => {
   watchers.add(f);
   return () => watchers.delete(f);
@@ -23,7 +23,7 @@ export const watch = (f) => {
 
 let news = { all: false, subscriptions: new Set(), connection: false };
 const tellSoon = () => {
-  // Not by requestAnimationFrame alone: a page in the background is to be right when somebody looks at it.
+  // A timer, because requestAnimationFrame does not run in a background page, which must be current when it is shown again.
   if (frame) return;
   frame = setTimeout(() => {
     frame = 0;
@@ -88,7 +88,7 @@ const load = async () => {
       for (const lamp of page) fresh.set(lamp.extension, lamp);
     }
   } catch {
-    // The stream notices as well, and what comes after brings it about again.
+    // The stream also fails and loads everything again when it reconnects.
     if (loading === mine) setTimeout(() => stream && load(), 2000);
     return;
   }
@@ -98,7 +98,7 @@ const load = async () => {
   for (const [extension, lamp] of fresh) lamps.set(extension, lamp), count(lamp, 1);
   sorted = false;
   news.all = true;
-  // What came meanwhile is newer than what was listed.
+  // Changes received during the load are newer than the list.
   for (const lamp of changedWhileLoading.values()) take(lamp);
   tellSoon();
 };
@@ -130,7 +130,7 @@ const hear = (name, data) => {
   }
 };
 
-/** Begins to listen. */
+/** Starts the live stream. */
 export const start = () => {
   stop();
   stream = new AbortController();
@@ -138,7 +138,7 @@ export const start = () => {
   api.listen(hear, stream.signal);
 };
 
-/** Ends listening, and forgets everything. */
+/** Stops the live stream and removes all lamps. */
 export const stop = () => {
   stream?.abort();
   stream = null;

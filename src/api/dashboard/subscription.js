@@ -1,4 +1,4 @@
-// The page of one subscription: its dialog, its way, and what has been said in it.
+// Page of one subscription: its dialog, its route and its last exchanges.
 
 import * as api from "./api.js";
 import { badge, h, now, span, table, time } from "./dom.js";
@@ -70,7 +70,7 @@ const draw = (body, story) => {
         ])))));
 };
 
-/** The messages of a trace, newest first. */
+/** Traced messages, newest first. */
 const traced = (trace) => h("section", { class: "card", id: "traced" }, h("h2", null, "Traced messages", h("small", null, `${trace.messages.length} recorded`)),
   trace.messages.length ? [...trace.messages].reverse().map((one) => h("details", { "data-key": `${one.at}${one.direction}${one.text.length}` },
     h("summary", null, `${time(one.at, true)} ${one.direction === "sent" ? "→" : "←"} ${one.text.split("\r\n")[0]}`,

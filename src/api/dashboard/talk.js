@@ -1,9 +1,9 @@
-// Talking with whoever sits in front: notices, and questions before anything is done.
+// Messages to the user: notices, and confirmation before an action.
 
 import { $, h } from "./dom.js";
 
 let timer = 0;
-/** A notice, for eyes and for screen readers. */
+/** Notice on the screen and for screen readers. */
 export const say = (text, wrong = false) => {
   const toast = $("toast");
   toast.textContent = text;
@@ -13,12 +13,12 @@ export const say = (text, wrong = false) => {
   timer = setTimeout(() => toast.classList.remove("on"), wrong ? 7000 : 3500);
 };
 
-/** For screen readers only. */
+/** Text for screen readers only. */
 export const whisper = (text) => ($("said").textContent = text);
 
 /**
- * Asks before something is done, does it, and says what came of it. `choices`, a map of value to word, makes it a choice,
- * whose value `act` gets.
+ * Asks for confirmation, runs `act` and shows its result. With `choices`, a map of value to word, the user chooses a value,
+ * which `act` receives.
  */
 export const confirm = (title, text, verb, act, { choices = null, bad = false } = {}) => {
   const dialog = $("ask");

@@ -1,4 +1,4 @@
-// Light or dark: what the system says, until somebody says otherwise.
+// Light or dark theme: the system's setting until the user chooses another.
 
 import { $ } from "./dom.js";
 
@@ -19,13 +19,13 @@ const show = () => {
   $("theme").textContent = theme === "dark" ? "Light" : "Dark";
 };
 
-/** Shows the theme, and lets the button change it. */
+/** Applies the theme and connects the button. */
 export const theme = () => {
   dark.addEventListener("change", show);
   $("theme").addEventListener("click", () => {
     try {
       localStorage.setItem(KEY, document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-    } catch { /* Then it stays as the system has it. */ }
+    } catch { /* Without storage, the theme stays as the system has it. */ }
     show();
   });
   show();

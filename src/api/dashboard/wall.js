@@ -1,19 +1,19 @@
-// The live wall. Only the lamps that can be seen have elements, and these are used again for others when one scrolls: ten
-// thousand lamps cost no more than a screenful.
+// The live wall. Only visible lamps have elements, and these are reused for other lamps when the page is scrolled: 10,000
+// lamps cost no more than a screenful.
 
 import { STATES, h, icon, now, other, put, span } from "./dom.js";
 import * as store from "./store.js";
 import { whisper } from "./talk.js";
 
-/** Up to so many lamps there is room for more of each. */
+/** Up to this number of lamps, each is shown large. */
 const FEW = 40;
 const SIZES = { roomy: { width: 272, height: 88, gap: 12 }, large: { width: 236, height: 66, gap: 10 }, small: { width: 104, height: 44, gap: 6 } };
-/** Rows that are ready above and below what can be seen. */
+/** Rows kept above and below the visible part. */
 const SPARE = 2;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const kept = { state: null, size: "large", names: true };
 
-/** One element, that shows one lamp at a time. */
+/** Creates an element; it shows one lamp at a time. */
 const makeTile = () => {
   const parts = {
     disc: h("span", { class: "disc" }), ext: h("span", { class: "ext" }), name: h("span", { class: "name" }),
@@ -50,11 +50,11 @@ const paint = (tile, lamp) => {
   parts.mail.hidden = !lamp.messages_waiting;
   parts.flag.hidden = !lamp.failing;
   if (lamp.failing) put(parts.flag, `! ${lamp.failing} not reached`);
-  // The words that are seen, in their order, so that one can say them to a machine that listens.
+  // Accessible label: the visible words in their order, so that a user of voice control can say them.
   const label = [lamp.extension, kept.names ? lamp.name : null, lamp.messages_waiting && "mail", lamp.failing && `${lamp.failing} not reached`, word, side]
     .filter(Boolean).join(", ");
   if (tile.label !== label) {
-    // Whoever rests on a lamp hears it change.
+    // The state is announced if the lamp has the focus.
     if (tile.label && tile.lamp?.extension === lamp.extension && document.activeElement === link) whisper(label);
     tile.label = label;
     link.setAttribute("aria-label", label);
@@ -113,7 +113,7 @@ export const wallPage = (main) => {
     }
     wanted.forEach(([state, , n], i) => {
       const chip = chips.children[i];
-      // The usual ones stay where they are; the others come when there is something to see.
+      // The common states are always shown; the others only if there are such lamps.
       chip.hidden = n === 0 && (state === "unknown" || state === "failing") && state !== kept.state;
       chip.setAttribute("aria-pressed", String(kept.state === state));
       put(chip.querySelector("b"), String(n));
@@ -134,7 +134,7 @@ export const wallPage = (main) => {
     const wanted = new Set(shown.slice(from, to));
     const focused = document.activeElement?.closest?.(".lamp")?.dataset.extension;
     for (const [extension, tile] of tiles) {
-      // The one that has the focus stays, however far one scrolls.
+      // The lamp with the focus is kept, however far the page is scrolled.
       if (wanted.has(extension) || (extension === focused && store.get(extension) && shown.includes(extension))) continue;
       tiles.delete(extension);
       tile.node.remove();
@@ -205,7 +205,7 @@ export const wallPage = (main) => {
     if (news.all || kept.state !== null) choose();
     if (news.all || news.lamps.size) count(), soon();
   };
-  // Times go on by themselves.
+  // Updates the elapsed times.
   const tick = () => {
     for (const tile of tiles.values()) put(tile.parts.since, timeOf(tile.lamp));
     if (!still.matches) grid.classList.add("dim"), setTimeout(() => grid.classList.remove("dim"), 400);

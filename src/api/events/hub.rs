@@ -1,4 +1,4 @@
-//! Who listens to what, and the events of the last while for those who come back.
+//! Subscribers of the live streams, and a replay buffer for clients that reconnect.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,21 +13,21 @@ use tokio::sync::mpsc;
 
 use crate::directory::AccountNo;
 
-/// Pieces of the stream that wait for a slow reader, at most.
+/// Most pieces queued for one slow reader.
 const QUEUE: usize = 64;
-/// The size from which on a piece is not made longer (octets).
+/// Size (octets) at which a piece is full and the next event begins a new one.
 const PIECE: usize = 16 * 1024;
-/// Events of one account that are kept for clients that come back ...
+/// Events of one account kept for clients that reconnect.
 const KEPT: usize = 4_096;
-/// ... and of all accounts together; beyond that, the account that has the most gives up its oldest.
+/// Events kept for all accounts together; beyond that, the account with the most events drops its oldest.
 const KEPT_OF_ALL: usize = 4 * KEPT;
-/// How long events are kept up for an account to which nobody listens: long enough to reload a page, or to come out of a
-/// tunnel.
+/// Time for which events of an account are still kept after its last subscriber has gone: long enough to reload a page
+/// or to pass through a tunnel.
 const GRACE: Duration = Duration::from_secs(60);
-/// When a browser is to come back, in milliseconds.
+/// Reconnection time sent to browsers, in milliseconds.
 const RETRY: u32 = 2_000;
 
-/// One event, for all who listen to its account.
+/// One event, for all subscribers of its account.
 pub(super) struct Said {
     pub(super) account: AccountNo,
     pub(super) event: &'static str,
@@ -36,9 +36,9 @@ pub(super) struct Said {
 
 #[derive(Debug)]
 pub(in crate::api) struct Hub {
-    /// Tells the ids of this run from those of others.
+    /// Identifies this run of the server in event ids.
     run: u64,
-    /// The pump runs for others, whoever listens here.
+    /// True if the task that forwards changes also serves webhooks, so that it runs without subscribers too.
     always: bool,
     state: Mutex<State>,
 }
@@ -46,20 +46,20 @@ pub(in crate::api) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     listeners: Vec<Listener>,
-    /// Accounts whose events are being kept up.
+    /// Accounts whose events are being kept.
     accounts: HashMap<AccountNo, Followed>,
     pumping: bool,
     dropped: u64,
 }
 
-/// What a scrape shows of the live streams.
+/// Live stream counters for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) struct Stats {
-    /// Who reads.
+    /// Connected subscribers.
     pub(in crate::api) listeners: usize,
-    /// Pieces that wait for the reader for whom most do.
+    /// Longest queue of one subscriber (pieces).
     pub(in crate::api) deepest: usize,
-    /// Readers that were too slow.
+    /// Subscribers disconnected because they read too slowly.
     pub(in crate::api) dropped: u64,
 }
 
@@ -72,32 +72,34 @@ struct Listener {
 
 #[derive(Debug)]
 struct Followed {
-    /// Number of the latest event. Each account counts for itself, or its ids would tell how much happens in the others.
+    /// Number of the latest event. Each account has its own numbers, because common ones would show how busy the other
+    /// accounts are.
     number: u64,
-    /// The latest events, the last with that number and those before it with the numbers before. Shared with all who have
-    /// still to read them.
+    /// Latest events in order; the last one has that number. The texts are shared with the subscribers that have not
+    /// yet read them.
     kept: VecDeque<Bytes>,
-    /// When there was last somebody.
+    /// Last time that the account had a subscriber.
     seen: Instant,
 }
 
 impl Followed {
-    /// Whatever was before, no listener has followed it: no id of it may be good any more. So the numbers begin anywhere.
+    /// A new account starts at a random number: events before this moment were not kept, so no older id may match.
     fn new() -> Followed {
         let mut random = [0; 8];
-        // Without randomness an id of before might be taken for one of now; those who had it load anew after the next change.
+        // If the random source fails, an old id might be taken for a current one; such a client reloads after the next
+        // change.
         let _ = getrandom::fill(&mut random);
         Followed { number: u64::from_le_bytes(random) >> 16, kept: VecDeque::new(), seen: Instant::now() }
     }
 
-    /// The events behind the one with this number; none if they are not all known.
+    /// Events after the one with this number; `None` if some of them are no longer kept.
     fn behind(&self, number: u64) -> Option<impl Iterator<Item = &Bytes>> {
         let missed = usize::try_from(self.number.checked_sub(number)?).ok()?;
         Some(self.kept.iter().skip(self.kept.len().checked_sub(missed)?))
     }
 }
 
-/// One listener's end.
+/// Receiving end of one subscriber.
 pub(super) struct Listening {
     first: VecDeque<Bytes>,
     pieces: mpsc::Receiver<Bytes>,
@@ -138,7 +140,7 @@ fn reset(id: &str, why: &str) -> String {
 }
 
 impl Hub {
-    /// `always` if the pump does not end when nobody listens.
+    /// `always` is true if changes are forwarded even without subscribers.
     pub(in crate::api) fn new(always: bool) -> Hub {
         let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         Hub { run, always, state: Mutex::new(State { pumping: always, ..State::default() }) }
@@ -148,15 +150,15 @@ impl Hub {
         format!("{:x}-{number:x}", self.run)
     }
 
-    /// The number in an id of this run.
+    /// Number in an event id; `None` if the id is from another run.
     fn number(&self, id: &str) -> Option<u64> {
         let (run, number) = id.split_once('-')?;
         (u64::from_str_radix(run, 16).ok()? == self.run).then_some(())?;
         u64::from_str_radix(number, 16).ok()
     }
 
-    /// Joins those who listen to an account, from behind the event with the id `last` on. True if it is up to the caller
-    /// to start the pump. How many there may be is bounded by the caller, before.
+    /// Subscribes to an account, starting after the event with the id `last`. Returns true if the caller has to start
+    /// the forwarding task. The caller has already checked the limit of streams.
     pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> (Listening, bool) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -179,7 +181,7 @@ impl Hub {
         (Listening { first, pieces: receiver, slow, over: false }, start)
     }
 
-    /// Numbers for metrics.
+    /// Counters for metrics.
     pub(in crate::api) fn stats(&self) -> Stats {
         let state = self.state.lock();
         let open = state.listeners.iter().filter(|listener| !listener.pieces.is_closed());
@@ -190,12 +192,13 @@ impl Hub {
         Stats { listeners, deepest, dropped: state.dropped }
     }
 
-    /// Whether events of an account are wanted, by somebody or by who may come back.
+    /// Returns true if the account has a subscriber, or had one within the grace period.
     pub(super) fn has_listeners(&self, account: AccountNo) -> bool {
         self.state.lock().accounts.contains_key(&account)
     }
 
-    /// Forgets who has gone, and accounts that nobody listens to. Once there is nobody at all, false: the pump ends.
+    /// Removes subscribers that have gone and accounts without any. Returns false, which ends the forwarding task, if
+    /// none is left.
     pub(super) fn is_wanted(&self) -> bool {
         let mut state = self.state.lock();
         let State { listeners, accounts, pumping, .. } = &mut *state;
@@ -210,17 +213,17 @@ impl Hub {
         *pumping
     }
 
-    /// True if no pump is wanted, nor has been since [`Hub::is_wanted`] said so.
+    /// Returns true if no forwarding task is needed, nor has been since [`Hub::is_wanted`] returned false.
     pub(super) fn is_idle(&self) -> bool {
         !self.state.lock().pumping
     }
 
-    /// Tells everybody what concerns him.
+    /// Sends each event to the subscribers of its account.
     pub(super) fn say(&self, said: Vec<Said>) {
         let mut state = self.state.lock();
         let mut texts: HashMap<AccountNo, Vec<String>> = HashMap::new();
         for Said { account, event: name, data } in said {
-            // There may be no listener left that could come back.
+            // The account may have lost its last subscriber and its grace period meanwhile.
             let Some(followed) = state.accounts.get_mut(&account) else { continue };
             followed.number += 1;
             let text = event(name, Some(&self.id(followed.number)), &data);
@@ -242,7 +245,7 @@ impl Hub {
         }
     }
 
-    /// Asks all who listen to load anew, or those of one account.
+    /// Asks all subscribers, or those of one account, to reload everything.
     pub(super) fn reset(&self, account: Option<AccountNo>, why: &str) {
         let mut state = self.state.lock();
         let concerned = state.accounts.iter_mut().filter(|(of, _)| account.is_none_or(|account| account == **of));
@@ -258,12 +261,12 @@ impl Hub {
         }
     }
 
-    /// Says nothing, aloud.
+    /// Sends a heartbeat comment to all subscribers.
     pub(super) fn beat(&self) {
         self.state.lock().send(None, &Bytes::from_static(b": still here\n\n"));
     }
 
-    /// Says goodbye to everybody, who may come back to the next server.
+    /// Tells all subscribers that the stream ends; they may reconnect to the next server.
     pub(super) fn close(&self, why: &str) {
         let mut state = self.state.lock();
         state.send(None, &event("bye", None, &serde_json::json!({ "why": why }).to_string()).into());
@@ -273,7 +276,7 @@ impl Hub {
 }
 
 impl State {
-    /// Gives up kept events until all together have room.
+    /// Drops the oldest events of the accounts that have the most, until the common limit is met.
     fn give_up_oldest(&mut self) {
         let kept: usize = self.accounts.values().map(|followed| followed.kept.len()).sum();
         for _ in KEPT_OF_ALL..kept {
@@ -283,7 +286,8 @@ impl State {
         }
     }
 
-    /// To the listeners of one account or to all. Who has no room left has read too slowly and loses his place.
+    /// Sends to the subscribers of one account or to all. A subscriber whose queue is full has read too slowly and is
+    /// disconnected.
     fn send(&mut self, account: Option<AccountNo>, piece: &Bytes) {
         let dropped = &mut self.dropped;
         self.listeners.retain(|listener| {
@@ -314,7 +318,7 @@ mod tests {
         Said { account, event: "lamp", data: format!("{{\"n\":{n}}}") }
     }
 
-    /// All that is there to read, and whether the stream has ended.
+    /// All text that can be read now, and whether the stream has ended.
     fn read(listening: &mut Listening) -> (String, bool) {
         let mut text = String::new();
         let mut cx = Context::from_waker(Waker::noop());

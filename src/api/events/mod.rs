@@ -1,8 +1,9 @@
-//! The live stream of an account: Server-Sent Events of lamps and subscriptions that have changed.
+//! Live stream of an account: Server-Sent Events about changed lamps and subscriptions.
 //!
-//! A pump of its own empties the notifier's feed twenty times a second while anybody listens, looks up what each changed
-//! thing is now, writes it once and hands it to every listener of its account. Nobody is waited for: who reads too slowly
-//! loses his place, is told so at the end of what he has, and comes back with the id of what he saw last.
+//! While there are subscribers, a task empties the notifier's change feed 20 times a second, looks up the current state
+//! of each changed lamp or subscription, writes it once and sends it to every subscriber of its account. It never waits
+//! for a subscriber. One that reads too slowly is disconnected with a note at the end of its stream, and may reconnect
+//! with the id of the last event that it saw.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -24,8 +25,8 @@ use super::share::{self, Limit, Shares};
 use super::{Api, ApiState, lamps};
 use crate::config::Limits;
 use crate::directory::AccountNo;
-use crate::notifier::events::Changed;
-use crate::notifier::explain::story::{Lamp, WatcherRow};
+use crate::notifier::change_feed::Changed;
+use crate::notifier::explain::report::{Lamp, WatcherRow};
 use crate::sip::uri::{Uri, percent_decode};
 
 mod hub;
@@ -33,25 +34,26 @@ mod hub;
 pub(super) use hub::{Hub, Stats};
 use hub::{Listening, Said};
 
-/// How often the feed is emptied. A lamp is seen this much later at worst.
+/// Interval of emptying the change feed; this is the largest delay that it adds to a change.
 const TICK: Duration = Duration::from_millis(50);
-/// How often a line is sent that says nothing, so that neither side takes the other for gone.
+/// Interval of heartbeat comments, so that neither side takes the other for gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The most things that are looked up in one tick; the rest waits for the next.
+/// Most changes looked up in one tick; the rest waits for the next one.
 const MOST_AT_ONCE: usize = 1_000;
-/// The most things that may wait; beyond that the listeners of the account of which most waits are asked to load anew.
+/// Most changes that may wait. Beyond that, the account with the most of them is dropped from the queue and its
+/// subscribers are asked to reload.
 const MOST_WAITING: usize = 100_000;
-/// Why they are.
+/// Reason given to these subscribers.
 const TOO_MUCH: &str = "too much has changed at once";
-/// So many are looked up before others get their turn on this thread.
+/// Number of lookups before the task yields its thread.
 const SLICE: usize = 128;
 
-/// A lamp of which nothing is known any more.
+/// A lamp without any known state.
 #[derive(Serialize)]
 struct Gone<'a> {
     #[serde(flatten)]
     lamp: &'a Lamp,
-    /// The configuration does not name it either.
+    /// True if the configuration does not name it either.
     gone: bool,
 }
 
@@ -63,7 +65,7 @@ struct Ended<'a> {
     gone: bool,
 }
 
-/// What the stream says of a subscription.
+/// A changed subscription in the stream.
 #[derive(Serialize)]
 struct Subscribed<'a> {
     #[serde(flatten)]
@@ -71,7 +73,7 @@ struct Subscribed<'a> {
     gone: bool,
 }
 
-/// The places for live streams.
+/// Pool of live streams.
 pub(super) fn places(limits: &Limits) -> Arc<Shares> {
     Shares::new(share::Limits {
         all: Limit { key: "limits.event_streams", most: limits.event_streams },
@@ -80,20 +82,20 @@ pub(super) fn places(limits: &Limits) -> Arc<Shares> {
     })
 }
 
-/// Begins a stream, which takes up its place until it ends.
+/// Opens a stream. `hold` keeps its share until it ends.
 pub(super) fn begin(api: &Arc<Api>, account: AccountNo, head: &Parts, ask: &Ask, hold: Hold) -> Result<Reply, Fault> {
     let header = head.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let last = header.or_else(|| ask.query("last_event_id"));
     let (listening, start) = api.hub.join(account, last);
     if start {
-        // Before the answer: what changes from now on is heard of.
+        // Before the response is sent, so that no change after it is missed.
         api.state.control.listen(true);
         tokio::spawn(pump(Arc::clone(api)));
     }
     Ok(Reply::Stream(Body::new(Stream { listening, _hold: hold })))
 }
 
-/// Hands on what changes, for as long as somebody listens; with webhooks, for ever.
+/// Forwards changes until there are no more subscribers; with webhooks, until the server stops.
 pub(super) async fn pump(api: Arc<Api>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,7 +108,7 @@ pub(super) async fn pump(api: Arc<Api>) {
         }
         if !api.hub.is_wanted() {
             api.state.control.listen(false);
-            // Somebody may have come between the last two lines, and has a pump of his own.
+            // A new subscriber may have come between these two lines; it has then started a task of its own.
             if !api.hub.is_idle() {
                 api.state.control.listen(true);
                 api.hub.reset(None, "nobody listened for a moment");
@@ -141,14 +143,15 @@ pub(super) async fn pump(api: Arc<Api>) {
     }
 }
 
-/// The account of which most waits.
+/// Account with the most waiting changes.
 fn heaviest(waiting: &[Changed]) -> Option<AccountNo> {
     let mut counts: HashMap<AccountNo, usize> = HashMap::new();
     waiting.iter().for_each(|changed| *counts.entry(changed.account).or_default() += 1);
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(account, _)| account)
 }
 
-/// Takes so many at most, of each account as many as of the others where there are too many, and each account's in their order.
+/// Takes at most `most` changes. If there are more, each account gets the same number; the order within an account is
+/// kept.
 fn take_fairly(waiting: &mut Vec<Changed>, most: usize) -> Vec<Changed> {
     if waiting.len() <= most {
         return std::mem::take(waiting);
@@ -162,7 +165,7 @@ fn take_fairly(waiting: &mut Vec<Changed>, most: usize) -> Vec<Changed> {
     let turns: Vec<usize> = waiting.iter().map(&mut turn).collect();
     let mut ordered = turns.clone();
     let last = *ordered.select_nth_unstable(most - 1).1;
-    // Of those whose turn is the last one, only so many have room.
+    // Only some of the changes with the last admitted turn fit.
     let mut room = most - turns.iter().filter(|turn| **turn < last).count();
     let mut turns = turns.into_iter();
     let (now, rest) = std::mem::take(waiting).into_iter().partition(|_| match turns.next() {
@@ -176,7 +179,8 @@ fn take_fairly(waiting: &mut Vec<Changed>, most: usize) -> Vec<Changed> {
     now
 }
 
-/// Empties the feed, and lets the webhooks know; what comes back is for the stream.
+/// Empties the change feed and passes the changes to the webhooks; returns them for the live stream, and true if some
+/// were lost.
 pub(super) fn feed_webhooks(api: &Api) -> (Vec<Changed>, bool) {
     let (news, lost) = api.state.control.changes();
     if !api.webhooks.is_empty() {
@@ -192,7 +196,7 @@ fn kind(changed: &Changed) -> &'static str {
     if changed.subscription.is_some() { "subscription" } else { "lamp" }
 }
 
-/// What has changed, as it is now.
+/// Current state of a changed lamp or subscription, as JSON.
 pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
     let user = Uri::read(&changed.uri)?.user.map(percent_decode)?;
     let account = changed.account;
@@ -216,7 +220,7 @@ pub(super) fn look_up(state: &ApiState, changed: &Changed) -> Option<String> {
     written.ok()
 }
 
-/// The body of an answer that goes on for as long as both sides like.
+/// Response body of a live stream; it has no end.
 struct Stream {
     listening: Listening,
     _hold: Hold,

@@ -1,4 +1,4 @@
-//! What passes the sockets and goes to the disk, and all queues on the way.
+//! Metrics of input and output: sockets, disk and every queue between them.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::api::seats;
 use crate::api::webhooks::{self, Fares};
 use crate::capture;
 use crate::journal;
-use crate::notifier::control::{LOOKUPS, Vitals};
+use crate::notifier::control::{LOOKUPS, ServerStats};
 use crate::transport::{Stats, TRANSPORTS, Traffic};
 
 use super::page::{Histogram, Page};
@@ -65,7 +65,7 @@ pub(super) fn sockets(page: &mut Page<'_>, Stats { datagrams, streams }: &Stats)
     page.gauge("connection_queue_longest", longest, BYTES, streams.waiting_octets_most as f64)
 }
 
-pub(super) fn names(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
+pub(super) fn names(page: &mut Page<'_>, vitals: &ServerStats) -> fmt::Result {
     page.gauge(
         "dns_cache_entries",
         "Names of next hops that are remembered or asked for",
@@ -90,7 +90,7 @@ pub(super) fn events(page: &mut Page<'_>, stats: &events::Stats, refused: u64) -
     page.counter("event_streams_refused", too_many, None, refused)
 }
 
-/// How the API itself fares.
+/// Counters of the API itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Http {
     pub(super) connections: seats::Stats,
@@ -101,7 +101,7 @@ pub(super) struct Http {
     pub(super) refused: Vec<(&'static str, u64)>,
 }
 
-/// The API itself.
+/// Metrics of the API itself.
 pub(super) fn http(page: &mut Page<'_>, http: &Http) -> fmt::Result {
     let seats::Stats { open, waiting, gave_way, spared } = http.connections;
     page.gauge("http_connections", "Open HTTP connections", None, open as f64)?;
@@ -150,7 +150,7 @@ pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Resul
     page.gauge("hep_queue_packets", "Messages that wait to be copied to the capture server", None, stats.waiting as f64)
 }
 
-/// How webhooks fare.
+/// Metrics of the webhooks.
 pub(super) fn webhooks(page: &mut Page<'_>, fares: &Fares) -> fmt::Result {
     page.gauge("webhook_receivers", "Receivers of webhooks", None, fares.receivers as f64)?;
     let failing = "Receivers of webhooks that have not taken their latest delivery";

@@ -1,32 +1,39 @@
-//! Lamps: who watches, who does not know the state of the moment, and what became of NOTIFYs and requests.
+//! Metrics of lamps: subscriptions, those that are stale or failing, and the outcomes of NOTIFYs and requests.
 
 use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use crate::notifier::explain::story::{AGES, Kind, Numbers};
-use crate::notifier::refusals::{METHODS, Refused};
-use crate::notifier::tally::{BOUNDS, CAUSES, Delays, OUTCOMES, TRANSPORTS};
-use crate::presence::family::Family;
+use crate::notifier::explain::report::{AGES, NotifierStats, SubscriptionGroup};
+use crate::notifier::metrics::{BOUNDS, CAUSES, LatencyHistogram, OUTCOMES, TRANSPORTS};
+use crate::notifier::refusals::{METHODS, RejectedRequests};
+use crate::presence::vendor::Vendor;
 
 use super::page::{Histogram, Labels, Page};
 
-/// What a phone is counted under whose make is not known.
+/// Label value for phones of an unknown vendor.
 const OTHER: &str = "other";
 const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
 
-pub(super) fn write(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+pub(super) fn write(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     subscriptions(page, n)?;
     notifies(page, n)?;
     requests(page, n)
 }
 
-fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
-    // Somebody who adds them up must not find nothing where there are none.
-    let nobody = [Kind { event: "dialog", transport: "udp", vendor: None, subscriptions: 0, behind: 0, failing: 0 }];
+fn subscriptions(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
+    // An empty server exports one series with value 0, so that a sum over all series finds a value.
+    let nobody = [SubscriptionGroup {
+        event: "dialog",
+        transport: "udp",
+        vendor: None,
+        subscriptions: 0,
+        behind: 0,
+        failing: 0,
+    }];
     let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
     for (name, help, count) in [
-        ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&Kind) -> usize),
+        ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&SubscriptionGroup) -> usize),
         ("subscriptions_stale", "Subscriptions whose phone does not know the state of the moment", |kind| kind.behind),
         ("subscriptions_failing", "Subscriptions whose latest NOTIFY failed", |kind| kind.failing),
     ] {
@@ -64,17 +71,17 @@ fn subscriptions(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
     })
 }
 
-/// Every make of which anything was counted, and those that are not known in any case.
+/// Vendors with at least one count, and always the entry for unknown vendors.
 fn families<'a, T>(all: &'a [T], counted: impl Fn(&T) -> bool + 'a) -> impl Iterator<Item = (&'static str, &'a T)> {
     let all = all.iter().enumerate().filter(move |(number, of)| *number == 0 || counted(of));
-    all.map(|(number, of)| (Family::numbered(number).name().unwrap_or(OTHER), of))
+    all.map(|(number, of)| (Vendor::numbered(number).name().unwrap_or(OTHER), of))
 }
 
-fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+fn notifies(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     page.counters("notifies", "NOTIFYs, by what became of them", None, |each| {
         for (make, transports) in families(&n.tally.notifies, |of| of.as_flattened().iter().any(|count| *count > 0)) {
             for (transport, of) in TRANSPORTS.iter().zip(transports) {
-                // Most makes speak one transport; UDP is there in any case, so that a rate has something to begin with.
+                // Most vendors use one transport only. UDP is always exported, so that a rate has a first sample.
                 if *transport == "udp" || of.iter().any(|count| *count > 0) {
                     for (outcome, count) in OUTCOMES.iter().zip(of) {
                         each(&[("transport", transport), ("vendor", make), ("outcome", outcome)], *count)?;
@@ -99,18 +106,18 @@ fn notifies(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
         },
     )?;
     page.histograms("notify_response", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
-        families(&n.tally.delays, |of| *of != Delays::default())
+        families(&n.tally.delays, |of| *of != LatencyHistogram::default())
             .try_for_each(|(make, delays)| each(&[("vendor", make)], &histogram(delays)))
     })?;
     let seen = "From the change of a lamp until a phone that watches it has acknowledged that";
     page.histogram("state_propagation", seen, SECONDS, &histogram(&n.tally.lamp_delays))
 }
 
-fn histogram(delays: &Delays) -> Histogram {
+fn histogram(delays: &LatencyHistogram) -> Histogram {
     Histogram::new(BOUNDS.iter().map(|ms| u64::from(*ms)), &delays.buckets, delays.sum, 1_000.0)
 }
 
-fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
+fn requests(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     let answered = &n.answered;
     page.counters("requests", "Requests, each counted once however often it came", None, |each| {
         METHODS.iter().zip(answered.requests).try_for_each(|(method, count)| each(&[("method", method)], count))
@@ -131,7 +138,7 @@ fn requests(page: &mut Page<'_>, n: &Numbers) -> fmt::Result {
 }
 
 /// Refusals by method, status and reason.
-fn refused(each: &mut dyn FnMut(Labels<'_, 3>, u64) -> fmt::Result, all: &[Refused]) -> fmt::Result {
+fn refused(each: &mut dyn FnMut(Labels<'_, 3>, u64) -> fmt::Result, all: &[RejectedRequests]) -> fmt::Result {
     all.iter().try_for_each(|one| {
         let status = one.status.to_string();
         each(&[("method", one.method), ("status", &status), ("reason", one.reason)], one.count)

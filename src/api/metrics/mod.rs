@@ -1,7 +1,8 @@
-//! `/metrics` for Prometheus: numbers of the whole server, which are nobody's in particular, for those who may see all of it.
+//! `/metrics` for Prometheus: numbers of the whole server. They are not divided by account, so only a superuser's token
+//! may read them.
 //!
-//! The rooms count for themselves and say what they have counted as plain values ([`Vitals`]); here these are given names, by
-//! Prometheus' conventions. Every label takes few values that are known beforehand: none comes from a peer.
+//! The modules count for themselves and return plain values ([`ServerStats`]). Here these get names by Prometheus'
+//! conventions. Every label has a small set of values known beforehand; no label holds text from a peer.
 
 use std::fmt;
 
@@ -14,8 +15,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-use crate::directory::Bearer;
-use crate::notifier::control::Vitals;
+use crate::directory::TokenScope;
+use crate::notifier::control::ServerStats;
 
 use super::Api;
 use super::envelope::Reply;
@@ -33,9 +34,10 @@ mod process;
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers a scrape; the token has to be a superuser's. Who does not ask for OpenMetrics gets the format before it.
-pub(super) fn answer(api: &Api, bearer: Bearer, head: &Parts) -> Result<Reply, Fault> {
-    if bearer != Bearer::Superuser {
+/// Answers a scrape; the token must be a superuser's. Without OpenMetrics in the Accept header, the older text format
+/// is sent.
+pub(super) fn answer(api: &Api, bearer: TokenScope, head: &Parts) -> Result<Reply, Fault> {
+    if bearer != TokenScope::Superuser {
         return Err(Fault::Forbidden);
     }
     let written = write(Scrape::of(api));
@@ -60,7 +62,8 @@ fn write(scrape: Scrape) -> String {
     written
 }
 
-/// The same in the older format, in which a counter is described by its whole name, and units and ends are not known.
+/// Converts to the older text format 0.0.4: there a counter is described by its full name with `_total`, and there are
+/// no UNIT and EOF lines.
 fn classic(open: &str) -> String {
     let described = |line: &str, word: &str| line.strip_prefix(word)?.split(' ').next().map(str::to_owned);
     let counters: Vec<_> =
@@ -77,10 +80,10 @@ fn classic(open: &str) -> String {
     out
 }
 
-/// The numbers of one moment.
+/// Values of one scrape.
 #[derive(Debug)]
 struct Scrape {
-    vitals: Vitals,
+    vitals: ServerStats,
     streams: events::Stats,
     webhooks: Fares,
     http: Http,
@@ -122,7 +125,7 @@ impl Collector for Scrape {
     }
 }
 
-/// What every process tells, under the names that it has everywhere.
+/// Process metrics, under the names that are standard for all programs.
 #[derive(Debug)]
 struct Process(u64);
 

@@ -1,4 +1,4 @@
-//! The few kinds of metrics that there are, each written in one call.
+//! Encoder for the kinds of metrics that this server exports, each written in one call.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use prometheus_client::registry::Unit;
 
 use crate::count::Spread;
 
-/// What metrics are written to.
+/// Encoder of a metrics page.
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
-/// Labels, by name and value.
+/// Labels: pairs of name and value.
 pub(super) type Labels<'a, const N: usize> = &'a [(&'static str, &'a str); N];
 
 impl Page<'_> {
@@ -19,7 +19,7 @@ impl Page<'_> {
         self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// A family of gauges; `all` names each with its labels.
+    /// A family of gauges; `all` passes each with its labels.
     pub(super) fn gauges<const N: usize>(
         &mut self,
         name: &str,
@@ -39,13 +39,13 @@ impl Page<'_> {
         encoder.encode_counter::<NoLabelSet, _, u64>(&count, None)
     }
 
-    /// A counter of time.
+    /// A counter of seconds.
     pub(super) fn seconds(&mut self, name: &str, help: &str, seconds: f64) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, _, u64>(&seconds, None)
     }
 
-    /// A family of counters; `all` names each with its labels.
+    /// A family of counters; `all` passes each with its labels.
     pub(super) fn counters<const N: usize>(
         &mut self,
         name: &str,
@@ -65,7 +65,7 @@ impl Page<'_> {
         encoder.encode_histogram::<NoLabelSet>(of.sum, of.count(), &of.buckets, None)
     }
 
-    /// A family of histograms; `all` names each with its labels.
+    /// A family of histograms; `all` passes each with its labels.
     pub(super) fn histograms<const N: usize>(
         &mut self,
         name: &str,
@@ -83,15 +83,15 @@ impl Page<'_> {
     }
 }
 
-/// How often something was how large, in the unit that it is told in.
+/// A histogram in the exported unit.
 pub(super) struct Histogram {
     sum: f64,
-    /// Upper bound and number of each bucket; the last has no bound.
+    /// Upper bound and count of each bucket; the last bound is infinity.
     buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
-    /// From counts in a smaller unit, of which there are `per` to the one that is told.
+    /// Histogram from counts in a smaller unit; `per` of these make one exported unit.
     pub(super) fn new(bounds: impl Iterator<Item = u64>, buckets: &[u64], sum: u64, per: f64) -> Histogram {
         let bounds = bounds.map(|bound| bound as f64 / per).chain([f64::INFINITY]);
         Histogram { sum: sum as f64 / per, buckets: bounds.zip(buckets.iter().copied()).collect() }

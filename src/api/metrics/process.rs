@@ -1,4 +1,4 @@
-//! What every process tells of itself, read from the system when somebody asks.
+//! Standard process metrics, read from the operating system at each scrape.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(super) fn write(page: &mut Page<'_>, up_since_ms: u64) -> fmt::Result {
         page.gauge("process_resident_memory", "Memory that is in use", Some(&Unit::Bytes), resident as f64)?;
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        // The directory itself is open meanwhile.
+        // Reading the directory opens one descriptor itself.
         page.gauge("process_open_fds", "Open file descriptors", None, open.count().saturating_sub(1) as f64)?;
     }
     match getrlimit(Resource::RLIMIT_NOFILE) {
@@ -28,7 +28,7 @@ pub(super) fn write(page: &mut Page<'_>, up_since_ms: u64) -> fmt::Result {
     }
 }
 
-/// The memory that is in use (octets), as proc(5) tells it.
+/// Resident memory (octets), from `VmRSS` in /proc/self/status, see proc(5).
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,8 +1,8 @@
-//! The description of the API for machines: an OpenAPI document, served at `/openapi.json` and shown by `/docs`.
+//! OpenAPI document of the API, served at `/openapi.json` and shown by `/docs`.
 //!
-//! It is kept by hand in the files beside this one, which say only what differs from call to call; what every call has in
-//! common (the envelope, the faults, the request id) is added here. A test holds it against the paths of
-//! [`super::route`], and the schema fuzzer (tests/openapi.rs) holds it against what the server really answers.
+//! The files beside this one are written by hand and hold only what differs between operations. Parts common to all
+//! (the envelope, the errors, the request id) are added here. A test compares the document with the paths of
+//! [`super::route`], and the schema fuzzer (tests/openapi.rs) compares it with the real responses.
 
 use std::sync::LazyLock;
 
@@ -26,13 +26,13 @@ const PATHS: [&str; 4] = [
     include_str!("server.json"),
 ];
 
-/// What a call below `/v2` may be answered with whatever it is; what only a POST can meet comes after the bar.
+/// Error statuses of every operation below `/v2`. The second list holds those that only a POST can meet.
 const FAULTS: [&str; 11] = ["400", "401", "403", "404", "406", "408", "413", "414", "429", "431", "503"];
 const FAULTS_OF_CHANGES: [&str; 3] = ["405", "415", "501"];
 
 static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
-/// Answers a request for the document; no token is needed, for it tells nothing of anybody.
+/// Answers a request for the document. No token is needed: it holds no data of an account.
 pub(super) fn answer(verb: Verb) -> Result<Reply, Fault> {
     if !verb.reads() {
         return Err(Fault::MethodNotAllowed { allow: "GET, HEAD", cause: None });
@@ -42,15 +42,15 @@ pub(super) fn answer(verb: Verb) -> Result<Reply, Fault> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Other people's viewers and generators may read it from where they are.
+    // Allows viewers and code generators on other origins to read it.
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     Ok(Reply::File(response))
 }
 
-/// The whole document.
+/// The complete document.
 ///
 /// # Panics
-/// If one of the embedded files is wrong, which a test rules out.
+/// If one of the embedded files is invalid, which a test rules out.
 fn document() -> Value {
     let read =
         |text| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_else(|e| unreachable!("embedded: {e}"));
@@ -82,7 +82,7 @@ fn document() -> Value {
     Value::Object(document)
 }
 
-/// The names between braces in a path.
+/// Names of the placeholders of a path.
 fn placeholders(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
 }
@@ -95,7 +95,7 @@ fn request_id() -> Value {
     json!({ "X-Request-ID": reference("headers", "X-Request-ID") })
 }
 
-/// Adds to an operation the success that it returns, and the faults of all.
+/// Adds to an operation the response of a success and the common errors.
 fn complete(method: &str, operation: &mut Value, common: bool, faults: &Value) {
     let Some(operation) = operation.as_object_mut() else { return };
     let paged = operation.remove("paged").is_some();
@@ -110,7 +110,7 @@ fn complete(method: &str, operation: &mut Value, common: bool, faults: &Value) {
     }
     if common {
         let of_changes = FAULTS_OF_CHANGES.iter().filter(|_| method == "post");
-        // DELETE may have a body too, although nothing in it means anything.
+        // DELETE may have a body too; its content is ignored, but its type is checked.
         let also = ["415"].iter().filter(|_| method == "delete");
         for status in FAULTS.iter().chain(of_changes).chain(also) {
             responses[*status] = reference("responses", faults[*status][0].as_str().unwrap_or_default());
@@ -118,7 +118,7 @@ fn complete(method: &str, operation: &mut Value, common: bool, faults: &Value) {
     }
 }
 
-/// The envelope of a success.
+/// Schema of the envelope of a success.
 fn envelope(data: &Value, paged: bool) -> Value {
     let mut properties = json!({
         "auth_token": { "type": "string", "description": "The token." },
@@ -149,7 +149,8 @@ fn fault(status: &str, description: &Value) -> Value {
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 
-/// Objects: with the properties of the one that they extend, and all of them required but those that are said not to be.
+/// Completes the object schemas: adds the properties of the schema that each one extends, and makes all properties
+/// required except those listed as optional.
 fn schemas(written: &Map<String, Value>) -> Map<String, Value> {
     let one = |(name, schema): (&String, &Value)| {
         let mut schema = schema.clone();
@@ -177,13 +178,13 @@ mod tests {
     use super::super::route;
     use super::*;
 
-    /// The methods that a document names for a path, in upper case.
+    /// Methods that a document names for a path, in upper case.
     fn methods(item: &Value) -> BTreeSet<String> {
         let names = item.as_object().into_iter().flatten().map(|(name, _)| name.to_uppercase());
         names.filter(|name| name != "PARAMETERS").collect()
     }
 
-    /// Every `$ref` of a document.
+    /// Collects every `$ref` of a document.
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(map) => map.iter().for_each(|(key, value)| match value {

@@ -1,5 +1,5 @@
-//! One connection to one receiver, kept from delivery to delivery. Everything on it takes so long at most, and what comes
-//! back is looked at for its status and thrown away.
+//! HTTP client for one receiver; its connection is reused from delivery to delivery. Every step has a timeout. Of a
+//! response, only the status and Retry-After are used.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,34 +21,34 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::WebhookUrl;
 
-/// For name, connection and handshake.
+/// Timeout for DNS lookup, connection and handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// For all of a delivery.
+/// Timeout for a whole delivery.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// What is read of an answer's body to keep the connection; beyond that it is closed.
+/// Longest response body read to keep the connection (octets); with a longer one the connection is closed.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Why a delivery was not accepted.
+/// Reason why a delivery was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// An answer that is no success, and for how long the receiver wants to be left alone.
+    /// A response that is not a success; `retry_after` is the time that the receiver asks us to wait.
     Refused { status: u16, retry_after: Option<Duration> },
-    /// An answer that points elsewhere; the configuration says where to go, nobody else.
+    /// A redirect. It is not followed: only the configuration decides where deliveries go.
     Redirected { status: u16 },
-    /// No answer in time.
+    /// No response in time.
     TimedOut,
-    /// No connection, or it broke.
+    /// The connection failed or broke.
     Unreachable(String),
 }
 
-/// The way to a receiver.
+/// Client for one receiver.
 pub(super) struct Client {
     url: WebhookUrl,
     tls: Option<Arc<ClientConfig>>,
     open: Option<Open>,
 }
 
-/// A connection, which ends when this is dropped.
+/// An open connection; it is closed on drop.
 struct Open {
     sender: SendRequest<Body>,
     task: tokio::task::JoinHandle<()>,
@@ -65,7 +65,7 @@ impl Client {
         Client { url, tls, open: None }
     }
 
-    /// Delivers a body of JSON.
+    /// Delivers a JSON body.
     pub(super) async fn post(&mut self, headers: &[(&'static str, String)], body: &str) -> Result<(), Failure> {
         let answered = timeout(ANSWER_WITHIN, self.exchange(headers, body)).await;
         let outcome = answered.unwrap_or(Err(Failure::TimedOut));
@@ -76,7 +76,7 @@ impl Client {
     }
 
     async fn exchange(&mut self, headers: &[(&'static str, String)], body: &str) -> Result<(), Failure> {
-        // A connection that was kept may have been closed meanwhile; that is no failure of the receiver.
+        // A kept connection may have been closed by the peer meanwhile. That is not a failure; we connect again.
         if let Some(mut open) = self.open.take()
             && open.sender.ready().await.is_ok()
             && let Ok(answer) = open.sender.send_request(self.request(headers, body)?).await
@@ -128,7 +128,7 @@ impl Client {
 
 async fn open(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Open, Failure> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // How it ends is seen by who sends over it.
+    // The error is also seen by the sender half, so it is ignored here.
     let task = tokio::spawn(async move { drop(connection.await) });
     Ok(Open { sender, task })
 }
@@ -138,7 +138,7 @@ fn broken(error: impl std::error::Error) -> Failure {
     Failure::Unreachable(format!("{error}{cause}"))
 }
 
-/// Reads a body to its end; false if it is too long for that, or breaks.
+/// Reads a body to its end; false if it is too long or breaks.
 async fn drained(mut body: Incoming) -> bool {
     let mut read = 0;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

@@ -1,4 +1,4 @@
-//! What a delivery says.
+//! Content of a webhook delivery.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -11,14 +11,14 @@ use super::pending::Batch;
 use super::{Hook, MOST_AT_ONCE, Signer};
 use crate::api::{ApiState, events};
 
-/// A delivery, ready to be sent and sent again.
+/// A delivery that can be sent several times.
 pub(super) struct Delivery {
     id: String,
     pub(super) body: String,
     pub(super) batch: Batch,
 }
 
-/// The body. `/openapi.json` describes it as WebhookDelivery.
+/// JSON body, described in `/openapi.json` as WebhookDelivery.
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a str,
@@ -33,7 +33,7 @@ struct Body<'a> {
 }
 
 impl Hook {
-    /// Takes what waits, and writes what it is now.
+    /// Takes waiting changes and writes their current state.
     pub(super) fn make(&self, state: &ApiState) -> Delivery {
         let batch = self.pending.take(MOST_AT_ONCE);
         let (mut lamps, mut subscriptions) = (Vec::new(), Vec::new());
@@ -56,14 +56,15 @@ impl Hook {
             lamps,
             subscriptions,
         };
-        // Our own types have string keys and finite numbers, which is all that can go wrong here.
+        // serde fails only for keys that are not strings and for numbers that are not finite; our own types have
+        // neither.
         let body = serde_json::to_string(&body).unwrap_or_default();
         Delivery { id, body, batch }
     }
 }
 
 impl Delivery {
-    /// The headers of this attempt: the id stays, the moment and with it the signature are new.
+    /// Headers of one attempt: the id stays the same, the timestamp and the signature are new.
     pub(super) fn headers(&self, signer: &Signer) -> [(&'static str, String); 3] {
         let seconds = now().as_secs();
         let signature = signer.sign(&self.id, seconds, self.body.as_bytes());
@@ -77,7 +78,7 @@ fn now() -> std::time::Duration {
 
 fn new_id() -> String {
     let mut random = [0u8; 16];
-    // Without randomness the id would not be unique; the sequence still tells deliveries apart.
+    // If the random source fails, the id is not unique; the sequence still tells deliveries apart.
     let _ = getrandom::fill(&mut random);
     random.iter().fold(String::from("msg_"), |mut id, byte| {
         let _ = write!(id, "{byte:02x}");

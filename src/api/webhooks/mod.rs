@@ -1,9 +1,11 @@
-//! Webhooks: receivers of an account's choice are told by HTTP what has changed, and what is so now.
+//! Webhooks: configured receivers of an account are notified by HTTP of changed lamps and subscriptions, with their
+//! current state.
 //!
-//! They are fed by the pump of the live stream (`events`). Level, not edge, here as well: what waits for a receiver is the
-//! names of things, each once, and a delivery says what they are when it is made. So a receiver that was slow or away hears
-//! the present and not the past, what waits is bounded, and nobody is waited for. One delivery at a time is under way to a
-//! receiver; one that fails is sent again, or, if any of it has changed meanwhile, a new one in its place.
+//! The live stream's task (`events`) feeds them. They are level-triggered as well (rule 1): the queue of a receiver
+//! holds the names of changed lamps and subscriptions, each once, and a delivery reads their state when it is written.
+//! So a receiver that was slow or offline gets the current state, not the past; the queue is bounded, and no receiver
+//! delays another. Each receiver has one delivery in flight. A failed delivery is sent again, or replaced by a new one
+//! if any of its content has changed meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio::time::sleep;
 use super::{Api, events};
 use crate::config::{Config, Webhook, WebhookUrl};
 use crate::directory::AccountNo;
-use crate::notifier::events::Changed;
+use crate::notifier::change_feed::Changed;
 
 mod client;
 mod delivery;
@@ -32,30 +34,30 @@ use delivery::Delivery;
 use pending::Pending;
 use signature::Signer;
 
-/// The most things in one delivery.
+/// Most changes in one delivery.
 const MOST_AT_ONCE: usize = 500;
-/// The first pause after a failure; each further one in a row doubles it.
+/// Back-off after the first failure; it doubles with each further failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause, whatever the receiver wishes.
+/// Longest back-off, also if the receiver asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// For the last words when the server stops.
+/// Time for the last deliveries when the server stops.
 const LAST_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// What becomes of deliveries.
+/// Outcomes of deliveries.
 pub(super) const OUTCOMES: [&str; 5] = ["delivered", "refused", "redirected", "timed_out", "unreachable"];
 
-/// Why the webhooks cannot be served.
+/// Error in the setup of the webhooks.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The file of authorities is of no use.
+    /// The file of CA certificates is not usable.
     #[error("ca {path}: {problem}")]
     Authorities {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// In a person's words.
+        /// Cause, as text for the operator.
         problem: String,
     },
-    /// The machine has no authorities.
+    /// The machine has no CA certificates.
     #[error(
         "{0} is https, but this machine has no certificates of authorities; install ca-certificates, or name a file as ca"
     )]
@@ -83,21 +85,21 @@ struct Hook {
     failing: AtomicBool,
 }
 
-/// How deliveries fare, all receivers together.
+/// Delivery statistics of all receivers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fares {
-    /// By [`OUTCOMES`].
+    /// Deliveries, in the order of [`OUTCOMES`].
     pub(super) outcomes: [u64; OUTCOMES.len()],
-    /// Things that wait.
+    /// Changes that wait.
     pub(super) waiting: usize,
     /// Receivers whose latest delivery failed.
     pub(super) failing: usize,
-    /// Receivers.
+    /// Number of receivers.
     pub(super) receivers: usize,
 }
 
 impl Webhooks {
-    /// The receivers that a configuration names; its accounts are numbered as the directory does it.
+    /// The receivers of a configuration. Accounts get the same numbers as in the directory.
     pub fn new(config: &Config) -> Result<Webhooks, WebhookError> {
         let named =
             config.accounts.iter().zip(0..).flat_map(|(a, n)| a.webhooks.iter().map(move |w| (AccountNo(n), w)));
@@ -122,7 +124,7 @@ impl Webhooks {
         self.all.is_empty()
     }
 
-    /// Hands on what has changed to whom it concerns.
+    /// Adds a change to the queue of every receiver that wants it.
     pub(super) fn add(&self, changed: &Changed) {
         for hook in self.all.iter().filter(|hook| hook.account == changed.account) {
             if if changed.subscription.is_some() { hook.subscriptions } else { hook.lamps } {
@@ -131,7 +133,7 @@ impl Webhooks {
         }
     }
 
-    /// Something was missed.
+    /// Records for every receiver that changes were lost.
     pub(super) fn reset(&self) {
         self.all.iter().for_each(|hook| hook.pending.reset());
     }
@@ -147,7 +149,7 @@ impl Webhooks {
     }
 }
 
-/// How certificates of a receiver are checked.
+/// TLS settings for checking a receiver's certificate.
 fn tls(webhook: &Webhook) -> Result<Arc<ClientConfig>, WebhookError> {
     let mut roots = RootCertStore::empty();
     match &webhook.ca {
@@ -178,7 +180,7 @@ fn tls(webhook: &Webhook) -> Result<Arc<ClientConfig>, WebhookError> {
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Delivers until `stopping` says so, and then once more what is left.
+/// Delivers until `stopping` is true, then tries once more to deliver the rest.
 pub(super) async fn run(api: Arc<Api>, mut stopping: watch::Receiver<bool>) {
     if api.webhooks.is_empty() {
         return;
@@ -197,7 +199,7 @@ pub(super) async fn run(api: Arc<Api>, mut stopping: watch::Receiver<bool>) {
     while workers.join_next().await.is_some() {}
 }
 
-/// Serves one receiver.
+/// Delivers to one receiver.
 async fn work(api: Arc<Api>, hook: Arc<Hook>, last: watch::Receiver<bool>) {
     let stopped = |mut last: watch::Receiver<bool>| async move { drop(last.wait_for(|last| *last).await) };
     let mut client = Client::new(hook.url.clone(), hook.tls.clone());
@@ -219,7 +221,7 @@ async fn work(api: Arc<Api>, hook: Arc<Hook>, last: watch::Receiver<bool>) {
         };
         hook.note(&outcome, &mut failures);
         let Err(failure) = outcome else { continue };
-        // One try for the last words; who has missed them begins with a reset after the next start.
+        // Only one attempt at the end; a receiver that misses it gets a reset after the next start.
         if is_last {
             return;
         }
@@ -233,8 +235,8 @@ async fn work(api: Arc<Api>, hook: Arc<Hook>, last: watch::Receiver<bool>) {
     }
 }
 
-/// How long to leave a receiver alone that has failed so many times in a row: half of it fixed, half of it random, so
-/// that those who failed together do not come back together.
+/// Back-off after so many failures in a row. Half of it is fixed and half random, so that receivers that failed
+/// together are not tried together.
 fn pause(failures: u32, failure: &Failure) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16)));
     let mut random = [0u8];
@@ -247,7 +249,7 @@ fn pause(failures: u32, failure: &Failure) -> Duration {
 }
 
 impl Hook {
-    /// Counts an outcome, and tells the log of the first failure and of the end of them.
+    /// Counts an outcome; logs the first failure in a row and the recovery.
     fn note(&self, outcome: &Result<(), Failure>, failures: &mut u32) {
         let kind = match outcome {
             Ok(()) => 0,

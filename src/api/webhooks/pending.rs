@@ -1,16 +1,17 @@
-//! What one receiver has still to be told: things that have changed, each once, however often it did.
+//! Changes that one receiver has still to be notified of; a lamp or subscription that changes several times is listed
+//! once.
 
 use std::collections::{HashSet, VecDeque};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::notifier::events::Changed;
+use crate::notifier::change_feed::Changed;
 
-/// The most things that wait for one receiver; with more, he is asked to load everything anew instead.
+/// Most changes waiting for one receiver; beyond that it is asked to reload everything.
 const MOST: usize = 10_000;
 
-/// Waits for one receiver.
+/// Queue of one receiver.
 #[derive(Debug)]
 pub(super) struct Pending {
     state: Mutex<State>,
@@ -25,24 +26,24 @@ struct State {
     coalesced: u64,
 }
 
-/// What goes into one delivery.
+/// Content of one delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) things: Vec<Changed>,
-    /// Something was missed that is not among them.
+    /// True if changes were lost that are not listed.
     pub(super) reset: bool,
-    /// How many changes have been overtaken by later ones of the same things.
+    /// Number of changes replaced by later changes of the same lamp or subscription.
     pub(super) coalesced: u64,
 }
 
 impl Pending {
-    /// Nobody knows what a receiver has missed before the server came up, so it begins with a reset.
+    /// Changes before the start of the server are not known, so the first delivery asks for a reload.
     pub(super) fn new() -> Pending {
         let state = State { things: VecDeque::new(), there: HashSet::new(), reset: true, coalesced: 0 };
         Pending { state: Mutex::new(state), news: Notify::new() }
     }
 
-    /// Something has changed.
+    /// Adds a change.
     pub(super) fn add(&self, changed: &Changed) {
         let mut state = self.state.lock();
         if state.there.contains(changed) {
@@ -57,18 +58,18 @@ impl Pending {
         self.news.notify_one();
     }
 
-    /// Something was missed.
+    /// Records that changes were lost.
     pub(super) fn reset(&self) {
         self.state.lock().lose_all();
         self.news.notify_one();
     }
 
-    /// How many things wait.
+    /// Number of changes that wait.
     pub(super) fn len(&self) -> usize {
         self.state.lock().things.len()
     }
 
-    /// Waits until there is something to tell.
+    /// Waits until there is something to deliver.
     pub(super) async fn wait(&self) {
         while self.is_empty() {
             self.news.notified().await;
@@ -80,7 +81,7 @@ impl Pending {
         state.things.is_empty() && !state.reset
     }
 
-    /// Takes so many things at most.
+    /// Takes at most `most` changes.
     pub(super) fn take(&self, most: usize) -> Batch {
         let mut state = self.state.lock();
         let many = state.things.len().min(most);
@@ -92,8 +93,8 @@ impl Pending {
         Batch { things, reset: std::mem::take(reset), coalesced: std::mem::take(coalesced) }
     }
 
-    /// Puts back what was not delivered, if any of it has changed meanwhile or something was missed: then it is the state
-    /// of the moment that goes out, in one delivery. False if nothing has, and the same may be sent again.
+    /// Puts back an undelivered batch if any of it has changed again or changes were lost; the next delivery then
+    /// reports the current state. Returns false if neither is so: then the same delivery can be sent again.
     pub(super) fn put_back(&self, batch: &Batch) -> bool {
         let mut state = self.state.lock();
         let overtaken = batch.things.iter().filter(|thing| state.there.contains(thing)).count();
@@ -135,7 +136,7 @@ mod tests {
         Changed { account: AccountNo(0), uri: Arc::from(format!("sip:{n}@acme.test")), subscription: None }
     }
 
-    /// Pending without the reset of the beginning.
+    /// A queue without the initial reset.
     fn begun() -> Pending {
         let pending = Pending::new();
         assert_eq!(pending.take(10), Batch { reset: true, ..Batch::default() });

@@ -1,11 +1,11 @@
-//! What shows a receiver that a delivery is ours and new: the signature of Standard Webhooks (standardwebhooks.com), which
-//! has libraries in most languages.
+//! Signature of Standard Webhooks (standardwebhooks.com), which has libraries in most languages. It proves to a
+//! receiver that a delivery is ours and new.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// A key; what it is made of does not show.
+/// Signing key; `Debug` does not show it.
 #[derive(Clone, Debug)]
 pub(super) struct Signer(hmac::Key);
 
@@ -14,7 +14,7 @@ impl Signer {
         Signer(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The value of `webhook-signature`: HMAC-SHA256 over id, seconds and body, with dots between them.
+    /// Value of `webhook-signature`: HMAC-SHA256 over id, timestamp in seconds and body, separated by dots.
     pub(super) fn sign(&self, id: &str, seconds: u64, body: &[u8]) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(format!("{id}.{seconds}.").as_bytes());
@@ -27,7 +27,7 @@ impl Signer {
 mod tests {
     use super::*;
 
-    /// The example in the documents of Standard Webhooks.
+    /// Example from the Standard Webhooks specification.
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
         let signer = Signer::new(&STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap());

@@ -1,7 +1,7 @@
-//! Passwords and tokens that are refused, or accepted with a warning.
+//! Tests of passwords and tokens that are refused or accepted with a warning.
 
 use super::*;
-use crate::directory::{AccountNo, Bearer, Directory};
+use crate::directory::{AccountNo, Directory, TokenScope};
 
 #[test]
 fn short_and_repeated_tokens_are_warned_about_and_never_shown() {
@@ -24,9 +24,9 @@ fn short_and_repeated_tokens_are_warned_about_and_never_shown() {
         assert!(!text.contains("123456789abcdef") && !text.contains("fedcba"), "{text}");
     }
     assert_eq!(warned(CONTRACT).len(), 2, "accepted as it is");
-    // Of a token that is there twice, the first entry holds.
+    // If a token is listed twice, the first entry applies.
     let config = Config::parse(&contract_with("\"root-token\"", "\"acme-token\""), "l").unwrap();
-    assert_eq!(Directory::new(&config).bearer("acme-token"), Some(Bearer::Account(AccountNo(0))));
+    assert_eq!(Directory::new(&config).bearer("acme-token"), Some(TokenScope::Account(AccountNo(0))));
 }
 
 #[test]

@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 
-use super::story::{
-    CallRow, ChangeRow, Lamp, LampState, LampStory, Other, PersonRow, PublicationRow, RevisionRow, SourceRow,
+use super::report::{
+    CallRow, ChangeRow, Lamp, LampReport, LampState, PersonRow, PublicationRow, RemoteParty, RevisionRow, SourceRow,
 };
-use super::watcher::Teller;
+use super::watcher::ExchangeBuilder;
 use super::{MOST_EXCHANGES, MOST_WATCHERS, standing_of_all};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
-use crate::notifier::history::{Cause, Entry, Note, news_since};
+use crate::notifier::history::{Cause, Entry, HistoryEvent, news_since};
 use crate::notifier::notify::TOO_LARGE;
 use crate::package::{self, PackageId, REGISTRY};
 use crate::presence::Tick;
 use crate::presence::calls::MAX_SHOWN;
-use crate::presence::facts::{Basic, CallReport, CallState, Direction, Party, Picture};
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Origin, Publication};
-use crate::presence::subscription::{Delivery, Place, Subscription};
+use crate::presence::state::{Basic, CallReport, CallState, ComposedState, Direction, Party};
+use crate::presence::subscription::{Delivery, Subscription, SubscriptionId};
 use crate::sip::uri::percent_decode;
 
 impl Notifier {
@@ -33,7 +33,7 @@ impl Notifier {
     }
 
     /// Full report of one extension; none if the server knows nothing of it.
-    pub fn lamp_story(&self, now: Tick, account: AccountNo, extension: &str) -> Option<LampStory> {
+    pub fn lamp_story(&self, now: Tick, account: AccountNo, extension: &str) -> Option<LampReport> {
         let (mut story, number) = self
             .read(account, extension, |presentity, state| (self.story_of(now, presentity, state), presentity.number))?;
         // The history may be long, so it is read after the lock of the presentity is released.
@@ -41,7 +41,7 @@ impl Notifier {
         Some(story)
     }
 
-    fn add_history(&self, number: u32, story: &mut LampStory) {
+    fn add_history(&self, number: u32, story: &mut LampReport) {
         let changes = self.history.of_presentity(number);
         for row in story.watching.iter_mut().filter(|row| row.behind > 0) {
             let package = package::by_name(row.event).unwrap_or(PackageId(0));
@@ -51,16 +51,16 @@ impl Notifier {
         }
         let reasons = self.reasons(number, &changes);
         let change = |entry: &Entry| match entry.note {
-            Note::Changed { cause, revisions } => {
+            HistoryEvent::Changed { cause, revisions } => {
                 let request = reasons.of_change(entry.at);
                 Some(ChangeRow { at: entry.at.0, cause: word(cause), revision: revisions[0], request })
             }
             _ => None,
         };
         story.changes = changes.iter().filter_map(change).collect();
-        let places = story.watching.iter().filter_map(|row| Place::read(&row.id));
+        let places = story.watching.iter().filter_map(|row| SubscriptionId::read(&row.id));
         let mut told: HashMap<_, _> =
-            places.map(|place| ((place.slot, place.nonce as u32), Teller::new(place))).collect();
+            places.map(|place| ((place.slot, place.nonce as u32), ExchangeBuilder::new(place))).collect();
         let exchanges = self.history.of_watchers(number).into_iter();
         story.exchanges =
             exchanges.filter_map(|(slot, nonce, entry)| told.get_mut(&(slot, nonce))?.tell(&entry, &reasons)).collect();
@@ -86,7 +86,7 @@ impl Notifier {
         }
     }
 
-    fn story_of(&self, now: Tick, presentity: &Presentity, state: &State) -> LampStory {
+    fn story_of(&self, now: Tick, presentity: &Presentity, state: &State) -> LampReport {
         let picture = state.picture(&presentity.uri);
         let lamp = self.lamp_of(presentity, state);
         let mut watching: Vec<_> =
@@ -98,7 +98,7 @@ impl Notifier {
             event: package::get(PackageId(id)).name(),
             revision: state.views[id as usize].revision.0,
         };
-        LampStory {
+        LampReport {
             uri: presentity.uri.to_string(),
             why: why(now, state, &picture, lamp.state),
             manual: state.manual.map(state_word),
@@ -116,7 +116,7 @@ impl Notifier {
 }
 
 /// Call that determines the lamp; none if there is no call. A manual state may override it: see [`shown`].
-fn deciding<'a>(picture: &Picture<'a>) -> Option<&'a CallReport> {
+fn deciding<'a>(picture: &ComposedState<'a>) -> Option<&'a CallReport> {
     let ringing = |call: &&&CallReport| is_ringing(call);
     let calls = &picture.calls;
     let by_state = |state, held| calls.iter().find(|call| call.state == state && call.is_held() == held);
@@ -134,7 +134,7 @@ fn is_ringing(call: &CallReport) -> bool {
 }
 
 /// State that a lamp shows.
-pub(super) fn shown(picture: &Picture<'_>) -> LampState {
+pub(super) fn shown(picture: &ComposedState<'_>) -> LampState {
     let call = deciding(picture);
     let of_call = match call {
         Some(call) if is_ringing(call) => LampState::Ringing,
@@ -189,7 +189,7 @@ fn publication(p: &Publication) -> PublicationRow {
     }
 }
 
-fn person(picture: &Picture<'_>) -> PersonRow {
+fn person(picture: &ComposedState<'_>) -> PersonRow {
     PersonRow {
         open: picture.person.basic.map(|basic| basic == Basic::Open),
         note: picture.person.note.as_deref().map(String::from),
@@ -198,16 +198,16 @@ fn person(picture: &Picture<'_>) -> PersonRow {
     }
 }
 
-/// Other party of a call, in a form for people.
-fn other(party: &Party) -> Other {
+/// RemoteParty party of a call, in a form for people.
+fn other(party: &Party) -> RemoteParty {
     let number = party.identity.as_deref().or(party.target.as_deref()).map(|uri| {
         let bare = uri.split_once(':').map_or(uri, |(_, rest)| rest);
         percent_decode(bare.split([';', '?']).next().unwrap_or(bare)).into_owned()
     });
-    Other { name: party.display.as_deref().map(String::from), number }
+    RemoteParty { name: party.display.as_deref().map(String::from), number }
 }
 
-fn why(now: Tick, state: &State, picture: &Picture<'_>, shown: LampState) -> Vec<String> {
+fn why(now: Tick, state: &State, picture: &ComposedState<'_>, shown: LampState) -> Vec<String> {
     let mut why = Vec::new();
     if let Some(manual) = state.manual {
         why.push(format!("It was set to {} by hand, which holds until it is set or reset again.", state_word(manual)));

@@ -6,22 +6,22 @@
 
 use std::sync::Arc;
 
-use super::events::Changed;
+use super::change_feed::Changed;
 use super::rollback::{SubscriptionBefore, Undo};
 use super::{Notifier, Outbox};
 use crate::directory::AccountNo;
-use crate::notifier::control::{Refusal, Vitals};
+use crate::notifier::control::{ControlError, ServerStats};
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Delivery, Place, Subscription};
+use crate::presence::subscription::{Delivery, Subscription, SubscriptionId};
 use crate::presence::{Aor, Tick};
 
 mod lamp;
-mod numbers;
 mod overview;
-pub mod story;
+pub mod report;
+mod stats;
 mod watcher;
 
-use story::{Bookmark, Lamp, LampStory, Overview, SubscriptionStory, TraceStory, WatcherRow};
+use report::{Cursor, Lamp, LampReport, Overview, SubscriptionReport, TraceReport, WatcherRow};
 
 /// Maximum number of watchers in the report of a lamp.
 pub const MOST_WATCHERS: usize = 1_000;
@@ -36,31 +36,31 @@ pub trait Explain: Send + Sync + 'static {
     /// Lamps of an account, ordered by extension, starting at `from`; at most `most`.
     fn lamps(&self, account: AccountNo, from: &str, most: usize) -> Vec<Lamp>;
     /// Full report of one extension; none if the server knows nothing of it.
-    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampStory>;
+    fn lamp_story(&self, account: AccountNo, extension: &str) -> Option<LampReport>;
     /// Summary of one subscription; none if it does not exist or belongs to another account.
     fn subscription(&self, account: AccountNo, id: &str) -> Option<WatcherRow>;
     /// Full report of one subscription; none if it does not exist or belongs to another account.
-    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory>;
+    fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionReport>;
     /// Subscriptions whose watcher, User-Agent or address contains `text`, ordered by extension, starting at `from`; at
     /// most `most`.
-    fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow>;
+    fn find_watchers(&self, account: AccountNo, text: &str, from: &Cursor, most: usize) -> Vec<WatcherRow>;
     /// Sends a fresh NOTIFY in one subscription; returns false if it does not exist. `request` is the id of the API
     /// request, for reports. Fails if the journal cannot write the change or the server is stopping.
-    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
+    fn resend(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError>;
     /// Ends one subscription, as if it had expired; returns false if it does not exist. `request` and the errors are
     /// those of [`Explain::resend`].
-    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, Refusal>;
+    fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError>;
     /// Starts tracing one subscription: its messages are kept for this many seconds from now. Returns false if it does
     /// not exist. Fails if the limit of traces, of the account or of the server, is reached.
-    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, Refusal>;
+    fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError>;
     /// Trace of one subscription, also after its end; none if it was not traced or belongs to another account.
-    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceStory>;
+    fn trace_story(&self, account: AccountNo, id: &str) -> Option<TraceReport>;
     /// Stops the trace of one subscription and deletes its messages; returns false if it was not traced.
     fn forget_trace(&self, account: AccountNo, id: &str) -> bool;
     /// Overview of an account.
     fn overview(&self, account: AccountNo) -> Overview;
     /// Statistics of the whole server.
-    fn vitals(&self) -> Vitals;
+    fn vitals(&self) -> ServerStats;
     /// Starts or stops collecting changes.
     fn listen(&self, on: bool);
     /// Changes since the last call, without duplicates, and whether any were lost.
@@ -79,9 +79,9 @@ impl Notifier {
         &self,
         account: AccountNo,
         id: &str,
-        f: impl FnOnce(&Arc<Presentity>, &mut State, Place) -> T,
+        f: impl FnOnce(&Arc<Presentity>, &mut State, SubscriptionId) -> T,
     ) -> Option<T> {
-        let place = Place::read(id)?;
+        let place = SubscriptionId::read(id)?;
         self.table.with_number(place.presentity, |presentity, state| {
             let ours = presentity.aor.account == account
                 && state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place && !s.ended);

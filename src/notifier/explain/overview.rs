@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use super::lamp::shown;
+use super::report::{Bucket, LampState, Overview};
 use super::standing_of_all;
-use super::story::{Bucket, LampState, Overview};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
-use crate::notifier::history::Note;
+use crate::notifier::history::HistoryEvent;
 use crate::presence::Tick;
 
 /// Length of a bucket (ms).
@@ -58,14 +58,14 @@ impl Notifier {
                 let place = ((entry.at.0 - from.0) / BUCKET) as usize;
                 let Some(bucket) = buckets.get_mut(place) else { return };
                 match entry.note {
-                    Note::Changed { .. } => bucket.changes += 1,
-                    Note::Subscribed { .. } => bucket.subscribed += 1,
-                    Note::Notified { reply: 0, .. } => bucket.superseded += 1,
-                    Note::Notified { reply, delay, .. } if reply < 300 => {
+                    HistoryEvent::Changed { .. } => bucket.changes += 1,
+                    HistoryEvent::Subscribed { .. } => bucket.subscribed += 1,
+                    HistoryEvent::Notified { reply: 0, .. } => bucket.superseded += 1,
+                    HistoryEvent::Notified { reply, delay, .. } if reply < 300 => {
                         bucket.acknowledged += 1;
                         delays[place].push(delay);
                     }
-                    Note::Notified { .. } => bucket.failed += 1,
+                    HistoryEvent::Notified { .. } => bucket.failed += 1,
                 }
             },
         );

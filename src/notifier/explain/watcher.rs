@@ -2,18 +2,18 @@
 
 use super::MOST_EXCHANGES;
 use super::is_behind;
-use super::story::{
-    Bookmark, DialogRow, ExchangeRow, FlowRow, LastRow, Standing, SubscriptionStory, UnderWayRow, WatcherRow,
+use super::report::{
+    Cursor, DeliveryStatus, DialogRow, ExchangeRow, FlowRow, InFlightRow, LastNotifyRow, SubscriptionReport, WatcherRow,
 };
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
 use crate::notifier::admin::{last_notify, watcher_uri};
-use crate::notifier::deeds::Reasons;
-use crate::notifier::history::{Entry, Note, news_since};
+use crate::notifier::audit::Attributions;
+use crate::notifier::history::{Entry, HistoryEvent, news_since};
 use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
-use crate::presence::subscription::{Delivery, Place, Subscription};
+use crate::presence::subscription::{Delivery, Subscription, SubscriptionId};
 use crate::sip::headers::list;
 
 /// Number of presentities that are taken out of the table at once.
@@ -29,10 +29,10 @@ impl Notifier {
     }
 
     /// Full report of one subscription; none if it does not exist or belongs to another account.
-    pub fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionStory> {
+    pub fn subscription_story(&self, account: AccountNo, id: &str) -> Option<SubscriptionReport> {
         // The history may be long, so it is read before the presentity is locked.
-        let place = Place::read(id)?;
-        let mut teller = Teller::new(place);
+        let place = SubscriptionId::read(id)?;
+        let mut teller = ExchangeBuilder::new(place);
         let told = self.history.of_subscription(place);
         let changes = self.history.of_presentity(place.presentity);
         let reasons = self.reasons(place.presentity, &changes);
@@ -47,7 +47,7 @@ impl Notifier {
             }
             exchanges.drain(..exchanges.len().saturating_sub(MOST_EXCHANGES));
             let under_way = match &s.delivery {
-                Delivery::InFlight(flight) => Some(UnderWayRow {
+                Delivery::InFlight(flight) => Some(InFlightRow {
                     cseq: flight.cseq,
                     version: flight.version,
                     sent_at: flight.sent_at.0,
@@ -63,7 +63,7 @@ impl Notifier {
                 (None, Some(flight)) => flight.cseq.saturating_sub(1),
                 (None, None) => s.dialog.local_cseq,
             };
-            Some(SubscriptionStory {
+            Some(SubscriptionReport {
                 event_id: s.event_id().map(String::from),
                 granted: s.granted,
                 subscribed_at: s.subscribed_at().0,
@@ -85,7 +85,7 @@ impl Notifier {
 
     /// Subscriptions whose watcher, User-Agent or address contains `text`, or whose Call-ID is `text`. They are ordered
     /// by extension and start at `from`; at most `most`.
-    pub fn find_watchers(&self, account: AccountNo, text: &str, from: &Bookmark, most: usize) -> Vec<WatcherRow> {
+    pub fn find_watchers(&self, account: AccountNo, text: &str, from: &Cursor, most: usize) -> Vec<WatcherRow> {
         let text = text.to_lowercase();
         let mut found = Vec::new();
         let mut start = from.extension.clone();
@@ -133,7 +133,7 @@ impl Notifier {
             behind: if behind { current.0.saturating_sub(s.acknowledged.0).max(1) } else { 0 },
             stale_since: None,
             stale_since_is_lower_bound: false,
-            last: s.last().map(|last| LastRow { cseq: last.cseq, reply: last.reply, version: last.version }),
+            last: s.last().map(|last| LastNotifyRow { cseq: last.cseq, reply: last.reply, version: last.version }),
             failures: s.delivery.failures(),
             next_try_at: next_try,
         }
@@ -151,8 +151,8 @@ impl Notifier {
 }
 
 /// Converts the history entries of one subscription to rows. They must be passed in their order.
-pub(super) struct Teller {
-    place: Place,
+pub(super) struct ExchangeBuilder {
+    place: SubscriptionId,
     /// Retransmissions already counted for the next NOTIFY. A NOTIFY that supersedes another continues its count, and
     /// counts itself as one.
     carried: u8,
@@ -160,17 +160,17 @@ pub(super) struct Teller {
     since: Option<Tick>,
 }
 
-impl Teller {
-    pub(super) fn new(place: Place) -> Teller {
-        Teller { place, carried: 0, since: None }
+impl ExchangeBuilder {
+    pub(super) fn new(place: SubscriptionId) -> ExchangeBuilder {
+        ExchangeBuilder { place, carried: 0, since: None }
     }
 
     /// API request that caused a NOTIFY sent after all entries so far.
-    fn request(&self, reasons: &Reasons, sent: Tick) -> Option<String> {
+    fn request(&self, reasons: &Attributions, sent: Tick) -> Option<String> {
         reasons.of_notify(self.place, self.since?, sent)
     }
 
-    pub(super) fn tell(&mut self, entry: &Entry, reasons: &Reasons) -> Option<ExchangeRow> {
+    pub(super) fn tell(&mut self, entry: &Entry, reasons: &Attributions) -> Option<ExchangeRow> {
         let mut row = exchange(self.place, entry)?;
         let began = Tick(row.at - u64::from(row.delay_ms.unwrap_or(0)).min(row.at));
         if row.method == "NOTIFY" {
@@ -184,7 +184,7 @@ impl Teller {
     }
 }
 
-fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
+fn exchange(place: SubscriptionId, entry: &Entry) -> Option<ExchangeRow> {
     let row = ExchangeRow {
         subscription: place.to_string(),
         at: entry.at.0,
@@ -200,8 +200,8 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
         request: None,
     };
     match entry.note {
-        Note::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),
-        Note::Notified { cseq, version, reply, copies, transport, delay, bytes, .. } => Some(ExchangeRow {
+        HistoryEvent::Subscribed { cseq, granted } => Some(ExchangeRow { cseq, granted: Some(granted), ..row }),
+        HistoryEvent::Notified { cseq, version, reply, copies, transport, delay, bytes, .. } => Some(ExchangeRow {
             method: "NOTIFY",
             cseq,
             reply,
@@ -212,7 +212,7 @@ fn exchange(place: Place, entry: &Entry) -> Option<ExchangeRow> {
             transport: Some(transport.to_string()),
             ..row
         }),
-        Note::Changed { .. } => None,
+        HistoryEvent::Changed { .. } => None,
     }
 }
 
@@ -229,17 +229,17 @@ fn dialog_of(s: &Subscription) -> DialogRow {
     }
 }
 
-fn standing(s: &Subscription, behind: bool) -> Standing {
+fn standing(s: &Subscription, behind: bool) -> DeliveryStatus {
     match &s.delivery {
-        _ if s.ended => Standing::Ended,
-        Delivery::InFlight(flight) if flight.failures > 0 => Standing::Silent,
-        Delivery::InFlight(_) => Standing::Sending,
-        Delivery::Suspended { silent: true, .. } => Standing::Silent,
-        Delivery::Suspended { .. } => Standing::Failing,
-        Delivery::Asked { .. } => Standing::Resolving,
-        Delivery::Paced { .. } => Standing::Waiting,
-        Delivery::Idle if behind => Standing::Behind,
-        Delivery::Idle => Standing::Current,
+        _ if s.ended => DeliveryStatus::Ended,
+        Delivery::InFlight(flight) if flight.failures > 0 => DeliveryStatus::Silent,
+        Delivery::InFlight(_) => DeliveryStatus::Sending,
+        Delivery::Suspended { silent: true, .. } => DeliveryStatus::Silent,
+        Delivery::Suspended { .. } => DeliveryStatus::Failing,
+        Delivery::Asked { .. } => DeliveryStatus::Resolving,
+        Delivery::Paced { .. } => DeliveryStatus::Waiting,
+        Delivery::Idle if behind => DeliveryStatus::Behind,
+        Delivery::Idle => DeliveryStatus::Current,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::layout::{ACKNOWLEDGED, Kept, STATE, acknowledged_key};
+use super::layout::{ACKNOWLEDGED, PersistedRecord, STATE, acknowledged_key};
 use crate::journal::Key;
 use crate::presence::Tick;
 use crate::presence::publication::REMOVED_LASTS;
@@ -30,10 +30,10 @@ pub(super) struct DormantRecord {
 impl DormantRecord {
     /// Creates a dormant record from a value, which may not be readable. `max_expires` is the longest lifetime that
     /// is granted (seconds).
-    pub(super) fn new(now: Tick, value: Bytes, kept: Option<Kept>, max_expires: u32) -> DormantRecord {
+    pub(super) fn new(now: Tick, value: Bytes, kept: Option<PersistedRecord>, max_expires: u32) -> DormantRecord {
         let unknown = (String::new(), String::new(), None);
         let (account, user, until) = match kept {
-            Some(Kept::State(state)) => {
+            Some(PersistedRecord::State(state)) => {
                 let publications = state.publications.iter().map(|p| p.ends(now, max_expires));
                 let removed = state.removed.as_ref().and_then(|removed| removed.last_deadline());
                 // Removed publications are remembered for a while, because requests for them may be retransmitted.
@@ -42,12 +42,12 @@ impl DormantRecord {
                 let until = state.manual.is_none().then(|| publications.chain(removed).max().unwrap_or(now));
                 (state.account, state.user, until)
             }
-            Some(Kept::Subscription(kept)) => {
+            Some(PersistedRecord::Subscription(kept)) => {
                 let until = kept.ends(now);
                 (kept.account, kept.user, Some(until))
             }
-            Some(Kept::EndedSubscription(ended)) => (ended.account, ended.user, Some(ended.until)),
-            Some(Kept::Acknowledged(_) | Kept::Starts(_)) | None => unknown,
+            Some(PersistedRecord::EndedSubscription(ended)) => (ended.account, ended.user, Some(ended.until)),
+            Some(PersistedRecord::Acknowledged(_) | PersistedRecord::Starts(_)) | None => unknown,
         };
         DormantRecord { value, account, user, until }
     }

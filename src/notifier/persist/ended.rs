@@ -12,7 +12,7 @@ use super::layout::{EndedSubscription, Layout, encode, key_of};
 use crate::journal::Key;
 use crate::presence::Tick;
 use crate::presence::publication::REMOVED_LASTS;
-use crate::presence::subscription::Place;
+use crate::presence::subscription::SubscriptionId;
 use crate::sip::wire::Message;
 
 /// Time for which an ended subscription is remembered (ms); see [`REMOVED_LASTS`].
@@ -24,7 +24,7 @@ const MAX_ENDED: usize = 50_000;
 /// Ended subscriptions that were in the journal at the start.
 #[derive(Debug, Default)]
 pub(in super::super) struct EndedSubscriptions {
-    all: Mutex<HashMap<Place, EndedSubscription>>,
+    all: Mutex<HashMap<SubscriptionId, EndedSubscription>>,
     /// Time when the last of them is forgotten (ms); 0 if there is none.
     until: AtomicU64,
 }
@@ -35,13 +35,13 @@ impl EndedSubscriptions {
         let until = ended.until.min(now.after(ENDED_LASTS));
         let mut all = self.all.lock();
         if until > now && all.len() < MAX_ENDED {
-            all.insert(Place { presentity, slot, nonce: ended.nonce }, EndedSubscription { until, ..ended });
+            all.insert(SubscriptionId { presentity, slot, nonce: ended.nonce }, EndedSubscription { until, ..ended });
             self.until.fetch_max(until.0, Ordering::Relaxed);
         }
     }
 
     /// Returns true if this request is the one that ended the subscription.
-    pub(in super::super) fn by(&self, now: Tick, place: Place, request: &Message<'_>) -> bool {
+    pub(in super::super) fn by(&self, now: Tick, place: SubscriptionId, request: &Message<'_>) -> bool {
         self.until.load(Ordering::Relaxed) > now.0
             && self.all.lock().get(&place).is_some_and(|ended| {
                 ended.until > now && ended.call_id == request.call_id && ended.cseq == request.cseq.number
@@ -64,7 +64,7 @@ impl EndedSubscriptions {
 
     /// Passes each of them to the writer of a compaction.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key, Bytes)) {
-        let value = |(place, ended): (&Place, &EndedSubscription)| {
+        let value = |(place, ended): (&SubscriptionId, &EndedSubscription)| {
             (key_of(place.presentity, place.slot), encode(Layout::EndedSubscription, ended))
         };
         let all: Vec<_> = self.all.lock().iter().map(value).collect();

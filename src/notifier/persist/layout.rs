@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::SKIP;
 use crate::journal::Key;
 use crate::presence::calls::{Calls, EarlierCalls};
-use crate::presence::facts::CallState;
-use crate::presence::named::NamedDialog;
-use crate::presence::phone::PhoneId;
+use crate::presence::device::DeviceId;
+use crate::presence::dialog_filter::DialogFilter;
 use crate::presence::publication::{Content, EntityTag, RemovedPublications, RequestLog};
+use crate::presence::state::CallState;
 use crate::presence::subscription::MaxRate;
 use crate::presence::{MAX_PACKAGES, Tick};
 use crate::sip::Transport;
@@ -67,55 +67,57 @@ pub(in super::super) fn is_acknowledgement(key: Key) -> bool {
 }
 
 /// A decoded record.
-pub(in super::super) enum Kept {
-    Acknowledged(Known),
-    State(Box<KeptState>),
-    Subscription(Box<KeptSubscription>),
+pub(in super::super) enum PersistedRecord {
+    Acknowledged(Acknowledged),
+    State(Box<PersistedState>),
+    Subscription(Box<PersistedSubscription>),
     EndedSubscription(EndedSubscription),
     /// Number of starts with this journal.
     Starts(u32),
 }
 
-impl Kept {
+impl PersistedRecord {
     /// Decodes a value; `None` if a later version wrote it, or if it is not one of our records.
-    pub(in super::super) fn read(key: Key, value: &[u8]) -> Option<Kept> {
+    pub(in super::super) fn read(key: Key, value: &[u8]) -> Option<PersistedRecord> {
         let Key(_, slot) = key;
         if is_acknowledgement(key) {
-            return decode(value).map(Kept::Acknowledged);
+            return decode(value).map(PersistedRecord::Acknowledged);
         }
         match value {
             [VERSIONED, layout, fields @ ..] => match *layout {
-                l if l == Layout::State as u8 => decode(fields).map(|kept| Kept::State(Box::new(kept))),
-                l if l == Layout::Subscription as u8 => decode(fields).map(|kept| Kept::Subscription(Box::new(kept))),
-                l if l == Layout::EarlierSubscription as u8 => {
-                    decode(&[fields, &[0]].concat()).map(|kept| Kept::Subscription(Box::new(kept)))
+                l if l == Layout::State as u8 => decode(fields).map(|kept| PersistedRecord::State(Box::new(kept))),
+                l if l == Layout::Subscription as u8 => {
+                    decode(fields).map(|kept| PersistedRecord::Subscription(Box::new(kept)))
                 }
-                l if l == Layout::Starts as u8 => decode(fields).map(Kept::Starts),
-                l if l == Layout::EndedSubscription as u8 => decode(fields).map(Kept::EndedSubscription),
+                l if l == Layout::EarlierSubscription as u8 => {
+                    decode(&[fields, &[0]].concat()).map(|kept| PersistedRecord::Subscription(Box::new(kept)))
+                }
+                l if l == Layout::Starts as u8 => decode(fields).map(PersistedRecord::Starts),
+                l if l == Layout::EndedSubscription as u8 => decode(fields).map(PersistedRecord::EndedSubscription),
                 _ => None,
             },
             _ if slot == STATE => {
-                decode::<FirstState>(value).map(|first| Kept::State(Box::new(KeptState::from(first))))
+                decode::<FirstState>(value).map(|first| PersistedRecord::State(Box::new(PersistedState::from(first))))
             }
             // Fields that were added before there were versioned layouts are absent in older records; zeros stand for
             // their defaults.
-            _ => decode(&[value, &[0; 9]].concat()).map(|kept| Kept::Subscription(Box::new(kept))),
+            _ => decode(&[value, &[0; 9]].concat()).map(|kept| PersistedRecord::Subscription(Box::new(kept))),
         }
     }
 }
 
 #[derive(Serialize)]
-pub(super) struct SubscriptionToKeep<'a, D> {
+pub(super) struct SubscriptionFields<'a, D> {
     pub(super) account: &'a str,
     pub(super) user: &'a str,
     pub(super) package: &'static str,
     pub(super) nonce: u64,
     pub(super) event_id: Option<&'a str>,
-    pub(super) phone: PhoneId,
+    pub(super) phone: DeviceId,
     pub(super) dialog: D,
     pub(super) entity: &'a str,
     pub(super) user_agent: Option<&'a str>,
-    pub(super) way: Way,
+    pub(super) way: PersistedTransport,
     pub(super) listener: u8,
     pub(super) peer: SocketAddr,
     pub(super) subscribed_at: Tick,
@@ -125,24 +127,24 @@ pub(super) struct SubscriptionToKeep<'a, D> {
     /// True if the watcher wants no NOTIFY, whatever changes (RFC 5839).
     pub(super) suppressed: bool,
     pub(super) max_rate: Option<&'a MaxRate>,
-    pub(super) named: Option<&'a NamedDialog>,
+    pub(super) named: Option<&'a DialogFilter>,
     /// Count of starts at the time when `reserved` was written.
     pub(super) starts: u32,
 }
 
-/// [`SubscriptionToKeep`] decoded: the same fields in the same order, as in the first layout.
+/// [`SubscriptionFields`] decoded: the same fields in the same order, as in the first layout.
 #[derive(Deserialize)]
-pub(in super::super) struct KeptSubscription {
+pub(in super::super) struct PersistedSubscription {
     pub(super) account: String,
     pub(super) user: String,
     pub(super) package: String,
     pub(super) nonce: u64,
     pub(super) event_id: Option<Box<str>>,
-    pub(super) phone: PhoneId,
+    pub(super) phone: DeviceId,
     pub(super) dialog: Dialog,
     pub(super) entity: String,
     pub(super) user_agent: Option<Box<str>>,
-    pub(super) way: Way,
+    pub(super) way: PersistedTransport,
     pub(super) listener: u8,
     pub(super) peer: SocketAddr,
     #[expect(dead_code, reason = "the end and what was granted say the same")]
@@ -152,11 +154,11 @@ pub(in super::super) struct KeptSubscription {
     pub(super) reserved: u32,
     pub(super) suppressed: bool,
     pub(super) max_rate: Option<MaxRate>,
-    pub(super) named: Option<NamedDialog>,
+    pub(super) named: Option<DialogFilter>,
     pub(super) starts: u32,
 }
 
-impl KeptSubscription {
+impl PersistedSubscription {
     /// Returns the time when the subscription ends. A wrong clock can only make that earlier.
     pub(super) fn ends(&self, now: Tick) -> Tick {
         self.expires_at.min(now.after(u64::from(self.granted) * 1_000))
@@ -186,7 +188,7 @@ pub(in super::super) struct EndedSubscription {
 /// Transport of the latest SUBSCRIBE. The first two variants are encoded like the field `tcp: bool` of an earlier
 /// version, and so can be read from its records.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Way {
+pub(super) enum PersistedTransport {
     Udp,
     Tcp,
     Tls,
@@ -196,41 +198,41 @@ pub(super) enum Way {
     CertifiedWss,
 }
 
-impl Way {
-    pub(super) fn of(source: &Source) -> Way {
+impl PersistedTransport {
+    pub(super) fn of(source: &Source) -> PersistedTransport {
         match (source.transport, source.certified) {
-            (Transport::Tls, false) => Way::Tls,
-            (Transport::Tls, true) => Way::CertifiedTls,
-            (Transport::Ws, _) => Way::Ws,
-            (Transport::Wss, false) => Way::Wss,
-            (Transport::Wss, true) => Way::CertifiedWss,
-            (Transport::Udp, _) => Way::Udp,
+            (Transport::Tls, false) => PersistedTransport::Tls,
+            (Transport::Tls, true) => PersistedTransport::CertifiedTls,
+            (Transport::Ws, _) => PersistedTransport::Ws,
+            (Transport::Wss, false) => PersistedTransport::Wss,
+            (Transport::Wss, true) => PersistedTransport::CertifiedWss,
+            (Transport::Udp, _) => PersistedTransport::Udp,
             // SCTP is not supported, so this does not occur.
-            (Transport::Tcp | Transport::Sctp | Transport::TlsSctp, _) => Way::Tcp,
+            (Transport::Tcp | Transport::Sctp | Transport::TlsSctp, _) => PersistedTransport::Tcp,
         }
     }
 
     pub(super) fn transport(self) -> Transport {
         match self {
-            Way::Udp => Transport::Udp,
-            Way::Tcp => Transport::Tcp,
-            Way::Tls | Way::CertifiedTls => Transport::Tls,
-            Way::Ws => Transport::Ws,
-            Way::Wss | Way::CertifiedWss => Transport::Wss,
+            PersistedTransport::Udp => Transport::Udp,
+            PersistedTransport::Tcp => Transport::Tcp,
+            PersistedTransport::Tls | PersistedTransport::CertifiedTls => Transport::Tls,
+            PersistedTransport::Ws => Transport::Ws,
+            PersistedTransport::Wss | PersistedTransport::CertifiedWss => Transport::Wss,
         }
     }
 
     pub(super) fn is_certified(self) -> bool {
-        matches!(self, Way::CertifiedTls | Way::CertifiedWss)
+        matches!(self, PersistedTransport::CertifiedTls | PersistedTransport::CertifiedWss)
     }
 }
 
 #[derive(Serialize)]
-pub(super) struct StateToKeep<'a> {
+pub(super) struct StateFields<'a> {
     pub(super) account: &'a str,
     pub(super) user: &'a str,
     pub(super) calls: &'a Calls,
-    pub(super) publications: Vec<PublicationToKeep<'a>>,
+    pub(super) publications: Vec<PublicationFields<'a>>,
     pub(super) manual: Option<CallState>,
     /// Revision of each view. An acknowledgement counts only if its revision is still the current one. Another
     /// revision may have the same document again, but the phone may have seen a different one in between.
@@ -239,7 +241,7 @@ pub(super) struct StateToKeep<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct PublicationToKeep<'a> {
+pub(super) struct PublicationFields<'a> {
     pub(super) etag: EntityTag,
     pub(super) package: &'static str,
     pub(super) expires_at: Tick,
@@ -248,21 +250,21 @@ pub(super) struct PublicationToKeep<'a> {
     pub(super) content: &'a Content,
 }
 
-/// [`StateToKeep`] decoded: the same fields in the same order.
+/// [`StateFields`] decoded: the same fields in the same order.
 #[derive(Deserialize)]
-pub(in super::super) struct KeptState {
+pub(in super::super) struct PersistedState {
     pub(super) account: String,
     pub(super) user: String,
     pub(super) calls: Calls,
-    pub(super) publications: Vec<KeptPublication>,
+    pub(super) publications: Vec<PersistedPublication>,
     pub(super) manual: Option<CallState>,
     pub(super) revisions: [u64; MAX_PACKAGES],
     pub(super) removed: Option<RemovedPublications>,
 }
 
-/// [`PublicationToKeep`] decoded: the same fields in the same order.
+/// [`PublicationFields`] decoded: the same fields in the same order.
 #[derive(Deserialize)]
-pub(in super::super) struct KeptPublication {
+pub(in super::super) struct PersistedPublication {
     pub(super) etag: EntityTag,
     pub(super) package: String,
     pub(super) expires_at: Tick,
@@ -272,7 +274,7 @@ pub(in super::super) struct KeptPublication {
     pub(super) content: Content,
 }
 
-impl KeptPublication {
+impl PersistedPublication {
     /// Returns the granted lifetime (seconds); if it is not known, the longest lifetime that may be granted.
     pub(super) fn granted(&self, max_expires: u32) -> u32 {
         self.granted.unwrap_or(max_expires)
@@ -295,10 +297,10 @@ struct FirstState {
     revisions: [u64; MAX_PACKAGES],
 }
 
-impl From<FirstState> for KeptState {
-    fn from(first: FirstState) -> KeptState {
+impl From<FirstState> for PersistedState {
+    fn from(first: FirstState) -> PersistedState {
         let FirstState { account, user, calls, publications, manual, revisions } = first;
-        let publication = |(etag, package, expires_at, content)| KeptPublication {
+        let publication = |(etag, package, expires_at, content)| PersistedPublication {
             etag,
             package,
             expires_at,
@@ -307,13 +309,13 @@ impl From<FirstState> for KeptState {
             content,
         };
         let publications = publications.into_iter().map(publication).collect();
-        KeptState { account, user, calls: calls.into(), publications, manual, revisions, removed: None }
+        PersistedState { account, user, calls: calls.into(), publications, manual, revisions, removed: None }
     }
 }
 
 /// Acknowledgement of a phone: the revision, and the fingerprint of the document with that revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct Known(pub(in super::super) u64, pub(in super::super) u64);
+pub(in super::super) struct Acknowledged(pub(in super::super) u64, pub(in super::super) u64);
 
 /// Initial size of the buffer for a value (octets); few values are larger.
 const USUAL_VALUE: usize = 512;
@@ -326,7 +328,7 @@ pub(super) fn encode<T: Serialize>(layout: Layout, value: &T) -> Bytes {
 }
 
 /// Encodes an acknowledgement.
-pub(super) fn encode_known(known: &Known) -> Bytes {
+pub(super) fn encode_known(known: &Acknowledged) -> Bytes {
     postcard::to_stdvec(known).map(Bytes::from).unwrap_or_default()
 }
 

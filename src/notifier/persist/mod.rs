@@ -17,7 +17,7 @@ use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::Publication;
-use crate::presence::subscription::{Place, Subscription, Suppressed};
+use crate::presence::subscription::{Subscription, SubscriptionId, Suppressed};
 
 mod dormant;
 mod ended;
@@ -26,12 +26,12 @@ mod restore;
 
 pub(super) use dormant::Dormant;
 pub(super) use ended::EndedSubscriptions;
-pub(super) use layout::{Known, STATE, is_acknowledgement, is_count_of_starts, key_of};
+pub(super) use layout::{Acknowledged, STATE, is_acknowledgement, is_count_of_starts, key_of};
 pub use restore::Restored;
 
 use layout::{
-    EndedSubscription, Layout, PublicationToKeep, STARTS, StateToKeep, SubscriptionToKeep, Way, acknowledged_key,
-    encode, encode_known,
+    EndedSubscription, Layout, PersistedTransport, PublicationFields, STARTS, StateFields, SubscriptionFields,
+    acknowledged_key, encode, encode_known,
 };
 
 /// Number of NOTIFYs for which one record of a subscription reserves CSeq numbers.
@@ -62,7 +62,7 @@ impl Notifier {
     /// same response if that SUBSCRIBE is retransmitted after a restart.
     pub(super) fn drop_ended(&self, now: Tick, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
-            let Place { slot, nonce, .. } = s.place;
+            let SubscriptionId { slot, nonce, .. } = s.place;
             let ended = EndedSubscription {
                 account: self.settings.directory.account_id(presentity.aor.account).into(),
                 user: presentity.aor.user.to_string(),
@@ -78,7 +78,13 @@ impl Notifier {
     }
 
     /// Appends the acknowledgement of a phone as a deferred record.
-    pub(super) fn remark_acknowledged(&self, presentity: &Presentity, slot: u32, known: Known, out: &mut Outbox) {
+    pub(super) fn remark_acknowledged(
+        &self,
+        presentity: &Presentity,
+        slot: u32,
+        known: Acknowledged,
+        out: &mut Outbox,
+    ) {
         if self.settings.journal {
             let key = acknowledged_key(presentity.number, slot);
             out.remarks.push(self.word(key, Some(encode_known(&known))));
@@ -103,7 +109,7 @@ impl Notifier {
                     // The refused change may have removed the acknowledgement as well.
                     let tag = state.views[subscription.package.0 as usize].tag();
                     if subscription.acknowledged == tag.revision {
-                        self.remark_acknowledged(presentity, slot, Known(tag.revision.0, tag.fingerprint), out);
+                        self.remark_acknowledged(presentity, slot, Acknowledged(tag.revision.0, tag.fingerprint), out);
                     }
                 }
                 None => self.drop_subscription(presentity, slot, out),
@@ -130,7 +136,7 @@ impl Notifier {
     pub(super) fn subscription_value(&self, presentity: &Presentity, s: &Subscription) -> Bytes {
         encode(
             Layout::Subscription,
-            &SubscriptionToKeep {
+            &SubscriptionFields {
                 account: self.settings.directory.account_id(presentity.aor.account),
                 user: &presentity.aor.user,
                 package: package::get(s.package).name(),
@@ -141,7 +147,7 @@ impl Notifier {
                 dialog: s.dialog.kept(s.reserved),
                 entity: s.entity(&presentity.uri),
                 user_agent: s.user_agent.as_deref(),
-                way: Way::of(&s.source()),
+                way: PersistedTransport::of(&s.source()),
                 listener: s.source().listener.0,
                 peer: s.source().peer,
                 subscribed_at: s.subscribed_at(),
@@ -161,7 +167,7 @@ impl Notifier {
         if !calls && state.is_idle() {
             return None;
         }
-        let publications = state.publications.iter().map(|p: &Publication| PublicationToKeep {
+        let publications = state.publications.iter().map(|p: &Publication| PublicationFields {
             etag: p.etag,
             package: package::get(p.package).name(),
             expires_at: p.expires_at,
@@ -171,7 +177,7 @@ impl Notifier {
         });
         Some(encode(
             Layout::State,
-            &StateToKeep {
+            &StateFields {
                 account: self.settings.directory.account_id(presentity.aor.account),
                 user: &presentity.aor.user,
                 calls: &state.calls,
@@ -207,7 +213,7 @@ impl Notifier {
             records.push((key_of(presentity.number, slot), self.subscription_value(presentity, s)));
             let view = &state.views[s.package.0 as usize];
             if s.acknowledged == view.revision {
-                let known = Known(view.revision.0, view.fingerprint);
+                let known = Acknowledged(view.revision.0, view.fingerprint);
                 records.push((acknowledged_key(presentity.number, slot), encode_known(&known)));
             }
         }

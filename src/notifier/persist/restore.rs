@@ -8,20 +8,23 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::super::wheel::Watch;
+use super::super::wheel::TimerKind;
 use super::super::{Notifier, Outbox};
 use super::dormant::DormantRecord;
-use super::layout::{Kept, KeptPublication, KeptState, KeptSubscription, Known, STATE, acknowledged_key, key_of};
+use super::layout::{
+    Acknowledged, PersistedPublication, PersistedRecord, PersistedState, PersistedSubscription, STATE,
+    acknowledged_key, key_of,
+};
 use crate::journal::{Key, Record};
 use crate::package;
-use crate::presence::family::Family;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::publication::{Publication, REMOVED_LASTS, RequestId, RequestLog};
 use crate::presence::subscription::{
-    Beginning, Delivery, Doubts, Particulars, Place, Revision, Subscription, Suppressed,
+    Delivery, Doubts, NewSubscription, Revision, SubscribeOptions, Subscription, SubscriptionId, Suppressed,
 };
+use crate::presence::vendor::Vendor;
 use crate::presence::{Aor, Tick};
-use crate::transport::{ListenerNo, Source};
+use crate::transport::{ListenerId, Source};
 
 /// Interval between the NOTIFYs after a restart (ms): 500 per second over all phones, and to each phone no more than
 /// its pacing allows.
@@ -57,7 +60,7 @@ impl Restored {
 #[derive(Default)]
 struct Past {
     /// Acknowledged revisions with their records, by presentity number and slot.
-    known: BTreeMap<(u32, u32), (Known, Bytes)>,
+    known: BTreeMap<(u32, u32), (Acknowledged, Bytes)>,
     dormant: BTreeMap<Key, DormantRecord>,
 }
 
@@ -73,20 +76,20 @@ impl Notifier {
         let mut starts = 0;
         for (key @ Key(number, slot), value) in records {
             let presentity = number as u32;
-            let kept = Kept::read(key, &value);
-            if let Some(Kept::Starts(before)) = kept {
+            let kept = PersistedRecord::read(key, &value);
+            if let Some(PersistedRecord::Starts(before)) = kept {
                 starts = before;
                 continue;
             }
             self.table.keep_away_from(presentity);
             match kept {
-                Some(Kept::Acknowledged(known)) => {
+                Some(PersistedRecord::Acknowledged(known)) => {
                     past.known.insert((presentity, slot), (known, value));
                 }
-                Some(Kept::State(kept)) => states.push((presentity, kept, value)),
-                Some(Kept::Subscription(kept)) => subscriptions.push((presentity, slot, kept, value)),
-                Some(Kept::EndedSubscription(ended)) => self.ended.restore(now, presentity, slot, ended),
-                Some(Kept::Starts(_)) | None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
+                Some(PersistedRecord::State(kept)) => states.push((presentity, kept, value)),
+                Some(PersistedRecord::Subscription(kept)) => subscriptions.push((presentity, slot, kept, value)),
+                Some(PersistedRecord::EndedSubscription(ended)) => self.ended.restore(now, presentity, slot, ended),
+                Some(PersistedRecord::Starts(_)) | None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
             }
         }
         restored.starts = Some(self.count_start(starts));
@@ -100,7 +103,9 @@ impl Notifier {
                     restored.states += 1;
                     keys.extend(shortened.then_some(key_of(number, STATE)));
                 }
-                Err(kept) => past.lay_aside(key_of(number, STATE), self.dormant_of(now, value, Kept::State(kept))),
+                Err(kept) => {
+                    past.lay_aside(key_of(number, STATE), self.dormant_of(now, value, PersistedRecord::State(kept)))
+                }
             }
         }
         for (number, slot, kept, value) in subscriptions {
@@ -111,7 +116,10 @@ impl Notifier {
                     keys.extend(shortened.then_some(key_of(number, slot)));
                 }
                 Err(kept) => {
-                    past.lay_aside(key_of(number, slot), self.dormant_of(now, value, Kept::Subscription(kept)));
+                    past.lay_aside(
+                        key_of(number, slot),
+                        self.dormant_of(now, value, PersistedRecord::Subscription(kept)),
+                    );
                 }
             }
         }
@@ -127,7 +135,7 @@ impl Notifier {
         restored
     }
 
-    fn dormant_of(&self, now: Tick, value: Bytes, kept: Kept) -> DormantRecord {
+    fn dormant_of(&self, now: Tick, value: Bytes, kept: PersistedRecord) -> DormantRecord {
         DormantRecord::new(now, value, Some(kept), self.settings.presence.max_expires)
     }
 
@@ -136,7 +144,7 @@ impl Notifier {
         let keys: Vec<_> = past.dormant.keys().copied().collect();
         for Key(number, slot) in keys.iter().copied() {
             if let Some((known, value)) = past.known.remove(&(number as u32, slot)) {
-                let record = self.dormant_of(Tick(0), value, Kept::Acknowledged(known));
+                let record = self.dormant_of(Tick(0), value, PersistedRecord::Acknowledged(known));
                 past.lay_aside(acknowledged_key(number as u32, slot), record);
             }
         }
@@ -162,11 +170,11 @@ impl Notifier {
         Some((Aor::of(account, user)?, self.settings.directory.realm(account)))
     }
 
-    fn restore_state(&self, now: Tick, number: u32, kept: Box<KeptState>) -> Result<(), Box<KeptState>> {
+    fn restore_state(&self, now: Tick, number: u32, kept: Box<PersistedState>) -> Result<(), Box<PersistedState>> {
         let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
         let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
         let mut state = presentity.lock();
-        let KeptState { calls, publications, manual, revisions, removed, .. } = *kept;
+        let PersistedState { calls, publications, manual, revisions, removed, .. } = *kept;
         state.calls = calls;
         state.calls.shorten(now);
         state.manual = manual;
@@ -189,12 +197,12 @@ impl Notifier {
         Ok(())
     }
 
-    fn restore_publication(&self, now: Tick, presentity: &Presentity, state: &mut State, kept: KeptPublication) {
+    fn restore_publication(&self, now: Tick, presentity: &Presentity, state: &mut State, kept: PersistedPublication) {
         let Some(package) = package::by_name(&kept.package) else { return };
         let max_expires = self.settings.presence.max_expires;
         let (granted, expires_at) = (kept.granted(max_expires), kept.ends(now, max_expires));
-        let KeptPublication { etag, requests, content, .. } = kept;
-        let timer_at = self.wheel.file(now, expires_at, presentity.number, Watch::Publication(etag.number));
+        let PersistedPublication { etag, requests, content, .. } = kept;
+        let timer_at = self.wheel.file(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
         state.publications.push(Publication {
             etag,
             // Earlier versions stored no requests, so no request is taken for a retransmission of theirs.
@@ -214,11 +222,11 @@ impl Notifier {
         now: Tick,
         number: u32,
         slot: u32,
-        kept: Box<KeptSubscription>,
-    ) -> Result<(), Box<KeptSubscription>> {
+        kept: Box<PersistedSubscription>,
+    ) -> Result<(), Box<PersistedSubscription>> {
         let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
         let transport = kept.way.transport();
-        let listener = self.settings.routing.listener_again(transport, ListenerNo(kept.listener), kept.peer);
+        let listener = self.settings.routing.listener_again(transport, ListenerId(kept.listener), kept.peer);
         let (Some(package), Some(listener)) = (package::by_name(&kept.package), listener) else { return Err(kept) };
         let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
         let mut state = presentity.lock();
@@ -227,8 +235,8 @@ impl Notifier {
         }
         let (expires_at, counted) = (kept.ends(now), kept.counted(self.starts.load(Ordering::Relaxed)));
         let kept = *kept;
-        let expiry_timer = self.wheel.file(now, expires_at, number, Watch::Expiry(slot));
-        let particulars = Particulars {
+        let expiry_timer = self.wheel.file(now, expires_at, number, TimerKind::Expiry(slot));
+        let particulars = SubscribeOptions {
             event_id: kept.event_id,
             named: kept.named,
             max_rate: kept.max_rate,
@@ -237,8 +245,8 @@ impl Notifier {
         // The connection was lost when the earlier process ended.
         let source = Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
         self.gate.know(now, &source);
-        let beginning = Beginning {
-            place: Place { presentity: number, slot, nonce: kept.nonce },
+        let beginning = NewSubscription {
+            place: SubscriptionId { presentity: number, slot, nonce: kept.nonce },
             package,
             phone: self.phones.obtain(kept.phone),
             dialog: kept.dialog,
@@ -250,7 +258,7 @@ impl Notifier {
         let mut subscription = Subscription::new(now, beginning);
         subscription.particulars = particulars.boxed();
         if let Some(agent) = kept.user_agent {
-            let (agent, family) = self.agents.share(&agent, Family::of);
+            let (agent, family) = self.agents.share(&agent, Vendor::of);
             (subscription.user_agent, subscription.family) = (Some(agent), family);
         }
         (subscription.granted, subscription.expires_at) = (kept.granted, expires_at);
@@ -266,7 +274,7 @@ impl Notifier {
 
     /// Composes the documents of all presentities, and schedules NOTIFYs to the watchers that may be stale. Returns
     /// the number of these watchers.
-    fn catch_up(&self, now: Tick, known: &BTreeMap<(u32, u32), (Known, Bytes)>) -> usize {
+    fn catch_up(&self, now: Tick, known: &BTreeMap<(u32, u32), (Acknowledged, Bytes)>) -> usize {
         let mut behind = 0;
         for presentity in self.table.all() {
             let mut state = presentity.lock();
@@ -284,7 +292,7 @@ impl Notifier {
                 let Some(s) = state.watchers.get_mut(slot) else { continue };
                 let (revision, fingerprint) = views[s.package.0 as usize];
                 let knows = known.get(&(presentity.number, slot)).map(|(known, _)| *known);
-                if knows == Some(Known(revision.0, fingerprint)) {
+                if knows == Some(Acknowledged(revision.0, fingerprint)) {
                     s.acknowledged = revision;
                     continue;
                 }

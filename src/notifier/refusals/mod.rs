@@ -9,26 +9,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::answer::Answer;
-use super::gate::Bucket;
+use super::rate_limit::Bucket;
+use super::response::Response;
 use crate::count::{self, one_more};
 use crate::directory::AccountNo;
 use crate::per_thread::PerThread;
 use crate::presence::Tick;
-use crate::sip::wire::Verb;
+use crate::sip::wire::RequestMethod;
 use crate::sip::{Method, StatusCode};
 
-mod book;
-mod guesses;
+mod auth_backoff;
+mod log;
 mod lru;
 mod record;
 mod source;
 
-pub use book::{RefusalRow, SenderKind};
+pub use log::{RefusalRow, SenderKind};
 pub use record::ApiRefusal;
 
-use book::{Book, Refusal};
-use guesses::Guesses;
+use auth_backoff::AuthBackoff;
+use log::{Refusal, RefusalLog};
 
 /// Methods that are counted separately.
 pub const METHODS: [&str; 4] = ["SUBSCRIBE", "PUBLISH", "OPTIONS", "other"];
@@ -46,7 +46,7 @@ const WRONG_TOKEN: &str = "Wrong Token";
 type Counted = (&'static str, u16, &'static str);
 
 #[derive(Debug, Default)]
-struct Requests {
+struct RequestCounters {
     by_method: [AtomicU64; METHODS.len()],
     repeated: AtomicU64,
     challenged: AtomicU64,
@@ -71,11 +71,11 @@ const OF_API_FROM_THE_START: [Counted; 1] = [("GET", 401, WRONG_TOKEN)];
 /// Counters of requests and refusals, and the recent refusals.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    requests: PerThread<Requests>,
+    requests: PerThread<RequestCounters>,
     refused: Counts,
     refused_by_api: Counts,
-    book: Book,
-    guesses: Guesses,
+    book: RefusalLog,
+    guesses: AuthBackoff,
     /// Rate limit of the entries for messages above their own rate limit.
     unread: Bucket,
 }
@@ -87,8 +87,8 @@ impl Refusals {
             requests: PerThread::default(),
             refused: Counts::from_zero(&FROM_THE_START),
             refused_by_api: Counts::from_zero(&OF_API_FROM_THE_START),
-            book: Book::new(accounts),
-            guesses: Guesses::new(key),
+            book: RefusalLog::new(accounts),
+            guesses: AuthBackoff::new(key),
             unread: Bucket::default(),
         }
     }
@@ -99,11 +99,11 @@ impl Refusals {
     }
 
     /// Counts a request that has been decided. Returns the key of the counter if it was refused.
-    pub(super) fn count(&self, verb: Verb<'_>, answer: &Answer) -> Option<Counted> {
+    pub(super) fn count(&self, verb: RequestMethod<'_>, answer: &Response) -> Option<Counted> {
         let method = match verb {
-            Verb::Known(Method::Subscribe) => 0,
-            Verb::Known(Method::Publish) => 1,
-            Verb::Known(Method::Options) => 2,
+            RequestMethod::Known(Method::Subscribe) => 0,
+            RequestMethod::Known(Method::Publish) => 1,
+            RequestMethod::Known(Method::Options) => 2,
             _ => METHODS.len() - 1,
         };
         let mine = self.requests.mine();
@@ -119,13 +119,13 @@ impl Refusals {
     }
 
     /// Counts a request that could not be parsed; its method is `other`.
-    pub(super) fn count_unreadable(&self, answer: &Answer) -> Counted {
+    pub(super) fn count_unreadable(&self, answer: &Response) -> Counted {
         let method = METHODS.len() - 1;
         one_more(&self.requests.mine().by_method[method]);
         self.count_refusal(METHODS[method], answer)
     }
 
-    fn count_refusal(&self, method: &'static str, answer: &Answer) -> Counted {
+    fn count_refusal(&self, method: &'static str, answer: &Response) -> Counted {
         let why = match (answer.limit_key(), &answer.reason) {
             (Some(limit), _) => limit,
             (None, Cow::Borrowed(reason)) => reason,
@@ -147,8 +147,8 @@ impl Refusals {
     }
 
     /// Returns all counters.
-    pub(super) fn read(&self) -> Answered {
-        Answered {
+    pub(super) fn read(&self) -> RequestStats {
+        RequestStats {
             requests: std::array::from_fn(|method| count::sum(&self.requests, |counts| &counts.by_method[method])),
             repeated: count::sum(&self.requests, |counts| &counts.repeated),
             challenged: count::sum(&self.requests, |counts| &counts.challenged),
@@ -175,32 +175,32 @@ impl Counts {
     }
 
     /// Returns all counters in a fixed order.
-    fn read(&self) -> Vec<Refused> {
+    fn read(&self) -> Vec<RejectedRequests> {
         let mut all: Vec<_> = self.0.iter().map(|entry| (*entry.key(), entry.load(Relaxed))).collect();
         all.sort_unstable();
-        let refused = |((method, status, reason), count)| Refused { method, status, reason, count };
+        let refused = |((method, status, reason), count)| RejectedRequests { method, status, reason, count };
         all.into_iter().map(refused).collect()
     }
 }
 
 /// Counters of requests and refusals, as read at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answered {
-    /// Requests by [`METHODS`]. A request counts once, however often it is retransmitted.
+pub struct RequestStats {
+    /// RequestCounters by [`METHODS`]. A request counts once, however often it is retransmitted.
     pub requests: [u64; METHODS.len()],
     /// Retransmissions.
     pub repeated: u64,
     /// Challenges: responses to requests without credentials, with wrong credentials, or with a stale nonce.
     pub challenged: u64,
-    /// Refused SIP requests.
-    pub refused: Vec<Refused>,
-    /// Refused requests of the HTTP API.
-    pub refused_by_api: Vec<Refused>,
+    /// RejectedRequests SIP requests.
+    pub refused: Vec<RejectedRequests>,
+    /// RejectedRequests requests of the HTTP API.
+    pub refused_by_api: Vec<RejectedRequests>,
 }
 
 /// Number of requests that were refused for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedRequests {
     /// One of [`METHODS`], or an HTTP method.
     pub method: &'static str,
     /// Status of the response.
@@ -218,13 +218,15 @@ mod tests {
     #[test]
     fn refusals_are_told_apart_by_method_and_by_our_own_words_only() {
         let refusals = Refusals::new(1, [7; 16]);
-        let subscribe = Verb::Known(Method::Subscribe);
-        refusals.count(subscribe, &Answer::ok());
-        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_device", 1));
-        refusals.count(Verb::Known(Method::Publish), &Answer::bad_request(format!("{} is no XML", "theirs")));
-        refusals.count(Verb::Unknown("NONSENSE"), &Answer::new(StatusCode::NotImplemented, "Not Implemented"));
-        refusals.count(subscribe, &Answer::limit_of_one("limits.subscriptions_per_device", 2));
-        assert_eq!(refusals.count(subscribe, &Answer::new(StatusCode::Unauthorized, "Unauthorized")), None);
+        let subscribe = RequestMethod::Known(Method::Subscribe);
+        refusals.count(subscribe, &Response::ok());
+        refusals.count(subscribe, &Response::limit_of_one("limits.subscriptions_per_device", 1));
+        refusals
+            .count(RequestMethod::Known(Method::Publish), &Response::bad_request(format!("{} is no XML", "theirs")));
+        refusals
+            .count(RequestMethod::Unknown("NONSENSE"), &Response::new(StatusCode::NotImplemented, "Not Implemented"));
+        refusals.count(subscribe, &Response::limit_of_one("limits.subscriptions_per_device", 2));
+        assert_eq!(refusals.count(subscribe, &Response::new(StatusCode::Unauthorized, "Unauthorized")), None);
         let read = refusals.read();
         assert_eq!((read.requests, read.repeated, read.challenged), ([4, 1, 0, 1], 0, 1));
         let happened = read.refused.iter().filter(|r| r.count > 0);

@@ -4,16 +4,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::book::{Owner, Refusal, SenderKind, Stranger};
+use super::log::{Owner, Refusal, SenderKind, UnaccountedSender};
 use super::{METHODS, UNKNOWN_USER, WRONG_PASSWORD};
 use crate::directory::AccountNo;
 use crate::notifier::Notifier;
-use crate::notifier::answer::Answer;
-use crate::notifier::gate::Size;
+use crate::notifier::rate_limit::Size;
+use crate::notifier::response::Response;
 use crate::presence::Tick;
 use crate::sip::headers::NameAddr;
 use crate::sip::uri::{Host, Uri};
-use crate::sip::wire::{Head, Message, Name, Verb};
+use crate::sip::wire::{Head, Message, Name, RequestMethod};
 use crate::sip::{Method, StatusCode};
 use crate::transport::{Destination, Source};
 
@@ -44,7 +44,7 @@ pub struct ApiRefusal<'a> {
 
 impl Notifier {
     /// Counts a request that has been decided, and records it if it was refused.
-    pub(in crate::notifier) fn decided(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Answer) {
+    pub(in crate::notifier) fn decided(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Response) {
         let Some((verb, uri)) = request.request() else { return };
         if let Some(counted) = self.refusals.count(verb, answer) {
             let from = Uri::read(request.from.uri);
@@ -54,7 +54,13 @@ impl Notifier {
     }
 
     /// Counts and records a request that could not be parsed.
-    pub(in crate::notifier) fn decided_unreadable(&self, now: Tick, head: &Head<'_>, source: Source, answer: &Answer) {
+    pub(in crate::notifier) fn decided_unreadable(
+        &self,
+        now: Tick,
+        head: &Head<'_>,
+        source: Source,
+        answer: &Response,
+    ) {
         let counted = self.refusals.count_unreadable(answer);
         let from = head.first(Name::From).and_then(NameAddr::read).and_then(|from| Uri::read(from.uri));
         let address = source.peer.ip();
@@ -62,7 +68,7 @@ impl Notifier {
     }
 
     /// Records a request that got the response for an exceeded rate limit.
-    pub(in crate::notifier) fn told_off(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Answer) {
+    pub(in crate::notifier) fn told_off(&self, now: Tick, request: &Message<'_>, source: Source, answer: &Response) {
         let Some((_, uri)) = request.request() else { return };
         let method = method_of(request);
         let counted = (method, answer.status.code(), RATES);
@@ -77,7 +83,7 @@ impl Notifier {
         now: Tick,
         accepted: &Message<'_>,
         to: &Destination,
-        answer: &Answer,
+        answer: &Response,
     ) {
         let counted = self.refusals.count_refusal(method_of(accepted), answer);
         let address = match to {
@@ -94,7 +100,7 @@ impl Notifier {
     pub(in crate::notifier) fn left_unread(&self, now: Tick, source: Source) {
         if self.refusals.unread.take(now, Size::of(UNREAD_NOTED_PER_SECOND)) {
             let unread = Refusal {
-                owner: Owner::None(Stranger::Unread),
+                owner: Owner::None(UnaccountedSender::Unread),
                 kind: SenderKind::Peer,
                 who: "",
                 address: source.peer.ip(),
@@ -116,11 +122,11 @@ impl Notifier {
         source: Source,
         account: AccountNo,
         user: &str,
-    ) -> Option<Answer> {
+    ) -> Option<Response> {
         let wait = self.refusals.guesses.wait(now, source.peer.ip(), account, user)?;
         let seconds = u32::try_from(wait.div_ceil(1_000)).unwrap_or(u32::MAX);
         Some(
-            Answer::new(StatusCode::TemporarilyUnavailable, "Too Many Wrong Passwords")
+            Response::new(StatusCode::TemporarilyUnavailable, "Too Many Wrong Passwords")
                 .with("Retry-After", seconds)
                 .with("Warning", "399 lamplighter \"Too many passwords for this user were wrong\""),
         )
@@ -141,7 +147,7 @@ impl Notifier {
             Some(_) => WRONG_PASSWORD,
             None => UNKNOWN_USER,
         };
-        let publishes = matches!(request.request(), Some((Verb::Known(Method::Publish), _)));
+        let publishes = matches!(request.request(), Some((RequestMethod::Known(Method::Publish), _)));
         let (kind, method) = match publishes {
             true => (SenderKind::Publisher, "PUBLISH"),
             false => (SenderKind::Phone, "SUBSCRIBE"),
@@ -179,7 +185,7 @@ impl Notifier {
     pub fn note_api_refusal(&self, now: Tick, refusal: &ApiRefusal<'_>) {
         let ApiRefusal { account, who, address, method, status, reason, agent } = *refusal;
         self.refusals.refused_by_api.add((method, status, reason));
-        let owner = account.map_or(Owner::None(Stranger::Http), Owner::Account);
+        let owner = account.map_or(Owner::None(UnaccountedSender::Http), Owner::Account);
         let kind = SenderKind::Client;
         self.refusals.note(now, &Refusal { owner, kind, who, address, method, status, reason, detail: "", agent });
     }
@@ -195,7 +201,7 @@ impl Notifier {
         let realm_of = |uri: &Option<Uri<'_>>| uri.as_ref().and_then(|uri| self.realm_of(uri));
         let account = realm_of(from).or_else(|| realm_of(target));
         let refusal = Refusal {
-            owner: account.map_or(Owner::None(Stranger::Sip), Owner::Account),
+            owner: account.map_or(Owner::None(UnaccountedSender::Sip), Owner::Account),
             kind: match *method {
                 "SUBSCRIBE" => SenderKind::Phone,
                 "PUBLISH" => SenderKind::Publisher,
@@ -216,7 +222,7 @@ impl Notifier {
 /// A refused SIP request.
 struct Refused<'r, 'm> {
     counted: super::Counted,
-    answer: &'r Answer,
+    answer: &'r Response,
     from: Option<Uri<'m>>,
     target: Option<Uri<'m>>,
     /// Header of the request; if only its response is left, the header of that.

@@ -1,7 +1,7 @@
 //! NOTIFYs that are too large for a datagram (RFC 3261 section 18.1.1): none may be lost because of its size.
 
 use super::*;
-use crate::notifier::LargeNotifies;
+use crate::notifier::OversizeNotifies;
 
 const MANY: [(&str, &str); 9] = [
     ("c1", "early"),
@@ -26,7 +26,7 @@ fn pair(config: &str, change: impl Fn(&mut Phone)) -> (Office, Phone, Publisher)
 
 /// Destination of a new TCP connection to the Contact address of a phone.
 fn connection(phone: &Phone) -> Destination {
-    Destination::Connection(Remote { listener: ListenerNo(1), peer: phone.source.peer, name: None })
+    Destination::Connection(Remote { listener: ListenerId(1), peer: phone.source.peer, name: None })
 }
 
 fn is_datagram(notify: &Notify) -> bool {
@@ -50,7 +50,7 @@ fn a_large_notify_goes_over_tcp_and_says_so() {
     office.pass(1_000);
     let small = office.heard(&phone);
     assert!(small.len() > 1 && small.iter().all(is_datagram), "small again, and repeated as datagrams are");
-    assert_eq!(office.notifier.large_notifies(), LargeNotifies { on_connection: 1, ..LargeNotifies::default() });
+    assert_eq!(office.notifier.large_notifies(), OversizeNotifies { on_connection: 1, ..OversizeNotifies::default() });
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_phone_that_takes_no_connection_gets_the_same_news_in_a_datagram_at_once_and
     assert!(is_datagram(&office.accept(&phone)));
     assert_eq!(
         office.notifier.large_notifies(),
-        LargeNotifies { on_connection: 1, fragmented: 2, ..LargeNotifies::default() }
+        OversizeNotifies { on_connection: 1, fragmented: 2, ..OversizeNotifies::default() }
     );
 }
 
@@ -126,7 +126,7 @@ fn no_connection_is_tried_where_that_is_not_meant() {
         office.report(&mut publisher, &MANY);
         let notify = office.only(&phone);
         assert!(is_datagram(&notify) && notify.text.len() > 1_300, "{}", notify.text);
-        assert_eq!(office.notifier.large_notifies(), LargeNotifies { fragmented: 1, ..LargeNotifies::default() });
+        assert_eq!(office.notifier.large_notifies(), OversizeNotifies { fragmented: 1, ..OversizeNotifies::default() });
     }
 }
 
@@ -161,7 +161,7 @@ fn short_header_names_are_enough_for_what_is_hardly_too_large() {
         assert!(message.first(name).is_some(), "{text}");
     }
     assert_eq!(office.only(&phone).states().len(), 2);
-    assert_eq!(office.notifier.large_notifies(), LargeNotifies { slimmed: 1, ..LargeNotifies::default() });
+    assert_eq!(office.notifier.large_notifies(), OversizeNotifies { slimmed: 1, ..OversizeNotifies::default() });
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_connection_that_the_phone_has_anyway_is_used() {
     let large = office.only(&phone);
     assert_eq!(large.to, Destination::Flow { flow: FlowId(5), otherwise: None });
     assert!(large.text.contains("\r\nVia: SIP/2.0/TCP "), "{}", large.text);
-    assert_eq!(office.notifier.large_notifies(), LargeNotifies { on_flow: 1, ..LargeNotifies::default() });
+    assert_eq!(office.notifier.large_notifies(), OversizeNotifies { on_flow: 1, ..OversizeNotifies::default() });
     office.undeliverable(&large);
     assert!(is_datagram(&office.only(&phone)));
 }

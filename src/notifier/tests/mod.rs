@@ -13,7 +13,7 @@ use crate::presence::Tick;
 use crate::sip::Transport;
 use crate::sip::headers::param;
 use crate::sip::wire::{self, Name};
-use crate::transport::{Destination, FlowId, Listener, ListenerNo, Remote, Source, Ticket};
+use crate::transport::{DeliveryToken, Destination, FlowId, Listener, ListenerId, Remote, Source};
 
 mod large;
 mod notify;
@@ -62,7 +62,7 @@ struct Reply {
 struct Notify {
     at: u64,
     to: Destination,
-    ticket: Option<Ticket>,
+    ticket: Option<DeliveryToken>,
     cseq: u32,
     call_id: String,
     /// Value of `Subscription-State`.
@@ -119,7 +119,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 }
 
 fn source(transport: Transport, peer: &str, flow: Option<u64>) -> Source {
-    let listener = ListenerNo(u8::from(transport == Transport::Tcp));
+    let listener = ListenerId(u8::from(transport == Transport::Tcp));
     Source { transport, listener, peer: peer.parse().unwrap(), flow: flow.map(FlowId), certified: false }
 }
 
@@ -434,5 +434,5 @@ fn answer_text(notify: &Notify, status: u16, more: &str) -> String {
 
 fn datagram(peer: &str) -> Destination {
     let peer: SocketAddr = peer.parse().unwrap();
-    Destination::Datagram { listener: ListenerNo(0), peer }
+    Destination::Datagram { listener: ListenerId(0), peer }
 }

@@ -1,7 +1,7 @@
 //! SUBSCRIBE: create, refresh, end, fetch, expiry and refusals.
 
 use super::*;
-use crate::notifier::control::{Position, SubscriptionRecord};
+use crate::notifier::control::{PageStart, SubscriptionRecord};
 
 #[test]
 fn the_200_goes_first_and_the_full_state_follows_it_at_once() {
@@ -90,7 +90,7 @@ fn a_refresh_restarts_the_clock_and_brings_the_full_state_in_the_same_dialog() {
 
 /// Returns all pages of the listing of an account.
 fn parts(office: &Office) -> Vec<Vec<SubscriptionRecord>> {
-    let (mut parts, mut from) = (Vec::new(), Some(Position::default()));
+    let (mut parts, mut from) = (Vec::new(), Some(PageStart::default()));
     while let Some(begin) = from {
         let part = office.notifier.subscriptions_from(ACME, None, &begin);
         assert!(part.next.as_ref() != Some(&begin), "it goes on");

@@ -1,7 +1,7 @@
 //! Messages that arrive together.
 
 use super::*;
-use crate::transport::Packet;
+use crate::transport::OutboundMessage;
 
 /// Creates a notifier with watchers of two extensions that have not answered their latest NOTIFY, and the messages
 /// that arrive next.
@@ -47,7 +47,7 @@ fn scene() -> (Office, Vec<(Source, String)>) {
 }
 
 fn sent(out: &Outbox) -> Vec<(Destination, String)> {
-    let text = |packet: &Packet| String::from_utf8(packet.bytes.to_vec()).unwrap();
+    let text = |packet: &OutboundMessage| String::from_utf8(packet.bytes.to_vec()).unwrap();
     out.messages.iter().map(|packet| (packet.to.clone(), text(packet))).collect()
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::per_thread::{Apart, PerThread, my_place};
 use crate::presence::Tick;
 use crate::presence::publication::PublicationNo;
-use crate::presence::subscription::Filed;
+use crate::presence::subscription::TimerHandle;
 use crate::sip::transaction::T1;
 use queue::Queue;
 
@@ -20,7 +20,7 @@ mod queue;
 
 /// Kind of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Watch {
+pub(super) enum TimerKind {
     /// Expiry of the subscription in this slot.
     Expiry(u32),
     /// Delivery of the NOTIFY of the subscription in this slot.
@@ -35,13 +35,13 @@ pub(super) enum Watch {
 
 /// A timer that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct DueTimer {
     /// Due time, rounded.
     pub(super) at: Tick,
     /// Number of the presentity.
     pub(super) presentity: u32,
     /// Kind of the timer.
-    pub(super) watch: Watch,
+    pub(super) watch: TimerKind,
 }
 
 /// All timers.
@@ -60,11 +60,11 @@ struct Shard {
 }
 
 impl Shard {
-    fn file(&mut self, at: Tick, presentity: u32, watch: Watch) {
+    fn file(&mut self, at: Tick, presentity: u32, watch: TimerKind) {
         self.buckets.entry(at).or_default().insert(presentity, watch);
     }
 
-    fn cancel(&mut self, at: Tick, presentity: u32, watch: Watch) {
+    fn cancel(&mut self, at: Tick, presentity: u32, watch: TimerKind) {
         if let Some(bucket) = self.buckets.get_mut(&at) {
             bucket.remove(presentity, watch);
             if bucket.len() == 0 {
@@ -73,11 +73,11 @@ impl Shard {
         }
     }
 
-    fn take_due(&mut self, now: Tick, due: &mut Vec<Entry>) {
+    fn take_due(&mut self, now: Tick, due: &mut Vec<DueTimer>) {
         while let Some(bucket) = self.buckets.first_entry().filter(|bucket| *bucket.key() <= now) {
             let at = *bucket.key();
             let entries = bucket.remove().into_entries();
-            due.extend(entries.into_iter().map(|(presentity, watch)| Entry { at, presentity, watch }));
+            due.extend(entries.into_iter().map(|(presentity, watch)| DueTimer { at, presentity, watch }));
         }
     }
 
@@ -92,40 +92,40 @@ impl Shard {
 #[derive(Debug, Default)]
 struct Bucket {
     of_subscriptions: HashSet<(u32, u32), RandomState>,
-    others: HashSet<(u32, Watch), RandomState>,
+    others: HashSet<(u32, TimerKind), RandomState>,
 }
 
 /// Upper bound of slot numbers; see `limits.watchers_per_presentity`.
 const SLOTS: u32 = 1 << 30;
 
 /// Packs the timer of a subscription into one number; `None` for other kinds.
-fn packed(watch: Watch) -> Option<u32> {
+fn packed(watch: TimerKind) -> Option<u32> {
     match watch {
-        Watch::Expiry(slot) if slot < SLOTS => Some(slot),
-        Watch::Delivery(slot) if slot < SLOTS => Some(slot | SLOTS),
-        Watch::Awakening(slot) if slot < SLOTS => Some(slot | SLOTS << 1),
+        TimerKind::Expiry(slot) if slot < SLOTS => Some(slot),
+        TimerKind::Delivery(slot) if slot < SLOTS => Some(slot | SLOTS),
+        TimerKind::Awakening(slot) if slot < SLOTS => Some(slot | SLOTS << 1),
         _ => None,
     }
 }
 
-fn unpacked(packed: u32) -> Watch {
+fn unpacked(packed: u32) -> TimerKind {
     let slot = packed & (SLOTS - 1);
     match packed / SLOTS {
-        0 => Watch::Expiry(slot),
-        1 => Watch::Delivery(slot),
-        _ => Watch::Awakening(slot),
+        0 => TimerKind::Expiry(slot),
+        1 => TimerKind::Delivery(slot),
+        _ => TimerKind::Awakening(slot),
     }
 }
 
 impl Bucket {
-    fn insert(&mut self, presentity: u32, watch: Watch) {
+    fn insert(&mut self, presentity: u32, watch: TimerKind) {
         match packed(watch) {
             Some(watch) => self.of_subscriptions.insert((presentity, watch)),
             None => self.others.insert((presentity, watch)),
         };
     }
 
-    fn remove(&mut self, presentity: u32, watch: Watch) {
+    fn remove(&mut self, presentity: u32, watch: TimerKind) {
         match packed(watch) {
             Some(watch) => self.of_subscriptions.remove(&(presentity, watch)),
             None => self.others.remove(&(presentity, watch)),
@@ -136,7 +136,7 @@ impl Bucket {
         self.of_subscriptions.len() + self.others.len()
     }
 
-    fn into_entries(self) -> Vec<(u32, Watch)> {
+    fn into_entries(self) -> Vec<(u32, TimerKind)> {
         let of_subscriptions =
             self.of_subscriptions.into_iter().map(|(presentity, watch)| (presentity, unpacked(watch)));
         of_subscriptions.chain(self.others).collect()
@@ -158,7 +158,7 @@ impl Default for Wheel {
 
 impl Wheel {
     /// Sets a timer, and returns its due time: the deadline or a little later, never earlier.
-    pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: Watch) -> Tick {
+    pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: TimerKind) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
         self.shard(presentity).lock().file(at, presentity, watch);
@@ -166,26 +166,26 @@ impl Wheel {
     }
 
     /// Cancels a timer that is due at `at`; does nothing if it has fired already.
-    pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: Watch) {
+    pub(super) fn cancel(&self, at: Tick, presentity: u32, watch: TimerKind) {
         self.shard(presentity).lock().cancel(at, presentity, watch);
     }
 
     /// Sets the delivery timer of a NOTIFY.
-    pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> Filed {
+    pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> TimerHandle {
         // The queue is in order of time: with a timer far in the future at its end, all later ones would have to go
         // to the shards.
         if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
-            return Filed::new(deadline, my_place());
+            return TimerHandle::new(deadline, my_place());
         }
-        Filed::new(self.file(now, deadline, presentity, Watch::Delivery(slot)), my_place())
+        TimerHandle::new(self.file(now, deadline, presentity, TimerKind::Delivery(slot)), my_place())
     }
 
     /// Cancels the delivery timer of a NOTIFY; does nothing if it has fired already.
-    pub(super) fn cancel_delivery(&self, filed: Filed, presentity: u32, slot: u32) {
+    pub(super) fn cancel_delivery(&self, filed: TimerHandle, presentity: u32, slot: u32) {
         let queued =
             self.queues.at(filed.place()).is_some_and(|queue| queue.lock().cancel(filed.at(), presentity, slot));
         if !queued {
-            self.cancel(filed.at(), presentity, Watch::Delivery(slot));
+            self.cancel(filed.at(), presentity, TimerKind::Delivery(slot));
         }
     }
 
@@ -194,13 +194,17 @@ impl Wheel {
     }
 
     /// Takes out all timers due at `now`, in a fixed order, so that a simulation can be replayed.
-    pub(super) fn take_due(&self, now: Tick) -> Vec<Entry> {
+    pub(super) fn take_due(&self, now: Tick) -> Vec<DueTimer> {
         let mut due = Vec::new();
         self.shards.iter().for_each(|shard| shard.lock().take_due(now, &mut due));
         for queue in self.queues.iter() {
             let mut queue = queue.lock();
             let queued = std::iter::from_fn(|| queue.pop_due(now));
-            due.extend(queued.map(|(at, presentity, slot)| Entry { at, presentity, watch: Watch::Delivery(slot) }));
+            due.extend(queued.map(|(at, presentity, slot)| DueTimer {
+                at,
+                presentity,
+                watch: TimerKind::Delivery(slot),
+            }));
         }
         due.sort_unstable_by_key(|entry| (entry.at, entry.presentity, entry.watch));
         due
@@ -228,12 +232,12 @@ mod tests {
     #[test]
     fn entries_come_up_at_their_deadline_or_just_after() {
         let wheel = Wheel::default();
-        let near = wheel.file(Tick(0), Tick(501), 1, Watch::Delivery(0));
-        let far = wheel.file(Tick(0), Tick(3_600_001), 2, Watch::Expiry(0));
+        let near = wheel.file(Tick(0), Tick(501), 1, TimerKind::Delivery(0));
+        let far = wheel.file(Tick(0), Tick(3_600_001), 2, TimerKind::Expiry(0));
         assert_eq!((near, far), (Tick(510), Tick(3_600_250)));
         assert_eq!(wheel.next(), Some(near));
         assert_eq!(wheel.take_due(Tick(509)), []);
-        assert_eq!(wheel.take_due(Tick(510)), [Entry { at: near, presentity: 1, watch: Watch::Delivery(0) }]);
+        assert_eq!(wheel.take_due(Tick(510)), [DueTimer { at: near, presentity: 1, watch: TimerKind::Delivery(0) }]);
         assert_eq!(wheel.take_due(Tick(4_000_000)).len(), 1);
         assert_eq!(wheel.next(), None);
     }
@@ -242,19 +246,19 @@ mod tests {
     fn every_kind_comes_back_as_it_was_filed() {
         let wheel = Wheel::default();
         let all = [
-            Watch::Expiry(SLOTS - 1),
-            Watch::Expiry(SLOTS),
-            Watch::Delivery(0),
-            Watch::Delivery(u32::MAX),
-            Watch::Awakening(7),
-            Watch::Publication(PublicationNo(u64::MAX)),
-            Watch::Calls,
+            TimerKind::Expiry(SLOTS - 1),
+            TimerKind::Expiry(SLOTS),
+            TimerKind::Delivery(0),
+            TimerKind::Delivery(u32::MAX),
+            TimerKind::Awakening(7),
+            TimerKind::Publication(PublicationNo(u64::MAX)),
+            TimerKind::Calls,
         ];
         all.iter().for_each(|watch| _ = wheel.file(Tick(0), Tick(100), 1, *watch));
-        wheel.cancel(Tick(100), 1, Watch::Awakening(7));
+        wheel.cancel(Tick(100), 1, TimerKind::Awakening(7));
         let mut due: Vec<_> = wheel.take_due(Tick(100)).into_iter().map(|entry| entry.watch).collect();
         due.sort_unstable();
-        let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != Watch::Awakening(7)).collect();
+        let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != TimerKind::Awakening(7)).collect();
         expected.sort_unstable();
         assert_eq!(due, expected);
     }
@@ -277,19 +281,19 @@ mod tests {
         });
         assert_eq!((wheel.next(), wheel.len()), (Some(Tick(410)), 4));
         let due: Vec<_> = wheel.take_due(Tick(2_000)).iter().map(|entry| (entry.at.0, entry.watch)).collect();
-        assert_eq!(due, [(410, 5), (500, 3), (500, 7), (1_000, 4)].map(|(at, slot)| (at, Watch::Delivery(slot))));
+        assert_eq!(due, [(410, 5), (500, 3), (500, 7), (1_000, 4)].map(|(at, slot)| (at, TimerKind::Delivery(slot))));
         assert_eq!((wheel.next(), wheel.len()), (None, 0));
     }
 
     #[test]
     fn an_entry_that_is_taken_out_does_not_come_up() {
         let wheel = Wheel::default();
-        let at = wheel.file(Tick(0), Tick(100), 1, Watch::Expiry(0));
-        let other = wheel.file(Tick(0), Tick(100), 1, Watch::Delivery(0));
-        wheel.cancel(at, 1, Watch::Expiry(0));
-        wheel.cancel(at, 1, Watch::Expiry(7));
-        assert_eq!(wheel.take_due(Tick(200)), [Entry { at: other, presentity: 1, watch: Watch::Delivery(0) }]);
-        wheel.cancel(other, 1, Watch::Delivery(0));
+        let at = wheel.file(Tick(0), Tick(100), 1, TimerKind::Expiry(0));
+        let other = wheel.file(Tick(0), Tick(100), 1, TimerKind::Delivery(0));
+        wheel.cancel(at, 1, TimerKind::Expiry(0));
+        wheel.cancel(at, 1, TimerKind::Expiry(7));
+        assert_eq!(wheel.take_due(Tick(200)), [DueTimer { at: other, presentity: 1, watch: TimerKind::Delivery(0) }]);
+        wheel.cancel(other, 1, TimerKind::Delivery(0));
         assert_eq!(wheel.next(), None);
     }
 }

@@ -1,10 +1,10 @@
-//! dialog-info in every dialect that publishers speak, and ours as phones need it.
+//! Parsing dialog-info in every dialect of publishers, and writing it as phones need it.
 
 use super::*;
 
-fn read(body: &str) -> Result<CallsReport, BodyError> {
+fn read(body: &str) -> Result<PublishedCalls, BodyError> {
     match DialogInfo.read(body.as_bytes())? {
-        Report::Calls(calls) => Ok(calls),
+        PublishedState::Calls(calls) => Ok(calls),
         other => panic!("{other:?}"),
     }
 }
@@ -46,18 +46,18 @@ fn call(id: &str, state: CallState) -> CallReport {
     }
 }
 
-fn written(picture: &Picture<'_>) -> String {
+fn written(picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     DialogInfo.write_tail(picture, &mut tail);
     DialogInfo.body(7, "sip:lamp@d.example", &tail)
 }
 
-fn picture<'a>(calls: &[&'a CallReport], manual: Option<CallState>) -> Picture<'a> {
-    Picture { uri: "sip:own@d.example", calls: calls.to_vec(), manual, ..Picture::default() }
+fn picture<'a>(calls: &[&'a CallReport], manual: Option<CallState>) -> ComposedState<'a> {
+    ComposedState { uri: "sip:own@d.example", calls: calls.to_vec(), manual, ..ComposedState::default() }
 }
 
-/// Ids and states in the order in which a document has them.
-fn listed(picture: &Picture<'_>) -> Vec<(String, CallState)> {
+/// Ids and states in document order.
+fn listed(picture: &ComposedState<'_>) -> Vec<(String, CallState)> {
     read(&written(picture)).unwrap().calls.into_iter().map(|call| (call.id.into(), call.state)).collect()
 }
 
@@ -237,7 +237,7 @@ fn an_idle_presentity_has_exactly_one_dialog_that_is_terminated() {
     let direction = Some(Direction::Recipient);
     let idle = CallReport { direction, local: own.clone(), remote: own, ..call("idle", CallState::Terminated) };
     let body = written(&picture(&[], None));
-    assert_eq!(read(&body).unwrap(), CallsReport { full: true, calls: vec![idle] });
+    assert_eq!(read(&body).unwrap(), PublishedCalls { full: true, calls: vec![idle] });
     let tail = "\n<dialog id=\"idle\" direction=\"recipient\">\n<state>terminated</state>\
         \n<local><identity>sip:own@d.example</identity><target uri=\"sip:own@d.example\"/></local>\
         \n<remote><identity>sip:own@d.example</identity><target uri=\"sip:own@d.example\"/></remote>\

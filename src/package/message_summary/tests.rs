@@ -1,10 +1,10 @@
-//! Message summaries: RFC 3842 section 5.2 read with patience and written to the letter.
+//! Message summaries (RFC 3842 section 5.2): a tolerant parser and a strict writer.
 
 use super::*;
 
 fn read(body: &str) -> Result<Mailbox, BodyError> {
     match MessageSummary.read(body.as_bytes())? {
-        Report::Mailbox(mailbox) => Ok(mailbox),
+        PublishedState::Mailbox(mailbox) => Ok(mailbox),
         other => panic!("{other:?}"),
     }
 }
@@ -19,7 +19,8 @@ fn refused(body: &str) -> &'static str {
 
 fn written(mailbox: Mailbox) -> String {
     let mut tail = String::new();
-    MessageSummary.write_tail(&Picture { uri: "sip:own@d.example", mailbox, ..Picture::default() }, &mut tail);
+    MessageSummary
+        .write_tail(&ComposedState { uri: "sip:own@d.example", mailbox, ..ComposedState::default() }, &mut tail);
     MessageSummary.body(3, "sip:lamp@d.example", &tail)
 }
 

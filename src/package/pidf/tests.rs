@@ -1,11 +1,11 @@
-//! PIDF as publishers write it, and ours as clients understand it.
+//! Parsing PIDF as publishers write it, and writing it as clients understand it.
 
 use super::*;
-use crate::presence::facts::{CallReport, Party};
+use crate::presence::state::{CallReport, Party};
 
-fn read(body: &str) -> Result<Person, BodyError> {
+fn read(body: &str) -> Result<PersonState, BodyError> {
     match Pidf.read(body.as_bytes())? {
-        Report::Person(person) => Ok(person),
+        PublishedState::PersonState(person) => Ok(person),
         other => panic!("{other:?}"),
     }
 }
@@ -18,7 +18,7 @@ fn document(inner: &str) -> String {
 }
 
 #[track_caller]
-fn person(inner: &str) -> Person {
+fn person(inner: &str) -> PersonState {
     read(&document(inner)).unwrap()
 }
 
@@ -42,21 +42,21 @@ fn call(state: CallState) -> CallReport {
     }
 }
 
-fn written(picture: &Picture<'_>) -> String {
+fn written(picture: &ComposedState<'_>) -> String {
     let mut tail = String::new();
     Pidf.write_tail(picture, &mut tail);
     Pidf.body(9, "sip:lamp@d.example", &tail)
 }
 
-/// What a watcher makes of the picture: basic, the note of the tuple, the activities.
-fn shown(calls: &[CallState], manual: Option<CallState>, person: &Person) -> (String, String, Vec<String>) {
+/// State as a watcher sees it: basic, the note of the tuple, the activities.
+fn shown(calls: &[CallState], manual: Option<CallState>, person: &PersonState) -> (String, String, Vec<String>) {
     let calls: Vec<_> = calls.iter().map(|&state| call(state)).collect();
-    let picture = Picture {
+    let picture = ComposedState {
         uri: "sip:own@d.example",
         calls: calls.iter().collect(),
         manual,
         person: person.clone(),
-        ..Picture::default()
+        ..ComposedState::default()
     };
     let body = written(&picture);
     let between = |start: &str, end: &str| {
@@ -67,8 +67,8 @@ fn shown(calls: &[CallState], manual: Option<CallState>, person: &Person) -> (St
     (between("<basic>", "</basic>"), between("</contact><note>", "</note>"), activities)
 }
 
-fn published(basic: Option<Basic>, note: Option<&str>, activities: &[&str]) -> Person {
-    Person { basic, note: note.map(Into::into), activities: activities.iter().map(|&a| a.into()).collect() }
+fn published(basic: Option<Basic>, note: Option<&str>, activities: &[&str]) -> PersonState {
+    PersonState { basic, note: note.map(Into::into), activities: activities.iter().map(|&a| a.into()).collect() }
 }
 
 // Reading.
@@ -182,8 +182,8 @@ fn each_activity_is_kept_once_in_document_order_and_at_most_16() {
 fn an_extension_that_holds_what_must_be_understood_and_is_not_does_not_count() {
     let rpid = "<rpid:activities><rpid:away/></rpid:activities><dm:note>N</dm:note>";
     let with = |element: &str| person(&format!("<dm:person>{rpid}{element}</dm:person>"));
-    assert_eq!(with("<q:x p:mustUnderstand='1'/>"), Person::default());
-    assert_eq!(with("<q:x p:mustUnderstand='true'/>"), Person::default());
+    assert_eq!(with("<q:x p:mustUnderstand='1'/>"), PersonState::default());
+    assert_eq!(with("<q:x p:mustUnderstand='true'/>"), PersonState::default());
     for harmless in ["<q:x/>", "<q:x p:mustUnderstand='0'/>", "<q:x q:mustUnderstand='1'/>"] {
         assert_eq!(with(harmless), published(None, Some("N"), &["away"]), "{harmless}");
     }
@@ -193,7 +193,7 @@ fn an_extension_that_holds_what_must_be_understood_and_is_not_does_not_count() {
 #[test]
 fn a_body_cut_at_any_byte_is_refused() {
     let person = published(Some(Basic::Open), Some("ü & <>"), &["away"]);
-    let whole = written(&Picture { uri: "sip:a@d", person, ..Picture::default() });
+    let whole = written(&ComposedState { uri: "sip:a@d", person, ..ComposedState::default() });
     let whole = whole.trim_end();
     assert!(Pidf.read(whole.as_bytes()).is_ok());
     for end in 0..whole.len() {
@@ -206,7 +206,7 @@ fn a_body_cut_at_any_byte_is_refused() {
 #[test]
 fn our_document_has_the_shape_that_every_client_reads() {
     let person = published(Some(Basic::Closed), Some("Out <&> \u{1}\"home\""), &["away"]);
-    let body = written(&Picture { uri: "sip:a&b@d", person, ..Picture::default() });
+    let body = written(&ComposedState { uri: "sip:a&b@d", person, ..ComposedState::default() });
     let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" \
         xmlns:dm=\"urn:ietf:params:xml:ns:pidf:data-model\" xmlns:rpid=\"urn:ietf:params:xml:ns:pidf:rpid\" \
         entity=\"sip:lamp@d.example\">\
@@ -220,7 +220,7 @@ fn our_document_has_the_shape_that_every_client_reads() {
 #[test]
 fn without_a_call_the_published_person_is_shown_and_without_that_an_open_one() {
     let open = |note: &str| ("open".to_owned(), note.to_owned(), Vec::<String>::new());
-    assert_eq!(shown(&[], None, &Person::default()), open("Available"));
+    assert_eq!(shown(&[], None, &PersonState::default()), open("Available"));
     assert_eq!(shown(&[], None, &published(Some(Basic::Open), Some("Here"), &[])), open("Here"));
     let closed = ("closed".to_owned(), "Offline".to_owned(), vec!["away".to_owned()]);
     assert_eq!(shown(&[], None, &published(Some(Basic::Closed), None, &["away"])), closed);
@@ -250,7 +250,10 @@ fn only_a_call_that_comes_in_rings() {
     let early = |direction| {
         let call = CallReport { direction, ..call(CallState::Early) };
         let mut tail = String::new();
-        Pidf.write_tail(&Picture { uri: "sip:1001@acme.test", calls: vec![&call], ..Picture::default() }, &mut tail);
+        Pidf.write_tail(
+            &ComposedState { uri: "sip:1001@acme.test", calls: vec![&call], ..ComposedState::default() },
+            &mut tail,
+        );
         (tail.contains("<note>Ringing</note>"), tail.contains("<note>On the phone</note>"))
     };
     assert_eq!(early(Some(Direction::Recipient)), (true, false));
@@ -278,7 +281,7 @@ fn activities_are_the_calls_and_the_published_each_once_the_calls_first() {
 fn the_published_note_stays_with_the_person_while_a_call_has_that_of_the_tuple() {
     let ringing = call(CallState::Early);
     let person = published(None, Some("Back at 5"), &[]);
-    let body = written(&Picture { uri: "sip:a@d", calls: vec![&ringing], person, ..Picture::default() });
+    let body = written(&ComposedState { uri: "sip:a@d", calls: vec![&ringing], person, ..ComposedState::default() });
     assert!(body.contains("<note>Ringing</note></tuple>"), "{body}");
     assert!(body.contains("<dm:note>Back at 5</dm:note></dm:person>"), "{body}");
 }

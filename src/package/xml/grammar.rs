@@ -1,5 +1,5 @@
-//! What makes XML well-formed: quick-xml finds the markup, this file asks for all that it leaves open and builds the
-//! tree. libxml2 is the judge of it in `tests/body_schemas.rs`.
+//! Well-formedness of XML. quick-xml finds the markup; this module checks what it leaves open, and builds the tree.
+//! `tests/body_schemas.rs` compares the result with libxml2.
 
 use std::borrow::Cow;
 
@@ -13,17 +13,17 @@ use quick_xml::reader::NsReader;
 
 use super::{Attribute, Document, MAX_DEPTH, MAX_ELEMENTS, MAX_NAMESPACES, Node, Vocabulary, is_char};
 
-/// What XML takes for a blank (XML 1.0 section 2.3).
+/// Blanks of XML (XML 1.0 section 2.3).
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
 pub(super) const BAD_CHARACTER: &str = "it refers to a character that XML forbids";
 pub(super) const OUTSIDE: &str = "there is text outside the root element";
 
-/// What ends the reading of a document.
+/// Error that ends the parsing of a document.
 pub(super) enum Fault {
-    /// It is not well-formed, for this reason.
+    /// The document is not well-formed, for this reason.
     Why(&'static str),
-    /// It passes this limit of this unit.
+    /// The document exceeds this limit of this unit.
     TooMuch(usize, &'static str),
 }
 
@@ -52,7 +52,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// Reads a document out of its source, the characters of which have been looked at.
+/// Parses a document. Its characters have been checked.
 pub(super) fn build(source: &str) -> Result<Document<'_>, Fault> {
     Builder::default().build(source)
 }
@@ -61,7 +61,7 @@ pub(super) fn build(source: &str) -> Result<Document<'_>, Fault> {
 struct Builder<'a> {
     nodes: Vec<Node<'a>>,
     attributes: Vec<Attribute>,
-    /// The nodes that are open, outermost first.
+    /// Indices of the nodes that are open, outermost first.
     open: Vec<usize>,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
     }
 
     fn end(&mut self) {
-        // quick-xml has matched the tag to its start, so there is one.
+        // quick-xml has matched the end tag to a start tag, so a node is open.
         if let Some(index) = self.open.pop() {
             self.nodes[index].end = self.nodes.len();
         }
@@ -161,13 +161,13 @@ impl<'a> Builder<'a> {
 
     fn text(&mut self, piece: Cow<'a, str>) -> Result<(), Fault> {
         let Some(&index) = self.open.last() else {
-            // A blank written as a reference is text, too.
+            // A blank written as a character reference is text as well, which is not allowed here.
             let blank = matches!(piece, Cow::Borrowed(_)) && piece.chars().all(|c| BLANKS.contains(&c));
             return if blank { Ok(()) } else { Err(Fault::Why(OUTSIDE)) };
         };
         let text = &mut self.nodes[index].text;
-        // The blanks between child elements come in pieces; they are not worth a copy. Only the start is looked at, so
-        // that no long run of blanks is gone through again for every piece that follows it.
+        // Blanks between child elements come in pieces and are not copied. Only leading blanks are dropped, so that a
+        // long run of blanks is not searched again for every piece after it.
         if text.trim_start().is_empty() {
             *text = piece;
         } else {
@@ -177,8 +177,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The declaration may name any encoding of which ASCII is the common part: publishers that write `ISO-8859-1` there
-/// write it always, and what they then send is ASCII or UTF-8 all the same (invalid UTF-8 has been refused before).
+/// Checks the XML declaration. It may name any encoding that is a superset of ASCII: some publishers always write
+/// `ISO-8859-1`, but send ASCII or UTF-8 (invalid UTF-8 was rejected before).
 fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault> {
     const ENCODINGS: [&str; 4] = ["UTF-8", "US-ASCII", "ASCII", "ISO-8859-1"];
     let version = declaration.version()?;
@@ -204,12 +204,12 @@ fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether a blank or nothing follows each value among these attributes, which quick-xml does not ask for.
+/// Returns true if a blank or nothing follows each value among these attributes. quick-xml does not check that.
 fn are_apart(attributes: &str) -> bool {
     let mut rest = attributes;
     while let Some(open) = rest.find(['"', '\'']) {
         let (quote, value) = rest[open..].split_at(1);
-        // quick-xml has found the other quote.
+        // quick-xml has checked that the closing quote exists.
         rest = value.split_once(quote).map_or("", |(_, after)| after);
         if !rest.is_empty() && !rest.starts_with(BLANKS) {
             return false;
@@ -218,7 +218,7 @@ fn are_apart(attributes: &str) -> bool {
     true
 }
 
-/// What a reference in a text stands for: a character by its number or one of XML's own five entities.
+/// Text of a reference: a character by its number, or one of the five entities of XML.
 fn resolve(reference: &BytesRef<'_>) -> Result<Cow<'static, str>, Fault> {
     match reference.resolve_char_ref()? {
         Some(c) if is_char(c) => Ok(Cow::Owned(c.into())),
@@ -238,8 +238,8 @@ fn vocabulary<'n>((namespace, name): (ResolveResult<'_>, LocalName<'n>)) -> Resu
     }
 }
 
-/// Whether this is a name with at most one prefix. Outside ASCII any character is taken for a letter: such names are
-/// foreign to us and end here.
+/// Returns true for a name with at most one prefix. Any character outside ASCII counts as a letter, because such a
+/// name is foreign to us and is not processed further.
 fn is_name(name: &str) -> bool {
     let (prefix, local) = name.split_once(':').map_or((None, name), |(prefix, local)| (Some(prefix), local));
     let is_part = |part: &str| {

@@ -1,4 +1,4 @@
-//! What strangers' XML may and may not be, and that nothing of it breaks ours.
+//! Untrusted XML that is accepted or rejected, and its safe use in our documents.
 
 use super::grammar::{BAD_CHARACTER, OUTSIDE};
 use super::*;
@@ -249,7 +249,7 @@ fn no_body_within_the_limits_takes_long_to_read() {
     for body in bodies {
         let began = thread_cpu_time();
         let read = read(&body);
-        // Milliseconds in truth; the bound is for the slowest of machines, and only what is quadratic comes near it.
+        // It takes milliseconds. The bound allows for a very slow machine; only quadratic work comes near it.
         let took = thread_cpu_time() - began;
         assert!(took.as_millis() < 500, "{took:?} for {}", &body[..60]);
         assert!(read.is_ok(), "{read:?}");

@@ -1,4 +1,4 @@
-//! The calls of a presentity as the first journals have them. Frozen: nothing here follows what [`Calls`] becomes.
+//! Layout of calls in the first journals. Frozen: it does not follow later changes of [`Calls`].
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::{Call, Calls, Tombstone};
 use crate::presence::Tick;
-use crate::presence::facts::{CallReport, CallState, Direction, Party};
 use crate::presence::publication::PublicationNo;
+use crate::presence::state::{CallReport, CallState, Direction, Party};
 
-/// All calls of a presentity in the earlier layout, to be read and converted.
+/// Calls of a presentity in the earlier layout, to be read and converted.
 #[derive(Debug, Deserialize)]
 pub struct EarlierCalls {
     live: Vec<EarlierCall>,
@@ -71,7 +71,7 @@ impl From<EarlierCalls> for Calls {
 mod tests {
     use super::*;
 
-    /// One call that rings and one that has ended, as a server with that layout wrote them.
+    /// One ringing call and one that has ended, as a server with that layout wrote them.
     const KEPT: &str = "010463312d3201066331407062780101610101620101020000000111\
         7369703a626f624061636d652e746573740103426f6200010263310207ac0280d8c1a28c3401046f76\
         657201086f766572407062780000000400000000000000e0ffd3a28c34";

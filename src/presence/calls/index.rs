@@ -1,15 +1,15 @@
-//! Finds calls by what names them, in a time that does not depend on how many there are: a document may name a thousand
-//! calls, and be compared with hundreds that are known.
+//! Index of calls by Call-ID and tags, in a time that does not depend on how many there are: a document may list a
+//! thousand calls, each to be compared with hundreds of known ones.
 //!
-//! Calls with the same Call-ID are in one chain, those without one in the chain of their id. Along a chain only the
-//! hashes of tags are compared. What is found has still to be compared by text: two texts may have one hash.
+//! Calls with the same Call-ID are in one chain; calls without one are in the chain of their id. Along a chain only
+//! the hashes of tags are compared. The caller compares the candidates by text, as two texts may have one hash.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
-use crate::presence::facts::CallReport;
+use crate::presence::state::CallReport;
 
-/// An index over a list of calls, by their positions in it.
+/// Index over a list of calls, by position.
 #[derive(Default)]
 pub(super) struct Index {
     hasher: RandomState,
@@ -23,12 +23,12 @@ struct Entry {
     tags: Tags,
 }
 
-/// Hashes of local and remote tag; 0 where there is none.
+/// Hashes of the local and the remote tag; 0 where there is no tag.
 #[derive(Clone, Copy)]
 struct Tags([u32; 2]);
 
 impl Tags {
-    /// Neither says what the other denies.
+    /// Returns true if no tag is known on both sides with different values.
     fn agree(self, other: Tags) -> bool {
         let agree = |a: u32, b: u32| a == 0 || b == 0 || a == b;
         agree(self.0[0], other.0[0]) && agree(self.0[1], other.0[1])
@@ -36,7 +36,7 @@ impl Tags {
 }
 
 impl Index {
-    /// Adds the call at the next position of the list; `id` is the one that its publisher gave it.
+    /// Adds the call at the next position of the list. `id` is the one that its publisher gave it.
     pub(super) fn push(&mut self, call: &CallReport, id: &str) {
         let position = self.entries.len() as u32;
         let entry = Entry { next: None, tags: self.tags(call) };
@@ -49,12 +49,12 @@ impl Index {
         }
     }
 
-    /// Takes over the tags of the call at a position, of which more may be known now.
+    /// Updates the tags of the call at a position, of which more may be known now.
     pub(super) fn learn(&mut self, position: usize, call: &CallReport) {
         self.entries[position].tags = self.tags(call);
     }
 
-    /// The positions of the calls that a report may be about, in the order of the list.
+    /// Positions of the calls that a report may be about, in the order of the list.
     pub(super) fn candidates<'a>(&'a self, report: &CallReport) -> impl Iterator<Item = usize> + 'a {
         let tags = self.tags(report);
         let mut next = self.chains.get(&self.chain(report, &report.id)).map(|(first, _)| *first);

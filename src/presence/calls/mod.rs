@@ -1,14 +1,14 @@
-//! The calls of a presentity as state machines (law 4).
+//! Calls of a presentity, as state machines (rule 4).
 //!
-//! A call is known by its Call-ID and tags, whoever reports it and under whatever entity-tag. Its state only moves up;
-//! once terminated it is gone and leaves a *tombstone* of exactly that call, so that a late or overtaken report cannot
-//! revive it. A live call has a *holder* for every publication that reports it; when the last of them is gone, so is the
-//! call. And what only rings has a *lease* of its own, for a publication may be refreshed by the hour without a word
-//! about the call.
+//! A call is identified by its Call-ID and tags, whichever publisher reports it and under whichever entity-tag. Its
+//! state only moves up. Once terminated, it is gone and leaves a *tombstone* of exactly that call, so that a late or
+//! reordered report cannot revive it. A live call has a *holder* for every publication that reports it; when the last
+//! of them is gone, so is the call. A call that is not answered yet also has a *lease*, because a publication may be
+//! refreshed for hours without a word about the call.
 //!
-//! Everything here is bounded, and no bound darkens a lamp: the first [`MAX_SHOWN`] live calls are shown; more, up to
-//! [`MAX_KNOWN`] in all, are known by name, so that their end is known as well and they move up when a shown one ends.
-//! Of a publication with still more calls it is known that it has more.
+//! Everything here is bounded, and no bound darkens a lamp. The first [`MAX_SHOWN`] live calls are shown. More, up to
+//! [`MAX_KNOWN`] in all, are kept by their identifiers only, so that their end is recognised and they move up when a
+//! shown call ends. For a publication with still more calls, it is only known that it has more.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,8 +17,8 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::Tick;
-use super::facts::{CallReport, CallState, CallsReport, Party, RESERVED_IDS};
 use super::publication::PublicationNo;
+use super::state::{CallReport, CallState, Party, PublishedCalls, RESERVED_IDS};
 
 mod earlier;
 mod index;
@@ -26,35 +26,36 @@ mod index;
 pub use earlier::EarlierCalls;
 use index::Index;
 
-/// The most live calls of one presentity that are shown. Kazoo stops at 20.
+/// Limit on live calls of one presentity that are shown. Kazoo's limit is 20.
 pub const MAX_SHOWN: usize = 64;
-/// The most live calls of one presentity that are known by name, shown or not: as many as a full document of 64 kB
-/// with addresses and tags can list.
+/// Limit on live calls of one presentity that are kept by their identifiers, shown or not: as many as a full document
+/// of 64 kB with addresses and tags can list.
 const MAX_KNOWN: usize = 256;
-/// The most octets that the names of calls which are not shown may have together: as many as a document.
+/// Limit on the identifiers of calls which are not shown, together (octets): the size of a document.
 const MAX_NAMES: usize = 65_536;
-/// The most tombstones of one presentity: those of a queue that ends a call nearly every second. Beyond that the oldest
-/// goes. A late report of that call would show it again, for as long as the publication that speaks of it lasts: to
-/// believe a publisher too much is better than not to show a call.
+/// Limit on tombstones of one presentity, enough for a queue that ends a call nearly every second. Beyond it the
+/// oldest is dropped. A late report of that call would then show it again, for as long as its publication lasts: that
+/// is better than not to show a call that is live.
 const MAX_TOMBSTONES: usize = 256;
-/// Of so many calls that ended last it is known who took part, for those who watch one dialog alone.
+/// Number of calls that ended last whose parties are kept, for watchers of one dialog alone.
 const MAX_ENDED_IN_FULL: usize = 8;
-/// The most branches of a call that a report which fits all of them is compared with.
+/// Limit on branches of a call that a report which matches all of them is compared with.
 const MAX_BRANCHES: usize = 16;
-/// The most calls whose end is shown in one document.
+/// Limit on calls whose end is shown in one document.
 const MAX_PARTING: usize = 8;
-/// How long a publication is taken to have more calls than can be known by name, unless it says so again (ms): a day,
-/// which no such call lasts. Only a publisher of partial documents can leave it at that.
+/// Lease of the fact that a publication has more calls than are kept, unless it reports so again (ms): one day,
+/// longer than any such call. Only a publisher of partial documents can leave it to this lease.
 const BEYOND_LASTS: u64 = 86_400_000;
-/// How long a call stays dead (ms). Long enough for every retransmission and overtaken update, and for a publisher
-/// that republishes a moment too late.
+/// Lifetime of a tombstone (ms). Long enough for every retransmission and reordered update, and for a publisher that
+/// republishes a moment too late.
 const TOMBSTONE_LASTS: u64 = 300_000;
 
-/// How long a call may be trying or ringing without anybody saying so again (ms). Timer C ends the patience of a proxy
-/// after three minutes (RFC 3261 section 16.6); what is silent for much longer has been forgotten by its publisher.
+/// Lease of a call that is trying or ringing, unless it is reported again (ms). Timer C of a proxy fires after three
+/// minutes (RFC 3261 section 16.6); a call without a report for much longer has been forgotten by its publisher.
 const RINGING_LASTS: u64 = 600_000;
 
-/// What a lamp shows while only such calls are live of which nothing is known but that they are there.
+/// Stand-in that a lamp shows while the only live calls are those that are known to exist but not by their
+/// identifiers.
 static STAND_IN: LazyLock<CallReport> = LazyLock::new(|| CallReport {
     id: "more".into(),
     call_id: None,
@@ -70,45 +71,45 @@ static STAND_IN: LazyLock<CallReport> = LazyLock::new(|| CallReport {
 /// All calls of a presentity.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Calls {
-    /// The first [`MAX_SHOWN`] are shown, of the others only the names are known.
+    /// Live calls. The first [`MAX_SHOWN`] are shown; of the others only the identifiers are kept.
     live: Vec<Call>,
     ended: VecDeque<Tombstone>,
-    /// The publications that have more live calls than are known by name; hardly ever any.
-    #[allow(clippy::box_collection)] // most presentities have none, and spend one word on it
+    /// Publications that have more live calls than are kept; hardly ever any.
+    #[allow(clippy::box_collection)] // one word, as most presentities have none
     beyond: Option<Box<Vec<Beyond>>>,
-    /// Calls that were live when documents were last composed, and are not any more.
+    /// Calls that were live when documents were last composed, and have ended since.
     #[serde(skip)]
     parting: Vec<CallReport>,
 }
 
-/// A publication with more live calls than are known by name.
+/// Publication with more live calls than are kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Beyond {
     publication: PublicationNo,
-    /// When it last spoke of one of them.
+    /// Time of its latest report of one of them.
     said: Tick,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Call {
     report: CallReport,
-    /// The id as published; `report.id` may differ to be unique.
+    /// Id as published; `report.id` may differ to be unique.
     published_id: Box<str>,
     holders: Vec<PublicationNo>,
-    /// When it was last spoken of.
+    /// Time of the latest report.
     said: Tick,
 }
 
-/// A live call, and why it is still there.
+/// A live call, with the reason why it is still live.
 #[derive(Clone, Copy, Debug)]
-pub struct CallStory<'a> {
-    /// What is known of it.
+pub struct CallDetail<'a> {
+    /// State of the call.
     pub report: &'a CallReport,
-    /// The publications that speak of it; with the last it goes.
+    /// Publications that report it. It ends with the last of them.
     pub holders: &'a [PublicationNo],
-    /// When it was last spoken of.
+    /// Time of the latest report.
     pub said: Tick,
-    /// When it goes for want of news, if it has not been answered yet.
+    /// Time at which its lease expires, if it has not been answered yet.
     pub lapses: Option<Tick>,
 }
 
@@ -118,13 +119,13 @@ struct Tombstone {
     until: Tick,
 }
 
-/// Two descriptions of the same thing agree when neither says what the other denies.
+/// Returns true unless both values are known and differ.
 fn agree<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
     a.is_none() || b.is_none() || a == b
 }
 
-/// Whether two reports that both name a Call-ID are about the same call. Publishers leave tags out as they please
-/// (Kamailio sends them while it rings only), and a forked call differs in its remote tag.
+/// Returns true if two reports that both name a Call-ID are about the same call. Publishers may leave tags out
+/// (Kamailio sends them only while the call rings), and the branches of a forked call differ in the remote tag.
 fn same_call(a: &CallReport, b: &CallReport) -> bool {
     a.call_id.is_some()
         && a.call_id == b.call_id
@@ -133,13 +134,14 @@ fn same_call(a: &CallReport, b: &CallReport) -> bool {
         && agree(&a.direction, &b.direction)
 }
 
-/// How many tags of two reports about the same call do not speak for that, for one of them leaves them out.
+/// Number of tags that one of two reports about the same call leaves out, so that they could not be compared.
 fn tags_left_out(a: &CallReport, b: &CallReport) -> usize {
     let tags = [(&a.local_tag, &b.local_tag), (&a.remote_tag, &b.remote_tag)];
     tags.iter().filter(|(a, b)| a.is_none() || b.is_none()).count()
 }
 
-/// How much a state matters to a lamp; the least number first: what rings can be answered, what talks is busy.
+/// Priority of a state for a lamp, the lowest number first. A ringing call can be answered, so it comes before an
+/// answered one, which makes the extension busy.
 fn rank(state: CallState) -> u8 {
     match state {
         CallState::Early => 0,
@@ -151,13 +153,14 @@ fn rank(state: CallState) -> u8 {
 }
 
 impl Call {
-    /// When its lease ends, if it has one: what talks may talk for days, and what has no Call-ID is no call.
+    /// Time at which its lease expires. None for an answered call, which may last for days, and for a report without
+    /// Call-ID, which is no call.
     fn lapses(&self) -> Option<Tick> {
         let rings = self.report.state < CallState::Confirmed && self.report.call_id.is_some();
         rings.then(|| self.said.after(RINGING_LASTS))
     }
 
-    /// A publication does not speak of it any more; true if none does.
+    /// Removes a publication from the holders; true if none is left.
     fn release(&mut self, publication: PublicationNo) -> bool {
         self.holders.retain(|holder| *holder != publication);
         self.holders.is_empty()
@@ -166,13 +169,13 @@ impl Call {
     fn is(&self, report: &CallReport, publication: PublicationNo) -> bool {
         match (&self.report.call_id, &report.call_id) {
             (Some(_), Some(_)) => same_call(&self.report, report),
-            // Without a Call-ID only the publication that named it can mean it.
+            // Without a Call-ID, only the publication that reported the id can mean it.
             (None, None) => self.published_id == report.id && self.holders.contains(&publication),
             _ => false,
         }
     }
 
-    /// Takes over what a report says; what it leaves out is as it was.
+    /// Merges a report. Fields that the report leaves out are unchanged.
     fn merge(&mut self, new: &CallReport) {
         fn party(old: &mut Party, new: &Party) {
             for (old, new) in
@@ -196,11 +199,11 @@ impl Call {
             }
         }
         old.direction = new.direction.or(old.direction);
-        // The state of an extension is whole each time: Asterisk takes a hold back by saying nothing of it.
+        // The state of an extension is complete each time: Asterisk ends a hold by leaving the parameter out.
         old.held = if old.call_id.is_none() { new.held } else { new.held.or(old.held) };
     }
 
-    /// The octets of all that names it.
+    /// Size of its identifiers (octets).
     fn name_len(&self) -> usize {
         let CallReport { id, call_id, local_tag, remote_tag, .. } = &self.report;
         let optional = [call_id, local_tag, remote_tag].into_iter().flatten().map(|text| text.len());
@@ -215,7 +218,7 @@ impl Beyond {
 }
 
 impl Tombstone {
-    /// Of a call that has ended, with all that was known or is reported of its name.
+    /// Tombstone of a known call, with the identifiers of both the call and the report.
     fn of(now: Tick, call: &Call, report: &CallReport) -> Tombstone {
         let mut tombstone = Tombstone::new(now, report);
         let (dead, known) = (&mut tombstone.report, &call.report);
@@ -235,22 +238,22 @@ impl Tombstone {
     }
 }
 
-/// What one document says, while it is applied.
+/// State while one document is applied.
 struct Round {
     now: Tick,
     publication: PublicationNo,
     live: Index,
     ended: Index,
-    /// What has become of each live call.
+    /// Result for each live call.
     news: Vec<News>,
     /// Hashes of the ids that are taken.
     ids: HashSet<u64>,
     hasher: RandomState,
-    /// How many calls are new.
+    /// Number of calls that were added.
     added: usize,
 }
 
-/// What a document says of a live call.
+/// Result of a document for a live call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum News {
     Nothing,
@@ -269,21 +272,22 @@ impl Round {
         Round { now, publication, live, ended, news, ids, hasher, added: 0 }
     }
 
-    /// Two publishers may use one id for two calls; what we show must tell them apart (RFC 4235 section 4.1.1).
+    /// Returns a free id, `wanted` if possible. Two publishers may use one id for two calls, but our documents must
+    /// distinguish them (RFC 4235 section 4.1.1).
     fn take_id(&mut self, wanted: &str) -> Box<str> {
         let mut take = |id: &str| !RESERVED_IDS.contains(&id) && self.ids.insert(self.hasher.hash_one(id));
         if take(wanted) {
             return wanted.into();
         }
-        // One of so many is free, for fewer are taken.
+        // One of these is free, as fewer ids are taken.
         (2..=2 * MAX_KNOWN + 3).map(|n| format!("{wanted}-{n}")).find(|id| take(id)).unwrap_or_default().into()
     }
 }
 
 impl Calls {
-    /// Applies what a publication reports of calls. One report is about one call. What a full report does not list is
-    /// released before it is looked which calls there is room for.
-    pub fn apply(&mut self, now: Tick, publication: PublicationNo, report: &CallsReport) {
+    /// Applies the calls that a publication reports. One report is about one call. Calls that a full report does not
+    /// list are released before the limits are applied.
+    pub fn apply(&mut self, now: Tick, publication: PublicationNo, report: &PublishedCalls) {
         self.forget_ended(now);
         if report.full {
             self.forget_beyond(|beyond| beyond.publication == publication);
@@ -303,18 +307,18 @@ impl Calls {
         self.keep_to_limits(now);
     }
 
-    /// A publication is gone, and with it every call that only it reported.
+    /// Releases a publication that is gone, and ends every call that only it reported.
     pub fn release(&mut self, publication: PublicationNo) {
         self.forget_beyond(|beyond| beyond.publication == publication);
         self.let_go_if(|_, call| call.release(publication));
     }
 
-    /// Forgets every call, the ended ones too, so that the next report of a live call counts again.
+    /// Forgets every call, the tombstones too, so that the next report of a live call counts again.
     pub fn reset(&mut self) {
         *self = Calls::default();
     }
 
-    /// The live calls that are shown, the one that matters most to a lamp first.
+    /// Live calls that are shown, the one that matters most to a lamp first.
     pub fn ranked(&self) -> Vec<&CallReport> {
         let mut calls: Vec<_> = self.live.iter().take(MAX_SHOWN).map(|call| &call.report).collect();
         calls.sort_by_key(|call| rank(call.state));
@@ -324,9 +328,9 @@ impl Calls {
         calls
     }
 
-    /// The live calls that are shown with all that is known of them, in the order in which they came.
-    pub fn stories(&self) -> impl Iterator<Item = CallStory<'_>> {
-        self.live.iter().take(MAX_SHOWN).map(|call| CallStory {
+    /// Live calls that are shown, with all that is known of them, in the order in which they came.
+    pub fn stories(&self) -> impl Iterator<Item = CallDetail<'_>> {
+        self.live.iter().take(MAX_SHOWN).map(|call| CallDetail {
             report: &call.report,
             holders: &call.holders,
             said: call.said,
@@ -334,32 +338,32 @@ impl Calls {
         })
     }
 
-    /// How many calls are known to be live, shown or not.
+    /// Number of live calls that are kept, shown or not.
     pub fn live(&self) -> usize {
         self.live.len()
     }
 
-    /// How many of these are not shown.
+    /// Number of live calls that are kept but not shown.
     pub fn not_shown(&self) -> usize {
         self.live.len().saturating_sub(MAX_SHOWN)
     }
 
-    /// The publications that have still more live calls.
+    /// Publications that have still more live calls.
     pub fn with_more(&self) -> impl Iterator<Item = PublicationNo> {
         self.beyond.iter().flat_map(|all| all.iter()).map(|beyond| beyond.publication)
     }
 
-    /// The calls whose end watchers are still to be shown, once (RFC 4235 section 3.7.1).
+    /// Calls that have just ended. Their end is still to be shown to watchers, once (RFC 4235 section 3.7.1).
     pub fn parting(&self) -> impl Iterator<Item = &CallReport> {
         self.parting.iter().filter(|gone| self.live.iter().all(|call| call.report.id != gone.id))
     }
 
-    /// The calls that are remembered as ended, the latest first.
+    /// Calls that are remembered as ended, the latest first.
     pub fn ended(&self) -> impl Iterator<Item = &CallReport> {
         self.ended.iter().rev().map(|dead| &dead.report)
     }
 
-    /// The end of those calls has been put into documents.
+    /// Clears the calls that have just ended, once documents with their end have been composed.
     pub fn parted(&mut self) {
         self.parting.clear();
     }
@@ -369,12 +373,13 @@ impl Calls {
         self.live.is_empty() && self.beyond.is_none()
     }
 
-    /// True if calls that ended are remembered.
+    /// True if there are tombstones.
     pub fn remembers(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// When [`Calls::pass_time`] has something to do next: a ringing call lapses, or the last tombstone can go.
+    /// Time at which [`Calls::pass_time`] has something to do next: the lease of a ringing call expires, or the last
+    /// tombstone can be dropped.
     pub fn next_deadline(&self) -> Option<Tick> {
         let lapse = self.live.iter().filter_map(Call::lapses).min();
         let forgotten = self.ended.back().map(|dead| dead.until);
@@ -382,16 +387,16 @@ impl Calls {
         [lapse, forgotten, beyond].into_iter().flatten().min()
     }
 
-    /// Forgets the calls that ended long enough ago, and lets go of those that have rung for too long. Should one of
-    /// these be spoken of again, it is there again.
+    /// Drops expired tombstones, and ends the calls whose lease has expired. A call that ended so has no tombstone: a
+    /// later report shows it again.
     pub fn pass_time(&mut self, now: Tick) {
         self.forget_ended(now);
         self.forget_beyond(|beyond| beyond.lapses() <= now);
         self.let_go_if(|_, call| call.lapses().is_some_and(|at| at <= now));
     }
 
-    /// What the clock of an earlier run said can only shorten: no call was spoken of after `now`, and no tombstone lasts
-    /// longer than one that is left now. To be called once, after a restart.
+    /// Bounds the times that an earlier run has written, as its clock may have been wrong. No report is later than
+    /// `now`, and no tombstone lasts longer than a new one. To be called once, after a restart.
     pub fn shorten(&mut self, now: Tick) {
         for call in &mut self.live {
             call.said = call.said.min(now);
@@ -425,8 +430,8 @@ impl Calls {
         }
     }
 
-    /// Takes out the calls that are not live any more, each named by its place as well; the end of those that were shown
-    /// will be shown.
+    /// Removes the calls that are not live any more; `gone` is given the position of each as well. The end of those
+    /// that were shown is remembered, to be shown once.
     fn let_go_if(&mut self, mut gone: impl FnMut(usize, &mut Call) -> bool) {
         let parting = &mut self.parting;
         let mut places = 0..;
@@ -443,7 +448,7 @@ impl Calls {
 
     fn update(&mut self, round: &mut Round, report: &CallReport) {
         let Round { now, publication, .. } = *round;
-        // A report that leaves tags out may fit several branches: it is about the one that fits best.
+        // A report that leaves tags out may match several branches; it is about the one that matches best.
         let fits = |at: &usize| round.news[*at] != News::Ended && self.live[*at].is(report, publication);
         let best = round.live.candidates(report).filter(fits).take(MAX_BRANCHES).min_by_key(|at| {
             let call = &self.live[*at];
@@ -460,7 +465,7 @@ impl Calls {
             round.live.learn(at, &call.report);
             round.news[at] = News::Alive;
         } else if self.is_ended(round, report) {
-            // It is late.
+            // A late report of a call that has ended.
         } else if round.added == MAX_KNOWN {
             self.note_beyond(now, publication);
         } else {
@@ -477,8 +482,8 @@ impl Calls {
         round.ended.candidates(report).any(|at| same_call(&self.ended[at].report, report))
     }
 
-    /// Ends the calls that a report is about. One that has the tags of a call ends that one alone; one that leaves tags
-    /// out ends every branch that it fits.
+    /// Ends the calls that a report is about. A report with all tags of a call ends that call alone; one that leaves
+    /// tags out ends every branch that it matches.
     fn end(&mut self, round: &mut Round, report: &CallReport) {
         let fits = |at: &usize| round.news[*at] != News::Ended && self.live[*at].is(report, round.publication);
         let mut over: Vec<_> = round.live.candidates(report).filter(fits).collect();
@@ -489,7 +494,8 @@ impl Calls {
         if report.call_id.is_none() {
             return;
         }
-        // That an unknown call has ended is worth remembering, for what was overtaken, but takes no other's place.
+        // The end of an unknown call is remembered, as an earlier report may still arrive, but it displaces no other
+        // tombstone.
         let unknown = over.is_empty() && self.ended.len() < MAX_TOMBSTONES && !self.is_ended(round, report);
         let known = over.iter().map(|at| Tombstone::of(round.now, &self.live[*at], report));
         for tombstone in known.chain(unknown.then(|| Tombstone::new(round.now, report))) {
@@ -498,7 +504,7 @@ impl Calls {
         }
     }
 
-    /// Cuts back to what there is room for. It is the calls that matter most to a lamp which are shown.
+    /// Applies the limits. The calls that matter most to a lamp are the ones that stay shown.
     fn keep_to_limits(&mut self, now: Tick) {
         self.ended.drain(..self.ended.len().saturating_sub(MAX_TOMBSTONES));
         for dead in self.ended.iter_mut().rev().skip(MAX_ENDED_IN_FULL) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::presence::facts::Direction;
+use crate::presence::state::Direction;
 
 const P1: PublicationNo = PublicationNo(1);
 const P2: PublicationNo = PublicationNo(2);
@@ -19,8 +19,8 @@ fn call(id: &str, tags: (&str, &str), state: CallState) -> CallReport {
     }
 }
 
-fn full(calls: &[CallReport]) -> CallsReport {
-    CallsReport { full: true, calls: calls.to_vec() }
+fn full(calls: &[CallReport]) -> PublishedCalls {
+    PublishedCalls { full: true, calls: calls.to_vec() }
 }
 
 fn states(calls: &Calls) -> Vec<(&str, CallState)> {
@@ -65,7 +65,7 @@ fn a_call_lives_while_any_publication_holds_it_and_ends_when_one_says_so() {
 fn a_full_report_drops_what_it_does_not_list_and_a_partial_one_keeps_it() {
     let mut calls = Calls::default();
     calls.apply(Tick(0), P1, &full(&[call("c1", ("a", "b"), Confirmed)]));
-    calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call("c2", ("a", "b"), Early)] });
+    calls.apply(Tick(0), P1, &PublishedCalls { full: false, calls: vec![call("c2", ("a", "b"), Early)] });
     assert_eq!(states(&calls), [("c2", Early), ("c1", Confirmed)]);
     calls.apply(Tick(0), P1, &full(&[call("c2", ("a", "b"), Confirmed)]));
     assert_eq!(states(&calls), [("c2", Confirmed)]);
@@ -78,7 +78,7 @@ fn the_branches_of_a_forked_call_end_apart() {
     let mut calls = Calls::default();
     calls.apply(Tick(0), P1, &full(&[call("c", ("a", "x"), Early), call("c", ("a", "y"), Early)]));
     assert_eq!(states(&calls), [("c", Early), ("c-2", Early)]);
-    calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call("c", ("a", "x"), Terminated)] });
+    calls.apply(Tick(0), P1, &PublishedCalls { full: false, calls: vec![call("c", ("a", "x"), Terminated)] });
     assert_eq!(states(&calls), [("c-2", Early)]);
 }
 
@@ -133,14 +133,14 @@ fn a_call_that_rings_for_too_long_is_let_go_and_one_that_talks_is_not() {
     calls.apply(Tick(0), P1, &full(&[call("r", ("a", "b"), Early), call("t", ("c", "d"), Confirmed)]));
     assert_eq!(calls.next_deadline(), Some(Tick(600_000)));
     calls.pass_time(Tick(599_999));
-    let partial = CallsReport { full: false, calls: vec![call("r", ("a", "b"), Early)] };
+    let partial = PublishedCalls { full: false, calls: vec![call("r", ("a", "b"), Early)] };
     calls.apply(Tick(599_999), P1, &partial);
     calls.pass_time(Tick(1_199_998));
     assert_eq!(states(&calls).len(), 2, "it was spoken of again");
     calls.pass_time(Tick(1_199_999));
     assert_eq!(states(&calls), [("t", Confirmed)]);
     assert_eq!(calls.next_deadline(), None);
-    let partial = CallsReport { full: false, calls: vec![call("r", ("a", "b"), Confirmed)] };
+    let partial = PublishedCalls { full: false, calls: vec![call("r", ("a", "b"), Confirmed)] };
     calls.apply(Tick(2_000_000), P1, &partial);
     assert_eq!(states(&calls).len(), 2, "it was answered after all");
 }
@@ -159,7 +159,7 @@ fn tombstones_and_calls_are_bounded() {
     let mut calls = Calls::default();
     for i in 0..1_000 {
         let id = format!("c{i}");
-        calls.apply(Tick(0), P1, &CallsReport { full: false, calls: vec![call(&id, ("a", "b"), Early)] });
+        calls.apply(Tick(0), P1, &PublishedCalls { full: false, calls: vec![call(&id, ("a", "b"), Early)] });
         calls.apply(Tick(0), P2, &full(&[call(&format!("d{i}"), ("a", "b"), Terminated)]));
     }
     assert_eq!((calls.live.len(), calls.ended.len()), (MAX_KNOWN, MAX_TOMBSTONES));
@@ -177,11 +177,11 @@ fn what_a_wrong_clock_said_can_only_shorten() {
     assert_eq!(calls.stories().next().map(|story| story.said), Some(Tick(1_000)), "never later than it was");
 }
 
-fn partial(calls: &[CallReport]) -> CallsReport {
-    CallsReport { full: false, calls: calls.to_vec() }
+fn partial(calls: &[CallReport]) -> PublishedCalls {
+    PublishedCalls { full: false, calls: calls.to_vec() }
 }
 
-/// So many calls that talk, with tags.
+/// Answered calls with tags, `count` of them.
 fn talking(name: &str, count: usize) -> Vec<CallReport> {
     (0..count).map(|i| call(&format!("{name}{i}"), ("a", "b"), Confirmed)).collect()
 }
@@ -264,7 +264,7 @@ fn a_lamp_is_lit_while_calls_are_live_that_cannot_even_be_named() {
     assert!(!calls.is_quiet(), "another publication knows nothing of them");
     let restored: Calls = postcard::from_bytes(&postcard::to_stdvec(&calls).unwrap()).unwrap();
     assert_eq!(states(&restored), [("more", Confirmed)]);
-    // It ends when its publication lists what it has, goes, or says nothing of it for a day.
+    // It ends when its publication lists its calls, goes, or does not mention it for a day.
     let (mut listed, mut gone, mut silent) = (calls.clone(), calls.clone(), calls);
     listed.apply(Tick(2), P1, &full(&all[998..]));
     assert_eq!((listed.live(), listed.with_more().count()), (2, 0));
@@ -321,7 +321,7 @@ fn a_forked_call_that_is_answered_without_tags_rings_no_more() {
     calls.apply(Tick(0), P1, &full(&[x.clone(), y.clone()]));
     calls.apply(Tick(1), P1, &full(&[call("c", ("", ""), Confirmed)]));
     assert_eq!(states(&calls), [("c", Confirmed)]);
-    // Another publication still speaks of the other branch: then it is still there.
+    // Another publication still reports the other branch, so that branch is still live.
     let mut calls = Calls::default();
     calls.apply(Tick(0), P1, &full(&[x, y.clone()]));
     calls.apply(Tick(0), P2, &full(&[y]));
@@ -351,7 +351,7 @@ fn hold_stays_until_it_is_taken_back() {
     assert!(after(P1, None));
     assert!(!after(P1, Some(false)));
     assert!(!after(P2, None));
-    // Asterisk's state of an extension is whole each time.
+    // Asterisk's state of an extension is complete each time.
     let extension = |held| CallReport { held, ..call("noid", ("", ""), Confirmed) };
     let mut calls = Calls::default();
     for (held, shown) in [(Some(true), true), (None, false)] {

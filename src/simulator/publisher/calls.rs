@@ -1,26 +1,26 @@
-//! Calls as publishers see them.
+//! Calls from the point of view of publishers.
 
-use crate::presence::facts::{CallState, Direction};
+use crate::presence::state::{CallState, Direction};
 use crate::simulator::lamp::{BRANCH, label};
 use crate::simulator::random::Random;
 use crate::simulator::truth::{CallSaid, Statement};
 
-/// The states that an extension has for Asterisk.
+/// States that Asterisk publishes for an extension.
 pub(super) const UP_AND_DOWN: [CallState; 3] = [CallState::Early, CallState::Confirmed, CallState::Terminated];
 
-/// One call on its way from the first ring to the end.
+/// One call, from the first ringing to the end.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
     said: CallSaid,
-    /// What is to come, each after so many ms.
+    /// Remaining state changes, each with the time before it (ms).
     steps: Vec<(u64, CallState)>,
 }
 
 impl Course {
-    /// A call that has just begun.
+    /// Draws a new call.
     pub(super) fn drawn(id: String, random: &mut Random) -> Course {
         let direction = random.pick(&[Direction::Recipient, Direction::Initiator]);
-        // Some changes follow each other within a millisecond, faster than any answer.
+        // Some changes follow within a few milliseconds, faster than any response.
         let mut wait = |longest| if random.chance(0.2) { random.between(0, 3) } else { random.between(50, longest) };
         let mut steps = vec![(wait(400), CallState::Early)];
         steps.push((wait(12_000), CallState::Confirmed));
@@ -34,7 +34,7 @@ impl Course {
         Course { said: CallSaid { call: id, direction, state: CallState::Trying, held: false }, steps }
     }
 
-    /// The same call by another switchboard, which sees everything a little earlier or later.
+    /// The same call as a second PBX sees it, a little earlier or later.
     pub(super) fn seen_by_another(&self, random: &mut Random) -> Course {
         let mut other = self.clone();
         for (wait, _) in &mut other.steps {
@@ -47,7 +47,7 @@ impl Course {
         self.steps.first().map_or(0, |(wait, _)| *wait)
     }
 
-    /// Goes on; gives how long until the next step.
+    /// Advances the call; returns the time until the next change (ms).
     pub(super) fn step(&mut self) -> Option<u64> {
         if !self.steps.is_empty() {
             self.said.state = self.steps.remove(0).1;
@@ -68,16 +68,16 @@ impl Course {
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     calls: Vec<CallSaid>,
-    /// Calls that have changed or ended since everything was last said.
+    /// Calls that have changed or ended since the last document.
     news: Vec<CallSaid>,
     all: bool,
 }
 
-/// The most calls at one desk.
+/// Most calls of one extension.
 const MOST: usize = 5;
 
 impl Desk {
-    /// Something happens to one of the calls, or another begins.
+    /// Changes one of the calls, or begins another.
     pub(super) fn change(&mut self, name: impl FnOnce() -> String, random: &mut Random) {
         if self.calls.is_empty() || self.calls.len() < MOST && random.chance(0.4) {
             let direction = random.pick(&[Direction::Recipient, Direction::Initiator]);
@@ -108,12 +108,12 @@ impl Desk {
         self.news.push(said);
     }
 
-    /// Nobody knows what the server has heard: the next document is a full one.
+    /// Makes the next document a full one, because it is unknown which documents the server received.
     pub(super) fn say_all(&mut self) {
         self.all = true;
     }
 
-    /// What to publish: all calls, those that have ended listed or left out, or only what is new.
+    /// Content to publish: all calls, with ended ones listed or left out, or only the changes.
     pub(super) fn statement(&mut self, first: bool, random: &mut Random) -> Statement {
         let mut news = std::mem::take(&mut self.news);
         let all = std::mem::take(&mut self.all) || first;

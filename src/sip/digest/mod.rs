@@ -1,7 +1,8 @@
-//! Digest authentication from the server's side (RFC 7616, RFC 8760), without a clock and without a user list.
+//! Server side of Digest authentication (RFC 7616, RFC 8760), without a clock and without a user list.
 //!
-//! In flow the value of an Authorization header and what the server knows of a user; out flows whether the one proves
-//! the other. [`nonces`] tells whether a nonce is ours, young enough and not used before.
+//! Input is the value of an Authorization header and the verifier of a user; the result tells whether the credentials
+//! are valid for that user. [`nonces`] checks that a nonce was issued by this server, is recent and was not used
+//! before.
 
 pub mod nonces;
 
@@ -14,20 +15,20 @@ use subtle::ConstantTimeEq as _;
 use super::headers::{name_and_value, unquoted};
 use super::scan::{cut_at_blank, split};
 
-/// The hash functions that are offered, the one to prefer first (RFC 8760 section 2.4).
+/// Hash functions that are offered, in order of preference (RFC 8760 section 2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// SHA-256.
     Sha256,
-    /// MD5, which is all that most phones can do.
+    /// MD5, the only one that most phones support.
     Md5,
 }
 
 impl Algorithm {
-    /// All of them, in the order in which they are offered unless somebody wants it otherwise.
+    /// All algorithms, in the order in which they are offered by default.
     pub const ALL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
 
-    /// Its name on the wire.
+    /// Name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "SHA-256",
@@ -35,7 +36,7 @@ impl Algorithm {
         }
     }
 
-    /// The hash of these parts with colons between them, in hexadecimal.
+    /// Hash of these parts, joined by colons, in hexadecimal.
     fn hash(self, parts: &[&str]) -> String {
         fn feed<D: sha2::Digest>(parts: &[&str]) -> Vec<u8> {
             let mut hasher = D::new();
@@ -59,8 +60,8 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().flat_map(|o| [DIGITS[usize::from(o >> 4)], DIGITS[usize::from(o & 15)]]).map(char::from).collect()
 }
 
-/// What is kept of a password: enough to check a proof, one per algorithm (H(A1) of RFC 7616 section 3.4.2). It is as
-/// good as the password within its realm, so it does not show itself.
+/// Stored form of a password, one hash per algorithm (H(A1) of RFC 7616 section 3.4.2). Within its realm it is as
+/// good as the password, so its `Debug` output does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     sha256: String,
@@ -68,7 +69,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Of a user's password in a realm.
+    /// Computes the verifier of a user's password in a realm.
     pub fn new(username: &str, realm: &str, password: &str) -> Verifier {
         let of = |algorithm: Algorithm| algorithm.hash(&[username, realm, password]);
         Verifier { sha256: of(Algorithm::Sha256), md5: of(Algorithm::Md5) }
@@ -88,42 +89,43 @@ impl std::fmt::Debug for Verifier {
     }
 }
 
-/// The most parameters of an answer: RFC 7616 section 3.4 has a dozen, and extensions are rare. What has more is none.
+/// Limit on parameters of an Authorization header. RFC 7616 section 3.4 defines a dozen, and extensions are rare; a
+/// header with more is rejected.
 const MAX_PARAMETERS: usize = 32;
-/// The parameters that are looked at, which nobody may say twice.
+/// Parameters that are read. Each may occur only once.
 const PARAMETERS: [&str; 9] = ["username", "realm", "nonce", "uri", "response", "algorithm", "qop", "nc", "cnonce"];
 
-/// What an Authorization header claims.
+/// Content of an Authorization header, not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
-    /// Who he says he is.
+    /// User name that the client claims.
     pub username: Cow<'a, str>,
-    /// Where.
+    /// Realm of the user.
     pub realm: Cow<'a, str>,
-    /// The nonce that he answers.
+    /// Nonce of the challenge that it responds to.
     pub nonce: Cow<'a, str>,
-    /// The URI that he asked for, before any proxy changed it.
+    /// URI of the request, before any proxy changed it.
     pub uri: Cow<'a, str>,
-    /// The proof.
+    /// Digest that proves knowledge of the password.
     response: Cow<'a, str>,
-    /// How it was made.
+    /// Algorithm of the digest.
     pub algorithm: Algorithm,
-    /// Client nonce and count, with `qop=auth`; none as in RFC 2069.
+    /// Client nonce and nonce count, with `qop=auth`; none for a digest of RFC 2069.
     qop: Option<Use<'a>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Use<'a> {
     cnonce: Cow<'a, str>,
-    /// As written, for hashing.
+    /// Count as written, for hashing.
     written: Cow<'a, str>,
     count: u32,
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads the value of an Authorization header; none for another scheme, an algorithm or qop that was not offered,
-    /// what is not whole, or has a parameter twice or too many of them. Such an answer counts as none (RFC 8760 section
-    /// 2.6).
+    /// Parses the value of an Authorization header. None for another scheme, an algorithm or qop that was not
+    /// offered, an incomplete value, a parameter that occurs twice, or too many parameters. Such a request counts as
+    /// one without credentials (RFC 8760 section 2.6).
     pub fn read(value: &'a str) -> Option<Credentials<'a>> {
         let (scheme, rest) = cut_at_blank(value)?;
         if !scheme.eq_ignore_ascii_case("Digest") {
@@ -165,12 +167,13 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// How often the nonce has been used, by what he says; without `qop` every use is the first.
+    /// Nonce count that the client claims. Without `qop`, every use is the first.
     pub fn count(&self) -> u32 {
         self.qop.as_ref().map_or(1, |qop| qop.count)
     }
 
-    /// Whether the proof holds for this user and method. How long that takes tells nothing.
+    /// Verifies the digest for this user and method. The comparison takes constant time, so it reveals nothing about
+    /// the expected digest.
     pub fn prove(&self, verifier: &Verifier, method: &str) -> bool {
         let a1 = verifier.of(self.algorithm);
         let a2 = self.algorithm.hash(&[method, &self.uri]);
@@ -183,7 +186,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// A challenge: the value of a WWW-Authenticate header, of which there is one per algorithm (RFC 8760 section 2.4).
+/// Challenge: value of a WWW-Authenticate header, of which there is one per algorithm (RFC 8760 section 2.4).
 pub fn challenge(algorithm: Algorithm, realm: &str, nonce: &str, stale: bool) -> String {
     let stale = if stale { ", stale=true" } else { "" };
     format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.name())
@@ -193,7 +196,7 @@ pub fn challenge(algorithm: Algorithm, realm: &str, nonce: &str, stale: bool) ->
 mod tests {
     use super::*;
 
-    /// RFC 7616 section 3.9.1, with its password.
+    /// Example of RFC 7616 section 3.9.1, with its password.
     const MUFASA: &str = "username=\"Mufasa\", realm=\"http-auth@example.org\", uri=\"/dir/index.html\", \
          nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", nc=00000001, \
          cnonce=\"f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ\", qop=auth, \

@@ -1,4 +1,5 @@
-//! Nonces: made without being kept, and remembered only once somebody has proven himself with one.
+//! Nonces of Digest authentication. A nonce is issued without being stored; it is stored once a client has
+//! authenticated with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher as _;
@@ -7,11 +8,11 @@ use std::net::IpAddr;
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-/// The nonces of one server, from one start to the next.
+/// Nonces of one server, from one start to the next.
 ///
-/// A nonce says when it was made and for which address, under a keyed hash. It may be used again and again, each time
-/// with another count (RFC 7616 section 3.4.5), so that a phone's refreshes need no new challenge; the counts used are
-/// what is kept of it.
+/// A nonce holds its time and a keyed hash over the time, a number and the client's address. A client may use it
+/// again, each time with another count (RFC 7616 section 3.4.5), so that a phone's refreshes need no new challenge.
+/// Only the counts that were used are stored.
 #[derive(Debug)]
 pub struct Nonces {
     key: [u8; 16],
@@ -23,31 +24,32 @@ pub struct Nonces {
 #[derive(Debug, Default)]
 struct Shard {
     used: HashMap<u64, Uses>,
-    /// In the order in which they were first used, with when they were made.
+    /// Number and time of issue of each stored nonce, in the order of first use.
     order: VecDeque<(u64, u64)>,
-    /// What was made up to this moment may have been forgotten, so it is good no more.
+    /// Latest time of issue of a nonce that was dropped. A nonce issued until then and not stored may have been used
+    /// before, so it is rejected.
     forgotten: u64,
 }
 
-/// The counts that a nonce was used with.
+/// Counts that a nonce was used with.
 #[derive(Clone, Copy, Debug)]
 struct Uses {
     highest: u32,
-    /// Bit n: highest - 1 - n was used as well.
+    /// Bit n is set if the count highest - 1 - n was used as well.
     before: u64,
 }
 
 const SHARDS: usize = 16;
 
 impl Nonces {
-    /// Nonces good for `lifetime` (ms). At most `most` are remembered; beyond that the oldest are good no more, which
-    /// costs their users one more challenge.
+    /// Creates the nonces of a server, with a lifetime in ms. At most `most` are stored; beyond that the oldest
+    /// become invalid, which costs their users one more challenge.
     pub fn new(key: [u8; 16], lifetime: u64, most: usize) -> Nonces {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Nonces { key, lifetime, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 
-    /// A nonce for whoever asks from `address` at `now` (ms); `unique` is another number for each.
+    /// Issues a nonce for a client at `address` at time `now` (ms). `unique` must differ for each nonce.
     pub fn make(&self, now: u64, unique: u64, address: IpAddr) -> String {
         format!("{now:016x}{unique:016x}{:032x}", self.seal(now, unique, address))
     }
@@ -63,8 +65,10 @@ impl Nonces {
         hasher.finish128().as_u128()
     }
 
-    /// Uses a nonce with this count, once the proof that came with it has been found right. False if it is not ours, not
-    /// for this address, too old, or was used with this count before; then there has to be a new challenge.
+    /// Uses a nonce with this count; to be called once the digest that came with it has been verified.
+    ///
+    /// Returns false if the nonce was not issued by this server or not for this address, is too old, or was used with
+    /// this count before. Then the client needs a new challenge.
     pub fn spend(&self, now: u64, nonce: &str, address: IpAddr, count: u32) -> bool {
         let Some((made, unique)) = self.open(nonce, address) else { return false };
         if made > now || now - made > self.lifetime || count == 0 {
@@ -92,7 +96,7 @@ impl Nonces {
         }
     }
 
-    /// When a nonce of ours was made, and its number.
+    /// Time of issue and number of a nonce of this server.
     fn open(&self, nonce: &str, address: IpAddr) -> Option<(u64, u64)> {
         let plain = nonce.len() == 64 && nonce.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
         let number = |range| u64::from_str_radix(nonce.get(range)?, 16).ok();
@@ -102,24 +106,24 @@ impl Nonces {
         good.then_some((made, unique))
     }
 
-    /// Whether a nonce is one that we have made for this address, be it still good or not.
+    /// Returns true if this server issued the nonce for this address, even if it is not valid any more.
     pub fn is_made_for(&self, nonce: &str, address: IpAddr) -> bool {
         self.open(nonce, address).is_some()
     }
 
-    /// How many are remembered.
+    /// Number of stored nonces.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().used.len()).sum()
     }
 
-    /// True if none is.
+    /// True if no nonce is stored.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Uses {
-    /// Requests may overtake each other, so a count may be a little below the highest as long as it is new.
+    /// Uses a count. Requests may be reordered, so a count may be up to 64 below the highest, as long as it is new.
     fn spend(&mut self, count: u32) -> bool {
         if count > self.highest {
             let ahead = count - self.highest;

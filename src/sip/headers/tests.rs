@@ -137,7 +137,7 @@ fn numbers_are_digits_only() {
 
 #[test]
 fn a_parameter_that_could_not_be_given_back_as_it_came_is_refused() {
-    // Our answer would have a tag where the request has none.
+    // Our response would have a tag where the request has none.
     for bad in ["<sip:a@b>;\x1ftag=1", "<sip:a@b>;x=\"\x07\"", "sip:a@b;tag\x7f=1"] {
         assert_eq!(NameAddr::read(bad), None, "{bad:?}");
     }

@@ -1,48 +1,49 @@
-//! Where a request is, by a hash: sets of some places each, as a processor's cache has them.
+//! Index of requests by hash, organised like a processor's cache: sets of a few slots each.
 //!
-//! All that a hash leads to is in one line of the cache, and nothing ever has to be taken out: a place whose request is
-//! gone is a free one. In a table of a million entries that are looked at once, little else costs anything.
+//! A set is one cache line, so a lookup costs one cache miss. Entries are never removed: a slot whose request is gone
+//! counts as free. In a table of a million entries, each of which is looked up once, cache misses are nearly all of
+//! the cost.
 
 use crate::ahead::fetch_one;
 
-/// As many places as fit into a line of the cache.
+/// Slots of a set, which fill a cache line.
 const WAYS: usize = 16;
-/// No set has more entries than this on average. One in a quarter of a million finds none free even then.
+/// Limit on the average entries of a set. At this load, one entry in a quarter of a million finds no free slot.
 const PER_SET: usize = 5;
-/// So many bits of a place are the number; the others are of the hash, but for one which is always set.
+/// Bits of a slot that hold the number. The other bits are from the hash, except one which is always set.
 const NUMBER: u32 = 20;
-/// Fewer numbers than this are live at once: of more, not enough would be known.
+/// Limit on live numbers: with more, the low bits that are stored would not identify a number.
 pub(super) const MOST_LIVE: usize = 1 << (NUMBER - 1);
 
-/// Numbers by hash, which are known by their lower bits. Whether one stands for anything is known to whoever gave it.
+/// Numbers by hash. Only the low bits of a number are stored; the caller knows whether a number is in use.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// As many as a power of two, or none.
+    /// Sets: a power of two, or none.
     sets: Vec<Set>,
 }
 
-/// 0 where nothing has been put yet.
+/// Set of slots; 0 in a slot that was never used.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 struct Set([u32; WAYS]);
 
-/// The bits of a number that are known.
+/// Low bits of a number, as far as they are stored.
 pub(super) fn known(number: u32) -> u32 {
     number & ((1 << NUMBER) - 1)
 }
 
 fn tag(hash: u64) -> u32 {
-    // Not those by which the set is found.
+    // The bits that select the set are not used here.
     ((hash >> 32) as u32 | 1 << NUMBER) & !((1 << NUMBER) - 1)
 }
 
 impl Index {
-    /// Without entries, with room for so many.
+    /// Creates an empty index with room for this number of entries.
     pub(super) fn with_room(entries: usize) -> Index {
         Index { sets: vec![Set::default(); entries.div_ceil(PER_SET).next_power_of_two()] }
     }
 
-    /// How many entries it has room for.
+    /// Number of entries that it has room for.
     pub(super) fn room(&self) -> usize {
         self.sets.len() * PER_SET
     }
@@ -51,13 +52,13 @@ impl Index {
         hash as usize & self.sets.len().wrapping_sub(1)
     }
 
-    /// Asks for the memory where this hash leads to.
+    /// Prefetches the set of this hash.
     #[inline]
     pub(super) fn fetch(&self, hash: u64) {
         fetch_one(&self.sets, self.set(hash));
     }
 
-    /// What is known of the number with this hash that is the one.
+    /// Low bits of the number with this hash for which `is` returns true.
     #[inline]
     pub(super) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
         let Set(places) = self.sets.get(self.set(hash))?;
@@ -65,8 +66,8 @@ impl Index {
         same.map(|place| known(*place)).find(|number| is(*number))
     }
 
-    /// Puts a number in, in place of one that is not `live` any more. Should there be none, one that is goes: it is not
-    /// found again.
+    /// Inserts a number, in place of one that is not `live` any more. If all of the set are live, one of them is
+    /// displaced and is not found again.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, number: u32, live: impl Fn(u32) -> bool) {
         let set = self.set(hash);
@@ -81,7 +82,7 @@ impl Index {
 mod tests {
     use super::*;
 
-    /// A hash that is as good as any.
+    /// A hash function that spreads well enough.
     fn hash(number: u32) -> u64 {
         let mut x = u64::from(number).wrapping_add(0x9E37_79B9_7F4A_7C15);
         x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,13 +1,13 @@
-//! The head of a message: start line and header lines, found but not yet interpreted.
+//! Head of a message: start line and header lines, found but not yet interpreted.
 
 use memchr::memchr;
 
-use super::{Fault, MAX_HEADERS, MAX_LINE};
+use super::{MAX_HEADERS, MAX_LINE, ParseError};
 use crate::sip::Method;
-use crate::sip::blocks::Odd;
 use crate::sip::scan::{cut, trim};
+use crate::sip::simd::NonPrintable;
 
-/// The headers that we look at, whatever form of the name was used.
+/// Headers that this server uses, in their long or compact form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Name {
@@ -37,8 +37,8 @@ pub enum Name {
     Other,
 }
 
-/// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether it may stand only once. In the order
-/// of [`Name`].
+/// Long form, compact form (RFC 3261 section 7.3.3; RFC 6665 section 8.2), and whether the header may occur only
+/// once. In the order of [`Name`].
 const NAMES: [(&str, &str, bool); Name::Other as usize] = [
     ("Accept", "", false),
     ("Authorization", "", false),
@@ -66,20 +66,19 @@ const NAMES: [(&str, &str, bool); Name::Other as usize] = [
 ];
 
 impl Name {
-    /// The header of this name.
+    /// Header with this name.
     pub(super) fn of(text: &str) -> Name {
         let guess = Name::guess(text.as_bytes());
         match NAMES.get(guess as usize) {
-            // Nearly everybody writes it as the RFCs do.
+            // Nearly every sender writes the long form as the RFCs do.
             Some((long, ..)) if *long == text => guess,
             Some((long, short, _)) if long.eq_ignore_ascii_case(text) || short.eq_ignore_ascii_case(text) => guess,
             _ => Name::Other,
         }
     }
 
-    /// The header of a line and where its colon is, if its name is one of those that nearly all lines have, written as nearly
-    /// everybody writes it. A comparison with a constant is a few instructions, so these are tried before the name is looked
-    /// for.
+    /// Header of a line and the position of its colon, if the name is a common one in its usual spelling. A
+    /// comparison with a constant costs a few instructions, so these names are tried before the colon is searched.
     #[inline]
     pub(super) fn at_start_of(line: &[u8]) -> Option<(Name, usize)> {
         let is = |name: Name| {
@@ -105,7 +104,8 @@ impl Name {
         }
     }
 
-    /// The only header that a name can be, by its length and its first letters: there is one to compare with, not 23.
+    /// Only header that a name can be, by its length and its first letters. So there is one name to compare with, not
+    /// 23.
     fn guess(text: &[u8]) -> Name {
         let letter = |i: usize| text.get(i).map_or(0, u8::to_ascii_lowercase);
         match (text.len(), letter(0)) {
@@ -137,29 +137,29 @@ impl Name {
         }
     }
 
-    /// Whether it may stand only once.
+    /// Returns true if the header may occur only once.
     pub(super) fn stands_once(self) -> bool {
         NAMES.get(self as usize).is_some_and(|(_, _, once)| *once)
     }
 
-    /// The header's full name, as written.
+    /// Long form of the name, in its usual spelling.
     pub fn text(self) -> &'static str {
         NAMES.get(self as usize).map_or("Other", |(long, ..)| long)
     }
 }
 
-/// The method of a request. Method names are case-sensitive (RFC 3261 section 7.1).
+/// Method of a request. Method names are case-sensitive (RFC 3261 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb<'a> {
-    /// One that an RFC defines.
+pub enum RequestMethod<'a> {
+    /// A method that an RFC defines.
     Known(Method),
     /// Any other token.
     Unknown(&'a str),
 }
 
-impl<'a> Verb<'a> {
-    /// Reads a method name.
-    pub fn of(text: &'a str) -> Verb<'a> {
+impl<'a> RequestMethod<'a> {
+    /// Parses a method name.
+    pub fn of(text: &'a str) -> RequestMethod<'a> {
         use Method::*;
         const KNOWN: [(&str, Method); 14] = [
             ("SUBSCRIBE", Subscribe),
@@ -177,25 +177,28 @@ impl<'a> Verb<'a> {
             ("REGISTER", Register),
             ("UPDATE", Update),
         ];
-        KNOWN.iter().find(|(name, _)| *name == text).map_or(Verb::Unknown(text), |(_, method)| Verb::Known(*method))
+        KNOWN
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map_or(RequestMethod::Unknown(text), |(_, method)| RequestMethod::Known(*method))
     }
 }
 
-/// The first line.
+/// Start line of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartLine<'a> {
-    /// Of a request.
+    /// Request line.
     Request {
-        /// Its method.
-        verb: Verb<'a>,
-        /// The method as written, for comparing with CSeq.
+        /// Method.
+        verb: RequestMethod<'a>,
+        /// Method as written, to compare with CSeq.
         method: &'a str,
-        /// The Request-URI as written.
+        /// Request-URI as written.
         uri: &'a str,
     },
-    /// Of a response.
+    /// Status line.
     Response {
-        /// 100 to 699.
+        /// Status, 100 to 699.
         status: u16,
     },
 }
@@ -203,46 +206,46 @@ pub enum StartLine<'a> {
 /// One header line.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
-    /// Which header it is.
+    /// Header that the name stands for.
     pub name: Name,
-    /// Its name as written.
+    /// Name as written.
     pub written: &'a str,
-    /// Its value without blanks at the ends; folds are still in it.
+    /// Value without blanks at its ends. Folds are still in it.
     pub value: &'a str,
 }
 
-/// A head whose lines have been found. With a fault in it, it is still good enough to address an answer.
+/// Head whose lines have been found. One with a fault is still good enough to address a response.
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
-    /// The first line.
+    /// Start line.
     pub start: StartLine<'a>,
-    /// The header lines in order.
+    /// Header lines in order.
     pub headers: Vec<Header<'a>>,
-    /// For every name one more than where its first line is, 0 where there is none.
+    /// For each name, one more than the position of its first line; 0 if there is none.
     first: [u8; Name::Other as usize + 1],
-    /// The first thing found wrong, or the first that hides the end.
-    pub fault: Option<Fault>,
-    /// True if the fault makes it doubtful where the message ends; nothing behind it in a stream can be trusted then.
+    /// First fault found, or the first that makes the end of the message uncertain.
+    pub fault: Option<ParseError>,
+    /// True if the fault makes the end of the message uncertain. In a stream, nothing after it can be trusted.
     pub end_hidden: bool,
 }
 
-/// The version at the end of a request line or the start of a status line.
-fn version(text: &str) -> Result<(), Fault> {
+/// Checks the version at the end of a request line or the start of a status line.
+fn version(text: &str) -> Result<(), ParseError> {
     if text == "SIP/2.0" {
         return Ok(());
     }
-    let Some((name, number)) = text.split_once('/') else { return Err(Fault::NotSip) };
+    let Some((name, number)) = text.split_once('/') else { return Err(ParseError::NotSip) };
     let shaped = number.split_once('.').is_some_and(|(a, b)| {
         [a, b].iter().all(|n| !n.is_empty() && n.len() < 4 && n.bytes().all(|c| c.is_ascii_digit()))
     });
     match name.eq_ignore_ascii_case("SIP") && shaped {
         true if number == "2.0" => Ok(()),
-        true => Err(Fault::Version),
-        false => Err(Fault::NotSip),
+        true => Err(ParseError::Version),
+        false => Err(ParseError::NotSip),
     }
 }
 
-/// What a token is made of (RFC 3261 section 25.1).
+/// Characters of a token (RFC 3261 section 25.1).
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut c = 0;
@@ -254,46 +257,47 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-/// Whether a text is a token.
+/// Returns true if a text is a token.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| TOKEN[usize::from(c)])
 }
 
-fn start_line(line: &str) -> Result<(StartLine<'_>, Option<Fault>), Fault> {
+fn start_line(line: &str) -> Result<(StartLine<'_>, Option<ParseError>), ParseError> {
     if line.len() >= 4 && line.as_bytes()[..4].eq_ignore_ascii_case(b"SIP/") {
         let mut parts = line.splitn(3, ' ');
         version(parts.next().unwrap_or_default())?;
         let code = parts.next().unwrap_or_default();
-        let status = code.parse().ok().filter(|s| code.len() == 3 && (100..700).contains(s)).ok_or(Fault::NotSip)?;
+        let status =
+            code.parse().ok().filter(|s| code.len() == 3 && (100..700).contains(s)).ok_or(ParseError::NotSip)?;
         return Ok((StartLine::Response { status }, None));
     }
-    // Blanks too many are the peer's fault, not a reason to leave him without an answer (RFC 4475 section 3.1.2.9).
+    // A request with surplus blanks is malformed, but still gets a response (RFC 4475 section 3.1.2.9).
     let trimmed = if line.ends_with(' ') { line.trim_end_matches(' ') } else { line };
-    let mut fault = (trimmed.len() != line.len()).then_some(Fault::StartLine);
-    let blank = trimmed.bytes().rposition(|c| c == b' ').ok_or(Fault::NotSip)?;
+    let mut fault = (trimmed.len() != line.len()).then_some(ParseError::StartLine);
+    let blank = trimmed.bytes().rposition(|c| c == b' ').ok_or(ParseError::NotSip)?;
     let (rest, last) = (&trimmed[..blank], &trimmed[blank + 1..]);
-    let (method, uri) = cut(rest, b' ').ok_or(Fault::NotSip)?;
+    let (method, uri) = cut(rest, b' ').ok_or(ParseError::NotSip)?;
     if !is_token(method) {
-        return Err(Fault::NotSip);
+        return Err(ParseError::NotSip);
     }
     match version(last) {
         Ok(()) => {}
-        Err(Fault::Version) => fault = Some(Fault::Version),
+        Err(ParseError::Version) => fault = Some(ParseError::Version),
         Err(other) => return Err(other),
     }
     if uri.is_empty() || uri.bytes().any(|c| c == b' ' || c == b'\t' || c == b'<' || c == b'>') {
-        fault = fault.or(Some(Fault::StartLine));
+        fault = fault.or(Some(ParseError::StartLine));
     }
-    Ok((StartLine::Request { verb: Verb::of(method), method, uri }, fault))
+    Ok((StartLine::Request { verb: RequestMethod::of(method), method, uri }, fault))
 }
 
 impl<'a> Head<'a> {
-    /// Finds the lines of `text`, which starts at the start line and may go on after the empty line; says where
-    /// the body starts.
-    pub fn find(text: &'a str) -> Result<(Head<'a>, usize), Fault> {
+    /// Finds the lines of `text`, which begins with the start line and may continue after the empty line. Returns the
+    /// start of the body as well.
+    pub fn find(text: &'a str) -> Result<(Head<'a>, usize), ParseError> {
         let bytes = text.as_bytes();
-        let mut odd = Odd::of(bytes);
-        let line = next_line(text, 0, &mut odd).ok_or(Fault::NotSip)?;
+        let mut odd = NonPrintable::of(bytes);
+        let line = next_line(text, 0, &mut odd).ok_or(ParseError::NotSip)?;
         let first = line.text.strip_suffix('\r').unwrap_or(line.text);
         let (start, fault) = start_line(first)?;
         let mut head = Head {
@@ -307,11 +311,11 @@ impl<'a> Head<'a> {
             head.check_octets(&text[..line.end]);
         }
         if line.text.len() > MAX_LINE {
-            head.note(Fault::HeaderTooLong);
+            head.note(ParseError::HeaderTooLong);
         }
         let (mut at, mut complete, mut seen) = (line.end, false, 0_u32);
         loop {
-            // As most are: a usual name, no fold, and nothing odd but the end.
+            // Fast path for most lines: a common name, no fold, and only printable characters before the line end.
             if let Some(end) = odd.next(at)
                 && let [b'\r', b'\n', next, ..] = bytes[end..]
                 && !matches!(next, b' ' | b'\t')
@@ -324,7 +328,7 @@ impl<'a> Head<'a> {
             }
             let Some(mut line) = next_line(text, at, &mut odd) else { break };
             let empty = matches!(line.text, "" | "\r");
-            // Lines that start with a blank continue the one before (RFC 3261 section 7.3.1).
+            // A line that starts with a blank continues the line before it (RFC 3261 section 7.3.1).
             while !empty && matches!(bytes.get(line.end), Some(b' ' | b'\t')) {
                 let Some(more) = next_line(text, line.end, &mut odd) else { break };
                 line = Line { text: &text[at..more.end], end: more.end, clean: line.clean & more.clean };
@@ -340,29 +344,29 @@ impl<'a> Head<'a> {
             at = line.end;
         }
         if !complete {
-            head.note(Fault::Incomplete);
+            head.note(ParseError::Incomplete);
         }
         Ok((head, at))
     }
 
-    /// Takes one header line with its folds, `length` octets with its end.
+    /// Adds one header line with its folds. `length` is in octets and includes the line end.
     fn take_any(&mut self, line: &'a str, length: usize, seen: &mut u32) {
         let (name, written, value) = match Name::at_start_of(line.as_bytes()) {
             Some((name, colon)) => (name, &line[..colon], &line[colon + 1..]),
             None => {
-                let Some((written, value)) = name_and_value(line) else { return self.note(Fault::HeaderLine) };
+                let Some((written, value)) = name_and_value(line) else { return self.note(ParseError::HeaderLine) };
                 (Name::of(written), written, value)
             }
         };
         self.take(name, written, value, length, seen);
     }
 
-    /// Takes one header. `seen` has a bit for every name that stood before.
+    /// Adds one header. `seen` has a bit for every name that occurred before.
     #[inline(always)]
     fn take(&mut self, name: Name, written: &'a str, value: &'a str, length: usize, seen: &mut u32) {
         let bit = 1 << name as u32;
         if *seen & bit != 0 && name.stands_once() {
-            let fault = Fault::Repeated(name);
+            let fault = ParseError::Repeated(name);
             return match name {
                 Name::ContentLength => self.note_hidden_end(fault),
                 _ => self.note(fault),
@@ -370,11 +374,12 @@ impl<'a> Head<'a> {
         }
         *seen |= bit;
         if length > MAX_LINE {
-            return self.note(Fault::HeaderTooLong);
+            return self.note(ParseError::HeaderTooLong);
         }
         if self.headers.len() >= MAX_HEADERS {
-            self.note(Fault::TooManyHeaders);
-            // Where the message ends has to be known even so: a proxy's connection carries others' messages too.
+            self.note(ParseError::TooManyHeaders);
+            // Content-Length is taken even so, because the end of the message must be known: a proxy's connection
+            // carries the messages of other peers, too.
             if name != Name::ContentLength {
                 return;
             }
@@ -382,23 +387,23 @@ impl<'a> Head<'a> {
         self.headers.push(Header { name, written, value: trim(value) });
         let first = &mut self.first[name as usize];
         if *first == 0 {
-            // There are never so many lines that it does not fit.
+            // The limit on header lines is below 255.
             *first = self.headers.len() as u8;
         }
     }
 
-    fn note(&mut self, fault: Fault) {
+    fn note(&mut self, fault: ParseError) {
         self.fault = self.fault.or(Some(fault));
     }
 
-    fn note_hidden_end(&mut self, fault: Fault) {
+    fn note_hidden_end(&mut self, fault: ParseError) {
         if !std::mem::replace(&mut self.end_hidden, true) {
             self.fault = Some(fault);
         }
     }
 
-    /// Looks for a CR or LF on its own and for NUL. Others may see the end of a line where there is half of one, so
-    /// from there on we and they would read different messages.
+    /// Checks for NUL and for a CR or LF on its own. Other implementations may take half a line end for a whole one,
+    /// and would then see another message than we do.
     fn check_octets(&mut self, line: &str) {
         let line = line.as_bytes();
         let half = |i: usize| match line[i] {
@@ -406,15 +411,15 @@ impl<'a> Head<'a> {
             _ => i == 0 || line[i - 1] != b'\r',
         };
         if memchr::memchr2_iter(b'\r', b'\n', line).any(half) {
-            self.note_hidden_end(Fault::ControlCharacter);
+            self.note_hidden_end(ParseError::ControlCharacter);
         }
-        // Behind a backslash it is a legal character of a quoted string (RFC 4475 section 3.1.1.2).
+        // After a backslash, NUL is a legal character of a quoted string (RFC 4475 section 3.1.1.2).
         if memchr::memchr_iter(0, line).any(|i| i == 0 || line[i - 1] != b'\\') {
-            self.note(Fault::ControlCharacter);
+            self.note(ParseError::ControlCharacter);
         }
     }
 
-    /// The values of all lines of this name, in order.
+    /// Values of all header lines with this name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a str> {
         let from = match self.first[name as usize] {
             0 => self.headers.len(),
@@ -423,7 +428,7 @@ impl<'a> Head<'a> {
         self.headers[from..].iter().filter(move |h| h.name == name).map(|h| h.value)
     }
 
-    /// The value of the first line of this name.
+    /// Value of the first header line with this name.
     pub fn first(&self, name: Name) -> Option<&'a str> {
         match self.first[name as usize] {
             0 => None,
@@ -434,24 +439,24 @@ impl<'a> Head<'a> {
 
 /// A line of text.
 struct Line<'a> {
-    /// What stands before its LF, or before its CRLF if it is `clean`.
+    /// Text before its LF, or before its CRLF if the line is `clean`.
     text: &'a str,
-    /// Where the next one starts.
+    /// Start of the next line.
     end: usize,
-    /// It ends with CRLF, and there is no other CR, LF or NUL in it.
+    /// True if it ends with CRLF and holds no other CR, LF or NUL.
     clean: bool,
 }
 
-/// The line that starts at `at`; `odd` is of the whole text.
+/// Line that starts at `at`. `odd` must belong to the same text.
 #[inline]
-fn next_line<'a>(text: &'a str, at: usize, odd: &mut Odd<'_>) -> Option<Line<'a>> {
+fn next_line<'a>(text: &'a str, at: usize, odd: &mut NonPrintable<'_>) -> Option<Line<'a>> {
     let (bytes, mut from) = (text.as_bytes(), at);
     let end = loop {
         let special = odd.next(from)?;
         match bytes[special..] {
             [b'\r', b'\n', ..] => return Some(Line { text: &text[at..special], end: special + 2, clean: true }),
             [b'\r' | b'\n' | 0, ..] => break special + memchr(b'\n', &bytes[special..])?,
-            // A tab, a letter beyond ASCII, or a control character that parts nothing.
+            // A tab, an octet outside ASCII, or a control character that does not end a line.
             _ => from = special + 1,
         }
     };
@@ -468,8 +473,10 @@ fn name_and_value(line: &str) -> Option<(&str, &str)> {
     (line.as_bytes().get(colon) == Some(&b':')).then(|| (&line[..end], &line[colon + 1..]))
 }
 
-/// Where the head ends that `bytes` starts with: behind its empty line, be that rightly `CRLF` or wrongly `LF`. What
-/// lies before `from` has been searched. One answer for datagrams and streams, so that both see the same message.
+/// End of the head that `bytes` starts with: after the empty line, which may end with `CRLF` or, wrongly, with `LF`.
+/// The octets before `from` have been searched.
+///
+/// Datagrams and streams share this function, so that both see the same message.
 pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1).find_map(|after| match &bytes[after..] {
         [b'\n', ..] => Some(after + 1),

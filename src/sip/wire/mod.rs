@@ -1,30 +1,30 @@
-//! Messages as bytes (RFC 3261 section 7): reading, cutting streams into messages, writing.
+//! Messages as octets (RFC 3261 section 7): parsing, framing of streams, writing.
 //!
-//! This is the only code that meets bytes from the network. Every loop here consumes input, every size has a limit,
-//! and what is refused is refused with a [`Fault`] that says in a person's words what was wrong.
+//! This is the only code that handles octets from the network. Every loop here consumes input, and every size has a
+//! limit. A rejected message comes with a [`Fault`] that tells in plain words what is wrong.
 
-mod fault;
 mod frame;
 mod head;
 mod message;
+mod parse_error;
 mod reply;
 #[cfg(test)]
 mod tests;
 mod value;
 mod write;
 
-pub use fault::Fault;
 pub use frame::{Frame, Framer};
 pub use head::is_token;
-pub use head::{Head, Header, Name, StartLine, Verb};
-pub use message::{Message, Refused, read};
+pub use head::{Head, Header, Name, RequestMethod, StartLine};
+pub use message::{Message, ParseFailure, read};
+pub use parse_error::ParseError;
 pub use reply::Reply;
 pub use value::{Hex, Value, text_of};
-pub use write::{Asked, HeaderLines, Writer, reply};
+pub use write::{HeaderLines, RequestView, Writer, reply};
 
-/// The largest message taken, head and body (octets): the largest UDP datagram.
+/// Limit on a message, head and body together (octets): the largest UDP datagram.
 pub const MAX_MESSAGE: usize = 65_535;
-/// The most header lines taken. Phones send 15 to 30; a request through ten proxies some 40.
+/// Limit on header lines. Phones send 15 to 30; a request through ten proxies has some 40.
 pub const MAX_HEADERS: usize = 128;
-/// The longest header value taken, folded lines together (octets).
+/// Limit on a header line, with its folded lines (octets).
 pub const MAX_LINE: usize = 8 * 1024;

@@ -1,34 +1,35 @@
-//! Answers to our own requests, read for what a client transaction wants to know of them.
+//! Responses to our own requests, parsed for the client transaction.
 //!
-//! Every second message is one, and nearly all have the same plain shape. A glance is enough for those, at a tenth of
-//! what a whole [`Message`] costs; what has any other shape goes the long way.
+//! Every second message is such a response, and nearly all have the same plain form. For those, [`Reply::glance`]
+//! finds the few fields that are needed at a tenth of the cost of a complete [`Message`]. Any other form is parsed
+//! completely.
 
 use super::head::{Name, is_token};
 use super::{MAX_HEADERS, MAX_LINE, Message};
-use crate::sip::blocks::{Odd, is_printable};
 use crate::sip::headers::{CSeq, list, name_and_value, retry_after};
 use crate::sip::scan::{cut, trim};
+use crate::sip::simd::{NonPrintable, is_printable};
 
-/// An answer to a request of ours.
+/// Response to a request of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
-    /// Its status, 100 to 699.
+    /// Status, 100 to 699.
     pub status: u16,
-    /// The branch in its only Via, which names the transaction (RFC 3261 section 17.1.3).
+    /// Branch of its only Via, which identifies the transaction (RFC 3261 section 17.1.3).
     pub branch: &'a str,
-    /// Host and port in that Via, as written.
+    /// Host and port of that Via, as written.
     pub sent_by: &'a str,
-    /// The Call-ID.
+    /// Call-ID.
     pub call_id: &'a str,
-    /// The CSeq.
+    /// CSeq.
     pub cseq: CSeq<'a>,
-    /// Seconds, if it says when to come again.
+    /// Retry-After, in seconds.
     pub retry_after: Option<u32>,
 }
 
 impl<'a> Reply<'a> {
-    /// Of a message that was read whole. None of a request, nor of what is not for us: an answer with no branch, or with
-    /// more Vias than ours (section 8.1.3.3).
+    /// Takes the fields of a parsed message. None for a request, and for a response that is not for us: without a
+    /// branch, or with more Vias than ours (RFC 3261 section 8.1.3.3).
     pub fn of(message: &Message<'a>) -> Option<Reply<'a>> {
         let only_one = message.all(Name::Via).flat_map(list).count() == 1;
         Some(Reply {
@@ -41,9 +42,10 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// Of a datagram, if it is an answer of the plain shape: printable ASCII, every line ended by CRLF and none folded,
-    /// one Via, whose value holds no quotes. What this gives is what [`Reply::of`] would give; From and To have to be
-    /// there, and are not looked into.
+    /// Parses a datagram fast, if it is a response of the plain form: printable ASCII, every line ended by CRLF and
+    /// none folded, one Via, whose value holds no quotes.
+    ///
+    /// The result equals that of [`Reply::of`]. From and To must be present, and are not parsed.
     pub fn glance(bytes: &'a [u8]) -> Option<Reply<'a>> {
         let status = match bytes.strip_prefix(b"SIP/2.0 ")? {
             [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
@@ -53,7 +55,7 @@ impl<'a> Reply<'a> {
         };
         let text = std::str::from_utf8(bytes).ok()?;
         let (mut via, mut call_id, mut cseq, mut again, mut length) = (None, None, None, None, None);
-        let (mut lines, mut seen) = (Lines { text, at: 0, odd: Odd::of(bytes) }, 0_u32);
+        let (mut lines, mut seen) = (Lines { text, at: 0, odd: NonPrintable::of(bytes) }, 0_u32);
         lines.next()?;
         for _ in 0..=MAX_HEADERS {
             let line = lines.next()?;
@@ -95,22 +97,22 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Lines of printable ASCII, one behind the other.
+/// Iterator over lines of printable ASCII.
 struct Lines<'a> {
     text: &'a str,
-    /// Where the next one starts.
+    /// Start of the next line.
     at: usize,
-    odd: Odd<'a>,
+    odd: NonPrintable<'a>,
 }
 
 impl<'a> Lines<'a> {
-    /// The next one; none unless it is whole.
+    /// Next line; none unless it is complete and plain.
     #[inline]
     fn next(&mut self) -> Option<&'a str> {
         let (from, end) = (self.at, self.odd.next(self.at)?);
         self.at = end + 2;
         match self.text.as_bytes()[end..] {
-            // The next line would go on with this one.
+            // A folded line.
             [b'\r', b'\n', b' ', ..] => None,
             [b'\r', b'\n', ..] => Some(&self.text[from..end]),
             _ => None,
@@ -130,7 +132,7 @@ fn plain_via(value: &str) -> Option<(&str, &str)> {
     if !is_token(transport) || sent_by.is_empty() || !is_printable(rest.as_bytes(), b'!', *b"\"<,") {
         return None;
     }
-    // Ours starts with it, and nearly all leave it there.
+    // Our Via starts with the branch, and nearly all peers leave it there.
     let (mut branch, params) = match params.strip_prefix("branch=") {
         Some(params) => {
             let (branch, rest) = cut(params, b';').map_or((params, None), |(branch, rest)| (branch, Some(rest)));
@@ -175,7 +177,7 @@ mod tests {
             ("Content-Length: 0", "l: 0\r\nRetry-After: 30 (busy);duration=5"),
             ("Content-Length: 0\r\n", ""),
             ("\r\n\r\n", "\r\n\r\nmore than it says"),
-            ("User-Agent: Desk/1 (x; y)", "Odd-Header: a\r\nOdd-Header: b\r\nContact:"),
+            ("User-Agent: Desk/1 (x; y)", "NonPrintable-Header: a\r\nOdd-Header: b\r\nContact:"),
             (";rport=5060", ";RPORT;Branch2=x;"),
         ] {
             let text = PLAIN.replacen(from, to, 1);

@@ -1,4 +1,4 @@
-//! How a message may look and still be read, and how not (conformance group A).
+//! Forms in which a message is accepted, and forms in which it is rejected (conformance group A).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::sip::Method;
 use crate::testing::thread_cpu_time;
 
-/// A request with these header lines beside the ones that every request needs.
+/// Request with these header lines beside the mandatory ones.
 fn with(lines: &str) -> String {
     format!("{}{lines}\r\n", needed("Via: SIP/2.0/UDP h;branch=z9hG4bK1", "Call-ID: c", "CSeq: 1 OPTIONS"))
 }
@@ -29,7 +29,7 @@ fn taken(text: &str) -> Message<'_> {
     }
 }
 
-fn fault(bytes: impl AsRef<[u8]>) -> Fault {
+fn fault(bytes: impl AsRef<[u8]>) -> ParseError {
     match read(bytes.as_ref()) {
         Err(refused) => refused.fault,
         other => panic!("{:?} should be refused: {other:?}", String::from_utf8_lossy(bytes.as_ref())),
@@ -41,13 +41,13 @@ fn a_001_the_request_line_is_method_uri_version() {
     let text = with("");
     assert_eq!(
         taken(&text).request().map(|(verb, uri)| (verb, uri.text)),
-        Some((Verb::Known(Method::Options), "sip:acme.test"))
+        Some((RequestMethod::Known(Method::Options), "sip:acme.test"))
     );
     assert_eq!(taken(&text).status(), None);
     for line in
         ["OPTIONS", "OPTIONS sip:a", "OPTIONS sip:a HTTP/1.1", "OPTIONS sip:a SIP", "OPT(IONS sip:a SIP/2.0", ""]
     {
-        assert_eq!(fault(start(line)), Fault::NotSip, "{line}");
+        assert_eq!(fault(start(line)), ParseError::NotSip, "{line}");
     }
 }
 
@@ -63,7 +63,7 @@ fn a_002_to_a_005_blanks_and_brackets_in_the_request_line_are_answered_400() {
     ] {
         let text = start(line);
         let refused = read(text.as_bytes()).unwrap_err();
-        assert_eq!((refused.fault, refused.fault.status().code()), (Fault::StartLine, 400), "{line}");
+        assert_eq!((refused.fault, refused.fault.status().code()), (ParseError::StartLine, 400), "{line}");
         assert!(refused.head.is_some_and(|head| head.first(Name::Via).is_some()), "{line} can be answered");
     }
 }
@@ -71,7 +71,7 @@ fn a_002_to_a_005_blanks_and_brackets_in_the_request_line_are_answered_400() {
 #[test]
 fn a_006_another_version_is_told_from_what_is_no_sip() {
     for line in ["OPTIONS sip:acme.test SIP/7.0", "OPTIONS sip:acme.test SIP/2.1", "OPTIONS sip:acme.test SIP/2.00"] {
-        assert_eq!((fault(start(line)), fault(start(line)).status().code()), (Fault::Version, 505), "{line}");
+        assert_eq!((fault(start(line)), fault(start(line)).status().code()), (ParseError::Version, 505), "{line}");
     }
 }
 
@@ -79,8 +79,8 @@ fn a_006_another_version_is_told_from_what_is_no_sip() {
 fn a_007_and_a_008_the_version_folds_case_and_the_method_does_not() {
     assert!(taken(&start("OPTIONS sip:acme.test sip/2.0")).request().is_some());
     let text = start("options sip:acme.test SIP/2.0").replace("1 OPTIONS", "1 options");
-    assert_eq!(taken(&text).request().map(|(verb, _)| verb), Some(Verb::Unknown("options")));
-    assert_eq!(fault(start("options sip:acme.test SIP/2.0")), Fault::CSeqMethod);
+    assert_eq!(taken(&text).request().map(|(verb, _)| verb), Some(RequestMethod::Unknown("options")));
+    assert_eq!(fault(start("options sip:acme.test SIP/2.0")), ParseError::CSeqMethod);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_009_to_a_011_names_fold_case_have_short_forms_and_blanks_before_the_colon()
             }
         }
     }
-    // k, u, s, r and x have short forms too; we need none of them.
+    // The compact forms k, u, s, r and x exist as well; we need none of them.
     for line in ["k: x\r\n", "u: x\r\n", "s: x\r\n", "r: x\r\n", "b: x\r\n", "x: x\r\n"] {
         assert_eq!(taken(&with(line)).head.headers.last().map(|h| (h.name, h.value)), Some((Name::Other, "x")));
     }
@@ -129,8 +129,8 @@ fn a_012_folded_lines_are_one_value() {
     assert_eq!((message.call_id, message.cseq.number, message.from.tag()), ("c", 1, Some("1")));
     assert_eq!((message.via.sent_by, message.via.branch()), ("h", Some("z9hG4bK1")));
     assert_eq!(message.head.headers.len(), 6, "an empty-looking fold does not end the head");
-    assert_eq!(fault(with("Subject\r\n : x\r\n")), Fault::HeaderLine, "a name is not folded");
-    assert_eq!(fault(with("").replacen("SIP/2.0\r\n", "SIP/2.0\r\n folded\r\n", 1)), Fault::HeaderLine);
+    assert_eq!(fault(with("Subject\r\n : x\r\n")), ParseError::HeaderLine, "a name is not folded");
+    assert_eq!(fault(with("").replacen("SIP/2.0\r\n", "SIP/2.0\r\n folded\r\n", 1)), ParseError::HeaderLine);
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn a_016_to_a_020_quotes_hide_what_is_in_them_and_have_to_close() {
     for bad in
         [comma, "\"Mr J <sip:u@h>", "<sip:u@h", "\"W\" < sip:u@h >", "<sip:u@h>;tag=", "<sip:u@h>;tag=1, <sip:v@h>"]
     {
-        assert_eq!(fault(with("").replace("<sip:b@acme.test>;tag=1", bad)), Fault::Invalid(Name::From), "{bad}");
-        assert_eq!(fault(with("").replace("<sip:a@acme.test>", bad)), Fault::Invalid(Name::To), "{bad}");
+        assert_eq!(fault(with("").replace("<sip:b@acme.test>;tag=1", bad)), ParseError::Invalid(Name::From), "{bad}");
+        assert_eq!(fault(with("").replace("<sip:a@acme.test>", bad)), ParseError::Invalid(Name::To), "{bad}");
     }
 }
 
@@ -167,7 +167,7 @@ fn a_027_to_a_030_odd_characters_are_read_where_they_are_legal() {
     let message = taken(&text);
     assert_eq!(
         message.request().map(|(verb, uri)| (verb, uri.text)),
-        Some((Verb::Unknown("!Odd-0_*+`.%'~"), "sip:null-%00-null;x=y@acme.test"))
+        Some((RequestMethod::Unknown("!Odd-0_*+`.%'~"), "sip:null-%00-null;x=y@acme.test"))
     );
     assert_eq!(message.call_id, "w%Z-!.*_+'`~)(><:\\/\"][?}{@h");
     assert!(read(with("!Odd-0_*+`.%'~: x\r\n").as_bytes()).is_ok());
@@ -190,7 +190,7 @@ fn a_036_stray_separators_in_any_via_are_refused() {
         "SIP/2.0/UDP h\r\nv: SIP/2.0/UDP i,",
     ] {
         let text = with("").replace("SIP/2.0/UDP h;branch=z9hG4bK1", via);
-        assert_eq!(fault(text), Fault::Invalid(Name::Via), "{via}");
+        assert_eq!(fault(text), ParseError::Invalid(Name::Via), "{via}");
     }
 }
 
@@ -206,7 +206,7 @@ fn a_040_octets_that_are_no_utf_8_are_refused_by_what_was_read_before_them() {
     let at = text.len() - 5;
     text[at] = 0xff;
     let refused = read(&text).unwrap_err();
-    assert_eq!(refused.fault, Fault::NotUtf8);
+    assert_eq!(refused.fault, ParseError::NotUtf8);
     assert!(refused.head.is_some_and(|head| head.first(Name::CSeq).is_some()));
     let body = [with("Content-Length: 2\r\n").as_bytes(), b"\xff\xfe"].concat();
     assert!(read(&body).is_ok(), "a body is no text");
@@ -222,17 +222,17 @@ fn a_041_half_a_line_end_or_nul_is_refused_and_can_be_answered() {
         with("").replacen("SIP/2.0\r\n", "SIP/2.0\n", 1),
     ] {
         let refused = read(text.as_bytes()).unwrap_err();
-        assert_eq!(refused.fault, Fault::ControlCharacter, "{text:?}");
+        assert_eq!(refused.fault, ParseError::ControlCharacter, "{text:?}");
         assert!(refused.head.is_some_and(|head| head.first(Name::CSeq).is_some()), "{text:?}");
     }
     let text = needed("Via: SIP/2.0/UDP h;branch=z9hG4bK1", "Call-ID: a\x07b", "CSeq: 1 OPTIONS") + "\r\n";
-    assert_eq!(fault(text), Fault::Invalid(Name::CallId), "it could not be given back as it came");
+    assert_eq!(fault(text), ParseError::Invalid(Name::CallId), "it could not be given back as it came");
 }
 
 #[test]
 fn a_042_a_line_that_is_no_header_is_refused() {
     for line in ["garbage line\r\n", ": x\r\n", "a b: x\r\n", "\u{e9}: x\r\n", "(x): y\r\n"] {
-        assert_eq!(fault(with(line)), Fault::HeaderLine, "{line}");
+        assert_eq!(fault(with(line)), ParseError::HeaderLine, "{line}");
     }
 }
 
@@ -250,9 +250,9 @@ fn a_043_and_a_052_what_may_stand_once_stands_once() {
         ("SIP-If-Match: a\r\nSIP-If-Match: b\r\n", Name::SipIfMatch),
         ("l: 0\r\nContent-Length: 1\r\n", Name::ContentLength),
     ] {
-        assert_eq!(fault(with(line)), Fault::Repeated(name), "{line}");
+        assert_eq!(fault(with(line)), ParseError::Repeated(name), "{line}");
     }
-    assert_eq!(Fault::Repeated(Name::CallId).to_string(), "Repeated Call-ID header");
+    assert_eq!(ParseError::Repeated(Name::CallId).to_string(), "Repeated Call-ID header");
 }
 
 #[test]
@@ -274,8 +274,8 @@ fn a_044_long_values_are_whole_up_to_8_kilobytes_a_line() {
         let text = with(&format!("Subject: {}\r\n", "x".repeat(length)));
         assert_eq!(taken(&text).head.headers[5].value.len(), length);
     }
-    assert_eq!(fault(with(&format!("Subject: {}\r\n", "x".repeat(MAX_LINE)))), Fault::HeaderTooLong);
-    assert_eq!(fault(with(&format!("Subject: x{}\r\n", "\r\n y".repeat(MAX_LINE / 4)))), Fault::HeaderTooLong);
+    assert_eq!(fault(with(&format!("Subject: {}\r\n", "x".repeat(MAX_LINE)))), ParseError::HeaderTooLong);
+    assert_eq!(fault(with(&format!("Subject: x{}\r\n", "\r\n y".repeat(MAX_LINE / 4)))), ParseError::HeaderTooLong);
     let text = start(&format!("OPTIONS sip:{} SIP/2.0", "x".repeat(MAX_LINE)));
     assert!(read(text.as_bytes()).unwrap_err().head.is_some(), "a Request-URI too long is answered");
 }
@@ -284,7 +284,7 @@ fn a_044_long_values_are_whole_up_to_8_kilobytes_a_line() {
 fn a_message_has_128_headers_at_most() {
     let most = MAX_HEADERS - 5;
     assert_eq!(taken(&with(&"X: y\r\n".repeat(most))).head.headers.len(), MAX_HEADERS);
-    assert_eq!(fault(with(&"X: y\r\n".repeat(most + 1))), Fault::TooManyHeaders);
+    assert_eq!(fault(with(&"X: y\r\n".repeat(most + 1))), ParseError::TooManyHeaders);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_045_a_datagram_of_65535_octets_is_read_and_more_is_not() {
     let head = with("");
     let text = format!("{head}{}", "b".repeat(MAX_MESSAGE - head.len()));
     assert_eq!(taken(&text).body.len(), MAX_MESSAGE - head.len());
-    assert_eq!((fault(format!("{text}b")), Fault::TooLarge.status().code()), (Fault::TooLarge, 513));
+    assert_eq!((fault(format!("{text}b")), ParseError::TooLarge.status().code()), (ParseError::TooLarge, 513));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_046_and_d_015_keep_alives_are_nothing_and_line_ends_before_a_message_do_not
     assert_eq!(taken(&text).call_id, "c");
     for noise in ["jaK", "\x00\x01\x00\x00!\x12\u{a4}B", "GET / HTTP/1.1\r\n\r\n", "OPTIONS", "\u{1}\r\n"] {
         let refused = read(noise.as_bytes()).unwrap_err();
-        assert!(refused.fault == Fault::NotSip && refused.head.is_none(), "{noise:?}");
+        assert!(refused.fault == ParseError::NotSip && refused.head.is_none(), "{noise:?}");
     }
 }
 
@@ -315,7 +315,7 @@ fn a_048_to_a_051_the_body_is_what_content_length_says() {
     assert_eq!(taken(&body("Content-Length: 5\r\n")).body, b"12345");
     assert_eq!(taken(&body("Content-Length: 3\r\n")).body, b"123", "the rest is dropped");
     for bad in ["6", "-1", "+5", "five", "", "5 5", "18446744073709551616"] {
-        assert_eq!(fault(body(&format!("Content-Length: {bad}\r\n"))), Fault::ContentLength, "{bad}");
+        assert_eq!(fault(body(&format!("Content-Length: {bad}\r\n"))), ParseError::ContentLength, "{bad}");
     }
 }
 
@@ -323,7 +323,7 @@ fn a_048_to_a_051_the_body_is_what_content_length_says() {
 fn a_head_without_end_is_incomplete() {
     let text = with("");
     for length in text.find("\r\n").unwrap() + 2..text.len() {
-        assert!(matches!(fault(&text[..length]), Fault::Incomplete), "{:?}", &text[..length]);
+        assert!(matches!(fault(&text[..length]), ParseError::Incomplete), "{:?}", &text[..length]);
     }
 }
 
@@ -335,12 +335,12 @@ fn a_status_is_three_digits_from_100_to_699() {
     }
     for line in ["SIP/2.0 99 x", "SIP/2.0 700 x", "SIP/2.0 4294967301 x", "SIP/2.0 +20 x", "SIP/2.0  200 OK", "SIP/2.0"]
     {
-        assert_eq!(fault(response(line)), Fault::NotSip, "{line}");
+        assert_eq!(fault(response(line)), ParseError::NotSip, "{line}");
     }
 }
 
-/// Whatever is repeated in 64 kB, reading takes about as many steps as there are octets: quadratic work would take
-/// more than four thousand million, and this test more than a minute.
+/// Parsing takes time proportional to the length, whichever element is repeated in 64 kB. Quadratic work would take
+/// more than four thousand million steps, and this test more than a minute.
 #[test]
 fn no_message_costs_more_than_its_length() {
     let began = thread_cpu_time();

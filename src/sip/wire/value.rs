@@ -1,16 +1,16 @@
-//! What can stand in a message, and how it becomes octets.
+//! Values in a message, and their encoding as octets.
 //!
-//! Text and numbers go straight into the buffer: formatters are general and cost several times as much, and most of what
-//! this server does is writing messages.
+//! Text and numbers are written directly into the buffer. Formatters of the standard library are general and cost
+//! several times as much, and most of the work of this server is writing messages.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-/// Something that can be written into a line of a message. Tuples are written one part after the other.
+/// Value that can be written into a line of a message. A tuple is written one part after the other.
 pub trait Value {
-    /// Appends it as it is. What a line must not hold is replaced by [`super::Writer`].
+    /// Appends the value unchecked. [`super::Writer`] replaces the characters that a line must not hold.
     fn put(&self, out: &mut Vec<u8>);
 }
 
@@ -83,19 +83,19 @@ impl Value for IpAddr {
     }
 }
 
-/// A value that is nothing but a text.
+/// Text of a value on its own.
 pub fn text_of(value: impl Value) -> String {
     let mut out = Vec::with_capacity(40);
     value.put(&mut out);
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// A number in hexadecimal digits, at least so many of them.
+/// Number in lower-case hexadecimal, and its least number of digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Hex(pub u64, pub usize);
 
 impl Hex {
-    /// Reads a number of up to 16 hexadecimal digits in either case.
+    /// Parses a number of up to 16 hexadecimal digits in either case.
     pub fn read(text: &str) -> Option<u64> {
         if !(1..=16).contains(&text.len()) {
             return None;
@@ -105,8 +105,8 @@ impl Hex {
         (all < 16).then_some(number)
     }
 
-    /// Its digits, and how many of these octets they are. Made by moves of fixed sizes: a copy of some length or other
-    /// costs more than the digits do.
+    /// Digits of the number, and how many octets of the array they take. Built with copies of fixed size: a copy of
+    /// variable length costs more than the digits.
     #[inline]
     pub fn digits(self) -> ([u8; 16], usize) {
         let Hex(number, least) = self;
@@ -115,7 +115,7 @@ impl Hex {
         let mut digits = [b'0'; 16];
         match count.checked_sub(8) {
             Some(more) => {
-                // Eight of these may be too many: the lower ones take their place.
+                // Eight high digits may be too many; the low digits overwrite the surplus.
                 let shifted = high.checked_shl(8 * (8 - more) as u32).unwrap_or_default();
                 digits[..8].copy_from_slice(&shifted.to_be_bytes());
                 digits[more..more + 8].copy_from_slice(&low.to_be_bytes());
@@ -125,10 +125,10 @@ impl Hex {
         (digits, count)
     }
 
-    /// The eight digits of a number, the first in the highest octet.
+    /// Eight digits of a number, the first in the highest octet.
     fn eight(number: u32) -> u64 {
         const ONES: u64 = 0x0101_0101_0101_0101;
-        // The nibbles move apart, one into each octet; then all of them become letters at once.
+        // The nibbles are spread over one octet each; then all of them become digits at once.
         let n = u64::from(number);
         let n = (n | n << 16) & 0x0000_ffff_0000_ffff;
         let n = (n | n << 8) & 0x00ff_00ff_00ff_00ff;
@@ -138,7 +138,7 @@ impl Hex {
     }
 }
 
-/// What a hexadecimal digit is worth; 255 if it is none.
+/// Value of each hexadecimal digit; 255 for other characters.
 const DIGITS: [u8; 256] = {
     let (mut table, mut c) = ([255; 256], 0);
     while c < 128 {
@@ -162,7 +162,7 @@ impl Value for Hex {
 macro_rules! tuple {
     ($($part:ident)*) => {
         impl<$($part: Value),*> Value for ($($part,)*) {
-            #[inline(always)] // so that parts which are constants become a few moves
+            #[inline(always)] // constant parts become a few moves
             fn put(&self, out: &mut Vec<u8>) {
                 #[allow(non_snake_case)]
                 let ($($part,)*) = self;

@@ -1,34 +1,34 @@
-//! Writing messages.
+//! Writer for messages.
 
 use std::net::SocketAddr;
 
 use super::head::{Head, Name};
 use super::{Message, Value};
 use crate::sip::StatusCode;
-use crate::sip::blocks::count_odd;
 use crate::sip::headers::{NameAddr, Via, name_and_value, split_first};
 use crate::sip::scan::split;
+use crate::sip::simd::count_odd;
 
 /// Appends one message to a buffer.
 ///
-/// Values are cleaned as they go in: a line break becomes a blank (which unfolds what a peer folded) and so does every
-/// other control character, so that no string from anywhere can add a header. None is left out: a backslash before it
-/// would escape the quote behind it.
+/// Values are cleaned, so that no string from anywhere can add a header. A line break becomes a blank (which unfolds
+/// a folded value), and so does every other control character. None is left out: a backslash in front of it would
+/// then escape the quote that follows.
 ///
-/// Looking at every line costs as much as writing it, so that is done for many at once: nearly always there is nothing to
-/// replace, and then all octets that are not printable are our own line ends.
+/// Checking each line costs as much as writing it, so many lines are checked at once. Nearly always there is nothing
+/// to replace: then the number of octets that are not printable equals that of the line ends written here.
 #[derive(Debug)]
 #[must_use = "a message has to be ended"]
 pub struct Writer<'b> {
     out: &'b mut Vec<u8>,
-    /// Where the lines begin that have not been looked at.
+    /// Start of the lines that have not been checked.
     begun: usize,
-    /// Where each of them ends.
+    /// End of each of these lines.
     ends: [usize; LINES],
     lines: usize,
 }
 
-/// So many lines are looked at together.
+/// Number of lines that are checked together.
 const LINES: usize = 24;
 
 impl<'b> Writer<'b> {
@@ -61,7 +61,7 @@ impl<'b> Writer<'b> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Looks at the lines that have been written since it last did, and replaces what they must not hold.
+    /// Checks the lines written since the last check, and replaces the characters that they must not hold.
     fn look(&mut self) {
         if count_odd(&self.out[self.begun..]) != "\r\n".len() * self.lines {
             self.clean();
@@ -88,7 +88,7 @@ impl<'b> Writer<'b> {
         self
     }
 
-    /// Ends the message with a body, which is given in parts.
+    /// Ends the message with a body, given in parts.
     pub fn body(mut self, content_type: &str, body: &[&[u8]]) {
         let length: usize = body.iter().map(|part| part.len()).sum();
         self.header("Content-Type", content_type).header("Content-Length", length);
@@ -114,7 +114,7 @@ impl<'b> Writer<'b> {
     }
 }
 
-/// Appends a line with blanks in the place of control characters; those of a fold become one together.
+/// Appends a line with control characters replaced by blanks. The characters of one fold become one blank.
 fn clean(line: &[u8], out: &mut Vec<u8>) {
     let mut blank = false;
     for c in line.iter().copied() {
@@ -130,7 +130,7 @@ fn clean(line: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Header lines that wait for the message that they go into. In one word, for most messages have none that wait.
+/// Header lines that are kept for a later message. In one word, as most messages have none.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::box_collection)]
 pub struct HeaderLines(Option<Box<Vec<u8>>>);
@@ -138,69 +138,70 @@ pub struct HeaderLines(Option<Box<Vec<u8>>>);
 impl HeaderLines {
     /// Appends a header.
     pub fn add(&mut self, name: &str, value: impl Value) {
-        // All of them at once, nearly always.
+        // Enough for all lines, nearly always.
         let mut writer = Writer::behind(self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(192))));
         writer.header(name, value);
         writer.look();
     }
 }
 
-/// A request that is answered.
+/// Request to be answered.
 #[derive(Clone, Copy)]
-pub enum Asked<'m, 'a> {
-    /// It was read.
+pub enum RequestView<'m, 'a> {
+    /// A parsed request.
     Read(&'m Message<'a>),
-    /// It could not be taken, and this much of it is there.
+    /// A rejected request, of which the head could be parsed.
     Refused(&'m Head<'a>),
 }
 
-impl<'m, 'a> From<&'m Message<'a>> for Asked<'m, 'a> {
+impl<'m, 'a> From<&'m Message<'a>> for RequestView<'m, 'a> {
     fn from(message: &'m Message<'a>) -> Self {
-        Asked::Read(message)
+        RequestView::Read(message)
     }
 }
 
-impl<'m, 'a> From<&'m Head<'a>> for Asked<'m, 'a> {
+impl<'m, 'a> From<&'m Head<'a>> for RequestView<'m, 'a> {
     fn from(head: &'m Head<'a>) -> Self {
-        Asked::Refused(head)
+        RequestView::Refused(head)
     }
 }
 
-impl<'m, 'a> Asked<'m, 'a> {
-    /// Its head.
+impl<'m, 'a> RequestView<'m, 'a> {
+    /// Head of the request.
     pub fn head(self) -> &'m Head<'a> {
         match self {
-            Asked::Read(message) => &message.head,
-            Asked::Refused(head) => head,
+            RequestView::Read(message) => &message.head,
+            RequestView::Refused(head) => head,
         }
     }
 
-    /// The top Via, whose header has this value.
+    /// Top Via; `value` is its header value.
     fn via(self, value: &'a str) -> Option<Via<'a>> {
         match self {
-            Asked::Read(message) => Some(message.via),
-            Asked::Refused(_) => Via::first_of(value),
+            RequestView::Read(message) => Some(message.via),
+            RequestView::Refused(_) => Via::first_of(value),
         }
     }
 
-    /// The To, whose header has this value.
+    /// To; `value` is its header value.
     fn to(self, value: &'a str) -> Option<NameAddr<'a>> {
         match self {
-            Asked::Read(message) => Some(message.to),
-            Asked::Refused(_) => NameAddr::read(value),
+            RequestView::Read(message) => Some(message.to),
+            RequestView::Refused(_) => NameAddr::read(value),
         }
     }
 }
 
 /// Starts the response to a request: status line, all Vias, From, To, Call-ID and CSeq (RFC 3261 section 8.2.6.2).
 ///
-/// The top Via gets `received`, and `rport` where it asked for it (RFC 3261 section 18.2.1, RFC 3581 section 4). A To
-/// without a tag gets `to_tag`. Headers that the request lacks are left out: it may be the reason for the answer.
+/// The top Via gets `received`, and `rport` if it asks for it (RFC 3261 section 18.2.1, RFC 3581 section 4). A To
+/// without a tag gets `to_tag`. Headers that the request lacks are left out, as that may be the reason for the
+/// response.
 pub fn reply<'b, 'm, 'a: 'm>(
     out: &'b mut Vec<u8>,
     status: &StatusCode,
     reason: &str,
-    request: impl Into<Asked<'m, 'a>>,
+    request: impl Into<RequestView<'m, 'a>>,
     source: SocketAddr,
     to_tag: Option<&dyn Value>,
 ) -> Writer<'b> {
@@ -235,11 +236,11 @@ pub fn reply<'b, 'm, 'a: 'm>(
     writer
 }
 
-/// The top Via with the address that the request really came from.
+/// Top Via, stamped with the source address of the request.
 struct StampedVia<'a> {
-    /// The whole value, which may hold others.
+    /// Complete header value, which may hold further Vias.
     value: &'a str,
-    /// The top one, if it could be read.
+    /// Top Via, if it could be parsed.
     via: Option<Via<'a>>,
     source: SocketAddr,
 }

@@ -1,4 +1,4 @@
-//! A folder of the test's own, kept only when the test fails.
+//! Temporary folder of the test, kept only when the test fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +25,7 @@ impl Drop for Folder {
         if std::thread::panicking() {
             eprintln!("evidence kept in {}", self.0.display());
         } else {
-            // A leftover in the temporary folder is no reason to fail a test that passed.
+            // A leftover in the temporary folder must not fail a test that passed.
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

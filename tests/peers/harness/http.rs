@@ -1,4 +1,4 @@
-//! The HTTP API as an operator uses it: with curl.
+//! HTTP API as an operator uses it, with curl.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// One request. None: nobody listens there (yet).
+/// Sends one request. None: the port has no listener (yet).
 pub(crate) fn request(method: &str, url: &str, token: &str, json: Option<&str>) -> Option<Answer> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--noproxy", "*", "--max-time", "10", "--write-out", "\n%{http_code}", "-X", method]);

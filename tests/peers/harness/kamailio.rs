@@ -1,4 +1,4 @@
-//! Kamailio in its two parts: the edge in front of the server, and the call proxy that publishes.
+//! Kamailio in two roles: the edge proxy in front of the server, and the call proxy that publishes.
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::process::Process;
 use super::{ports, wait_for};
 
-/// The way from the edge to the server.
+/// Transport from the edge to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leg {
     Udp,
@@ -21,7 +21,7 @@ pub(crate) struct Kamailio {
 }
 
 impl Kamailio {
-    /// `kamailio-edge.cfg` in front of the server at `server`; phones reach it by UDP and TCP.
+    /// `kamailio-edge.cfg` in front of the server at `server`; phones reach it over UDP and TCP.
     pub(crate) fn edge(leg: Leg, server: u16, folder: &Path) -> Self {
         let transport = if leg == Leg::Tcp { ";transport=tcp" } else { "" };
         let port = ports::free();
@@ -30,7 +30,7 @@ impl Kamailio {
         Self::start("kamailio-edge", port, &listen, &defines, folder)
     }
 
-    /// `kamailio-pua.cfg`: calls go to the phone at `phone`, the news of them to the server at `server`.
+    /// `kamailio-pua.cfg`: calls go to the phone at `phone`, and their PUBLISHes to the server at `server`.
     pub(crate) fn publisher(server: u16, phone: u16, folder: &Path) -> Self {
         let port = ports::free();
         let tables = empty_tables(folder);
@@ -48,8 +48,8 @@ impl Kamailio {
 
     fn start(name: &str, port: u16, listen: &[String], defines: &[String], folder: &Path) -> Self {
         let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/peers/{name}.cfg"));
-        // -DD: the main process stays our child; it takes its workers along when it goes. One worker for each transport:
-        // two could swap a 200 and the NOTIFY behind it, which is not what is tested here.
+        // -DD: the main process remains our child, and takes its workers along when it ends. One worker for each
+        // transport: two could swap a 200 and the NOTIFY after it, which is not tested here.
         let mut command =
             Command::new(if Path::new("/usr/sbin/kamailio").exists() { "/usr/sbin/kamailio" } else { "kamailio" });
         command.args(["-DD", "-E", "-n", "1", "-m", "64", "-M", "8"]).arg("-f").arg(configuration);
@@ -72,7 +72,7 @@ impl Kamailio {
     }
 }
 
-/// pua starts only with a database that it can open, and writes there when it stops: Debian's text tables, a copy.
+/// pua needs a database that it can open, and writes to it when it stops: a copy of Debian's text tables.
 fn empty_tables(folder: &Path) -> PathBuf {
     let tables = folder.join("tables");
     std::fs::create_dir_all(&tables).expect("a folder for the tables");
@@ -83,7 +83,7 @@ fn empty_tables(folder: &Path) -> PathBuf {
     tables
 }
 
-/// One OPTIONS to a proxy on loopback; Some when it said 200.
+/// Sends one OPTIONS to a proxy on loopback; Some if it answered 200.
 fn answers_options(port: u16) -> Option<()> {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
     let own = socket.local_addr().expect("it has an address");

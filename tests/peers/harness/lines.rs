@@ -1,4 +1,4 @@
-//! The lines a child prints, as they come.
+//! Output lines of a child process, as they come.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -20,7 +20,7 @@ impl Lines {
         Self(receiver)
     }
 
-    /// The next line that `wanted` likes, or a failed test that names what was awaited.
+    /// The next line that `wanted` accepts; fails the test, naming the awaited line, if there is none in time.
     pub(crate) fn next_with(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let mut seen = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! What the tests stand on: a server of their own, peers, and ways to wait for them.
+//! Test kit: a server per test, peers, and ways to wait for them.
 
 mod folder;
 mod http;
@@ -20,10 +20,11 @@ pub(crate) use trace::Notify;
 
 use std::time::{Duration, Instant};
 
-/// How long any one awaited event may take. Generous: two busy cores that others want, too, debug build; never a measure of speed.
+/// Longest wait for any one event. It is generous, because of a debug build on two shared cores; it is never a measure
+/// of speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Asks until there is an answer; fails the test, naming what was awaited, when there is none in time.
+/// Polls until there is a result; fails the test, naming the awaited event, if there is none in time.
 pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

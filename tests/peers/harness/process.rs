@@ -1,24 +1,24 @@
-//! Child processes that end with the test, by their own id and nobody else's.
+//! Child processes that end with the test. They are ended by their own id only.
 
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// True, after saying so, when `program` is missing and the test should be skipped.
+/// Returns true and prints a message if `program` is missing, so that the test should be skipped.
 pub(crate) fn skip_without(program: &str) -> bool {
     let installed = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
-    // Debian keeps daemons where an ordinary user's PATH does not look.
+    // Debian installs daemons in a folder that is not in an ordinary user's PATH.
     let installed = installed || Path::new("/usr/sbin").join(program).is_file();
     skip_unless(installed, program, "")
 }
 
-/// The same for a file; `remedy` says how to get it.
+/// The same for a file; `remedy` explains how to get it.
 pub(crate) fn skip_without_file(file: &Path, remedy: &str) -> bool {
     skip_unless(file.is_file(), &file.display().to_string(), remedy)
 }
 
-/// The same for whatever a test has looked for itself.
+/// The same for anything that a test has checked itself.
 pub(crate) fn skip_unless(installed: bool, what: &str, remedy: &str) -> bool {
     if !installed {
         let required = std::env::var("LAMPLIGHTER_REQUIRE_PEERS").is_ok_and(|value| value == "1");
@@ -28,14 +28,14 @@ pub(crate) fn skip_unless(installed: bool, what: &str, remedy: &str) -> bool {
     !installed
 }
 
-/// A running child. Dropped, it is ended: asked with SIGTERM, and killed if it does not listen.
+/// A running child. When dropped, it is ended with SIGTERM, and killed if it does not end.
 pub(crate) struct Process {
     name: String,
     child: Child,
 }
 
 impl Process {
-    /// Starts `command`; what it prints goes to `<name>.out` in `folder`.
+    /// Starts `command`; its output goes to `<name>.out` in `folder`.
     pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Self {
         let out = std::fs::File::create(folder.join(format!("{name}.out"))).expect("a file for the child's output");
         let err = out.try_clone().expect("a second handle of that file");
@@ -64,12 +64,12 @@ impl Process {
 
     /// Sends a signal, by its name without SIG.
     pub(crate) fn signal(&self, name: &str) {
-        // The standard library can only kill; asking politely takes the `kill` of the system.
+        // The standard library can only send SIGKILL; other signals need the system's `kill`.
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         sent.expect("`kill` runs");
     }
 
-    /// SIGTERM, then the time it has to leave in good order.
+    /// Sends SIGTERM, and waits for a clean end.
     pub(crate) fn terminate(&mut self, patience: Duration) -> Option<ExitStatus> {
         if self.has_ended().is_none() {
             self.signal("TERM");

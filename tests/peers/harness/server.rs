@@ -1,4 +1,4 @@
-//! Lamplighter itself, started as an operator starts it, with the account of the contract's example.
+//! Lamplighter itself, started as an operator starts it, with the account of the example configuration.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,14 +12,14 @@ use super::{ports, wait_for};
 const ACCOUNT: &str = "4642f64dc5e0a5d1e6a1d5e0c2d3b4a5";
 const TOKEN: &str = "acme-token";
 
-/// What a test may want otherwise than the example.
+/// Settings that may differ from the example.
 pub(crate) struct Settings {
     pub(crate) min_expires: u32,
-    /// The scheme of a third listener, beside UDP and TCP.
+    /// Scheme of a third listener, beside UDP and TCP.
     pub(crate) also: Option<&'static str>,
-    /// Whether there is a certificate, for 127.0.0.1 and signed by itself: `certificate.pem` and `key.pem` in the folder.
+    /// True if there is a self-signed certificate for 127.0.0.1: `certificate.pem` and `key.pem` in the folder.
     pub(crate) certificate: bool,
-    /// Everybody is a stranger and has to prove himself by digest.
+    /// True if no source is trusted and all phones must authenticate by digest.
     pub(crate) guarded: bool,
 }
 
@@ -30,7 +30,7 @@ impl Default for Settings {
 }
 
 pub(crate) struct Server {
-    // Ended before the folder goes: fields are dropped in the order they stand here.
+    // Ended before the folder is removed: fields are dropped in the order of their declaration.
     process: Process,
     sip: u16,
     also: u16,
@@ -63,27 +63,27 @@ impl Server {
         Self { process, sip, also, http, folder }
     }
 
-    /// The program under test.
+    /// Program under test.
     pub(crate) fn binary() -> PathBuf {
         std::env::var_os("LAMPLIGHTER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_lamplighter").into(), PathBuf::from)
     }
 
-    /// The port of SIP, UDP and TCP alike.
+    /// SIP port, for UDP and TCP.
     pub(crate) fn sip_port(&self) -> u16 {
         self.sip
     }
 
-    /// The port of the third listener.
+    /// Port of the third listener.
     pub(crate) fn also_port(&self) -> u16 {
         self.also
     }
 
-    /// The certificate, which is its own authority.
+    /// The self-signed certificate.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
-    /// A new certificate, and SIGHUP to say so.
+    /// Installs a new certificate, and sends SIGHUP.
     pub(crate) fn renew_certificate(&self) {
         install_certificate(self.folder.path());
         self.process.signal("HUP");
@@ -93,14 +93,14 @@ impl Server {
         self.folder.path()
     }
 
-    /// `GET /v2/accounts/{A}/presence`, the subscriptions to one extension.
+    /// `GET /v2/accounts/{A}/presence`: the subscriptions to one extension.
     pub(crate) fn listed(&self, extension: &str, event: &str) -> Vec<Listed> {
         let answer = http::request("GET", &self.url(""), TOKEN, None).expect("the API answers");
         assert_eq!(answer.status, 200, "the listing: {}", answer.body);
         http::subscriptions(&answer.json(), extension, event)
     }
 
-    /// `POST /v2/accounts/{A}/presence/{extension}`; returns the `data` of the answer.
+    /// `POST /v2/accounts/{A}/presence/{extension}`; returns the `data` of the response.
     pub(crate) fn post(&self, extension: &str, json: &str) -> serde_json::Value {
         let answer = http::request("POST", &self.url(&format!("/{extension}")), TOKEN, Some(json));
         let answer = answer.expect("the API answers");

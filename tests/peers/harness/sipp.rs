@@ -7,7 +7,7 @@ use super::process::Process;
 use super::trace::{self, Notify};
 use super::{PATIENCE, ports};
 
-/// How phones reach the server.
+/// Transport between the phones and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Udp,
@@ -27,7 +27,7 @@ impl Transport {
     }
 }
 
-/// One SIPp process playing one scenario.
+/// One SIPp process that plays one scenario.
 pub(crate) struct Sipp {
     process: Process,
     name: String,
@@ -46,8 +46,8 @@ impl Sipp {
             command.arg(format!("127.0.0.1:{remote}"));
         }
         command.args(["-i", "127.0.0.1", "-p", &port.to_string(), "-nostdin"]);
-        // SIPp plans for 50,000 sockets and refuses to start where fewer files may be open.
-        // A hundred NOTIFYs at once must fit: its own default buffer is 64 KiB.
+        // SIPp plans for 50,000 sockets and refuses to start where fewer files may be open. A hundred NOTIFYs at once
+        // must fit into its buffer, whose default is 64 KiB.
         command.args([
             "-buff_size",
             "1048576",
@@ -67,7 +67,7 @@ impl Sipp {
         self.port
     }
 
-    /// Waits for the scenario to end well: each call went exactly as written.
+    /// Waits for the scenario to succeed: each call went exactly as written.
     pub(crate) fn succeed(&mut self) {
         let ended = self.process.wait(PATIENCE);
         if !ended.is_some_and(|status| status.success()) {
@@ -76,9 +76,9 @@ impl Sipp {
         }
     }
 
-    /// Every NOTIFY seen so far, in the order seen.
+    /// Every NOTIFY received so far, in order.
     pub(crate) fn notifies(&self) -> Vec<Notify> {
-        // Not there yet: nothing was sent so far.
+        // The file does not exist before the first message.
         let file = self.folder.join(format!("{}.messages", self.name));
         trace::notifies(&std::fs::read(file).unwrap_or_default())
     }
@@ -91,17 +91,17 @@ pub(crate) struct Phones<'a> {
     pub(crate) watched: &'a str,
     pub(crate) event: &'a str,
     pub(crate) transport: Transport,
-    /// So many NOTIFYs are answered before they unsubscribe.
+    /// Number of NOTIFYs that they answer before they unsubscribe.
     pub(crate) notifies: usize,
 }
 
 impl Phones<'_> {
-    /// Lets them subscribe at `port`: the server's, or a proxy's in front of it.
+    /// Subscribes the phones at `port`: the server's, or that of a proxy in front of it.
     pub(crate) fn watch(&self, port: u16, folder: &Path) -> Sipp {
         self.play("watch.xml", "600", port, folder)
     }
 
-    /// They subscribe for `seconds` and never refresh.
+    /// Subscribes the phones for `seconds`, without refreshes.
     pub(crate) fn watch_until_expiry(&self, seconds: u32, port: u16, folder: &Path) -> Sipp {
         self.play("watch-until-expiry.xml", &seconds.to_string(), port, folder)
     }
@@ -123,11 +123,11 @@ impl Phones<'_> {
     }
 }
 
-/// A PBX that says by PUBLISH what 1001 is doing.
+/// A PBX that publishes the state of 1001.
 pub(crate) struct Publisher;
 
 impl Publisher {
-    /// One PUBLISH, answered 200.
+    /// Sends one PUBLISH, which is answered 200.
     pub(crate) fn publish(state: &str, port: u16, folder: &Path) {
         let options = ["-m", "1", "-key", "state", state];
         Sipp::start(&format!("publish-{state}"), "publish.xml", Some(port), &options, folder).succeed();

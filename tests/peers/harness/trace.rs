@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// A NOTIFY as a phone saw it.
+/// A NOTIFY as a phone received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notify {
     pub(crate) call_id: String,
     pub(crate) cseq: u64,
     pub(crate) subscription_state: String,
     pub(crate) body: String,
-    /// The phone answered it with 200.
+    /// True if the phone answered it with 200.
     pub(crate) answered: bool,
 }
 
@@ -20,7 +20,7 @@ impl Notify {
         version.parse().expect("a version is a number")
     }
 
-    /// The first value of an attribute of this name in the body.
+    /// First value of an attribute of this name in the body.
     pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         // The XML declaration has a version too.
         let document = self.body.split_once("?>").map_or(self.body.as_str(), |(_, document)| document);
@@ -28,7 +28,7 @@ impl Notify {
         rest.split_once('"').map(|(value, _)| value)
     }
 
-    /// The texts of all `<state>` elements.
+    /// Texts of all `<state>` elements.
     pub(crate) fn states(&self) -> Vec<&str> {
         let elements = self.body.split("<state").skip(1);
         elements
@@ -36,7 +36,7 @@ impl Notify {
             .collect()
     }
 
-    /// The NOTIFYs of each dialog, by Call-ID, in the order seen.
+    /// NOTIFYs of each dialog, by Call-ID, in order of arrival.
     pub(crate) fn by_dialog(all: Vec<Self>) -> BTreeMap<String, Vec<Self>> {
         let mut dialogs = BTreeMap::<_, Vec<_>>::new();
         for notify in all {
@@ -46,7 +46,7 @@ impl Notify {
     }
 }
 
-/// The NOTIFYs of a trace; a repetition of one (same Call-ID and CSeq) counts once.
+/// NOTIFYs of a trace; a retransmission (same Call-ID and CSeq) counts once.
 pub(crate) fn notifies(trace: &[u8]) -> Vec<Notify> {
     let mut found: Vec<Notify> = Vec::new();
     for (received, message) in messages(&String::from_utf8_lossy(trace)) {
@@ -69,18 +69,18 @@ pub(crate) fn notifies(trace: &[u8]) -> Vec<Notify> {
     found
 }
 
-/// Each whole message of a trace, with whether it was received (or else sent).
+/// Each complete message of a trace, with true if it was received and false if it was sent.
 fn messages(trace: &str) -> Vec<(bool, &str)> {
     let mut found = Vec::new();
     let mut rest = trace;
     while let Some(at) = rest.find(" message ") {
         rest = &rest[at + " message ".len()..];
-        // Not every line that says "message" is the title of one: "Added first buffered message to socket 9".
+        // Some lines contain "message" without being a title: "Added first buffered message to socket 9".
         let received = rest.starts_with("received [");
         if !received && !rest.starts_with("sent (") {
             continue;
         }
-        // "sent (413 bytes):" or "received [350] bytes :", an empty line, then just so many bytes.
+        // "sent (413 bytes):" or "received [350] bytes :", an empty line, then exactly that many bytes.
         let Some((title, message)) = rest.split_once("\n\n") else { break };
         let length: String = title.chars().filter(char::is_ascii_digit).collect();
         let Some(message) = length.parse().ok().and_then(|length: usize| message.get(..length)) else { break };

@@ -1,9 +1,9 @@
-//! What a stream may look like, octet by octet (conformance rows, D-010 to D-013).
+//! Forms of a stream, octet by octet (conformance rows, D-010 to D-013).
 
 use super::*;
 use crate::sip::wire::read;
 
-/// A message with these further header lines and this body.
+/// Message with these further header lines and this body.
 fn message(lines: &str, body: &str) -> String {
     format!("OPTIONS sip:acme.test SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\n{lines}\r\n{body}")
 }
@@ -12,8 +12,8 @@ fn with_body(body: &str) -> String {
     message(&format!("Content-Length: {}\r\n", body.len()), body)
 }
 
-/// Everything in the stream; a fault ends it.
-fn frames(framer: &mut Framer) -> Vec<Result<Frame, Fault>> {
+/// All items of the stream, up to a fault.
+fn frames(framer: &mut Framer) -> Vec<Result<Frame, ParseError>> {
     let mut found = Vec::new();
     loop {
         match framer.next_frame() {
@@ -27,8 +27,8 @@ fn frames(framer: &mut Framer) -> Vec<Result<Frame, Fault>> {
     }
 }
 
-/// What is found in a stream that arrives in chunks of this size.
-fn cut(stream: &[u8], chunk: usize) -> Vec<Result<Frame, Fault>> {
+/// Items found in a stream that arrives in chunks of this size.
+fn cut(stream: &[u8], chunk: usize) -> Vec<Result<Frame, ParseError>> {
     let mut framer = Framer::default();
     let mut found = Vec::new();
     for part in stream.chunks(chunk) {
@@ -41,21 +41,21 @@ fn cut(stream: &[u8], chunk: usize) -> Vec<Result<Frame, Fault>> {
     found
 }
 
-fn fault_of(stream: &str) -> Fault {
+fn fault_of(stream: &str) -> ParseError {
     match cut(stream.as_bytes(), stream.len()).pop() {
         Some(Err(fault)) => fault,
         other => panic!("{other:?} from {stream:?}"),
     }
 }
 
-fn whole(text: &str) -> Result<Frame, Fault> {
+fn whole(text: &str) -> Result<Frame, ParseError> {
     Ok(Frame::Message(Bytes::copy_from_slice(text.as_bytes())))
 }
 
 #[test]
 fn a_message_longer_than_any_number_is_too_large_and_no_overflow() {
     for length in ["1048577", "4294967295", "18446744073709551615"] {
-        assert_eq!(fault_of(&message(&format!("Content-Length: {length}\r\n"), "")), Fault::TooLarge, "{length}");
+        assert_eq!(fault_of(&message(&format!("Content-Length: {length}\r\n"), "")), ParseError::TooLarge, "{length}");
     }
 }
 
@@ -104,9 +104,13 @@ fn half_a_ping_before_a_message_is_no_half_of_the_next() {
 
 #[test]
 fn without_a_sound_content_length_the_stream_ends() {
-    assert_eq!(fault_of(&message("", "")), Fault::Missing(Name::ContentLength));
+    assert_eq!(fault_of(&message("", "")), ParseError::Missing(Name::ContentLength));
     for value in ["", "-1", "+1", "five", "1 2", "0x1", "1,1", "99999999999999999999999"] {
-        assert_eq!(fault_of(&message(&format!("Content-Length: {value}\r\n"), "")), Fault::ContentLength, "{value}");
+        assert_eq!(
+            fault_of(&message(&format!("Content-Length: {value}\r\n"), "")),
+            ParseError::ContentLength,
+            "{value}"
+        );
     }
 }
 
@@ -121,7 +125,7 @@ fn the_compact_form_and_any_case_and_leading_zeros_count() {
 #[test]
 fn two_content_lengths_end_the_stream_even_if_they_agree() {
     let text = message("Content-Length: 1\r\nl: 1\r\n", "x");
-    assert_eq!(fault_of(&text), Fault::Repeated(Name::ContentLength));
+    assert_eq!(fault_of(&text), ParseError::Repeated(Name::ContentLength));
 }
 
 #[test]
@@ -135,8 +139,8 @@ fn a_head_may_have_32_kilobytes_and_no_more() {
     let most = pad(MAX_HEAD - base);
     assert_eq!(most.len(), MAX_HEAD);
     assert_eq!(cut(most.as_bytes(), 1000), [whole(&most)]);
-    assert_eq!(fault_of(&pad(MAX_HEAD - base + 1)), Fault::HeaderTooLong);
-    assert_eq!(fault_of(&"x".repeat(MAX_HEAD + 1)), Fault::HeaderTooLong);
+    assert_eq!(fault_of(&pad(MAX_HEAD - base + 1)), ParseError::HeaderTooLong);
+    assert_eq!(fault_of(&"x".repeat(MAX_HEAD + 1)), ParseError::HeaderTooLong);
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn a_second_content_length_ends_the_stream_whatever_else_is_wrong() {
     let long = format!("l:{}9\r\n", " ".repeat(9_000));
     for (before, second) in [("no colon\r\n", "l: 9\r\n"), (&*many, "l: 9\r\n"), ("", &*long)] {
         for lines in [format!("{before}l: 0\r\n{second}"), format!("l: 0\r\n{before}{second}")] {
-            assert_eq!(fault_of(&message(&lines, "")), Fault::Repeated(Name::ContentLength));
+            assert_eq!(fault_of(&message(&lines, "")), ParseError::Repeated(Name::ContentLength));
         }
     }
 }
@@ -193,7 +197,7 @@ fn too_many_headers_before_content_length_cost_that_message_only() {
     let bad = message(&format!("{}l: 2\r\n", "X: y\r\n".repeat(200)), "ab");
     let stream = format!("{bad}{}", with_body(""));
     assert_eq!(cut(stream.as_bytes(), 100), [whole(&bad), whole(&with_body(""))]);
-    assert_eq!(read(bad.as_bytes()).unwrap_err().fault, Fault::TooManyHeaders);
+    assert_eq!(read(bad.as_bytes()).unwrap_err().fault, ParseError::TooManyHeaders);
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn half_a_line_end_ends_the_stream_for_nobody_knows_who_sees_a_line_there() {
         message("Content-Length: 5\r\nX: y\n\r\n", &with_body("")),
     ] {
         for chunk in [1, 2, 3, bad.len()] {
-            assert_eq!(cut(bad.as_bytes(), chunk), [Err(Fault::ControlCharacter)], "{bad:?} in chunks of {chunk}");
+            assert_eq!(cut(bad.as_bytes(), chunk), [Err(ParseError::ControlCharacter)], "{bad:?} in chunks of {chunk}");
         }
     }
 }
@@ -220,5 +224,5 @@ fn what_ends_a_stream_comes_with_the_head_to_answer_to_and_no_more() {
     framer.buffer().extend_from_slice(message("l: x\r\n", "").as_bytes());
     framer.buffer().extend_from_slice(b"\xff\xfe");
     let (fault, head) = framer.next_frame().unwrap_err();
-    assert_eq!((fault, &head[..]), (Fault::ContentLength, message("l: x\r\n", "").as_bytes()));
+    assert_eq!((fault, &head[..]), (ParseError::ContentLength, message("l: x\r\n", "").as_bytes()));
 }
