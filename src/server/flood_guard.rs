@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::transport::BATCH;
 
-/// A socket is overloaded when every batch has been full for this long: a longer queue is more than a burst. The source that most
-/// datagrams come from is counted over the same time, because one batch may well be the burst of a single proxy.
+/// A socket is overloaded when every batch has been full for this long: a longer queue is more than a burst. The source
+/// of most datagrams is counted over the same time, because one batch may well be the burst of a single proxy.
 const WINDOW: Duration = Duration::from_millis(20);
-/// Requests of the loudest source that are read of each batch while the socket is overloaded.
+/// Requests of the loudest source that are read of each batch after the first window; half of it after each further one.
 const READ_OF_LOUDEST: usize = BATCH / 4;
+/// Time that the limit outlives the last window. Without it, the queue would fill again as soon as it is empty.
+const LASTS: Duration = Duration::from_secs(1);
 /// Nothing is dropped for the sake of other sources if none has been heard for this long.
 const OTHERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -23,14 +25,22 @@ const OTHERS_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct FloodGuard {
     others_heard_at: Option<Instant>,
-    /// The source that most datagrams came from in the last window; none unless the socket is overloaded.
-    loudest: Option<SocketAddr>,
+    loudest: Option<Loudest>,
     /// Requests of the loudest source that were read of this batch, and those that were dropped.
     read_of_loudest: usize,
     dropped: u64,
     /// The window under way; none while batches are not full.
     window: Option<Window>,
     votes: Votes,
+}
+
+/// The source that most datagrams came from in the last window.
+#[derive(Clone, Copy, Debug)]
+struct Loudest {
+    peer: SocketAddr,
+    /// Requests that are read of each batch.
+    read: usize,
+    until: Instant,
 }
 
 /// Full batches that followed each other without a pause.
@@ -66,11 +76,9 @@ impl FloodGuard {
     /// Returns true if a datagram is to be read.
     pub(super) fn passes(&mut self, peer: SocketAddr, is_request: bool) -> bool {
         self.votes.count(peer);
-        if self.loudest != Some(peer) || !is_request {
-            return true;
-        }
+        let Some(loudest) = self.loudest.filter(|loudest| loudest.peer == peer && is_request) else { return true };
         self.read_of_loudest += 1;
-        let passes = self.read_of_loudest <= READ_OF_LOUDEST;
+        let passes = self.read_of_loudest <= loudest.read;
         self.dropped += u64::from(!passes);
         passes
     }
@@ -81,8 +89,9 @@ impl FloodGuard {
         if self.votes.several {
             self.others_heard_at = Some(now);
         }
+        self.loudest.take_if(|loudest| loudest.until <= now);
         if taken < BATCH {
-            (self.window, self.votes, self.loudest) = (None, Votes::default(), None);
+            (self.window, self.votes) = (None, Votes::default());
             return std::mem::take(&mut self.dropped);
         }
         let window = self.window.get_or_insert(Window { began: now, datagrams: 0 });
@@ -91,7 +100,12 @@ impl FloodGuard {
             let others = self.others_heard_at.is_some_and(|at| now.duration_since(at) < OTHERS_WITHIN);
             // A lead of half of all datagrams is what three of four take.
             let Votes { candidate, lead, .. } = std::mem::take(&mut self.votes);
-            self.loudest = candidate.filter(|_| others && lead >= window.datagrams / 2);
+            let peer = candidate.filter(|_| others && lead >= window.datagrams / 2);
+            self.loudest = peer.map(|peer| {
+                let before = self.loudest.filter(|loudest| loudest.peer == peer);
+                let read = before.map_or(READ_OF_LOUDEST, |before| (before.read / 2).max(1));
+                Loudest { peer, read, until: now + LASTS }
+            });
             self.window = None;
         }
         std::mem::take(&mut self.dropped)
@@ -125,9 +139,17 @@ mod tests {
         let of = |who| read.iter().filter(|n| **n == who).count();
         assert_eq!((of(1), of(2)), (READ_OF_LOUDEST, 2), "all of the other are read");
         assert!(crowd.passes(peer(1), false), "answers always are");
-        // The queue has been emptied.
+        // The queue has been emptied, which lasts only as long as the flood is not read.
         crowd.end_of_batch(start + Duration::from_millis(22), 3);
-        assert_eq!(batch(&mut crowd, start + Duration::from_millis(23), (0..).map(flood)).len(), BATCH);
+        let fill = |crowd: &mut FloodGuard, ms| batch(crowd, start + Duration::from_millis(ms), (0..).map(flood)).len();
+        assert_eq!(fill(&mut crowd, 23), READ_OF_LOUDEST + 2);
+        // It is not enough: the queue stays full.
+        (24..=43).for_each(|ms| _ = fill(&mut crowd, ms));
+        assert_eq!(fill(&mut crowd, 44), READ_OF_LOUDEST / 2 + 2);
+        // The flood is over.
+        crowd.end_of_batch(start + Duration::from_millis(50), 3);
+        crowd.end_of_batch(start + Duration::from_millis(1_100), 3);
+        assert_eq!(fill(&mut crowd, 1_101), BATCH);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const showConnection = () => {
 store.watch((news) => {
   if (!news.connection) return;
   showConnection();
-  if (store.connection === "refused") leave("The server does not take this token any more.");
+  if (store.connection === "refused") leave("The server does not accept this token any more.");
 });
 
 const signInPage = (main, wrong) => {

@@ -43,12 +43,12 @@ const type = (schema) => {
 
 const fields = (schema, caption) => table(caption, ["Field", "Type", "Meaning"],
   Object.entries(schema.properties ?? {}).map(([name, one]) => [
-    [h("code", null, name), (schema.required ?? []).includes(name) ? "" : h("span", { class: "faint" }, " if there")],
+    [h("code", null, name), (schema.required ?? []).includes(name) ? "" : h("span", { class: "faint" }, " optional")],
     type(one), line(one.description ?? resolve(one)?.description)]));
 
 const parameters = (all) => !all.length ? null : [h("h4", null, "Parameters"),
   table("Parameters", ["Name", "Where", "Type", "Meaning"], all.map((one) => [
-    [h("code", null, one.name), one.required ? "" : h("span", { class: "faint" }, " if wanted")], one.in, type(one.schema), line(one.description)]))];
+    [h("code", null, one.name), one.required ? "" : h("span", { class: "faint" }, " optional")], one.in, type(one.schema), line(one.description)]))];
 
 const body = (request) => {
   const schema = resolve(resolve(request)?.content?.["application/json"]?.schema);
@@ -67,8 +67,8 @@ const responses = (all) => {
     });
   });
   const bad = Object.entries(all).filter(([status]) => status >= "300");
-  return [h("h4", null, "Answers"), good, bad.length ? h("details", null, h("summary", null, `Faults: ${bad.map(([status]) => status).join(", ")}`),
-    table("Faults", ["Status", "Meaning"], bad.map(([status, one]) => [h("code", null, status), line(resolve(one).description)]))) : null];
+  return [h("h4", null, "Responses"), good, bad.length ? h("details", null, h("summary", null, `Errors: ${bad.map(([status]) => status).join(", ")}`),
+    table("Errors", ["Status", "Meaning"], bad.map(([status, one]) => [h("code", null, status), line(resolve(one).description)]))) : null];
 };
 
 const example = (method, path, operation) => {

@@ -65,7 +65,7 @@ const marks = {
 };
 const KIND = { current: "good", sending: "busy", waiting: "busy", resolving: "busy", failing: "bad", silent: "bad", behind: "bad", ended: "busy" };
 const WORD = {
-  current: "up to date", sending: "NOTIFY under way", waiting: "waits its turn", resolving: "name is looked up",
+  current: "up to date", sending: "NOTIFY in flight", waiting: "waits for its turn", resolving: "DNS lookup",
   failing: "refuses NOTIFYs", silent: "does not answer", behind: "behind", ended: "ending",
 };
 

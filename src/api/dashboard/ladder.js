@@ -24,7 +24,7 @@ const rung = (exchange, y) => {
   const gone = exchange.reply === 0;
   const silent = exchange.reply === 408;
   const detail = ours
-    ? `version ${exchange.version} · ${exchange.bytes} B · ${exchange.transport}${exchange.copies ? ` · ${exchange.copies} more cop${exchange.copies === 1 ? "y" : "ies"}` : ""}`
+    ? `version ${exchange.version} · ${exchange.bytes} B · ${exchange.transport}${exchange.copies ? ` · ${exchange.copies} retransmission${exchange.copies === 1 ? "" : "s"}` : ""}`
     : exchange.granted ? `granted ${exchange.granted} s` : "ends it";
   const parts = [
     word(14, y + 4, "start", time(exchange.at - (exchange.delay_ms ?? 0), true), "t"),
@@ -35,7 +35,7 @@ const rung = (exchange, y) => {
   if (gone || silent) {
     const x = to + inward * 46;
     parts.push(s("path", { d: `M${x - 6} ${y + 20}l12 12m0-12l-12 12`, class: gone ? "gone x" : "fail" }));
-    parts.push(word(x + inward * 14, y + 31, ours ? "start" : "end", gone ? "superseded by the next" : "no answer", gone ? "tgone" : "tfail"));
+    parts.push(word(x + inward * 14, y + 31, ours ? "start" : "end", gone ? "superseded by the next" : "no response", gone ? "tgone" : "tfail"));
   } else {
     parts.push(s("line", { x1: to + inward * 4, y1: y + 27, x2: from - inward * 6, y2: y + 27, class: good ? "ok" : "fail", "marker-end": `url(#${good ? "tip-ok" : "tip-fail"})` }));
     const delay = exchange.delay_ms === null ? "" : ` · ${exchange.delay_ms} ms`;
@@ -54,7 +54,7 @@ export const ladder = (story, exchanges, missing) => {
   const middle = (LEFT + RIGHT) / 2;
   const label = rungs.map((one) => `${one.method} ${one.cseq}: ${answer(one.reply)}`).join("; ");
   if (!rungs.length && !waits) {
-    return h("p", { class: "soft" }, missing ? `The history has none of the ${missing} NOTIFYs of this subscription any more.` : "Nothing was exchanged yet.");
+    return h("p", { class: "soft" }, missing ? `All ${missing} NOTIFYs of this subscription have left the history.` : "No exchanges yet.");
   }
   return s("svg", { class: "ladder", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `The last exchanges. ${label}` },
     s("defs", null, arrow("tip", "m-ink"), arrow("tip-ok", "m-ok"), arrow("tip-fail", "m-fail")),
@@ -62,10 +62,10 @@ export const ladder = (story, exchanges, missing) => {
     word(RIGHT, 20, "middle", "Lamplighter", "who"), word(RIGHT, 36, "middle", story.flow.local, "t"),
     hops ? word(middle, 20, "middle", `${hops} prox${hops === 1 ? "y" : "ies"}`, "s") : null,
     s("line", { x1: LEFT, y1: 44, x2: LEFT, y2: height - 4, class: "life" }), s("line", { x1: RIGHT, y1: 44, x2: RIGHT, y2: height - 4, class: "life" }),
-    missing ? word(middle, TOP + 10, "middle", `… up to ${missing} earlier, not shown or not in the history any more …`, "t") : null,
+    missing ? word(middle, TOP + 10, "middle", `… up to ${missing} earlier, not shown or no longer in the history …`, "t") : null,
     rungs.map((one, i) => rung(one, first + i * STEP)),
     waits ? s("g", null, word(14, first + rungs.length * STEP + 4, "start", time(waits.sent_at, true), "t"),
       s("line", { x1: RIGHT - 4, y1: first + rungs.length * STEP, x2: LEFT + 6, y2: first + rungs.length * STEP, class: "out", "marker-end": "url(#tip)" }),
       word(middle, first + rungs.length * STEP - 7, "middle", `NOTIFY ${waits.cseq}`, ""),
-      word(middle, first + rungs.length * STEP + 15, "middle", `version ${waits.version} · ${waits.bytes} B · waits for its answer`, "s")) : null);
+      word(middle, first + rungs.length * STEP + 15, "middle", `version ${waits.version} · ${waits.bytes} B · waits for its response`, "s")) : null);
 };

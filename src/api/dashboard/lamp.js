@@ -7,10 +7,10 @@ import { confirm } from "./talk.js";
 
 const actions = (extension) => {
   const reset = () => confirm(`Reset ${extension}?`,
-    "Forgets its calls and the state set by hand, and sends every watcher one fresh NOTIFY. The next news of a call counts again.",
+    "Removes its calls and the state set by hand, and sends every watcher one fresh NOTIFY. The next event of a call counts again.",
     "Reset", () => api.reset(extension));
   const set = () => confirm(`Set the lamp of ${extension}`,
-    "The state set by hand stands beside what is published, until it is set or reset again.", "Set",
+    "The state set by hand is shown beside the published state, until it is set or reset again.", "Set",
     (state) => api.set(extension, state), { choices: { early: "ringing (early)", confirmed: "talking (confirmed)", terminated: "none (terminated)" } });
   return h("div", { class: "push" },
     h("button", { type: "button", "data-key": "set", onclick: set }, "Set state"),
@@ -27,10 +27,10 @@ const hero = (extension, lamp) => {
 };
 
 const calls = (story) => story.live_calls.length === 0 ? h("p", { class: "soft" }, "No call is live.")
-  : table("Live calls", ["State", "Other side", "Call-ID", "Last heard of", "Lease"], story.live_calls.map((call) => [
+  : table("Live calls", ["State", "Other side", "Call-ID", "Last update", "Lease"], story.live_calls.map((call) => [
     `${call.state}${call.held ? ", on hold" : ""}${call.direction ? ` (${call.direction})` : ""}`,
-    other(call.with) || "not said", h("span", { class: "mono" }, call.call_id ?? call.id), time(call.said_at),
-    call.lapses_at ? `lapses at ${time(call.lapses_at)}` : "with its publication",
+    other(call.with) || "unknown", h("span", { class: "mono" }, call.call_id ?? call.id), time(call.said_at),
+    call.lapses_at ? `expires at ${time(call.lapses_at)}` : "with its publication",
   ]));
 
 const publications = (story) => story.publications.length === 0 ? h("p", { class: "soft" }, "Nothing is published.")
@@ -46,7 +46,7 @@ const behind = (row) => row.behind === 0 ? `revision ${row.acknowledged}`
 
 /** Table of watchers, for this page and for the search. */
 export const watchers = (rows, withExtension = false) => table("Watchers",
-  [withExtension ? "Extension" : null, "Watcher", "Phone", "Standing", "Knows", "Last answer", "Event", "Expires at"].filter(Boolean),
+  [withExtension ? "Extension" : null, "Watcher", "Phone", "Delivery", "Acknowledged", "Last response", "Event", "Expires at"].filter(Boolean),
   rows.map((row) => [
     withExtension ? h("a", { href: `#/lamps/${encodeURIComponent(row.extension)}` }, row.extension) : null,
     h("a", { href: `#/subscriptions/${encodeURIComponent(row.id)}`, "data-key": row.id }, row.watcher),
@@ -64,7 +64,7 @@ const exchanges = (story) => {
   const names = new Map(story.watching.map((row) => [row.id, row.watcher]));
   const rows = [...story.exchanges].reverse().slice(0, 40);
   return rows.length === 0 ? h("p", { class: "soft" }, "None in the history.")
-    : table("Last exchanges", ["Time", "Watcher", "Request", "Answer", "Delay", "Size"], rows.map((one) => [
+    : table("Last exchanges", ["Time", "Watcher", "Request", "Response", "Delay", "Size"], rows.map((one) => [
       time(one.at, true), h("a", { href: `#/subscriptions/${encodeURIComponent(one.subscription)}` }, names.get(one.subscription) ?? "gone"),
       `${one.method} ${one.cseq}${one.version === null ? "" : `, version ${one.version}`}`, answer(one.reply),
       one.delay_ms === null ? "" : `${one.delay_ms} ms`, one.bytes === null ? "" : `${one.bytes} B`,
@@ -81,19 +81,19 @@ export const lampPage = (main, extension) => {
     const head = hero(extension, story);
     if (!story.why) {
       redraw(body, head, h("section", { class: "card" }, h("h2", null, "Why"),
-        h("p", null, "The configuration names this extension, but nobody has watched it or published for it.")));
+        h("p", null, "This extension is configured, but it has had no watcher and no publication.")));
       return;
     }
     const small = (n, word) => h("small", null, `${n} ${word}${n === 1 ? "" : "s"}`);
     redraw(body, head, h("div", { class: "cols", "data-state": story.state },
-      h("section", { class: "card half" }, h("h2", null, "Why it shows that"), h("ul", { class: "why", id: "why" }, story.why.map((line) => h("li", null, line)))),
+      h("section", { class: "card half" }, h("h2", null, "Why it shows this"), h("ul", { class: "why", id: "why" }, story.why.map((line) => h("li", null, line)))),
       h("section", { class: "card half" }, h("h2", null, "Latest changes"), changes(story)),
       h("section", { class: "card" }, h("h2", null, "Calls ", small(story.live_calls.length, "call")), calls(story),
         story.calls_not_shown > 0 && h("p", { class: "soft" }, `${story.calls_not_shown} more are live and not shown.`)),
       h("section", { class: "card" }, h("h2", null, "Publications ", small(story.publications.length, "publication")), publications(story)),
       h("section", { class: "card", id: "watchers" }, h("h2", null, "Watchers ", small(story.watchers, "subscription"),
         story.behind ? h("small", null, `${story.behind} behind`) : null),
-      story.watching.length ? watchers(story.watching) : h("p", { class: "soft" }, "Nobody watches.")),
+      story.watching.length ? watchers(story.watching) : h("p", { class: "soft" }, "No watchers.")),
       h("section", { class: "card" }, h("h2", null, "Last exchanges"), exchanges(story))));
   };
   const still = (body, story) => {

@@ -54,7 +54,7 @@ const lines = (data) => {
       return step;
     }).join("");
   };
-  return frame(data, top, "", "Delay from NOTIFY to answer, median and slowest twentieth", (y) => [
+  return frame(data, top, "", "Delay from NOTIFY to response, median and slowest 5 %", (y) => [
     s("path", { class: "l95", d: path("delay_95_ms", y) || "M0 0" }), s("path", { class: "l50", d: path("delay_ms", y) || "M0 0" })]);
 };
 
@@ -70,16 +70,16 @@ const draw = (body, data) => {
   redraw(body,
     h("div", { class: "tiles" }, tile(data.extensions, "extensions"), tile(data.calls, "live calls"), tile(data.subscriptions, "subscriptions"),
       tile(data.publications, "publications"), tile(data.behind, "behind", true), tile(data.failing, "not reached", true)),
-    h("p", { class: "soft" }, states ? `Lamps: ${states}.` : "", data.complete_from ? ` The history reaches back to ${time(data.complete_from)} only; history.exchanges makes it longer.` : ""),
+    h("p", { class: "soft" }, states ? `Lamps: ${states}.` : "", data.complete_from ? ` The history reaches back to ${time(data.complete_from)} only; raise history.exchanges for a longer one.` : ""),
     h("div", { class: "cols", id: "plots" },
       h("section", { class: "card half" }, h("h2", null, "NOTIFYs ", h("small", null, "a second")), bars(data, notifies, "NOTIFYs"),
         key([["p-good", "acknowledged"], ["p-gone", "superseded"], ["p-bad", "failed"]])),
-      h("section", { class: "card half" }, h("h2", null, "Answered after ", h("small", null, "milliseconds")), lines(data),
-        key([["l50", "median", true], ["l95", "one in twenty is slower", true]])),
+      h("section", { class: "card half" }, h("h2", null, "Response time ", h("small", null, "milliseconds")), lines(data),
+        key([["l50", "median", true], ["l95", "95th percentile", true]])),
       h("section", { class: "card half" }, h("h2", null, "Changes of lamps ", h("small", null, "a second")), bars(data, [["changes", "p-accent"]], "Changes")),
       h("section", { class: "card half" }, h("h2", null, "SUBSCRIBEs granted ", h("small", null, "a second")), bars(data, [["subscribed", "p-good"]], "SUBSCRIBEs")),
-      h("section", { class: "card" }, h("details", { "data-key": "table" }, h("summary", null, "The same as a table"),
-        table("The last minutes", ["From", "Changes", "Acknowledged", "Superseded", "Failed", "Median", "Slowest twentieth", "SUBSCRIBEs"],
+      h("section", { class: "card" }, h("details", { "data-key": "table" }, h("summary", null, "As a table"),
+        table("The last minutes", ["From", "Changes", "Acknowledged", "Superseded", "Failed", "Median", "95 %", "SUBSCRIBEs"],
           filled.reverse().map(([at, bucket]) => [time(at), ...[bucket.changes, bucket.acknowledged, bucket.superseded, bucket.failed].map(String),
             bucket.delay_ms === null ? "" : `${bucket.delay_ms} ms`, bucket.delay_95_ms === null ? "" : `${bucket.delay_95_ms} ms`, String(bucket.subscribed)]))))));
 };

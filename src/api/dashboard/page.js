@@ -34,7 +34,7 @@ export const living = (main, load, draw, concerns, still = null) => {
       if (!stopped) still?.(body, data);
     } catch (error) {
       if (!stopped && (text === null || error.status === 404)) {
-        const gone = error.status === 404 ? ["This is not there any more", "It has ended, or nothing is known of it."] : ["This cannot be shown", error.message];
+        const gone = error.status === 404 ? ["Not found", "It has ended, or it never existed."] : ["This cannot be shown", error.message];
         body.replaceChildren(h("div", { class: "none", role: "status" }, h("h2", null, gone[0]), h("p", null, gone[1])));
         text = "";
       }

@@ -16,7 +16,7 @@ const moment = (at) => {
 
 const row = (one) => [
   KIND[one.kind] ?? one.kind,
-  one.who ?? "not said",
+  one.who ?? "unknown",
   one.address,
   one.method,
   h("span", null, h("b", null, `${one.status ?? ""} ${one.reason}`.trim()), one.detail ? h("span", { class: "soft" }, ` ${one.detail}`) : null),
@@ -30,8 +30,8 @@ const draw = (body, { rows, more }) => redraw(body, h("section", { class: "card"
   h("h2", null, "Refused lately ", h("small", null, `${rows.length}${more ? " or more" : ""}`)),
   rows.length
     ? table("Refusals", ["Kind", "Who", "From", "Method", "Refused", "Times", "First", "Last", "Agent"], rows.map(row))
-    : h("p", { class: "soft" }, "Nobody was refused lately."),
-  h("p", { class: "faint" }, "The latest first; one row for each sender, method and reason. A first challenge is no refusal. Kept in memory until the server ends.")));
+    : h("p", { class: "soft" }, "No refusals lately."),
+  h("p", { class: "faint" }, "The latest first; one row for each sender, method and reason. A first challenge is not a refusal. Kept in memory until the server stops.")));
 
 /** Refusals of the account, or, with the argument `none`, those without an account, for superusers. */
 export const refusalsPage = (main, argument) => {

@@ -28,8 +28,8 @@ export const searchPage = (main, text) => {
     h("section", { class: "card" }, h("h2", null, "Extensions ", h("small", null, `${found.length}${found.length === MOST ? " or more" : ""}`)),
       found.length ? table("Extensions", ["Extension", "Name", "Lamp", "With", "Watchers"], found.map((lamp) => [
         h("a", { href: `#/lamps/${encodeURIComponent(lamp.extension)}`, "data-key": lamp.extension }, lamp.extension), lamp.name ?? "", STATES[lamp.state], other(lamp.with), String(lamp.watchers)]))
-        : h("p", { class: "soft" }, "No extension has that in its number, name or call.")),
+        : h("p", { class: "soft" }, "No extension has this text in its number, name or call.")),
     h("section", { class: "card" }, h("h2", null, "Watchers ", h("small", null, `${watching.length}${watching.length === PAGE ? " or more" : ""}`)),
-      watching.length ? watchers(watching, true) : h("p", { class: "soft" }, "No watcher has that in its address, phone or Call-ID."))));
+      watching.length ? watchers(watching, true) : h("p", { class: "soft" }, "No watcher has this text in its address, phone or Call-ID."))));
   return living(main, load, draw, (news) => news.all || news.lamps.size > 0);
 };

@@ -13,11 +13,11 @@ const facts = (pairs) => h("dl", null, pairs.filter(([, value]) => value !== nul
 const mono = (text) => h("span", { class: "mono" }, text);
 
 const actions = (story) => {
-  const resend = () => confirm("Send a fresh NOTIFY?", `${story.watcher} is told the state of the moment once more.`, "Resend", () => api.resend(story.id));
+  const resend = () => confirm("Send a fresh NOTIFY?", `${story.watcher} is sent the current state once more.`, "Resend", () => api.resend(story.id));
   const trace = () => confirm("Trace this subscription?",
-    "For five minutes its messages are kept and shown here, whole but for what proves who somebody is.", "Trace it", () => api.trace(story.id, 300));
+    "For five minutes its messages are recorded and shown here, complete except for credentials.", "Trace it", () => api.trace(story.id, 300));
   const end = () => confirm("End this subscription?",
-    `${story.watcher} gets a last NOTIFY, as if its time were over. Most phones subscribe anew at once; until then this lamp of theirs is dark.`,
+    `${story.watcher} gets a last NOTIFY, as if it had expired. Most phones subscribe anew at once; until then their lamp is dark.`,
     "End it", () => api.end(story.id), { bad: true });
   return h("div", { class: "push" },
     h("button", { type: "button", "data-key": "resend", id: "resend", onclick: resend }, "Resend NOTIFY"),
@@ -42,26 +42,26 @@ const draw = (body, story) => {
       h("div", { class: "two cols" },
         h("section", { class: "card" }, h("h2", null, "Last exchanges"),
           h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ladder", "data-key": "scroll ladder" }, ladder(story, latest, missing)),
-          h("details", { "data-key": "table" }, h("summary", null, "All of them as a table"), exchanges(story))),
+          h("details", { "data-key": "table" }, h("summary", null, "As a table"), exchanges(story))),
         story.trace ? traced(story.trace) : null,
-        story.last_body ? h("section", { class: "card" }, h("h2", null, story.last.reply === 408 ? "Body of the last NOTIFY, which was not answered" : `Body of the last NOTIFY, answered ${story.last.reply}`), h("pre", { tabindex: 0 }, story.last_body)) : null),
+        story.last_body ? h("section", { class: "card" }, h("h2", null, story.last.reply === 408 ? "Body of the last NOTIFY, which got no response" : `Body of the last NOTIFY, answered ${story.last.reply}`), h("pre", { tabindex: 0 }, story.last_body)) : null),
       h("div", { class: "third cols" },
         story.trace ? h("section", { class: "card" }, h("h2", null, "Trace"), facts([
           ["Since", time(story.trace.since_at)], [story.trace.running ? "Until" : "Ended", time(story.trace.until_at)],
           ["Evicted", story.trace.evicted || null]]),
-          h("button", { type: "button", "data-key": "forget", onclick: () => confirm("Forget the trace?", "What was kept is gone for good.", "Forget it", () => api.forgetTrace(story.id), { bad: true }) }, "Forget it")) : null,
+          h("button", { type: "button", "data-key": "forget", onclick: () => confirm("Delete the trace?", "The recorded messages are lost.", "Delete it", () => api.forgetTrace(story.id), { bad: true }) }, "Delete it")) : null,
         h("section", { class: "card" }, h("h2", null, "State"), facts([
-          ["Knows", `revision ${story.acknowledged} of ${story.revision}`],
-          ["Under way", story.under_way && `NOTIFY ${story.under_way.cseq}, sent ${time(story.under_way.sent_at)}, ${story.under_way.copies} copies since`],
-          ["Last answer", story.last ? `${answer(story.last.reply)} to CSeq ${story.last.cseq}` : "none yet"],
+          ["Acknowledged", `revision ${story.acknowledged} of ${story.revision}`],
+          ["In flight", story.under_way && `NOTIFY ${story.under_way.cseq}, sent ${time(story.under_way.sent_at)}, ${story.under_way.copies} retransmissions since`],
+          ["Last response", story.last ? `${answer(story.last.reply)} to CSeq ${story.last.cseq}` : "none yet"],
           ["Failures", story.failures ? `${story.failures} in a row` : null],
           ["Next try", story.next_try_at && time(story.next_try_at)],
           ["Subscribed", time(story.subscribed_at)],
           ["Expires", [`${time(story.expires_at)}, in `, h("span", { "data-until": story.expires_at }, span(story.expires_at - now())), `, of ${story.granted} s`]],
         ])),
-        h("section", { class: "card" }, h("h2", null, "Phone and way"), facts([
+        h("section", { class: "card" }, h("h2", null, "Phone and flow"), facts([
           ["Make", story.vendor ?? "unknown"], ["User-Agent", story.user_agent], ["Transport", flow.transport], ["Peer", mono(flow.peer)],
-          ["Ours", mono(flow.local)], ["Connection", flow.connection === null ? null : `number ${flow.connection}`], ["Certificate", flow.certified ? "trusted" : null],
+          ["Server", mono(flow.local)], ["Connection", flow.connection === null ? null : `number ${flow.connection}`], ["Certificate", flow.certified ? "trusted" : null],
         ])),
         h("section", { class: "card" }, h("h2", null, "Dialog"), facts([
           ["Call-ID", mono(dialog.call_id)], ["Our side", mono(dialog.local)], ["Our tag", mono(dialog.local_tag)], ["Phone's side", mono(dialog.remote)],
@@ -71,13 +71,13 @@ const draw = (body, story) => {
 };
 
 /** Traced messages, newest first. */
-const traced = (trace) => h("section", { class: "card", id: "traced" }, h("h2", null, "Traced messages", h("small", null, `${trace.messages.length} kept`)),
+const traced = (trace) => h("section", { class: "card", id: "traced" }, h("h2", null, "Traced messages", h("small", null, `${trace.messages.length} recorded`)),
   trace.messages.length ? [...trace.messages].reverse().map((one) => h("details", { "data-key": `${one.at}${one.direction}${one.text.length}` },
     h("summary", null, `${time(one.at, true)} ${one.direction === "sent" ? "→" : "←"} ${one.text.split("\r\n")[0]}`,
       h("span", { class: "faint" }, ` ${one.bytes} B${one.transport ? `, ${one.transport}` : ""}${one.peer ? `, ${one.peer}` : ""}`)),
     h("pre", { tabindex: 0 }, one.text))) : h("p", { class: "soft" }, "Nothing was said yet. Resend a NOTIFY to see one."));
 
-const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Answer", "Delay", "Size", "Transport", "Copies", "API request"],
+const exchanges = (story) => table("Exchanges", ["Time", "Request", "Version", "Response", "Delay", "Size", "Transport", "Retransmissions", "API request"],
   [...story.exchanges].reverse().map((one) => [
     time(one.at, true), `${one.method} ${one.cseq}`, one.version === null ? "" : String(one.version), answer(one.reply),
     one.delay_ms === null ? "" : `${one.delay_ms} ms`, one.bytes === null ? "" : `${one.bytes} B`, one.transport ?? "", one.copies ? `+${one.copies}` : "",

@@ -95,9 +95,9 @@ export const wallPage = (main) => {
     none.hidden = shown.length > 0;
     grid.hidden = shown.length === 0;
     if (!shown.length) {
-      none.replaceChildren(...(!store.isLoaded() ? [h("h2", null, "One moment")]
-        : kept.state !== null ? [h("h2", null, "None at the moment"), h("p", null, "No lamp of this account shows that.")]
-          : [h("h2", null, "No lamps yet"), h("p", null, "As soon as somebody watches or publishes an extension of this account, it is here.")]));
+      none.replaceChildren(...(!store.isLoaded() ? [h("h2", null, "Loading")]
+        : kept.state !== null ? [h("h2", null, "None at the moment"), h("p", null, "No lamp of this account is in this state.")]
+          : [h("h2", null, "No lamps yet"), h("p", null, "An extension of this account appears here with its first watcher or publication.")]));
     }
   };
 
