@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::operator::Address;
+use crate::ctl::Address;
 
 /// A SIP presence server that keeps busy lamps right.
 ///

@@ -24,29 +24,24 @@
 //! Helpers without knowledge of SIP: `ahead` (cache prefetch), [`count`] (counters), `per_thread` (per-thread slots),
 //! [`seldom`] (rate limit for log lines), [`telemetry`] (logging), `testing` (tests only).
 
-mod ahead;
 pub mod api;
 pub mod bench;
 pub mod capture;
 pub mod cli;
 pub mod config;
-pub mod count;
+pub mod ctl;
 pub mod demo;
 pub mod directory;
-pub mod greeting;
-pub mod health;
 pub mod journal;
+pub mod logging;
 pub mod notifier;
-pub mod operator;
 pub mod package;
-mod per_thread;
 pub mod presence;
-pub mod seldom;
 pub mod server;
 pub mod simulator;
 pub mod sip;
-pub mod telemetry;
 #[cfg(test)]
-mod testing;
+mod test_util;
 pub mod transport;
+pub mod util;
 pub mod watch;

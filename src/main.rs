@@ -11,7 +11,7 @@ use lamplighter::demo::Demo;
 use lamplighter::server::{Server, StartError};
 use sd_notify::NotifyState;
 
-use lamplighter::{bench, greeting, health, notifier, operator, telemetry, watch};
+use lamplighter::{bench, ctl, ctl::health_check, logging, notifier, server::startup_banner, watch};
 
 /// jemalloc: returns unused memory to the system and wastes little on many small allocations; the system's allocator
 /// does neither.
@@ -36,35 +36,35 @@ fn main() -> ExitCode {
             let code = report(outcome);
             if misused { ExitCode::from(MISUSE) } else { code }
         }
-        Command::Explain(args) => report(operator::explain(&args)),
-        Command::Accounts(args) => report(operator::accounts(&args)),
-        Command::Lamps(args) => report(operator::lamps(&args)),
-        Command::Subscriptions(args) => report(operator::subscriptions(&args)),
-        Command::Search(args) => report(operator::search(&args)),
-        Command::Reset(args) => report(operator::reset(&args)),
-        Command::Set(args) => report(operator::set(&args)),
-        Command::Resend(args) => report(operator::resend(&args)),
-        Command::End(args) => report(operator::end(&args)),
-        Command::Refusals(args) => report(operator::refusals(&args)),
+        Command::Explain(args) => report(ctl::explain(&args)),
+        Command::Accounts(args) => report(ctl::accounts(&args)),
+        Command::Lamps(args) => report(ctl::lamps(&args)),
+        Command::Subscriptions(args) => report(ctl::subscriptions(&args)),
+        Command::Search(args) => report(ctl::search(&args)),
+        Command::Reset(args) => report(ctl::reset(&args)),
+        Command::Set(args) => report(ctl::set(&args)),
+        Command::Resend(args) => report(ctl::resend(&args)),
+        Command::End(args) => report(ctl::end(&args)),
+        Command::Refusals(args) => report(ctl::refusals(&args)),
         Command::Journal(command) => {
             let outcome = match command {
-                JournalCommand::Check { dir } => operator::check_journal(&dir),
-                JournalCommand::Repair { dir } => operator::repair_journal(&dir),
+                JournalCommand::Check { dir } => ctl::check_journal(&dir),
+                JournalCommand::Repair { dir } => ctl::repair_journal(&dir),
             };
             let unusable = outcome.as_ref().is_err_and(|error| error.needs_the_operator());
             let code = report(outcome);
             if unusable { ExitCode::from(UNUSABLE_JOURNAL) } else { code }
         }
-        Command::Drain(args) => report(operator::drain(&args)),
-        Command::Completion { shell } => report(operator::completion(shell)),
-        Command::Man { folder } => report(operator::man(folder.as_deref())),
+        Command::Drain(args) => report(ctl::drain(&args)),
+        Command::Completion { shell } => report(ctl::completion(shell)),
+        Command::Man { folder } => report(ctl::man(folder.as_deref())),
         Command::Bench(args) => {
             let outcome = bench::run(&args);
             let misused = matches!(outcome, Err(bench::BenchError::Setting(_)));
             let code = report(outcome);
             if misused { ExitCode::from(MISUSE) } else { code }
         }
-        Command::Health { url } => report(health::ask(&url)),
+        Command::Health { url } => report(health_check::probe(&url)),
     }
 }
 
@@ -103,7 +103,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    telemetry::init(&config.log.level, config.log.format);
+    logging::init(&config.log.level, config.log.format);
     for warning in &config.warnings {
         tracing::warn!(%warning, "the configuration is accepted, but should be changed");
     }
@@ -115,7 +115,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
             unusable = matches!(&error, StartError::Journal(error) if error.needs_the_operator());
             std::io::Error::other(error)
         })?;
-        greeting::print(&config, &server, file.is_none().then_some(&*demo_token));
+        startup_banner::print(&config, &server, file.is_none().then_some(&*demo_token));
         tell_service_manager(&[NotifyState::Ready]);
         while runtime.block_on(signals.any()) == Signal::Reload {
             server.reload_certificates();
@@ -135,7 +135,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {
-    telemetry::init("warn", LogFormat::Text);
+    logging::init("warn", LogFormat::Text);
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let mut signals = runtime.block_on(async { Signals::listen() })?;
         let demo = Demo::open(args).map_err(std::io::Error::other)?;

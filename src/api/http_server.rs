@@ -22,7 +22,7 @@ use super::connection_slots::{ConnectionSlots, Connections, Slot};
 use super::refusals::Peer;
 use super::write_timeout::WriteTimeout;
 use super::{Service, webhooks};
-use crate::seldom::Seldom;
+use crate::util::log_limit::LogLimiter;
 
 /// Timeout for the head of a request, and for an idle connection.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const GIVE_UP_PAUSE: Duration = Duration::from_millis(1);
 
 /// Limits the log lines about failed accepts.
-static NOT_ACCEPTED: Seldom = Seldom::new();
+static NOT_ACCEPTED: LogLimiter = LogLimiter::new();
 
 /// Serves HTTP until `stop` is ready, then finishes the requests that have begun and returns.
 ///
@@ -87,7 +87,7 @@ async fn accept(
                 tokio::spawn(converse(stream, router.clone(), Arc::new(seat), drain.clone(), patience));
             }
             Err(error) => {
-                if let Some(more) = NOT_ACCEPTED.may_say() {
+                if let Some(more) = NOT_ACCEPTED.check() {
                     tracing::warn!(%error, more, "no HTTP connection can be accepted");
                 }
                 let pause = if seats.give_one_up() { GIVE_UP_PAUSE } else { ACCEPT_PAUSE };

@@ -9,9 +9,9 @@ use std::sync::mpsc::Receiver;
 use super::filter::{Filter, head_of};
 use super::hep::HepEncoder;
 use super::{CaptureCommand, CapturedMessage, Counts};
-use crate::count::one_more;
-use crate::seldom::Seldom;
 use crate::sip::wire::Name;
+use crate::util::counters::increment;
+use crate::util::log_limit::LogLimiter;
 
 /// Longest Call-ID (octets) that is sent as correlation id; longer ones are omitted.
 const LONGEST_ID: usize = 512;
@@ -22,7 +22,7 @@ pub(super) struct Exporter {
     agent: HepEncoder,
     choice: Filter,
     counts: Arc<Counts>,
-    unreachable: Seldom,
+    unreachable: LogLimiter,
 }
 
 impl Exporter {
@@ -39,7 +39,7 @@ impl Exporter {
         let socket = UdpSocket::bind((any, 0))?;
         // A connected socket reports ICMP errors, so an unreachable server is noticed.
         socket.connect(server)?;
-        Ok(Exporter { socket, server, agent, choice, counts, unreachable: Seldom::new() })
+        Ok(Exporter { socket, server, agent, choice, counts, unreachable: LogLimiter::new() })
     }
 
     /// Sends until all senders of the channel are dropped.
@@ -65,23 +65,23 @@ impl Exporter {
         }
         let head = head_of(&passed.bytes);
         if !self.choice.wants(head.as_ref()) {
-            return one_more(&self.counts.left_out);
+            return increment(&self.counts.left_out);
         }
         let id = head.as_ref().and_then(|head| head.first(Name::CallId)).filter(|id| id.len() <= LONGEST_ID);
         if !self.agent.write(out, passed, id) {
-            return one_more(&self.counts.failed);
+            return increment(&self.counts.failed);
         }
         match self.socket.send(out) {
-            Ok(_) => one_more(&self.counts.sent),
+            Ok(_) => increment(&self.counts.sent),
             Err(error) => {
-                one_more(&self.counts.failed);
+                increment(&self.counts.failed);
                 self.complain(&error);
             }
         }
     }
 
     fn complain(&self, error: &io::Error) {
-        if let Some(more) = self.unreachable.may_say() {
+        if let Some(more) = self.unreachable.check() {
             tracing::warn!(server = %self.server, %error, more, "the capture server of [hep] cannot be reached");
         }
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::config::Hep;
-use crate::count::one_more;
+use crate::util::counters::increment;
 use exporter::Exporter;
 use filter::Filter;
 use hep::HepEncoder;
@@ -137,7 +137,7 @@ impl Capture {
         if !room || self.queue.try_send(CaptureCommand::CapturedMessage(passed())).is_err() {
             counts.octets.fetch_sub(octets, Relaxed);
             counts.waiting.fetch_sub(1, Relaxed);
-            one_more(&counts.dropped);
+            increment(&counts.dropped);
         }
     }
 

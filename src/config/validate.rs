@@ -437,7 +437,7 @@ fn log(source: Source<'_>, raw: raw::Log) -> Result<Log, ConfigError> {
         }
     };
     let Some(written) = raw.level else { return Ok(Log { level: "info".to_owned(), format }) };
-    if let Err(error) = crate::telemetry::check(written.get_ref()) {
+    if let Err(error) = crate::logging::check(written.get_ref()) {
         let problem = format!(
             "\"{}\" is no filter ({error}); allowed: \"error\", \"warn\", \"info\", \"debug\", \"trace\", or \
              \"info,lamplighter::api=debug\" and the like",

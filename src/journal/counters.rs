@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::WriteError;
-use crate::count::{Sizes, one_more};
+use crate::util::counters::{Histogram, increment};
 
 /// Bucket bounds for the time of a commit (microseconds): from a battery-backed cache to a disk with errors.
 static TIMES: [u64; 13] =
@@ -25,8 +25,8 @@ pub(super) struct Counters {
     pub(super) snapshot: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) repaired: AtomicU64,
-    pub(super) took: Sizes<14>,
-    pub(super) batches: Sizes<8>,
+    pub(super) took: Histogram<14>,
+    pub(super) batches: Histogram<8>,
     pub(super) refused: [AtomicU64; REFUSALS.len()],
 }
 
@@ -43,8 +43,8 @@ impl Default for Counters {
             snapshot: zero(),
             failures: zero(),
             repaired: zero(),
-            took: Sizes::new(&TIMES),
-            batches: Sizes::new(&BATCHES),
+            took: Histogram::new(&TIMES),
+            batches: Histogram::new(&BATCHES),
             refused: Default::default(),
         }
     }
@@ -60,6 +60,6 @@ impl Counters {
             WriteError::Closed => 3,
             WriteError::RollingBack => 4,
         };
-        one_more(&self.refused[place]);
+        increment(&self.refused[place]);
     }
 }

@@ -50,7 +50,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::count::Spread;
+use crate::util::counters::HistogramSnapshot;
 pub use error::{JournalError, Refused, WriteError};
 pub use hold::Hold;
 pub(crate) use memory_journal::MemoryJournal;
@@ -147,9 +147,9 @@ pub struct Stats {
     /// Bad parts that a repair has put aside before this opening.
     pub repaired: u64,
     /// Histogram of the time of a commit (microseconds).
-    pub took: Spread,
+    pub took: HistogramSnapshot,
     /// Histogram of the records in one commit.
-    pub batches: Spread,
+    pub batches: HistogramSnapshot,
     /// Refused appends by reason.
     pub refused: [(&'static str, u64); 5],
 }

@@ -19,7 +19,7 @@ use super::{
     queue::{AppendState, Entry, Queue, Shared, UnderWay, promised},
     store::{self, Opened},
 };
-use crate::seldom::Seldom;
+use crate::util::log_limit::LogLimiter;
 
 /// Time of a commit from which it is logged as slow: after two of them phones begin to retransmit (T1 is 500 ms).
 const SLOW: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ pub(super) struct Writer {
     mended: bool,
     /// Time of the next check that the directory is still at its path.
     look_at: Instant,
-    slow: Seldom,
+    slow: LogLimiter,
     /// Octets of the latest commit: a MARK, if it follows a sync, and the frames.
     written: Vec<u8>,
     /// Octets of the MARK among the written and unsynced octets; the queue does not count it.
@@ -85,7 +85,7 @@ impl Writer {
             probe_at: None,
             mended: false,
             look_at: Instant::now(),
-            slow: Seldom::new(),
+            slow: LogLimiter::new(),
             written: Vec::new(),
             mark: 0,
             spare,
@@ -238,7 +238,7 @@ impl Writer {
 
     fn complain_of_slowness(&self, took: Duration, batch: &Batch) {
         if took >= SLOW
-            && let Some(more) = self.slow.may_say()
+            && let Some(more) = self.slow.check()
         {
             let (ms, records, octets) = (took.as_millis() as u64, batch.records, batch.frames.len());
             let dir = self.shared.disk.dir().display();

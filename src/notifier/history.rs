@@ -14,15 +14,15 @@ use parking_lot::Mutex;
 
 use super::Notifier;
 use super::metrics::NotifyCounters;
-use crate::ahead::fetch_one;
 use crate::package::PackageId;
-use crate::per_thread::PerThread;
 use crate::presence::Tick;
 use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{Delivery, InFlight, NotifyTransport, Subscription, SubscriptionId};
 use crate::presence::vendor::Vendor;
 use crate::sip::Transport;
 use crate::transport::{Destination, Source};
+use crate::util::per_thread::PerThread;
+use crate::util::prefetch::prefetch_element;
 
 /// Maximum length of a segment (entries).
 const CHAPTER: usize = 1_024;
@@ -143,7 +143,7 @@ impl History {
         chapter.entries.push(entry);
         // The memory of the next entries was last written a whole segment ago, and has left the CPU caches. Releasing
         // the lock would have to wait for it.
-        fetch_one(&chapter.entries, chapter.entries.len() + AHEAD);
+        prefetch_element(&chapter.entries, chapter.entries.len() + AHEAD);
     }
 
     /// Moves a full segment to the shared list, and begins another. The memory of an evicted segment is used again.

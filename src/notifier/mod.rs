@@ -31,7 +31,6 @@ use crate::config::{Access, Config, Durability, Limits, Presence, RateLimits};
 use crate::directory::Directory;
 use crate::journal::Acceptance;
 use crate::package;
-use crate::per_thread::Apart;
 use crate::presence::Tick;
 use crate::presence::device::DeviceTable;
 use crate::presence::intern::Interner;
@@ -43,6 +42,7 @@ use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire;
 use crate::transport::Listener;
+use crate::util::per_thread::CachePadded;
 use rate_limit::RateLimiter;
 
 mod admin;
@@ -148,7 +148,7 @@ pub struct Notifier {
     allow_events: Box<str>,
     wheel: wheel::Wheel,
     /// Source of unique numbers: the order of journal records and changes, and the input of `nonce`.
-    counter: Apart<AtomicU64>,
+    counter: CachePadded<AtomicU64>,
     /// Journal's readiness for changes, an [`Acceptance`] as a number.
     acceptance: AtomicU8,
     /// True while the server drains: new subscriptions are refused.
@@ -207,7 +207,7 @@ impl Notifier {
             nobody,
             names: dns_cache::DnsCache::default(),
             wheel: wheel::Wheel::default(),
-            counter: Apart(AtomicU64::new(1)),
+            counter: CachePadded(AtomicU64::new(1)),
             acceptance: AtomicU8::new(Acceptance::Accepting as u8),
             draining: AtomicBool::new(false),
             large: notify_message::OversizeCounters::default(),

@@ -18,19 +18,19 @@ use crate::package;
 use crate::presence::Tick;
 use crate::presence::presentity::{NotifyEtag, Presentity};
 use crate::presence::subscription::{InFlight, MaxRate, NotifyTransport, Subscription};
-use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::uri::user_of;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, ListenerId, Remote};
+use crate::util::log_limit::LogLimiter;
 
 /// Largest UDP payload (octets): 65,535 over IPv4, without the headers of IP and UDP.
 pub(super) const MAX_DATAGRAM: usize = 65_507;
 /// Largest request that is sent in a datagram while the path MTU is unknown (octets; RFC 3261 section 18.1.1).
 const LARGE: usize = 1_300;
 /// Limits the log lines about NOTIFYs that cannot be sent.
-static TOO_LARGE: Seldom = Seldom::new();
+static TOO_LARGE: LogLimiter = LogLimiter::new();
 /// Header names with their short forms (RFC 3261 section 7.3.3, RFC 6665 section 8.4).
 const SHORT: [(&str, &str); 8] = [
     ("Via", "v"),
@@ -130,7 +130,7 @@ impl Notifier {
             };
             (EncodedNotify { to, bytes, carried: NotifyTransport::ByDetour }, how, count)
         } else if size > MAX_DATAGRAM {
-            if let Some(more) = TOO_LARGE.may_say() {
+            if let Some(more) = TOO_LARGE.check() {
                 let (presentity, watcher) = (document.entity, subscription.dialog.remote());
                 tracing::warn!(
                     presentity,

@@ -18,9 +18,9 @@ use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
 use crate::config::RateLimits;
-use crate::count::one_more;
 use crate::presence::Tick;
 use crate::transport::{FlowId, Source, limited_as};
+use crate::util::counters::increment;
 
 /// Decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl RateLimiter {
     }
 
     fn turn_away(&self, reason: usize) {
-        one_more(&self.dropped[reason]);
+        increment(&self.dropped[reason]);
     }
 
     fn place(&self, address: IpAddr, port: u16) -> usize {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 
-use crate::ahead;
+use crate::util::prefetch;
 
 /// Reference-counted text. Each owner spends one word on it, as there are a million owners and far fewer texts.
 #[derive(Clone, Debug)]
@@ -19,12 +19,12 @@ pub struct InternedStr(Arc<Box<str>>);
 impl InternedStr {
     /// Prefetches the cache line that holds the pointer to the text.
     pub fn fetch(&self) {
-        ahead::fetch(&*self.0);
+        prefetch::prefetch(&*self.0);
     }
 
     /// Prefetches the text itself. To be called once the line of [`SharedText::fetch`] has arrived.
     pub fn fetch_text(&self) {
-        ahead::fetch_text(self);
+        prefetch::prefetch_str(self);
     }
 
     /// Returns true if both are the same copy.

@@ -16,7 +16,7 @@ use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
 use super::presentity_index::PAGE;
-use crate::per_thread::Apart;
+use crate::util::per_thread::CachePadded;
 
 /// Bits of half a page number: 26 bits, with the 6 bits of a number within its page, make 32.
 const HALF: u32 = 13;
@@ -25,14 +25,14 @@ const HALF: u32 = 13;
 #[derive(Debug)]
 pub(super) struct NumberPages {
     secret: [u8; 16],
-    drawn: Apart<AtomicU32>,
+    drawn: CachePadded<AtomicU32>,
     /// Pages that contain a number of the journal. There are at most as many as the journal had records at the start.
     seen: DashSet<u32, RandomState>,
 }
 
 impl NumberPages {
     pub(super) fn new(secret: [u8; 16]) -> NumberPages {
-        NumberPages { secret, drawn: Apart(AtomicU32::new(0)), seen: DashSet::default() }
+        NumberPages { secret, drawn: CachePadded(AtomicU32::new(0)), seen: DashSet::default() }
     }
 
     /// Makes sure that the page of this number is never drawn.

@@ -20,13 +20,13 @@ use super::publication::{
 use super::state::{CallReport, CallState, ComposedState, PublishedState};
 use super::subscription::{Revision, Subscription};
 use super::{Aor, MAX_PACKAGES, PackageId, Tick};
-use crate::ahead::{self, Lines};
 use crate::sip::wire::{Hex, Value};
+use crate::util::prefetch::{self, PrefetchMark};
 
 /// An address that is watched or published for.
 #[derive(Debug)]
 pub struct Presentity {
-    lines: Lines,
+    lines: PrefetchMark,
     /// Number of the presentity, which our tags and branches carry.
     pub number: u32,
     /// Address of record.
@@ -317,12 +317,12 @@ impl Watchers {
 
     /// Prefetches the first slots, which are searched for an older subscription of a new watcher.
     pub fn fetch_slots(&self) {
-        (0..self.slots.len().min(16)).step_by(4).for_each(|slot| ahead::fetch_one(&self.slots, slot));
+        (0..self.slots.len().min(16)).step_by(4).for_each(|slot| prefetch::prefetch_element(&self.slots, slot));
     }
 
     /// Prefetches one slot.
     pub fn fetch_slot(&self, slot: u32) {
-        ahead::fetch_one(&self.slots, slot as usize);
+        prefetch::prefetch_element(&self.slots, slot as usize);
     }
 
     /// Prefetches the subscription in a slot. To be called once the line of [`Watchers::fetch_slot`] has arrived.
@@ -389,13 +389,13 @@ impl Presentity {
     /// Creates a presentity without any state.
     pub fn new(number: u32, aor: Aor, realm: &str) -> Presentity {
         let uri = aor.uri(realm).into();
-        Presentity { lines: Lines::default(), number, aor, uri, state: Mutex::default() }
+        Presentity { lines: PrefetchMark::default(), number, aor, uri, state: Mutex::default() }
     }
 
     /// Prefetches the presentity.
     #[inline]
     pub fn fetch(&self) {
-        self.lines.fetch::<Presentity>(offset_of!(Presentity, lines));
+        self.lines.prefetch::<Presentity>(offset_of!(Presentity, lines));
     }
 
     /// Takes the lock. The lock is held for one decision, never across anything that waits.

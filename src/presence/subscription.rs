@@ -15,12 +15,12 @@ use super::dialog_filter::DialogFilter;
 use super::intern::InternedStr;
 use super::vendor::Vendor;
 use super::{PackageId, Tick};
-use crate::ahead::{self, Lines};
-use crate::per_thread::PLACES;
 use crate::sip::dialog::{Dialog, TooLong};
 use crate::sip::transaction::ClientTransaction;
 use crate::sip::wire::{Hex, Value};
 use crate::transport::{Destination, PackedSource, Source};
+use crate::util::per_thread::SLOTS;
+use crate::util::prefetch::{self, PrefetchMark};
 
 /// Identity of a subscription. It stands in our To tag and in the branches of our NOTIFYs, so that a request or a
 /// reply finds its subscription without a table of dialogs.
@@ -99,7 +99,7 @@ impl Doubts {
 /// One subscription.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    lines: Lines,
+    lines: PrefetchMark,
     /// Identity of the subscription.
     pub place: SubscriptionId,
     /// Its event package.
@@ -166,18 +166,18 @@ impl TimerHandle {
     /// Handle of a timer for this time in this slot.
     pub fn new(at: Tick, place: usize) -> TimerHandle {
         // Plus one, so that the word is never 0.
-        let word = (at.0 + 1).saturating_mul(PLACES as u64) | (place % PLACES) as u64;
+        let word = (at.0 + 1).saturating_mul(SLOTS as u64) | (place % SLOTS) as u64;
         TimerHandle(NonZeroU64::new(word).unwrap_or(NonZeroU64::MAX))
     }
 
     /// Time of the timer.
     pub fn at(self) -> Tick {
-        Tick(self.0.get() / PLACES as u64 - 1)
+        Tick(self.0.get() / SLOTS as u64 - 1)
     }
 
     /// Slot of the timer.
     pub fn place(self) -> usize {
-        (self.0.get() % PLACES as u64) as usize
+        (self.0.get() % SLOTS as u64) as usize
     }
 }
 
@@ -377,7 +377,7 @@ impl Subscription {
     pub fn new(now: Tick, beginning: NewSubscription) -> Subscription {
         let NewSubscription { place, package, phone, dialog, written, source } = beginning;
         Subscription {
-            lines: Lines::default(),
+            lines: PrefetchMark::default(),
             place,
             package,
             particulars: None,
@@ -427,13 +427,13 @@ impl Subscription {
 
     /// Prefetches the subscription itself.
     pub fn fetch_itself(&self) {
-        self.lines.fetch::<Subscription>(offset_of!(Subscription, lines));
+        self.lines.prefetch::<Subscription>(offset_of!(Subscription, lines));
     }
 
     /// Prefetches the subscription, its device and its dialog.
     pub fn fetch(&self) {
         self.fetch_itself();
-        ahead::fetch(&*self.phone);
+        prefetch::prefetch(&*self.phone);
         self.dialog.fetch();
     }
 
@@ -523,7 +523,7 @@ mod tests {
 
     #[test]
     fn a_timer_keeps_its_time_and_its_place_in_one_word() {
-        for (at, place) in [(0, 0), (0, PLACES - 1), (1_700_000_000_510, 7)] {
+        for (at, place) in [(0, 0), (0, SLOTS - 1), (1_700_000_000_510, 7)] {
             let filed = TimerHandle::new(Tick(at), place);
             assert_eq!((filed.at(), filed.place(), size_of::<Option<TimerHandle>>()), (Tick(at), place, 8));
         }

@@ -22,7 +22,7 @@ use super::number_pages::NumberPages;
 use super::presentity::{Presentity, State};
 use super::presentity_index::PresentityIndex;
 use super::{AccountNo, Aor};
-use crate::per_thread::Apart;
+use crate::util::per_thread::CachePadded;
 
 /// Table of all presentities.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Table {
     /// Numbers of presentities that the journal has and that cannot be restored in this run. They are given to no
     /// other presentity, so that two accounts never share a number.
     reserved: DashSet<u32, RandomState>,
-    subscriptions: Apart<AtomicUsize>,
+    subscriptions: CachePadded<AtomicUsize>,
     presentities_per_account: usize,
 }
 
@@ -115,7 +115,7 @@ impl Table {
             accounts: (0..accounts).map(|_| Account::default()).collect(),
             numbering: NumberPages::new([0; 16]),
             reserved: DashSet::default(),
-            subscriptions: Apart::default(),
+            subscriptions: CachePadded::default(),
             presentities_per_account,
         }
     }

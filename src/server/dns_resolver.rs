@@ -16,11 +16,11 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Dns;
-use crate::count::one_more;
 use crate::notifier::control::LOOKUPS;
 use crate::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery, SrvTarget};
 use crate::sip::Transport;
 use crate::transport::Listener;
+use crate::util::counters::increment;
 
 /// Timeout of one query in total. NOTIFYs that wait for it fall back to the source address after three seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ impl Resolver {
     /// Resolves one name, in at most two seconds.
     pub(super) async fn answer(&self, question: &DnsQuery) -> Result<DnsAnswer, DnsError> {
         let answer = self.search(question).await;
-        one_more(
+        increment(
             &self.counts[match &answer {
                 Ok(_) => 0,
                 Err(DnsError::Unknown) => 1,

@@ -19,13 +19,13 @@ use super::journal_setup;
 use crate::journal::{Journal, JournalError, Refused};
 use crate::notifier::dns_cache::DnsQuery;
 use crate::notifier::{Notifier, Outbox};
-use crate::seldom::Seldom;
 use crate::sip::Transport;
 use crate::sip::wire::ParseError;
 use crate::transport::{
     Acceptor, BatchUdpSocket, Connection, ConnectionEvent, ConnectionTable, DeliveryToken, Handshaker, Listener,
     ListenerId, SipSender, Source, Tls,
 };
+use crate::util::log_limit::LogLimiter;
 
 /// Time that the journal has at the end to commit what waits for it.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ const MANY: usize = 8;
 /// Time that a busy datagram socket has before the other tasks of its thread get their turn.
 const TURN: Duration = Duration::from_millis(1);
 /// A disk that fails does so for every change.
-static UNKEPT: Seldom = Seldom::new();
+static UNKEPT: LogLimiter = LogLimiter::new();
 /// Interval at which the files of `[tls]` are checked.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
@@ -423,7 +423,7 @@ impl Worker {
             match result {
                 Ok(()) => self.notifier.kept(now, &mut out),
                 Err(Refused { why, hold }) => {
-                    if own && let Some(more) = UNKEPT.may_say() {
+                    if own && let Some(more) = UNKEPT.check() {
                         tracing::warn!(%why, more, "a change could not be kept, so it is taken back and refused");
                     }
                     let refused = std::mem::take(&mut out);

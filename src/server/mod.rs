@@ -30,6 +30,7 @@ mod http;
 mod io_thread;
 mod journal_setup;
 mod readiness;
+pub mod startup_banner;
 
 use clock::Clock;
 use control_handle::ControlHandle;

@@ -3,7 +3,7 @@
 use super::headers::{NameAddr, items, list};
 use super::uri::{Scheme, Uri};
 use super::wire::{Message, Name, Value, Writer};
-use crate::ahead;
+use crate::util::prefetch;
 
 /// Limit on the text of a dialog (octets). Without it, each dialog could keep as much as the largest message holds.
 pub const MAX_TEXT: usize = 8 * 1024;
@@ -145,7 +145,7 @@ impl Dialog {
 
     /// Prefetches its text.
     pub fn fetch(&self) {
-        ahead::fetch_text(&self.text);
+        prefetch::prefetch_str(&self.text);
     }
 
     /// Returns true if a request with a To tag of ours belongs to this dialog. Tags compare byte by byte: the peer

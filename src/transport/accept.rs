@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::seldom::Seldom;
+use crate::util::log_limit::LogLimiter;
 
 use super::handshake::Handshaker;
 use super::limits::Permit;
@@ -15,9 +15,9 @@ use super::sender::ConnectionTable;
 use super::{Connection, ListenerId, Source, listening_socket};
 
 /// Log limiter: a source that exceeds its limit may do so with many connections.
-static TOO_MANY: Seldom = Seldom::new();
+static TOO_MANY: LogLimiter = LogLimiter::new();
 /// Log limiter: a failed accept is retried ten times a second.
-static NOT_ACCEPTED: Seldom = Seldom::new();
+static NOT_ACCEPTED: LogLimiter = LogLimiter::new();
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
 
@@ -51,7 +51,7 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(e) => {
                     // Most likely no file descriptor is free; that may change when connections close.
-                    if let Some(more) = NOT_ACCEPTED.may_say() {
+                    if let Some(more) = NOT_ACCEPTED.check() {
                         tracing::warn!(error = %e, more, "a connection could not be accepted");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -61,7 +61,7 @@ impl Acceptor {
             let permit = match self.shared.places().permit_from(peer.ip()) {
                 Ok(permit) => permit,
                 Err(limit) => {
-                    if let Some(more) = TOO_MANY.may_say() {
+                    if let Some(more) = TOO_MANY.check() {
                         tracing::warn!(%peer, limit, more, "a limit is reached; a connection was closed");
                     }
                     continue;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::address::limited_as;
 use super::outgoing::{Budget, Budgets, MOST_IN_ALL, MOST_OF_ADDRESS};
-use crate::count::one_more;
+use crate::util::counters::increment;
 
 /// Most handshakes and upgrades under way. Each may last ten seconds and costs far more than the connection itself, so
 /// clients that only begin handshakes must not use up all connections.
@@ -128,7 +128,7 @@ impl ConnectionLimiter {
     }
 
     fn refuse(&self, limit: usize) -> &'static str {
-        one_more(&self.refused[limit]);
+        increment(&self.refused[limit]);
         LIMITS[limit]
     }
 

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 
-use crate::count::{Sizes, Spread, more, one_more, sum};
-use crate::per_thread::PerThread;
 use crate::sip::Transport;
+use crate::util::counters::{Histogram, HistogramSnapshot, add, increment, total};
+use crate::util::per_thread::PerThread;
 
 /// Names of the transports, in the order of the counters.
 pub const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "ws", "wss"];
@@ -50,16 +50,16 @@ pub(super) struct StreamCounters {
 
 impl StreamCounters {
     pub(super) fn message_came(&self) {
-        one_more(&self.received);
+        increment(&self.received);
     }
 
     pub(super) fn came(&self, octets: usize) {
-        more(&self.received_octets, octets);
+        add(&self.received_octets, octets);
     }
 
     pub(super) fn left(&self, messages: usize, octets: usize) {
-        more(&self.sent, messages);
-        more(&self.sent_octets, octets);
+        add(&self.sent, messages);
+        add(&self.sent_octets, octets);
     }
 }
 
@@ -69,10 +69,10 @@ pub(super) type Streams = [StreamCounters; TRANSPORTS.len()];
 /// Traffic of a transport, summed over all threads.
 pub(super) fn traffic(counts: &PerThread<Streams>, transport: usize) -> Traffic {
     Traffic {
-        received: sum(counts, |streams| &streams[transport].received),
-        received_octets: sum(counts, |streams| &streams[transport].received_octets),
-        sent: sum(counts, |streams| &streams[transport].sent),
-        sent_octets: sum(counts, |streams| &streams[transport].sent_octets),
+        received: total(counts, |streams| &streams[transport].received),
+        received_octets: total(counts, |streams| &streams[transport].received_octets),
+        sent: total(counts, |streams| &streams[transport].sent),
+        sent_octets: total(counts, |streams| &streams[transport].sent_octets),
     }
 }
 
@@ -84,8 +84,8 @@ pub struct DatagramCounts {
     inode: Option<u64>,
     passing: StreamCounters,
     unsent: AtomicU64,
-    taken: Sizes<6>,
-    given: Sizes<6>,
+    taken: Histogram<6>,
+    given: Histogram<6>,
 }
 
 impl DatagramCounts {
@@ -97,14 +97,14 @@ impl DatagramCounts {
             inode,
             passing: StreamCounters::default(),
             unsent: AtomicU64::new(0),
-            taken: Sizes::new(&BATCHES),
-            given: Sizes::new(&BATCHES),
+            taken: Histogram::new(&BATCHES),
+            given: Histogram::new(&BATCHES),
         }
     }
 
     /// Records a system call that received this many datagrams.
     pub(super) fn took(&self, datagrams: usize, octets: usize) {
-        more(&self.passing.received, datagrams);
+        add(&self.passing.received, datagrams);
         self.passing.came(octets);
         self.taken.count(datagrams as u64);
     }
@@ -117,7 +117,7 @@ impl DatagramCounts {
 
     /// Records a datagram that could not be sent.
     pub(super) fn lost(&self) {
-        one_more(&self.unsent);
+        increment(&self.unsent);
     }
 }
 
@@ -134,9 +134,9 @@ pub struct DatagramStats {
     /// Datagrams that could not be sent.
     pub unsent: u64,
     /// Histogram of datagrams received per system call.
-    pub taken: Spread,
+    pub taken: HistogramSnapshot,
     /// Histogram of datagrams sent per system call.
-    pub given: Spread,
+    pub given: HistogramSnapshot,
     /// Receive queues in the kernel, by listen address.
     pub kernel: Vec<KernelQueue>,
 }

@@ -14,8 +14,8 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::DeliveryToken;
-use crate::count::{one_more, sum};
-use crate::per_thread::{Apart, PerThread};
+use crate::util::counters::{increment, total};
+use crate::util::per_thread::{CachePadded, PerThread};
 
 /// Number of lanes. It exceeds the packets in the batches of all threads together, so that two batches seldom need the
 /// same lane.
@@ -30,7 +30,7 @@ pub type IsLatest = Box<dyn Fn(DeliveryToken) -> bool + Send + Sync>;
 /// Lanes of all dialogs.
 pub struct NotifyOrder {
     is_latest: IsLatest,
-    lanes: Box<[Apart<Mutex<()>>]>,
+    lanes: Box<[CachePadded<Mutex<()>>]>,
     superseded: PerThread<AtomicU64>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct SendTurn<'a> {
 impl NotifyOrder {
     /// Creates the lanes; `is_latest` decides what is superseded.
     pub fn new(is_latest: IsLatest) -> NotifyOrder {
-        let lanes = (0..LANES).map(|_| Apart::default()).collect();
+        let lanes = (0..LANES).map(|_| CachePadded::default()).collect();
         NotifyOrder { is_latest, lanes, superseded: PerThread::default() }
     }
 
@@ -65,7 +65,7 @@ impl NotifyOrder {
 
     /// Number of NOTIFYs that were not sent because a newer one existed.
     pub(super) fn superseded(&self) -> u64 {
-        sum(&self.superseded, |superseded| superseded)
+        total(&self.superseded, |superseded| superseded)
     }
 }
 
@@ -90,7 +90,7 @@ impl SendTurn<'_> {
         match (self.order.is_latest)(ticket) {
             true => SendDecision::Leaves,
             false => {
-                one_more(self.order.superseded.mine());
+                increment(self.order.superseded.mine());
                 SendDecision::Superseded
             }
         }

@@ -23,13 +23,13 @@ use super::{
     Source, Tls,
 };
 use crate::capture::Capture;
-use crate::count::one_more;
-use crate::per_thread::PerThread;
-use crate::seldom::Seldom;
 use crate::sip::Transport;
+use crate::util::counters::increment;
+use crate::util::log_limit::LogLimiter;
+use crate::util::per_thread::PerThread;
 
 /// Log limiter: a network failure stops many peers at once.
-static NOT_READING: Seldom = Seldom::new();
+static NOT_READING: LogLimiter = LogLimiter::new();
 /// Timeout of connecting. It allows for two lost SYNs, which are repeated after 1 s and 3 s; a NOTIFY waits meanwhile.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// State that all threads share: open connections, counters, and the channel for failed deliveries.
@@ -198,11 +198,11 @@ impl ConnectionTable {
             Ok(()) => true,
             Err(QueueError::Closed) => false,
             Err(QueueError::Full(octets)) => {
-                if let Some(more) = NOT_READING.may_say() {
+                if let Some(more) = NOT_READING.check() {
                     let peer = flow.peer;
                     tracing::warn!(%peer, octets, more, "a peer does not read; its connection is closed");
                 }
-                one_more(&self.not_reading);
+                increment(&self.not_reading);
                 self.close(id);
                 false
             }

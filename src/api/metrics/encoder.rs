@@ -6,7 +6,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use crate::count::Spread;
+use crate::util::counters::HistogramSnapshot;
 
 /// Encoder of a metrics page.
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
@@ -97,7 +97,7 @@ impl Histogram {
         Histogram { sum: sum as f64 / per, buckets: bounds.zip(buckets.iter().copied()).collect() }
     }
 
-    pub(super) fn of(spread: &Spread, per: f64) -> Histogram {
+    pub(super) fn of(spread: &HistogramSnapshot, per: f64) -> Histogram {
         Histogram::new(spread.bounds.iter().copied(), &spread.buckets, spread.sum, per)
     }
 

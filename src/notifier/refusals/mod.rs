@@ -11,12 +11,12 @@ use dashmap::DashMap;
 
 use super::rate_limit::Bucket;
 use super::response::Response;
-use crate::count::{self, one_more};
 use crate::directory::AccountNo;
-use crate::per_thread::PerThread;
 use crate::presence::Tick;
 use crate::sip::wire::RequestMethod;
 use crate::sip::{Method, StatusCode};
+use crate::util::counters::{self, increment};
+use crate::util::per_thread::PerThread;
 
 mod auth_backoff;
 mod log;
@@ -95,7 +95,7 @@ impl Refusals {
 
     /// Counts a retransmission. It got the earlier response, or none while there is none yet.
     pub(super) fn repeated(&self) {
-        one_more(&self.requests.mine().repeated);
+        increment(&self.requests.mine().repeated);
     }
 
     /// Counts a request that has been decided. Returns the key of the counter if it was refused.
@@ -107,12 +107,12 @@ impl Refusals {
             _ => METHODS.len() - 1,
         };
         let mine = self.requests.mine();
-        one_more(&mine.by_method[method]);
+        increment(&mine.by_method[method]);
         if answer.status.code() < 300 {
             return None;
         }
         if answer.status == StatusCode::Unauthorized {
-            one_more(&mine.challenged);
+            increment(&mine.challenged);
             return None;
         }
         Some(self.count_refusal(METHODS[method], answer))
@@ -121,7 +121,7 @@ impl Refusals {
     /// Counts a request that could not be parsed; its method is `other`.
     pub(super) fn count_unreadable(&self, answer: &Response) -> Counted {
         let method = METHODS.len() - 1;
-        one_more(&self.requests.mine().by_method[method]);
+        increment(&self.requests.mine().by_method[method]);
         self.count_refusal(METHODS[method], answer)
     }
 
@@ -149,9 +149,9 @@ impl Refusals {
     /// Returns all counters.
     pub(super) fn read(&self) -> RequestStats {
         RequestStats {
-            requests: std::array::from_fn(|method| count::sum(&self.requests, |counts| &counts.by_method[method])),
-            repeated: count::sum(&self.requests, |counts| &counts.repeated),
-            challenged: count::sum(&self.requests, |counts| &counts.challenged),
+            requests: std::array::from_fn(|method| counters::total(&self.requests, |counts| &counts.by_method[method])),
+            repeated: counters::total(&self.requests, |counts| &counts.repeated),
+            challenged: counters::total(&self.requests, |counts| &counts.challenged),
             refused: self.refused.read(),
             refused_by_api: self.refused_by_api.read(),
         }
@@ -169,8 +169,8 @@ impl Counts {
 
     fn add(&self, counted: Counted) {
         match self.0.get(&counted) {
-            Some(count) => one_more(&count),
-            None => one_more(&self.0.entry(counted).or_default()),
+            Some(count) => increment(&count),
+            None => increment(&self.0.entry(counted).or_default()),
         }
     }
 

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::per_thread::{Apart, PerThread, my_place};
 use crate::presence::Tick;
 use crate::presence::publication::PublicationNo;
 use crate::presence::subscription::TimerHandle;
 use crate::sip::transaction::T1;
+use crate::util::per_thread::{CachePadded, PerThread, thread_slot};
 use queue::Queue;
 
 mod queue;
@@ -48,7 +48,7 @@ pub(super) struct DueTimer {
 #[derive(Debug)]
 pub(super) struct Wheel {
     /// Shards by presentity number, so that threads do not contend for one lock.
-    shards: Apart<[Mutex<Shard>; SHARDS]>,
+    shards: CachePadded<[Mutex<Shard>; SHARDS]>,
     /// First delivery timers of NOTIFYs, by the thread that sent them. Mostly the same thread receives the responses.
     queues: PerThread<Mutex<Queue>>,
 }
@@ -152,7 +152,7 @@ const FAR: u64 = 10_000;
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { shards: Apart(std::array::from_fn(|_| Mutex::default())), queues: PerThread::default() }
+        Wheel { shards: CachePadded(std::array::from_fn(|_| Mutex::default())), queues: PerThread::default() }
     }
 }
 
@@ -175,9 +175,9 @@ impl Wheel {
         // The queue is in order of time: with a timer far in the future at its end, all later ones would have to go
         // to the shards.
         if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
-            return TimerHandle::new(deadline, my_place());
+            return TimerHandle::new(deadline, thread_slot());
         }
-        TimerHandle::new(self.file(now, deadline, presentity, TimerKind::Delivery(slot)), my_place())
+        TimerHandle::new(self.file(now, deadline, presentity, TimerKind::Delivery(slot)), thread_slot())
     }
 
     /// Cancels the delivery timer of a NOTIFY; does nothing if it has fired already.

@@ -2,7 +2,7 @@
 
 use super::grammar::{BAD_CHARACTER, OUTSIDE};
 use super::*;
-use crate::testing::thread_cpu_time;
+use crate::test_util::thread_cpu_time;
 
 fn read(body: &str) -> Result<Document<'_>, BodyError> {
     Document::read(body.as_bytes(), "test")

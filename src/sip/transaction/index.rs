@@ -4,7 +4,7 @@
 //! counts as free. In a table of a million entries, each of which is looked up once, cache misses are nearly all of
 //! the cost.
 
-use crate::ahead::fetch_one;
+use crate::util::prefetch::prefetch_element;
 
 /// Slots of a set, which fill a cache line.
 const WAYS: usize = 16;
@@ -55,7 +55,7 @@ impl Index {
     /// Prefetches the set of this hash.
     #[inline]
     pub(super) fn fetch(&self, hash: u64) {
-        fetch_one(&self.sets, self.set(hash));
+        prefetch_element(&self.sets, self.set(hash));
     }
 
     /// Low bits of the number with this hash for which `is` returns true.

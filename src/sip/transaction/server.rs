@@ -8,9 +8,9 @@ use siphasher::sip::SipHasher13;
 
 use super::store::{Stage, TransactionStore};
 use super::{REMEMBERED, T1};
-use crate::per_thread::Apart;
 use crate::sip::headers::MAGIC_COOKIE;
 use crate::sip::wire::{Message, StartLine};
+use crate::util::per_thread::CachePadded;
 
 /// Time at which Timer E has reached T2 (ms): after 0.5, 1 and 2 seconds.
 const SLOWED_DOWN: u64 = 7 * T1;
@@ -45,7 +45,7 @@ pub struct Key {
 #[derive(Debug)]
 pub struct ServerTransactions<A> {
     secret: [u8; 16],
-    shards: Box<[Apart<Mutex<TransactionStore<A>>>]>,
+    shards: Box<[CachePadded<Mutex<TransactionStore<A>>>]>,
     most_per_shard: usize,
 }
 
@@ -57,7 +57,7 @@ impl<A: Clone> ServerTransactions<A> {
     /// Creates the store. `most` limits the requests that are remembered. Beyond it the oldest are forgotten early; a
     /// late retransmission of one then counts as a new request.
     pub fn new(secret: [u8; 16], most: usize) -> ServerTransactions<A> {
-        let shards = (0..SHARDS).map(|_| Apart(Mutex::new(TransactionStore::default()))).collect();
+        let shards = (0..SHARDS).map(|_| CachePadded(Mutex::new(TransactionStore::default()))).collect();
         ServerTransactions { secret, shards, most_per_shard: most.div_ceil(SHARDS).max(1) }
     }
 

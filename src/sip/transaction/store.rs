@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::index::{Index, MOST_LIVE, known};
-use crate::ahead::fetch_one;
+use crate::util::prefetch::prefetch_element;
 
 /// State of a remembered request.
 #[derive(Clone, Debug)]
@@ -96,9 +96,9 @@ impl<A> TransactionStore<A> {
         trace.into_iter().for_each(|trace| self.by_trace.fetch(trace));
         let (old, new) = self.ring.entries.as_slices();
         // The first entry is dropped; the new one is appended after the last.
-        fetch_one(old, 0);
+        prefetch_element(old, 0);
         let last = if new.is_empty() { old } else { new };
-        (0..2).for_each(|more| fetch_one(last, last.len() + more));
+        (0..2).for_each(|more| prefetch_element(last, last.len() + more));
     }
 
     /// End time and state of a request.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sip::Method;
-use crate::testing::thread_cpu_time;
+use crate::test_util::thread_cpu_time;
 
 /// Request with these header lines beside the mandatory ones.
 fn with(lines: &str) -> String {

@@ -22,7 +22,7 @@ pub enum HealthError {
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Sends a GET request to the URL; returns `Ok` if the status is 200.
-pub fn ask(url: &str) -> Result<(), HealthError> {
+pub fn probe(url: &str) -> Result<(), HealthError> {
     let wrong = || HealthError::Url(url.into());
     let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
@@ -68,8 +68,8 @@ mod tests {
 
     #[test]
     fn only_200_is_well() {
-        assert!(ask(&answer_once("HTTP/1.1 200 OK\r\n\r\n")).is_ok());
-        assert!(matches!(ask(&answer_once("HTTP/1.1 503 Not Now\r\n\r\n")), Err(HealthError::Unwell(..))));
-        assert!(matches!(ask("ftp://x"), Err(HealthError::Url(_))));
+        assert!(probe(&answer_once("HTTP/1.1 200 OK\r\n\r\n")).is_ok());
+        assert!(matches!(probe(&answer_once("HTTP/1.1 503 Not Now\r\n\r\n")), Err(HealthError::Unwell(..))));
+        assert!(matches!(probe("ftp://x"), Err(HealthError::Url(_))));
     }
 }

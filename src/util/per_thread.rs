@@ -8,15 +8,15 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Number of slots. With more threads than this some share a slot: that is slower, but still correct.
-pub(crate) const PLACES: usize = 32;
+pub(crate) const SLOTS: usize = 32;
 
 /// Value that is alone in its cache lines. The alignment is 128 octets, as processors prefetch lines of 64 octets in
 /// pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Apart<T>(pub(crate) T);
+pub(crate) struct CachePadded<T>(pub(crate) T);
 
-impl<T> Deref for Apart<T> {
+impl<T> Deref for CachePadded<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -26,18 +26,18 @@ impl<T> Deref for Apart<T> {
 
 /// Array with one slot for each thread.
 #[derive(Debug)]
-pub(crate) struct PerThread<T>(Box<[Apart<T>]>);
+pub(crate) struct PerThread<T>(Box<[CachePadded<T>]>);
 
 impl<T: Default> Default for PerThread<T> {
     fn default() -> PerThread<T> {
-        PerThread((0..PLACES).map(|_| Apart::default()).collect())
+        PerThread((0..SLOTS).map(|_| CachePadded::default()).collect())
     }
 }
 
 /// Index of the slot of the current thread.
-pub(crate) fn my_place() -> usize {
+pub(crate) fn thread_slot() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % PLACES);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % SLOTS);
     // The thread-local is gone while its thread ends: slot 0 is then as good as any.
     MINE.try_with(|mine| *mine).unwrap_or_default()
 }
@@ -45,7 +45,7 @@ pub(crate) fn my_place() -> usize {
 impl<T> PerThread<T> {
     /// Value of the current thread.
     pub(crate) fn mine(&self) -> &T {
-        &self.0[my_place()]
+        &self.0[thread_slot()]
     }
 
     /// Value in a slot; none if there is no slot with that index.
@@ -69,11 +69,11 @@ mod tests {
     fn each_thread_has_its_own_and_all_are_seen() {
         let counts: PerThread<AtomicU32> = PerThread::default();
         std::thread::scope(|scope| {
-            for _ in 0..2 * PLACES {
+            for _ in 0..2 * SLOTS {
                 scope.spawn(|| (0..1_000).for_each(|_| _ = counts.mine().fetch_add(1, Relaxed)));
             }
         });
-        assert_eq!(counts.iter().map(|count| count.load(Relaxed)).sum::<u32>(), 2_000 * PLACES as u32);
-        assert!(std::ptr::eq(counts.mine(), counts.at(my_place()).unwrap()));
+        assert_eq!(counts.iter().map(|count| count.load(Relaxed)).sum::<u32>(), 2_000 * SLOTS as u32);
+        assert!(std::ptr::eq(counts.mine(), counts.at(thread_slot()).unwrap()));
     }
 }

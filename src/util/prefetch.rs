@@ -8,17 +8,17 @@ use prefetch_index::prefetch_index;
 
 /// One cache line: the unit in which memory is fetched (64 octets).
 #[derive(Clone, Copy, Debug)]
-struct Line(#[allow(dead_code)] [u8; 64]);
+struct CacheLine(#[allow(dead_code)] [u8; 64]);
 
-/// Zero-sized marker field for a struct of several cache lines; [`Lines::fetch`] prefetches the whole struct from it.
+/// Zero-sized marker field for a struct of several cache lines; [`PrefetchMark::fetch`] prefetches the whole struct from it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lines([Line; 0]);
+pub(crate) struct PrefetchMark([CacheLine; 0]);
 
-impl Lines {
+impl PrefetchMark {
     /// Prefetches all cache lines of the `T` that contains this marker. `behind` is the offset of the marker in the `T`
     /// (octets).
     #[inline(always)]
-    pub(crate) fn fetch<T>(&self, behind: usize) {
+    pub(crate) fn prefetch<T>(&self, behind: usize) {
         let (before, after) = (behind.div_ceil(64), size_of::<T>().saturating_sub(behind).div_ceil(64));
         (0..before + after).for_each(|line| prefetch_index(&self.0[..], line.wrapping_sub(before)));
     }
@@ -26,18 +26,18 @@ impl Lines {
 
 /// Prefetches the element of a slice at an index. An index beyond the end does nothing.
 #[inline(always)]
-pub(crate) fn fetch_one<T>(of: &[T], number: usize) {
+pub(crate) fn prefetch_element<T>(of: &[T], number: usize) {
     prefetch_index(of, number);
 }
 
 /// Prefetches one cache line: the one in which a small value begins.
 #[inline(always)]
-pub(crate) fn fetch<T>(small: &T) {
+pub(crate) fn prefetch<T>(small: &T) {
     prefetch_index(std::slice::from_ref(small), 0);
 }
 
 /// Prefetches the first 256 octets of a text.
 #[inline(always)]
-pub(crate) fn fetch_text(text: &str) {
+pub(crate) fn prefetch_str(text: &str) {
     (0..text.len().min(256)).step_by(64).for_each(|octet| prefetch_index(text.as_bytes(), octet));
 }

@@ -11,6 +11,7 @@ use crate::cli::{ExplainArgs, ResetArgs, ServerArgs, SetArgs, SubscriptionArgs};
 
 mod client;
 mod drain;
+pub mod health_check;
 mod journal;
 mod list;
 mod manual;
