@@ -105,7 +105,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
     };
     logging::init(&config.log.level, config.log.format);
     for warning in &config.warnings {
-        tracing::warn!(%warning, "the configuration is accepted, but should be changed");
+        tracing::warn!(%warning, "the configuration is valid, but should be changed");
     }
     let mut unusable = false;
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
@@ -120,7 +120,7 @@ fn serve(file: Option<&Path>) -> ExitCode {
         while runtime.block_on(signals.any()) == Signal::Reload {
             server.reload_certificates();
         }
-        tracing::info!("stopping: new subscriptions are sent away, what is under way is finished");
+        tracing::info!("stopping: new subscriptions are refused, requests in progress are completed");
         // Readiness ends before systemd is notified, so that a check made upon that notification sees it.
         server.drain();
         tell_service_manager(&[NotifyState::Stopping]);
@@ -150,7 +150,7 @@ fn demo(args: &DemoArgs) -> ExitCode {
 /// Notifies systemd, or another service manager that sets NOTIFY_SOCKET, of the state of the server (sd_notify(3)).
 fn tell_service_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager that NOTIFY_SOCKET names cannot be told");
+        tracing::warn!(%error, "cannot notify the service manager at NOTIFY_SOCKET");
     }
 }
 

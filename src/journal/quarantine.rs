@@ -20,7 +20,7 @@ pub(super) fn keep_torn(disk: &dyn Disk, log: u64, offset: u64, octets: &[u8]) -
     let name = format!("{TORN}{}-{offset}", Kind::Log.name(log));
     let kept = put(disk, &name, octets).and_then(|()| trim(disk, TORN, TORN_KEPT));
     if let Err(error) = kept {
-        tracing::warn!(%error, "what is cut off the end of the journal could not be kept aside");
+        tracing::warn!(%error, "the part that is cut off the end of the journal could not be saved");
         return None;
     }
     Some(disk.dir().join(name))

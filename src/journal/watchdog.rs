@@ -30,7 +30,7 @@ pub(super) fn look(shared: &Shared, stall: Duration) {
     let queue = shared.queue.lock();
     if queue.health == Health::Good && queue.hangs(stall) {
         let why: Arc<str> = format!("the disk has not answered for {} s", stall.as_secs_f32()).into();
-        tracing::error!(dir = %shared.disk.dir().display(), %why, "the journal cannot be written; trying on");
+        tracing::error!(dir = %shared.disk.dir().display(), %why, "the journal cannot be written; retrying");
         shared.fail(queue, why);
     }
 }

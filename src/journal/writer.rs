@@ -242,7 +242,7 @@ impl Writer {
         {
             let (ms, records, octets) = (took.as_millis() as u64, batch.records, batch.frames.len());
             let dir = self.shared.disk.dir().display();
-            tracing::warn!(%dir, ms, records, octets, more, "the disk is slow; every answer waits for it");
+            tracing::warn!(%dir, ms, records, octets, more, "the disk is slow; every response waits for it");
         }
     }
 
@@ -307,7 +307,7 @@ impl Writer {
     fn refuse(&self, why: &dyn ToString) {
         let why: Arc<str> = why.to_string().into();
         let dir = self.shared.disk.dir().display();
-        tracing::error!(%dir, %why, "the journal cannot be written; trying on");
+        tracing::error!(%dir, %why, "the journal cannot be written; retrying");
         self.shared.fail(self.shared.queue.lock(), why);
     }
 
@@ -356,7 +356,7 @@ impl Writer {
         self.count_segment();
         if self.shared.recover(kept) {
             self.probe_at = None;
-            tracing::info!(dir = %self.shared.disk.dir().display(), "the journal is written again");
+            tracing::info!(dir = %self.shared.disk.dir().display(), "the journal can be written again");
         } else {
             self.probe_at = Some(Instant::now() + ROLLED_BACK_LOOK);
         }

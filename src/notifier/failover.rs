@@ -19,7 +19,7 @@ impl Notifier {
     /// Processes the DNS answer to a query from [`Outbox::questions`].
     pub fn learned(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>, out: &mut Outbox) {
         if let Err(why) = &answer {
-            tracing::info!(host = &*question.host, %why, "NOTIFYs for this name go back where the SUBSCRIBE came from");
+            tracing::info!(host = &*question.host, %why, "name not resolved; NOTIFYs go to the source of the SUBSCRIBE");
         }
         for (i, (number, slot)) in self.names.learn(now, question, answer).into_iter().enumerate() {
             if i < SLICE {

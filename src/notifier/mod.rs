@@ -271,9 +271,9 @@ impl Notifier {
             let before = self.acceptance.swap(acceptance, Ordering::Relaxed);
             let failing = Acceptance::Failing as u8;
             match (before == failing, acceptance == failing) {
-                (true, false) => tracing::info!("the journal keeps changes again"),
+                (true, false) => tracing::info!("the journal stores changes again"),
                 (false, true) => {
-                    tracing::error!("the journal cannot keep changes; SUBSCRIBE and PUBLISH are answered 503");
+                    tracing::error!("the journal cannot store changes; SUBSCRIBE and PUBLISH are answered 503");
                 }
                 _ => {}
             }

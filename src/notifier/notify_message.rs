@@ -137,7 +137,7 @@ impl Notifier {
                     watcher,
                     size,
                     more,
-                    "a NOTIFY is too large for any datagram and may not go over TCP; its watcher is not told"
+                    "a NOTIFY is too large for a datagram and may not use TCP; it is not sent"
                 );
             }
             (EncodedNotify { to, bytes, carried: NotifyTransport::Not }, "not at all", &self.large.not_sent)

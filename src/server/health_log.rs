@@ -108,20 +108,20 @@ impl Totals {
                 notifies,
                 unanswered,
                 refused,
-                "some phones did not take a NOTIFY in the last minute; the wall shows their lamps as not reached"
+                "NOTIFY failures for a few phones in the last minute; the wall shows them as not reached"
             ),
             NotifyHealth::Many => tracing::warn!(
                 notifies,
                 unanswered,
                 refused,
-                "many phones did not take a NOTIFY in the last minute: rather a network or a proxy than phones"
+                "NOTIFY failures for more than 5 % of phones in the last minute; check network or proxy"
             ),
         }
         if self.dropped > 0 {
             let dropped = self.dropped;
             tracing::warn!(
                 dropped,
-                "datagrams were lost on this machine in the last minute: too little CPU, or too small a net.core.rmem_max"
+                "datagrams lost on this machine in the last minute: too little CPU, or too small a net.core.rmem_max"
             );
         }
         if self.unsent > 0 {
@@ -133,11 +133,15 @@ impl Totals {
         }
         if self.turned_away + self.connections_refused > 0 {
             let (messages, connections) = (self.turned_away, self.connections_refused);
-            tracing::warn!(messages, connections, "somebody said too much in the last minute and was turned away");
+            tracing::warn!(
+                messages,
+                connections,
+                "rate limit exceeded: messages or connections rejected in the last minute"
+            );
         }
         if self.captures_dropped > 0 {
             let dropped = self.captures_dropped;
-            tracing::warn!(dropped, "not everything was copied to the capture server in the last minute");
+            tracing::warn!(dropped, "messages not copied to the capture server in the last minute");
         }
     }
 }

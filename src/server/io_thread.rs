@@ -227,7 +227,7 @@ impl Worker {
                 })
                 .await;
             if let Err(e) = received {
-                tracing::error!(error = %e, "a UDP socket does not work any more");
+                tracing::error!(error = %e, "a UDP socket failed");
                 return;
             }
             self.notifier.count_overload(turned_away);
@@ -424,7 +424,7 @@ impl Worker {
                 Ok(()) => self.notifier.kept(now, &mut out),
                 Err(Refused { why, hold }) => {
                     if own && let Some(more) = UNKEPT.check() {
-                        tracing::warn!(%why, more, "a change could not be kept, so it is taken back and refused");
+                        tracing::warn!(%why, more, "a change could not be stored; it is rolled back and refused");
                     }
                     let refused = std::mem::take(&mut out);
                     self.notifier.roll_back(now, refused, Some(hold), &mut out);

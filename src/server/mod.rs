@@ -124,7 +124,7 @@ impl Server {
                 subscriptions = back.subscriptions,
                 behind = back.behind,
                 states = back.states,
-                "back from the journal"
+                "restored from journal"
             );
             for (account, records) in &back.dormant {
                 tracing::warn!(

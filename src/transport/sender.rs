@@ -200,7 +200,7 @@ impl ConnectionTable {
             Err(QueueError::Full(octets)) => {
                 if let Some(more) = NOT_READING.check() {
                     let peer = flow.peer;
-                    tracing::warn!(%peer, octets, more, "a peer does not read; its connection is closed");
+                    tracing::warn!(%peer, octets, more, "closing connection: peer is not reading");
                 }
                 increment(&self.not_reading);
                 self.close(id);

@@ -187,7 +187,7 @@ impl Tls {
             Err(error) => {
                 let mut complaint = self.complaint.lock();
                 if complaint.as_ref() != Some(&error) {
-                    tracing::warn!(%error, "the files of [tls] have become unusable; what was read before is kept");
+                    tracing::warn!(%error, "the files of [tls] are unusable; the certificate loaded before stays in use");
                 }
                 *complaint = Some(error);
                 return false;

@@ -265,13 +265,13 @@ impl Receiver {
             Err(failure) => {
                 *failures = failures.saturating_add(1);
                 match *failures {
-                    1 => tracing::warn!(%url, ?failure, "a webhook does not take its delivery; it is tried again"),
+                    1 => tracing::warn!(%url, ?failure, "a webhook refused its delivery; it is retried"),
                     failures => tracing::debug!(%url, ?failure, failures, "a webhook still does not take its delivery"),
                 }
             }
             Ok(()) => {
                 if std::mem::take(failures) > 0 {
-                    tracing::info!(%url, "a webhook takes deliveries again");
+                    tracing::info!(%url, "a webhook accepts deliveries again");
                 }
             }
         }

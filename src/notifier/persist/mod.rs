@@ -224,7 +224,7 @@ impl Notifier {
         self.ended.pass_time(now);
         let Some(ended) = self.dormant.take_ended(now) else { return };
         for (account, records) in &ended.accounts {
-            tracing::info!(account, records, "records of the journal that could not be used are over and forgotten");
+            tracing::info!(account, records, "unusable journal records have expired and are removed");
         }
         for key in &ended.keys {
             out.remarks.push(self.word(*key, None));
