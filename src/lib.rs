@@ -15,14 +15,13 @@
 //! - [`server`]: threads, sockets and clock; starts and stops everything above.
 //!
 //! Exceptions: `capture`, `transport`, `config` and `directory` use each other's types for settings and addresses, and
-//! `server` uses a text of `operator` for the log.
+//! `server` uses a text of `ctl` for the log.
 //!
-//! Commands of the binary: [`cli`] (arguments), [`operator`] (administration), [`watch`] (a test subscriber), [`demo`]
-//! (an office with simulated phones), [`bench`] (load generator), [`simulator`] (simulated network with failures),
-//! [`health`] (health check), [`greeting`] (startup banner).
+//! Commands of the binary: [`cli`] (arguments), [`ctl`] (administration, health check), [`watch`] (a test subscriber), [`demo`]
+//! (an office with simulated phones), [`mod@bench`] (load generator), [`simulator`] (simulated network with failures).
 //!
-//! Helpers without knowledge of SIP: `ahead` (cache prefetch), [`count`] (counters), `per_thread` (per-thread slots),
-//! [`seldom`] (rate limit for log lines), [`telemetry`] (logging), `testing` (tests only).
+//! Helpers without knowledge of SIP: [`util`] (cache prefetch, counters, a limit for log lines), [`logging`],
+//! `test_util` (tests only).
 
 pub mod api;
 pub mod bench;

@@ -1,5 +1,5 @@
 //! In-memory disk that fills up, fails, dies at any operation and loses what was not synced. Tests use it, and the
-//! simulator through its [`super::Tape`].
+//! simulator through its [`super::MemoryJournal`].
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! Event packages: parsing and writing the bodies of each package.
 //!
-//! Input is the bodies of PUBLISH requests and the composed state ([`Picture`]) of presentities; output is published
-//! state ([`Report`]) and bodies for NOTIFY. A new package needs one file and one line in [`REGISTRY`], nothing else.
+//! Input is the bodies of PUBLISH requests and the composed state ([`ComposedState`]) of presentities; output is published
+//! state ([`PublishedState`]) and bodies for NOTIFY. A new package needs one file and one line in [`REGISTRY`], nothing else.
 //! Nothing here knows requests, subscriptions, sockets or time. Bodies come from unverified sources: size, depth and
 //! number of elements are bounded, no entity that they define is expanded, and no body can cause a panic or a stall.
 //!

@@ -133,7 +133,7 @@ impl Device {
         Device { id, state: Mutex::new(state) }
     }
 
-    /// Creates a device outside [`Phones`], for a subscription that is in no table.
+    /// Creates a device outside [`DeviceTable`], for a subscription that is in no table.
     pub fn detached(id: DeviceId) -> Arc<Device> {
         Arc::new(Device::new(id))
     }

@@ -22,7 +22,7 @@ impl InternedStr {
         prefetch::prefetch(&*self.0);
     }
 
-    /// Prefetches the text itself. To be called once the line of [`SharedText::fetch`] has arrived.
+    /// Prefetches the text itself. To be called once the line of [`InternedStr::fetch`] has arrived.
     pub fn fetch_text(&self) {
         prefetch::prefetch_str(self);
     }

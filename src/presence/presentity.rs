@@ -129,7 +129,7 @@ impl PackageView {
         self.settled.iter().for_each(InternedStr::fetch);
     }
 
-    /// Prefetches the settled document. To be called once the line of [`View::fetch`] has arrived.
+    /// Prefetches the settled document. To be called once the line of [`PackageView::fetch`] has arrived.
     pub fn fetch_text(&self) {
         self.settled.iter().for_each(InternedStr::fetch_text);
     }

@@ -54,7 +54,7 @@ impl Value for SubscriptionId {
 }
 
 impl SubscriptionId {
-    /// Parses the text form of a [`Place`], in either case (tags compare without case, RFC 3261 section 7.3.1).
+    /// Parses the text form of a [`SubscriptionId`], in either case (tags compare without case, RFC 3261 section 7.3.1).
     pub fn read(text: &str) -> Option<SubscriptionId> {
         let (presentity, rest) = text.split_at_checked(text.bytes().position(|c| c == b'.')?)?;
         let (slot, nonce) = rest[1..].split_at_checked(rest[1..].bytes().position(|c| c == b'.')?)?;

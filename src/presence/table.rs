@@ -40,7 +40,7 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// Next number of the account; see [`Numbering::draw`].
+    /// Next number of the account; see [`NumberPages::draw`].
     next_number: AtomicU32,
     presentities: Mutex<BTreeSet<ByUser>>,
     subscriptions: AtomicUsize,

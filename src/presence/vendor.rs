@@ -42,7 +42,7 @@ impl Vendor {
         Vendor(first as u8 + 1)
     }
 
-    /// Index of the vendor, below [`Family::COUNT`].
+    /// Index of the vendor, below [`Vendor::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
     }

@@ -2,7 +2,7 @@
 //!
 //! A *storm* is one run. Phones subscribe, publishers publish calls, the network loses, delays, duplicates and
 //! reorders datagrams, phones fail, move and reboot, and operators interfere. Every message that the server sends is
-//! checked against the invariants ([`laws`]) and against an oracle ([`truth`]), a model that shares no code with the
+//! checked against the invariants ([`invariants`]) and against an oracle ([`oracle`]), a model that shares no code with the
 //! server. Then the network heals, and every lamp has to show the true state within a stated time. Everything follows
 //! from the seed, so that every failure can be replayed: the second run draws the [`ladder`] of the dialog concerned.
 //!

@@ -133,7 +133,7 @@ pub(super) struct Simulation {
     pub(super) troubles: Vec<u64>,
     pub(super) calm: bool,
     pub(super) last_bodies: HashMap<String, Bytes>,
-    /// Edges behind which the mutation [`super::scenario::Sabotage::SharedPacing`] blocks all NOTIFYs.
+    /// Edges behind which the mutation [`super::scenario::Mutation::SharedPacing`] blocks all NOTIFYs.
     pub(super) held_edges: HashSet<usize>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: HashMap<u64, Event>,

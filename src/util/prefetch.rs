@@ -10,7 +10,7 @@ use prefetch_index::prefetch_index;
 #[derive(Clone, Copy, Debug)]
 struct CacheLine(#[allow(dead_code)] [u8; 64]);
 
-/// Zero-sized marker field for a struct of several cache lines; [`PrefetchMark::fetch`] prefetches the whole struct from it.
+/// Zero-sized marker field for a struct of several cache lines; [`PrefetchMark::prefetch`] prefetches the whole struct from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PrefetchMark([CacheLine; 0]);
 

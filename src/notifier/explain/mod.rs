@@ -1,7 +1,7 @@
 //! Explain: reports of the state of an extension, of the state that each watcher has acknowledged, and of the reasons
 //! (rule 10).
 //!
-//! The API asks, and gets the report types of [`story`]. Only the `history` is kept for this purpose. All other data is
+//! The API asks, and gets the report types of [`report`]. Only the `history` is kept for this purpose. All other data is
 //! read from the working state of the notifier, under the lock of one presentity at a time.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Refusals: counters by reason, the recent refusals per sender ([`book`]), and the back-off after wrong passwords
-//! and tokens ([`guesses`]). [`record`] has the hooks by which the notifier reports them.
+//! Refusals: counters by reason, the recent refusals per sender (`log.rs`), and the back-off after wrong passwords
+//! and tokens (`auth_backoff.rs`). `record.rs` has the hooks by which the notifier reports them.
 //!
 //! Input: requests with their responses. Output: counters, and the entries of the list. Reasons are our own texts, so
 //! their number is small and no peer can add to it. A first challenge, or one for a stale nonce, is not a refusal.

@@ -6,8 +6,8 @@
 //! of them is gone, so is the call. A call that is not answered yet also has a *lease*, because a publication may be
 //! refreshed for hours without a word about the call.
 //!
-//! Everything here is bounded, and no bound darkens a lamp. The first [`MAX_SHOWN`] live calls are shown. More, up to
-//! [`MAX_KNOWN`] in all, are kept by their identifiers only, so that their end is recognised and they move up when a
+//! Everything here is bounded, and no bound darkens a lamp. The first `MAX_SHOWN` live calls are shown. More, up to
+//! `MAX_KNOWN` in all, are kept by their identifiers only, so that their end is recognised and they move up when a
 //! shown call ends. For a publication with still more calls, it is only known that it has more.
 
 use std::collections::{HashSet, VecDeque};
@@ -71,7 +71,7 @@ static STAND_IN: LazyLock<CallReport> = LazyLock::new(|| CallReport {
 /// All calls of a presentity.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Calls {
-    /// Live calls. The first [`MAX_SHOWN`] are shown; of the others only the identifiers are kept.
+    /// Live calls. The first `MAX_SHOWN` are shown; of the others only the identifiers are kept.
     live: Vec<Call>,
     ended: VecDeque<Tombstone>,
     /// Publications that have more live calls than are kept; hardly ever any.

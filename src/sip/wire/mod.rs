@@ -1,7 +1,7 @@
 //! Messages as octets (RFC 3261 section 7): parsing, framing of streams, writing.
 //!
 //! This is the only code that handles octets from the network. Every loop here consumes input, and every size has a
-//! limit. A rejected message comes with a [`Fault`] that tells in plain words what is wrong.
+//! limit. A rejected message comes with a [`ParseError`] that tells in plain words what is wrong.
 
 mod frame;
 mod head;
