@@ -36,7 +36,7 @@ pub(super) fn identify(head: &Parts, ask: &mut RequestContext, directory: &Direc
         Credentials::Nothing if ask.unread => return Err(ApiError::Unauthenticated { cause: Some(UNREAD) }),
         Credentials::Nothing => return Err(ApiError::Unauthenticated { cause: None }),
         Credentials::Basic => {
-            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as TokenScope";
+            let cause = "Basic authentication is not supported; send a token as X-Auth-Token or as Bearer";
             return Err(ApiError::Unauthenticated { cause: Some(cause) });
         }
         Credentials::Token(token) => token,
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn authorization_has_a_scheme() {
         let token = |text: &str| Credentials::Token(text.to_owned());
-        assert_eq!(from_authorization("TokenScope abc"), token("abc"));
+        assert_eq!(from_authorization("Bearer abc"), token("abc"));
         assert_eq!(from_authorization("bearer   abc "), token("abc"));
         assert_eq!(from_authorization("BASIC YTpi"), Credentials::Basic);
         assert_eq!(from_authorization("abc"), token(""));

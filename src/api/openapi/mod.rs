@@ -145,7 +145,7 @@ fn fault(status: &str, description: &Value) -> Value {
             headers[name] = reference("headers", name);
         }
     }
-    let schema = reference("schemas", "ApiError");
+    let schema = reference("schemas", "Fault");
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 

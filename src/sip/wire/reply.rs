@@ -177,7 +177,7 @@ mod tests {
             ("Content-Length: 0", "l: 0\r\nRetry-After: 30 (busy);duration=5"),
             ("Content-Length: 0\r\n", ""),
             ("\r\n\r\n", "\r\n\r\nmore than it says"),
-            ("User-Agent: Desk/1 (x; y)", "NonPrintable-Header: a\r\nOdd-Header: b\r\nContact:"),
+            ("User-Agent: Desk/1 (x; y)", "Odd-Header: a\r\nOdd-Header: b\r\nContact:"),
             (";rport=5060", ";RPORT;Branch2=x;"),
         ] {
             let text = PLAIN.replacen(from, to, 1);
