@@ -1,21 +1,18 @@
 //! Lamplighter: a SIP presence server whose lamps are always right.
 //!
-//! The modules of the server, lower layers first; each uses those before it, but for the exceptions below:
+//! The modules of the server, lower layers first. A module uses only those before it (`tests/structure.rs`):
 //!
 //! - [`sip`]: messages, URIs, transactions, dialogs, digest authentication.
 //! - [`capture`]: copies of the SIP traffic for a HEP capture server.
 //! - [`transport`]: sockets and connections (UDP, TCP, TLS, WebSocket).
 //! - [`presence`]: the domain: presentities, calls, publications, subscriptions.
 //! - [`package`]: the event packages: reading and writing their bodies.
-//! - [`config`]: reading and checking the configuration file.
 //! - [`directory`]: accounts, users, devices and tokens.
 //! - [`journal`]: durable storage of subscriptions and publications.
 //! - [`notifier`]: the application: SUBSCRIBE, PUBLISH and NOTIFY, without sockets and clock.
 //! - [`api`]: the HTTP API, metrics and dashboard.
+//! - [`config`]: reading and checking the configuration file into the settings that the modules above own.
 //! - [`server`]: threads, sockets and clock; starts and stops everything above.
-//!
-//! Exceptions: `capture`, `transport`, `config` and `directory` use each other's types for settings and addresses, and
-//! `server` uses a text of `ctl` for the log.
 //!
 //! Commands of the binary: [`cli`] (arguments), [`ctl`] (administration, health check), [`watch`] (a test subscriber), [`demo`]
 //! (an office with simulated phones), [`mod@bench`] (load generator), [`simulator`] (simulated network with failures).

@@ -5,7 +5,15 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use crate::config::LogFormat;
+/// Format of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// One JSON object a line, for log collectors.
+    Json,
+}
 
 /// Starts logging. `level` is a level, or a filter such as `info,lamplighter::api=debug`; the environment variable
 /// RUST_LOG takes precedence. A line is either plain text or a JSON object with time (UTC), level, target, message and

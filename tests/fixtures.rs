@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lamplighter::config::Config;
-use lamplighter::directory::Directory;
 use lamplighter::notifier::{Notifier, Outbox, Settings};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
@@ -38,7 +37,7 @@ fn notifier() -> Notifier {
         listener(Transport::Tcp, "[2001:db8::1]:5060"),
     ];
     // It trusts 127.0.0.0/8, which contains the edge proxy of the Kamailio fixtures.
-    let settings = Settings::of(&config, Arc::new(Directory::new(&config)), listeners, *b"fixed for tests!");
+    let settings = config.notifier(Arc::new(config.directory()), listeners, *b"fixed for tests!");
     Notifier::new(Settings { journal: false, ..settings })
 }
 

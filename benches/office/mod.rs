@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamplighter::config::{Config, Durability};
-use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Outbox, Settings};
+use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::transport::{Listener, ListenerId, Source};
@@ -82,13 +81,13 @@ impl Office {
              name = \"A\"\nrealm = \"acme.test\"\n";
         let mut config = Config::parse(text, "bench.toml").expect("the configuration");
         config.data.durability = Durability::Memory;
-        let directory = Arc::new(Directory::new(&config));
+        let directory = Arc::new(config.directory());
         let listener = Listener {
             transport: Transport::Udp,
             address: SocketAddr::from(([127, 0, 0, 1], 5060)),
             sent_by: "127.0.0.1:5060".into(),
         };
-        let notifier = Notifier::new(Settings::of(&config, directory, vec![listener], [7; 16]));
+        let notifier = Notifier::new(config.notifier(directory, vec![listener], [7; 16]));
         Office { notifier, now: 1_000, out: Outbox::default() }
     }
 

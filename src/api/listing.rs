@@ -14,9 +14,9 @@ use super::json::Objects;
 use super::quota::{self, Limit, QuotaPool};
 use super::request::RequestContext;
 use super::streaming_body::{PIECE, Writer, Written};
-use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::notifier::control::{Control, ListingPage, PageStart, PublicationRecord, SubscriptionRecord};
+use crate::notifier::settings::Limits;
 use crate::package::{self, PackageId};
 
 /// Seconds added to the granted expiry. Kazoo adds them as a grace period; its clients subtract them.

@@ -16,9 +16,9 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
-use crate::config::Limits;
 use crate::directory::{Directory, TokenScope};
 use crate::notifier::control::Control;
+use crate::notifier::settings::Limits;
 
 mod auth;
 mod body;
@@ -44,7 +44,7 @@ mod request;
 mod request_body;
 mod route;
 mod streaming_body;
-mod webhooks;
+pub mod webhooks;
 mod write_timeout;
 
 pub use connection_slots::Connections;

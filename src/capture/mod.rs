@@ -9,6 +9,7 @@
 mod exporter;
 mod filter;
 mod hep;
+pub mod settings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::config::Hep;
+use self::settings::Hep;
 use crate::util::counters::increment;
 use exporter::Exporter;
 use filter::Filter;

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::validate::Unique;
-use super::{Account, Device, DeviceSip, Grants, Publishes, Secret, Token, User, raw, webhook};
+use super::{Account, Device, DeviceSip, Grants, Publishes, Secret, Token, User, Webhook, raw, webhook};
+use crate::presence::AccountNo;
 use crate::presence::aor::{MAX_USER, canonical_user};
 
 /// Longest id; Kazoo's have 32 characters.
@@ -18,10 +19,10 @@ const MAX_TOKEN: usize = 4_096;
 /// Length from which a token gives no warning.
 const SAFE_TOKEN: usize = 16;
 
-pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<Account>, ConfigError> {
+pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<(Vec<Account>, Vec<Webhook>), ConfigError> {
     let mut ids = Unique::new();
     let mut realms = Unique::new();
-    let mut accounts = Vec::with_capacity(raw.len());
+    let (mut accounts, mut webhooks) = (Vec::with_capacity(raw.len()), Vec::new());
     for (i, account) in raw.iter().enumerate() {
         let path = format!("account[{i}]");
         let id = id(source, &account.id, &format!("{path}.id"))?;
@@ -39,13 +40,13 @@ pub(super) fn accounts(source: Source<'_>, raw: &[raw::Account]) -> Result<Vec<A
             return Err(source.fault(account.realm.span(), format!("{path}.realm"), problem));
         }
         let (users, devices) = members(source, account, &path)?;
-        let webhooks = webhook::all(source, &account.webhook, &path)?;
+        webhooks.extend(webhook::all(source, &account.webhook, &path, AccountNo(i as u32))?);
         let name = account.name.clone().unwrap_or_else(|| realm.clone());
         let parent = account.parent.as_ref().map(|parent| parent.get_ref().clone());
-        accounts.push(Account { id, name, realm, parent, users, devices, webhooks });
+        accounts.push(Account { id, name, realm, parent, users, devices });
     }
     parents(source, raw)?;
-    Ok(accounts)
+    Ok((accounts, webhooks))
 }
 
 /// Checks that every parent exists and that no account is its own ancestor.

@@ -5,20 +5,7 @@ use std::net::SocketAddr;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Account, Secret, accounts, raw, validate};
-
-/// Settings of the HEP capture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hep {
-    /// Address of the capture server.
-    pub server: SocketAddr,
-    /// Capture agent id that identifies this server there.
-    pub agent_id: u32,
-    /// Password for the capture server. HEP sends it in the clear.
-    pub password: Option<Secret>,
-    /// Filter: `all`, or realms and addresses, as they were written.
-    pub traffic: Vec<String>,
-}
+use super::{Account, Hep, accounts, raw, validate};
 
 /// Longest password in octets; every HEP packet carries it.
 const LONGEST_PASSWORD: usize = 255;

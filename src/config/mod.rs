@@ -5,15 +5,15 @@
 //! that silently keeps its default is worse than a server that does not start. Opens no sockets: the user of a setting
 //! finds out if an address is free or a directory is writable.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-
-use ipnet::IpNet;
+use std::sync::Arc;
 
 pub use crate::sip::digest::Algorithm;
 
-use crate::package::PackageId;
+use crate::directory::Directory;
+use crate::notifier::{self, Routing};
+use crate::transport::Listener;
 
 mod accounts;
 mod dns;
@@ -27,12 +27,16 @@ mod tls;
 mod validate;
 mod webhook;
 
+pub use crate::api::webhooks::settings::{Webhook, WebhookUrl};
+pub use crate::capture::settings::Hep;
+pub use crate::directory::settings::{Account, Device, DeviceSip, Grants, Publishes, Token, User};
+pub use crate::logging::LogFormat;
+pub use crate::notifier::settings::{Access, Authenticate, Limits, Presence, RateLimits};
+pub use crate::transport::settings::TlsSettings;
+pub use crate::util::secret::Secret;
 pub use dns::Dns;
 pub use error::ConfigError;
-pub use hep::Hep;
 pub use sip::{Listen, ListenTransport, Sip};
-pub use tls::Tls;
-pub use webhook::{Webhook, WebhookUrl};
 
 /// Configuration of [`Config::demo`]; also the shortest example of a configuration file.
 const DEMO: &str = include_str!("demo.toml");
@@ -43,7 +47,7 @@ pub struct Config {
     /// `[sip]`
     pub sip: Sip,
     /// `[tls]`, if present.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     /// `[dns]`
     pub dns: Dns,
     /// `[http]`
@@ -70,6 +74,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Every `[[account]]`.
     pub accounts: Vec<Account>,
+    /// Every `[[account.webhook]]`.
+    pub webhooks: Vec<Webhook>,
     /// Values that are accepted but should be changed, with their place in the file.
     pub warnings: Vec<ConfigError>,
 }
@@ -79,123 +85,6 @@ pub struct Config {
 pub struct Http {
     /// Address and port of the HTTP API.
     pub listen: SocketAddr,
-}
-
-/// Settings for subscriptions.
-#[derive(Clone, Debug)]
-pub struct Presence {
-    /// Shortest expiry in seconds; a shorter one is refused with 423.
-    pub min_expires: u32,
-    /// Longest expiry in seconds; a longer one is reduced to this.
-    pub max_expires: u32,
-    /// Shortest time (milliseconds) between two NOTIFYs to a watcher that did not ask for a rate (RFC 6446).
-    pub min_notify_interval_ms: u32,
-    /// Event packages that the server supports.
-    pub packages: Vec<PackageId>,
-    /// True if a NOTIFY that is too large for a UDP datagram may be sent over TCP.
-    pub large_over_tcp: bool,
-}
-
-/// Limits of every table. The defaults are higher than a large installation needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Subscriptions of all accounts together.
-    pub subscriptions: usize,
-    /// Subscriptions of one account.
-    pub subscriptions_per_account: usize,
-    /// Subscriptions of one phone.
-    pub subscriptions_per_device: usize,
-    /// Subscriptions to one presentity.
-    pub watchers_per_presentity: usize,
-    /// Publications of one presentity.
-    pub publications_per_presentity: usize,
-    /// Presentities of one account with stored state.
-    pub presentities_per_account: usize,
-    /// Concurrent SIP connections over TCP, TLS and WebSocket together.
-    pub tcp_connections: usize,
-    /// SIP connections from one address; trusted addresses are exempt.
-    pub tcp_connections_per_address: usize,
-    /// Idle timeout of a SIP connection, in seconds.
-    pub tcp_idle_seconds: u64,
-    /// Concurrent HTTP connections.
-    pub http_connections: usize,
-    /// HTTP connections from one address (IPv6: from one /64).
-    pub http_connections_per_address: usize,
-    /// Concurrent live streams; each is an HTTP connection.
-    pub event_streams: usize,
-    /// Live streams opened with tokens of one account.
-    pub event_streams_per_account: usize,
-    /// Live streams from one address (IPv6: from one /64).
-    pub event_streams_per_address: usize,
-    /// Long listings being sent at the same time.
-    pub listings: usize,
-    /// Listings requested with tokens of one account.
-    pub listings_per_account: usize,
-    /// Listings from one address (IPv6: from one /64).
-    pub listings_per_address: usize,
-    /// Subscriptions being traced, or whose trace is still stored.
-    pub traces: usize,
-    /// Traced subscriptions of one account.
-    pub traces_per_account: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            subscriptions: 1_000_000,
-            subscriptions_per_account: 200_000,
-            // Enough for an attendant console of a large company, or for a gateway that subscribes as one device for
-            // its phones.
-            subscriptions_per_device: 50_000,
-            watchers_per_presentity: 50_000,
-            publications_per_presentity: 64,
-            presentities_per_account: 200_000,
-            tcp_connections: 20_000,
-            // Enough for a large office behind one address.
-            tcp_connections_per_address: 2_000,
-            // Longer than the default max_expires: a phone that sends nothing but refreshes keeps its connection.
-            tcp_idle_seconds: 3_900,
-            // Streams and listings cannot be evicted for a new connection. All of them together, and those of one
-            // address, leave seats for others.
-            http_connections: 1_536,
-            http_connections_per_address: 1_024,
-            event_streams: 1_024,
-            event_streams_per_account: 512,
-            event_streams_per_address: 768,
-            listings: 128,
-            listings_per_account: 16,
-            listings_per_address: 64,
-            // Every message is compared with the tags of all traced subscriptions.
-            traces: 64,
-            traces_per_account: 16,
-        }
-    }
-}
-
-/// Rate limits of untrusted sources, in messages per second; a burst may hold five seconds' worth. 0 means no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimits {
-    /// A verified source: one that has authenticated, or has answered a NOTIFY. It is an address and port, or a
-    /// connection.
-    pub verified_source: u32,
-    /// An unverified source.
-    pub unverified_source: u32,
-    /// All unverified sources of one address (IPv6: of one /64) together.
-    pub per_address: u32,
-    /// All unverified sources together.
-    pub unverified_total: u32,
-}
-
-impl RateLimits {
-    /// Highest value that may be configured; more would have no effect.
-    pub const MAX: u32 = 1_000_000;
-}
-
-impl Default for RateLimits {
-    fn default() -> Self {
-        // A phone with 100 keys sends about 200 messages when it starts, an office behind one address a few thousand.
-        Self { verified_source: 2_000, unverified_source: 50, per_address: 500, unverified_total: 5_000 }
-    }
 }
 
 /// Settings of the journal.
@@ -244,30 +133,6 @@ impl Default for History {
     }
 }
 
-/// Access control of SIP.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// Authentication that requests must pass.
-    pub authenticate: Authenticate,
-    /// Digest algorithms to offer, in this order; never empty.
-    pub algorithms: Vec<Algorithm>,
-    /// Trusted networks: the sender identity that they assert is accepted without authentication.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Header that carries the asserted identity.
-    pub identity_header: String,
-    /// Permits listening on addresses other than loopback without authentication.
-    pub allow_unauthenticated: bool,
-}
-
-/// Authentication of SUBSCRIBE and PUBLISH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Authenticate {
-    /// No authentication.
-    Off,
-    /// Digest authentication (RFC 7616, RFC 8760), except for trusted sources.
-    Digest,
-}
-
 /// Settings of the HTTP API.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -293,127 +158,32 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Format of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    #[default]
-    Text,
-    /// One JSON object a line, for log collectors.
-    Json,
-}
-
-/// A bearer token of the API.
-#[derive(Clone, Debug)]
-pub struct Token {
-    /// Text that the client sends.
-    pub value: Secret,
-    /// Access that it gives.
-    pub grants: Grants,
-}
-
-/// Access that a token gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grants {
-    /// The account with this id and its descendants.
-    Account(String),
-    /// All accounts and the whole server.
-    Superuser,
-}
-
-/// A tenant.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// Id in the paths of the API.
-    pub id: String,
-    /// Display name.
-    pub name: String,
-    /// Realm in lower case.
-    pub realm: String,
-    /// Id of the parent account, which may manage this one.
-    pub parent: Option<String>,
-    /// Its users.
-    pub users: Vec<User>,
-    /// Its devices.
-    pub devices: Vec<Device>,
-    /// Receivers of changes by HTTP.
-    pub webhooks: Vec<Webhook>,
-}
-
-/// A person of an account.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// Id in the paths of the API.
-    pub id: String,
-    /// Login name; informational only.
-    pub username: Option<String>,
-    /// Extension whose lamp shows this user.
-    pub presence_id: Option<String>,
-}
-
-/// A phone of an account.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// Id in the paths of the API.
-    pub id: String,
-    /// Id of the user who owns the device.
-    pub owner_id: Option<String>,
-    /// SIP identity and credentials.
-    pub sip: Option<DeviceSip>,
-    /// Extension whose lamp shows this device, if it is not the SIP user name.
-    pub presence_id: Option<String>,
-}
-
-/// SIP identity and credentials of a device.
-#[derive(Clone, Debug)]
-pub struct DeviceSip {
-    /// SIP user name.
-    pub username: String,
-    /// Password for digest authentication; without one the device cannot authenticate.
-    pub password: Option<Secret>,
-    /// Extensions that it may publish for.
-    pub publishes: Publishes,
-}
-
-/// Extensions that a device may publish for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Publishes {
-    /// Its own extensions and those of its owner.
-    #[default]
-    Own,
-    /// All extensions of its account, as a PBX needs.
-    Account,
-}
-
-/// A secret text: `Debug`, `Display` and errors do not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
-
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself. Every use must be reviewed for leaks.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
 impl Config {
+    /// Directory of the accounts and tokens.
+    pub fn directory(&self) -> Directory {
+        Directory::new(&self.accounts, &self.tokens)
+    }
+
+    /// Settings of the notifier; `listeners` are our addresses as peers see them.
+    pub fn notifier(
+        &self,
+        directory: Arc<Directory>,
+        listeners: Vec<Listener>,
+        secret: [u8; 16],
+    ) -> notifier::Settings {
+        notifier::Settings {
+            presence: self.presence.clone(),
+            access: self.access.clone(),
+            limits: self.limits.clone(),
+            rate_limits: self.rate_limits,
+            directory,
+            routing: Routing { listeners, trusted: self.access.trusted_proxies.clone() },
+            history: self.history.exchanges,
+            journal: self.data.durability != Durability::Memory,
+            secret,
+        }
+    }
+
     /// Reads and checks a configuration file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();

@@ -1,6 +1,7 @@
 //! Configurations that are accepted or refused, and the error texts.
 
 use super::*;
+use crate::package::PackageId;
 
 mod secrets;
 
@@ -380,7 +381,7 @@ fn webhooks_have_a_url_and_a_key_and_show_neither() {
     };
     let (url, secret) = ("https://crm.acme.test/lamps?k=hidden", "a key of four and twenty octets");
     let config = Config::parse(&hook(url, secret, ""), "l").unwrap();
-    let webhook = &config.accounts[0].webhooks[0];
+    let webhook = &config.webhooks[0];
     assert_eq!((webhook.lamps, webhook.subscriptions, webhook.ca.clone()), (true, false, None));
     assert_eq!(
         (webhook.url.host(), webhook.url.port(), webhook.url.path_and_query()),
@@ -393,7 +394,7 @@ fn webhooks_have_a_url_and_a_key_and_show_neither() {
         &hook("http://[::1]:81", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "events = ['lamp', 'subscription']"),
         "l",
     );
-    let both = &both.unwrap().accounts[0].webhooks[0];
+    let both = &both.unwrap().webhooks[0];
     assert_eq!((both.url.host(), both.url.port(), both.url.path_and_query()), ("::1", 81, "/"));
     assert_eq!((both.key().len(), both.lamps, both.subscriptions), (24, true, true));
 

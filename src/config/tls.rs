@@ -5,23 +5,8 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
-use super::{Listen, raw};
+use super::{Listen, TlsSettings, raw};
 use crate::transport::{TlsError, TlsFile, TlsIdentity};
-
-/// Our certificate for TLS peers, and the CA certificates that we trust. All files are PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Our certificate, followed by the intermediate certificates.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// CA certificates for peers that connect to us: a peer with a certificate of one of these is trusted.
-    pub client_ca: Option<PathBuf>,
-    /// Rejects peers without such a certificate.
-    pub require_client_certificate: bool,
-    /// CA certificates for peers that we connect to; without them no TLS connection is opened.
-    pub server_ca: Option<PathBuf>,
-}
 
 /// Checks `[tls]` and its files, and that the section is present if a listener needs it.
 pub(super) fn section(
@@ -29,7 +14,7 @@ pub(super) fn section(
     raw: Option<Spanned<raw::Tls>>,
     written: Option<&Spanned<Vec<Spanned<String>>>>,
     listen: &[Listen],
-) -> Result<Option<Tls>, ConfigError> {
+) -> Result<Option<TlsSettings>, ConfigError> {
     let Some(raw) = raw else {
         let Some(i) = listen.iter().position(|listen| listen.transport.is_secure()) else { return Ok(None) };
         let span = written.and_then(|list| list.get_ref().get(i)).map(Spanned::span).unwrap_or_default();
@@ -50,7 +35,7 @@ pub(super) fn section(
     }
     let path = |written: &Option<Spanned<PathBuf>>| written.as_ref().map(|path| path.get_ref().clone());
     let (client_ca, server_ca) = (path(&raw.client_ca), path(&raw.server_ca));
-    let tls = Tls { certificate, key, client_ca, require_client_certificate, server_ca };
+    let tls = TlsSettings { certificate, key, client_ca, require_client_certificate, server_ca };
     TlsIdentity::load(&tls).map_err(|TlsError { file, problem }| {
         let (key, written) = match file {
             TlsFile::Certificate => ("tls.certificate", &raw.certificate),

@@ -28,7 +28,7 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
     let access = access(source, &raw.access)?;
     let api = api(source, &raw.api)?;
     let log = log(source, raw.log)?;
-    let accounts = accounts::accounts(source, &raw.account)?;
+    let (accounts, webhooks) = accounts::accounts(source, &raw.account)?;
     let mut warnings = Vec::new();
     let tokens = accounts::tokens(source, &raw.token, &accounts, &mut warnings)?;
     let hep = hep::section(source, raw.hep, &accounts)?;
@@ -48,6 +48,7 @@ pub(super) fn file(source: Source<'_>, raw: raw::File) -> Result<Config, ConfigE
         log,
         tokens,
         accounts,
+        webhooks,
         warnings,
     })
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::escaped;
 use crate::cli::ServerArgs;
-use crate::config::Secret;
+use crate::util::secret::Secret;
 
 /// Timeout of connecting, reading and writing.
 const PATIENCE: Duration = Duration::from_secs(20);

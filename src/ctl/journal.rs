@@ -1,13 +1,12 @@
 //! `lamplighter journal`: checks and repairs the journal of a server that does not start. These commands read the disk
 //! and need no running server.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{OperatorError, put};
-use crate::journal::{self, BadPart, JournalError, Survey};
-use crate::notifier::describe;
+use crate::journal::{self, JournalError, Survey};
+use crate::notifier::lost;
 
 /// Error of a journal command.
 #[derive(Debug, thiserror::Error)]
@@ -66,30 +65,6 @@ pub fn repair_journal(dir: &Path) -> Result<(), JournalCommandError> {
     }
     put(&text)?;
     Ok(())
-}
-
-/// Lost records by kind and account as far as they can be read, the octets that cannot be read, and missing files.
-pub fn lost(survey: &Survey) -> Vec<String> {
-    let bad: Vec<&BadPart> = survey.files.iter().flat_map(|file| &file.bad).collect();
-    let mut counts = BTreeMap::new();
-    for (key, value) in bad.iter().flat_map(|bad| &bad.lost) {
-        let about = describe(*key, value.as_deref());
-        *counts.entry((about.account, about.kind, value.is_none())).or_insert(0_u64) += 1;
-    }
-    let mut lines: Vec<String> = counts
-        .into_iter()
-        .map(|((account, kind, removal), count)| {
-            let what = if removal { "removals of a " } else { "" };
-            let whose = account.map_or_else(String::new, |account| format!(", account {account}"));
-            format!("{what}{kind}{whose}: {count}")
-        })
-        .collect();
-    let unreadable: u64 = bad.iter().filter(|bad| bad.lost.is_empty()).map(|bad| bad.octets).sum();
-    if unreadable > 0 {
-        lines.push(format!("{unreadable} octets in which nothing can be told apart"));
-    }
-    lines.extend(survey.missing.iter().map(|path| format!("all of {}, which is missing", path.display())));
-    lines
 }
 
 fn described(survey: &Survey) -> String {

@@ -21,7 +21,7 @@ mod refusals;
 use client::Client;
 pub use client::OperatorError;
 pub use drain::drain;
-pub use journal::{JournalCommandError, check_journal, lost, repair_journal};
+pub use journal::{JournalCommandError, check_journal, repair_journal};
 pub use list::{accounts, lamps, search, subscriptions};
 pub use manual::{completion, man};
 pub use refusals::refusals;

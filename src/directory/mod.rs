@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use crate::config::{self, Config, Publishes};
 use crate::sip::digest::Verifier;
 
+pub mod settings;
 mod tokens;
 
+use settings::Publishes;
 use tokens::Tokens;
 
 pub use crate::presence::AccountNo;
@@ -80,16 +81,16 @@ struct Account {
 
 impl Directory {
     /// Builds the directory of a validated configuration.
-    pub fn new(config: &Config) -> Self {
-        let numbered = || config.accounts.iter().zip(0..).map(|(account, i)| (account, AccountNo(i)));
+    pub fn new(accounts: &[settings::Account], tokens: &[settings::Token]) -> Self {
+        let numbered = || accounts.iter().zip(0..).map(|(account, i)| (account, AccountNo(i)));
         let by_id: HashMap<Box<str>, AccountNo> =
             numbered().map(|(account, no)| (account.id.as_str().into(), no)).collect();
         let by_realm = numbered().map(|(account, no)| (account.realm.to_ascii_lowercase().into(), no)).collect();
-        let accounts = config.accounts.iter().map(|account| Account::new(account, &by_id)).collect();
-        let tokens = Tokens::new(config.tokens.iter().filter_map(|token| {
+        let accounts = accounts.iter().map(|account| Account::new(account, &by_id)).collect();
+        let tokens = Tokens::new(tokens.iter().filter_map(|token| {
             let bearer = match &token.grants {
-                config::Grants::Superuser => TokenScope::Superuser,
-                config::Grants::Account(id) => TokenScope::Account(*by_id.get(id.as_str())?),
+                settings::Grants::Superuser => TokenScope::Superuser,
+                settings::Grants::Account(id) => TokenScope::Account(*by_id.get(id.as_str())?),
             };
             Some((token.value.clone(), bearer))
         }));
@@ -189,11 +190,11 @@ impl Directory {
 }
 
 impl Account {
-    fn new(account: &config::Account, by_id: &HashMap<Box<str>, AccountNo>) -> Self {
-        let device = |device: &config::Device| {
+    fn new(account: &settings::Account, by_id: &HashMap<Box<str>, AccountNo>) -> Self {
+        let device = |device: &settings::Device| {
             (device.id.as_str().into(), Member { addresses: own(device).into_iter().collect() })
         };
-        let user = |user: &config::User| {
+        let user = |user: &settings::User| {
             let mut addresses = Vec::new();
             match &user.presence_id {
                 // Only the user's own presence id counts, whatever presence ids the user's devices have.
@@ -226,7 +227,7 @@ impl Account {
 }
 
 /// Device with its SIP user name; none if it has no SIP settings.
-fn principal(account: &config::Account, device: &config::Device, realm: &str) -> Option<(Box<str>, Principal)> {
+fn principal(account: &settings::Account, device: &settings::Device, realm: &str) -> Option<(Box<str>, Principal)> {
     let sip = device.sip.as_ref()?;
     let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
     let owners = owner.and_then(|user| user.presence_id.as_ref());
@@ -237,8 +238,8 @@ fn principal(account: &config::Account, device: &config::Device, realm: &str) ->
 }
 
 /// Extensions of all devices and users, each with the name of its user, if there is one.
-fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>> {
-    let name = |user: &config::User| user.username.as_deref().map(Box::from);
+fn extensions(account: &settings::Account) -> BTreeMap<Box<str>, Option<Box<str>>> {
+    let name = |user: &settings::User| user.username.as_deref().map(Box::from);
     let of_devices = account.devices.iter().filter_map(|device| {
         let owner = account.users.iter().find(|user| Some(&user.id) == device.owner_id.as_ref());
         Some((own(device)?.into(), owner.and_then(name)))
@@ -251,7 +252,7 @@ fn extensions(account: &config::Account) -> BTreeMap<Box<str>, Option<Box<str>>>
 }
 
 /// Extension of a device: its presence id, else its SIP user name.
-fn own(device: &config::Device) -> Option<String> {
+fn own(device: &settings::Device) -> Option<String> {
     let sip = device.sip.as_ref().map(|sip| &sip.username);
     device.presence_id.as_ref().or(sip).map(|address| address.to_ascii_lowercase())
 }

@@ -1,6 +1,7 @@
 //! Accounts, users, devices and tokens of a small family of accounts.
 
 use super::*;
+use crate::config::Config;
 
 const FAMILY: &str = r#"
 [[token]]
@@ -60,7 +61,7 @@ realm = "other.test"
 "#;
 
 fn family() -> Directory {
-    Directory::new(&Config::parse(FAMILY, "family.toml").unwrap())
+    Config::parse(FAMILY, "family.toml").unwrap().directory()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::hash::BuildHasher as _;
 use subtle::ConstantTimeEq as _;
 
 use super::TokenScope;
-use crate::config::Secret;
+use crate::util::secret::Secret;
 
 /// Table of all tokens. The key of the hash is random and secret, so the time of a lookup reveals nothing about a
 /// token; tokens with the same hash are compared in constant time. A lookup costs the same for one token and for a

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::Notifier;
 use super::response::Response;
-use crate::config::Authenticate;
+use super::settings::Authenticate;
 use crate::directory::{AccountNo, Principal};
 use crate::presence::Tick;
 use crate::presence::subscription::SubscriptionId;

@@ -21,14 +21,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Access, Config, Durability, Limits, Presence, RateLimits};
-use crate::directory::Directory;
 use crate::journal::Acceptance;
 use crate::package;
 use crate::presence::Tick;
@@ -41,7 +38,6 @@ use crate::sip::digest::Verifier;
 use crate::sip::digest::nonces::Nonces;
 use crate::sip::transaction::ServerTransactions;
 use crate::sip::wire;
-use crate::transport::Listener;
 use crate::util::per_thread::CachePadded;
 use rate_limit::RateLimiter;
 
@@ -74,6 +70,7 @@ mod response;
 mod retransmission;
 mod rollback;
 pub mod routing;
+pub mod settings;
 mod size;
 mod subscribe;
 #[cfg(test)]
@@ -86,49 +83,10 @@ use notify_message::MAX_DATAGRAM;
 pub use notify_message::OversizeNotifies;
 pub use outbox::{MessageBuffer, Outbox, PendingResponse};
 pub use persist::Restored;
-pub use record_description::{RecordDescription, describe};
+pub use record_description::{RecordDescription, describe, lost};
 pub use rollback::Change;
 pub use routing::Routing;
-
-/// Settings of the notifier, fixed at its start.
-#[derive(Debug)]
-pub struct Settings {
-    /// `[presence]` of the configuration.
-    pub presence: Presence,
-    /// `[access]` of the configuration.
-    pub access: Access,
-    /// `[limits]` of the configuration.
-    pub limits: Limits,
-    /// `[rate_limits]` of the configuration.
-    pub rate_limits: RateLimits,
-    /// Accounts, users and devices.
-    pub directory: Arc<Directory>,
-    /// Our addresses, and the sources that are trusted.
-    pub routing: Routing,
-    /// Capacity of the history (entries).
-    pub history: usize,
-    /// True if changes produce records for a journal.
-    pub journal: bool,
-    /// Key for all values that must not be guessable: tags, branches, entity-tags, nonces. New at every start.
-    pub secret: [u8; 16],
-}
-
-impl Settings {
-    /// Settings from the configuration, with our addresses as peers see them.
-    pub fn of(config: &Config, directory: Arc<Directory>, listeners: Vec<Listener>, secret: [u8; 16]) -> Settings {
-        Settings {
-            presence: config.presence.clone(),
-            access: config.access.clone(),
-            limits: config.limits.clone(),
-            rate_limits: config.rate_limits,
-            directory,
-            routing: Routing { listeners, trusted: config.access.trusted_proxies.clone() },
-            history: config.history.exchanges,
-            journal: config.data.durability != Durability::Memory,
-            secret,
-        }
-    }
-}
+pub use settings::Settings;
 
 /// The notifier: all presentities, subscriptions and publications of the server.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use siphasher::sip::SipHasher13;
 
-use crate::config::RateLimits;
+use super::settings::RateLimits;
 use crate::presence::Tick;
 use crate::transport::{FlowId, Source, limited_as};
 use crate::util::counters::increment;

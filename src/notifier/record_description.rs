@@ -1,7 +1,9 @@
 //! Description of journal records by their keys, for an operator whose journal is damaged. Reading the records back
 //! needs nothing of this.
 
-use crate::journal::Key;
+use std::collections::BTreeMap;
+
+use crate::journal::{BadPart, Key, Survey};
 
 use super::persist::{STATE, is_acknowledgement, is_count_of_starts};
 
@@ -38,6 +40,30 @@ fn account_of(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?;
     let plain = !text.is_empty() && *length < 128 && !text.chars().any(char::is_control);
     plain.then(|| text.to_owned())
+}
+
+/// Lost records by kind and account as far as they can be read, the octets that cannot be read, and missing files.
+pub fn lost(survey: &Survey) -> Vec<String> {
+    let bad: Vec<&BadPart> = survey.files.iter().flat_map(|file| &file.bad).collect();
+    let mut counts = BTreeMap::new();
+    for (key, value) in bad.iter().flat_map(|bad| &bad.lost) {
+        let about = describe(*key, value.as_deref());
+        *counts.entry((about.account, about.kind, value.is_none())).or_insert(0_u64) += 1;
+    }
+    let mut lines: Vec<String> = counts
+        .into_iter()
+        .map(|((account, kind, removal), count)| {
+            let what = if removal { "removals of a " } else { "" };
+            let whose = account.map_or_else(String::new, |account| format!(", account {account}"));
+            format!("{what}{kind}{whose}: {count}")
+        })
+        .collect();
+    let unreadable: u64 = bad.iter().filter(|bad| bad.lost.is_empty()).map(|bad| bad.octets).sum();
+    if unreadable > 0 {
+        lines.push(format!("{unreadable} octets in which nothing can be told apart"));
+    }
+    lines.extend(survey.missing.iter().map(|path| format!("all of {}, which is missing", path.display())));
+    lines
 }
 
 #[cfg(test)]

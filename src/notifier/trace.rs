@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::Notifier;
 use super::control::ControlError;
 use super::explain::report::{TraceReport, TracedMessage};
-use crate::config::Limits;
+use super::settings::Limits;
 use crate::directory::AccountNo;
 use crate::presence::Tick;
 use crate::presence::subscription::SubscriptionId;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Data, OnDamage};
-use crate::ctl;
 use crate::journal::{self, Durability, Journal, JournalError, Key, Report};
+use crate::notifier;
 use crate::notifier::Outbox;
 
 /// The journal (none with durability "memory") and the records of an earlier run.
@@ -43,7 +43,7 @@ fn repair(data: &Data, damage: &JournalError) -> Result<u64, JournalError> {
     let Some(repaired) = journal::repair(&data.dir)? else { return Ok(0) };
     let aside: Vec<_> = repaired.aside.iter().map(|path| path.display().to_string()).collect();
     tracing::error!(
-        %damage, lost = ctl::lost(&repaired.survey).join("; "), kept = repaired.kept, aside = aside.join(", "),
+        %damage, lost = notifier::lost(&repaired.survey).join("; "), kept = repaired.kept, aside = aside.join(", "),
         "the journal was damaged and is repaired: acknowledged changes are lost"
     );
     Ok(repaired.parts())

@@ -14,9 +14,8 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{ApiState, Connections, Service, WebhookError, Webhooks};
 use crate::capture::{Capture, LocalEndpoint, seen_address};
 use crate::config::{Config, Durability, ListenTransport};
-use crate::directory::Directory;
 use crate::journal::{self, Journal, JournalError, Record};
-use crate::notifier::{Notifier, Settings, new_secret};
+use crate::notifier::{Notifier, new_secret};
 use crate::sip::Transport;
 use crate::transport::{ConnectionLimits, ConnectionTable, Listener, Tls, TlsError, is_free};
 
@@ -99,10 +98,10 @@ impl Server {
     /// # Errors
     /// [`StartError`], if any part cannot be started.
     pub fn start(config: &Config) -> Result<Server, StartError> {
-        let directory = Arc::new(Directory::new(config));
+        let directory = Arc::new(config.directory());
         let clock = Clock::start();
         let listeners = listeners_of(config);
-        let webhooks = Webhooks::new(config)?;
+        let webhooks = Webhooks::new(&config.webhooks)?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         for (listen, listener) in config.sip.listen.iter().zip(&listeners) {
             is_free(listener.address, listener.transport)
@@ -116,7 +115,7 @@ impl Server {
             Durability::Relaxed => journal_setup::open(&config.data, journal::Durability::Relaxed)?,
         };
         let notifier =
-            Arc::new(Notifier::new(Settings::of(config, Arc::clone(&directory), listeners.clone(), new_secret())));
+            Arc::new(Notifier::new(config.notifier(Arc::clone(&directory), listeners.clone(), new_secret())));
         if let Some(journal) = &journal {
             let back = notifier.restore(clock.now(), recovered);
             keep_first(journal, back.starts, back.shortened)?;

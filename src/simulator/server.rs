@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Config, ConfigError};
-use crate::directory::Directory;
-use crate::notifier::{Notifier, Settings};
+use crate::notifier::Notifier;
 use crate::sip::Transport;
 use crate::transport::Listener;
 
@@ -42,7 +41,7 @@ pub(super) fn build(seed: u64, life: u64, away: bool) -> Notifier {
     secret[..8].copy_from_slice(&seed.to_le_bytes());
     secret[8..].copy_from_slice(&life.to_le_bytes());
     let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
-    Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, secret))
+    Notifier::new(config.notifier(Arc::new(config.directory()), listeners, secret))
 }
 
 /// Returns true if a record belongs to the second tenant.

@@ -17,6 +17,7 @@ mod metrics;
 mod order;
 mod outgoing;
 mod sender;
+pub mod settings;
 mod tls;
 mod token_bucket;
 mod udp;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use super::certificate_name::ExactNameVerifier;
-use crate::config;
+use super::settings::TlsSettings;
 
 /// Certificate, key and trusted roots, in the form that handshakes use.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// If a file cannot be read or parsed, or does not belong to the others; the error names the file.
-    pub fn load(files: &config::Tls) -> Result<TlsIdentity, TlsError> {
+    pub fn load(files: &TlsSettings) -> Result<TlsIdentity, TlsError> {
         let certificate = Read::open(TlsFile::Certificate, &files.certificate)?;
         let key = Read::open(TlsFile::Key, &files.key)?;
         let client_ca = Read::optional(TlsFile::ClientCa, &files.client_ca)?;
@@ -162,7 +162,7 @@ impl TlsIdentity {
 /// handshake.
 #[derive(Debug)]
 pub struct Tls {
-    files: config::Tls,
+    files: TlsSettings,
     current: Mutex<TlsIdentity>,
     /// Error of the last reload, so that the same error is logged once.
     complaint: Mutex<Option<TlsError>>,
@@ -173,7 +173,7 @@ impl Tls {
     ///
     /// # Errors
     /// As [`TlsIdentity::load`].
-    pub fn load(files: &config::Tls) -> Result<Tls, TlsError> {
+    pub fn load(files: &TlsSettings) -> Result<Tls, TlsError> {
         let current = Mutex::new(TlsIdentity::load(files)?);
         Ok(Tls { files: files.clone(), current, complaint: Mutex::default() })
     }

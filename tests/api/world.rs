@@ -223,7 +223,7 @@ impl World {
     }
 
     pub(crate) fn with_strict_compat(strict_compat: bool) -> Self {
-        let directory = Arc::new(Directory::new(&Config::parse(ACCOUNTS, "accounts.toml").unwrap()));
+        let directory = Arc::new(Config::parse(ACCOUNTS, "accounts.toml").unwrap().directory());
         let notes = Arc::new(Notes::default());
         let ready = Arc::new(AtomicBool::new(true));
         let state = ApiState {

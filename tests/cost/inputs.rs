@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use lamplighter::config::Config;
-use lamplighter::directory::Directory;
-use lamplighter::notifier::{Notifier, Outbox, Settings};
+use lamplighter::notifier::{Notifier, Outbox};
 use lamplighter::presence::Tick;
 use lamplighter::sip::Transport;
 use lamplighter::transport::{Listener, ListenerId, Source};
@@ -214,7 +213,7 @@ impl Target {
             sent_by: "192.0.2.1:5060".into(),
         };
         let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
-        let notifier = Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, [7; 16]));
+        let notifier = Notifier::new(config.notifier(Arc::new(config.directory()), listeners, [7; 16]));
         let mut target = Target { notifier, out: Outbox::default(), sent: 0 };
         let branches = |state: &str, name: &str, count: usize| {
             let branch = |i| {

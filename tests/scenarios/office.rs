@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lamplighter::config::Config;
-use lamplighter::directory::{AccountNo, Directory};
+use lamplighter::directory::AccountNo;
 use lamplighter::journal::Key;
 use lamplighter::notifier::control::SubscriptionRecord;
 use lamplighter::notifier::dns_cache::{DnsAnswer, DnsError, DnsQuery};
 use lamplighter::notifier::explain::report::LampReport;
-use lamplighter::notifier::{Notifier, Outbox, Restored, Settings};
+use lamplighter::notifier::{Notifier, Outbox, Restored};
 use lamplighter::presence::Tick;
 use lamplighter::presence::state::CallState;
 use lamplighter::sip::Transport;
@@ -91,7 +91,7 @@ fn notifier(config: &str, secret: [u8; 16]) -> Notifier {
         sent_by: "192.0.2.1:5060".into(),
     };
     let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
-    Notifier::new(Settings::of(&config, Arc::new(Directory::new(&config)), listeners, secret))
+    Notifier::new(config.notifier(Arc::new(config.directory()), listeners, secret))
 }
 
 pub(crate) struct Office {

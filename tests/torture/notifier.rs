@@ -29,7 +29,7 @@ pub(crate) struct House {
 impl House {
     pub(crate) fn new(config: &str) -> House {
         let config = Config::parse(config, "torture.toml").expect("a sound configuration");
-        let directory = Arc::new(Directory::new(&config));
+        let directory = Arc::new(config.directory());
         House { config, directory }
     }
 
@@ -44,7 +44,7 @@ impl House {
             listener(Transport::Tcp, "192.0.2.1:5060"),
             listener(Transport::Udp, "[2001:db8::1]:5060"),
         ];
-        let settings = Settings::of(&self.config, Arc::clone(&self.directory), listeners, [7; 16]);
+        let settings = self.config.notifier(Arc::clone(&self.directory), listeners, [7; 16]);
         Notifier::new(Settings { journal: false, ..settings })
     }
 }

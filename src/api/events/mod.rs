@@ -23,10 +23,10 @@ use super::error::ApiError;
 use super::quota::{self, Limit, QuotaPool};
 use super::request::RequestContext;
 use super::{Api, ApiState, explain};
-use crate::config::Limits;
 use crate::directory::AccountNo;
 use crate::notifier::change_feed::Changed;
 use crate::notifier::explain::report::{Lamp, WatcherRow};
+use crate::notifier::settings::Limits;
 use crate::sip::uri::{Uri, percent_decode};
 
 mod hub;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::config::WebhookUrl;
+use super::settings::WebhookUrl;
 
 /// Timeout for DNS lookup, connection and handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

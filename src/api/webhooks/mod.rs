@@ -19,14 +19,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::settings::{Webhook, WebhookUrl};
 use super::{Api, events};
-use crate::config::{Config, Webhook, WebhookUrl};
 use crate::directory::AccountNo;
 use crate::notifier::change_feed::Changed;
 
 mod client;
 mod delivery;
 mod pending;
+pub mod settings;
 mod signature;
 
 use client::{Client, Failure};
@@ -99,13 +100,11 @@ pub(super) struct DeliveryStats {
 }
 
 impl Webhooks {
-    /// The receivers of a configuration. Accounts get the same numbers as in the directory.
-    pub fn new(config: &Config) -> Result<Webhooks, WebhookError> {
-        let named =
-            config.accounts.iter().zip(0..).flat_map(|(a, n)| a.webhooks.iter().map(move |w| (AccountNo(n), w)));
-        let hook = |(account, webhook): (AccountNo, &Webhook)| {
+    /// The receivers of these settings.
+    pub fn new(webhooks: &[Webhook]) -> Result<Webhooks, WebhookError> {
+        let receiver = |webhook: &Webhook| {
             Ok(Arc::new(Receiver {
-                account,
+                account: webhook.account,
                 url: webhook.url.clone(),
                 lamps: webhook.lamps,
                 subscriptions: webhook.subscriptions,
@@ -117,7 +116,7 @@ impl Webhooks {
                 failing: AtomicBool::new(false),
             }))
         };
-        Ok(Webhooks { all: named.map(hook).collect::<Result<_, _>>()? })
+        Ok(Webhooks { all: webhooks.iter().map(receiver).collect::<Result<_, _>>()? })
     }
 
     pub(super) fn is_empty(&self) -> bool {

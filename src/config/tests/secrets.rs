@@ -1,7 +1,7 @@
 //! Tests of passwords and tokens that are refused or accepted with a warning.
 
 use super::*;
-use crate::directory::{AccountNo, Directory, TokenScope};
+use crate::directory::{AccountNo, TokenScope};
 
 #[test]
 fn short_and_repeated_tokens_are_warned_about_and_never_shown() {
@@ -26,7 +26,7 @@ fn short_and_repeated_tokens_are_warned_about_and_never_shown() {
     assert_eq!(warned(CONTRACT).len(), 2, "accepted as it is");
     // If a token is listed twice, the first entry applies.
     let config = Config::parse(&contract_with("\"root-token\"", "\"acme-token\""), "l").unwrap();
-    assert_eq!(Directory::new(&config).bearer("acme-token"), Some(TokenScope::Account(AccountNo(0))));
+    assert_eq!(config.directory().bearer("acme-token"), Some(TokenScope::Account(AccountNo(0))));
 }
 
 #[test]

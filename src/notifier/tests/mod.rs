@@ -5,9 +5,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Notifier, Outbox, Settings};
+use super::{Notifier, Outbox};
 use crate::config::Config;
-use crate::directory::{AccountNo, Directory};
+use crate::directory::AccountNo;
 use crate::package;
 use crate::presence::Tick;
 use crate::sip::Transport;
@@ -216,9 +216,9 @@ impl Office {
             address: "127.0.0.1:5060".parse().unwrap(),
             sent_by: "127.0.0.1:5060".into(),
         };
-        let directory = Arc::new(Directory::new(&config));
+        let directory = Arc::new(config.directory());
         let listeners = vec![listener(Transport::Udp), listener(Transport::Tcp)];
-        let notifier = Notifier::new(Settings::of(&config, directory, listeners, [7; 16]));
+        let notifier = Notifier::new(config.notifier(directory, listeners, [7; 16]));
         Office {
             notifier,
             now: 1_700_000_001_000,
