@@ -32,6 +32,7 @@ ours() { # name, durability, options of `bench config`, options of `bench`
 		--data "$work/$name" $config
 	"$bin" bench --label "Lamplighter, $name" --server-command "$bin serve --config $work/$name.toml" \
 		--json "$out/$name.json" "${common[@]}" "$@"
+	sed -i "s#$work/##g; s#$PWD/##g" "$out/$name.json" # no path of this machine
 }
 
 flow=(--scenario subscribe,refresh,steady,fan-out,unsubscribe)
