@@ -111,10 +111,10 @@ fn feed(notifier: &Notifier, source: Source, bytes: &[u8], out: &mut Outbox) {
             Ok(Some(Frame::Message(message))) => notifier.receive(Tick(1_000), source, &message, out),
             Ok(Some(Frame::Ping)) => {}
             Ok(Some(Frame::TooLarge(head))) => {
-                notifier.receive_broken(Tick(1_000), source, ParseError::TooLarge, &head, out)
+                notifier.receive_malformed(Tick(1_000), source, ParseError::TooLarge, &head, out)
             }
             Ok(None) => return,
-            Err((fault, rest)) => return notifier.receive_broken(Tick(1_000), source, fault, &rest, out),
+            Err((fault, rest)) => return notifier.receive_malformed(Tick(1_000), source, fault, &rest, out),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Notifier {
     ) -> PublicationRecord {
         let format = package::get(publication.package);
         let mut tail = String::new();
-        format.write_tail(&state.picture(&presentity.uri), &mut tail);
+        format.write_tail(&state.composed(&presentity.uri), &mut tail);
         PublicationRecord {
             user: presentity.aor.user.to_string(),
             package: publication.package,
@@ -70,15 +70,15 @@ impl Notifier {
     /// Removes all calls and the manual state of a presentity. Each of its watchers is sent one fresh NOTIFY.
     pub fn reset(&self, now: Tick, account: AccountNo, user: &str, out: &mut Outbox) {
         let Some(aor) = Aor::of(account, user) else { return };
-        self.contained(now, out, |out| {
+        self.guarded(now, out, |out| {
             self.table.with(&aor, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, watchers = state.watchers.len(), "reset");
                 self.begin_state_change(presentity, state, out);
                 state.reset();
-                self.watch_calls(now, presentity, state);
-                self.compose(presentity, state, true);
-                self.note_changed(now, presentity, state, Cause::Reset, true);
-                self.keep_state(presentity, state, out);
+                self.arm_call_timer(now, presentity, state);
+                self.compose_all(presentity, state, true);
+                self.record_change(now, presentity, state, Cause::Reset, true);
+                self.journal_presentity(presentity, state, out);
                 self.fan_out(now, presentity, state, out);
             });
         });
@@ -99,12 +99,12 @@ impl Notifier {
         let limit = self.settings.limits.presentities_per_account;
         let realm = self.settings.directory.realm(account);
         let mut full = false;
-        self.contained(now, out, |out| {
-            let made = self.table.obtain(&aor, realm, None, |presentity, state| {
+        self.guarded(now, out, |out| {
+            let made = self.table.get_or_create(&aor, realm, None, |presentity, state| {
                 tracing::debug!(presentity = &*presentity.uri, ?manual, watchers = state.watchers.len(), "set");
                 self.begin_state_change(presentity, state, out);
                 state.manual = (manual != CallState::Terminated).then_some(manual);
-                self.spread_news(now, presentity, state, Cause::Set, out);
+                self.commit_change(now, presentity, state, Cause::Set, out);
             });
             full = made.is_err();
         });

@@ -93,13 +93,13 @@ impl Notifier {
 
     fn attribute(&self, at: Tick, presentity: u32, only: Option<(u32, u64)>, request: &str) {
         if !request.is_empty() && request.len() <= MAX_ID {
-            self.deeds.note(AuditEntry { at, presentity, only, request: request.into() });
+            self.audit.note(AuditEntry { at, presentity, only, request: request.into() });
         }
     }
 
     /// Causes of NOTIFYs, as far back as the history and the audit log reach.
     pub(super) fn reasons(&self, presentity: u32, changes: &[Entry]) -> Attributions {
-        let deeds = self.deeds.of(presentity);
+        let deeds = self.audit.of(presentity);
         let by_hand =
             |entry: &Entry| matches!(entry.note, HistoryEvent::Changed { cause: Cause::Set | Cause::Reset, .. });
         let request = |entry: &Entry| {

@@ -40,7 +40,7 @@ impl Notifier {
     ///
     /// The error is the response to send: a challenge (401), a refusal (403), 480 after too many wrong passwords, or
     /// the response for an unknown account or dialog.
-    pub(super) fn admit_sender(
+    pub(super) fn authorize_sender(
         &self,
         now: Tick,
         method: Method,
@@ -49,11 +49,11 @@ impl Notifier {
         source: Source,
     ) -> Result<SenderTrust, Response> {
         let access = &self.settings.access;
-        let target = self.target_of(request, uri)?;
+        let target = self.request_account(request, uri)?;
         if self.settings.routing.trusts(&source) {
             // A trusted source that asserts no identity speaks for itself: it is a PBX, or a proxy that has checked the
             // sender.
-            return match self.asserted(request).is_none_or(|account| account == Some(target)) {
+            return match self.asserted_identity(request).is_none_or(|account| account == Some(target)) {
                 true => Ok(SenderTrust::Known),
                 false => Err(not_your_realm()),
             };
@@ -63,7 +63,7 @@ impl Notifier {
         }
         let from = Uri::read(request.from.uri);
         let home = from.as_ref().and_then(|from| self.realm_of(from)).unwrap_or(target);
-        let principal = self.prove(now, request, home, source)?;
+        let principal = self.authenticate(now, request, home, source)?;
         if home != target {
             return Err(not_your_realm());
         }
@@ -82,11 +82,11 @@ impl Notifier {
     /// Account that a request is about: in a dialog, the account of the dialog's presentity. A To tag that belongs to
     /// no dialog of ours proves nothing, whatever it looks like: the account is then that of the Request-URI, and if
     /// there is none, the response is 481.
-    fn target_of(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Response> {
+    fn request_account(&self, request: &Message<'_>, uri: &Uri<'_>) -> Result<AccountNo, Response> {
         let dialog = request.to.tag().filter(|_| request.cseq.method == "SUBSCRIBE");
         let Some(tag) = dialog else { return self.account_of(uri) };
         let account = SubscriptionId::read(tag).and_then(|place| {
-            self.table.with_number(place.presentity, |presentity, state| {
+            self.table.with_id(place.presentity, |presentity, state| {
                 let ours = state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place);
                 ours.then_some(presentity.aor.account)
             })?
@@ -105,7 +105,7 @@ impl Notifier {
     /// Account of the identity that a trusted source asserts (RFC 3325); none if the header is absent. The inner none
     /// is an unknown sender: the header is present, but does not consist of `tel` URIs and of SIP URIs with a user of
     /// one account of ours. At least one SIP URI is required.
-    fn asserted(&self, request: &Message<'_>) -> Option<Option<AccountNo>> {
+    fn asserted_identity(&self, request: &Message<'_>) -> Option<Option<AccountNo>> {
         let name = &self.settings.access.identity_header;
         let lines = request.head.headers.iter().filter(|header| header.written.eq_ignore_ascii_case(name));
         let mut identities = lines.flat_map(|header| list(header.value)).peekable();
@@ -130,7 +130,13 @@ impl Notifier {
 
     /// Authenticates the sender by digest (RFC 3261 section 22), and returns the device whose password it knows. The
     /// error is the response to send: usually the challenge (401), which is the same whether or not the device exists.
-    fn prove(&self, now: Tick, request: &Message<'_>, home: AccountNo, source: Source) -> Result<&Principal, Response> {
+    fn authenticate(
+        &self,
+        now: Tick,
+        request: &Message<'_>,
+        home: AccountNo,
+        source: Source,
+    ) -> Result<&Principal, Response> {
         let directory = &self.settings.directory;
         let realm = directory.realm(home);
         let of_realm = |claim: &Credentials<'_>| claim.realm.eq_ignore_ascii_case(realm);
@@ -139,7 +145,7 @@ impl Notifier {
         let mut wrong: Option<(Algorithm, Cow<'_, str>)> = None;
         let offered = &self.settings.access.algorithms;
         let answers =
-            |claim: &Credentials<'_>| offered.contains(&claim.algorithm) && self.asks_for_us(&claim.uri, request);
+            |claim: &Credentials<'_>| offered.contains(&claim.algorithm) && self.is_our_uri(&claim.uri, request);
         for claim in claims.filter(answers) {
             if let Some(answer) = self.must_wait(now, source, home, &claim.username) {
                 return Err(answer);
@@ -154,7 +160,7 @@ impl Notifier {
             let principal = directory.principal(home, &claim.username);
             let verifier = principal.and_then(|principal| principal.verifier.as_ref());
             // Unknown users are verified against a dummy password, so that the time does not reveal which users exist.
-            let proven = claim.prove(verifier.unwrap_or(&self.nobody), request.cseq.method);
+            let proven = claim.prove(verifier.unwrap_or(&self.dummy_verifier), request.cseq.method);
             let (Some(principal), true, true) = (principal, proven, verifier.is_some()) else {
                 // A phone may respond to the challenges of two algorithms at once, which is one try.
                 let same_try = |(algorithm, user): &(_, _)| *algorithm != claim.algorithm && *user == claim.username;
@@ -165,7 +171,7 @@ impl Notifier {
                 continue;
             };
             if self.nonces.spend(now.0, &claim.nonce, source.peer.ip(), claim.count()) {
-                self.gate.know(now, &source);
+                self.rate_limiter.mark_verified(now, &source);
                 return Ok(principal);
             }
             // The password is right, only the nonce is not accepted any more: `stale` has the phone retry with a new
@@ -175,7 +181,7 @@ impl Notifier {
         let nonce = self.nonces.make(now.0, self.nonce(), source.peer.ip());
         let unauthorized = Response::new(StatusCode::Unauthorized, "Unauthorized");
         let narrow =
-            offered.contains(&Algorithm::Md5) && knows_md5_only(request.first(Name::UserAgent).unwrap_or_default());
+            offered.contains(&Algorithm::Md5) && supports_md5_only(request.first(Name::UserAgent).unwrap_or_default());
         let offered = offered.iter().filter(|algorithm| !narrow || **algorithm == Algorithm::Md5);
         Err(offered.fold(unauthorized, |answer, algorithm| {
             answer.with("WWW-Authenticate", challenge(*algorithm, realm, &nonce, stale))
@@ -186,7 +192,7 @@ impl Notifier {
 impl Notifier {
     /// Returns true if a digest was made for a request to this server. A proxy may have changed the Request-URI since,
     /// so any URI of ours is accepted (RFC 3261 section 22.4).
-    fn asks_for_us(&self, proven: &str, request: &Message<'_>) -> bool {
+    fn is_our_uri(&self, proven: &str, request: &Message<'_>) -> bool {
         if request.request().is_some_and(|(_, uri)| uri.text == proven) {
             return true;
         }
@@ -200,7 +206,7 @@ impl Notifier {
 }
 
 /// Returns true if a phone gives up when any algorithm other than MD5 is offered, even if MD5 is offered, too.
-fn knows_md5_only(user_agent: &str) -> bool {
+fn supports_md5_only(user_agent: &str) -> bool {
     // Seen with baresip 1.0 and 2.x: its library libre reads every challenge, and rejects all of them if it does not
     // know the algorithm of one.
     user_agent.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("baresip"))

@@ -10,7 +10,7 @@ use crate::presence::state::CallState;
 use crate::sip::headers::Event;
 
 /// Dialog that an Event header names, if it names one.
-pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<DialogFilter> {
+pub(super) fn dialog_filter_of(package: PackageId, event: &Event<'_>) -> Option<DialogFilter> {
     if package::get(package).name() != dialog_info::NAME {
         return None;
     }
@@ -22,7 +22,7 @@ pub(super) fn named_by(package: PackageId, event: &Event<'_>) -> Option<DialogFi
 impl Notifier {
     /// Shared part of the document for a watcher of a single dialog; none for all other watchers. If the dialog has
     /// ended, this ends the subscription, and the NOTIFY that is made now is the last.
-    pub(super) fn tail_of_named(
+    pub(super) fn filtered_body(
         &self,
         presentity: &Presentity,
         state: &mut State,
@@ -31,7 +31,7 @@ impl Notifier {
     ) -> Option<InternedStr> {
         let subscription = state.watchers.get_mut(slot)?;
         let (named, package) = (subscription.named()?.clone(), subscription.package);
-        let picture = state.picture_of(&presentity.uri, &named);
+        let picture = state.composed_for(&presentity.uri, &named);
         let live = picture.calls.iter().any(|call| call.state != CallState::Terminated);
         let over = !live && (named.seen || !picture.calls.is_empty());
         let mut tail = String::with_capacity(512);
@@ -39,9 +39,9 @@ impl Notifier {
         let subscription = state.watchers.get_mut(slot)?;
         if over && !subscription.ended {
             subscription.ended = true;
-            self.drop_subscription(presentity, slot, out);
+            self.journal_subscription_removed(presentity, slot, out);
         }
-        if let Some(named) = subscription.particulars.as_mut().and_then(|particulars| particulars.named.as_mut()) {
+        if let Some(named) = subscription.options.as_mut().and_then(|particulars| particulars.named.as_mut()) {
             named.seen |= live;
         }
         Some(tail.into())

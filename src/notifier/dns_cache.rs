@@ -17,11 +17,11 @@ const MOST_NAMES: usize = 10_000;
 /// Maximum number of targets in quarantine.
 const MOST_ASIDE: usize = 10_000;
 /// Time that NOTIFYs wait for a DNS answer (ms). The resolver gives up earlier.
-const PATIENCE: u64 = 3_000;
+const WAIT_TIMEOUT: u64 = 3_000;
 /// Time that a failed lookup is cached (ms).
 const FAILED_FOR: u64 = 30_000;
 /// Time that a failed target stays in quarantine (ms).
-const ASIDE_FOR: u64 = 30_000;
+const QUARANTINE: u64 = 30_000;
 /// Limits of the TTL of an answer (seconds). The minimum lets the NOTIFYs that waited use the answer; the maximum is
 /// one day.
 const LIFETIME: std::ops::RangeInclusive<u32> = 1..=86_400;
@@ -151,7 +151,7 @@ impl Entry {
     fn is_over(&self, now: Tick) -> bool {
         match self {
             Entry::Known { until, .. } | Entry::Failed { until } => *until <= now,
-            Entry::Asked { since, .. } => since.after(PATIENCE + FAILED_FOR) <= now,
+            Entry::Asked { since, .. } => since.after(WAIT_TIMEOUT + FAILED_FOR) <= now,
         }
     }
 }
@@ -184,7 +184,7 @@ impl State {
 
 impl DnsQuery {
     /// Transport to try if the DNS says nothing else (RFC 3263 section 4.1).
-    pub(super) fn usual_transport(&self) -> Transport {
+    pub(super) fn default_transport(&self) -> Transport {
         self.transport.unwrap_or(if self.secure { Transport::Tls } else { Transport::Udp })
     }
 }
@@ -208,16 +208,18 @@ impl DnsCache {
                 free.retain(|target| state.aside.get(target).is_none_or(|until| *until <= now));
                 return NameLookup::Targets { free, all };
             }
-            Some(Entry::Asked { since, waiting }) if since.after(PATIENCE) > now => {
+            Some(Entry::Asked { since, waiting }) if since.after(WAIT_TIMEOUT) > now => {
                 waiting.insert(who);
-                return NameLookup::Soon { until: since.after(PATIENCE), ask: false };
+                return NameLookup::Soon { until: since.after(WAIT_TIMEOUT), ask: false };
             }
-            Some(Entry::Asked { since, .. }) if since.after(PATIENCE + FAILED_FOR) > now => return NameLookup::Nothing,
+            Some(Entry::Asked { since, .. }) if since.after(WAIT_TIMEOUT + FAILED_FOR) > now => {
+                return NameLookup::Nothing;
+            }
             Some(Entry::Failed { until }) if *until > now => return NameLookup::Nothing,
             Some(_) | None => {}
         }
         state.entries.insert(question.clone(), Entry::Asked { since: now, waiting: BTreeSet::from([who]) });
-        NameLookup::Soon { until: now.after(PATIENCE), ask: true }
+        NameLookup::Soon { until: now.after(WAIT_TIMEOUT), ask: true }
     }
 
     /// Stores a DNS answer, and returns the subscriptions that waited for it.
@@ -242,13 +244,13 @@ impl DnsCache {
     }
 
     /// Puts a failed target into quarantine. Other targets are tried first for a while (RFC 3263 section 4.3).
-    pub(super) fn set_aside(&self, now: Tick, target: Target) {
+    pub(super) fn quarantine(&self, now: Tick, target: Target) {
         let mut state = self.0.lock();
         if state.aside.len() >= MOST_ASIDE {
             state.sweep(now);
         }
         if state.aside.len() < MOST_ASIDE {
-            state.aside.insert(target, now.after(ASIDE_FOR));
+            state.aside.insert(target, now.after(QUARANTINE));
         }
     }
 }
@@ -356,9 +358,9 @@ mod tests {
         found(&names, 0);
         names.learn(Tick(0), question("a.test"), answer(600));
         let target = |port| Target { transport: Transport::Udp, address: ([192, 0, 2, 1], port).into() };
-        names.set_aside(Tick(0), target(1));
+        names.quarantine(Tick(0), target(1));
         assert_eq!(ports_found(&names, 29_999), [2]);
-        names.set_aside(Tick(10_000), target(2));
+        names.quarantine(Tick(10_000), target(2));
         assert_eq!(ports_found(&names, 20_000), [0; 0]);
         assert_eq!(ports_found(&names, 30_000), [1]);
         assert_eq!(ports_found(&names, 40_000), [1, 2]);

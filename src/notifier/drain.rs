@@ -44,5 +44,5 @@ impl Notifier {
 
 /// Returns true if a NOTIFY is in flight or waits for DNS, and the previous one did not fail.
 fn is_awaited(s: &Subscription) -> bool {
-    matches!(s.delivery, Delivery::InFlight(_) | Delivery::Asked { .. }) && s.delivery.failures() == 0
+    matches!(s.delivery, Delivery::InFlight(_) | Delivery::Resolving { .. }) && s.delivery.failures() == 0
 }

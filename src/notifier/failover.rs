@@ -1,7 +1,7 @@
 //! NOTIFYs whose next hop is a host name: they wait for DNS, and fail over from one target to the next (RFC 3263).
 
 use super::dns_cache::{DnsAnswer, DnsError, DnsQuery, NameLookup, Target};
-use super::routing::back;
+use super::routing::return_path;
 use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::presence::Tick;
@@ -17,18 +17,18 @@ const SLICE_EVERY: u64 = 10;
 
 impl Notifier {
     /// Processes the DNS answer to a query from [`Outbox::questions`].
-    pub fn learned(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>, out: &mut Outbox) {
+    pub fn on_dns_answer(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>, out: &mut Outbox) {
         if let Err(why) = &answer {
             tracing::info!(host = &*question.host, %why, "name not resolved; NOTIFYs go to the source of the SUBSCRIBE");
         }
-        for (i, (number, slot)) in self.names.learn(now, question, answer).into_iter().enumerate() {
+        for (i, (number, slot)) in self.dns_cache.learn(now, question, answer).into_iter().enumerate() {
             if i < SLICE {
-                self.contained(now, out, |out| {
-                    self.table.with_number(number, |presentity, state| self.awaken(now, presentity, state, slot, out));
+                self.guarded(now, out, |out| {
+                    self.table.with_id(number, |presentity, state| self.resume(now, presentity, state, slot, out));
                 });
             } else {
                 let turn = now.after((i / SLICE) as u64 * SLICE_EVERY);
-                self.wheel.file(now, turn, number, TimerKind::Awakening(slot));
+                self.wheel.schedule(now, turn, number, TimerKind::Resume(slot));
             }
         }
     }
@@ -38,20 +38,21 @@ impl Notifier {
     pub(super) fn next_hop(&self, now: Tick, state: &mut State, slot: u32, out: &mut Outbox) -> Option<Destination> {
         let subscription = state.watchers.get_mut(slot)?;
         let source = &subscription.source();
-        if subscription.straight_back {
-            return Some(back(*source));
+        if subscription.next_hop_is_source {
+            return Some(return_path(*source));
         }
         let (straight, question) = self.settings.routing.next_hop(&subscription.dialog, source);
         let Some(question) = question else {
-            subscription.straight_back = matches!(straight, Destination::Datagram { .. }) && straight == back(*source);
+            subscription.next_hop_is_source =
+                matches!(straight, Destination::Datagram { .. }) && straight == return_path(*source);
             return Some(straight);
         };
         let place = subscription.place;
-        let found = self.names.look_up(now, &question, (place.presentity, slot), place.nonce);
-        let usual = question.usual_transport();
+        let found = self.dns_cache.look_up(now, &question, (place.presentity, slot), place.nonce);
+        let usual = question.default_transport();
         if let Some(flow) = source.flow.filter(|_| usual == source.transport) {
             // The NOTIFY does not wait for DNS: the host name matters only if the connection is gone.
-            let connection = |target| match self.settings.routing.reach(target, &question.host, source) {
+            let connection = |target| match self.settings.routing.route_to_target(target, &question.host, source) {
                 Some(Destination::Connection(remote)) => Some(remote),
                 _ => None,
             };
@@ -60,7 +61,7 @@ impl Notifier {
                     free.into_iter().filter(|target| target.transport == usual).find_map(connection)
                 }
                 NameLookup::Soon { ask, .. } => {
-                    out.questions.extend(ask.then_some(question));
+                    out.dns_queries.extend(ask.then_some(question));
                     None
                 }
                 NameLookup::Nothing => None,
@@ -69,26 +70,23 @@ impl Notifier {
         }
         match found {
             NameLookup::Targets { free, .. } => {
-                let reached =
-                    free.into_iter().find_map(|target| self.settings.routing.reach(target, &question.host, source));
+                let reached = free
+                    .into_iter()
+                    .find_map(|target| self.settings.routing.route_to_target(target, &question.host, source));
                 Some(reached.unwrap_or(straight))
             }
             NameLookup::Nothing => Some(straight),
             NameLookup::Soon { until, ask } => {
                 if ask {
-                    out.questions.push(question);
+                    out.dns_queries.push(question);
                 }
                 if let Delivery::InFlight(flight) = &subscription.delivery {
                     // A NOTIFY that supersedes another takes the same path: its deadline does not move, so it cannot
                     // wait for DNS.
-                    return Some(if flight.carried == NotifyTransport::ByDetour {
-                        straight
-                    } else {
-                        flight.to.clone()
-                    });
+                    return Some(if flight.sent_as == NotifyTransport::Tcp { straight } else { flight.to.clone() });
                 }
-                subscription.delivery = Delivery::Asked { until, failures: subscription.delivery.failures() };
-                self.watch_delivery(now, subscription, until);
+                subscription.delivery = Delivery::Resolving { until, failures: subscription.delivery.failures() };
+                self.arm_delivery_timer(now, subscription, until);
                 None
             }
         }
@@ -113,11 +111,11 @@ impl Notifier {
         let Some(failed) = target_of(&flight.to, |no| routing.listener(no).transport) else { return false };
         let failures = flight.failures;
         let on_flow = matches!(flight.to, Destination::Flow { .. });
-        let (mut free, all) = match self.names.look_up(now, &question, (place.presentity, slot), place.nonce) {
+        let (mut free, all) = match self.dns_cache.look_up(now, &question, (place.presentity, slot), place.nonce) {
             NameLookup::Targets { free, all } => (free, all),
             NameLookup::Soon { ask, .. } => {
                 // The DNS answer will be there for the next attempt.
-                out.questions.extend(ask.then_some(question));
+                out.dns_queries.extend(ask.then_some(question));
                 return false;
             }
             NameLookup::Nothing => return false,
@@ -125,16 +123,16 @@ impl Notifier {
         // For a flow it is unknown whether the connection broke or the target was unreachable. So if there is only one
         // target, it is not quarantined.
         if all > 1 || !on_flow {
-            self.names.set_aside(now, failed);
+            self.dns_cache.quarantine(now, failed);
         }
         free.retain(|target| *target != failed);
         // At most as many attempts as there are targets: a target that has timed out leaves the quarantine during the
         // attempts.
-        let next = free.into_iter().find(|target| routing.reach(*target, &question.host, source).is_some());
-        let Some(next) = next.filter(|_| usize::from(subscription.tried) + 1 < all) else { return false };
+        let next = free.into_iter().find(|target| routing.route_to_target(*target, &question.host, source).is_some());
+        let Some(next) = next.filter(|_| usize::from(subscription.failed_targets) + 1 < all) else { return false };
         tracing::debug!(host = &*question.host, failed = %failed.address, next = %next.address, "on to the next target");
-        subscription.tried += 1;
-        subscription.delivery = Delivery::Paced { until: now, failures };
+        subscription.failed_targets += 1;
+        subscription.delivery = Delivery::Throttled { until: now, failures };
         self.notify(now, presentity, state, slot, out);
         true
     }

@@ -138,7 +138,7 @@ impl History {
             return;
         }
         if chapter.entries.len() == chapter.entries.capacity() {
-            self.turn_over(chapter);
+            self.seal(chapter);
         }
         chapter.entries.push(entry);
         // The memory of the next entries was last written a whole segment ago, and has left the CPU caches. Releasing
@@ -148,7 +148,7 @@ impl History {
 
     /// Moves a full segment to the shared list, and begins another. The memory of an evicted segment is used again.
     #[cold]
-    fn turn_over(&self, chapter: &mut Segment) {
+    fn seal(&self, chapter: &mut Segment) {
         let mut shelf = self.shelf.lock();
         shelf.filled += 1;
         let full = std::mem::replace(chapter, Segment { number: shelf.filled, entries: Vec::new() });
@@ -232,28 +232,28 @@ impl History {
     }
 
     /// Time since which the history is complete; none if no entry was evicted yet.
-    pub(super) fn reaches_back_to(&self) -> Option<Tick> {
+    pub(super) fn complete_since(&self) -> Option<Tick> {
         self.shelf.lock().lost_until.map(|at| at.after(1))
     }
 }
 
 impl Notifier {
     /// Records a granted SUBSCRIBE. A NOTIFY in flight is superseded by the one that follows.
-    pub(super) fn note_subscribed(&self, now: Tick, presentity: &Presentity, s: &Subscription) {
-        self.note_superseded(now, s);
+    pub(super) fn record_subscribed(&self, now: Tick, presentity: &Presentity, s: &Subscription) {
+        self.record_superseded(now, s);
         let note = HistoryEvent::Subscribed { cseq: s.dialog.remote_cseq, granted: s.granted };
         self.note(now, s.place, note);
-        self.feed.subscription(presentity, s.place);
+        self.change_feed.subscription(presentity, s.place);
     }
 
     /// Counts the delay from a state change at `changed_at` to its acknowledgement by a phone.
-    pub(super) fn note_lamp_seen(&self, now: Tick, changed_at: Tick) {
+    pub(super) fn record_propagation(&self, now: Tick, changed_at: Tick) {
         let ms = now.0.saturating_sub(changed_at.0).min(u64::from(u32::MAX)) as u32;
         self.history.desks.mine().lock().tally.count_lamp(ms);
     }
 
     /// Records the outcome of a NOTIFY: the status of its response, or 408 for none.
-    pub(super) fn note_answered(
+    pub(super) fn record_answered(
         &self,
         now: Tick,
         place: SubscriptionId,
@@ -264,7 +264,7 @@ impl Notifier {
         let transport = match &flight.to {
             Destination::Datagram { .. } => Transport::Udp,
             Destination::Connection(remote) => self.settings.routing.listener(remote.listener).transport,
-            Destination::Flow { .. } if flight.carried == NotifyTransport::ByDetour => Transport::Tcp,
+            Destination::Flow { .. } if flight.sent_as == NotifyTransport::Tcp => Transport::Tcp,
             Destination::Flow { .. } => source.transport,
         };
         let note = HistoryEvent::Notified {
@@ -281,15 +281,22 @@ impl Notifier {
     }
 
     /// Records that the NOTIFY in flight, if any, is superseded by the next one.
-    pub(super) fn note_superseded(&self, now: Tick, s: &Subscription) {
+    pub(super) fn record_superseded(&self, now: Tick, s: &Subscription) {
         if let Delivery::InFlight(flight) = &s.delivery {
-            self.note_answered(now, s.place, (s.source(), s.family), flight, 0);
+            self.record_answered(now, s.place, (s.source(), s.family), flight, 0);
         }
     }
 
     /// Records a state change of a presentity.
-    pub(super) fn note_changed(&self, now: Tick, presentity: &Presentity, state: &mut State, cause: Cause, news: bool) {
-        self.feed.lamp(presentity);
+    pub(super) fn record_change(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        cause: Cause,
+        news: bool,
+    ) {
+        self.change_feed.lamp(presentity);
         // Without watchers no document is composed, so that any event may be a change.
         if news || state.watchers.is_empty() {
             state.changed_at = now;
@@ -339,9 +346,9 @@ mod tests {
         let history = History::new(CHAPTERS * 3);
         let most = CHAPTERS as u32 * 3;
         (1..=most + 3).for_each(|n| history.push(entry(n.into(), 1, 0, n)));
-        assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((1..=most + 3).collect(), None));
+        assert_eq!((cseqs(&history, 1, 0), history.complete_since()), ((1..=most + 3).collect(), None));
         (most + 4..=most + 8).for_each(|n| history.push(entry(n.into(), 1, 0, n)));
-        assert_eq!((cseqs(&history, 1, 0), history.reaches_back_to()), ((7..=most + 8).collect(), Some(Tick(7))));
+        assert_eq!((cseqs(&history, 1, 0), history.complete_since()), ((7..=most + 8).collect(), Some(Tick(7))));
         assert!(
             history.of_subscription(SubscriptionId { presentity: 1, slot: 0, nonce: 8 }).is_empty(),
             "another tenant's"
@@ -376,7 +383,7 @@ mod tests {
     fn without_room_nothing_is_kept() {
         let history = History::new(0);
         history.push(entry(1, 1, 0, 1));
-        assert!(cseqs(&history, 1, 0).is_empty() && history.reaches_back_to().is_none());
+        assert!(cseqs(&history, 1, 0).is_empty() && history.complete_since().is_none());
         assert_eq!(history.tally().subscribed, [1, 0], "but it is counted");
     }
 

@@ -23,7 +23,7 @@ const GROUP: usize = 8;
 struct ReceivedMessage<'m> {
     source: Source,
     bytes: &'m [u8],
-    verdict: Admission,
+    admission: Admission,
     heard: ParsedMessage<'m>,
     /// Subscription that the message belongs to, and its presentity. Looked up in advance only if several messages
     /// came together.
@@ -45,7 +45,7 @@ impl<'m> ParsedMessage<'m> {
         let reply = |reply: Reply<'m>| {
             reply.notify().map_or(ParsedMessage::Noise, |notify| ParsedMessage::Reply(reply, notify))
         };
-        if verdict == Admission::Pass
+        if verdict == Admission::Accept
             && let Some(plain) = Reply::glance(bytes)
         {
             return reply(plain);
@@ -80,12 +80,17 @@ impl Notifier {
             let mut count = 0;
             for (room, (source, bytes)) in group.iter_mut().zip(&mut *messages) {
                 count += 1;
-                let verdict = self.judge(now, source, Kind::of(bytes));
+                let verdict = self.check_rate(now, source, Kind::of(bytes));
                 match verdict {
                     Admission::Drop => self.left_unread(now, source),
                     _ => {
-                        *room =
-                            Some(ReceivedMessage { source, bytes, verdict, heard: ParsedMessage::Noise, about: None })
+                        *room = Some(ReceivedMessage {
+                            source,
+                            bytes,
+                            admission: verdict,
+                            heard: ParsedMessage::Noise,
+                            about: None,
+                        })
                     }
                 }
             }
@@ -95,24 +100,24 @@ impl Notifier {
             let mut read = 0;
             while read < count {
                 // If the parser panics on a message, only that message is lost; the others are still parsed.
-                self.survive(|| {
+                self.catch_panic(|| {
                     while let Some(room) = group.get_mut(read).filter(|_| read < count) {
                         read += 1;
                         if let Some(arrived) = room {
-                            arrived.heard = ParsedMessage::read(arrived.bytes, arrived.verdict);
+                            arrived.heard = ParsedMessage::read(arrived.bytes, arrived.admission);
                         }
                     }
                 });
             }
             if count > 1 {
-                self.look_ahead(&mut group);
+                self.prefetch_targets(&mut group);
             }
             group.iter().flatten().for_each(|arrived| self.take(now, arrived, out));
         }
     }
 
     /// Prefetches the memory of all subscriptions that a group of messages leads to.
-    fn look_ahead(&self, group: &mut [Option<ReceivedMessage<'_>>; GROUP]) {
+    fn prefetch_targets(&self, group: &mut [Option<ReceivedMessage<'_>>; GROUP]) {
         for arrived in group.iter_mut().flatten() {
             let place = arrived.heard.place();
             arrived.about = place.and_then(|place| Some((place, self.table.by_number(place.presentity)?)));
@@ -124,76 +129,76 @@ impl Notifier {
 
     /// Dispatches a message to its handler.
     fn take(&self, now: Tick, arrived: &ReceivedMessage<'_>, out: &mut Outbox) {
-        let ReceivedMessage { source, bytes, verdict, heard, about } = arrived;
+        let ReceivedMessage { source, bytes, admission, heard, about } = arrived;
         self.trace.received(now, *source, bytes);
         let known = about.as_ref().map(|(_, presentity)| presentity);
-        let pass = *verdict == Admission::Pass;
-        self.contained(now, out, |out| match heard {
-            ParsedMessage::Reply(reply, notify) if pass => self.take_reply(now, reply, *notify, known, *source, out),
+        let pass = *admission == Admission::Accept;
+        self.guarded(now, out, |out| match heard {
+            ParsedMessage::Reply(reply, notify) if pass => self.on_reply(now, reply, *notify, known, *source, out),
             ParsedMessage::Request(request) if pass && out.strained && begins_something(request) => {
                 self.count_overload(1)
             }
             ParsedMessage::Request(request) if pass => self.take_request(now, request, *source, out),
-            ParsedMessage::Request(request) => self.tell_off(now, request, *source, out),
+            ParsedMessage::Request(request) => self.reject_rate_limited(now, request, *source, out),
             ParsedMessage::Unreadable(refused) if pass => self.refuse(now, refused, *source, out),
             _ => {}
         });
     }
 
     /// Decides by the rate limits whether a message from this source is read at all.
-    fn judge(&self, now: Tick, source: Source, kind: Kind) -> Admission {
+    fn check_rate(&self, now: Tick, source: Source, kind: Kind) -> Admission {
         if self.settings.routing.trusts(&source) {
-            return Admission::Pass;
+            return Admission::Accept;
         }
         // An open connection proves no more about its peer than a datagram does, so streams are limited as well.
-        self.gate.admit(now, &source, kind)
+        self.rate_limiter.admit(now, &source, kind)
     }
 
     /// Time in ms until the rate limit of this source allows another message; 0 if it allows one now.
     ///
     /// Data on a stream waits that long in the socket (back-pressure). Datagrams above the limit are dropped.
     pub fn may_speak_in(&self, now: Tick, source: &Source) -> u64 {
-        if self.settings.routing.trusts(source) { 0 } else { self.gate.opens_in(now, source) }
+        if self.settings.routing.trusts(source) { 0 } else { self.rate_limiter.wait_ms(now, source) }
     }
 
     /// Counts a keep-alive against the rate limit of its source.
     pub fn count_keep_alive(&self, now: Tick, source: Source) {
         // A keep-alive gets no response, so the source only has to wait.
-        let _ = self.judge(now, source, Kind::Request);
+        let _ = self.check_rate(now, source, Kind::Request);
     }
 
     /// Counts requests that were not read because too much output waits for the journal. Clients retransmit requests
     /// sent by datagram.
     pub fn count_overload(&self, requests: u64) {
-        self.gate.count_overload(requests);
+        self.rate_limiter.count_overload(requests);
     }
 
     /// Counts requests that were not read because their source floods an overloaded socket.
     pub fn count_crowded(&self, requests: u64) {
-        self.gate.count_crowded(requests);
+        self.rate_limiter.count_crowded(requests);
     }
 
     /// Forgets the rate limit of a connection that has ended.
     pub fn connection_ended(&self, source: &Source) {
-        source.flow.into_iter().for_each(|flow| self.gate.forget(flow));
+        source.flow.into_iter().for_each(|flow| self.rate_limiter.forget(flow));
     }
 
     /// Responds to data from a stream that could not be parsed as a message. Finding the start of the next message is
     /// the task of the caller.
-    pub fn receive_broken(&self, now: Tick, source: Source, fault: ParseError, bytes: &[u8], out: &mut Outbox) {
-        if self.judge(now, source, Kind::of(bytes)) != Admission::Pass {
+    pub fn receive_malformed(&self, now: Tick, source: Source, fault: ParseError, bytes: &[u8], out: &mut Outbox) {
+        if self.check_rate(now, source, Kind::of(bytes)) != Admission::Accept {
             return;
         }
-        self.contained(now, out, |out| {
+        self.guarded(now, out, |out| {
             let head = std::str::from_utf8(bytes).ok().and_then(|text| wire::Head::find(text).ok());
             self.refuse(now, &ParseFailure { fault, head: head.map(|(head, _)| Box::new(head)) }, source, out);
         });
     }
 
     /// Runs `f`, which may add to the outbox. If `f` panics, the messages that it added are removed again.
-    pub(super) fn contained(&self, now: Tick, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
+    pub(super) fn guarded(&self, now: Tick, out: &mut Outbox, f: impl FnOnce(&mut Outbox)) {
         let before = out.messages.len();
-        if !self.survive(|| f(out)) {
+        if !self.catch_panic(|| f(out)) {
             out.messages.truncate(before);
         }
         self.trace.sent(now, self, out.messages.get(before..).unwrap_or_default());
@@ -201,7 +206,7 @@ impl Notifier {
 
     /// Runs `f` and returns false if it panicked. A panic is a bug; it costs only the message that caused it, as no
     /// lock is poisoned by it.
-    fn survive(&self, f: impl FnOnce()) -> bool {
+    fn catch_panic(&self, f: impl FnOnce()) -> bool {
         let survived = catch_unwind(AssertUnwindSafe(f)).is_ok();
         if !survived {
             self.panics.fetch_add(1, Ordering::Relaxed);

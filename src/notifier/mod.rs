@@ -95,13 +95,13 @@ pub struct Notifier {
     table: Table,
     phones: DeviceTable,
     transactions: ServerTransactions<response::CachedResponse>,
-    gate: RateLimiter,
+    rate_limiter: RateLimiter,
     nonces: Nonces,
     /// Verifier of a dummy password, for users that do not exist.
-    nobody: Verifier,
-    names: dns_cache::DnsCache,
+    dummy_verifier: Verifier,
+    dns_cache: dns_cache::DnsCache,
     /// Interned User-Agents of phones, with their makes.
-    agents: Interner<Vendor>,
+    user_agents: Interner<Vendor>,
     /// Value of the Allow-Events header.
     allow_events: Box<str>,
     wheel: wheel::Wheel,
@@ -111,16 +111,16 @@ pub struct Notifier {
     acceptance: AtomicU8,
     /// True while the server drains: new subscriptions are refused.
     draining: AtomicBool,
-    large: notify_message::OversizeCounters,
+    oversize: notify_message::OversizeCounters,
     history: history::History,
     refusals: refusals::Refusals,
-    feed: change_feed::ChangeFeed,
+    change_feed: change_feed::ChangeFeed,
     trace: trace::Trace,
-    deeds: audit::AuditLog,
+    audit: audit::AuditLog,
     dormant: persist::Dormant,
     ended: persist::EndedSubscriptions,
     /// End of the time after a restart in which requests from before it may be retransmitted (ms); 0 without a restart.
-    doubtful_until: AtomicU64,
+    restart_grace_until: AtomicU64,
     /// Number of server starts with this journal.
     starts: AtomicU32,
     /// Outboxes that the journal has refused, and whose rollback is not complete.
@@ -154,29 +154,29 @@ impl Notifier {
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
-            agents: Interner::default(),
+            user_agents: Interner::default(),
             allow_events,
             settings,
             table,
             phones: DeviceTable::default(),
             transactions,
-            gate,
+            rate_limiter: gate,
             nonces,
-            nobody,
-            names: dns_cache::DnsCache::default(),
+            dummy_verifier: nobody,
+            dns_cache: dns_cache::DnsCache::default(),
             wheel: wheel::Wheel::default(),
             counter: CachePadded(AtomicU64::new(1)),
             acceptance: AtomicU8::new(Acceptance::Accepting as u8),
             draining: AtomicBool::new(false),
-            large: notify_message::OversizeCounters::default(),
+            oversize: notify_message::OversizeCounters::default(),
             history,
             refusals,
-            feed: change_feed::ChangeFeed::default(),
+            change_feed: change_feed::ChangeFeed::default(),
             trace: trace::Trace::default(),
-            deeds: audit::AuditLog::default(),
+            audit: audit::AuditLog::default(),
             dormant: persist::Dormant::default(),
             ended: persist::EndedSubscriptions::default(),
-            doubtful_until: AtomicU64::new(0),
+            restart_grace_until: AtomicU64::new(0),
             starts: AtomicU32::new(0),
             refused: Mutex::default(),
             panics: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl Notifier {
     /// Number of messages that were not processed, by reason: the source was over its rate limit, or too much waited
     /// for the journal.
     pub fn turned_away_by_reason(&self) -> [(&'static str, u64); rate_limit::REASONS.len()] {
-        self.gate.dropped()
+        self.rate_limiter.dropped()
     }
 
     /// Number of messages that were not processed, for any reason.
@@ -201,11 +201,11 @@ impl Notifier {
 
     /// Handles all timers that are due at `now`.
     pub fn pass_time(&self, now: Tick, out: &mut Outbox) {
-        self.gate.pass_time(now);
+        self.rate_limiter.pass_time(now);
         self.transactions.pass_time(now.0);
         self.end_dormant(now, out);
         for entry in self.wheel.take_due(now) {
-            self.contained(now, out, |out| self.look_at(now, entry, out));
+            self.guarded(now, out, |out| self.on_timer(now, entry, out));
         }
     }
 
@@ -221,7 +221,7 @@ impl Notifier {
 
     /// Sets the journal's readiness for changes. While it accepts none, SUBSCRIBE and PUBLISH are answered 503, and the
     /// existing state is served from memory.
-    pub fn set_keeping(&self, acceptance: Acceptance) {
+    pub fn set_journal_acceptance(&self, acceptance: Acceptance) {
         let acceptance = acceptance as u8;
         // Written only if it changes: this is called before every batch of messages, and each write would take the
         // cache line away from the other threads.
@@ -239,7 +239,7 @@ impl Notifier {
     }
 
     /// Returns true if the journal accepts changes.
-    pub fn is_keeping(&self) -> bool {
+    pub fn accepts_changes(&self) -> bool {
         self.acceptance.load(Ordering::Relaxed) == Acceptance::Accepting as u8
     }
 
@@ -276,7 +276,7 @@ impl Notifier {
 
     /// Random delay from `from` to twice that (seconds), so that clients that were refused together do not come back
     /// together.
-    fn spread(&self, from: u32) -> u32 {
+    fn jittered(&self, from: u32) -> u32 {
         from + (self.nonce() % u64::from(from.max(1))) as u32
     }
 }

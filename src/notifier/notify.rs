@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::notify_message::{EncodedNotify, NotifyContent};
 use super::outbox::NotifyRef;
-use super::pacing::{UNPROVEN_COPIES, follow};
-use super::persist::{Acknowledged, RESERVE};
+use super::pacing::{MAX_UNVERIFIED_RETRANSMITS, switch_to_new_connection};
+use super::persist::{Acknowledged, CSEQ_RESERVE};
 use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
 use crate::presence::presentity::{NotifyEtag, Presentity, State};
@@ -21,14 +21,14 @@ use crate::transport::{DeliveryToken, Destination, Source};
 /// Final responses that end a subscription (RFC 6665 section 4.2.2). Any other failure concerns only that one NOTIFY.
 const DIALOG_ENDING: [u16; 13] = [404, 405, 410, 416, 480, 481, 482, 483, 484, 485, 489, 501, 604];
 /// Back-off after the first failed NOTIFY (ms). It doubles with every further failure in a row, up to
-/// [`LONGEST_WAIT`].
-const FIRST_WAIT: u64 = 5_000;
+/// [`MAX_BACKOFF`].
+const INITIAL_BACKOFF: u64 = 5_000;
 /// Longest back-off between two attempts (ms).
-const LONGEST_WAIT: u64 = 300_000;
+const MAX_BACKOFF: u64 = 300_000;
 /// Upper limit for the Retry-After of a phone (seconds); a larger value is cut to this.
 const LONGEST_RETRY_AFTER: u32 = 3_600;
 /// Status used for a missing response (RFC 3261 section 8.1.3.1).
-pub(super) const NO_ANSWER: u16 = 408;
+pub(super) const REQUEST_TIMEOUT: u16 = 408;
 
 /// Status used for a NOTIFY that is too large to be sent (RFC 3261 section 21.5.7).
 pub(super) const TOO_LARGE: u16 = 513;
@@ -46,7 +46,7 @@ struct NotifyOutcome {
 
 impl NotifyOutcome {
     fn no_answer(cseq: u32) -> NotifyOutcome {
-        NotifyOutcome { cseq, status: NO_ANSWER, retry_after: None, lost: true }
+        NotifyOutcome { cseq, status: REQUEST_TIMEOUT, retry_after: None, lost: true }
     }
 }
 
@@ -69,27 +69,27 @@ impl Notifier {
         if let Some(subscription) = state.watchers.get_mut(slot).filter(|s| s.source().flow.is_none()) {
             // After a restart the connection is unknown; the phone may have connected again and subscribed in another
             // dialog.
-            follow(subscription);
+            switch_to_new_connection(subscription);
         }
         let Some(to) = self.next_hop(now, state, slot, out) else { return };
         let known = state.watchers.get_mut(slot).map(|s| (s.package, s.acknowledged));
         let Some((package, acknowledged)) = known else { return };
-        let view = self.composed(presentity, state, package, out);
+        let view = self.ensure_composed(presentity, state, package, out);
         let tag @ NotifyEtag { revision, fingerprint } = view.tag();
-        let shared = view.tail_for(acknowledged).cloned();
-        let tail = self.tail_of_named(presentity, state, slot, out).or(shared);
+        let shared = view.body_for(acknowledged).cloned();
+        let tail = self.filtered_body(presentity, state, slot, out).or(shared);
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let tail = tail.filter(|_| !subscription.suppresses(revision));
-        let version = subscription.documents;
-        subscription.documents = subscription.documents.wrapping_add(u32::from(tail.is_some()));
+        let version = subscription.next_version;
+        subscription.next_version = subscription.next_version.wrapping_add(u32::from(tail.is_some()));
         subscription.dialog.local_cseq += 1;
         // Every document needs a NOTIFY of its own, so numbers reserved for CSeq are enough for document versions,
         // too.
         if subscription.dialog.local_cseq > subscription.reserved && !subscription.ended {
-            subscription.reserved = subscription.dialog.local_cseq + RESERVE;
-            self.keep_subscription(presentity, subscription, out);
+            subscription.reserved = subscription.dialog.local_cseq + CSEQ_RESERVE;
+            self.journal_subscription(presentity, subscription, out);
         }
-        self.note_superseded(now, subscription);
+        self.record_superseded(now, subscription);
         let cseq = subscription.dialog.local_cseq;
         let document =
             NotifyContent { entity: subscription.entity(&presentity.uri), tag, version, tail: tail.as_deref() };
@@ -107,7 +107,7 @@ impl Notifier {
         if carried != NotifyTransport::Not {
             out.send(to.clone(), bytes, Some(notify));
         }
-        subscription.told_at = now;
+        subscription.last_notify_at = now;
         let last = subscription.ended;
         let sent_at = now;
         let flight = InFlight {
@@ -118,7 +118,7 @@ impl Notifier {
             fingerprint,
             size,
             to,
-            carried,
+            sent_as: carried,
             copies,
             sent_at,
             transaction,
@@ -128,16 +128,16 @@ impl Notifier {
         subscription.delivery = Delivery::InFlight(Box::new(flight));
         if carried == NotifyTransport::Not {
             let fate = NotifyOutcome { cseq, status: TOO_LARGE, retry_after: None, lost: false };
-            return self.conclude(now, presentity, state, slot, fate, out);
+            return self.on_notify_outcome(now, presentity, state, slot, fate, out);
         }
-        self.watch_delivery(now, subscription, Tick(transaction.deadline()));
+        self.arm_delivery_timer(now, subscription, Tick(transaction.deadline()));
     }
 
     /// Handles a response, which is matched to its NOTIFY by the branch that we put into the Via. A response that
     /// does not match in every respect is dropped (RFC 3261 sections 8.1.3.3, 17.1.3 and 18.1.2).
     ///
     /// `known` is the presentity of that NOTIFY, if the caller has looked it up already.
-    pub(super) fn take_reply(
+    pub(super) fn on_reply(
         &self,
         now: Tick,
         reply: &Reply<'_>,
@@ -159,15 +159,15 @@ impl Notifier {
                 if state.watchers.get_mut(place.slot).is_some_and(|s| proves(s))
                     && !self.settings.routing.trusts(&source)
                 {
-                    self.gate.know(now, &source);
+                    self.rate_limiter.mark_verified(now, &source);
                 }
                 let fate = NotifyOutcome { cseq, status, retry_after, lost: false };
-                self.conclude(now, presentity, state, place.slot, fate, out);
+                self.on_notify_outcome(now, presentity, state, place.slot, fate, out);
             }
         };
         match known {
-            Some(known) => self.table.locked(known, take),
-            None => self.table.with_number(place.presentity, take),
+            Some(known) => self.table.with_locked(known, take),
+            None => self.table.with_id(place.presentity, take),
         };
     }
 
@@ -175,7 +175,7 @@ impl Notifier {
     /// (rule 2) or its subscription is gone.
     pub fn is_latest(&self, ticket: DeliveryToken) -> bool {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
-        let latest = self.table.with_number(presentity, |_, state| {
+        let latest = self.table.with_id(presentity, |_, state| {
             let subscription = state.watchers.get_mut(slot).filter(|s| s.place.nonce as u32 == nonce);
             subscription.is_some_and(|s| s.dialog.local_cseq <= cseq)
         });
@@ -184,17 +184,17 @@ impl Notifier {
 
     /// Handles a NOTIFY that could not be sent at all: its connection is gone and no other one can be opened.
     pub fn undeliverable(&self, now: Tick, ticket: DeliveryToken, out: &mut Outbox) {
-        self.contained(now, out, |out| {
+        self.guarded(now, out, |out| {
             self.with_notify(ticket, |presentity, state, slot, cseq| {
                 let Some(s) = state.watchers.get_mut(slot) else { return };
                 let waited_for = matches!(&s.delivery, Delivery::InFlight(flight) if flight.cseq == cseq);
-                if waited_for && follow(s) {
-                    self.note_superseded(now, s);
+                if waited_for && switch_to_new_connection(s) {
+                    self.record_superseded(now, s);
                     // The phone has opened another connection in the meantime.
                     s.delivery = Delivery::Idle;
                     self.notify(now, presentity, state, slot, out);
                 } else {
-                    self.conclude(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
+                    self.on_notify_outcome(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
                 }
             });
         });
@@ -208,14 +208,14 @@ impl Notifier {
         f: impl FnOnce(&Presentity, &mut State, u32, u32) -> T,
     ) -> Option<T> {
         let [presentity, slot, cseq, nonce] = [96, 64, 32, 0].map(|shift| (ticket.0 >> shift) as u32);
-        self.table.with_number(presentity, |presentity, state| {
+        self.table.with_id(presentity, |presentity, state| {
             let there = state.watchers.get_mut(slot).is_some_and(|s| s.place.nonce as u32 == nonce);
             there.then(|| f(presentity, state, slot, cseq))
         })?
     }
 
     /// Applies the outcome of a NOTIFY to its subscription.
-    fn conclude(
+    fn on_notify_outcome(
         &self,
         now: Tick,
         presentity: &Presentity,
@@ -230,27 +230,27 @@ impl Notifier {
         let (place, from) = (subscription.place, (subscription.source(), subscription.family));
         let flight = match &mut subscription.delivery {
             Delivery::InFlight(flight) if flight.cseq == cseq => flight,
-            _ => return self.conclude_late(now, presentity, state, slot, fate, out),
+            _ => return self.on_late_reply(now, presentity, state, slot, fate, out),
         };
         if status < 200 {
             return flight.transaction.proceed(now.0);
         }
-        self.note_answered(now, place, from, flight, status);
-        if status == NO_ANSWER && flight.carried == NotifyTransport::ByDetour {
+        self.record_answered(now, place, from, flight, status);
+        if status == REQUEST_TIMEOUT && flight.sent_as == NotifyTransport::Tcp {
             // The phone seems to accept no TCP connections: send the same state again in a UDP datagram, whatever its
             // size.
-            subscription.phone.wants_datagrams();
+            subscription.phone.mark_udp_only();
             subscription.delivery = Delivery::Idle;
             return self.notify(now, presentity, state, slot, out);
         }
         let known = Acknowledged(flight.revision.0, flight.fingerprint);
-        if status != NO_ANSWER && flight.carried != NotifyTransport::Not {
+        if status != REQUEST_TIMEOUT && flight.sent_as != NotifyTransport::Not {
             let address = match flight.to {
                 Destination::Datagram { peer, .. } => Some(peer.ip()),
                 _ => None,
             };
-            let asleep = subscription.phone.answered(now, flight.sent_at, address);
-            self.wake(now, &subscription.phone, asleep);
+            let asleep = subscription.phone.on_reply(now, flight.sent_at, address);
+            self.schedule_resumes(now, &subscription.phone, asleep);
         }
         if (lost || status == 503) && self.try_next_target(now, presentity, state, slot, out) {
             return;
@@ -259,15 +259,15 @@ impl Notifier {
         let Delivery::InFlight(flight) = &mut subscription.delivery else { return };
         let (version, tail, revision, failures, last) =
             (flight.version, flight.tail.take(), flight.revision, flight.failures, flight.last);
-        subscription.tried = 0;
-        subscription.conclude(cseq, status, version, tail);
-        if last || (subscription.ended && status == NO_ANSWER) {
+        subscription.failed_targets = 0;
+        subscription.record_reply(cseq, status, version, tail);
+        if last || (subscription.ended && status == REQUEST_TIMEOUT) {
             return self.remove(presentity, state, slot, "the last NOTIFY is done", out);
         }
         if DIALOG_ENDING.contains(&status) {
             return self.remove(presentity, state, slot, "the phone ended the dialog", out);
         }
-        if subscription.doubts.has(Doubts::REPLACED) && status == NO_ANSWER {
+        if subscription.doubts.has(Doubts::REPLACED) && status == REQUEST_TIMEOUT {
             return self.remove(presentity, state, slot, "its phone has another and does not answer in this one", out);
         }
         if subscription.ended {
@@ -276,27 +276,27 @@ impl Notifier {
             return self.notify(now, presentity, state, slot, out);
         }
         if failures > 0 || status >= 300 {
-            self.feed.subscription(presentity, subscription.place);
+            self.change_feed.subscription(presentity, subscription.place);
         }
         if status < 300 {
             let told_before = subscription.acknowledged != Revision::default();
             if told_before && revision == current[subscription.package.0 as usize] && subscription.is_behind(revision) {
-                self.note_lamp_seen(now, state.changed_at);
+                self.record_propagation(now, state.changed_at);
             }
-            subscription.proven = cseq;
+            subscription.confirmed_cseq = cseq;
             subscription.delivery = Delivery::Idle;
-            self.watch_no_more(subscription);
+            self.cancel_delivery_timer(subscription);
             subscription.acknowledged = revision;
             subscription.doubts.remove(Doubts::REPLACED);
-            self.remark_acknowledged(presentity, slot, known, out);
+            self.journal_acknowledged(presentity, slot, known, out);
         } else {
-            let proven = self.is_proven(subscription);
+            let proven = self.is_address_verified(subscription);
             suspend(subscription, now, failures, status, retry_after, proven);
-            if status == NO_ANSWER {
-                subscription.phone.sleeps(presentity.number, slot);
+            if status == REQUEST_TIMEOUT {
+                subscription.phone.suspend(presentity.number, slot);
             }
             if let Delivery::Suspended { until, .. } = subscription.delivery {
-                self.watch_delivery(now, subscription, until);
+                self.arm_delivery_timer(now, subscription, until);
             }
             tracing::debug!(
                 watcher = subscription.dialog.remote(),
@@ -311,7 +311,7 @@ impl Notifier {
         let moved_on = revision != current[subscription.package.0 as usize];
         let silent = matches!(subscription.delivery, Delivery::Suspended { silent: true, .. });
         if moved_on && !silent {
-            self.notify_in_turn(now, presentity, state, slot, out);
+            self.notify_paced(now, presentity, state, slot, out);
         }
     }
 
@@ -319,7 +319,7 @@ impl Notifier {
     ///
     /// It acknowledges no later NOTIFY. But a response that ends the dialog still does so, unless the phone has
     /// confirmed the dialog since; and a 2xx from a phone that was taken for unresponsive is a sign of life (rule 6).
-    fn conclude_late(
+    fn on_late_reply(
         &self,
         now: Tick,
         presentity: &Presentity,
@@ -328,22 +328,22 @@ impl Notifier {
         NotifyOutcome { cseq, status, .. }: NotifyOutcome,
         out: &mut Outbox,
     ) {
-        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| cseq > s.proven) else { return };
+        let Some(subscription) = state.watchers.get_mut(slot).filter(|s| cseq > s.confirmed_cseq) else { return };
         if DIALOG_ENDING.contains(&status) {
             return self.remove(presentity, state, slot, "a late answer ended the dialog", out);
         }
         if !(200..300).contains(&status) {
             return;
         }
-        subscription.proven = cseq;
+        subscription.confirmed_cseq = cseq;
         subscription.doubts.remove(Doubts::REPLACED);
-        let asleep = subscription.phone.shown();
-        self.wake(now, &subscription.phone, asleep);
-        self.awaken(now, presentity, state, slot, out);
+        let asleep = subscription.phone.on_activity();
+        self.schedule_resumes(now, &subscription.phone, asleep);
+        self.resume(now, presentity, state, slot, out);
     }
 
     /// Handles the delivery timer of a subscription.
-    pub(super) fn look_at_delivery(
+    pub(super) fn on_delivery_timer(
         &self,
         now: Tick,
         at: Tick,
@@ -361,69 +361,71 @@ impl Notifier {
         subscription.delivery_timer = None;
         let current = current[subscription.package.0 as usize];
         let behind = subscription.is_behind(current);
-        let proven = self.is_proven(subscription);
+        let proven = self.is_address_verified(subscription);
         match &mut subscription.delivery {
             Delivery::Idle => {}
-            Delivery::Paced { until, .. } | Delivery::Asked { until, .. } | Delivery::Suspended { until, .. }
+            Delivery::Throttled { until, .. }
+            | Delivery::Resolving { until, .. }
+            | Delivery::Suspended { until, .. }
                 if now < *until =>
             {
                 let until = *until;
-                self.watch_delivery(now, subscription, until);
+                self.arm_delivery_timer(now, subscription, until);
             }
-            Delivery::Asked { .. } => self.awaken(now, presentity, state, slot, out),
-            Delivery::Paced { .. } if behind => self.notify(now, presentity, state, slot, out),
-            Delivery::Suspended { .. } if behind => self.notify_in_turn(now, presentity, state, slot, out),
-            Delivery::Paced { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,
+            Delivery::Resolving { .. } => self.resume(now, presentity, state, slot, out),
+            Delivery::Throttled { .. } if behind => self.notify(now, presentity, state, slot, out),
+            Delivery::Suspended { .. } if behind => self.notify_paced(now, presentity, state, slot, out),
+            Delivery::Throttled { .. } | Delivery::Suspended { .. } => subscription.delivery = Delivery::Idle,
             Delivery::InFlight(flight) => match flight.transaction.due(now.0) {
-                Due::Retransmission if !proven && flight.copies >= UNPROVEN_COPIES => {
+                Due::Retransmission if !proven && flight.copies >= MAX_UNVERIFIED_RETRANSMITS => {
                     let deadline = Tick(flight.transaction.deadline());
-                    self.watch_delivery(now, subscription, deadline);
+                    self.arm_delivery_timer(now, subscription, deadline);
                 }
                 Due::Timeout => {
                     let cseq = flight.cseq;
-                    self.conclude(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
+                    self.on_notify_outcome(now, presentity, state, slot, NotifyOutcome::no_answer(cseq), out);
                 }
                 // The state has changed, or the subscription has ended: a new NOTIFY goes out in place of a
                 // retransmission of the old one.
                 Due::Retransmission
                     if (subscription.ended && !flight.last) || (!subscription.ended && flight.revision != current) =>
                 {
-                    subscription.phone.kept_waiting();
-                    self.notify_if_due(now, presentity, state, slot, out);
+                    subscription.phone.on_retransmit();
+                    self.notify_rate_limited(now, presentity, state, slot, out);
                 }
                 due => {
                     let deadline = Tick(flight.transaction.deadline());
                     if due == Due::Retransmission {
                         flight.copies = flight.copies.saturating_add(1);
-                        subscription.phone.kept_waiting();
-                        self.repeat(presentity, subscription, out);
+                        subscription.phone.on_retransmit();
+                        self.retransmit(presentity, subscription, out);
                     }
-                    self.watch_delivery(now, subscription, deadline);
+                    self.arm_delivery_timer(now, subscription, deadline);
                 }
             },
         }
     }
 
     /// Retransmits the NOTIFY that is in flight.
-    fn repeat(&self, presentity: &Presentity, subscription: &Subscription, out: &mut Outbox) {
+    fn retransmit(&self, presentity: &Presentity, subscription: &Subscription, out: &mut Outbox) {
         let Delivery::InFlight(flight) = &subscription.delivery else { return };
         let notify = NotifyRef { place: subscription.place, cseq: flight.cseq };
-        let bytes = self.write_again(presentity, subscription, flight, &mut out.pool);
+        let bytes = self.encode_again(presentity, subscription, flight, &mut out.pool);
         out.send(flight.to.clone(), bytes, Some(notify));
     }
 
     /// Sets the delivery timer of the subscription to `deadline`, unless an earlier one is set already.
-    pub(super) fn watch_delivery(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
+    pub(super) fn arm_delivery_timer(&self, now: Tick, subscription: &mut Subscription, deadline: Tick) {
         if subscription.delivery_timer.is_none_or(|filed| filed.at() > deadline) {
-            self.watch_no_more(subscription);
+            self.cancel_delivery_timer(subscription);
             let SubscriptionId { presentity, slot, .. } = subscription.place;
-            subscription.delivery_timer = Some(self.wheel.file_delivery(now, deadline, presentity, slot));
+            subscription.delivery_timer = Some(self.wheel.schedule_delivery(now, deadline, presentity, slot));
         }
     }
 
     /// Cancels the delivery timer: nothing is in flight any more, or an earlier timer takes its place. Soon after the
     /// timer was set, taking it out is cheaper than handling it later for nothing.
-    pub(super) fn watch_no_more(&self, subscription: &mut Subscription) {
+    pub(super) fn cancel_delivery_timer(&self, subscription: &mut Subscription) {
         if let Some(filed) = subscription.delivery_timer.take() {
             let SubscriptionId { presentity, slot, .. } = subscription.place;
             self.wheel.cancel_delivery(filed, presentity, slot);
@@ -441,15 +443,15 @@ impl Notifier {
     ) {
         let Some(mut subscription) = state.watchers.remove(slot).map(|s| *s) else { return };
         if !subscription.ended {
-            self.drop_subscription(presentity, slot, out);
+            self.journal_subscription_removed(presentity, slot, out);
         }
         if state.watchers.is_empty() {
-            self.keep_state(presentity, state, out);
+            self.journal_presentity(presentity, state, out);
         }
-        self.table.discount_subscription(presentity.aor.account);
-        self.feed.subscription(presentity, subscription.place);
+        self.table.uncount_subscription(presentity.aor.account);
+        self.change_feed.subscription(presentity, subscription.place);
         self.wheel.cancel(subscription.expiry_timer, presentity.number, TimerKind::Expiry(slot));
-        self.watch_no_more(&mut subscription);
+        self.cancel_delivery_timer(&mut subscription);
         tracing::debug!(
             watcher = subscription.dialog.remote(),
             presentity = &*presentity.uri,
@@ -476,8 +478,8 @@ fn suspend(
         // proves that it is reachable there.
         None if !proven => subscription.expires_at.0.saturating_sub(now.0),
         Some(seconds) => u64::from(seconds.min(LONGEST_RETRY_AFTER)) * 1_000,
-        None => (FIRST_WAIT << (failures - 1).min(16)).min(LONGEST_WAIT),
+        None => (INITIAL_BACKOFF << (failures - 1).min(16)).min(MAX_BACKOFF),
     };
-    let silent = status == NO_ANSWER || retry_after.is_some();
+    let silent = status == REQUEST_TIMEOUT || retry_after.is_some();
     subscription.delivery = Delivery::Suspended { until: now.after(wait), failures, silent };
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::pacing::is_as_safe;
+use super::pacing::is_at_least_as_secure;
 use super::{MessageBuffer, Notifier};
 use crate::package;
 use crate::presence::Tick;
@@ -28,7 +28,7 @@ use crate::util::log_limit::LogLimiter;
 /// Largest UDP payload (octets): 65,535 over IPv4, without the headers of IP and UDP.
 pub(super) const MAX_DATAGRAM: usize = 65_507;
 /// Largest request that is sent in a datagram while the path MTU is unknown (octets; RFC 3261 section 18.1.1).
-const LARGE: usize = 1_300;
+const MAX_OVER_UDP: usize = 1_300;
 /// Limits the log lines about NOTIFYs that cannot be sent.
 static TOO_LARGE: LogLimiter = LogLimiter::new();
 /// Header names with their short forms (RFC 3261 section 7.3.3, RFC 6665 section 8.4).
@@ -67,7 +67,7 @@ pub(super) struct EncodedNotify {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OversizeNotifies {
     /// Sent in a datagram of at most 1,300 octets, with short header names.
-    pub slimmed: u64,
+    pub compacted: u64,
     /// Sent over a connection that the phone had opened.
     pub on_flow: u64,
     /// Sent over a connection that this server opened.
@@ -81,7 +81,7 @@ pub struct OversizeNotifies {
 /// The counters behind [`OversizeNotifies`].
 #[derive(Debug, Default)]
 pub(super) struct OversizeCounters {
-    slimmed: AtomicU64,
+    compacted: AtomicU64,
     on_flow: AtomicU64,
     on_connection: AtomicU64,
     fragmented: AtomicU64,
@@ -92,9 +92,9 @@ impl Notifier {
     /// Returns the counters of oversize NOTIFYs.
     pub fn large_notifies(&self) -> OversizeNotifies {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let OversizeCounters { slimmed, on_flow, on_connection, fragmented, not_sent } = &self.large;
+        let OversizeCounters { compacted, on_flow, on_connection, fragmented, not_sent } = &self.oversize;
         OversizeNotifies {
-            slimmed: read(slimmed),
+            compacted: read(compacted),
             on_flow: read(on_flow),
             on_connection: read(on_connection),
             fragmented: read(fragmented),
@@ -112,23 +112,23 @@ impl Notifier {
         pool: &mut MessageBuffer,
     ) -> EncodedNotify {
         let no = listener_of(&to, subscription.source().listener);
-        let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (no, no), out, own));
-        if to.is_reliable() || bytes.len() <= LARGE {
-            return EncodedNotify { to, bytes, carried: NotifyTransport::Plainly };
+        let bytes = pool.notify(|out, own| self.encode_notify(now, subscription, document, (no, no), out, own));
+        if to.is_reliable() || bytes.len() <= MAX_OVER_UDP {
+            return EncodedNotify { to, bytes, carried: NotifyTransport::Normal };
         }
         let size = bytes.len();
-        let slim = slim(&bytes);
-        let (letter, how, count) = if slim.len() <= LARGE {
-            let letter = EncodedNotify { to, bytes: slim.into(), carried: NotifyTransport::Slim };
-            (letter, "with short header names", &self.large.slimmed)
-        } else if let Some((to, via)) = self.connection_for(subscription, &to) {
+        let slim = with_compact_headers(&bytes);
+        let (letter, how, count) = if slim.len() <= MAX_OVER_UDP {
+            let letter = EncodedNotify { to, bytes: slim.into(), carried: NotifyTransport::CompactHeaders };
+            (letter, "with short header names", &self.oversize.compacted)
+        } else if let Some((to, via)) = self.tcp_route_for(subscription, &to) {
             // The Contact stays that of the dialog, which continues over UDP.
-            let bytes = pool.notify(|out, own| self.write_for(now, subscription, document, (via, no), out, own));
+            let bytes = pool.notify(|out, own| self.encode_notify(now, subscription, document, (via, no), out, own));
             let (how, count) = match to {
-                Destination::Flow { .. } => ("over a connection of the phone", &self.large.on_flow),
-                _ => ("over a connection of ours", &self.large.on_connection),
+                Destination::Flow { .. } => ("over a connection of the phone", &self.oversize.on_flow),
+                _ => ("over a connection of ours", &self.oversize.on_connection),
             };
-            (EncodedNotify { to, bytes, carried: NotifyTransport::ByDetour }, how, count)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::Tcp }, how, count)
         } else if size > MAX_DATAGRAM {
             if let Some(more) = TOO_LARGE.check() {
                 let (presentity, watcher) = (document.entity, subscription.dialog.remote());
@@ -140,10 +140,10 @@ impl Notifier {
                     "a NOTIFY is too large for a datagram and may not use TCP; it is not sent"
                 );
             }
-            (EncodedNotify { to, bytes, carried: NotifyTransport::Not }, "not at all", &self.large.not_sent)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::Not }, "not at all", &self.oversize.not_sent)
         } else {
             // Short names would not avoid fragments here, and some phones do not know them.
-            (EncodedNotify { to, bytes, carried: NotifyTransport::Plainly }, "in fragments", &self.large.fragmented)
+            (EncodedNotify { to, bytes, carried: NotifyTransport::Normal }, "in fragments", &self.oversize.fragmented)
         };
         count.fetch_add(1, Ordering::Relaxed);
         let watcher = subscription.dialog.remote();
@@ -153,7 +153,7 @@ impl Notifier {
 
     /// Encodes the NOTIFY in flight again for a retransmission, with exactly the same octets. This works because its
     /// content has not changed; otherwise a new NOTIFY would go out.
-    pub(super) fn write_again(
+    pub(super) fn encode_again(
         &self,
         presentity: &Presentity,
         subscription: &Subscription,
@@ -165,8 +165,9 @@ impl Notifier {
         let (entity, tail) = (subscription.entity(&presentity.uri), flight.tail.as_deref());
         let document = NotifyContent { entity, tag, version, tail };
         let no = listener_of(&flight.to, subscription.source().listener);
-        let bytes = pool.notify(|out, own| self.write_for(sent_at, subscription, &document, (no, no), out, own));
-        let bytes = if flight.carried == NotifyTransport::Slim { slim(&bytes).into() } else { bytes };
+        let bytes = pool.notify(|out, own| self.encode_notify(sent_at, subscription, &document, (no, no), out, own));
+        let bytes =
+            if flight.sent_as == NotifyTransport::CompactHeaders { with_compact_headers(&bytes).into() } else { bytes };
         debug_assert_eq!(bytes.len(), flight.size as usize, "it is not what it was");
         bytes
     }
@@ -175,17 +176,20 @@ impl Notifier {
     ///
     /// Returns `None` for an unverified address: with forged sources an attacker could make this server open all
     /// connections that it may have.
-    fn connection_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerId)> {
+    fn tcp_route_for(&self, subscription: &Subscription, to: &Destination) -> Option<(Destination, ListenerId)> {
         let Destination::Datagram { peer, .. } = *to else { return None };
         if !self.settings.presence.large_over_tcp
-            || subscription.phone.takes_datagrams_only()
-            || !self.is_proven(subscription)
+            || subscription.phone.is_udp_only()
+            || !self.is_address_verified(subscription)
         {
             return None;
         }
         let (dialog, source) = (&subscription.dialog, &subscription.source());
         // The connection must be to the same host. Another host may be a proxy that does not know this dialog.
-        let way = subscription.phone.way().filter(|way| way.peer.ip() == source.peer.ip() && is_as_safe(way, source));
+        let way = subscription
+            .phone
+            .way()
+            .filter(|way| way.peer.ip() == source.peer.ip() && is_at_least_as_secure(way, source));
         if let Some((way, flow)) = way.and_then(|way| Some((way, way.flow?))).filter(|_| dialog.route_set().is_empty())
         {
             return Some((Destination::Flow { flow, otherwise: None }, way.listener));
@@ -197,7 +201,7 @@ impl Notifier {
 
     /// Encodes a NOTIFY with one listener in the Via and another in the Contact, to which the phone sends its
     /// requests. `own` is a buffer for the part of the body that belongs to this watcher only.
-    fn write_for(
+    fn encode_notify(
         &self,
         now: Tick,
         subscription: &Subscription,
@@ -289,7 +293,7 @@ fn listener_of(to: &Destination, source: ListenerId) -> ListenerId {
 }
 
 /// Returns the same message with short header names.
-fn slim(message: &[u8]) -> Vec<u8> {
+fn with_compact_headers(message: &[u8]) -> Vec<u8> {
     let end = message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |at| at + 2);
     let (head, rest) = message.split_at(end);
     let mut out = Vec::with_capacity(message.len());

@@ -77,7 +77,7 @@ impl MessageBuffer {
     }
 
     /// Reuses the block from its start, if every message in it has been sent and released.
-    pub fn rewind(&mut self) {
+    pub fn recycle(&mut self) {
         let whole = self.blocks.size;
         let _ = self.blocks.free.try_reclaim(whole);
     }
@@ -123,21 +123,21 @@ pub struct Outbox {
     /// deferred records have been appended; until then the journal accepts no other change.
     pub holds: Vec<journal::Hold>,
     /// Deferred records, which no message waits for: the revisions that phones have acknowledged.
-    pub remarks: Vec<Record>,
+    pub deferred_records: Vec<Record>,
     /// Responses among the messages that wait for the journal. Until [`super::Notifier::kept`] says that they may
     /// leave, a retransmission of their request gets no response. Otherwise the phone would get a 200 for a change
     /// that is not durable yet.
-    pub answers: Vec<PendingResponse>,
+    pub pending_responses: Vec<PendingResponse>,
     /// Presentities whose fan-out is not finished. Once the messages are on their way, each of these numbers goes
     /// back into [`super::Notifier::continue_fan_out`]; so a fan-out to thousands of watchers leaves in slices of
     /// bounded size.
-    pub unfinished: Vec<u32>,
+    pub pending_fan_outs: Vec<u32>,
     /// Set by the sender while too much output waits already. Then no new work is accepted, and work that has begun
     /// goes on (rule 7).
     pub strained: bool,
     /// DNS queries that NOTIFYs wait for. The result goes into [`super::Notifier::learned`]. If none comes, these
     /// NOTIFYs are sent in the end without it.
-    pub questions: Vec<DnsQuery>,
+    pub dns_queries: Vec<DnsQuery>,
 }
 
 impl Outbox {
@@ -156,9 +156,9 @@ impl Outbox {
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.records.is_empty()
-            && self.remarks.is_empty()
-            && self.unfinished.is_empty()
-            && self.questions.is_empty()
+            && self.deferred_records.is_empty()
+            && self.pending_fan_outs.is_empty()
+            && self.dns_queries.is_empty()
     }
 }
 

@@ -25,7 +25,7 @@ use crate::transport::Source;
 /// Kamailio's pua_dialoginfo ends a call with an Expires of 11 and refreshes with the time that is left of it. It
 /// gives up for good on a 423, and then the lamp would stay lit. A publication with a lifetime below this value could
 /// not be refreshed in time.
-const LEAST_EXPIRES: u32 = 5;
+const MIN_EXPIRES: u32 = 5;
 /// Longest text that is kept about the origin of a publication (characters).
 const MAX_ORIGIN: usize = 128;
 
@@ -58,32 +58,32 @@ impl Notifier {
         let (package, _) = self.event_of(request)?;
         let aor = self.presentity_of(account, uri)?;
         let id = request_id(request);
-        let etag = match self.condition_of(now, request, &aor, package, id)? {
+        let etag = match self.check_if_match(now, request, &aor, package, id)? {
             PublishTarget::New => None,
             PublishTarget::Met(etag) => Some(etag),
             PublishTarget::Repeated { etag, granted } => return Ok(published(etag, granted)),
         };
-        let granted = self.grant(request, self.settings.presence.min_expires.min(LEAST_EXPIRES))?;
-        let report = self.report_of(request, package, etag.is_some())?;
+        let granted = self.negotiate_expires(request, self.settings.presence.min_expires.min(MIN_EXPIRES))?;
+        let report = self.parse_body(request, package, etag.is_some())?;
         let origin = etag.is_none().then(|| Box::new(origin_of(request, source)));
         let wish = PublishRequest { package, etag, request: id, granted, report, origin };
         let realm = self.settings.directory.realm(account);
-        let full = || Response::limit_of_one("limits.presentities_per_account", self.spread(30));
+        let full = || Response::account_limit_480("limits.presentities_per_account", self.jittered(30));
         self.table
-            .obtain(&aor, realm, None, |presentity, state| {
+            .get_or_create(&aor, realm, None, |presentity, state| {
                 let again = first_again(state, now, package, id).filter(|_| wish.etag.is_none());
                 if let Some(PublishTarget::Repeated { etag, granted }) = again {
                     return Ok(published(etag, granted));
                 }
-                let etag = self.take_over(now, presentity, state, wish, out)?;
-                self.spread_news(now, presentity, state, Cause::Published, out);
+                let etag = self.apply_publication(now, presentity, state, wish, out)?;
+                self.commit_change(now, presentity, state, Cause::Published, out);
                 Ok(published(etag, granted))
             })
             .map_err(|_| full())?
     }
 
     /// Returns the publication that SIP-If-Match names, which must exist (step 3).
-    fn condition_of(
+    fn check_if_match(
         &self,
         now: Tick,
         request: &Message<'_>,
@@ -102,7 +102,7 @@ impl Notifier {
     }
 
     /// Reads the state in the body (steps 5 and 6).
-    fn report_of(
+    fn parse_body(
         &self,
         request: &Message<'_>,
         package: PackageId,
@@ -125,7 +125,7 @@ impl Notifier {
     }
 
     /// Creates, modifies, refreshes or removes a publication. A refused request has changed nothing.
-    fn take_over(
+    fn apply_publication(
         &self,
         now: Tick,
         presentity: &Arc<Presentity>,
@@ -140,7 +140,7 @@ impl Notifier {
             // Another request changed or removed the publication first.
             Some(_) => return Err(condition_failed()),
             None if state.publications.len() >= self.settings.limits.publications_per_presentity => {
-                return Err(Response::limit_of_one("limits.publications_per_presentity", self.spread(30)));
+                return Err(Response::account_limit_480("limits.publications_per_presentity", self.jittered(30)));
             }
             None => EntityTag { number: self.next_publication(), generation: 0, nonce: self.nonce() },
         };
@@ -149,7 +149,7 @@ impl Notifier {
             // all.
             if wish.etag.is_some() {
                 self.begin_state_change(presentity, state, out);
-                self.forget_publication(presentity, state, etag.number);
+                self.drop_publication(presentity, state, etag.number);
                 if self.settings.journal {
                     let until = now.after(REMOVED_LASTS);
                     state.remember_removed(RemovedPublication {
@@ -171,7 +171,8 @@ impl Notifier {
         let watch = |timer_at: &mut Tick| {
             if expires_at < *timer_at {
                 self.wheel.cancel(*timer_at, presentity.number, TimerKind::Publication(etag.number));
-                *timer_at = self.wheel.file(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
+                *timer_at =
+                    self.wheel.schedule(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
             }
         };
         match state.publication_mut(etag.number) {
@@ -209,7 +210,7 @@ impl Notifier {
     }
 
     /// Removes a publication, with the state that only this publication reported.
-    pub(super) fn forget_publication(&self, presentity: &Presentity, state: &mut State, number: PublicationNo) {
+    pub(super) fn drop_publication(&self, presentity: &Presentity, state: &mut State, number: PublicationNo) {
         if let Some(publication) = state.publication_mut(number) {
             self.wheel.cancel(publication.timer_at, presentity.number, TimerKind::Publication(number));
         }

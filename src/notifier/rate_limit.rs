@@ -26,9 +26,9 @@ use crate::util::counters::increment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The message is processed.
-    Pass,
+    Accept,
     /// The source is over its limit, and may be sent a 480.
-    TellOff,
+    Reject,
     /// The message is dropped without a response.
     Drop,
 }
@@ -65,7 +65,7 @@ const REMEMBERED_ANSWERS: u32 = 1_000;
 /// Number of buckets that unverified sources share, for each of the two tables: by address and port, and by address.
 const SHARED: usize = 1 << 14;
 /// Lifetime of a verified source without a message (ms); it is then unverified again.
-const REMEMBERED: u64 = 2 * 3_600_000;
+const VERIFIED_TTL: u64 = 2 * 3_600_000;
 /// Interval between two sweeps for verified sources whose lifetime is over (ms).
 const SWEEP_EVERY: u64 = 600_000;
 /// Maximum number of verified datagram sources. Sources beyond that stay unverified.
@@ -174,7 +174,7 @@ impl RateLimiter {
     }
 
     /// Time until this source may send one more message (ms); 0 if it may now.
-    pub(super) fn opens_in(&self, now: Tick, source: &Source) -> u64 {
+    pub(super) fn wait_ms(&self, now: Tick, source: &Source) -> u64 {
         let known =
             self.with_known(source, |known| known.said.fits_in(now, Size::of(self.rate_limits.verified_source)));
         known.unwrap_or_else(|| {
@@ -196,11 +196,11 @@ impl RateLimiter {
     fn admit_known(&self, now: Tick, known: &VerifiedSource) -> Admission {
         known.heard_at.store(now.0, Ordering::Relaxed);
         if known.said.take(now, Size::of(self.rate_limits.verified_source)) {
-            return Admission::Pass;
+            return Admission::Accept;
         }
-        self.turn_away(0);
+        self.count_rejected(0);
         match known.told.take(now, Size::of(ANSWERS_PER_SECOND)) {
-            true => Admission::TellOff,
+            true => Admission::Reject,
             false => Admission::Drop,
         }
     }
@@ -209,20 +209,20 @@ impl RateLimiter {
         let (own, address) = self.shared(source);
         let within = own.take(now, Size::of(self.rate_limits.unverified_source));
         if !within || !address.take(now, Size::of(self.rate_limits.per_address)) {
-            self.turn_away(if within { 2 } else { 1 });
+            self.count_rejected(if within { 2 } else { 1 });
             // One bucket for all unverified sources: the responses to forged addresses must cost little, for us and for
             // the real owners of these addresses.
             let told = self.told.take(now, Size::of(ANSWERS_PER_SECOND));
-            return if told { Admission::TellOff } else { Admission::Drop };
+            return if told { Admission::Reject } else { Admission::Drop };
         }
         let together = match kind {
             Kind::Request => self.strangers.take(now, Size::of_strangers(self.rate_limits.unverified_total)),
             Kind::Answer => self.answers.take(now, Size::of(self.rate_limits.unverified_total)),
         };
         match together {
-            true => Admission::Pass,
+            true => Admission::Accept,
             false => {
-                self.turn_away(3);
+                self.count_rejected(3);
                 Admission::Drop
             }
         }
@@ -253,7 +253,7 @@ impl RateLimiter {
         }
     }
 
-    fn turn_away(&self, reason: usize) {
+    fn count_rejected(&self, reason: usize) {
         increment(&self.dropped[reason]);
     }
 
@@ -268,7 +268,7 @@ impl RateLimiter {
     }
 
     /// Marks a source as verified: it has authenticated, or has proven that its address is real.
-    pub(super) fn know(&self, now: Tick, source: &Source) {
+    pub(super) fn mark_verified(&self, now: Tick, source: &Source) {
         let heard = |known: &VerifiedSource| known.heard_at.store(now.0, Ordering::Relaxed);
         if self.with_known(source, heard).is_some() {
             return;
@@ -297,7 +297,7 @@ impl RateLimiter {
         let last = self.swept_at.load(Ordering::Relaxed);
         if now.0 >= last + SWEEP_EVERY {
             self.swept_at.store(now.0, Ordering::Relaxed);
-            self.known.retain(|_, known| known.heard_at.load(Ordering::Relaxed) + REMEMBERED > now.0);
+            self.known.retain(|_, known| known.heard_at.load(Ordering::Relaxed) + VERIFIED_TTL > now.0);
         }
     }
 
@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn passed(gate: &RateLimiter, now: u64, sources: impl Iterator<Item = Source>) -> usize {
-        sources.filter(|source| gate.admit(Tick(now), source, Kind::Request) == Admission::Pass).count()
+        sources.filter(|source| gate.admit(Tick(now), source, Kind::Request) == Admission::Accept).count()
     }
 
     fn dropped(gate: &RateLimiter) -> u64 {
@@ -344,7 +344,7 @@ mod tests {
     fn a_stranger_may_say_a_little_and_a_known_source_more() {
         let gate = gate();
         let (stranger, known) = (source(1, 5060), source(2, 5060));
-        gate.know(Tick(1_000), &known);
+        gate.mark_verified(Tick(1_000), &known);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(stranger, 1_000)), 50);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(known, 10_000)), 500);
         assert_eq!(passed(&gate, 2_000, std::iter::repeat_n(stranger, 1_000)), 10);
@@ -364,7 +364,7 @@ mod tests {
         let gate = RateLimiter::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(1), 1_000)), 50);
         assert_eq!(passed(&gate, 1_000, (2..1_000).map(connection)), 150, "the rest of what their address may say");
-        gate.know(Tick(1_000), &connection(2));
+        gate.mark_verified(Tick(1_000), &connection(2));
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(connection(2), 1_000)), 500);
         // This verifies neither another connection nor datagrams from the same address and port.
         let alike = [Source { flow: Some(FlowId(3)), ..connection(2) }, datagrams(connection(2).peer)];
@@ -377,8 +377,8 @@ mod tests {
     fn how_long_a_source_has_to_wait_is_known_beforehand() {
         let gate = RateLimiter::new(RateLimits { unverified_total: 4_000, ..RATES }, [7; 16]);
         let one = connection(1);
-        assert_eq!((gate.opens_in(Tick(1_000), &one), passed(&gate, 1_000, std::iter::repeat_n(one, 1_000))), (0, 50));
-        let wait = gate.opens_in(Tick(1_000), &one);
+        assert_eq!((gate.wait_ms(Tick(1_000), &one), passed(&gate, 1_000, std::iter::repeat_n(one, 1_000))), (0, 50));
+        let wait = gate.wait_ms(Tick(1_000), &one);
         assert_eq!((wait, passed(&gate, 1_000 + wait - 1, [one].into_iter())), (100, 0));
         assert_eq!(passed(&gate, 1_000 + wait, [one].into_iter()), 1);
     }
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_flood_of_strangers_crowds_out_strangers_and_nobody_who_is_known() {
         let gate = gate();
-        gate.know(Tick(1_000), &source(1, 5060));
+        gate.mark_verified(Tick(1_000), &source(1, 5060));
         let forged = (0..=255u8).flat_map(|a| (0..=255u8).map(move |b| datagrams(([10, 0, a, b], 5060))));
         assert_eq!(passed(&gate, 1_000, forged), 180, "less than a second's worth");
         assert_eq!(passed(&gate, 1_000, std::iter::repeat_n(source(1, 5060), 100)), 100);
@@ -397,9 +397,9 @@ mod tests {
     #[test]
     fn who_says_too_much_is_told_so_now_and_then() {
         let gate = gate();
-        gate.know(Tick(1_000), &source(1, 5060));
+        gate.mark_verified(Tick(1_000), &source(1, 5060));
         let verdicts: Vec<_> = (0..2_000).map(|_| gate.admit(Tick(1_000), &source(1, 5060), Kind::Request)).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Admission::TellOff).count(), 10);
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Admission::Reject).count(), 10);
     }
 
     #[test]
@@ -414,8 +414,8 @@ mod tests {
     #[test]
     fn who_was_not_heard_for_long_is_a_stranger_again() {
         let gate = gate();
-        gate.know(Tick(1_000), &source(1, 5060));
-        gate.know(Tick(1_000), &source(2, 5060));
+        gate.mark_verified(Tick(1_000), &source(1, 5060));
+        gate.mark_verified(Tick(1_000), &source(2, 5060));
         gate.admit(Tick(4_000_000), &source(2, 5060), Kind::Request);
         gate.pass_time(Tick(8_000_000));
         assert_eq!(gate.known.len(), 1);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::journal::{BadPart, Key, Survey};
 
-use super::persist::{STATE, is_acknowledgement, is_count_of_starts};
+use super::persist::{STATE_SLOT, is_acknowledgement, is_count_of_starts};
 
 /// Description of one journal record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub fn describe(key: Key, value: Option<&[u8]>) -> RecordDescription {
         key if is_acknowledgement(key) => "acknowledgement",
         key if is_count_of_starts(key) => "count of starts",
         Key(number, _) if number >> 32 != 0 => "record of a kind that this version does not know",
-        Key(_, STATE) => "state",
+        Key(_, STATE_SLOT) => "state",
         Key(..) => "subscription",
     };
     let account = value.filter(|_| ["state", "subscription"].contains(&kind)).and_then(account_of);
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn kind_and_account_are_told_of_both_layouts_and_of_nothing_else() {
         let about = |kind, account: Option<&str>| RecordDescription { kind, account: account.map(Into::into) };
-        let [subscription, state] = [Key(7, 3), Key(7, STATE)];
+        let [subscription, state] = [Key(7, 3), Key(7, STATE_SLOT)];
         assert_eq!(describe(subscription, Some(b"\x04acme\x041001")), about("subscription", Some("acme")));
         assert_eq!(describe(state, Some(b"\x00\x02\x04acme\x041001")), about("state", Some("acme")));
         assert_eq!(describe(state, None), about("state", None));

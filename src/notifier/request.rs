@@ -8,7 +8,7 @@ use super::authorization::SenderTrust;
 use super::outbox::PendingResponse;
 use super::response::{CachedResponse, Grant, GrantedResponse, Response, ToTag};
 use super::rollback::Change;
-use super::routing::back;
+use super::routing::return_path;
 use super::{MessageBuffer, Notifier, Outbox};
 use crate::directory::AccountNo;
 use crate::package::{self, PackageId};
@@ -43,7 +43,7 @@ impl Notifier {
             TransactionLookup::New(key) => key,
             TransactionLookup::Answered(answer) => {
                 self.refusals.repeated();
-                return self.answer_again(&answer, request, &uri, source, out);
+                return self.resend_response(&answer, request, &uri, source, out);
             }
             TransactionLookup::InProgress => return self.refusals.repeated(),
             // A client does not retransmit on a stream, so this request is no sign that the client waits. No 100 is
@@ -63,11 +63,11 @@ impl Notifier {
         // The response is inserted in front of the messages that the handler adds.
         let (place, kept, changed) = (out.messages.len(), out.records.len(), out.changes.len());
         let answer = self
-            .inspect(verb, uri, request, source)
-            .and_then(|inspected| self.can_keep(inspected))
+            .check_request(verb, uri, request, source)
+            .and_then(|inspected| self.check_journal(inspected))
             .and_then(|(method, uri)| match method {
                 Method::Subscribe | Method::Publish => {
-                    let sender = self.admit_sender(now, method, request, &uri, source)?;
+                    let sender = self.authorize_sender(now, method, request, &uri, source)?;
                     Ok((method, uri, sender))
                 }
                 _ => Ok((method, uri, SenderTrust::Unknown)),
@@ -87,13 +87,13 @@ impl Notifier {
         let changes_nothing = verb == RequestMethod::Known(Method::Options) || answer.status.code() >= 300;
         match out.records.len() == kept {
             true if answer.status == StatusCode::Unauthorized => self.transactions.forget(key),
-            true if changes_nothing && !self.gate.remembers(now) => self.transactions.forget(key),
+            true if changes_nothing && !self.rate_limiter.remembers(now) => self.transactions.forget(key),
             true => self.transactions.answered(key, CachedResponse::of(&answer, &bytes)),
             false => {
                 let remembered = CachedResponse::of(&answer, &bytes);
                 let change = out.changes.get(changed..).and_then(|new| new.last()).map(Change::number);
                 let until = now.after(TIMEOUT);
-                out.answers.push(PendingResponse { key, answer: bytes.clone(), remembered, change, until });
+                out.pending_responses.push(PendingResponse { key, answer: bytes.clone(), remembered, change, until });
             }
         }
         out.messages.insert(place, OutboundMessage { to: reply_address(&request.via, source), bytes, ticket: None });
@@ -103,7 +103,7 @@ impl Notifier {
     }
 
     /// Sends the earlier response again, for a retransmission of its request.
-    fn answer_again(
+    fn resend_response(
         &self,
         answer: &CachedResponse,
         request: &Message<'_>,
@@ -113,7 +113,7 @@ impl Notifier {
     ) {
         match answer {
             CachedResponse::Grant(grant) => {
-                let answer = self.accept_again(request, uri, *grant, &mut out.pool);
+                let answer = self.rebuild_response(request, uri, *grant, &mut out.pool);
                 self.send_answer(&answer, request, source, out);
             }
             CachedResponse::Whole(bytes) => {
@@ -124,29 +124,29 @@ impl Notifier {
 
     /// Called when the journal has written the records of these messages: they leave now, and retransmissions of the
     /// requests get the same responses.
-    pub fn kept(&self, now: Tick, out: &mut Outbox) {
-        for PendingResponse { key, remembered, .. } in in_time(now, out) {
+    pub fn on_committed(&self, now: Tick, out: &mut Outbox) {
+        for PendingResponse { key, remembered, .. } in take_live_responses(now, out) {
             self.transactions.answered(key, remembered);
         }
     }
 
     /// Refuses a change that the journal could not keep (rule 5).
-    fn can_keep<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Response> {
+    fn check_journal<'a>(&self, inspected: (Method, Uri<'a>)) -> Result<(Method, Uri<'a>), Response> {
         let changes = matches!(inspected.0, Method::Subscribe | Method::Publish);
-        if changes && !self.is_keeping() {
-            return Err(self.not_kept());
+        if changes && !self.accepts_changes() {
+            return Err(self.journal_unavailable());
         }
         Ok(inspected)
     }
 
-    pub(super) fn not_kept(&self) -> Response {
+    pub(super) fn journal_unavailable(&self) -> Response {
         Response::new(StatusCode::ServiceUnavailable, "Journal Unavailable")
-            .with("Retry-After", self.spread(30))
+            .with("Retry-After", self.jittered(30))
             .with("Warning", "399 lamplighter \"The journal cannot be written\"")
     }
 
     /// Checks a request in the order of RFC 3261 section 8.2.
-    fn inspect<'a>(
+    fn check_request<'a>(
         &self,
         verb: RequestMethod<'_>,
         uri: Uri<'a>,
@@ -185,12 +185,12 @@ impl Notifier {
     fn options(&self, now: Tick, request: &Message<'_>, out: &mut Outbox) -> Result<Response, Response> {
         if let Some(tag) = request.to.tag() {
             let alive = SubscriptionId::read(tag).is_some_and(|place| {
-                self.table.with_number(place.presentity, |presentity, state| {
+                self.table.with_id(place.presentity, |presentity, state| {
                     let ours = |s: &&mut Subscription| s.place == place && !s.ended && s.dialog.is_of(request);
                     let Some(subscription) = state.watchers.get_mut(place.slot).filter(ours) else { return false };
-                    let asleep = subscription.phone.shown();
-                    self.wake(now, &subscription.phone, asleep);
-                    self.awaken(now, presentity, state, place.slot, out);
+                    let asleep = subscription.phone.on_activity();
+                    self.schedule_resumes(now, &subscription.phone, asleep);
+                    self.resume(now, presentity, state, place.slot, out);
                     true
                 }) == Some(true)
             });
@@ -247,15 +247,15 @@ impl Notifier {
         );
         let to = match head.first(Name::Via).and_then(Via::first_of) {
             Some(via) => reply_address(&via, source),
-            None => back(source),
+            None => return_path(source),
         };
         out.send(to, bytes, None);
     }
 
     /// Refuses a request above the rate limit with a 480. The rate of these responses is limited, too.
-    pub(super) fn tell_off(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
+    pub(super) fn reject_rate_limited(&self, now: Tick, request: &Message<'_>, source: Source, out: &mut Outbox) {
         if request.request().is_some_and(|(verb, _)| verb != RequestMethod::Known(Method::Ack)) {
-            let answer = Response::limit_of_one("rate_limits", self.spread(10));
+            let answer = Response::account_limit_480("rate_limits", self.jittered(10));
             self.told_off(now, request, source, &answer);
             self.send_answer(&answer, request, source, out);
         }
@@ -328,7 +328,7 @@ impl Notifier {
     /// requested.
     ///
     /// A lifetime below `least` is refused with 423, unless it is an hour or more (RFC 6665 section 4.2.1.1).
-    pub(super) fn grant(&self, request: &Message<'_>, least: u32) -> Result<u32, Response> {
+    pub(super) fn negotiate_expires(&self, request: &Message<'_>, least: u32) -> Result<u32, Response> {
         let asked = match request.first(Name::Expires) {
             Some(value) => headers::seconds(value).ok_or_else(|| Response::bad_request("Malformed Expires header"))?,
             None => DEFAULT_EXPIRES,
@@ -353,8 +353,8 @@ impl Notifier {
 /// Takes out the responses that waited for the journal, and returns those whose client still waits. Late ones are
 /// removed from the messages as well (RFC 4320 section 4.3). The client learns the result from the NOTIFY, or from
 /// the response to its next request.
-pub(super) fn in_time(now: Tick, out: &mut Outbox) -> Vec<PendingResponse> {
-    let promises = std::mem::take(&mut out.answers);
+pub(super) fn take_live_responses(now: Tick, out: &mut Outbox) -> Vec<PendingResponse> {
+    let promises = std::mem::take(&mut out.pending_responses);
     let (late, rest): (Vec<_>, _) = promises.into_iter().partition(|promise| promise.until <= now);
     out.messages.retain(|packet| late.iter().all(|promise| promise.answer != packet.bytes));
     rest
@@ -371,10 +371,10 @@ const DEFAULT_EXPIRES: u32 = 3600;
 /// `maddr` is ignored: with it, any sender could direct our responses to another host.
 fn reply_address(via: &Via<'_>, source: Source) -> Destination {
     if source.flow.is_some() || via.wants_rport() {
-        return back(source);
+        return return_path(source);
     }
     match SocketAddr::new(source.peer.ip(), via.port.unwrap_or(5060)) {
-        peer if peer.port() == 0 => back(source),
+        peer if peer.port() == 0 => return_path(source),
         peer => Destination::Datagram { listener: source.listener, peer },
     }
 }

@@ -122,12 +122,12 @@ impl Response {
 
     /// Response 480: a limit of one account or address is reached. It is not 503, so that a proxy on the path does not
     /// take the whole server for overloaded (rule 7). `retry_after` is in seconds.
-    pub(super) fn limit_of_one(key: &'static str, retry_after: u32) -> Response {
+    pub(super) fn account_limit_480(key: &'static str, retry_after: u32) -> Response {
         Response::new(StatusCode::TemporarilyUnavailable, "Limit Reached").at_limit(key, retry_after)
     }
 
     /// Response 503: a limit of the whole server is reached. `retry_after` is in seconds.
-    pub(super) fn limit_of_all(key: &'static str, retry_after: u32) -> Response {
+    pub(super) fn server_limit_503(key: &'static str, retry_after: u32) -> Response {
         Response::new(StatusCode::ServiceUnavailable, "Server Full").at_limit(key, retry_after)
     }
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::history::Cause;
 use super::outbox::PendingResponse;
 use super::persist::Acknowledged;
-use super::request::in_time;
+use super::request::take_live_responses;
 use super::response::CachedResponse;
 use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
@@ -148,7 +148,7 @@ impl SubscriptionBefore {
     pub(super) fn of(s: &Subscription, new_target: Option<&str>) -> SubscriptionBefore {
         SubscriptionBefore {
             place: s.place,
-            particulars: s.particulars.clone(),
+            particulars: s.options.clone(),
             source: s.source(),
             granted: s.granted,
             expires_at: s.expires_at,
@@ -193,20 +193,20 @@ impl Notifier {
     /// The records in `out` are deferred records. They must be appended before its holds are dropped; `hold` is the
     /// last of these.
     pub fn roll_back(&self, now: Tick, refused: Outbox, hold: Option<Hold>, out: &mut Outbox) {
-        self.note_refused(now, refused, hold);
-        self.settle_refused(now, out);
+        self.add_refused(now, refused, hold);
+        self.finish_rollbacks(now, out);
     }
 
     /// Does the same for one of several outboxes that were refused together. Nothing is undone or sent before
     /// [`Notifier::settle_refused`], which then knows all of them.
-    pub fn note_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
+    pub fn add_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
         refused.holds.extend(hold);
         self.refused.lock().push(RefusedOutbox { out: refused, since: now, undone: Vec::new() });
     }
 
     /// Continues with refused changes that wait for later ones to be refused as well. Returns true if any still
     /// waits.
-    pub fn settle_refused(&self, now: Tick, out: &mut Outbox) -> bool {
+    pub fn finish_rollbacks(&self, now: Tick, out: &mut Outbox) -> bool {
         let mut all = self.refused.lock();
         if !all.is_empty() {
             self.undo_refused(now, &mut all, out);
@@ -235,13 +235,13 @@ impl Notifier {
         for refused in settled {
             self.settle(now, refused, &mut work);
         }
-        keys.into_iter().for_each(|key| self.keep_again(key, &mut work));
+        keys.into_iter().for_each(|key| self.journal_current(key, &mut work));
         out.messages.append(&mut work.messages);
-        out.unfinished.append(&mut work.unfinished);
-        out.questions.append(&mut work.questions);
+        out.pending_fan_outs.append(&mut work.pending_fan_outs);
+        out.dns_queries.append(&mut work.dns_queries);
         out.holds.append(&mut work.holds);
-        out.remarks.append(&mut work.remarks);
-        out.remarks.append(&mut work.records);
+        out.deferred_records.append(&mut work.deferred_records);
+        out.deferred_records.append(&mut work.records);
     }
 
     /// Undoes a change, or gives it back if there is a later change on top of it.
@@ -257,7 +257,7 @@ impl Notifier {
             }
         };
         let Some(home) = home else { return Ok(()) };
-        let undone = self.table.locked(&home, |presentity, state| {
+        let undone = self.table.with_locked(&home, |presentity, state| {
             if state.last_change != number && !retired {
                 return Err(undo);
             }
@@ -265,15 +265,15 @@ impl Notifier {
             match undo {
                 Undo::State(before) => self.undo_state(now, presentity, state, *before, out),
                 Undo::Subscribed(new) => self.undo_subscribed(now, presentity, state, *new, out),
-                Undo::Granted(before) => self.undo_grant(now, presentity, state, *before),
+                Undo::Granted(before) => self.undo_subscription_change(now, presentity, state, *before),
             }
             Ok(())
         });
         if let Some(Err(undo)) = undone {
             return Err(Change { presentity, number, before, undo });
         }
-        self.contained(now, out, |out| {
-            self.table.locked(&home, |presentity, state| self.fan_out(now, presentity, state, out));
+        self.guarded(now, out, |out| {
+            self.table.with_locked(&home, |presentity, state| self.fan_out(now, presentity, state, out));
         });
         Ok(())
     }
@@ -286,7 +286,8 @@ impl Notifier {
         let StateBefore { calls, publications, removed, manual, views } = before;
         (state.calls, state.publications, state.removed, state.manual) = (calls, publications, removed, manual);
         for publication in &mut state.publications {
-            publication.timer_at = self.wheel.file(now, publication.expires_at, presentity.number, watch(publication));
+            publication.timer_at =
+                self.wheel.schedule(now, publication.expires_at, presentity.number, watch(publication));
         }
         // Publications that have expired since then stay expired.
         let over = state.publications.iter().filter(|p| p.expires_at <= now).map(|p| p.etag.number);
@@ -294,9 +295,9 @@ impl Notifier {
             self.expire_publication(now, presentity, state, number);
         }
         state.pass_time(now);
-        self.watch_calls(now, presentity, state);
-        let news = self.compose(presentity, state, false);
-        self.note_changed(now, presentity, state, Cause::RolledBack, news);
+        self.arm_call_timer(now, presentity, state);
+        let news = self.compose_all(presentity, state, false);
+        self.record_change(now, presentity, state, Cause::RolledBack, news);
         // A phone that has acknowledged the document from before the change also knows the current one, because it is
         // the same document.
         let now_told = state.views.each_ref().map(PackageView::tag);
@@ -305,7 +306,7 @@ impl Notifier {
             let (known, told) = (views[s.package.0 as usize], now_told[s.package.0 as usize]);
             if s.acknowledged == known.revision && known.fingerprint == told.fingerprint {
                 s.acknowledged = told.revision;
-                self.remark_acknowledged(presentity, slot, Acknowledged(told.revision.0, told.fingerprint), out);
+                self.journal_acknowledged(presentity, slot, Acknowledged(told.revision.0, told.fingerprint), out);
             }
         }
     }
@@ -332,21 +333,27 @@ impl Notifier {
         }
     }
 
-    fn undo_grant(&self, now: Tick, presentity: &Presentity, state: &mut State, before: SubscriptionBefore) {
+    fn undo_subscription_change(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        state: &mut State,
+        before: SubscriptionBefore,
+    ) {
         let SubscriptionBefore { place, source, removed, .. } = before;
         let Some(s) = state.watchers.get_mut(place.slot).filter(|s| s.place == place) else {
             return removed.into_iter().for_each(|removed| self.bring_back(now, presentity, state, removed));
         };
-        s.comes_by(source);
+        s.set_source(source);
         if let Some(target) = &before.target {
             // This cannot fail: the earlier target was short enough.
-            let _ = s.aim_at(target);
+            let _ = s.set_remote_target(target);
         }
-        (s.particulars, s.user_agent, s.family) = (before.particulars, before.user_agent, before.family);
+        (s.options, s.user_agent, s.family) = (before.particulars, before.user_agent, before.family);
         (s.granted, s.expires_at, s.ended) = (before.granted, before.expires_at, before.ended);
         let expiry = TimerKind::Expiry(place.slot);
         self.wheel.cancel(s.expiry_timer, presentity.number, expiry);
-        s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, expiry);
+        s.expiry_timer = self.wheel.schedule(now, s.expires_at, presentity.number, expiry);
         self.withdraw_notify(now, s);
     }
 
@@ -362,35 +369,35 @@ impl Notifier {
         if !state.watchers.is_free(slot) {
             return;
         }
-        s.phone = self.phones.obtain(s.phone.id());
-        s.expiry_timer = self.wheel.file(now, s.expires_at, presentity.number, TimerKind::Expiry(slot));
+        s.phone = self.phones.get_or_create(s.phone.id());
+        s.expiry_timer = self.wheel.schedule(now, s.expires_at, presentity.number, TimerKind::Expiry(slot));
         s.delivery_timer = None;
         let deadline = match &s.delivery {
             Delivery::Idle => None,
             // The DNS answer may have arrived while the subscription was removed, so ask again at once.
-            Delivery::Asked { .. } => Some(now),
-            Delivery::Paced { until, .. } | Delivery::Suspended { until, .. } => Some(*until),
+            Delivery::Resolving { .. } => Some(now),
+            Delivery::Throttled { until, .. } | Delivery::Suspended { until, .. } => Some(*until),
             Delivery::InFlight(flight) => Some(Tick(flight.transaction.deadline())),
         };
         if let Delivery::Suspended { silent: true, .. } = s.delivery {
-            s.phone.sleeps(presentity.number, slot);
+            s.phone.suspend(presentity.number, slot);
         }
-        deadline.into_iter().for_each(|deadline| self.watch_delivery(now, &mut s, deadline));
+        deadline.into_iter().for_each(|deadline| self.arm_delivery_timer(now, &mut s, deadline));
         state.watchers.restore(slot, *s);
         self.table.count_subscription(presentity.aor.account);
     }
 
     /// Drops the NOTIFY in flight, because it describes a state that does not hold.
     fn withdraw_notify(&self, now: Tick, s: &mut Subscription) {
-        self.note_superseded(now, s);
+        self.record_superseded(now, s);
         s.delivery = Delivery::Idle;
-        self.watch_no_more(s);
+        self.cancel_delivery_timer(s);
     }
 
     /// Puts the messages of a refused outbox that may still leave into `out`.
     fn settle(&self, now: Tick, refused: RefusedOutbox, out: &mut Outbox) {
         let RefusedOutbox { out: mut refused, undone, .. } = refused;
-        let promises = in_time(now, &mut refused);
+        let promises = take_live_responses(now, &mut refused);
         for mut packet in refused.messages {
             let promise = promises.iter().find(|promise| promise.answer == packet.bytes);
             match (packet.ticket, promise) {
@@ -404,9 +411,9 @@ impl Notifier {
             }
             out.messages.push(packet);
         }
-        out.remarks.append(&mut refused.remarks);
-        out.unfinished.append(&mut refused.unfinished);
-        out.questions.append(&mut refused.questions);
+        out.deferred_records.append(&mut refused.deferred_records);
+        out.pending_fan_outs.append(&mut refused.pending_fan_outs);
+        out.dns_queries.append(&mut refused.dns_queries);
         out.holds.append(&mut refused.holds);
     }
 
@@ -430,7 +437,7 @@ impl Notifier {
             }
             self.withdraw_notify(now, s);
             if s.is_behind(current) {
-                self.notify_in_turn(now, presentity, state, slot, out);
+                self.notify_paced(now, presentity, state, slot, out);
             } else if s.ended {
                 self.notify(now, presentity, state, slot, out);
             }
@@ -441,7 +448,7 @@ impl Notifier {
     /// Builds the 503 that is sent in place of a pending response.
     fn refuse_promised(&self, now: Tick, promise: &PendingResponse, to: &Destination) -> Bytes {
         let Ok(Some(message)) = wire::read(&promise.answer) else { return promise.answer.clone() };
-        let answer = self.not_kept();
+        let answer = self.journal_unavailable();
         self.not_kept_after_all(now, &message, to, &answer);
         let mut bytes = Vec::with_capacity(512);
         let mut writer = wire::Writer::response(&mut bytes, &answer.status, &answer.reason);

@@ -43,11 +43,11 @@ impl Routing {
     /// Returns the next hop of a dialog whose latest request came from `source`. If that is a host name, also returns
     /// the DNS query for it; the destination is then the one to use if the name cannot be resolved.
     pub(super) fn next_hop(&self, dialog: &Dialog, source: &Source) -> (Destination, Option<DnsQuery>) {
-        let believed = |uri: &Uri<'_>| self.may_name(source, uri);
+        let believed = |uri: &Uri<'_>| self.may_redirect_to(source, uri);
         if let Some(route) = dialog.first_route().and_then(Uri::read) {
             return match Some(route).filter(believed) {
-                Some(uri) => self.by_address_or_name(&uri, source, false),
-                None => (back(*source), None),
+                Some(uri) => self.resolve_or_query(&uri, source, false),
+                None => (return_path(*source), None),
             };
         }
         let contact = Uri::read(dialog.target()).filter(believed);
@@ -56,30 +56,30 @@ impl Routing {
             // all.
             let otherwise = contact.as_ref().and_then(|uri| self.connection(uri, source.transport, source));
             // A host name that would lead to another transport is not resolved, either.
-            let question = contact.and_then(|uri| question_of(&uri, source.is_secure()));
-            let question = question.filter(|question| question.usual_transport() == source.transport);
+            let question = contact.and_then(|uri| dns_query_of(&uri, source.is_secure()));
+            let question = question.filter(|question| question.default_transport() == source.transport);
             return (Destination::Flow { flow, otherwise }, question);
         }
         match contact {
-            Some(uri) => self.by_address_or_name(&uri, source, source.is_secure()),
-            None => (back(*source), None),
+            Some(uri) => self.resolve_or_query(&uri, source, source.is_secure()),
+            None => (return_path(*source), None),
         }
     }
 
-    fn by_address_or_name(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<DnsQuery>) {
-        match self.towards(uri, source) {
+    fn resolve_or_query(&self, uri: &Uri<'_>, source: &Source, secure: bool) -> (Destination, Option<DnsQuery>) {
+        match self.route_to_uri(uri, source) {
             // The existing connection is used now; the DNS query only matters once that connection is gone.
-            Some(to @ Destination::Flow { otherwise: None, .. }) => (to, question_of(uri, secure)),
+            Some(to @ Destination::Flow { otherwise: None, .. }) => (to, dns_query_of(uri, secure)),
             Some(to) => (to, None),
-            None => (back(*source), question_of(uri, secure)),
+            None => (return_path(*source), dns_query_of(uri, secure)),
         }
     }
 
     /// Returns the destination for one target of the host name `host`. Returns `None` for an address that is not that
     /// of a single host, and for a transport or an address family without a listener.
-    pub(super) fn reach(&self, target: Target, host: &Arc<str>, source: &Source) -> Option<Destination> {
+    pub(super) fn route_to_target(&self, target: Target, host: &Arc<str>, source: &Source) -> Option<Destination> {
         let Target { transport, address: peer } = target;
-        let peer = Some(peer).filter(|peer| !is_for_everybody(peer.ip()) && peer.port() != 0)?;
+        let peer = Some(peer).filter(|peer| !is_multicast_or_unspecified(peer.ip()) && peer.port() != 0)?;
         let listener = self.listener_for(transport, peer, source)?;
         match transport {
             Transport::Udp => Some(Destination::Datagram { listener, peer }),
@@ -95,7 +95,7 @@ impl Routing {
     /// request through NAT, where a connection would not arrive.
     pub(super) fn next_hop_by_tcp(&self, dialog: &Dialog, source: &Source, peer: SocketAddr) -> Option<Remote> {
         let uri = Uri::read(dialog.first_route().unwrap_or(dialog.target()))?;
-        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none() && self.may_name(source, &uri);
+        let open = uri.scheme == Scheme::Sip && uri.param("transport").is_none() && self.may_redirect_to(source, &uri);
         let there = match uri.host.ip() {
             Some(_) => address_of(&uri, Transport::Tcp) == Some(peer),
             // `peer` is one of the addresses that the host name resolves to.
@@ -107,13 +107,13 @@ impl Routing {
 
     /// Returns true if a source may direct messages to the host of a URI: to its own address always, to other
     /// addresses only if the source is trusted.
-    fn may_name(&self, source: &Source, uri: &Uri<'_>) -> bool {
+    fn may_redirect_to(&self, source: &Source, uri: &Uri<'_>) -> bool {
         uri.host.ip() == Some(source.peer.ip().to_canonical()) || self.trusts(source)
     }
 
     /// Returns the destination for the host of a URI. Returns `None` for a host name, for an address that is not that
     /// of a single host, and for a transport that is not supported.
-    fn towards(&self, uri: &Uri<'_>, source: &Source) -> Option<Destination> {
+    fn route_to_uri(&self, uri: &Uri<'_>, source: &Source) -> Option<Destination> {
         let transport = transport_of(uri)?;
         if transport == Transport::Udp {
             let peer = address_of(uri, transport)?;
@@ -140,7 +140,12 @@ impl Routing {
 
     /// Returns the listener of a subscription that is restored after a restart: the earlier one, unless the
     /// configuration now has a different listener under that number. Then it is the first that fits.
-    pub(super) fn listener_again(&self, transport: Transport, no: ListenerId, peer: SocketAddr) -> Option<ListenerId> {
+    pub(super) fn restore_listener(
+        &self,
+        transport: Transport,
+        no: ListenerId,
+        peer: SocketAddr,
+    ) -> Option<ListenerId> {
         let fits = |l: &Listener| l.transport == transport && l.address.is_ipv4() == peer.is_ipv4();
         match self.listeners.get(no.0 as usize) {
             Some(same) if fits(same) => Some(no),
@@ -160,7 +165,7 @@ impl Routing {
 }
 
 /// Returns the destination that leads back to the source of a message.
-pub(super) fn back(source: Source) -> Destination {
+pub(super) fn return_path(source: Source) -> Destination {
     match source.flow {
         Some(flow) => Destination::Flow { flow, otherwise: None },
         None => Destination::Datagram { listener: source.listener, peer: source.peer },
@@ -187,17 +192,17 @@ fn transport_of(uri: &Uri<'_>) -> Option<Transport> {
 fn address_of(uri: &Uri<'_>, transport: Transport) -> Option<SocketAddr> {
     let ip = uri.host.ip()?;
     let port = uri.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-    (!is_for_everybody(ip) && port != 0).then_some(SocketAddr::new(ip, port))
+    (!is_multicast_or_unspecified(ip) && port != 0).then_some(SocketAddr::new(ip, port))
 }
 
-fn is_for_everybody(ip: IpAddr) -> bool {
+fn is_multicast_or_unspecified(ip: IpAddr) -> bool {
     ip.is_multicast() || ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
 /// Returns the DNS query that is needed before a message can be sent to a URI. Returns `None` if its host is an IP
 /// address, or a name in `.invalid`, which never resolves (RFC 6761 section 6.4). Web browsers use such names in
 /// their Contacts, because no connection to them can be opened anyway.
-fn question_of(uri: &Uri<'_>, secure: bool) -> Option<DnsQuery> {
+fn dns_query_of(uri: &Uri<'_>, secure: bool) -> Option<DnsQuery> {
     let Host::Name(host) = uri.host else { return None };
     let transport = transport_of(uri).filter(|t| matches!(t, Transport::Udp | Transport::Tcp | Transport::Tls))?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -368,7 +373,7 @@ mod tests {
     #[test]
     fn after_a_restart_the_listener_is_found_again_wherever_it_stands_now() {
         let peer = "203.0.113.7:58780".parse().unwrap();
-        let found = |transport, no| routing().listener_again(transport, ListenerId(no), peer);
+        let found = |transport, no| routing().restore_listener(transport, ListenerId(no), peer);
         assert_eq!(found(Transport::Tls, 3), Some(ListenerId(3)));
         assert_eq!(found(Transport::Tls, 1), Some(ListenerId(3)));
         assert_eq!(found(Transport::Udp, 9), Some(ListenerId(0)));
@@ -431,7 +436,7 @@ mod tests {
     fn targets_of_a_name_are_held_to_what_we_speak() {
         let reach = |transport, address: &str| {
             let target = Target { transport, address: address.parse().unwrap() };
-            routing().reach(target, &"a.test".into(), &udp("198.51.100.3:5060"))
+            routing().route_to_target(target, &"a.test".into(), &udp("198.51.100.3:5060"))
         };
         assert_eq!(reach(Transport::Udp, "203.0.113.7:5070"), Some(datagram(0, "203.0.113.7:5070")));
         assert_eq!(reach(Transport::Udp, "[2001:db8::7]:5060"), Some(datagram(2, "[2001:db8::7]:5060")));

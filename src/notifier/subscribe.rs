@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::authorization::SenderTrust;
-use super::dialog_filter::named_by;
+use super::dialog_filter::dialog_filter_of;
 use super::notify_message::is_sips;
-use super::persist::{Acknowledged, RESERVE};
+use super::persist::{Acknowledged, CSEQ_RESERVE};
 use super::response::{Grant, GrantedResponse, Response, ToTag};
 use super::retransmission::{is_subscribe_again, refresh_again};
 use super::rollback::{RemovedSubscription, Subscribed, SubscriptionBefore, Undo};
@@ -56,8 +56,8 @@ impl Notifier {
         out: &mut Outbox,
     ) -> Result<Response, Response> {
         match request.to.tag() {
-            None => self.open(now, request, uri, source, sender, out),
-            Some(tag) => self.change(now, request, tag, source, sender, out),
+            None => self.subscribe_new(now, request, uri, source, sender, out),
+            Some(tag) => self.subscribe_in_dialog(now, request, tag, source, sender, out),
         }
     }
 
@@ -67,7 +67,7 @@ impl Notifier {
     /// A phone that has lost its dialogs, for example by a reboot, subscribes again. If its identity is certain
     /// (instance id), the new subscription replaces the old one. Otherwise the old one is only marked as possibly
     /// replaced: two phones may look alike to the server, and neither may lose its lamp because of the other.
-    fn open(
+    fn subscribe_new(
         &self,
         now: Tick,
         request: &Message<'_>,
@@ -82,16 +82,16 @@ impl Notifier {
         let found = self.table.find(&aor);
         let from = Uri::read(request.from.uri);
         check_watcher(from.as_ref())?;
-        let wish = self.wish_of(request, request.first(Name::RecordRoute).is_some(), None, source, sender)?;
+        let wish = self.parse_subscribe(request, request.first(Name::RecordRoute).is_some(), None, source, sender)?;
         let target = wish.contact.ok_or_else(|| Response::bad_request("Missing Contact header"))?;
         let dialog = Dialog::of(request, target.uri).map_err(too_long)?;
-        affordable(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
+        check_header_size(dialog.text() + uri.address().len() + wish.event.id.map_or(0, str::len))?;
         let user = from.map_or(request.from.uri, |from| from.address());
-        let (phone, certain) = phone_of(user, &target, request, source);
+        let (phone, certain) = identify_device(user, &target, request, source);
         let realm = self.settings.directory.realm(account);
-        let full = || Response::limit_of_one("limits.presentities_per_account", self.spread(30));
+        let full = || Response::account_limit_480("limits.presentities_per_account", self.jittered(30));
         self.table
-            .obtain(&aor, realm, found, |presentity, state| {
+            .get_or_create(&aor, realm, found, |presentity, state| {
                 let lasting = wish.granted > 0;
                 let view = &state.views[wish.package.0 as usize];
                 view.fetch();
@@ -103,20 +103,20 @@ impl Notifier {
                     |slot: &u32| state.watchers.get_mut(*slot).is_some_and(|s| is_subscribe_again(s, request));
                 let again = earlier.filter(made_it).or_else(|| self.doubted_subscription(now, state, request));
                 if let Some(slot) = again.filter(|_| lasting) {
-                    known.into_iter().for_each(|phone| self.phones.let_go(phone));
-                    return self.open_again(now, presentity, state, slot, uri, &wish, out);
+                    known.into_iter().for_each(|phone| self.phones.release_unused(phone));
+                    return self.subscribe_repeated(now, presentity, state, slot, uri, &wish, out);
                 }
                 let mut replaced = None;
                 match earlier {
                     // The new subscription replaces an old one of the same phone, so no limit applies.
                     Some(slot) if certain => {
-                        self.take_on()?;
-                        replaced = self.all_of(state, slot);
+                        self.check_not_draining()?;
+                        replaced = self.removed_subscription(state, slot);
                         self.remove(presentity, state, slot, "its phone has subscribed anew", out);
                     }
                     _ => {
-                        if let Err(refusal) = self.admit(account, known.as_ref(), state.watchers.len()) {
-                            known.into_iter().for_each(|phone| self.phones.let_go(phone));
+                        if let Err(refusal) = self.check_limits(account, known.as_ref(), state.watchers.len()) {
+                            known.into_iter().for_each(|phone| self.phones.release_unused(phone));
                             return Err(refusal);
                         }
                     }
@@ -133,19 +133,20 @@ impl Notifier {
                 }
                 self.table.count_subscription(account);
                 let written = Some(uri.address()).filter(|address| **address != *presentity.uri).map(Into::into);
-                let phone = known.unwrap_or_else(|| self.phones.obtain(phone));
-                let beginning = NewSubscription { place, package: wish.package, phone, dialog, written, source };
+                let phone = known.unwrap_or_else(|| self.phones.get_or_create(phone));
+                let beginning =
+                    NewSubscription { place, package: wish.package, phone, dialog, requested_uri: written, source };
                 // Only the event id is needed here: it tells subscriptions of the same phone apart. The other options
                 // are set when the lifetime is granted.
                 let event_id =
                     SubscribeOptions { event_id: wish.event.id.map(Into::into), ..SubscribeOptions::default() };
                 let mut subscription = Subscription::new(now, beginning);
-                subscription.particulars = event_id.boxed();
+                subscription.options = event_id.boxed();
                 state.watchers.insert(subscription, wish.granted > 0);
-                self.grant_to(now, presentity, state, slot, &wish, out);
+                self.apply_grant(now, presentity, state, slot, &wish, out);
                 self.notify(now, presentity, state, slot, out);
                 let grant = Grant::New { place, seconds: wish.granted };
-                Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
+                Ok(self.success_response(uri.text, wish.contact, grant, &mut out.pool))
             })
             .map_err(|_| full())?
     }
@@ -153,7 +154,7 @@ impl Notifier {
     /// Finds the subscription that a SUBSCRIBE created before a recent restart, when its phone is not recognised
     /// because its address has changed.
     fn doubted_subscription(&self, now: Tick, state: &State, request: &Message<'_>) -> Option<u32> {
-        if now.0 >= self.doubtful_until.load(Ordering::Relaxed) {
+        if now.0 >= self.restart_grace_until.load(Ordering::Relaxed) {
             return None;
         }
         let made_it =
@@ -167,7 +168,7 @@ impl Notifier {
     /// After a restart it counts as a retransmission and gets the earlier response. Otherwise it counts as a refresh,
     /// because the phone may have started again with the same Call-ID and tag.
     #[allow(clippy::too_many_arguments)]
-    fn open_again(
+    fn subscribe_repeated(
         &self,
         now: Tick,
         presentity: &Arc<Presentity>,
@@ -181,19 +182,19 @@ impl Notifier {
         let (place, in_doubt, granted) = (s.place, s.doubts.has(Doubts::ANSWER_LOST), s.granted);
         if in_doubt {
             let grant = Grant::New { place, seconds: granted };
-            return Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool));
+            return Ok(self.success_response(uri.text, wish.contact, grant, &mut out.pool));
         }
         let before = SubscriptionBefore::of(s, None);
         self.begin_change(presentity, state, out, |_| Undo::Granted(Box::new(before)));
-        self.grant_to(now, presentity, state, slot, wish, out);
+        self.apply_grant(now, presentity, state, slot, wish, out);
         self.notify(now, presentity, state, slot, out);
         let grant = Grant::New { place, seconds: wish.granted };
-        Ok(self.accept(uri.text, wish.contact, grant, &mut out.pool))
+        Ok(self.success_response(uri.text, wish.contact, grant, &mut out.pool))
     }
 
     /// Handles a SUBSCRIBE inside a dialog: a refresh, or with Expires 0 the end (section 4.2.1.4). The dialog is
     /// found by our own tag alone; neither the Request-URI nor the source of the request matters.
-    fn change(
+    fn subscribe_in_dialog(
         &self,
         now: Tick,
         request: &Message<'_>,
@@ -205,7 +206,7 @@ impl Notifier {
         let place = SubscriptionId::read(tag).ok_or_else(Response::no_subscription)?;
         let changed = self
             .table
-            .with_number(place.presentity, |presentity, state| {
+            .with_id(place.presentity, |presentity, state| {
                 let subscription = state
                     .watchers
                     .fetch(place.slot)
@@ -213,7 +214,12 @@ impl Notifier {
                     .ok_or_else(Response::no_subscription)?;
                 if let Some(grant) = refresh_again(subscription, request) {
                     let contact = request.first(Name::Contact).and_then(NameAddr::read);
-                    return Ok(self.accept(subscription.entity(&presentity.uri), contact, grant, &mut out.pool));
+                    return Ok(self.success_response(
+                        subscription.entity(&presentity.uri),
+                        contact,
+                        grant,
+                        &mut out.pool,
+                    ));
                 }
                 if request.cseq.number <= subscription.dialog.remote_cseq {
                     // RFC 3261 section 12.2.2: a CSeq out of order gets a 500 and changes nothing.
@@ -225,7 +231,7 @@ impl Notifier {
                 view.fetch();
                 let routed = !subscription.dialog.route_set().is_empty();
                 let known = Some(subscription.dialog.target());
-                let wish = self.wish_of(request, routed, known, source, sender)?;
+                let wish = self.parse_subscribe(request, routed, known, source, sender)?;
                 view.fetch_text();
                 if (wish.package, wish.event.id) != (subscription.package, subscription.event_id()) {
                     return Err(Response::new(StatusCode::Forbidden, "One Subscription Per Dialog"));
@@ -236,20 +242,20 @@ impl Notifier {
                     before.with_all(removed_at_once.then(|| RemovedSubscription::from(&*subscription)))
                 });
                 if let Some(contact) = wish.contact {
-                    subscription.aim_at(contact.uri).map_err(too_long)?;
+                    subscription.set_remote_target(contact.uri).map_err(too_long)?;
                 }
-                let written = subscription.written.clone();
+                let written = subscription.requested_uri.clone();
                 if let Some(before) = before {
                     self.begin_change(presentity, state, out, |_| Undo::Granted(Box::new(before)));
                 }
-                self.grant_to(now, presentity, state, place.slot, &wish, out);
-                let told = !self.spare(presentity, state, place.slot, out);
+                self.apply_grant(now, presentity, state, place.slot, &wish, out);
+                let told = !self.suppress_notify(presentity, state, place.slot, out);
                 if told {
                     self.notify(now, presentity, state, place.slot, out);
                 }
                 let entity = written.as_deref().unwrap_or(&presentity.uri);
                 let grant = Grant::Again { seconds: wish.granted, told };
-                Ok(self.accept(entity, wish.contact, grant, &mut out.pool))
+                Ok(self.success_response(entity, wish.contact, grant, &mut out.pool))
             })
             .unwrap_or_else(|| Err(Response::no_subscription()));
         changed.or_else(|refusal| {
@@ -257,19 +263,19 @@ impl Notifier {
                 return Err(refusal);
             }
             let uri = request.request().map_or("", |(_, uri)| uri.text);
-            Ok(self.accept(uri, None, Grant::Again { seconds: 0, told: true }, &mut out.pool))
+            Ok(self.success_response(uri, None, Grant::Again { seconds: 0, told: true }, &mut out.pool))
         })
     }
 
     /// Returns a copy of the subscription in a slot, for a rollback; `None` without a journal.
-    fn all_of(&self, state: &mut State, slot: u32) -> Option<RemovedSubscription> {
+    fn removed_subscription(&self, state: &mut State, slot: u32) -> Option<RemovedSubscription> {
         let subscription = state.watchers.get_mut(slot).filter(|s| self.settings.journal && !s.ended)?;
         Some(RemovedSubscription::from(&*subscription))
     }
 
     /// Parses and checks the fields that new SUBSCRIBEs and refreshes have in common. `routed` is true if there is a
     /// proxy between the server and the phone. `known` is the Contact URI that the dialog has already.
-    fn wish_of<'a>(
+    fn parse_subscribe<'a>(
         &self,
         request: &Message<'a>,
         routed: bool,
@@ -282,7 +288,7 @@ impl Notifier {
         if !accepts(request.all(Name::Accept), content_type) {
             return Err(Response::new(StatusCode::NotAcceptable, "Not Acceptable").with("Accept", content_type));
         }
-        let granted = self.grant(request, self.settings.presence.min_expires)?;
+        let granted = self.negotiate_expires(request, self.settings.presence.min_expires)?;
         self.check_encoding(request)?;
         if !request.body.is_empty() {
             // The body is a filter or a list of recipients; neither is supported (RFC 6665 section 4.2.2, RFC 4660).
@@ -296,36 +302,36 @@ impl Notifier {
     }
 
     /// Refuses new subscriptions while the server drains.
-    fn take_on(&self) -> Result<(), Response> {
+    fn check_not_draining(&self) -> Result<(), Response> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Response::new(StatusCode::ServiceUnavailable, "Server Is Stopping")
-                .with("Retry-After", self.spread(RESTART_WITHIN)));
+                .with("Retry-After", self.jittered(DRAIN_RETRY_AFTER)));
         }
         Ok(())
     }
 
     /// Checks the limits for another subscription to a presentity that has this many watchers already (rule 7).
-    fn admit(&self, account: AccountNo, phone: Option<&Arc<Device>>, watchers: usize) -> Result<(), Response> {
-        self.take_on()?;
+    fn check_limits(&self, account: AccountNo, phone: Option<&Arc<Device>>, watchers: usize) -> Result<(), Response> {
+        self.check_not_draining()?;
         let limits = &self.settings.limits;
         if self.table.subscriptions() >= limits.subscriptions {
-            return Err(Response::limit_of_all("limits.subscriptions", self.spread(30)));
+            return Err(Response::server_limit_503("limits.subscriptions", self.jittered(30)));
         }
         if self.table.subscriptions_of(account) >= limits.subscriptions_per_account {
-            return Err(Response::limit_of_one("limits.subscriptions_per_account", self.spread(30)));
+            return Err(Response::account_limit_480("limits.subscriptions_per_account", self.jittered(30)));
         }
         if phone.map_or(0, DeviceTable::subscriptions) >= limits.subscriptions_per_device {
-            return Err(Response::limit_of_one("limits.subscriptions_per_device", self.spread(30)));
+            return Err(Response::account_limit_480("limits.subscriptions_per_device", self.jittered(30)));
         }
         if watchers >= limits.watchers_per_presentity {
-            return Err(Response::limit_of_one("limits.watchers_per_presentity", self.spread(30)));
+            return Err(Response::account_limit_480("limits.watchers_per_presentity", self.jittered(30)));
         }
         Ok(())
     }
 
     /// Sets the lifetime and the options of a subscription, or ends it. A SUBSCRIBE is a sign of life, so a suspended
     /// subscription resumes here.
-    fn grant_to(
+    fn apply_grant(
         &self,
         now: Tick,
         presentity: &Presentity,
@@ -334,11 +340,11 @@ impl Notifier {
         wish: &SubscribeRequest<'_>,
         out: &mut Outbox,
     ) {
-        let current = self.composed(presentity, state, wish.package, out).tag();
+        let current = self.ensure_composed(presentity, state, wish.package, out).tag();
         let Some(subscription) = state.watchers.get_mut(slot) else { return };
         let particulars = SubscribeOptions {
             event_id: wish.event.id.map(Into::into),
-            named: named_by(wish.package, &wish.event),
+            named: dialog_filter_of(wish.package, &wish.event),
             max_rate: wish.event.max_rate.and_then(MaxRate::of),
             suppressed: match wish.unless {
                 Some("*") => Suppressed::Everything,
@@ -346,43 +352,43 @@ impl Notifier {
                 _ => Suppressed::Nothing,
             },
         };
-        subscription.particulars = particulars.boxed();
-        subscription.comes_by(wish.source);
+        subscription.options = particulars.boxed();
+        subscription.set_source(wish.source);
         subscription.granted = wish.granted;
         subscription.expires_at = now.after(u64::from(wish.granted) * 1_000);
         if let Some(user_agent) = wish.user_agent {
             let end = user_agent.char_indices().nth(MAX_USER_AGENT).map_or(user_agent.len(), |(at, _)| at);
             let user_agent = &user_agent[..end];
             if subscription.user_agent.as_deref() != Some(user_agent) {
-                let (user_agent, family) = self.agents.share(user_agent, Vendor::of);
+                let (user_agent, family) = self.user_agents.share(user_agent, Vendor::of);
                 (subscription.user_agent, subscription.family) = (Some(user_agent), family);
             }
         }
-        self.note_subscribed(now, presentity, subscription);
+        self.record_subscribed(now, presentity, subscription);
         subscription.delivery = Delivery::Idle;
-        subscription.proven = subscription.dialog.local_cseq;
+        subscription.confirmed_cseq = subscription.dialog.local_cseq;
         subscription.doubts = Doubts::default();
-        let asleep = subscription.phone.subscribed(now, wish.source, wish.sender == SenderTrust::Known);
-        self.wake(now, &subscription.phone, asleep);
+        let asleep = subscription.phone.on_subscribe(now, wish.source, wish.sender == SenderTrust::Known);
+        self.schedule_resumes(now, &subscription.phone, asleep);
         subscription.ended = wish.granted == 0;
         if !subscription.ended && subscription.expires_at < subscription.expiry_timer {
             self.wheel.cancel(subscription.expiry_timer, presentity.number, TimerKind::Expiry(slot));
-            let at = self.wheel.file(now, subscription.expires_at, presentity.number, TimerKind::Expiry(slot));
+            let at = self.wheel.schedule(now, subscription.expires_at, presentity.number, TimerKind::Expiry(slot));
             subscription.expiry_timer = at;
         }
         let (ended, kept) = (subscription.ended, subscription.reserved > 0);
         if !ended {
             // Reserve CSeq numbers for this NOTIFY and many more, so that these need no journal record of their own.
-            subscription.reserved = subscription.dialog.local_cseq + RESERVE;
-            self.keep_subscription(presentity, subscription, out);
+            subscription.reserved = subscription.dialog.local_cseq + CSEQ_RESERVE;
+            self.journal_subscription(presentity, subscription, out);
         } else if kept {
-            self.drop_ended(now, presentity, subscription, out);
+            self.journal_subscription_ended(now, presentity, subscription, out);
         }
     }
 
     /// Returns true if Suppress-If-Match matches, so that this SUBSCRIBE in a dialog gets a 204 and no NOTIFY. The
     /// state named in the header counts as acknowledged (RFC 5839 section 5.2).
-    fn spare(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
+    fn suppress_notify(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
         let Some(subscription) = state.watchers.get_mut(slot) else { return false };
         let NotifyEtag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
         if !subscription.suppresses(revision) {
@@ -392,14 +398,20 @@ impl Notifier {
             self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
         } else if subscription.suppressed() == Suppressed::State(revision) {
             subscription.acknowledged = revision;
-            self.remark_acknowledged(presentity, slot, Acknowledged(revision.0, fingerprint), out);
+            self.journal_acknowledged(presentity, slot, Acknowledged(revision.0, fingerprint), out);
         }
         true
     }
 
     /// Builds the 200 to a SUBSCRIBE, or the 204 if no NOTIFY follows because the watcher asked for that (RFC 5839
     /// section 7.1).
-    fn accept(&self, entity: &str, contact: Option<NameAddr<'_>>, grant: Grant, pool: &mut MessageBuffer) -> Response {
+    fn success_response(
+        &self,
+        entity: &str,
+        contact: Option<NameAddr<'_>>,
+        grant: Grant,
+        pool: &mut MessageBuffer,
+    ) -> Response {
         let sips = is_sips(entity) || contact.is_some_and(|contact| is_sips(contact.uri));
         let answer = match grant {
             Grant::New { place, .. } => Response { to_tag: ToTag::Dialog(place), record_route: true, ..Response::ok() },
@@ -416,7 +428,7 @@ impl Notifier {
     }
 
     /// Rebuilds the earlier response to a SUBSCRIBE, for its retransmission.
-    pub(super) fn accept_again(
+    pub(super) fn rebuild_response(
         &self,
         request: &Message<'_>,
         uri: &Uri<'_>,
@@ -426,13 +438,13 @@ impl Notifier {
         let contact = request.first(Name::Contact).and_then(NameAddr::read);
         let place = request.to.tag().and_then(SubscriptionId::read);
         let entity = place.and_then(|place| {
-            self.table.with_number(place.presentity, |presentity, state| {
+            self.table.with_id(place.presentity, |presentity, state| {
                 state.watchers.get_mut(place.slot).map(|s| s.entity(&presentity.uri).to_string())
             })?
         });
         // If the subscription is gone by now, the Request-URI takes its place: this is the Contact that the server
         // gave.
-        self.accept(entity.as_deref().unwrap_or(uri.text), contact, grant, pool)
+        self.success_response(entity.as_deref().unwrap_or(uri.text), contact, grant, pool)
     }
 }
 
@@ -442,7 +454,7 @@ impl Notifier {
 const MOST_DOUBTED: usize = 256;
 /// Retry-After for phones that are refused because the server stops (seconds); the value sent is between this and
 /// twice this.
-const RESTART_WITHIN: u32 = 10;
+const DRAIN_RETRY_AFTER: u32 = 10;
 /// Longest User-Agent that is kept (characters).
 const MAX_USER_AGENT: usize = 128;
 
@@ -450,7 +462,7 @@ const MAX_USER_AGENT: usize = 128;
 ///
 /// It is certain if the Contact has an instance id (RFC 5626 section 4.1). Otherwise the phone is identified by its
 /// Contact and its address in front of any proxy, which two phones of one user may have in common.
-fn phone_of(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (DeviceId, bool) {
+fn identify_device(user: &str, contact: &NameAddr<'_>, request: &Message<'_>, source: Source) -> (DeviceId, bool) {
     let instance = param(contact.params, "+sip.instance");
     if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
         return (DeviceId::of(&[user, "instance", instance]), true);
@@ -474,7 +486,7 @@ fn check_watcher(from: Option<&Uri<'_>>) -> Result<(), Response> {
 }
 
 /// Limits the size of the header values that a subscription keeps from its requests (rule 7).
-fn affordable(octets: usize) -> Result<(), Response> {
+fn check_header_size(octets: usize) -> Result<(), Response> {
     if octets > dialog::MAX_TEXT { Err(too_long(TooLong)) } else { Ok(()) }
 }
 

@@ -12,19 +12,19 @@ use crate::presence::subscription::Delivery;
 
 impl Notifier {
     /// Handles a due timer. A timer that its owner has replaced or outlived does nothing.
-    pub(super) fn look_at(&self, now: Tick, entry: DueTimer, out: &mut Outbox) {
-        self.table.with_number(entry.presentity, |presentity, state| match entry.watch {
-            TimerKind::Expiry(slot) => self.look_at_expiry(now, entry.at, presentity, state, slot, out),
-            TimerKind::Delivery(slot) => self.look_at_delivery(now, entry.at, presentity, state, slot, out),
-            TimerKind::Awakening(slot) => self.awaken(now, presentity, state, slot, out),
-            TimerKind::Publication(number) => self.look_at_publication(now, entry.at, presentity, state, number, out),
-            TimerKind::Calls => self.look_at_calls(now, entry.at, presentity, state, out),
+    pub(super) fn on_timer(&self, now: Tick, entry: DueTimer, out: &mut Outbox) {
+        self.table.with_id(entry.presentity, |presentity, state| match entry.watch {
+            TimerKind::Expiry(slot) => self.on_subscription_expiry(now, entry.at, presentity, state, slot, out),
+            TimerKind::Delivery(slot) => self.on_delivery_timer(now, entry.at, presentity, state, slot, out),
+            TimerKind::Resume(slot) => self.resume(now, presentity, state, slot, out),
+            TimerKind::Publication(number) => self.on_publication_expiry(now, entry.at, presentity, state, number, out),
+            TimerKind::Calls => self.on_call_timer(now, entry.at, presentity, state, out),
         });
     }
 
     /// Sets the timer for the next deadline of a presentity's calls. A call that rings must not ring for ever, and a
     /// presentity with nothing but tombstones of ended calls is kept until these are dropped.
-    pub(super) fn watch_calls(&self, now: Tick, presentity: &Presentity, state: &mut State) {
+    pub(super) fn arm_call_timer(&self, now: Tick, presentity: &Presentity, state: &mut State) {
         let deadline = state.next_deadline();
         // Keep a timer that is due before the deadline, or at most a second after it: this does no harm, and most
         // changes of a call need not touch the timer wheel.
@@ -37,22 +37,22 @@ impl Notifier {
             self.wheel.cancel(at, presentity.number, TimerKind::Calls);
         }
         state.calls_timer =
-            deadline.map(|deadline| self.wheel.file(now, deadline, presentity.number, TimerKind::Calls));
+            deadline.map(|deadline| self.wheel.schedule(now, deadline, presentity.number, TimerKind::Calls));
     }
 
-    fn look_at_calls(&self, now: Tick, at: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
+    fn on_call_timer(&self, now: Tick, at: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
         if state.calls_timer != Some(at) {
             return;
         }
         state.calls_timer = None;
         // Dropping tombstones changes no document, and then no NOTIFY is sent.
         state.pass_time(now);
-        self.spread_news(now, presentity, state, Cause::CallLapsed, out);
+        self.commit_change(now, presentity, state, Cause::CallLapsed, out);
     }
 
     /// Ends a subscription that was not refreshed, with a NOTIFY that says so (RFC 6665 section 4.2.1.4). If the phone
     /// no longer responds, the subscription is removed without a NOTIFY.
-    fn look_at_expiry(
+    fn on_subscription_expiry(
         &self,
         now: Tick,
         at: Tick,
@@ -67,12 +67,12 @@ impl Notifier {
         }
         if subscription.expires_at > now {
             let deadline = subscription.expires_at;
-            subscription.expiry_timer = self.wheel.file(now, deadline, presentity.number, TimerKind::Expiry(slot));
-        } else if is_silent(&subscription.delivery) {
+            subscription.expiry_timer = self.wheel.schedule(now, deadline, presentity.number, TimerKind::Expiry(slot));
+        } else if is_unresponsive(&subscription.delivery) {
             self.remove(presentity, state, slot, "expired while the phone was silent", out);
         } else {
             subscription.ended = true;
-            self.drop_subscription(presentity, slot, out);
+            self.journal_subscription_removed(presentity, slot, out);
             // While a NOTIFY is in flight, the last one waits for its response or for its next retransmission (rule 2).
             if !matches!(subscription.delivery, Delivery::InFlight(_)) {
                 self.notify(now, presentity, state, slot, out);
@@ -82,7 +82,7 @@ impl Notifier {
 
     /// Removes a publication that was not refreshed, with all state that only this publication reported (RFC 3903
     /// section 6).
-    fn look_at_publication(
+    fn on_publication_expiry(
         &self,
         now: Tick,
         at: Tick,
@@ -94,11 +94,12 @@ impl Notifier {
         let Some(publication) = state.publication_mut(number).filter(|p| p.timer_at == at) else { return };
         if publication.expires_at > now {
             let deadline = publication.expires_at;
-            publication.timer_at = self.wheel.file(now, deadline, presentity.number, TimerKind::Publication(number));
+            publication.timer_at =
+                self.wheel.schedule(now, deadline, presentity.number, TimerKind::Publication(number));
             return;
         }
         self.expire_publication(now, presentity, state, number);
-        self.spread_news(now, presentity, state, Cause::PublicationExpired, out);
+        self.commit_change(now, presentity, state, Cause::PublicationExpired, out);
     }
 
     /// Removes an expired publication.
@@ -123,15 +124,15 @@ impl Notifier {
             let requests = BTreeSet::from([requests.first, requests.latest]);
             requests.into_iter().for_each(|request| state.remember_removed(removed(request)));
         }
-        self.forget_publication(presentity, state, number);
+        self.drop_publication(presentity, state, number);
     }
 }
 
 /// Returns true if the phone has not responded for longer than a transaction lasts.
-fn is_silent(delivery: &Delivery) -> bool {
+fn is_unresponsive(delivery: &Delivery) -> bool {
     match delivery {
         Delivery::Idle => false,
-        Delivery::Paced { failures, .. } | Delivery::Asked { failures, .. } => *failures > 0,
+        Delivery::Throttled { failures, .. } | Delivery::Resolving { failures, .. } => *failures > 0,
         Delivery::InFlight(flight) => flight.failures > 0,
         Delivery::Suspended { silent, .. } => *silent,
     }

@@ -144,7 +144,7 @@ impl Device {
     }
 
     /// Reserves the next send time of a NOTIFY to this device, not before `now`.
-    pub fn take_turn(&self, now: Tick) -> Tick {
+    pub fn reserve_send_time(&self, now: Tick) -> Tick {
         let mut state = self.state.lock();
         state.wear_off(now);
         let taken = state.pace.taken() + TURN;
@@ -158,7 +158,7 @@ impl Device {
     /// The NOTIFY that follows leaves at once, because the device asked for it. It delays other NOTIFYs, but by no
     /// more than a burst.
     #[must_use]
-    pub fn subscribed(&self, now: Tick, source: Source, own: bool) -> Vec<(u32, u32)> {
+    pub fn on_subscribe(&self, now: Tick, source: Source, own: bool) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
         let way = source.flow.map(|_| source);
         if way.is_some() || state.rare.is_some() {
@@ -176,7 +176,7 @@ impl Device {
     /// Records a reply to the NOTIFY that left at `sent`, and returns the suspended subscriptions, which resume.
     /// `address` is the destination if the NOTIFY was a datagram: the reply verifies the device there.
     #[must_use]
-    pub fn answered(&self, now: Tick, sent: Tick, address: Option<IpAddr>) -> Vec<(u32, u32)> {
+    pub fn on_reply(&self, now: Tick, sent: Tick, address: Option<IpAddr>) -> Vec<(u32, u32)> {
         let mut state = self.state.lock();
         if let Some(address) = address {
             state.own_address = Some(PackedAddress::of(address));
@@ -189,7 +189,7 @@ impl Device {
     }
 
     /// Records that a NOTIFY had to be retransmitted. The device is sent less per second from now on.
-    pub fn kept_waiting(&self) {
+    pub fn on_retransmit(&self) {
         let mut state = self.state.lock();
         let slower = state.pace.interval().saturating_mul(2).clamp(SLOWEST / 10, SLOWEST);
         state.pace = SendRate::new(state.pace.taken(), slower);
@@ -197,13 +197,13 @@ impl Device {
 
     /// Records a sign of life, and returns the suspended subscriptions, which resume.
     #[must_use]
-    pub fn shown(&self) -> Vec<(u32, u32)> {
+    pub fn on_activity(&self) -> Vec<(u32, u32)> {
         self.state.lock().awaken()
     }
 
     /// Returns true if the device has been verified to receive what is sent to this address. Until then the address
     /// may be that of a victim.
-    pub fn is_proven_at(&self, address: IpAddr) -> bool {
+    pub fn is_verified_at(&self, address: IpAddr) -> bool {
         self.state.lock().own_address == Some(PackedAddress::of(address))
     }
 
@@ -214,17 +214,17 @@ impl Device {
 
     /// Records that no connection to the device could be made or used. Large NOTIFYs go to it in datagrams for as
     /// long as it is known.
-    pub fn wants_datagrams(&self) {
+    pub fn mark_udp_only(&self) {
         self.state.lock().rare.get_or_insert_default().datagrams_only = true;
     }
 
     /// Returns true if connections to the device have failed.
-    pub fn takes_datagrams_only(&self) -> bool {
+    pub fn is_udp_only(&self) -> bool {
         self.state.lock().rare.as_ref().is_some_and(|rare| rare.datagrams_only)
     }
 
     /// Suspends a subscription until the device shows a sign of life.
-    pub fn sleeps(&self, presentity: u32, slot: u32) {
+    pub fn suspend(&self, presentity: u32, slot: u32) {
         let mut state = self.state.lock();
         let asleep = &mut state.rare.get_or_insert_default().asleep;
         if !asleep.contains(&(presentity, slot)) {
@@ -287,7 +287,7 @@ impl DeviceTable {
     }
 
     /// Device with this id, created if it does not exist.
-    pub fn obtain(&self, id: DeviceId) -> Arc<Device> {
+    pub fn get_or_create(&self, id: DeviceId) -> Arc<Device> {
         // If another thread was quicker, its device is the one that stays.
         let entry = self.known.entry(KnownDevice(Arc::new(Device::new(id)))).or_insert(());
         Arc::clone(&entry.key().0)
@@ -298,12 +298,12 @@ impl DeviceTable {
         if let Some(rare) = &mut phone.state.lock().rare {
             rare.asleep.retain(|place| *place != (presentity, slot));
         }
-        self.let_go(phone);
+        self.release_unused(phone);
     }
 
     /// Drops a reference that is not used for a subscription after all. If nothing else refers to the device, it is
     /// forgotten.
-    pub fn let_go(&self, phone: Arc<Device>) {
+    pub fn release_unused(&self, phone: Arc<Device>) {
         // A thread that takes a reference holds the map's lock, so a count of two means the map and this caller.
         self.known.remove_if(&phone.id, |known, ()| Arc::strong_count(&known.0) <= 2);
     }
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     fn phone() -> Arc<Device> {
-        DeviceTable::default().obtain(DeviceId::of(&["sip:1002@acme.test", "desk"]))
+        DeviceTable::default().get_or_create(DeviceId::of(&["sip:1002@acme.test", "desk"]))
     }
 
     fn by_udp(peer: &str) -> Source {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     fn turns(phone: &Device, now: u64, count: usize) -> Vec<u64> {
-        (0..count).map(|_| phone.take_turn(Tick(now)).0).collect()
+        (0..count).map(|_| phone.reserve_send_time(Tick(now)).0).collect()
     }
 
     #[test]
@@ -354,11 +354,11 @@ mod tests {
         let addresses: [IpAddr; 4] =
             ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
         for own in addresses {
-            let _ = phone.answered(Tick(0), Tick(0), Some(own));
-            assert_eq!(addresses.map(|address| phone.is_proven_at(address)), addresses.map(|address| address == own));
+            let _ = phone.on_reply(Tick(0), Tick(0), Some(own));
+            assert_eq!(addresses.map(|address| phone.is_verified_at(address)), addresses.map(|address| address == own));
         }
-        let _ = phone.subscribed(Tick(0), by_udp("[::ffff:192.0.2.1]:5060"), true);
-        assert!(phone.is_proven_at(addresses[0]), "the same host in other clothes");
+        let _ = phone.on_subscribe(Tick(0), by_udp("[::ffff:192.0.2.1]:5060"), true);
+        assert!(phone.is_verified_at(addresses[0]), "the same host in other clothes");
     }
 
     #[test]
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(turns(&phone, 5_000_000_000, 20), [5_000_000_000; 20]);
         assert_eq!(turns(&phone, 4_999_999_998, 2), [5_000_000_098, 5_000_000_198]);
         for _ in 0..100_000 {
-            phone.take_turn(Tick(5_000_000_000));
+            phone.reserve_send_time(Tick(5_000_000_000));
         }
         assert_eq!(phone.state.lock().pace.interval(), SLOWEST, "however many are taken");
     }
@@ -389,14 +389,14 @@ mod tests {
     fn a_phone_that_answers_quickly_gets_a_thousand_in_a_second() {
         let phone = phone();
         for _ in 0..40 {
-            assert_eq!(phone.answered(Tick(1_020), Tick(1_000), None), []);
+            assert_eq!(phone.on_reply(Tick(1_020), Tick(1_000), None), []);
         }
         assert_eq!(turns(&phone, 2_000, 22), [&[2_000; 20][..], &[2_001, 2_002]].concat());
         for _ in 0..4 {
-            phone.kept_waiting();
+            phone.on_retransmit();
         }
         assert_eq!(turns(&phone, 9_000, 21)[20], 9_080);
-        assert_eq!(phone.answered(Tick(20_000), Tick(19_000), None), [], "a slow answer changes nothing");
+        assert_eq!(phone.on_reply(Tick(20_000), Tick(19_000), None), [], "a slow answer changes nothing");
         assert_eq!(turns(&phone, 30_000, 21)[20], 30_080);
     }
 
@@ -404,7 +404,7 @@ mod tests {
     fn what_a_phone_asks_for_itself_delays_the_others_by_no_more_than_a_burst() {
         let phone = phone();
         for _ in 0..1_000 {
-            let _ = phone.subscribed(Tick(1_000), by_udp("192.0.2.1:5060"), false);
+            let _ = phone.on_subscribe(Tick(1_000), by_udp("192.0.2.1:5060"), false);
         }
         assert_eq!(turns(&phone, 1_000, 2), [1_100, 1_200]);
     }
@@ -412,21 +412,24 @@ mod tests {
     #[test]
     fn whoever_waits_for_a_sign_of_life_is_named_once() {
         let phone = phone();
-        phone.sleeps(1, 2);
-        phone.sleeps(1, 2);
-        phone.sleeps(3, 0);
-        assert_eq!(phone.shown(), [(1, 2), (3, 0)]);
-        assert_eq!(phone.shown(), []);
+        phone.suspend(1, 2);
+        phone.suspend(1, 2);
+        phone.suspend(3, 0);
+        assert_eq!(phone.on_activity(), [(1, 2), (3, 0)]);
+        assert_eq!(phone.on_activity(), []);
     }
 
     #[test]
     fn a_phone_is_forgotten_with_its_last_subscription() {
         let phones = DeviceTable::default();
         let id = DeviceId::of(&["a"]);
-        let (one, two) = (phones.obtain(id), phones.obtain(id));
-        one.sleeps(1, 0);
+        let (one, two) = (phones.get_or_create(id), phones.get_or_create(id));
+        one.suspend(1, 0);
         phones.release(one, 1, 0);
-        assert_eq!((phones.len(), DeviceTable::subscriptions(&phones.find(id).unwrap()), two.shown()), (1, 1, vec![]));
+        assert_eq!(
+            (phones.len(), DeviceTable::subscriptions(&phones.find(id).unwrap()), two.on_activity()),
+            (1, 1, vec![])
+        );
         phones.release(two, 2, 0);
         assert!(phones.is_empty());
     }

@@ -136,7 +136,7 @@ impl PackageView {
 
     /// Document for a watcher with this acknowledged revision: with the latest change if the watcher is stale, else
     /// the settled one.
-    pub fn tail_for(&self, acknowledged: Revision) -> Option<&InternedStr> {
+    pub fn body_for(&self, acknowledged: Revision) -> Option<&InternedStr> {
         let knows = acknowledged == self.revision || acknowledged == Revision::default();
         if knows { self.settled.as_ref() } else { self.tail.as_ref() }
     }
@@ -406,7 +406,7 @@ impl Presentity {
 
 impl State {
     /// Current state, composed from all sources, for writing documents.
-    pub fn picture<'a>(&'a self, uri: &'a str) -> ComposedState<'a> {
+    pub fn composed<'a>(&'a self, uri: &'a str) -> ComposedState<'a> {
         self.compose(uri, self.calls.ranked())
     }
 
@@ -418,7 +418,7 @@ impl State {
     }
 
     /// State of one dialog: its live branches, else the latest of them that is remembered as ended.
-    pub fn picture_of<'a>(&'a self, uri: &'a str, named: &DialogFilter) -> ComposedState<'a> {
+    pub fn composed_for<'a>(&'a self, uri: &'a str, named: &DialogFilter) -> ComposedState<'a> {
         let mut calls = self.calls.ranked();
         calls.retain(|call| named.is(call));
         if calls.is_empty() {

@@ -105,7 +105,7 @@ pub struct Subscription {
     /// Its event package.
     pub package: PackageId,
     /// Options of the SUBSCRIBE. Boxed, as few watchers use any.
-    pub particulars: Option<Box<SubscribeOptions>>,
+    pub options: Option<Box<SubscribeOptions>>,
     /// Device of the watcher.
     pub phone: Arc<Device>,
     /// Flags for what is uncertain about it.
@@ -113,7 +113,7 @@ pub struct Subscription {
     /// Dialog of the subscription.
     pub dialog: Dialog,
     /// URI that was subscribed to, as the device wrote it, without parameters; none if it is the presentity's own.
-    pub written: Option<InternedStr>,
+    pub requested_uri: Option<InternedStr>,
     /// User-Agent of the latest SUBSCRIBE that had one.
     pub user_agent: Option<InternedStr>,
     /// Vendor of the device by that User-Agent.
@@ -122,7 +122,7 @@ pub struct Subscription {
     way: PackedSource,
     /// True if the next hop of NOTIFYs is the source of the latest SUBSCRIBE. A cached result, valid until the source
     /// or the remote target changes.
-    pub straight_back: bool,
+    pub next_hop_is_source: bool,
     /// Lifetime that the latest SUBSCRIBE was granted (seconds).
     pub granted: u32,
     /// Time at which it expires unless refreshed.
@@ -133,19 +133,19 @@ pub struct Subscription {
     /// Revision that the device has acknowledged.
     pub acknowledged: Revision,
     /// Number of documents made for it, which is the `version` of the next one (RFC 4235 section 4.1).
-    pub documents: u32,
+    pub next_version: u32,
     /// Number of documents that the journal accounts for. After a crash counting goes on from there, so that no CSeq
     /// and no version is used twice (rule 2).
     pub reserved: u32,
     /// CSeq number of our latest NOTIFY when the device last proved that it has this dialog, by a SUBSCRIBE or by
     /// accepting that NOTIFY. Its replies to this NOTIFY or earlier ones are out of date.
-    pub proven: u32,
+    pub confirmed_cseq: u32,
     /// Time at which the latest NOTIFY was made. Retransmissions do not count.
-    pub told_at: Tick,
+    pub last_notify_at: Tick,
     /// Delivery state of the latest NOTIFY.
     pub delivery: Delivery,
     /// Number of DNS targets of its next hop that have failed in a row.
-    pub tried: u8,
+    pub failed_targets: u8,
     /// CSeq number of the latest NOTIFY that was answered; see [`Subscription::last`].
     last_cseq: u32,
     last_version: u32,
@@ -237,7 +237,7 @@ pub enum Delivery {
     /// No NOTIFY is in flight or due.
     Idle,
     /// A NOTIFY is due, but the device is rate-limited. The state that holds at `until` is sent then.
-    Paced {
+    Throttled {
         /// Time at which the NOTIFY may leave.
         until: Tick,
         /// Failures in a row so far.
@@ -245,7 +245,7 @@ pub enum Delivery {
     },
     /// A NOTIFY is due, but the name of its next hop is being resolved. It leaves once that is known, and at `until`
     /// in any case.
-    Asked {
+    Resolving {
         /// End of the wait for the DNS.
         until: Tick,
         /// Failures in a row so far.
@@ -270,8 +270,8 @@ impl Delivery {
     pub fn failures(&self) -> u32 {
         match self {
             Delivery::Idle => 0,
-            Delivery::Paced { failures, .. }
-            | Delivery::Asked { failures, .. }
+            Delivery::Throttled { failures, .. }
+            | Delivery::Resolving { failures, .. }
             | Delivery::Suspended { failures, .. } => *failures,
             Delivery::InFlight(flight) => flight.failures,
         }
@@ -315,7 +315,7 @@ pub struct InFlight {
     /// Destination of the message.
     pub to: Destination,
     /// Measure that was taken because of its size.
-    pub carried: NotifyTransport,
+    pub sent_as: NotifyTransport,
     /// Number of retransmissions, or NOTIFYs in its place, that have left without a reply.
     pub copies: u8,
     /// Time at which it first left.
@@ -332,11 +332,11 @@ pub struct InFlight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyTransport {
     /// Sent like any other.
-    Plainly,
+    Normal,
     /// Sent with compact header names.
-    Slim,
+    CompactHeaders,
     /// Sent over a TCP connection that only oversize NOTIFYs take.
-    ByDetour,
+    Tcp,
     /// Not sent: no datagram holds it, and it may take no connection.
     Not,
 }
@@ -367,7 +367,7 @@ pub struct NewSubscription {
     /// Dialog of the subscription.
     pub dialog: Dialog,
     /// URI that was subscribed to, unless it is the presentity's own.
-    pub written: Option<InternedStr>,
+    pub requested_uri: Option<InternedStr>,
     /// Source of its SUBSCRIBE.
     pub source: Source,
 }
@@ -375,30 +375,30 @@ pub struct NewSubscription {
 impl Subscription {
     /// Creates a subscription that is granted no lifetime yet and has no NOTIFY.
     pub fn new(now: Tick, beginning: NewSubscription) -> Subscription {
-        let NewSubscription { place, package, phone, dialog, written, source } = beginning;
+        let NewSubscription { place, package, phone, dialog, requested_uri, source } = beginning;
         Subscription {
             lines: PrefetchMark::default(),
             place,
             package,
-            particulars: None,
+            options: None,
             phone,
             doubts: Doubts::default(),
             dialog,
-            written,
+            requested_uri,
             user_agent: None,
             family: Vendor::default(),
             way: source.into(),
-            straight_back: false,
+            next_hop_is_source: false,
             granted: 0,
             expires_at: now,
             ended: false,
             acknowledged: Revision::default(),
-            documents: 0,
+            next_version: 0,
             reserved: 0,
-            proven: 0,
-            told_at: now,
+            confirmed_cseq: 0,
+            last_notify_at: now,
             delivery: Delivery::Idle,
-            tried: 0,
+            failed_targets: 0,
             last_cseq: 0,
             last_version: 0,
             last_reply: None,
@@ -410,7 +410,7 @@ impl Subscription {
 
     /// URI that was subscribed to, as the device wrote it. `own` is the presentity's URI.
     pub fn entity<'a>(&'a self, own: &'a str) -> &'a str {
-        self.written.as_deref().unwrap_or(own)
+        self.requested_uri.as_deref().unwrap_or(own)
     }
 
     /// Latest NOTIFY that was answered or has timed out.
@@ -420,7 +420,7 @@ impl Subscription {
     }
 
     /// Records the result of the NOTIFY that was in flight.
-    pub fn conclude(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<InternedStr>) {
+    pub fn record_reply(&mut self, cseq: u32, reply: u16, version: u32, tail: Option<InternedStr>) {
         (self.last_cseq, self.last_version) = (cseq, version);
         (self.last_reply, self.last_tail) = (NonZeroU16::new(reply), tail);
     }
@@ -443,18 +443,18 @@ impl Subscription {
     }
 
     /// Sets the source of the latest SUBSCRIBE. A new one invalidates the cached next hop.
-    pub fn comes_by(&mut self, source: Source) {
+    pub fn set_source(&mut self, source: Source) {
         let way = PackedSource::from(source);
         if self.way != way {
-            (self.way, self.straight_back) = (way, false);
+            (self.way, self.next_hop_is_source) = (way, false);
         }
     }
 
     /// Sets the remote target to the device's latest Contact (RFC 3261 section 12.2.2). A new one invalidates the
     /// cached next hop.
-    pub fn aim_at(&mut self, target: &str) -> Result<(), TooLong> {
+    pub fn set_remote_target(&mut self, target: &str) -> Result<(), TooLong> {
         if self.dialog.target() != target {
-            self.straight_back = false;
+            self.next_hop_is_source = false;
             self.dialog.set_target(target)?;
         }
         Ok(())
@@ -467,22 +467,22 @@ impl Subscription {
 
     /// `id` parameter of its Event header.
     pub fn event_id(&self) -> Option<&str> {
-        self.particulars.as_ref()?.event_id.as_deref()
+        self.options.as_ref()?.event_id.as_deref()
     }
 
     /// Dialog that the latest SUBSCRIBE names; none for all dialogs.
     pub fn named(&self) -> Option<&DialogFilter> {
-        self.particulars.as_ref()?.named.as_ref()
+        self.options.as_ref()?.named.as_ref()
     }
 
     /// Rate limit on NOTIFYs that the latest SUBSCRIBE asks for.
     pub fn max_rate(&self) -> Option<&MaxRate> {
-        self.particulars.as_ref()?.max_rate.as_ref()
+        self.options.as_ref()?.max_rate.as_ref()
     }
 
     /// State that the latest SUBSCRIBE asks not to be notified of.
     pub fn suppressed(&self) -> Suppressed {
-        self.particulars.as_ref().map_or(Suppressed::Nothing, |particulars| particulars.suppressed)
+        self.options.as_ref().map_or(Suppressed::Nothing, |particulars| particulars.suppressed)
     }
 
     /// Returns true if the device lacks the state of the moment and wants it. `current` is the presentity's revision.
@@ -492,8 +492,8 @@ impl Subscription {
 
     /// Earliest time of the next NOTIFY that no SUBSCRIBE asks for. `gap` is the interval between two NOTIFYs (ms)
     /// where the watcher has set no `max-rate`.
-    pub fn may_be_told(&self, gap: u32) -> Tick {
-        self.told_at.after(self.max_rate().map_or(gap, |rate| rate.gap).into())
+    pub fn next_notify_allowed_at(&self, gap: u32) -> Tick {
+        self.last_notify_at.after(self.max_rate().map_or(gap, |rate| rate.gap).into())
     }
 
     /// Returns true if the watcher asks not to be notified of this revision.

@@ -128,7 +128,7 @@ impl Table {
     /// Runs `f` on a presentity under its lock, if it exists.
     pub fn with<T>(&self, aor: &Aor, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
         let presentity = self.find(aor)?;
-        self.locked(&presentity, f)
+        self.with_locked(&presentity, f)
     }
 
     /// Finds a presentity. It may be removed by the time that its lock is taken.
@@ -142,14 +142,14 @@ impl Table {
     }
 
     /// Runs `f` on the presentity with this number under its lock, if it exists.
-    pub fn with_number<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
+    pub fn with_id<T>(&self, number: u32, f: impl FnOnce(&Arc<Presentity>, &mut State) -> T) -> Option<T> {
         let presentity = self.by_number.get(number)?;
-        self.locked(&presentity, f)
+        self.with_locked(&presentity, f)
     }
 
     /// Runs `f` on a presentity under its lock, and creates the presentity if it does not exist. `found` is the
     /// result of an earlier [`Table::find`].
-    pub fn obtain<T>(
+    pub fn get_or_create<T>(
         &self,
         aor: &Aor,
         realm: &str,
@@ -235,7 +235,7 @@ impl Table {
     }
 
     /// Uncounts a subscription that has gone.
-    pub fn discount_subscription(&self, account: AccountNo) {
+    pub fn uncount_subscription(&self, account: AccountNo) {
         self.subscriptions.fetch_sub(1, Relaxed);
         self.accounts[account.0 as usize].subscriptions.fetch_sub(1, Relaxed);
     }
@@ -251,7 +251,7 @@ impl Table {
     }
 
     /// Runs `f` on a presentity that was found under its lock, unless it has been removed since.
-    pub fn locked<T>(
+    pub fn with_locked<T>(
         &self,
         presentity: &Arc<Presentity>,
         f: impl FnOnce(&Arc<Presentity>, &mut State) -> T,
@@ -319,25 +319,25 @@ mod tests {
     fn a_presentity_is_found_by_address_number_and_account_until_it_is_idle() {
         let table = Table::new(2, 10);
         let number = table
-            .obtain(&aor("1001"), "acme.test", None, |p, state| {
+            .get_or_create(&aor("1001"), "acme.test", None, |p, state| {
                 state.manual = Some(CallState::Early);
                 p.number
             })
             .unwrap();
         assert_eq!(table.with(&aor("1001"), |p, _| p.number), Some(number));
-        assert_eq!(table.with_number(number, |p, _| p.uri.to_string()), Some("sip:1001@acme.test".into()));
+        assert_eq!(table.with_id(number, |p, _| p.uri.to_string()), Some("sip:1001@acme.test".into()));
         assert_eq!((table.of_account(A).len(), table.of_account(AccountNo(1)).len()), (1, 0));
         table.with(&aor("1001"), |_, state| state.manual = None);
-        assert_eq!((table.len(), table.with_number(number, |_, _| ()), table.of_account(A).len()), (0, None, 0));
+        assert_eq!((table.len(), table.with_id(number, |_, _| ()), table.of_account(A).len()), (0, None, 0));
     }
 
     #[test]
     fn an_account_has_a_limit() {
         let table = Table::new(1, 1);
         let keep = |_: &Arc<Presentity>, state: &mut State| state.manual = Some(CallState::Early);
-        assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(()));
-        assert_eq!(table.obtain(&aor("2"), "r", None, keep), Err(AccountFull));
-        assert_eq!(table.obtain(&aor("1"), "r", None, keep), Ok(()));
+        assert_eq!(table.get_or_create(&aor("1"), "r", None, keep), Ok(()));
+        assert_eq!(table.get_or_create(&aor("2"), "r", None, keep), Err(AccountFull));
+        assert_eq!(table.get_or_create(&aor("1"), "r", None, keep), Ok(()));
     }
 
     #[test]
@@ -347,7 +347,7 @@ mod tests {
             state.manual = Some(CallState::Early);
             p.number
         };
-        let obtain = |user: &str| table.obtain(&aor(user), "r", None, keep).unwrap();
+        let obtain = |user: &str| table.get_or_create(&aor(user), "r", None, keep).unwrap();
         let first = obtain("1");
         table.reserve(first + 1);
         assert_eq!(obtain("2"), first + 2);
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(table.restore(first + 1, &aor("3"), "r").map(|p| p.number), Some(first + 1));
         let again = Table::new(2, 10);
         again.keep_away_from(first);
-        assert_ne!(again.obtain(&aor("1"), "r", None, keep).unwrap() / 64, first / 64);
+        assert_ne!(again.get_or_create(&aor("1"), "r", None, keep).unwrap() / 64, first / 64);
     }
 
     #[test]
@@ -370,12 +370,12 @@ mod tests {
                 scope.spawn(|| {
                     for i in 0..2_000 {
                         let set = (i % 2 == 0).then_some(CallState::Early);
-                        table.obtain(&aor("x"), "r", None, |_, state| state.manual = set).unwrap();
+                        table.get_or_create(&aor("x"), "r", None, |_, state| state.manual = set).unwrap();
                     }
                 });
             }
         });
-        table.obtain(&aor("x"), "r", None, |_, state| state.manual = Some(CallState::Early)).unwrap();
+        table.get_or_create(&aor("x"), "r", None, |_, state| state.manual = Some(CallState::Early)).unwrap();
         assert_eq!((table.len(), table.of_account(A).len(), table.by_number.len()), (1, 1, 1));
     }
 }

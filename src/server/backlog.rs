@@ -123,7 +123,7 @@ fn size(out: &Outbox) -> usize {
     let messages: usize = out.messages.iter().map(|message| size_of::<OutboundMessage>() + message.bytes.len()).sum();
     let records: usize =
         out.records.iter().map(|record| 64 + record.value.as_ref().map_or(0, |value| value.len())).sum();
-    OUTBOX + messages + records + 256 * out.answers.len()
+    OUTBOX + messages + records + 256 * out.pending_responses.len()
 }
 
 #[cfg(test)]

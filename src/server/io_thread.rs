@@ -254,11 +254,11 @@ impl Worker {
             match arrival {
                 ConnectionEvent::Message(bytes) => worker.notifier.receive(now, source, &bytes, &mut out),
                 ConnectionEvent::TooLarge(head) => {
-                    worker.notifier.receive_broken(now, source, ParseError::TooLarge, &head, &mut out);
+                    worker.notifier.receive_malformed(now, source, ParseError::TooLarge, &head, &mut out);
                 }
                 ConnectionEvent::Idle => worker.notifier.count_keep_alive(now, source),
                 ConnectionEvent::Broken(fault, bytes) => {
-                    worker.notifier.receive_broken(now, source, fault, &bytes, &mut out);
+                    worker.notifier.receive_malformed(now, source, fault, &bytes, &mut out);
                     worker.send(&mut out).await;
                     break;
                 }
@@ -317,7 +317,7 @@ impl Worker {
                 let answer = resolver.answer(&question).await;
                 drop(turn);
                 let mut out = Outbox::default();
-                worker.notifier.learned(worker.clock.now(), question, answer, &mut out);
+                worker.notifier.on_dns_answer(worker.clock.now(), question, answer, &mut out);
                 worker.send(&mut out).await;
             });
         }
@@ -332,7 +332,7 @@ impl Worker {
             if let Some(journal) = self.journal.as_ref().filter(|journal| journal.wants_compaction()) {
                 self.compact(journal);
             }
-            self.notifier.settle_refused(now, &mut out);
+            self.notifier.finish_rollbacks(now, &mut out);
             self.append_rollback(&mut out);
             // While the backlog is full nothing can be sent, so nothing is retransmitted either.
             if !self.backlog.is_full() {
@@ -347,7 +347,7 @@ impl Worker {
     /// Passes the state of the journal to the notifier, so that it makes no change that the journal would refuse.
     fn ask_journal(&self) {
         if let Some(journal) = &self.journal {
-            self.notifier.set_keeping(journal.accepts());
+            self.notifier.set_journal_acceptance(journal.accepts());
         }
     }
 
@@ -363,7 +363,7 @@ impl Worker {
                 Err(error) => return tracing::warn!(%error, "the journal cannot be compacted now"),
             };
             let mut written = Ok(());
-            notifier.keep_all(|key, value| {
+            notifier.snapshot(|key, value| {
                 if written.is_ok() {
                     written = snapshot.write([(key, value)]);
                 }
@@ -378,7 +378,7 @@ impl Worker {
     /// Sends the outbox once the journal has committed its records (rule 5). It does not wait for the disk: the rest
     /// happens in `send_kept`. The outbox is left empty, to be reused.
     async fn send(&self, out: &mut Outbox) {
-        for question in out.questions.drain(..) {
+        for question in out.dns_queries.drain(..) {
             // If the queue is full this query is dropped, and its NOTIFYs are sent to the source address instead.
             let _ = self.questions.try_send(question);
         }
@@ -404,9 +404,9 @@ impl Worker {
 
     /// Appends deferred records to the journal; no message waits for them.
     fn remark(&self, out: &mut Outbox) {
-        if let Some(journal) = self.journal.as_ref().filter(|_| !out.remarks.is_empty()) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !out.deferred_records.is_empty()) {
             // If they are lost, a phone gets a NOTIFY after a restart with a state that it knows already.
-            let _ = journal.append_lazily(std::mem::take(&mut out.remarks));
+            let _ = journal.append_lazily(std::mem::take(&mut out.deferred_records));
         }
     }
 
@@ -421,7 +421,7 @@ impl Worker {
         while let Some(Committed { mut out, own, result, held }) = kept.recv().await {
             let now = self.clock.now();
             match result {
-                Ok(()) => self.notifier.kept(now, &mut out),
+                Ok(()) => self.notifier.on_committed(now, &mut out),
                 Err(Refused { why, hold }) => {
                     if own && let Some(more) = UNKEPT.check() {
                         tracing::warn!(%why, more, "a change could not be stored; it is rolled back and refused");
@@ -449,8 +449,8 @@ impl Worker {
     /// are received in between.
     async fn dispatch(&self, out: &mut Outbox) {
         self.hub.send_all(&mut out.messages).await;
-        out.pool.rewind();
-        for presentity in out.unfinished.drain(..) {
+        out.pool.recycle();
+        for presentity in out.pending_fan_outs.drain(..) {
             tokio::spawn(self.clone().finish_fan_out(presentity));
         }
     }
@@ -462,7 +462,7 @@ impl Worker {
             loop {
                 self.backlog.room().await;
                 self.notifier.continue_fan_out(self.clock.now(), presentity, &mut out);
-                let unfinished = std::mem::take(&mut out.unfinished);
+                let unfinished = std::mem::take(&mut out.pending_fan_outs);
                 self.send(&mut out).await;
                 if unfinished.is_empty() {
                     return;

@@ -30,10 +30,10 @@ pub(super) fn open(data: &Data, durability: Durability) -> Result<Opened, Journa
 /// Appends the records that restore the state after a rollback, and releases the holds, so that the journal accepts
 /// changes again.
 pub(super) fn append_rollback(journal: Option<&Journal>, out: &mut Outbox) {
-    if let Some(journal) = journal.filter(|_| !out.remarks.is_empty()) {
+    if let Some(journal) = journal.filter(|_| !out.deferred_records.is_empty()) {
         // If there is no room, the journal keeps its earlier records. They are right unless the refused ones had
         // reached the disk.
-        let _ = journal.append_rollback(std::mem::take(&mut out.remarks));
+        let _ = journal.append_rollback(std::mem::take(&mut out.deferred_records));
     }
     out.holds.clear();
 }

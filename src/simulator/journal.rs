@@ -249,7 +249,7 @@ impl Simulation {
             JournalStep::Committed if self.keeper.failing => self.refuse_commit(),
             JournalStep::Committed => self.committed(),
             JournalStep::Recovered => {
-                self.server.set_keeping(Acceptance::Accepting);
+                self.server.set_journal_acceptance(Acceptance::Accepting);
                 Ok(())
             }
             JournalStep::Rotate => {
@@ -258,7 +258,7 @@ impl Simulation {
             }
             JournalStep::Image => {
                 let mut records = Vec::new();
-                self.server.keep_all(|key, value| records.push((key, value)));
+                self.server.snapshot(|key, value| records.push((key, value)));
                 self.keeper.imaged = self.decision;
                 let written = self.keeper.tape().and_then(|tape| tape.write_image(records));
                 let wait = self.random.between(0, 400);
@@ -334,8 +334,8 @@ impl Simulation {
     }
 
     pub(super) fn send_off(&mut self, parcel: PendingOutput) -> Result<(), Fault> {
-        let mut answers = Outbox { answers: parcel.answers, ..Outbox::default() };
-        self.server.kept(self.tick(), &mut answers);
+        let mut answers = Outbox { pending_responses: parcel.answers, ..Outbox::default() };
+        self.server.on_committed(self.tick(), &mut answers);
         for (needs, leaving, packet) in parcel.packets {
             if needs > self.keeper.kept && self.options.sabotage != Some(Mutation::Haste) {
                 let call_id = crate::sip::wire::read(&packet.bytes).ok().flatten().map(|m| m.call_id.to_string());

@@ -16,8 +16,8 @@ impl Simulation {
         let records = out.take_records();
         let mut parcel = PendingOutput {
             packets: Vec::new(),
-            unfinished: out.unfinished,
-            answers: out.answers,
+            unfinished: out.pending_fan_outs,
+            answers: out.pending_responses,
             changes: out.changes,
             appended: out.appended,
         };
@@ -27,7 +27,7 @@ impl Simulation {
                 parcel.packets.push((needs, leaving, packet));
             }
         }
-        self.keep(records, out.remarks, parcel)
+        self.keep(records, out.deferred_records, parcel)
     }
 
     /// Checks a message against the invariants. Returns the decision that has to be durable before the message leaves.

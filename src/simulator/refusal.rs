@@ -45,8 +45,8 @@ impl Simulation {
         let mut left = Outbox::default();
         for parcel in entries.into_iter().filter_map(|entry| entry.parcel) {
             let mut refused = Outbox {
-                unfinished: parcel.unfinished,
-                answers: parcel.answers,
+                pending_fan_outs: parcel.unfinished,
+                pending_responses: parcel.answers,
                 changes: parcel.changes,
                 appended: parcel.appended,
                 ..Outbox::default()
@@ -55,9 +55,9 @@ impl Simulation {
                 made.entry(name(&packet.bytes, &packet.ticket)).or_default().push(leaving);
                 refused.messages.push(packet);
             }
-            self.server.note_refused(self.tick(), refused, None);
+            self.server.add_refused(self.tick(), refused, None);
         }
-        self.server.settle_refused(self.tick(), &mut left);
+        self.server.finish_rollbacks(self.tick(), &mut left);
         let mut leaves = Vec::new();
         left.messages.retain(|packet| match made.get_mut(&name(&packet.bytes, &packet.ticket)).and_then(Vec::pop) {
             Some(leaving) => {
@@ -75,7 +75,7 @@ impl Simulation {
             self.laws.left(&leaving);
             self.deliver(packet);
         }
-        self.server.set_keeping(Acceptance::Failing);
+        self.server.set_journal_acceptance(Acceptance::Failing);
         let wait = self.random.between(0, LONGEST_FAILURE);
         self.in_ms(wait, Event::Journal(self.life, JournalStep::Recovered));
         self.decision += 1;

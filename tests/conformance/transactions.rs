@@ -121,7 +121,7 @@ fn while_a_request_is_worked_on_its_copies_are_absorbed_and_later_told_100() {
         assert_eq!(statuses(&repeat(&office, &phone)), said, "after {at} ms");
     }
     office.now += 8_000;
-    office.notifier.kept(Tick(office.now), &mut out);
+    office.notifier.on_committed(Tick(office.now), &mut out);
     assert_eq!(statuses(&out), [200, 0], "one final answer");
     assert_eq!(statuses(&repeat(&office, &phone)), [200]);
 }
@@ -154,12 +154,12 @@ fn what_could_not_be_kept_is_503_and_never_408() {
 fn an_answer_that_comes_too_late_is_not_given() {
     // C-010: the client has timed out. If the change was made, its NOTIFY reports it; if not, nothing is sent.
     let (office, _, mut out) = stalled(None);
-    office.notifier.kept(Tick(office.now + 32_000), &mut out);
+    office.notifier.on_committed(Tick(office.now + 32_000), &mut out);
     assert_eq!(statuses(&out), [0]);
     let (office, _, mut out) = stalled(None);
     assert!(statuses(&refuse(&office, office.now + 32_000, &mut out)).is_empty());
     let (office, _, mut out) = stalled(None);
-    office.notifier.kept(Tick(office.now + 31_900), &mut out);
+    office.notifier.on_committed(Tick(office.now + 31_900), &mut out);
     assert_eq!(statuses(&out), [200, 0]);
 }
 

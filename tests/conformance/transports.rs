@@ -256,7 +256,13 @@ fn what_is_too_large_counts_at_the_gate_like_anything_else() {
     let head = options().put("Via: SIP/2.0/TCP h.invalid;branch=z9hG4bKlarge").put("Content-Length: 90000").bytes();
     let mut out = Outbox::default();
     for _ in 0..12_000 {
-        bench.notifier.receive_broken(Tick(0), tcp_source("203.0.113.9:40000"), ParseError::TooLarge, &head, &mut out);
+        bench.notifier.receive_malformed(
+            Tick(0),
+            tcp_source("203.0.113.9:40000"),
+            ParseError::TooLarge,
+            &head,
+            &mut out,
+        );
     }
     assert!((1..=10_000).contains(&out.messages.len()), "{} answers", out.messages.len());
 }

@@ -84,7 +84,7 @@ fn to_have_the_state_is_to_have_acknowledged_it() {
         assert_eq!(office.pass_quietly(60_000), []);
         if compacted {
             office.disk.clear();
-            office.notifier.keep_all(|key, value| _ = office.disk.insert(key, value));
+            office.notifier.snapshot(|key, value| _ = office.disk.insert(key, value));
         }
         assert_eq!(office.crash().behind, 0, "nor is it told after a restart");
     }

@@ -197,11 +197,11 @@ fn while_nothing_can_be_kept_a_publish_is_told_to_come_back_and_changes_nothing(
     let mut office = Office::open();
     let tag = etag(&publish(&dialog("c1", "early")).send(&mut office, 1)[0]);
     let change = publish(&dialog("c1", "confirmed")).with(&format!("SIP-If-Match: {tag}\r\n"));
-    office.notifier.set_keeping(Acceptance::Failing);
+    office.notifier.set_journal_acceptance(Acceptance::Failing);
     let refused = change.send(&mut office, 2);
     assert_eq!((refused.len(), refused[0].status()), (1, 503));
     assert!(refused[0].header("Retry-After").parse::<u32>().unwrap() >= 30);
-    office.notifier.set_keeping(Acceptance::Accepting);
+    office.notifier.set_journal_acceptance(Acceptance::Accepting);
     assert_eq!(states(&mut office), ["early"]);
     assert_eq!(change.send(&mut office, 3)[0].status(), 200, "the tag is as good as before");
 }

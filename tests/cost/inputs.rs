@@ -261,7 +261,7 @@ impl Target {
         self.notifier.receive(Tick(1_000_000 + n as u64), source, text.as_bytes(), &mut self.out);
         self.out.messages.clear();
         self.out.records.clear();
-        self.out.remarks.clear();
+        self.out.deferred_records.clear();
         text.len()
     }
 }

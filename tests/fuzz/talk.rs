@@ -50,7 +50,7 @@ impl<'a> Talk<'a> {
     /// Sends bytes on a stream that cannot be separated from the bytes after them.
     pub(crate) fn say_broken(&mut self, fault: ParseError, bytes: &[u8]) {
         let mut out = Outbox::default();
-        self.notifier.receive_broken(Tick(self.now), self.source, fault, bytes, &mut out);
+        self.notifier.receive_malformed(Tick(self.now), self.source, fault, bytes, &mut out);
         assert_eq!(self.notifier.panics(), 0, "a panic on {:?}", String::from_utf8_lossy(bytes));
         assert!(out.messages.len() <= 1);
         self.check(&out, None);
@@ -58,7 +58,7 @@ impl<'a> Talk<'a> {
 
     fn check(&mut self, out: &Outbox, request: Option<&Message<'_>>) {
         assert!(out.messages.len() <= 1 + self.watchers.len(), "{} messages for one", out.messages.len());
-        assert!(out.unfinished.is_empty());
+        assert!(out.pending_fan_outs.is_empty());
         for packet in &out.messages {
             let head = ours_is_sound(&packet.bytes);
             self.goes_nowhere_else(packet);

@@ -40,7 +40,7 @@ fn a_repeated_request_gets_nothing_before_its_change_is_kept_and_then_the_same_a
     let (office, phone, mut out) = undecided();
     assert!(take(&office, &phone).is_empty());
     let answer = out.messages[0].bytes.clone();
-    office.notifier.kept(Tick(office.now), &mut out);
+    office.notifier.on_committed(Tick(office.now), &mut out);
     assert_eq!(take(&office, &phone).messages[0].bytes, answer);
 }
 

@@ -154,7 +154,7 @@ impl Office {
     /// Replaces the contents of the journal by a snapshot of the current state.
     pub(crate) fn compact(&mut self) {
         let mut image = BTreeMap::new();
-        self.notifier.keep_all(|key, value| assert!(image.insert(key, value).is_none()));
+        self.notifier.snapshot(|key, value| assert!(image.insert(key, value).is_none()));
         self.starts = image.remove_entry(&COUNT_OF_STARTS);
         assert!(self.starts.is_some());
         self.disk = image;
@@ -181,17 +181,17 @@ impl Office {
     fn sent(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Vec<Sent> {
         let mut out = Outbox::default();
         f(&self.notifier, Tick(self.now), &mut out);
-        while let Some(number) = out.unfinished.pop() {
+        while let Some(number) = out.pending_fan_outs.pop() {
             self.notifier.continue_fan_out(Tick(self.now), number, &mut out);
         }
-        self.questions.append(&mut out.questions);
-        for record in out.records.drain(..).chain(out.remarks.drain(..)) {
+        self.questions.append(&mut out.dns_queries);
+        for record in out.records.drain(..).chain(out.deferred_records.drain(..)) {
             match record.value {
                 Some(value) => self.disk.insert(record.key, value),
                 None => self.disk.remove(&record.key),
             };
         }
-        self.notifier.kept(Tick(self.now), &mut out);
+        self.notifier.on_committed(Tick(self.now), &mut out);
         assert_eq!(self.notifier.panics(), 0);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         out.messages
@@ -215,7 +215,7 @@ impl Office {
     pub(crate) fn learn(&mut self, answer: Result<DnsAnswer, DnsError>) -> Vec<Sent> {
         let question = self.questions.remove(0);
         self.sent(|notifier, now, out| {
-            notifier.learned(now, question, answer, out);
+            notifier.on_dns_answer(now, question, answer, out);
         })
     }
 

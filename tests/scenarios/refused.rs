@@ -109,7 +109,7 @@ fn a_refused_change_whose_record_a_later_one_has_kept_has_happened() {
     assert_eq!(office.refuse(out), [], "it is not known yet whether the later one will be refused, too");
     office.now += 1_000;
     let mut out = Outbox::default();
-    assert!(!office.notifier.settle_refused(lamplighter::presence::Tick(office.now), &mut out));
+    assert!(!office.notifier.finish_rollbacks(lamplighter::presence::Tick(office.now), &mut out));
     let answer = lamplighter::sip::wire::read(&out.messages[0].bytes).unwrap().unwrap().status();
     assert_eq!((answer, lamp(&mut office, "1001").len()), (Some(200), 2));
 }

@@ -97,13 +97,13 @@ impl Bench {
                 Ok(None) => break false,
                 Ok(Some(Frame::Ping)) => {}
                 Ok(Some(Frame::TooLarge(head))) => {
-                    self.notifier.receive_broken(Tick(self.now), source, ParseError::TooLarge, &head, &mut out);
+                    self.notifier.receive_malformed(Tick(self.now), source, ParseError::TooLarge, &head, &mut out);
                 }
                 Ok(Some(Frame::Message(message))) => {
                     self.notifier.receive(Tick(self.now), source, &message, &mut out);
                 }
                 Err((fault, head)) => {
-                    self.notifier.receive_broken(Tick(self.now), source, fault, &head, &mut out);
+                    self.notifier.receive_malformed(Tick(self.now), source, fault, &head, &mut out);
                     break true;
                 }
             }

@@ -98,7 +98,7 @@ fn notifies(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
         "NOTIFYs above 1,300 octets for phones on UDP, by how they went",
         None,
         |each| {
-            each(&[("handling", "compact")], n.large.slimmed)?;
+            each(&[("handling", "compact")], n.large.compacted)?;
             each(&[("handling", "flow")], n.large.on_flow)?;
             each(&[("handling", "connection")], n.large.on_connection)?;
             each(&[("handling", "fragmented")], n.large.fragmented)?;

@@ -68,7 +68,7 @@ impl Notifier {
     }
 
     fn lamp_of(&self, presentity: &Presentity, state: &State) -> Lamp {
-        let picture = state.picture(&presentity.uri);
+        let picture = state.composed(&presentity.uri);
         let (watchers, behind, failing) = standing_of_all(state);
         let account = presentity.aor.account;
         let extension = presentity.aor.user.to_string();
@@ -87,7 +87,7 @@ impl Notifier {
     }
 
     fn story_of(&self, now: Tick, presentity: &Presentity, state: &State) -> LampReport {
-        let picture = state.picture(&presentity.uri);
+        let picture = state.composed(&presentity.uri);
         let lamp = self.lamp_of(presentity, state);
         let mut watching: Vec<_> =
             state.watchers.iter().filter(|s| !s.ended).map(|s| self.watcher_of(presentity, state, s)).collect();

@@ -82,7 +82,7 @@ impl Notifier {
         f: impl FnOnce(&Arc<Presentity>, &mut State, SubscriptionId) -> T,
     ) -> Option<T> {
         let place = SubscriptionId::read(id)?;
-        self.table.with_number(place.presentity, |presentity, state| {
+        self.table.with_id(place.presentity, |presentity, state| {
             let ours = presentity.aor.account == account
                 && state.watchers.get_mut(place.slot).is_some_and(|s| s.place == place && !s.ended);
             ours.then(|| f(presentity, state, place))
@@ -91,19 +91,19 @@ impl Notifier {
 
     /// Starts or stops collecting changes.
     pub fn listen(&self, on: bool) {
-        self.feed.listen(on);
+        self.change_feed.listen(on);
     }
 
     /// Changes since the last call, without duplicates, and whether any were lost.
     pub fn changes(&self) -> (Vec<Changed>, bool) {
-        self.feed.take()
+        self.change_feed.take()
     }
 
     /// Sends a fresh NOTIFY in one subscription, whatever the outcome of the previous one; returns false if the
     /// subscription does not exist.
     pub fn resend(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
-        self.contained(now, out, |out| {
+        self.guarded(now, out, |out| {
             found = self
                 .with_subscription(account, id, |presentity, state, place| {
                     tracing::debug!(presentity = &*presentity.uri, subscription = id, "resend");
@@ -118,7 +118,7 @@ impl Notifier {
     /// (RFC 6665 section 4.1.3). Returns false if the subscription does not exist.
     pub fn end(&self, now: Tick, account: AccountNo, id: &str, out: &mut Outbox) -> bool {
         let mut found = false;
-        self.contained(now, out, |out| {
+        self.guarded(now, out, |out| {
             found = self
                 .with_subscription(account, id, |presentity, state, place| {
                     tracing::debug!(presentity = &*presentity.uri, subscription = id, "ended by hand");
@@ -129,8 +129,8 @@ impl Notifier {
                     subscription.ended = true;
                     subscription.expires_at = now;
                     let under_way = matches!(subscription.delivery, Delivery::InFlight(_));
-                    self.feed.subscription(presentity, place);
-                    self.drop_subscription(presentity, place.slot, out);
+                    self.change_feed.subscription(presentity, place);
+                    self.journal_subscription_removed(presentity, place.slot, out);
                     // While a NOTIFY is in flight, the last one waits for its response or for its next retransmission
                     // (rule 2).
                     if !under_way {

@@ -26,7 +26,7 @@ impl Notifier {
         for presentity in self.table.of_account(account) {
             numbers.insert(presentity.number);
             let state = presentity.lock();
-            let picture = state.picture(&presentity.uri);
+            let picture = state.composed(&presentity.uri);
             overview.extensions += 1;
             overview.publications += state.publications.len();
             overview.calls += state.calls.live().max(picture.calls.len());
@@ -44,7 +44,7 @@ impl Notifier {
             overview.failing += failing;
         }
         overview.buckets = self.buckets(from, &numbers);
-        overview.complete_from = self.history.reaches_back_to().filter(|at| *at > from).map(|at| at.0);
+        overview.complete_from = self.history.complete_since().filter(|at| *at > from).map(|at| at.0);
         overview
     }
 

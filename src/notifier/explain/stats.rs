@@ -39,7 +39,7 @@ impl Notifier {
             turned_away: self.turned_away_by_reason(),
             panics: self.panics(),
             tally: self.history.tally(),
-            names: self.names.len(),
+            names: self.dns_cache.len(),
             ..NotifierStats::default()
         };
         let mut kinds: Vec<Table> = vec![[[[0; 3]; Vendor::COUNT]; TRANSPORTS.len()]; REGISTRY.len()];

@@ -113,9 +113,9 @@ impl Notifier {
         let current = state.views[s.package.0 as usize].revision;
         let behind = is_behind(state, s);
         let next_try = match s.delivery {
-            Delivery::Paced { until, .. } | Delivery::Asked { until, .. } | Delivery::Suspended { until, .. } => {
-                Some(until.0)
-            }
+            Delivery::Throttled { until, .. }
+            | Delivery::Resolving { until, .. }
+            | Delivery::Suspended { until, .. } => Some(until.0),
             Delivery::Idle | Delivery::InFlight(_) => None,
         };
         WatcherRow {
@@ -236,8 +236,8 @@ fn standing(s: &Subscription, behind: bool) -> DeliveryStatus {
         Delivery::InFlight(_) => DeliveryStatus::Sending,
         Delivery::Suspended { silent: true, .. } => DeliveryStatus::Silent,
         Delivery::Suspended { .. } => DeliveryStatus::Failing,
-        Delivery::Asked { .. } => DeliveryStatus::Resolving,
-        Delivery::Paced { .. } => DeliveryStatus::Waiting,
+        Delivery::Resolving { .. } => DeliveryStatus::Resolving,
+        Delivery::Throttled { .. } => DeliveryStatus::Waiting,
         Delivery::Idle if behind => DeliveryStatus::Behind,
         Delivery::Idle => DeliveryStatus::Current,
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::layout::{ACKNOWLEDGED, PersistedRecord, STATE, acknowledged_key};
+use super::layout::{ACKNOWLEDGED, PersistedRecord, STATE_SLOT, acknowledged_key};
 use crate::journal::Key;
 use crate::presence::Tick;
 use crate::presence::publication::REMOVED_LASTS;
@@ -111,12 +111,12 @@ impl Dormant {
         // The state record holds the revisions, which show if a phone has the current state. So it stays as long as
         // any subscription of its presentity.
         let mut needed: BTreeMap<u64, Tick> = BTreeMap::new();
-        for (Key(number, _), record) in all.iter().filter(|(Key(_, slot), _)| *slot != STATE) {
+        for (Key(number, _), record) in all.iter().filter(|(Key(_, slot), _)| *slot != STATE_SLOT) {
             let until = needed.entry(*number).or_default();
             *until = (*until).max(record.until.unwrap_or_default());
         }
         for (number, until) in needed {
-            if let Some(state) = all.get_mut(&Key(number, STATE)) {
+            if let Some(state) = all.get_mut(&Key(number, STATE_SLOT)) {
                 state.until = state.until.map(|own| own.max(until));
             }
         }
@@ -127,7 +127,7 @@ impl Dormant {
             *ended.accounts.entry(record.account).or_default() += 1;
             let Key(number, slot) = key;
             let acknowledged = acknowledged_key(number as u32, slot);
-            if slot != STATE && all.remove(&acknowledged).is_some() {
+            if slot != STATE_SLOT && all.remove(&acknowledged).is_some() {
                 ended.keys.push(acknowledged);
             }
         }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::SKIP;
+use super::CSEQ_SKIP;
 use crate::journal::Key;
 use crate::presence::calls::{Calls, EarlierCalls};
 use crate::presence::device::DeviceId;
@@ -24,7 +24,7 @@ use crate::sip::dialog::Dialog;
 use crate::transport::Source;
 
 /// Slot number that stands for the state of a presentity, that is, for everything but its subscriptions.
-pub(in super::super) const STATE: u32 = u32::MAX;
+pub(in super::super) const STATE_SLOT: u32 = u32::MAX;
 /// Bit in the first half of a key that marks an acknowledgement.
 pub(super) const ACKNOWLEDGED: u64 = 1 << 32;
 
@@ -51,7 +51,7 @@ pub(in super::super) fn is_count_of_starts(key: Key) -> bool {
     key == STARTS
 }
 
-/// Returns the key of a subscription; with [`STATE`] as its slot, that of the state of a presentity.
+/// Returns the key of a subscription; with [`STATE_SLOT`] as its slot, that of the state of a presentity.
 pub(in super::super) fn key_of(presentity: u32, slot: u32) -> Key {
     Key(u64::from(presentity), slot)
 }
@@ -96,7 +96,7 @@ impl PersistedRecord {
                 l if l == Layout::EndedSubscription as u8 => decode(fields).map(PersistedRecord::EndedSubscription),
                 _ => None,
             },
-            _ if slot == STATE => {
+            _ if slot == STATE_SLOT => {
                 decode::<FirstState>(value).map(|first| PersistedRecord::State(Box::new(PersistedState::from(first))))
             }
             // Fields that were added before there were versioned layouts are absent in older records; zeros stand for
@@ -168,7 +168,7 @@ impl PersistedSubscription {
     /// that earlier starts may have used, also while the disk refused to reserve numbers.
     pub(super) fn counted(&self, starts: u32) -> u32 {
         let since = starts.saturating_sub(self.starts);
-        self.reserved.saturating_add(since.saturating_mul(SKIP))
+        self.reserved.saturating_add(since.saturating_mul(CSEQ_SKIP))
     }
 }
 

@@ -26,7 +26,7 @@ mod restore;
 
 pub(super) use dormant::Dormant;
 pub(super) use ended::EndedSubscriptions;
-pub(super) use layout::{Acknowledged, STATE, is_acknowledgement, is_count_of_starts, key_of};
+pub(super) use layout::{Acknowledged, STATE_SLOT, is_acknowledgement, is_count_of_starts, key_of};
 pub use restore::Restored;
 
 use layout::{
@@ -35,32 +35,38 @@ use layout::{
 };
 
 /// Number of NOTIFYs for which one record of a subscription reserves CSeq numbers.
-pub(super) const RESERVE: u32 = 64;
+pub(super) const CSEQ_RESERVE: u32 = 64;
 /// Number of CSeq numbers and document versions that each start skips. This is the number of NOTIFYs that may leave
 /// while the disk refuses the record that reserves more numbers, because lamps do not wait for a full disk. CSeq has
 /// 31 bits, so a dialog can live through 32,000 starts.
-pub(super) const SKIP: u32 = 1 << 16;
+pub(super) const CSEQ_SKIP: u32 = 1 << 16;
 
 impl Notifier {
     /// Appends the record of a subscription, as it is now.
-    pub(super) fn keep_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
+    pub(super) fn journal_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
             let value = Some(self.subscription_value(presentity, s));
-            out.records.push(self.word(key_of(presentity.number, s.place.slot), value));
+            out.records.push(self.record(key_of(presentity.number, s.place.slot), value));
         }
     }
 
     /// Appends the tombstones of a subscription and of its acknowledgement.
-    pub(super) fn drop_subscription(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
+    pub(super) fn journal_subscription_removed(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
         if self.settings.journal {
-            out.records.push(self.word(key_of(presentity.number, slot), None));
-            out.records.push(self.word(acknowledged_key(presentity.number, slot), None));
+            out.records.push(self.record(key_of(presentity.number, slot), None));
+            out.records.push(self.record(acknowledged_key(presentity.number, slot), None));
         }
     }
 
     /// Appends the record of a subscription that its phone has ended. It replaces the subscription, and allows the
     /// same response if that SUBSCRIBE is retransmitted after a restart.
-    pub(super) fn drop_ended(&self, now: Tick, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
+    pub(super) fn journal_subscription_ended(
+        &self,
+        now: Tick,
+        presentity: &Presentity,
+        s: &Subscription,
+        out: &mut Outbox,
+    ) {
         if self.settings.journal {
             let SubscriptionId { slot, nonce, .. } = s.place;
             let ended = EndedSubscription {
@@ -72,13 +78,13 @@ impl Notifier {
                 until: now.after(ended::ENDED_LASTS),
             };
             let value = encode(Layout::EndedSubscription, &ended);
-            out.records.push(self.word(key_of(presentity.number, slot), Some(value)));
-            out.records.push(self.word(acknowledged_key(presentity.number, slot), None));
+            out.records.push(self.record(key_of(presentity.number, slot), Some(value)));
+            out.records.push(self.record(acknowledged_key(presentity.number, slot), None));
         }
     }
 
     /// Appends the acknowledgement of a phone as a deferred record.
-    pub(super) fn remark_acknowledged(
+    pub(super) fn journal_acknowledged(
         &self,
         presentity: &Presentity,
         slot: u32,
@@ -87,36 +93,36 @@ impl Notifier {
     ) {
         if self.settings.journal {
             let key = acknowledged_key(presentity.number, slot);
-            out.remarks.push(self.word(key, Some(encode_known(&known))));
+            out.deferred_records.push(self.record(key, Some(encode_known(&known))));
         }
     }
 
     /// Appends the state record of a presentity, as it is now; a tombstone if there is no state.
-    pub(super) fn keep_state(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
+    pub(super) fn journal_presentity(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
         if self.settings.journal {
             let value = self.state_value(presentity, state);
-            out.records.push(self.word(key_of(presentity.number, STATE), value));
+            out.records.push(self.record(key_of(presentity.number, STATE_SLOT), value));
         }
     }
 
     /// Appends the record that holds now, under a key whose record the journal has refused.
-    pub(super) fn keep_again(&self, Key(number, slot): Key, out: &mut Outbox) {
-        let kept = self.table.with_number(number as u32, |presentity, state| match slot {
-            STATE => self.keep_state(presentity, state, out),
+    pub(super) fn journal_current(&self, Key(number, slot): Key, out: &mut Outbox) {
+        let kept = self.table.with_id(number as u32, |presentity, state| match slot {
+            STATE_SLOT => self.journal_presentity(presentity, state, out),
             _ => match state.watchers.get_mut(slot).filter(|s| !s.ended) {
                 Some(subscription) => {
-                    self.keep_subscription(presentity, subscription, out);
+                    self.journal_subscription(presentity, subscription, out);
                     // The refused change may have removed the acknowledgement as well.
                     let tag = state.views[subscription.package.0 as usize].tag();
                     if subscription.acknowledged == tag.revision {
-                        self.remark_acknowledged(presentity, slot, Acknowledged(tag.revision.0, tag.fingerprint), out);
+                        self.journal_acknowledged(presentity, slot, Acknowledged(tag.revision.0, tag.fingerprint), out);
                     }
                 }
-                None => self.drop_subscription(presentity, slot, out),
+                None => self.journal_subscription_removed(presentity, slot, out),
             },
         });
         if kept.is_none() {
-            out.records.push(self.word(Key(number, slot), None));
+            out.records.push(self.record(Key(number, slot), None));
         }
     }
 
@@ -124,12 +130,12 @@ impl Notifier {
     fn count_start(&self, before: u32) -> Record {
         let starts = before.saturating_add(1);
         self.starts.store(starts, Ordering::Relaxed);
-        self.word(STARTS, Some(encode(Layout::Starts, &starts)))
+        self.record(STARTS, Some(encode(Layout::Starts, &starts)))
     }
 
     /// Creates a record. The caller holds the lock of the presentity, so the order of the records of a key is the
     /// order of the changes.
-    fn word(&self, key: Key, value: Option<Bytes>) -> Record {
+    fn record(&self, key: Key, value: Option<Bytes>) -> Record {
         Record { key, value, order: self.next_number() }
     }
 
@@ -191,7 +197,7 @@ impl Notifier {
 
     /// Passes every record that holds now to `each`, for compaction. Presentities are locked one at a time, and none
     /// is locked while `each` runs, because that may write to a disk that hangs.
-    pub fn keep_all(&self, mut each: impl FnMut(Key, Bytes)) {
+    pub fn snapshot(&self, mut each: impl FnMut(Key, Bytes)) {
         each(STARTS, encode(Layout::Starts, &self.starts.load(Ordering::Relaxed)));
         self.dormant.for_each(&mut each);
         self.ended.for_each(&mut each);
@@ -206,7 +212,7 @@ impl Notifier {
     fn collect(&self, presentity: &Presentity, records: &mut Vec<(Key, Bytes)>) {
         let state = presentity.lock();
         if let Some(value) = self.state_value(presentity, &state) {
-            records.push((key_of(presentity.number, STATE), value));
+            records.push((key_of(presentity.number, STATE_SLOT), value));
         }
         for s in state.watchers.iter().filter(|s| !s.ended) {
             let slot = s.place.slot;
@@ -227,8 +233,8 @@ impl Notifier {
             tracing::info!(account, records, "unusable journal records have expired and are removed");
         }
         for key in &ended.keys {
-            out.remarks.push(self.word(*key, None));
-            self.table.with_number(key.0 as u32, |_, state| state.watchers.unreserve(key.1));
+            out.deferred_records.push(self.record(*key, None));
+            self.table.with_id(key.0 as u32, |_, state| state.watchers.unreserve(key.1));
         }
         ended.numbers.into_iter().for_each(|number| self.table.unreserve(number));
     }

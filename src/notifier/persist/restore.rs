@@ -12,7 +12,7 @@ use super::super::wheel::TimerKind;
 use super::super::{Notifier, Outbox};
 use super::dormant::DormantRecord;
 use super::layout::{
-    Acknowledged, PersistedPublication, PersistedRecord, PersistedState, PersistedSubscription, STATE,
+    Acknowledged, PersistedPublication, PersistedRecord, PersistedState, PersistedSubscription, STATE_SLOT,
     acknowledged_key, key_of,
 };
 use crate::journal::{Key, Record};
@@ -28,7 +28,7 @@ use crate::transport::{ListenerId, Source};
 
 /// Interval between the NOTIFYs after a restart (ms): 500 per second over all phones, and to each phone no more than
 /// its pacing allows.
-const RESTART_PACE: u64 = 2;
+const RESYNC_INTERVAL: u64 = 2;
 /// Result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -69,7 +69,7 @@ impl Notifier {
     /// NOTIFY, spread in time.
     pub fn restore(&self, now: Tick, records: impl IntoIterator<Item = (Key, Bytes)>) -> Restored {
         let mut restored = Restored::default();
-        self.doubtful_until.store(now.after(REMOVED_LASTS).0, Ordering::Relaxed);
+        self.restart_grace_until.store(now.after(REMOVED_LASTS).0, Ordering::Relaxed);
         let mut past = Past::default();
         let (mut states, mut subscriptions, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         let max_expires = self.settings.presence.max_expires;
@@ -101,11 +101,10 @@ impl Notifier {
             match self.restore_state(now, number, kept) {
                 Ok(()) => {
                     restored.states += 1;
-                    keys.extend(shortened.then_some(key_of(number, STATE)));
+                    keys.extend(shortened.then_some(key_of(number, STATE_SLOT)));
                 }
-                Err(kept) => {
-                    past.lay_aside(key_of(number, STATE), self.dormant_of(now, value, PersistedRecord::State(kept)))
-                }
+                Err(kept) => past
+                    .lay_aside(key_of(number, STATE_SLOT), self.dormant_of(now, value, PersistedRecord::State(kept))),
             }
         }
         for (number, slot, kept, value) in subscriptions {
@@ -128,9 +127,9 @@ impl Notifier {
             *restored.dormant.entry(record.account.clone()).or_default() += 1;
         }
         self.dormant.fill(past.dormant);
-        restored.behind = self.catch_up(now, &past.known);
+        restored.behind = self.resync_stale(now, &past.known);
         let mut out = Outbox::default();
-        keys.into_iter().for_each(|key| self.keep_again(key, &mut out));
+        keys.into_iter().for_each(|key| self.journal_current(key, &mut out));
         restored.shortened = out.records;
         restored
     }
@@ -148,17 +147,17 @@ impl Notifier {
                 past.lay_aside(acknowledged_key(number as u32, slot), record);
             }
         }
-        let (states, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|Key(_, slot)| *slot == STATE);
+        let (states, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|Key(_, slot)| *slot == STATE_SLOT);
         for Key(number, slot) in states.into_iter().chain(rest) {
             let number = number as u32;
             // If only a subscription cannot be used, its presentity continues under its number, without that slot.
             let presentity = self.table.by_number(number).or_else(|| {
-                let record = past.dormant.get(&key_of(number, slot)).filter(|_| slot != STATE)?;
+                let record = past.dormant.get(&key_of(number, slot)).filter(|_| slot != STATE_SLOT)?;
                 let (aor, realm) = self.aor_of(&record.account, &record.user)?;
                 self.table.restore(number, &aor, realm)
             });
             match presentity {
-                Some(presentity) if slot != STATE => _ = presentity.lock().watchers.reserve(slot),
+                Some(presentity) if slot != STATE_SLOT => _ = presentity.lock().watchers.reserve(slot),
                 Some(_) => {}
                 None => self.table.reserve(number),
             }
@@ -193,7 +192,7 @@ impl Notifier {
         for number in expired.collect::<Vec<_>>() {
             self.expire_publication(now, &presentity, &mut state, number);
         }
-        self.watch_calls(now, &presentity, &mut state);
+        self.arm_call_timer(now, &presentity, &mut state);
         Ok(())
     }
 
@@ -202,7 +201,7 @@ impl Notifier {
         let max_expires = self.settings.presence.max_expires;
         let (granted, expires_at) = (kept.granted(max_expires), kept.ends(now, max_expires));
         let PersistedPublication { etag, requests, content, .. } = kept;
-        let timer_at = self.wheel.file(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
+        let timer_at = self.wheel.schedule(now, expires_at, presentity.number, TimerKind::Publication(etag.number));
         state.publications.push(Publication {
             etag,
             // Earlier versions stored no requests, so no request is taken for a retransmission of theirs.
@@ -226,7 +225,7 @@ impl Notifier {
     ) -> Result<(), Box<PersistedSubscription>> {
         let Some((aor, realm)) = self.aor_of(&kept.account, &kept.user) else { return Err(kept) };
         let transport = kept.way.transport();
-        let listener = self.settings.routing.listener_again(transport, ListenerId(kept.listener), kept.peer);
+        let listener = self.settings.routing.restore_listener(transport, ListenerId(kept.listener), kept.peer);
         let (Some(package), Some(listener)) = (package::by_name(&kept.package), listener) else { return Err(kept) };
         let Some(presentity) = self.table.restore(number, &aor, realm) else { return Err(kept) };
         let mut state = presentity.lock();
@@ -235,7 +234,7 @@ impl Notifier {
         }
         let (expires_at, counted) = (kept.ends(now), kept.counted(self.starts.load(Ordering::Relaxed)));
         let kept = *kept;
-        let expiry_timer = self.wheel.file(now, expires_at, number, TimerKind::Expiry(slot));
+        let expiry_timer = self.wheel.schedule(now, expires_at, number, TimerKind::Expiry(slot));
         let particulars = SubscribeOptions {
             event_id: kept.event_id,
             named: kept.named,
@@ -244,27 +243,27 @@ impl Notifier {
         };
         // The connection was lost when the earlier process ended.
         let source = Source { transport, listener, peer: kept.peer, flow: None, certified: kept.way.is_certified() };
-        self.gate.know(now, &source);
+        self.rate_limiter.mark_verified(now, &source);
         let beginning = NewSubscription {
             place: SubscriptionId { presentity: number, slot, nonce: kept.nonce },
             package,
-            phone: self.phones.obtain(kept.phone),
+            phone: self.phones.get_or_create(kept.phone),
             dialog: kept.dialog,
-            written: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
+            requested_uri: (*kept.entity != *presentity.uri).then(|| kept.entity.into()),
             source,
         };
         // The phone may have been sent a NOTIFY just before the restart. A new subscription has the current time in
         // `told_at`, which covers that.
         let mut subscription = Subscription::new(now, beginning);
-        subscription.particulars = particulars.boxed();
+        subscription.options = particulars.boxed();
         if let Some(agent) = kept.user_agent {
-            let (agent, family) = self.agents.share(&agent, Vendor::of);
+            let (agent, family) = self.user_agents.share(&agent, Vendor::of);
             (subscription.user_agent, subscription.family) = (Some(agent), family);
         }
         (subscription.granted, subscription.expires_at) = (kept.granted, expires_at);
         // Responses to NOTIFYs from before the crash are out of date.
-        (subscription.dialog.local_cseq, subscription.documents) = (counted, counted);
-        (subscription.reserved, subscription.proven) = (counted, counted);
+        (subscription.dialog.local_cseq, subscription.next_version) = (counted, counted);
+        (subscription.reserved, subscription.confirmed_cseq) = (counted, counted);
         subscription.expiry_timer = expiry_timer;
         subscription.doubts.add(Doubts::ANSWER_LOST);
         state.watchers.restore(slot, subscription);
@@ -274,13 +273,13 @@ impl Notifier {
 
     /// Composes the documents of all presentities, and schedules NOTIFYs to the watchers that may be stale. Returns
     /// the number of these watchers.
-    fn catch_up(&self, now: Tick, known: &BTreeMap<(u32, u32), (Acknowledged, Bytes)>) -> usize {
+    fn resync_stale(&self, now: Tick, known: &BTreeMap<(u32, u32), (Acknowledged, Bytes)>) -> usize {
         let mut behind = 0;
         for presentity in self.table.all() {
             let mut state = presentity.lock();
             // Composing after a restart is not a change, so the revisions stay the same.
             let revisions = state.views.each_ref().map(|view| view.revision);
-            self.compose(&presentity, &mut state, false);
+            self.compose_all(&presentity, &mut state, false);
             // If no state was stored, the revision of the composed state stays: it is the first one, and a phone may
             // have a different state.
             let kept = |revision: &Revision| *revision != Revision::default();
@@ -301,11 +300,11 @@ impl Notifier {
                 }
                 behind += 1;
                 let until = now
-                    .after(behind as u64 * RESTART_PACE)
-                    .max(s.phone.take_turn(now))
-                    .max(s.may_be_told(self.settings.presence.min_notify_interval_ms));
-                s.delivery = Delivery::Paced { until, failures: 0 };
-                self.watch_delivery(now, s, until);
+                    .after(behind as u64 * RESYNC_INTERVAL)
+                    .max(s.phone.reserve_send_time(now))
+                    .max(s.next_notify_allowed_at(self.settings.presence.min_notify_interval_ms));
+                s.delivery = Delivery::Throttled { until, failures: 0 };
+                self.arm_delivery_timer(now, s, until);
             }
         }
         behind

@@ -220,12 +220,12 @@ mod tests {
         let refusals = Refusals::new(1, [7; 16]);
         let subscribe = RequestMethod::Known(Method::Subscribe);
         refusals.count(subscribe, &Response::ok());
-        refusals.count(subscribe, &Response::limit_of_one("limits.subscriptions_per_device", 1));
+        refusals.count(subscribe, &Response::account_limit_480("limits.subscriptions_per_device", 1));
         refusals
             .count(RequestMethod::Known(Method::Publish), &Response::bad_request(format!("{} is no XML", "theirs")));
         refusals
             .count(RequestMethod::Unknown("NONSENSE"), &Response::new(StatusCode::NotImplemented, "Not Implemented"));
-        refusals.count(subscribe, &Response::limit_of_one("limits.subscriptions_per_device", 2));
+        refusals.count(subscribe, &Response::account_limit_480("limits.subscriptions_per_device", 2));
         assert_eq!(refusals.count(subscribe, &Response::new(StatusCode::Unauthorized, "Unauthorized")), None);
         let read = refusals.read();
         assert_eq!((read.requests, read.repeated, read.challenged), ([4, 1, 0, 1], 0, 1));

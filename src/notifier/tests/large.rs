@@ -161,7 +161,7 @@ fn short_header_names_are_enough_for_what_is_hardly_too_large() {
         assert!(message.first(name).is_some(), "{text}");
     }
     assert_eq!(office.only(&phone).states().len(), 2);
-    assert_eq!(office.notifier.large_notifies(), OversizeNotifies { slimmed: 1, ..OversizeNotifies::default() });
+    assert_eq!(office.notifier.large_notifies(), OversizeNotifies { compacted: 1, ..OversizeNotifies::default() });
 }
 
 #[test]

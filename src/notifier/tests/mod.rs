@@ -255,7 +255,7 @@ impl Office {
                     }
                 }
             }
-            let Some(number) = out.unfinished.pop() else { break };
+            let Some(number) = out.pending_fan_outs.pop() else { break };
             self.notifier.continue_fan_out(Tick(self.now), number, &mut out);
         }
         assert_eq!(self.notifier.panics(), 0);

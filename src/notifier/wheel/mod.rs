@@ -26,7 +26,7 @@ pub(super) enum TimerKind {
     /// Delivery of the NOTIFY of the subscription in this slot.
     Delivery(u32),
     /// Resuming the suspended subscription in this slot, because its phone has shown a sign of life.
-    Awakening(u32),
+    Resume(u32),
     /// Expiry of a publication.
     Publication(PublicationNo),
     /// Calls: forgets the tombstones of ended calls, and ends calls that have been ringing for too long.
@@ -60,7 +60,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn file(&mut self, at: Tick, presentity: u32, watch: TimerKind) {
+    fn schedule(&mut self, at: Tick, presentity: u32, watch: TimerKind) {
         self.buckets.entry(at).or_default().insert(presentity, watch);
     }
 
@@ -103,7 +103,7 @@ fn packed(watch: TimerKind) -> Option<u32> {
     match watch {
         TimerKind::Expiry(slot) if slot < SLOTS => Some(slot),
         TimerKind::Delivery(slot) if slot < SLOTS => Some(slot | SLOTS),
-        TimerKind::Awakening(slot) if slot < SLOTS => Some(slot | SLOTS << 1),
+        TimerKind::Resume(slot) if slot < SLOTS => Some(slot | SLOTS << 1),
         _ => None,
     }
 }
@@ -113,7 +113,7 @@ fn unpacked(packed: u32) -> TimerKind {
     match packed / SLOTS {
         0 => TimerKind::Expiry(slot),
         1 => TimerKind::Delivery(slot),
-        _ => TimerKind::Awakening(slot),
+        _ => TimerKind::Resume(slot),
     }
 }
 
@@ -158,10 +158,10 @@ impl Default for Wheel {
 
 impl Wheel {
     /// Sets a timer, and returns its due time: the deadline or a little later, never earlier.
-    pub(super) fn file(&self, now: Tick, deadline: Tick, presentity: u32, watch: TimerKind) -> Tick {
+    pub(super) fn schedule(&self, now: Tick, deadline: Tick, presentity: u32, watch: TimerKind) -> Tick {
         let grain = if deadline.0.saturating_sub(now.0) > FAR { COARSE } else { FINE };
         let at = Tick(deadline.0.div_ceil(grain) * grain);
-        self.shard(presentity).lock().file(at, presentity, watch);
+        self.shard(presentity).lock().schedule(at, presentity, watch);
         at
     }
 
@@ -171,13 +171,13 @@ impl Wheel {
     }
 
     /// Sets the delivery timer of a NOTIFY.
-    pub(super) fn file_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> TimerHandle {
+    pub(super) fn schedule_delivery(&self, now: Tick, deadline: Tick, presentity: u32, slot: u32) -> TimerHandle {
         // The queue is in order of time: with a timer far in the future at its end, all later ones would have to go
         // to the shards.
         if deadline <= now.after(T1) && self.queues.mine().lock().file(deadline, presentity, slot) {
             return TimerHandle::new(deadline, thread_slot());
         }
-        TimerHandle::new(self.file(now, deadline, presentity, TimerKind::Delivery(slot)), thread_slot())
+        TimerHandle::new(self.schedule(now, deadline, presentity, TimerKind::Delivery(slot)), thread_slot())
     }
 
     /// Cancels the delivery timer of a NOTIFY; does nothing if it has fired already.
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn entries_come_up_at_their_deadline_or_just_after() {
         let wheel = Wheel::default();
-        let near = wheel.file(Tick(0), Tick(501), 1, TimerKind::Delivery(0));
-        let far = wheel.file(Tick(0), Tick(3_600_001), 2, TimerKind::Expiry(0));
+        let near = wheel.schedule(Tick(0), Tick(501), 1, TimerKind::Delivery(0));
+        let far = wheel.schedule(Tick(0), Tick(3_600_001), 2, TimerKind::Expiry(0));
         assert_eq!((near, far), (Tick(510), Tick(3_600_250)));
         assert_eq!(wheel.next(), Some(near));
         assert_eq!(wheel.take_due(Tick(509)), []);
@@ -250,15 +250,15 @@ mod tests {
             TimerKind::Expiry(SLOTS),
             TimerKind::Delivery(0),
             TimerKind::Delivery(u32::MAX),
-            TimerKind::Awakening(7),
+            TimerKind::Resume(7),
             TimerKind::Publication(PublicationNo(u64::MAX)),
             TimerKind::Calls,
         ];
-        all.iter().for_each(|watch| _ = wheel.file(Tick(0), Tick(100), 1, *watch));
-        wheel.cancel(Tick(100), 1, TimerKind::Awakening(7));
+        all.iter().for_each(|watch| _ = wheel.schedule(Tick(0), Tick(100), 1, *watch));
+        wheel.cancel(Tick(100), 1, TimerKind::Resume(7));
         let mut due: Vec<_> = wheel.take_due(Tick(100)).into_iter().map(|entry| entry.watch).collect();
         due.sort_unstable();
-        let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != TimerKind::Awakening(7)).collect();
+        let mut expected: Vec<_> = all.into_iter().filter(|watch| *watch != TimerKind::Resume(7)).collect();
         expected.sort_unstable();
         assert_eq!(due, expected);
     }
@@ -267,7 +267,7 @@ mod tests {
     fn looks_at_notifys_come_up_in_order_whenever_they_were_filed_and_not_once_they_are_taken_out() {
         let wheel = Wheel::default();
         let slots = [(3, 500), (1, 500), (2, 300), (4, 1_000), (5, 405), (6, 1_000), (7, 500)];
-        let filed = slots.map(|(slot, at)| (slot, wheel.file_delivery(Tick(0), Tick(at), 7, slot)));
+        let filed = slots.map(|(slot, at)| (slot, wheel.schedule_delivery(Tick(0), Tick(at), 7, slot)));
         assert_eq!((wheel.next(), wheel.len()), (Some(Tick(300)), 7));
         // Another thread may cancel a timer as well.
         let taken_out = filed.iter().filter(|(slot, _)| [1, 2, 6].contains(slot));
@@ -288,8 +288,8 @@ mod tests {
     #[test]
     fn an_entry_that_is_taken_out_does_not_come_up() {
         let wheel = Wheel::default();
-        let at = wheel.file(Tick(0), Tick(100), 1, TimerKind::Expiry(0));
-        let other = wheel.file(Tick(0), Tick(100), 1, TimerKind::Delivery(0));
+        let at = wheel.schedule(Tick(0), Tick(100), 1, TimerKind::Expiry(0));
+        let other = wheel.schedule(Tick(0), Tick(100), 1, TimerKind::Delivery(0));
         wheel.cancel(at, 1, TimerKind::Expiry(0));
         wheel.cancel(at, 1, TimerKind::Expiry(7));
         assert_eq!(wheel.take_due(Tick(200)), [DueTimer { at: other, presentity: 1, watch: TimerKind::Delivery(0) }]);
