@@ -311,8 +311,8 @@ fn the_command_lists_what_its_token_may_see() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(run(&["refusals"], "acme-token"), "nobody was refused lately\n");
-    assert_eq!(run(&["refusals"], "acme-token"), "nobody was refused lately\n", "and asking does not change that");
+    assert_eq!(run(&["refusals"], "acme-token"), "no recent refusals\n");
+    assert_eq!(run(&["refusals"], "acme-token"), "no recent refusals\n", "and asking does not change that");
     let phone = Phone::new(&world);
     refused(&world, &phone, "1001@acme.test", "Event: dialog\r\nExpires: 1\r\nUser-Agent: x\r\n", "423");
     refused(&world, &phone, "1001@umbrella.test", "Event: dialog\r\nExpires: 1\r\n", "423");

@@ -141,7 +141,7 @@ fn device_sip(
             "own" => Publishes::Own,
             "account" => Publishes::Account,
             other => {
-                let problem = format!("\"{other}\" is nobody to publish for; allowed: \"own\", \"account\"");
+                let problem = format!("\"{other}\" is not allowed here; allowed: \"own\", \"account\"");
                 return Err(source.fault(written.span(), format!("{path}.sip.publishes"), problem));
             }
         },

@@ -101,7 +101,7 @@ pub(super) fn found(found_lamps: &[Value], subscriptions: &[Value], now: u64) ->
 /// Table of recent refusals, each with the realm of its account, if it has one.
 pub(super) fn refusals(rows: &[Value], now: u64) -> String {
     if rows.is_empty() {
-        return "nobody was refused lately\n".into();
+        return "no recent refusals\n".into();
     }
     let row = |one: &Value| {
         let status = text(&one["status"]);

@@ -117,7 +117,7 @@ pub(super) async fn pump(api: Arc<Api>) {
             // A new subscriber may have come between these two lines; it has then started a task of its own.
             if !api.hub.is_idle() {
                 api.state.control.listen(true);
-                api.hub.reset(None, "nobody listened for a moment");
+                api.hub.reset(None, "no subscriber for a moment");
             }
             return;
         }

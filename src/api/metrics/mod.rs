@@ -108,7 +108,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Scrape { vitals, streams, webhooks, http } = self;
         let page = &mut Page(encoder);
-        page.gauges("build_info", "What is running", None, |family| {
+        page.gauges("build_info", "Version that is running", None, |family| {
             family(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)
         })?;
         subscriptions::write(page, &vitals.numbers)?;

@@ -9,21 +9,21 @@ use prometheus_client::registry::Unit;
 use super::encoder::Page;
 
 pub(super) fn write(page: &mut Page<'_>, up_since_ms: u64) -> fmt::Result {
-    let started = "When the process started, in seconds since 1970";
+    let started = "Start time of the process (Unix time)";
     page.gauge("process_start_time", started, Some(&Unit::Seconds), up_since_ms as f64 / 1_000.0)?;
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
         let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-        page.seconds("process_cpu", "CPU time, of the process and of the kernel for it", micros as f64 / 1e6)?;
+        page.seconds("process_cpu", "CPU time of the process, user and system", micros as f64 / 1e6)?;
     }
     if let Some(resident) = resident() {
-        page.gauge("process_resident_memory", "Memory that is in use", Some(&Unit::Bytes), resident as f64)?;
+        page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), resident as f64)?;
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         // Reading the directory opens one descriptor itself.
         page.gauge("process_open_fds", "Open file descriptors", None, open.count().saturating_sub(1) as f64)?;
     }
     match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((most, _)) => page.gauge("process_max_fds", "How many there may be", None, most as f64),
+        Ok((most, _)) => page.gauge("process_max_fds", "Most file descriptors that may be open", None, most as f64),
         Err(_) => Ok(()),
     }
 }

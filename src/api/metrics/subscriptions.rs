@@ -34,7 +34,7 @@ fn subscriptions(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
     for (name, help, count) in [
         ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&SubscriptionGroup) -> usize),
-        ("subscriptions_stale", "Subscriptions whose phone does not know the state of the moment", |kind| kind.behind),
+        ("subscriptions_stale", "Subscriptions whose phone has not acknowledged the current state", |kind| kind.behind),
         ("subscriptions_failing", "Subscriptions whose latest NOTIFY failed", |kind| kind.failing),
     ] {
         page.gauges(name, help, None, |family| {
@@ -47,24 +47,24 @@ fn subscriptions(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     }
     page.gauges(
         "subscriptions_stale_over",
-        "Subscriptions that have been behind for longer than so many seconds",
+        "Subscriptions that have been stale for longer than this many seconds",
         None,
         |family| {
             let counts = AGES.iter().zip(n.behind_longer_than);
             counts.into_iter().try_for_each(|(age, count)| family(&[("seconds", &age.to_string())], count as f64))
         },
     )?;
-    let since = "How long the subscription has been behind that has been so for longest";
+    let since = "Longest time that a subscription has been stale";
     page.gauge("stale_max", since, SECONDS, n.behind_longest_ms as f64 / 1_000.0)?;
-    page.gauge("presentities", "Extensions of which something is known", None, n.presentities as f64)?;
-    page.gauge("phones", "Phones that have a subscription", None, n.phones as f64)?;
+    page.gauge("presentities", "Extensions with state or watchers", None, n.presentities as f64)?;
+    page.gauge("phones", "Phones with a subscription", None, n.phones as f64)?;
     page.gauges("publications", "Publications", None, |family| {
         n.publications.iter().try_for_each(|(event, count)| family(&[("event", event)], *count as f64))
     })?;
-    page.counters("state_changes", "Changes of lamps, by their cause", None, |family| {
+    page.counters("state_changes", "Changes of lamps, by cause", None, |family| {
         CAUSES.iter().zip(n.tally.changes).try_for_each(|(cause, count)| family(&[("cause", cause)], count))
     })?;
-    page.counters("subscribes", "SUBSCRIBEs granted, by what they brought", None, |family| {
+    page.counters("subscribes", "SUBSCRIBEs accepted, by effect", None, |family| {
         let [granted, ended] = n.tally.subscribed;
         family(&[("effect", "granted")], granted)?;
         family(&[("effect", "ended")], ended)
@@ -78,7 +78,7 @@ fn families<'a, T>(all: &'a [T], counted: impl Fn(&T) -> bool + 'a) -> impl Iter
 }
 
 fn notifies(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
-    page.counters("notifies", "NOTIFYs, by what became of them", None, |each| {
+    page.counters("notifies", "NOTIFYs, by outcome", None, |each| {
         for (make, transports) in families(&n.tally.notifies, |of| of.as_flattened().iter().any(|count| *count > 0)) {
             for (transport, of) in TRANSPORTS.iter().zip(transports) {
                 // Most vendors use one transport only. UDP is always exported, so that a rate has a first sample.
@@ -91,25 +91,20 @@ fn notifies(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
         }
         Ok(())
     })?;
-    let copies = "NOTIFYs repeated or made anew for want of an answer";
+    let copies = "NOTIFYs retransmitted or replaced because no response came";
     page.counter("notify_retransmissions", copies, None, n.tally.copies)?;
-    page.counters(
-        "oversize_notifies",
-        "NOTIFYs above 1,300 octets for phones on UDP, by how they went",
-        None,
-        |each| {
-            each(&[("handling", "compact")], n.large.compacted)?;
-            each(&[("handling", "flow")], n.large.on_flow)?;
-            each(&[("handling", "connection")], n.large.on_connection)?;
-            each(&[("handling", "fragmented")], n.large.fragmented)?;
-            each(&[("handling", "not_sent")], n.large.not_sent)
-        },
-    )?;
-    page.histograms("notify_response", "From a NOTIFY to the answer that acknowledges it", SECONDS, |each| {
+    page.counters("oversize_notifies", "NOTIFYs above 1,300 octets for phones on UDP, by handling", None, |each| {
+        each(&[("handling", "compact")], n.large.compacted)?;
+        each(&[("handling", "flow")], n.large.on_flow)?;
+        each(&[("handling", "connection")], n.large.on_connection)?;
+        each(&[("handling", "fragmented")], n.large.fragmented)?;
+        each(&[("handling", "not_sent")], n.large.not_sent)
+    })?;
+    page.histograms("notify_response", "Time from a NOTIFY to the response that acknowledges it", SECONDS, |each| {
         families(&n.tally.delays, |of| *of != LatencyHistogram::default())
             .try_for_each(|(make, delays)| each(&[("vendor", make)], &histogram(delays)))
     })?;
-    let seen = "From the change of a lamp until a phone that watches it has acknowledged that";
+    let seen = "Time from a change of a lamp until a watching phone has acknowledged it";
     page.histogram("state_propagation", seen, SECONDS, &histogram(&n.tally.lamp_delays))
 }
 
@@ -119,22 +114,23 @@ fn histogram(delays: &LatencyHistogram) -> Histogram {
 
 fn requests(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     let answered = &n.answered;
-    page.counters("requests", "Requests, each counted once however often it came", None, |each| {
+    page.counters("requests", "Requests, without retransmissions", None, |each| {
         METHODS.iter().zip(answered.requests).try_for_each(|(method, count)| each(&[("method", method)], count))
     })?;
-    page.counter("request_retransmissions", "Requests that came again", None, answered.repeated)?;
-    let reasons = "Requests refused, by the reason phrase of the answer or the key of the limit that was reached";
+    page.counter("request_retransmissions", "Retransmitted requests", None, answered.repeated)?;
+    let reasons = "Requests refused, by the reason phrase of the response or the key of the limit that was reached";
     page.counters("requests_rejected", reasons, None, |each| refused(each, &answered.refused))?;
-    let challenged = "Requests answered with a challenge: without a proof, with a wrong one, or with a stale nonce";
+    let challenged = "Requests answered with a challenge: no credentials, wrong ones, or a stale nonce";
     page.counter("requests_challenged", challenged, None, answered.challenged)?;
     page.counters("api_requests_rejected", "Requests to the HTTP API refused, by the reason", None, |each| {
         refused(each, &answered.refused_by_api)
     })?;
-    let turned_away = "Messages not read because their source said too much, or too much waited for the journal";
+    let turned_away =
+        "Messages dropped unread: the source is above its rate limit, or too many messages wait for the journal";
     page.counters("messages_rate_limited", turned_away, None, |each| {
         n.turned_away.iter().try_for_each(|(reason, count)| each(&[("reason", reason)], *count))
     })?;
-    page.counter("panics", "Messages whose handling met a bug; each is worth a report", None, n.panics)
+    page.counter("panics", "Messages whose handling panicked; please report each", None, n.panics)
 }
 
 /// Refusals by method, status and reason.
