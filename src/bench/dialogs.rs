@@ -1,6 +1,6 @@
 //! Table of dialogs. One takes a few words of memory, so that a million fit beside the server on one machine.
 
-use super::messages::Who;
+use super::messages::Party;
 
 /// Number of no request.
 pub(super) const NOTHING: u32 = u32::MAX;
@@ -102,8 +102,8 @@ impl DialogTable {
     }
 
     /// Returns the dialog of a Call-ID.
-    pub(super) fn find(&self, who: Who) -> Option<u32> {
-        let Who::Watcher(number, epoch) = who else { return None };
+    pub(super) fn find(&self, who: Party) -> Option<u32> {
+        let Party::Watcher(number, epoch) = who else { return None };
         self.watchers.get(number as usize).filter(|watcher| watcher.epoch == epoch).map(|_| number)
     }
 
@@ -115,8 +115,8 @@ impl DialogTable {
         &mut self.watchers[number as usize]
     }
 
-    pub(super) fn who(&self, number: u32) -> Who {
-        Who::Watcher(number, self.get(number).epoch)
+    pub(super) fn who(&self, number: u32) -> Party {
+        Party::Watcher(number, self.get(number).epoch)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Watcher> {

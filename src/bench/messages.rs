@@ -42,7 +42,7 @@ pub(super) struct Names {
 
 /// Sender of a request, as encoded in Call-ID, tags and branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Who {
+pub(super) enum Party {
     /// A dialog: its number, and how often that number was given out before.
     Watcher(u32, u16),
     /// The PBX, for an extension.
@@ -51,7 +51,7 @@ pub(super) enum Who {
 
 /// The variable parts of a SUBSCRIBE.
 pub(super) struct Subscribe<'a> {
-    pub(super) who: Who,
+    pub(super) who: Party,
     pub(super) phone: u32,
     pub(super) extension: u32,
     pub(super) cseq: u32,
@@ -78,27 +78,27 @@ pub(super) struct Publish<'a> {
 }
 
 impl Names {
-    fn identify(&self, out: &mut Vec<u8>, who: Who) {
+    fn identify(&self, out: &mut Vec<u8>, who: Party) {
         out.text(&self.run);
         match who {
-            Who::Watcher(number, epoch) => out.text(".w").number(epoch.into()).text(".").number(number.into()),
-            Who::Lamp(number) => out.text(".p.").number(number.into()),
+            Party::Watcher(number, epoch) => out.text(".w").number(epoch.into()).text(".").number(number.into()),
+            Party::Lamp(number) => out.text(".p.").number(number.into()),
         };
     }
 
     /// Sender encoded in a Call-ID; none if it is not of this run.
-    pub(super) fn who(&self, call_id: &str) -> Option<Who> {
+    pub(super) fn who(&self, call_id: &str) -> Option<Party> {
         let rest = call_id.strip_prefix(&*self.run)?.strip_prefix('.')?;
         let (kind, number) = rest.split_once('.')?;
         match kind.split_at_checked(1)? {
-            ("w", epoch) => Some(Who::Watcher(number.parse().ok()?, epoch.parse().ok()?)),
-            ("p", "") => Some(Who::Lamp(number.parse().ok()?)),
+            ("w", epoch) => Some(Party::Watcher(number.parse().ok()?, epoch.parse().ok()?)),
+            ("p", "") => Some(Party::Lamp(number.parse().ok()?)),
             _ => None,
         }
     }
 
     /// Writes the head down to Call-ID, with To and From.
-    fn begin(&self, out: &mut Vec<u8>, who: Who, cseq: u32, lane: &str, method: &str) {
+    fn begin(&self, out: &mut Vec<u8>, who: Party, cseq: u32, lane: &str, method: &str) {
         out.text(" SIP/2.0\r\nVia: SIP/2.0/UDP ").text(lane).text(";branch=").text(MAGIC_COOKIE);
         self.identify(out, who);
         out.text(".").number(cseq.into()).text(";rport\r\nMax-Forwards: 70\r\nCSeq: ").number(cseq.into());
@@ -128,9 +128,9 @@ impl Names {
 
     pub(super) fn publish(&self, out: &mut Vec<u8>, lane: &str, p: &Publish<'_>) {
         out.text("PUBLISH sip:e").number(p.extension.into()).text("@").text(&self.domain);
-        self.begin(out, Who::Lamp(p.extension), p.cseq, lane, "PUBLISH");
+        self.begin(out, Party::Lamp(p.extension), p.cseq, lane, "PUBLISH");
         out.text("From: <sip:pbx@").text(&self.domain).text(">;tag=");
-        self.identify(out, Who::Lamp(p.extension));
+        self.identify(out, Party::Lamp(p.extension));
         out.text("\r\nTo: <sip:e").number(p.extension.into()).text("@").text(&self.domain).text(">\r\n");
         if !p.etag.is_empty() {
             out.text("SIP-If-Match: ").text(p.etag).text("\r\n");
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read_and_says_who_it_is() {
-        let who = Who::Watcher(999_999, 3);
+        let who = Party::Watcher(999_999, 3);
         let subscribe = Subscribe {
             who,
             phone: 7,
@@ -196,7 +196,7 @@ mod tests {
         let mut out = Vec::new();
         names().publish(&mut out, "127.0.1.1:4000", &publish);
         let message = wire::read(&out).unwrap().unwrap();
-        assert_eq!((names().who(message.call_id), message.body), (Some(Who::Lamp(5)), &b"<a/>"[..]));
+        assert_eq!((names().who(message.call_id), message.body), (Some(Party::Lamp(5)), &b"<a/>"[..]));
         assert_eq!(message.first(Name::SipIfMatch), Some("x"));
 
         let mut back = Vec::new();

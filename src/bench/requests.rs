@@ -5,7 +5,7 @@ use super::dialogs::{DialogState, NOTHING};
 use super::digest_client::{DigestClient, password};
 use super::engine::{Done, Engine};
 use super::fast_parse::Scan;
-use super::messages::{Publish, Subscribe, Who};
+use super::messages::{Party, Publish, Subscribe};
 use super::transactions::{Kind, Transaction};
 use crate::sip::digest::Algorithm;
 use crate::sip::headers::{NameAddr, list, retry_after, seconds};
@@ -137,11 +137,11 @@ impl Engine {
         let status = answer.status;
         let Some(who) = self.names.who(answer.call_id).filter(|_| status >= 200) else { return };
         let (slot, cseq) = match who {
-            Who::Lamp(extension) => {
+            Party::Lamp(extension) => {
                 let lamp = self.lamps.get_mut(extension);
                 (lamp.op, lamp.cseq)
             }
-            Who::Watcher(..) => {
+            Party::Watcher(..) => {
                 let Some(number) = self.book.find(who) else { return };
                 let watcher = self.book.get(number);
                 (watcher.op, watcher.cseq)

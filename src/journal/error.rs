@@ -109,7 +109,7 @@ impl JournalError {
 /// Refusal of an append. The caller has to roll its change back; see [`Journal::append`](super::Journal::append).
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
-pub struct Refused {
+pub struct RefusedAppend {
     /// Reason.
     #[source]
     pub why: WriteError,

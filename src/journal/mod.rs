@@ -51,12 +51,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::util::counters::HistogramSnapshot;
-pub use error::{JournalError, Refused, WriteError};
+pub use error::{JournalError, RefusedAppend, WriteError};
 pub use hold::Hold;
 pub(crate) use memory_journal::MemoryJournal;
 pub use repair::{Repaired, check, repair};
 pub use snapshot::Snapshot;
-pub use store::{ReadFile, Report, TornTail};
+pub use store::{OpenReport, ReadFile, TornTail};
 pub use survey::{BadPart, FileSurvey, Survey};
 
 use disk::Disk;
@@ -94,7 +94,7 @@ pub struct Recovered {
     /// Current value of every key that has one, ordered by key.
     pub records: Vec<(Key, Bytes)>,
     /// Files that were read, and the torn tail that was cut off.
-    pub report: Report,
+    pub report: OpenReport,
 }
 
 /// State of the disk.
@@ -150,7 +150,7 @@ pub struct Stats {
     pub took: HistogramSnapshot,
     /// Histogram of the records in one commit.
     pub batches: HistogramSnapshot,
-    /// Refused appends by reason.
+    /// RefusedAppend appends by reason.
     pub refused: [(&'static str, u64); 5],
 }
 
@@ -219,7 +219,7 @@ impl Journal {
     /// # Errors
     /// When another server uses the directory, when it belongs to other software, is of a newer format or damaged, and
     /// when the disk fails. The error names the path and the remedy. Only the effects of a crash are repaired
-    /// automatically; see [`Report::cut`].
+    /// automatically; see [`OpenReport::cut`].
     pub fn open(dir: &Path, durability: Durability) -> Result<(Self, Recovered), JournalError> {
         store::prepare(dir)?;
         Self::open_on(Arc::new(store::lock(dir)?), durability, Limits::default())
@@ -272,7 +272,7 @@ impl Journal {
     /// **Barrier.** An append without records is a barrier: `done` is called once the results of all earlier appends
     /// were reported; before this returns if that is already so. A barrier is never refused, because it needs nothing
     /// from the disk. While the disk fails it waits only for refusals that are being reported.
-    pub fn append(&self, records: Vec<Record>, done: impl FnOnce(Result<(), Refused>) + Send + 'static) {
+    pub fn append(&self, records: Vec<Record>, done: impl FnOnce(Result<(), RefusedAppend>) + Send + 'static) {
         let mut queue = self.shared.queue.lock();
         if records.is_empty() {
             let at_once = self.shared.wait_behind(&mut queue, Box::new(done));

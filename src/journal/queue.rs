@@ -17,7 +17,7 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
-    Acceptance, Durability, Health, JournalError, Limits, Record, Refused, Stats, WriteError,
+    Acceptance, Durability, Health, JournalError, Limits, Record, RefusedAppend, Stats, WriteError,
     counters::{Counters, REFUSALS},
     disk::Disk,
     format,
@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Callback for the result of an append.
-pub(super) type OnCommit = Box<dyn FnOnce(Result<(), Refused>) + Send>;
+pub(super) type OnCommit = Box<dyn FnOnce(Result<(), RefusedAppend>) + Send>;
 /// Channel for the number of the segment at which a snapshot may begin.
 pub(super) type Rotated = mpsc::Sender<Result<u64, WriteError>>;
 
@@ -40,7 +40,7 @@ pub(super) enum AppendState {
     /// It has no records; its callback is called after those of all earlier appends.
     Barrier(OnCommit),
     /// The caller has been told that it is refused.
-    Refused,
+    RefusedAppend,
 }
 
 /// One append in the queue.
@@ -97,7 +97,7 @@ impl Queue {
     /// order; the flag is false for barriers. Promised appends stay.
     fn take_awaited(&mut self) -> Vec<(OnCommit, bool)> {
         let mut taken = Vec::new();
-        let mut take = |fate: &mut AppendState| match std::mem::replace(fate, AppendState::Refused) {
+        let mut take = |fate: &mut AppendState| match std::mem::replace(fate, AppendState::RefusedAppend) {
             AppendState::Awaited(done) => taken.push((done, true)),
             AppendState::Barrier(done) => taken.push((done, false)),
             promised => *fate = promised,
@@ -250,9 +250,9 @@ impl Shared {
     }
 
     /// Creates the refusal of an append, and counts it.
-    pub(super) fn refuse(&self, why: WriteError) -> Refused {
+    pub(super) fn refuse(&self, why: WriteError) -> RefusedAppend {
         self.numbers.refuse(&why);
-        Refused { why, hold: self.holds.give() }
+        RefusedAppend { why, hold: self.holds.give() }
     }
 
     /// Records that the disk fails or does not answer: refuses all appends that callers wait for, with one hold, and
@@ -278,7 +278,7 @@ impl Shared {
         drop(queue);
         let failed = WriteError::Disk(why);
         for (done, changes) in taken {
-            let fate = if changes { Err(Refused { why: failed.clone(), hold: hold.clone() }) } else { Ok(()) };
+            let fate = if changes { Err(RefusedAppend { why: failed.clone(), hold: hold.clone() }) } else { Ok(()) };
             self.tell(done, fate);
         }
         for answer in rotate.into_iter().flatten() {
@@ -359,7 +359,7 @@ impl Shared {
     }
 
     /// Calls the callback of an append. If the callback panics, the journal goes on.
-    pub(super) fn tell(&self, done: OnCommit, fate: Result<(), Refused>) {
+    pub(super) fn tell(&self, done: OnCommit, fate: Result<(), RefusedAppend>) {
         if catch_unwind(AssertUnwindSafe(|| done(fate))).is_err() {
             tracing::error!("a callback of the journal panicked");
         }

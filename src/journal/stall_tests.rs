@@ -21,7 +21,7 @@ fn find_hanging(journal: &Journal, disk: &MemDisk) {
 }
 
 /// Appends the records; returns a channel for the result.
-fn append(journal: &Journal, records: Vec<Record>) -> mpsc::Receiver<Result<(), Refused>> {
+fn append(journal: &Journal, records: Vec<Record>) -> mpsc::Receiver<Result<(), RefusedAppend>> {
     let (tell, told) = mpsc::channel();
     journal.append(records, move |fate| drop(tell.send(fate)));
     told

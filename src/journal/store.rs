@@ -30,9 +30,9 @@ const MARKER_TMP: &str = "format.tmp";
 const MARKER_WORDS: &str = "lamplighter journal ";
 pub(super) const TMP: &str = ".tmp";
 
-/// Report of an opening, for the log.
+/// OpenReport of an opening, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct OpenReport {
     /// True if the directory was new.
     pub new: bool,
     /// Records read, older values and tombstones included.
@@ -135,7 +135,7 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
         let file = create_log(disk, 1)?;
         mark(disk)?;
         let opened = Opened { file, number: 1, at: format::HEADER as u64, older_segments: 0, snapshot: 0 };
-        let report = Report { new: true, ..Report::default() };
+        let report = OpenReport { new: true, ..OpenReport::default() };
         return Ok((opened, Recovered { records: Vec::new(), report }));
     }
     let marked = check_marker(disk, &names)?;
@@ -148,7 +148,7 @@ pub(super) fn open(disk: &dyn Disk) -> Result<(Opened, Recovered), JournalError>
     let snapshot = numbers(Kind::Snapshot).last().copied();
     let first = snapshot.unwrap_or(1);
     let logs: Vec<u64> = numbers(Kind::Log).into_iter().filter(|n| *n >= first).collect();
-    let mut reader = Reader { disk, marked, names: &names, live: HashMap::new(), report: Report::default() };
+    let mut reader = Reader { disk, marked, names: &names, live: HashMap::new(), report: OpenReport::default() };
     let snapshot_octets = match snapshot {
         Some(number) => reader.complete(Kind::Snapshot, number)?,
         None => 0,
@@ -177,7 +177,7 @@ struct Reader<'a> {
     marked: u32,
     names: &'a [(String, u64)],
     live: HashMap<Key, Bytes>,
-    report: Report,
+    report: OpenReport,
 }
 
 impl Reader<'_> {

@@ -68,7 +68,7 @@ fn what_was_kept_comes_back_and_the_last_word_holds() {
     for _ in 0..2 {
         let (_journal, recovered) = Journal::open(&dir, Durability::Strict).unwrap();
         assert_eq!(live(&recovered), pairs(&[(1, "uno"), (3, ""), (4, "y")]));
-        let Report { new, records, octets, files, cut } = recovered.report;
+        let OpenReport { new, records, octets, files, cut } = recovered.report;
         let read = ReadFile { path: dir.join("log-1"), octets, records };
         assert_eq!((new, records, cut, files), (false, 9, None, vec![read]));
         assert_eq!(octets, fs::metadata(dir.join("log-1")).unwrap().len());

@@ -77,7 +77,7 @@ pub enum DnsError {
 
 /// Address and transport that a message can be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
+pub struct ResolvedTarget {
     /// Transport to use.
     pub transport: Transport,
     /// Address and port.
@@ -86,7 +86,7 @@ pub struct Target {
 
 /// All targets in the order in which they are tried (RFC 2782): by priority, and at random by weight within a priority.
 /// The same `number` gives the same order, so that a dialog stays with its target (RFC 3263 section 4.3).
-pub fn order(candidates: &[SrvTarget], number: u64) -> Vec<Target> {
+pub fn order(candidates: &[SrvTarget], number: u64) -> Vec<ResolvedTarget> {
     let mut number = number;
     let mut left: Vec<_> = candidates.iter().collect();
     // Candidates without weight come first, so that only a draw of 0 selects them (RFC 2782).
@@ -103,7 +103,7 @@ pub fn order(candidates: &[SrvTarget], number: u64) -> Vec<Target> {
             running >= drawn
         });
         let SrvTarget { transport, addresses, .. } = left.remove(at.unwrap_or(0));
-        ordered.extend(addresses.iter().map(|&address| Target { transport: *transport, address }));
+        ordered.extend(addresses.iter().map(|&address| ResolvedTarget { transport: *transport, address }));
     }
     ordered
 }
@@ -125,7 +125,7 @@ pub(super) enum NameLookup {
     /// The name is resolved.
     Targets {
         /// Targets in the order in which they are tried, without those in quarantine.
-        free: Vec<Target>,
+        free: Vec<ResolvedTarget>,
         /// Number of targets, including those in quarantine.
         all: usize,
     },
@@ -165,7 +165,7 @@ pub(super) struct DnsCache(Mutex<State>);
 struct State {
     entries: HashMap<DnsQuery, Entry>,
     /// Targets in quarantine, and the end of the quarantine.
-    aside: HashMap<Target, Tick>,
+    aside: HashMap<ResolvedTarget, Tick>,
     /// Time of the last sweep. Sweeps happen only when a table is full.
     swept_at: Tick,
 }
@@ -244,7 +244,7 @@ impl DnsCache {
     }
 
     /// Puts a failed target into quarantine. Other targets are tried first for a while (RFC 3263 section 4.3).
-    pub(super) fn quarantine(&self, now: Tick, target: Target) {
+    pub(super) fn quarantine(&self, now: Tick, target: ResolvedTarget) {
         let mut state = self.0.lock();
         if state.aside.len() >= MOST_ASIDE {
             state.sweep(now);
@@ -264,7 +264,7 @@ mod tests {
         SrvTarget { priority, weight, transport: Transport::Udp, addresses }
     }
 
-    fn ports(targets: &[Target]) -> Vec<u16> {
+    fn ports(targets: &[ResolvedTarget]) -> Vec<u16> {
         targets.iter().map(|target| target.address.port()).collect()
     }
 
@@ -357,7 +357,7 @@ mod tests {
         let names = DnsCache::default();
         found(&names, 0);
         names.learn(Tick(0), question("a.test"), answer(600));
-        let target = |port| Target { transport: Transport::Udp, address: ([192, 0, 2, 1], port).into() };
+        let target = |port| ResolvedTarget { transport: Transport::Udp, address: ([192, 0, 2, 1], port).into() };
         names.quarantine(Tick(0), target(1));
         assert_eq!(ports_found(&names, 29_999), [2]);
         names.quarantine(Tick(10_000), target(2));

@@ -1,6 +1,6 @@
 //! NOTIFYs whose next hop is a host name: they wait for DNS, and fail over from one target to the next (RFC 3263).
 
-use super::dns_cache::{DnsAnswer, DnsError, DnsQuery, NameLookup, Target};
+use super::dns_cache::{DnsAnswer, DnsError, DnsQuery, NameLookup, ResolvedTarget};
 use super::routing::return_path;
 use super::wheel::TimerKind;
 use super::{Notifier, Outbox};
@@ -138,14 +138,14 @@ impl Notifier {
     }
 }
 
-/// Target that a message was sent to. None if it was sent over an existing connection and has no target for the case
+/// ResolvedTarget that a message was sent to. None if it was sent over an existing connection and has no target for the case
 /// that this is gone.
-fn target_of(to: &Destination, transport_of: impl Fn(ListenerId) -> Transport) -> Option<Target> {
+fn target_of(to: &Destination, transport_of: impl Fn(ListenerId) -> Transport) -> Option<ResolvedTarget> {
     match to {
         Destination::Datagram { listener, peer }
         | Destination::Connection(Remote { listener, peer, .. })
         | Destination::Flow { otherwise: Some(Remote { listener, peer, .. }), .. } => {
-            Some(Target { transport: transport_of(*listener), address: *peer })
+            Some(ResolvedTarget { transport: transport_of(*listener), address: *peer })
         }
         Destination::Flow { otherwise: None, .. } => None,
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::dns_cache::{DnsQuery, Target};
+use super::dns_cache::{DnsQuery, ResolvedTarget};
 use crate::sip::Transport;
 use crate::sip::dialog::Dialog;
 use crate::sip::uri::{Host, Scheme, Uri};
@@ -77,8 +77,13 @@ impl Routing {
 
     /// Returns the destination for one target of the host name `host`. Returns `None` for an address that is not that
     /// of a single host, and for a transport or an address family without a listener.
-    pub(super) fn route_to_target(&self, target: Target, host: &Arc<str>, source: &Source) -> Option<Destination> {
-        let Target { transport, address: peer } = target;
+    pub(super) fn route_to_target(
+        &self,
+        target: ResolvedTarget,
+        host: &Arc<str>,
+        source: &Source,
+    ) -> Option<Destination> {
+        let ResolvedTarget { transport, address: peer } = target;
         let peer = Some(peer).filter(|peer| !is_multicast_or_unspecified(peer.ip()) && peer.port() != 0)?;
         let listener = self.listener_for(transport, peer, source)?;
         match transport {
@@ -435,7 +440,7 @@ mod tests {
     #[test]
     fn targets_of_a_name_are_held_to_what_we_speak() {
         let reach = |transport, address: &str| {
-            let target = Target { transport, address: address.parse().unwrap() };
+            let target = ResolvedTarget { transport, address: address.parse().unwrap() };
             routing().route_to_target(target, &"a.test".into(), &udp("198.51.100.3:5060"))
         };
         assert_eq!(reach(Transport::Udp, "203.0.113.7:5070"), Some(datagram(0, "203.0.113.7:5070")));

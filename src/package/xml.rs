@@ -14,7 +14,7 @@ use super::{BodyError, MAX_BODY};
 
 mod grammar;
 
-use grammar::Fault;
+use grammar::XmlError;
 
 /// Limit on the nesting of elements. Our vocabularies need 5; the rest is for foreign extensions.
 pub(super) const MAX_DEPTH: usize = 32;
@@ -110,8 +110,8 @@ impl<'a> Document<'a> {
             return Err(malformed("it holds a character that XML forbids"));
         }
         grammar::build(text).map_err(|fault| match fault {
-            Fault::Why(why) => malformed(why),
-            Fault::TooMuch(limit, unit) => BodyError::TooMuch { limit, unit },
+            XmlError::Why(why) => malformed(why),
+            XmlError::TooMuch(limit, unit) => BodyError::TooMuch { limit, unit },
         })
     }
 

@@ -16,7 +16,7 @@ use super::dns_resolver::Resolver;
 use super::flood_guard::FloodGuard;
 use super::health_log::HealthLog;
 use super::journal_setup;
-use crate::journal::{Journal, JournalError, Refused};
+use crate::journal::{Journal, JournalError, RefusedAppend};
 use crate::notifier::dns_cache::DnsQuery;
 use crate::notifier::{Notifier, Outbox};
 use crate::sip::Transport;
@@ -104,7 +104,7 @@ struct Committed {
     out: Outbox,
     /// True if it has records of its own; false if its messages only waited for earlier records.
     own: bool,
-    result: Result<(), Refused>,
+    result: Result<(), RefusedAppend>,
     /// Ends the count in the backlog when it is dropped.
     held: BacklogGuard,
 }
@@ -422,7 +422,7 @@ impl Worker {
             let now = self.clock.now();
             match result {
                 Ok(()) => self.notifier.on_committed(now, &mut out),
-                Err(Refused { why, hold }) => {
+                Err(RefusedAppend { why, hold }) => {
                     if own && let Some(more) = UNKEPT.check() {
                         tracing::warn!(%why, more, "a change could not be stored; it is rolled back and refused");
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Data, OnDamage};
-use crate::journal::{self, Durability, Journal, JournalError, Key, Report};
+use crate::journal::{self, Durability, Journal, JournalError, Key, OpenReport};
 use crate::notifier;
 use crate::notifier::Outbox;
 
@@ -49,7 +49,7 @@ fn repair(data: &Data, damage: &JournalError) -> Result<u64, JournalError> {
     Ok(repaired.parts())
 }
 
-fn tell(report: &Report) {
+fn tell(report: &OpenReport) {
     for file in &report.files {
         let (path, octets, records) = (file.path.display(), file.octets, file.records);
         tracing::info!(file = %path, octets, records, "the journal was read up to here");

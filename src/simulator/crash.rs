@@ -2,7 +2,7 @@
 
 use super::oracle::NOT_KEPT_YET;
 use super::scenario::Mutation;
-use super::simulation::{Event, Fault, Simulation};
+use super::simulation::{Event, Simulation, Violation};
 use super::{ladder::Topic, phone, scenario, server};
 use crate::directory::AccountNo;
 use crate::presence::Tick;
@@ -24,7 +24,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn crash_unless_calm(&mut self) -> Result<(), Fault> {
+    pub(super) fn crash_unless_calm(&mut self) -> Result<(), Violation> {
         if self.calm {
             return Ok(());
         }
@@ -38,7 +38,7 @@ impl Simulation {
     }
 
     /// Crashes the server now, as a power failure does.
-    pub(super) fn crash(&mut self) -> Result<(), Fault> {
+    pub(super) fn crash(&mut self) -> Result<(), Violation> {
         let share = match self.random.below(4) {
             0 => 0,
             1 => u16::MAX,
@@ -106,7 +106,7 @@ impl Simulation {
     }
 
     /// Starts the server again.
-    pub(super) fn restart(&mut self) -> Result<(), Fault> {
+    pub(super) fn restart(&mut self) -> Result<(), Violation> {
         let mut records = std::mem::take(&mut self.journal);
         self.spoil(&mut records);
         let returns = std::mem::take(&mut self.away);
@@ -145,7 +145,7 @@ impl Simulation {
     }
 
     /// Checks that every acknowledged publication has been restored, and none that is not in the journal.
-    fn publications_are_back(&self) -> Result<(), Fault> {
+    fn publications_are_back(&self) -> Result<(), Violation> {
         let published: Vec<_> = (0..scenario::REALMS.len() - usize::from(self.away))
             .map(|account| (account, self.server.list_publications(AccountNo(account as u32), None)))
             .collect();
@@ -208,7 +208,7 @@ impl Simulation {
     }
 
     /// Checks every dialog and publication, independently of messages.
-    pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Fault> {
+    pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Violation> {
         self.in_ms(again, Event::RollCall);
         if !self.up {
             return Ok(());

@@ -1,13 +1,13 @@
-//! Fault injection during a storm, except crashes.
+//! Violation injection during a storm, except crashes.
 
 use super::phone::{self, Behaviour};
-use super::simulation::{Event, Fault, Peer, Simulation};
+use super::simulation::{Event, Peer, Simulation, Violation};
 use crate::directory::AccountNo;
 use crate::presence::state::CallState;
 
 impl Simulation {
     /// Injects a fault into a phone, a publisher, an edge or the network.
-    pub(super) fn make_trouble(&mut self) -> Result<(), Fault> {
+    pub(super) fn make_trouble(&mut self) -> Result<(), Violation> {
         if self.calm {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl Simulation {
     }
 
     /// Lets an operator reset or set a presentity.
-    fn operate(&mut self) -> Result<(), Fault> {
+    fn operate(&mut self) -> Result<(), Violation> {
         let presentity = self.random.below(self.plan.presentities());
         let user = self.plan.name(presentity).0.to_string();
         let account = AccountNo(self.plan.account(presentity) as u32);

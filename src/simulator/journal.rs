@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::invariants::Leaving;
 use super::ladder::Topic;
 use super::scenario::Mutation;
-use super::simulation::{Event, Fault, Simulation};
+use super::simulation::{Event, Simulation, Violation};
 use crate::journal::{Acceptance, JournalError, Key, MemoryJournal, Record};
 use crate::notifier::{Change, Outbox, PendingResponse};
 use crate::transport::OutboundMessage;
@@ -188,7 +188,7 @@ impl Simulation {
         records: Vec<Record>,
         remarks: Vec<Record>,
         parcel: PendingOutput,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Violation> {
         let decision = self.decision;
         if !remarks.is_empty() {
             if self.keeper.waiting.is_empty() {
@@ -216,7 +216,7 @@ impl Simulation {
     }
 
     /// Begins a commit of all waiting entries, unless one is in progress.
-    pub(super) fn commit(&mut self) -> Result<(), Fault> {
+    pub(super) fn commit(&mut self) -> Result<(), Violation> {
         if self.keeper.committing > 0 || self.keeper.waiting.is_empty() {
             return Ok(());
         }
@@ -243,7 +243,7 @@ impl Simulation {
     }
 
     /// Performs a step of the journal that is due.
-    pub(super) fn go_on_keeping(&mut self, stage: JournalStep) -> Result<(), Fault> {
+    pub(super) fn go_on_keeping(&mut self, stage: JournalStep) -> Result<(), Violation> {
         match stage {
             JournalStep::Lazy => self.commit(),
             JournalStep::Committed if self.keeper.failing => self.refuse_commit(),
@@ -285,7 +285,7 @@ impl Simulation {
         }
     }
 
-    fn committed(&mut self) -> Result<(), Fault> {
+    fn committed(&mut self) -> Result<(), Violation> {
         let synced = self.keeper.tape().and_then(MemoryJournal::sync);
         self.or_fault(synced)?;
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.0005) {
@@ -319,7 +319,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), Fault> {
+    fn rotate(&mut self) -> Result<(), Violation> {
         self.keeper.rotate = false;
         let begun = self.keeper.tape().and_then(MemoryJournal::begin_image);
         let wait = self.random.between(0, 400);
@@ -333,7 +333,7 @@ impl Simulation {
         self.in_ms(wait, Event::Journal(self.life, JournalStep::Rotate));
     }
 
-    pub(super) fn send_off(&mut self, parcel: PendingOutput) -> Result<(), Fault> {
+    pub(super) fn send_off(&mut self, parcel: PendingOutput) -> Result<(), Violation> {
         let mut answers = Outbox { pending_responses: parcel.answers, ..Outbox::default() };
         self.server.on_committed(self.tick(), &mut answers);
         for (needs, leaving, packet) in parcel.packets {
@@ -351,7 +351,7 @@ impl Simulation {
         Ok(())
     }
 
-    pub(super) fn or_fault<T>(&self, result: Result<T, JournalError>) -> Result<T, Fault> {
+    pub(super) fn or_fault<T>(&self, result: Result<T, JournalError>) -> Result<T, Violation> {
         result.map_err(|error| self.fault(format!("the journal: {error}"), Topic::default()))
     }
 }

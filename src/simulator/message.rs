@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::oracle::{CallClaim, PublisherClaim, Statement};
+use super::oracle::{CallClaim, Claim, PublisherClaim};
 use crate::package;
 use crate::presence::state::{CallState, Direction};
 use crate::sip::wire::{Message, Name};
@@ -70,16 +70,16 @@ pub fn header<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
 pub fn publish(said: &PublisherClaim, address: &str, call_id: &str, user: &str, realm: &str) -> Vec<u8> {
     let package = package::get(said.package);
     let body = match &said.statement {
-        Statement::Mailbox(new, old) => {
+        Claim::Mailbox(new, old) => {
             let waiting = if *new > 0 { "yes" } else { "no" };
             format!("Messages-Waiting: {waiting}\r\nVoice-Message: {new}/{old} (0/0)\r\n")
         }
-        Statement::Note(note) => format!(
+        Claim::Note(note) => format!(
             "<?xml version=\"1.0\"?>\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:{user}@{realm}\">\
              <tuple id=\"a\"><status><basic>open</basic></status><note>{note}</note></tuple></presence>\n"
         ),
-        Statement::Calls { .. } | Statement::Extension(_) => dialog_info(&said.statement, user, realm),
-        Statement::Still => String::new(),
+        Claim::Calls { .. } | Claim::Extension(_) => dialog_info(&said.statement, user, realm),
+        Claim::Still => String::new(),
     };
     let mut text = format!(
         "PUBLISH sip:{user}@{realm} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{call_id};rport\r\n\
@@ -98,19 +98,19 @@ pub fn publish(said: &PublisherClaim, address: &str, call_id: &str, user: &str, 
     text.into_bytes()
 }
 
-fn dialog_info(statement: &Statement, user: &str, realm: &str) -> String {
-    let whole = !matches!(statement, Statement::Calls { full: false, .. });
+fn dialog_info(statement: &Claim, user: &str, realm: &str) -> String {
+    let whole = !matches!(statement, Claim::Calls { full: false, .. });
     let mut body = format!(
         "<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" \
          state=\"{}\" entity=\"sip:{user}@{realm}\">\n",
         if whole { "full" } else { "partial" }
     );
     match statement {
-        Statement::Calls { calls, .. } => calls.iter().for_each(|call| dialog(call, realm, &mut body)),
-        Statement::Extension(state) => {
+        Claim::Calls { calls, .. } => calls.iter().for_each(|call| dialog(call, realm, &mut body)),
+        Claim::Extension(state) => {
             let _ = write!(body, "<dialog id=\"{user}\"><state>{}</state></dialog>", state_name(*state));
         }
-        Statement::Mailbox(..) | Statement::Note(_) | Statement::Still => {}
+        Claim::Mailbox(..) | Claim::Note(_) | Claim::Still => {}
     }
     body.push_str("</dialog-info>\n");
     body

@@ -33,7 +33,7 @@ pub mod tally;
 
 pub use ladder::Topic;
 pub use scenario::{Mutation, Options};
-pub use simulation::Fault;
+pub use simulation::Violation;
 pub use tally::Tally;
 
 use crate::directory::AccountNo;
@@ -58,7 +58,7 @@ pub struct Outcome {
     /// Counters of the storm.
     pub tally: Tally,
     /// The violated invariant, and the ladder of the dialog concerned; none if the storm passed.
-    pub failure: Option<(Fault, String)>,
+    pub failure: Option<(Violation, String)>,
 }
 
 /// Runs the storm of a seed, and a second time with a ladder if it fails.
@@ -78,7 +78,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 
 impl Simulation {
     /// Runs the storm, heals the network, and checks that all lamps converge.
-    fn storm(&mut self) -> Result<(), Fault> {
+    fn storm(&mut self) -> Result<(), Violation> {
         self.run_until(self.options.minutes * 60_000)?;
         self.heal();
         let healed = self.now;
@@ -111,7 +111,7 @@ impl Simulation {
 
     /// Checks that lamps show the true state: those of all phones if `all`, else only of those whose subscription the
     /// server knows and can reach.
-    fn reckon(&self, all: bool) -> Result<(), Fault> {
+    fn reckon(&self, all: bool) -> Result<(), Violation> {
         let known = self.known_to_server();
         for phone in &self.phones {
             for watch in &phone.watches {
@@ -144,7 +144,7 @@ impl Simulation {
     }
 
     /// Checks that the server holds no subscription that no phone has, and that its counter agrees with its list.
-    fn count_subscriptions(&mut self) -> Result<(), Fault> {
+    fn count_subscriptions(&mut self) -> Result<(), Violation> {
         let known = self.known_to_server();
         let held = |id: &String| {
             let legs = self.phones.iter().flat_map(|phone| &phone.watches).filter_map(|watch| watch.leg.as_ref());

@@ -37,7 +37,7 @@ pub struct CallClaim {
 
 /// Content of a PUBLISH.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Statement {
+pub enum Claim {
     /// Calls. In a full document, calls that are not listed have ended as far as this publication is concerned.
     Calls {
         /// True if the document lists all calls.
@@ -65,7 +65,7 @@ pub struct PublisherClaim {
     /// Entity-tag in SIP-If-Match.
     pub if_match: Option<String>,
     /// Content of the PUBLISH.
-    pub statement: Statement,
+    pub statement: Claim,
     /// Requested lifetime (seconds).
     pub expires: u32,
 }
@@ -216,11 +216,11 @@ impl Oracle {
         publication.granted = expires_at - now;
         let number = publication.number;
         match &said.statement {
-            Statement::Still => {}
-            Statement::Extension(state) => publication.extension = *state,
-            Statement::Mailbox(new, old) => publication.mailbox = Some((*new, *old)),
-            Statement::Note(note) => publication.note = Some(note.clone()),
-            Statement::Calls { full, calls } => person.report(now, number, *full, calls),
+            Claim::Still => {}
+            Claim::Extension(state) => publication.extension = *state,
+            Claim::Mailbox(new, old) => publication.mailbox = Some((*new, *old)),
+            Claim::Note(note) => publication.note = Some(note.clone()),
+            Claim::Calls { full, calls } => person.report(now, number, *full, calls),
         }
     }
 

@@ -5,14 +5,14 @@ use super::invariants::Leaving;
 use super::journal::PendingOutput;
 use super::ladder::Topic;
 use super::message;
-use super::simulation::{Event, Fault, Simulation};
+use super::simulation::{Event, Simulation, Violation};
 use crate::notifier::Outbox;
 use crate::sip::wire::{self, Message};
 use crate::transport::{Destination, OutboundMessage, Remote};
 
 impl Simulation {
     /// Takes the records and the messages of one server decision.
-    pub(super) fn dispatch(&mut self, mut out: Outbox) -> Result<(), Fault> {
+    pub(super) fn dispatch(&mut self, mut out: Outbox) -> Result<(), Violation> {
         let records = out.take_records();
         let mut parcel = PendingOutput {
             packets: Vec::new(),
@@ -31,7 +31,7 @@ impl Simulation {
     }
 
     /// Checks a message against the invariants. Returns the decision that has to be durable before the message leaves.
-    fn inspect(&mut self, packet: &OutboundMessage) -> Result<(u64, Leaving), Fault> {
+    fn inspect(&mut self, packet: &OutboundMessage) -> Result<(u64, Leaving), Violation> {
         let Ok(Some(m)) = wire::read(&packet.bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };

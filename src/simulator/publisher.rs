@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::message::{self, Pending};
-use super::oracle::{PublisherClaim, Statement};
+use super::oracle::{Claim, PublisherClaim};
 use super::random::Random;
 use super::scenario::Scenario;
 use crate::presence::PackageId;
@@ -79,7 +79,7 @@ enum Subject {
     /// All calls of an extension.
     CallSource(CallSource),
     /// A subject with a single state.
-    Plain(Statement),
+    Plain(Claim),
 }
 
 /// One publication.
@@ -215,12 +215,12 @@ impl Publisher {
         let at = random.below(self.presentities.len());
         let (presentity, paper) = (self.presentities[at], at as u64);
         self.events += 1;
-        let it = self.papers.entry(paper).or_insert_with(|| fresh(presentity, Subject::Plain(Statement::Still)));
+        let it = self.papers.entry(paper).or_insert_with(|| fresh(presentity, Subject::Plain(Claim::Still)));
         self.named += 1;
         let named = self.named;
         let plain = match self.habit {
-            PublisherKind::Voicemail => Statement::Mailbox(random.below(4) as u32, random.below(4) as u32),
-            PublisherKind::Person => Statement::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
+            PublisherKind::Voicemail => Claim::Mailbox(random.below(4) as u32, random.below(4) as u32),
+            PublisherKind::Person => Claim::Note(random.pick(&["in the lab", "at lunch", "on a trip"]).into()),
             PublisherKind::Switchboard => {
                 if !matches!(it.subject, Subject::CallSource(_)) {
                     it.subject = Subject::CallSource(CallSource::default());
@@ -229,11 +229,11 @@ impl Publisher {
                 if let Subject::CallSource(desk) = &mut it.subject {
                     desk.change(name, random);
                 }
-                Statement::Still
+                Claim::Still
             }
-            _ => Statement::Extension(random.pick(&calls::UP_AND_DOWN)),
+            _ => Claim::Extension(random.pick(&calls::UP_AND_DOWN)),
         };
-        if plain != Statement::Still {
+        if plain != Claim::Still {
             it.subject = Subject::Plain(plain);
         }
         (it.refused, it.unanswered) = (0, 0);
@@ -262,7 +262,7 @@ impl Publisher {
         let request = self.made;
         (it.latest, it.waiting) = (request, true);
         let statement = match &mut it.subject {
-            _ if refresh => Statement::Still,
+            _ if refresh => Claim::Still,
             Subject::Call(course) => course.statement(),
             Subject::CallSource(desk) => desk.statement(it.etag.is_none(), random),
             Subject::Plain(statement) => statement.clone(),

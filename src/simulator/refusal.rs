@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::invariants::Leaving;
 use super::journal::JournalStep;
 use super::scenario::Mutation;
-use super::simulation::{Event, Fault, Simulation};
+use super::simulation::{Event, Simulation, Violation};
 use crate::journal::Acceptance;
 use crate::notifier::Outbox;
 use crate::transport::DeliveryToken;
@@ -17,7 +17,7 @@ const LONGEST_FAILURE: u64 = 3_000;
 
 impl Simulation {
     /// Refuses the commit in progress, and with it everything appended after it.
-    pub(super) fn refuse_commit(&mut self) -> Result<(), Fault> {
+    pub(super) fn refuse_commit(&mut self) -> Result<(), Violation> {
         self.note("-- the disk refuses a commit --");
         self.tally.refused += 1;
         let (mut entries, kept) = self.keeper.refuse();

@@ -74,7 +74,7 @@ pub(super) enum Peer {
 
 /// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct Violation {
     /// Virtual time of the violation (ms).
     pub at: u64,
     /// Number of events before it.
@@ -277,7 +277,7 @@ impl Simulation {
     }
 
     /// Processes events until this time.
-    pub(super) fn run_until(&mut self, end: u64) -> Result<(), Fault> {
+    pub(super) fn run_until(&mut self, end: u64) -> Result<(), Violation> {
         loop {
             let next = self.queue.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
             let deadline = if self.up { self.server.next_deadline() } else { None };
@@ -311,19 +311,19 @@ impl Simulation {
         }
     }
 
-    pub(super) fn fault(&self, law: impl Into<String>, topic: Topic) -> Fault {
-        Fault { at: self.now, step: self.step, law: law.into(), topic }
+    pub(super) fn fault(&self, law: impl Into<String>, topic: Topic) -> Violation {
+        Violation { at: self.now, step: self.step, law: law.into(), topic }
     }
 
     /// Describes a violation that concerns a dialog.
-    pub(super) fn fault_in(&self, call_id: &str, law: impl Into<String>) -> Fault {
+    pub(super) fn fault_in(&self, call_id: &str, law: impl Into<String>) -> Violation {
         let presentity = self.laws.expected(call_id).map(|expected| expected.presentity);
         let presentity = presentity.or_else(|| self.said.get(call_id).map(|said| said.presentity));
         self.fault(law, Topic { call_id: Some(call_id.into()), presentity })
     }
 
     /// Gives the server one input, if it runs, and takes its records and messages.
-    pub(super) fn serve(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Result<(), Fault> {
+    pub(super) fn serve(&mut self, f: impl FnOnce(&Notifier, Tick, &mut Outbox)) -> Result<(), Violation> {
         if !self.up {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl Simulation {
         self.away && self.plan.account(presentity) == AWAY
     }
 
-    fn happen(&mut self, what: Event) -> Result<(), Fault> {
+    fn happen(&mut self, what: Event) -> Result<(), Violation> {
         match what {
             Event::AtServer(source, bytes) => {
                 // A server without the tenant receives none of the tenant's messages.
@@ -437,7 +437,7 @@ impl Simulation {
         }
     }
 
-    fn at_phone(&mut self, number: usize, bytes: &Bytes) -> Result<(), Fault> {
+    fn at_phone(&mut self, number: usize, bytes: &Bytes) -> Result<(), Violation> {
         let Ok(Some(m)) = wire::read(bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };
@@ -451,7 +451,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn at_publisher(&mut self, number: usize, bytes: &Bytes) -> Result<(), Fault> {
+    fn at_publisher(&mut self, number: usize, bytes: &Bytes) -> Result<(), Violation> {
         let Ok(Some(m)) = wire::read(bytes) else {
             return Err(self.fault("the server sent what cannot be read", Topic::default()));
         };

@@ -20,14 +20,14 @@ pub(super) const BAD_CHARACTER: &str = "it refers to a character that XML forbid
 pub(super) const OUTSIDE: &str = "there is text outside the root element";
 
 /// Error that ends the parsing of a document.
-pub(super) enum Fault {
+pub(super) enum XmlError {
     /// The document is not well-formed, for this reason.
     Why(&'static str),
     /// The document exceeds this limit of this unit.
     TooMuch(usize, &'static str),
 }
 
-impl From<Error> for Fault {
+impl From<Error> for XmlError {
     fn from(error: Error) -> Self {
         Self::Why(match error {
             Error::Syntax(_) => "it ends inside its markup",
@@ -53,7 +53,7 @@ impl From<Error> for Fault {
 }
 
 /// Parses a document. Its characters have been checked.
-pub(super) fn build(source: &str) -> Result<Document<'_>, Fault> {
+pub(super) fn build(source: &str) -> Result<Document<'_>, XmlError> {
     Builder::default().build(source)
 }
 
@@ -66,7 +66,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn build(mut self, source: &'a str) -> Result<Document<'a>, Fault> {
+    fn build(mut self, source: &'a str) -> Result<Document<'a>, XmlError> {
         let mut reader = NsReader::from_str(source);
         reader.config_mut().check_comments = true;
         reader.resolver_mut().set_max_namespace_bindings(MAX_NAMESPACES);
@@ -79,58 +79,58 @@ impl<'a> Builder<'a> {
                     self.end();
                 }
                 Event::End(_) => self.end(),
-                Event::Text(text) if text.contains("]]>") => return Err(Fault::Why("its text holds a bare ]]>")),
+                Event::Text(text) if text.contains("]]>") => return Err(XmlError::Why("its text holds a bare ]]>")),
                 Event::Text(text) => self.text(text.into_inner())?,
-                Event::CData(_) if self.open.is_empty() => return Err(Fault::Why(OUTSIDE)),
+                Event::CData(_) if self.open.is_empty() => return Err(XmlError::Why(OUTSIDE)),
                 Event::CData(text) => self.text(text.into_inner())?,
                 Event::GeneralRef(reference) => self.text(resolve(&reference)?)?,
                 Event::Decl(declaration) if at_start => check_declaration(&declaration)?,
-                Event::Decl(_) => return Err(Fault::Why("its XML declaration is not at the very start")),
+                Event::Decl(_) => return Err(XmlError::Why("its XML declaration is not at the very start")),
                 Event::PI(instruction) if is_name(instruction.target()) => (),
-                Event::PI(_) => return Err(Fault::Why("a processing instruction has no proper name")),
+                Event::PI(_) => return Err(XmlError::Why("a processing instruction has no proper name")),
                 Event::Comment(_) => (),
-                Event::DocType(_) => return Err(Fault::Why("it has a document type declaration")),
+                Event::DocType(_) => return Err(XmlError::Why("it has a document type declaration")),
                 Event::Eof => break,
             }
         }
         if !self.open.is_empty() {
-            return Err(Fault::Why("it ends before its elements do"));
+            return Err(XmlError::Why("it ends before its elements do"));
         }
         if self.nodes.is_empty() {
-            return Err(Fault::Why("it has no root element"));
+            return Err(XmlError::Why("it has no root element"));
         }
         Ok(Document { nodes: self.nodes, attributes: self.attributes })
     }
 
-    fn start(&mut self, reader: &NsReader<&'a [u8]>, tag: &BytesStart<'_>) -> Result<(), Fault> {
+    fn start(&mut self, reader: &NsReader<&'a [u8]>, tag: &BytesStart<'_>) -> Result<(), XmlError> {
         if self.open.is_empty() && !self.nodes.is_empty() {
-            return Err(Fault::Why("it has a second root element"));
+            return Err(XmlError::Why("it has a second root element"));
         }
         if self.open.len() == MAX_DEPTH {
-            return Err(Fault::TooMuch(MAX_DEPTH, "levels of elements"));
+            return Err(XmlError::TooMuch(MAX_DEPTH, "levels of elements"));
         }
         if self.nodes.len() == MAX_ELEMENTS {
-            return Err(Fault::TooMuch(MAX_ELEMENTS, "elements"));
+            return Err(XmlError::TooMuch(MAX_ELEMENTS, "elements"));
         }
         if !is_name(tag.name().as_ref()) {
-            return Err(Fault::Why("an element has no proper name"));
+            return Err(XmlError::Why("an element has no proper name"));
         }
         let (vocabulary, name) = vocabulary(reader.resolver().resolve_element(tag.name()))?;
         if !are_apart(tag.attributes_raw()) {
-            return Err(Fault::Why("there is no blank between two attributes"));
+            return Err(XmlError::Why("there is no blank between two attributes"));
         }
         let first = self.attributes.len();
         for attribute in tag.attributes() {
             let attribute = attribute.map_err(Error::from)?;
             if !is_name(attribute.key.as_ref()) {
-                return Err(Fault::Why("an attribute has no proper name"));
+                return Err(XmlError::Why("an attribute has no proper name"));
             }
             if attribute.value.contains('<') {
-                return Err(Fault::Why("an attribute holds a bare <"));
+                return Err(XmlError::Why("an attribute holds a bare <"));
             }
             let value = attribute.normalized_value_with(XmlVersion::Explicit1_0, 1, resolve_xml_entity)?;
             if !value.chars().all(is_char) {
-                return Err(Fault::Why(BAD_CHARACTER));
+                return Err(XmlError::Why(BAD_CHARACTER));
             }
             if attribute.key.as_namespace_binding().is_some() {
                 continue;
@@ -159,11 +159,11 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn text(&mut self, piece: Cow<'a, str>) -> Result<(), Fault> {
+    fn text(&mut self, piece: Cow<'a, str>) -> Result<(), XmlError> {
         let Some(&index) = self.open.last() else {
             // A blank written as a character reference is text as well, which is not allowed here.
             let blank = matches!(piece, Cow::Borrowed(_)) && piece.chars().all(|c| BLANKS.contains(&c));
-            return if blank { Ok(()) } else { Err(Fault::Why(OUTSIDE)) };
+            return if blank { Ok(()) } else { Err(XmlError::Why(OUTSIDE)) };
         };
         let text = &mut self.nodes[index].text;
         // Blanks between child elements come in pieces and are not copied. Only leading blanks are dropped, so that a
@@ -179,12 +179,12 @@ impl<'a> Builder<'a> {
 
 /// Checks the XML declaration. It may name any encoding that is a superset of ASCII: some publishers always write
 /// `ISO-8859-1`, but send ASCII or UTF-8 (invalid UTF-8 was rejected before).
-fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault> {
+fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), XmlError> {
     const ENCODINGS: [&str; 4] = ["UTF-8", "US-ASCII", "ASCII", "ISO-8859-1"];
     let version = declaration.version()?;
     let minor = version.strip_prefix("1.").unwrap_or_default();
     if minor.is_empty() || !minor.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Fault::Why("its XML declaration has no known version"));
+        return Err(XmlError::Why("its XML declaration has no known version"));
     }
     let attributes = &declaration["xml".len()..];
     let mut parts = ["version", "encoding", "standalone"].into_iter();
@@ -192,13 +192,13 @@ fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), Fault> {
         let attribute = attribute.map_err(Error::from)?;
         let name = attribute.key.into_inner();
         if !parts.any(|part| part == name) || !are_apart(attributes) {
-            return Err(Fault::Why("its XML declaration is not well-formed"));
+            return Err(XmlError::Why("its XML declaration is not well-formed"));
         }
         if name == "encoding" && !ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(&attribute.value)) {
-            return Err(Fault::Why("it declares an encoding other than UTF-8, US-ASCII and ISO-8859-1"));
+            return Err(XmlError::Why("it declares an encoding other than UTF-8, US-ASCII and ISO-8859-1"));
         }
         if name == "standalone" && !matches!(&*attribute.value, "yes" | "no") {
-            return Err(Fault::Why("its XML declaration is not well-formed"));
+            return Err(XmlError::Why("its XML declaration is not well-formed"));
         }
     }
     Ok(())
@@ -219,22 +219,24 @@ fn are_apart(attributes: &str) -> bool {
 }
 
 /// Text of a reference: a character by its number, or one of the five entities of XML.
-fn resolve(reference: &BytesRef<'_>) -> Result<Cow<'static, str>, Fault> {
+fn resolve(reference: &BytesRef<'_>) -> Result<Cow<'static, str>, XmlError> {
     match reference.resolve_char_ref()? {
         Some(c) if is_char(c) => Ok(Cow::Owned(c.into())),
-        Some(_) => Err(Fault::Why(BAD_CHARACTER)),
+        Some(_) => Err(XmlError::Why(BAD_CHARACTER)),
         None => match resolve_xml_entity(reference) {
             Some(text) => Ok(Cow::Owned(text.to_owned())),
-            None => Err(Fault::Why("it refers to an entity that XML does not define")),
+            None => Err(XmlError::Why("it refers to an entity that XML does not define")),
         },
     }
 }
 
-fn vocabulary<'n>((namespace, name): (ResolveResult<'_>, LocalName<'n>)) -> Result<(Vocabulary, LocalName<'n>), Fault> {
+fn vocabulary<'n>(
+    (namespace, name): (ResolveResult<'_>, LocalName<'n>),
+) -> Result<(Vocabulary, LocalName<'n>), XmlError> {
     match namespace {
         ResolveResult::Bound(Namespace(namespace)) => Ok((Vocabulary::of(namespace), name)),
         ResolveResult::Unbound => Ok((Vocabulary::Foreign, name)),
-        ResolveResult::Unknown(_) => Err(Fault::Why("it uses a namespace prefix that it does not declare")),
+        ResolveResult::Unknown(_) => Err(XmlError::Why("it uses a namespace prefix that it does not declare")),
     }
 }
 

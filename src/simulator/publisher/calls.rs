@@ -2,7 +2,7 @@
 
 use crate::presence::state::{CallState, Direction};
 use crate::simulator::lamp::{BRANCH, label};
-use crate::simulator::oracle::{CallClaim, Statement};
+use crate::simulator::oracle::{CallClaim, Claim};
 use crate::simulator::random::Random;
 
 /// States that Asterisk publishes for an extension.
@@ -59,8 +59,8 @@ impl CallScript {
         self.said.state == CallState::Terminated
     }
 
-    pub(super) fn statement(&self) -> Statement {
-        Statement::Calls { full: true, calls: vec![self.said.clone()] }
+    pub(super) fn statement(&self) -> Claim {
+        Claim::Calls { full: true, calls: vec![self.said.clone()] }
     }
 }
 
@@ -114,17 +114,17 @@ impl CallSource {
     }
 
     /// Content to publish: all calls, with ended ones listed or left out, or only the changes.
-    pub(super) fn statement(&mut self, first: bool, random: &mut Random) -> Statement {
+    pub(super) fn statement(&mut self, first: bool, random: &mut Random) -> Claim {
         let mut news = std::mem::take(&mut self.news);
         let all = std::mem::take(&mut self.all) || first;
         if !all && !news.is_empty() && random.chance(0.4) {
-            return Statement::Calls { full: false, calls: news };
+            return Claim::Calls { full: false, calls: news };
         }
         let mut calls = self.calls.clone();
         if random.chance(0.5) {
             news.retain(|said| said.state == CallState::Terminated);
             calls.append(&mut news);
         }
-        Statement::Calls { full: true, calls }
+        Claim::Calls { full: true, calls }
     }
 }
