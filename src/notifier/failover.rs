@@ -16,7 +16,7 @@ const SLICE: usize = 256;
 const SLICE_EVERY: u64 = 10;
 
 impl Notifier {
-    /// Processes the DNS answer to a query from [`Outbox::questions`].
+    /// Processes the DNS answer to a query from [`Outbox::dns_queries`].
     pub fn on_dns_answer(&self, now: Tick, question: DnsQuery, answer: Result<DnsAnswer, DnsError>, out: &mut Outbox) {
         if let Err(why) = &answer {
             tracing::info!(host = &*question.host, %why, "name not resolved; NOTIFYs go to the source of the SUBSCRIBE");

@@ -89,7 +89,7 @@ impl Notifier {
     }
 
     /// Sends a NOTIFY to all watchers that have not acknowledged the current state. If that takes more than one slice,
-    /// the presentity is added to [`Outbox::unfinished`] for the rest.
+    /// the presentity is added to [`Outbox::pending_fan_outs`] for the rest.
     pub(super) fn fan_out(&self, now: Tick, presentity: &Presentity, state: &mut State, out: &mut Outbox) {
         state.fan_out.left = state.watchers.slots();
         // A fan-out that is in progress reaches all slots, because the count above was reset.
@@ -98,7 +98,7 @@ impl Notifier {
         }
     }
 
-    /// Continues a fan-out that [`Outbox::unfinished`] lists.
+    /// Continues a fan-out that [`Outbox::pending_fan_outs`] lists.
     pub fn continue_fan_out(&self, now: Tick, presentity: u32, out: &mut Outbox) {
         self.guarded(now, out, |out| {
             self.table.with_id(presentity, |presentity, state| self.run_slice(now, presentity, state, out));

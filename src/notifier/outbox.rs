@@ -124,7 +124,7 @@ pub struct Outbox {
     pub holds: Vec<journal::Hold>,
     /// Deferred records, which no message waits for: the revisions that phones have acknowledged.
     pub deferred_records: Vec<Record>,
-    /// Responses among the messages that wait for the journal. Until [`super::Notifier::kept`] says that they may
+    /// Responses among the messages that wait for the journal. Until [`super::Notifier::on_committed`] says that they may
     /// leave, a retransmission of their request gets no response. Otherwise the phone would get a 200 for a change
     /// that is not durable yet.
     pub pending_responses: Vec<PendingResponse>,
@@ -135,7 +135,7 @@ pub struct Outbox {
     /// Set by the sender while too much output waits already. Then no new work is accepted, and work that has begun
     /// goes on (rule 7).
     pub strained: bool,
-    /// DNS queries that NOTIFYs wait for. The result goes into [`super::Notifier::learned`]. If none comes, these
+    /// DNS queries that NOTIFYs wait for. The result goes into [`super::Notifier::on_dns_answer`]. If none comes, these
     /// NOTIFYs are sent in the end without it.
     pub dns_queries: Vec<DnsQuery>,
 }

@@ -198,7 +198,7 @@ impl Notifier {
     }
 
     /// Does the same for one of several outboxes that were refused together. Nothing is undone or sent before
-    /// [`Notifier::settle_refused`], which then knows all of them.
+    /// [`Notifier::finish_rollbacks`], which then knows all of them.
     pub fn add_refused(&self, now: Tick, mut refused: Outbox, hold: Option<Hold>) {
         refused.holds.extend(hold);
         self.refused.lock().push(RefusedOutbox { out: refused, since: now, undone: Vec::new() });
