@@ -17,6 +17,8 @@
 //! Commands of the binary: [`cli`] (arguments), [`ctl`] (administration, health check), [`watch`] (a test subscriber), [`demo`]
 //! (an office with simulated phones), [`mod@bench`] (load generator), [`simulator`] (simulated network with failures).
 //!
+//! "(rule N)" in comments refers to `docs/internals/rules.md`.
+//!
 //! Helpers without knowledge of SIP: [`util`] (cache prefetch, counters, a limit for log lines), [`logging`],
 //! `test_util` (tests only).
 

@@ -1,4 +1,4 @@
-//! ConnectionSlots: one for each HTTP connection, and the choice of the connection to evict when all are taken.
+//! Connection slots: one for each HTTP connection, and the choice of the connection to evict when all are taken.
 //!
 //! A plain limit on connections lets one client keep all others out by filling it. So a new connection is always
 //! accepted. When all seats are taken, the connection that has waited longest for a request, or the rest of one, is
@@ -64,7 +64,7 @@ struct SlotTable {
     leaving: usize,
 }
 
-/// ConnectionSlots of one kind, by address.
+/// Slots of one kind, by address.
 #[derive(Debug, Default)]
 struct Group {
     count: usize,
@@ -191,7 +191,7 @@ impl ConnectionSlots {
     }
 }
 
-/// ConnectionSlots among which one is chosen for eviction.
+/// Slots among which one is chosen for eviction.
 #[derive(Clone, Copy)]
 enum Kind {
     /// Regular seats of one address, or of the address that has the most.

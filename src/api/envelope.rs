@@ -181,7 +181,7 @@ fn stream(body: Body) -> Response {
 }
 
 fn failure(state: &ApiState, ask: &RequestContext, fault: &ApiError) -> Response {
-    let shape = fault.shape(state.strict_compat, ask.version_1);
+    let shape = fault.shape(state.strict_compat, ask.is_v1);
     tracing::debug!(request_id = ask.id, status = shape.status.as_u16(), fault = ?fault, "API request refused");
     let mut response = if shape.empty {
         let mut response = Response::new(Body::empty());
@@ -208,7 +208,7 @@ fn failure(state: &ApiState, ask: &RequestContext, fault: &ApiError) -> Response
     if let Some(seconds) = fault.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if fault.closes() {
+    if fault.closes_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

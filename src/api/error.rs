@@ -90,7 +90,7 @@ impl ApiError {
 
     /// Error for a body that the JSON parser refuses. The parser may quote a whole string of the body, so its message
     /// is cut.
-    pub(super) fn because_of(error: &serde_json::Error) -> Self {
+    pub(super) fn from_json_error(error: &serde_json::Error) -> Self {
         Self::BadJson { why: error.to_string().chars().take(MAX_WHY).collect() }
     }
 
@@ -109,7 +109,7 @@ impl ApiError {
     }
 
     /// Returns true if the connection cannot be reused: the unread rest of the body stands before the next request.
-    pub(super) fn closes(&self) -> bool {
+    pub(super) fn closes_connection(&self) -> bool {
         matches!(self, Self::TooSlow | Self::TooLarge | Self::NoRoom(_))
     }
 

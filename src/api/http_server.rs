@@ -84,7 +84,7 @@ async fn accept(
         };
         match tokio::select! { () = &mut stop => break, next = next => next } {
             Ok((stream, seat)) => {
-                tokio::spawn(converse(stream, router.clone(), Arc::new(seat), drain.clone(), patience));
+                tokio::spawn(serve_connection(stream, router.clone(), Arc::new(seat), drain.clone(), patience));
             }
             Err(error) => {
                 if let Some(more) = NOT_ACCEPTED.check() {
@@ -101,7 +101,7 @@ async fn accept(
 }
 
 /// Serves one connection until it is closed. Its seat is released at the end.
-async fn converse(
+async fn serve_connection(
     stream: TcpStream,
     router: Router,
     seat: Arc<Slot>,

@@ -265,7 +265,7 @@ async fn handle(api: &Arc<Api>, head: &Parts, body: Body, ask: &mut RequestConte
     if let Route::Explained { subject, .. } = &target {
         if *subject == ExplainRoute::Events {
             let hold = Hold { _share: api.streams.take(client, 1)?, _busy: origin.busy() };
-            return events::begin(api, account, head, ask, hold);
+            return events::open_stream(api, account, head, ask, hold);
         }
         if *subject == ExplainRoute::Refusals {
             return refusals::list(&api.state, Some(account), ask);

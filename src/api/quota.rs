@@ -1,4 +1,4 @@
-//! QuotaPool: limits how much of a scarce resource all clients together, one account and one address may hold at a time.
+//! Quotas: a pool limits how much of a scarce resource all clients together, one account and one address may hold at a time.
 //!
 //! With only one common limit, one client could use up the whole pool. So each pool has three limits, and every share
 //! counts against all three: the total, the account of the token, the address of the client. A share is given back on
@@ -92,7 +92,7 @@ impl QuotaPool {
     }
 }
 
-/// QuotaGuard of a pool that a client holds.
+/// Share of a pool that a client holds.
 #[derive(Debug)]
 pub(super) struct QuotaGuard {
     shares: Arc<QuotaPool>,

@@ -87,7 +87,7 @@ pub(super) async fn settle(api: &Api, head: &Parts, ask: &RequestContext, fault:
         who,
         address,
         method: ask.verb.name(),
-        status: fault.shape(api.state.strict_compat, ask.version_1).status.as_u16(),
+        status: fault.shape(api.state.strict_compat, ask.is_v1).status.as_u16(),
         reason,
         agent: head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default(),
     });

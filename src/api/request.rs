@@ -68,7 +68,7 @@ pub(super) struct RequestContext {
     /// Method, also one tunnelled through POST.
     pub(super) verb: Method,
     /// True below `/v1`, where validation errors have a simpler form.
-    pub(super) version_1: bool,
+    pub(super) is_v1: bool,
     /// Methods of the resource, for CORS; empty until the resource is known.
     pub(super) allow: &'static str,
     /// The token, once it is known to be valid; envelopes repeat it.
@@ -94,7 +94,7 @@ impl RequestContext {
         Self {
             id: request_id(&head.headers),
             verb: Method::Get,
-            version_1: false,
+            is_v1: false,
             allow: "",
             token: String::new(),
             bearer: None,

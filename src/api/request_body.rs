@@ -64,7 +64,7 @@ impl Envelope {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let outer: Outer = serde_json::from_slice(body).map_err(|error| ApiError::because_of(&error))?;
+        let outer: Outer = serde_json::from_slice(body).map_err(|error| ApiError::from_json_error(&error))?;
         match outer.data {
             Some(Inner::Object(data)) => Ok(Self { data, top: outer.top }),
             Some(Inner::NoObject) => Err(ApiError::DataMissing { there: true }),

@@ -16,7 +16,7 @@ pub(super) enum Route {
     Presence {
         /// Account id as written in the path.
         account: String,
-        /// PresenceScope inside the account.
+        /// Scope inside the account.
         of: PresenceScope,
     },
     /// `/metrics`
@@ -151,7 +151,7 @@ impl Route {
     pub(super) fn of(path: &[String], ask: &mut RequestContext) -> Result<Self, ApiError> {
         let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
         if let Some(version @ (&mut "v1" | &mut "v2")) = path.first_mut() {
-            ask.version_1 = *version == "v1";
+            ask.is_v1 = *version == "v1";
             *version = "v2";
         }
         let served = ROUTES.iter().find_map(|(pattern, make)| Some(make(&fit(pattern, &path)?)));

@@ -65,7 +65,7 @@ impl Exporter {
         }
         let head = head_of(&passed.bytes);
         if !self.choice.wants(head.as_ref()) {
-            return increment(&self.counts.left_out);
+            return increment(&self.counts.filtered);
         }
         let id = head.as_ref().and_then(|head| head.first(Name::CallId)).filter(|id| id.len() <= LONGEST_ID);
         if !self.agent.write(out, passed, id) {

@@ -64,7 +64,7 @@ struct Counts {
     sent: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
-    left_out: AtomicU64,
+    filtered: AtomicU64,
 }
 
 /// Statistics of captured messages.
@@ -78,7 +78,7 @@ pub struct Stats {
     /// large.
     pub failed: u64,
     /// Not selected by `hep.traffic`.
-    pub left_out: u64,
+    pub filtered: u64,
     /// Waiting in the queue.
     pub waiting: usize,
 }
@@ -109,20 +109,20 @@ impl Capture {
     }
 
     /// Captures a message that a listener has received.
-    pub fn came(&self, listener: u8, peer: SocketAddr, bytes: &[u8]) {
+    pub fn on_received(&self, listener: u8, peer: SocketAddr, bytes: &[u8]) {
         if let Some(here) = self.here.get(usize::from(listener)) {
-            self.pass(peer, here.address, *here, || Bytes::copy_from_slice(bytes), bytes.len());
+            self.enqueue(peer, here.address, *here, || Bytes::copy_from_slice(bytes), bytes.len());
         }
     }
 
     /// Captures a message that a listener sends.
     pub fn left(&self, listener: u8, peer: SocketAddr, bytes: &Bytes) {
         if let Some(here) = self.here.get(usize::from(listener)) {
-            self.pass(here.address, peer, *here, || bytes.clone(), bytes.len());
+            self.enqueue(here.address, peer, *here, || bytes.clone(), bytes.len());
         }
     }
 
-    fn pass(
+    fn enqueue(
         &self,
         from: SocketAddr,
         to: SocketAddr,
@@ -153,12 +153,12 @@ impl Capture {
 
     /// Statistics so far.
     pub fn stats(&self) -> Stats {
-        let Counts { waiting, sent, dropped, failed, left_out, .. } = &*self.counts;
+        let Counts { waiting, sent, dropped, failed, filtered: left_out, .. } = &*self.counts;
         Stats {
             sent: sent.load(Relaxed),
             dropped: dropped.load(Relaxed),
             failed: failed.load(Relaxed),
-            left_out: left_out.load(Relaxed),
+            filtered: left_out.load(Relaxed),
             waiting: waiting.load(Relaxed),
         }
     }
@@ -194,8 +194,8 @@ mod tests {
         let huge = Bytes::from(vec![b'x'; QUEUE_OCTETS + 1]);
         tap.left(0, peer, &huge);
         assert_eq!((tap.stats().dropped, tap.stats().waiting), (1, 0));
-        tap.came(9, peer, b"to a listener that there is not");
-        tap.came(0, peer, b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+        tap.on_received(9, peer, b"to a listener that there is not");
+        tap.on_received(0, peer, b"OPTIONS sip:a SIP/2.0\r\n\r\n");
         tap.flush(Duration::from_secs(60));
         let stats = tap.stats();
         assert_eq!((stats.sent, stats.dropped, stats.failed, stats.waiting), (1, 1, 0, 0));
@@ -206,7 +206,7 @@ mod tests {
         let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let tap = tap(gone);
         for _ in 0..3 {
-            tap.came(0, "192.0.2.9:5060".parse().unwrap(), b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+            tap.on_received(0, "192.0.2.9:5060".parse().unwrap(), b"OPTIONS sip:a SIP/2.0\r\n\r\n");
             tap.flush(Duration::from_secs(60));
         }
         // The system reports the error only after the first datagram was sent.

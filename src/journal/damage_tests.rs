@@ -50,7 +50,7 @@ fn lived() -> (MemDisk, History) {
                 };
             }
             if places.below(4) == 0 {
-                journal.append_lazily(records).unwrap();
+                journal.append_deferred(records).unwrap();
             } else {
                 keep(&journal, records).unwrap();
             }
@@ -189,7 +189,7 @@ fn holes_in_the_last_commit_are_torn_and_holes_before_it_are_damage() {
     let before = disk.octets("log-1").len();
     // One commit of several frames.
     for key in 2..5 {
-        journal.append_lazily(vec![is(key, &long)]).unwrap();
+        journal.append_deferred(vec![is(key, &long)]).unwrap();
     }
     keep(&journal, vec![is(5, &long)]).unwrap();
     let one = pairs(&[(1, &long)]);

@@ -56,7 +56,7 @@ fn a_full_disk_refuses_keeps_what_it_had_and_recovers_by_itself() {
         assert!(failed(&journal));
         assert!(matches!(keep(&journal, vec![is(99, "at once")]), Err(WriteError::Disk(_))));
         assert!(!journal.wants_compaction() && journal.begin_snapshot().is_err());
-        journal.append_lazily(vec![is(500, "waits for room")]).unwrap();
+        journal.append_deferred(vec![is(500, "waits for room")]).unwrap();
         // Everything acknowledged is there at any time, and nothing refused is.
         assert_eq!(reopen(&disk.after_crash(CrashOutcome::Nothing)), kept);
         disk.world().room = None;
@@ -102,7 +102,7 @@ fn refusals_come_in_order_and_spare_what_was_promised() {
     for n in 1..=10 {
         let tell = tell.clone();
         journal.append(vec![is(n, "refused")], move |fate| tell.send((n, fate.is_err())).unwrap());
-        journal.append_lazily(vec![is(100 + n, "promised")]).unwrap();
+        journal.append_deferred(vec![is(100 + n, "promised")]).unwrap();
     }
     disk.world().room = Some(130);
     go.send(()).unwrap();
@@ -126,7 +126,7 @@ fn relaxed_and_lazy_records_are_synced_within_the_time() {
     let (journal, _) = open(&disk, Durability::Relaxed, limits());
     keep(&journal, vec![is(1, "relaxed")]).unwrap();
     until("its sync", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(1, "relaxed")]));
-    journal.append_lazily(vec![is(2, "lazy")]).unwrap();
+    journal.append_deferred(vec![is(2, "lazy")]).unwrap();
     until("its sync", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(1, "relaxed"), (2, "lazy")]));
 }
 
@@ -160,7 +160,7 @@ fn a_full_queue_accepts_no_change_and_keeps_those_that_were_made() {
     }
     assert!((20..100).contains(&queued), "{queued}");
     assert_eq!(journal.accepts(), Acceptance::Overloaded);
-    assert_eq!(journal.append_lazily(vec![is(1, "harmless")]), Err(WriteError::Overloaded));
+    assert_eq!(journal.append_deferred(vec![is(1, "harmless")]), Err(WriteError::Overloaded));
     // Other threads may have asked just before.
     let queued = 2 * queued;
     (queued / 2 + 1..=queued).for_each(append);

@@ -150,7 +150,7 @@ pub struct Stats {
     pub took: HistogramSnapshot,
     /// Histogram of the records in one commit.
     pub batches: HistogramSnapshot,
-    /// RefusedAppend appends by reason.
+    /// Refused appends by reason.
     pub refused: [(&'static str, u64); 5],
 }
 
@@ -311,7 +311,7 @@ impl Journal {
     ///
     /// # Errors
     /// When they could not be queued.
-    pub fn append_lazily(&self, records: Vec<Record>) -> Result<(), WriteError> {
+    pub fn append_deferred(&self, records: Vec<Record>) -> Result<(), WriteError> {
         self.promise(records, QueueLimit::Remark)
     }
 

@@ -23,7 +23,7 @@ pub(super) struct NewestPerKey {
 
 impl NewestPerKey {
     /// Returns true, and remembers the record's order, unless a newer record of its key is known.
-    pub(super) fn admits(&mut self, record: &Record) -> bool {
+    pub(super) fn is_newest(&mut self, record: &Record) -> bool {
         let known = self.young.get(&record.key).or_else(|| self.old.get(&record.key));
         if known.is_some_and(|known| *known > record.order) {
             return false;
@@ -47,16 +47,16 @@ mod tests {
     #[test]
     fn a_word_that_was_overtaken_is_not_admitted_until_it_is_long_forgotten() {
         let mut latest = NewestPerKey::default();
-        assert!([(1, 5), (2, 3), (1, 6), (1, 6)].into_iter().all(|(key, order)| latest.admits(&word(key, order))));
-        assert!(!latest.admits(&word(1, 5)));
+        assert!([(1, 5), (2, 3), (1, 6), (1, 6)].into_iter().all(|(key, order)| latest.is_newest(&word(key, order))));
+        assert!(!latest.is_newest(&word(1, 5)));
         for other in 10..10 + GENERATION as u64 {
-            assert!(latest.admits(&word(other, 1)));
+            assert!(latest.is_newest(&word(other, 1)));
         }
-        assert!(!latest.admits(&word(1, 5)), "still in the older generation");
+        assert!(!latest.is_newest(&word(1, 5)), "still in the older generation");
         for other in 0..2 * GENERATION as u64 {
-            latest.admits(&word(1_000_000 + other, 1));
+            latest.is_newest(&word(1_000_000 + other, 1));
         }
         assert!(latest.young.len() + latest.old.len() <= 2 * GENERATION);
-        assert!(latest.admits(&word(1, 5)));
+        assert!(latest.is_newest(&word(1, 5)));
     }
 }

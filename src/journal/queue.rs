@@ -243,7 +243,7 @@ impl Shared {
         }
         let Queue { frames, latest, .. } = &mut *queue;
         let before = frames.len();
-        format::frames(frames, records.iter().filter(|record| latest.admits(record)));
+        format::frames(frames, records.iter().filter(|record| latest.is_newest(record)));
         self.held.fetch_add(queue.frames.len() - before, Relaxed);
         queue.records += records.len() as u64;
         Ok(queue.frames.len())

@@ -41,7 +41,7 @@ fn a_disk_that_hangs_refuses_what_waits_and_goes_on_when_it_answers() {
     keep(&journal, vec![is(1, "before")]).unwrap();
     disk.hang(true);
     let under_way = append(&journal, vec![is(1, "hanging"), is(2, "hanging")]);
-    journal.append_lazily(vec![is(3, "a remark")]).unwrap();
+    journal.append_deferred(vec![is(3, "a remark")]).unwrap();
     find_hanging(&journal, &disk);
     let refused = under_way.recv().unwrap().unwrap_err();
     assert!(matches!(&refused.why, WriteError::Disk(why) if why.contains("has not answered")), "{refused}");
@@ -54,7 +54,7 @@ fn a_disk_that_hangs_refuses_what_waits_and_goes_on_when_it_answers() {
     // A barrier needs nothing from the disk, so it is reported at once.
     assert!(append(&journal, vec![]).try_recv().unwrap().is_ok());
     // A deferred record waits, in order.
-    journal.append_lazily(vec![is(3, "a newer remark")]).unwrap();
+    journal.append_deferred(vec![is(3, "a newer remark")]).unwrap();
 
     disk.hang(false);
     until("all but the hold", || {
@@ -139,7 +139,7 @@ fn no_change_is_kept_on_top_of_one_that_is_still_to_be_rolled_back() {
     let first = append(&journal, vec![is(1, "first")]).recv().unwrap().unwrap_err();
     let second = append(&journal, vec![is(2, "second")]).recv().unwrap().unwrap_err();
     // The disk is good, and all promised records are on it.
-    journal.append_lazily(vec![is(9, "seen")]).unwrap();
+    journal.append_deferred(vec![is(9, "seen")]).unwrap();
     until("the disk", || reopen(&disk.after_crash(CrashOutcome::Nothing)) == pairs(&[(9, "seen")]));
     drop(first);
     let third = append(&journal, vec![is(1, "on top")]).recv().unwrap().unwrap_err();

@@ -30,7 +30,7 @@ const MARKER_TMP: &str = "format.tmp";
 const MARKER_WORDS: &str = "lamplighter journal ";
 pub(super) const TMP: &str = ".tmp";
 
-/// OpenReport of an opening, for the log.
+/// Report of an opening, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
     /// True if the directory was new.

@@ -124,7 +124,7 @@ fn relaxed_is_answered_before_it_is_written_and_kept_by_close() {
     assert_eq!(told.try_recv().unwrap(), (caller, true));
     journal.close();
     assert_eq!(keep(&journal, vec![is(2, "b")]), Err(WriteError::Closed));
-    assert_eq!(journal.append_lazily(vec![is(2, "b")]), Err(WriteError::Closed));
+    assert_eq!(journal.append_deferred(vec![is(2, "b")]), Err(WriteError::Closed));
     drop(journal);
     assert_eq!(live(&temp.open().1), pairs(&[(1, "a")]));
 }
@@ -133,10 +133,10 @@ fn relaxed_is_answered_before_it_is_written_and_kept_by_close() {
 fn lazy_records_go_with_the_next_commit_in_their_place() {
     let temp = Temp::new();
     let (journal, _) = temp.open();
-    journal.append_lazily(vec![is(1, "lazy"), is(2, "lazy")]).unwrap();
+    journal.append_deferred(vec![is(1, "lazy"), is(2, "lazy")]).unwrap();
     keep(&journal, vec![is(1, "later")]).unwrap();
     assert_eq!(journal.stats().records, 3);
-    journal.append_lazily(vec![is(3, "closing")]).unwrap();
+    journal.append_deferred(vec![is(3, "closing")]).unwrap();
     drop(journal);
     assert_eq!(live(&temp.open().1), pairs(&[(1, "later"), (2, "lazy"), (3, "closing")]));
 }
@@ -290,7 +290,7 @@ fn no_records_at_all_wait_for_those_before_and_for_nobody_else() {
     };
     append(vec![], "at once");
     assert_eq!(told.try_recv(), Ok(("at once", true)));
-    journal.append_lazily(vec![is(1, "nobody waits for this")]).unwrap();
+    journal.append_deferred(vec![is(1, "nobody waits for this")]).unwrap();
     append(vec![], "still at once");
     assert_eq!(told.try_recv(), Ok(("still at once", true)));
     append(vec![is(2, "two")], "kept");

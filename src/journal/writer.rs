@@ -211,7 +211,7 @@ impl Writer {
             numbers.last_commit_nanos.store(nanos, Relaxed);
             numbers.took.count(nanos / 1_000);
             numbers.batches.count(batch.records);
-            self.complain_of_slowness(began.elapsed(), &batch);
+            self.warn_slow_commit(began.elapsed(), &batch);
         }
         if sync {
             self.synced += kept as u64;
@@ -236,7 +236,7 @@ impl Writer {
         }
     }
 
-    fn complain_of_slowness(&self, took: Duration, batch: &Batch) {
+    fn warn_slow_commit(&self, took: Duration, batch: &Batch) {
         if took >= SLOW
             && let Some(more) = self.slow.check()
         {

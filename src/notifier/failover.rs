@@ -138,7 +138,7 @@ impl Notifier {
     }
 }
 
-/// ResolvedTarget that a message was sent to. None if it was sent over an existing connection and has no target for the case
+/// Target that a message was sent to. None if it was sent over an existing connection and has no target for the case
 /// that this is gone.
 fn target_of(to: &Destination, transport_of: impl Fn(ListenerId) -> Transport) -> Option<ResolvedTarget> {
     match to {

@@ -54,7 +54,7 @@ impl Notifier {
         state.views[id.0 as usize].update(&tail, settled.as_deref())
     }
 
-    /// PackageView of one package. It is composed now if the package had no watcher before.
+    /// View of one package. It is composed now if the package had no watcher before.
     pub(super) fn ensure_composed<'a>(
         &self,
         presentity: &Presentity,

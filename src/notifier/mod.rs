@@ -8,16 +8,17 @@
 //!
 //! Modules, in the order of a request:
 //!
-//! - Requests: `receive` (entry of all messages), `gate` (rate limits), `request` (checks common to all methods),
-//!   `access` (authorization), `subscribe`, `publish`, `repetition` (retransmissions after a restart), `answer`
-//!   (responses), `outbox`.
-//! - NOTIFYs: `fan_out`, `named` (watchers of a single dialog), `notify` (sending, responses and failures), `pace`
-//!   (rate per phone), `write` (encoding, and the transport of large ones), `size` (limit of documents), `route`,
-//!   `names` (DNS cache) and `lookup` (failover).
-//! - Time and persistence: `wheel` (timers), `expire` (their handlers), `persist` and `persist_keys` (journal records),
-//!   `rollback` (changes that the journal refuses).
-//! - API and observation: `control`, `admin` (listing, reset, set), `parts` (pages of long lists), `drain`, `deeds`
-//!   (audit log), `explain`, `history`, `tally` (counters), `refusals`, `events` (change feed), `trace`.
+//! - Requests: `ingress` (entry of all messages), `rate_limit`, `request` (checks common to all methods),
+//!   `authorization`, `subscribe`, `publish`, `retransmission` (requests that come again after a restart), `response`,
+//!   `outbox`.
+//! - NOTIFYs: `fan_out`, `dialog_filter` (watchers of a single dialog), `notify` (sending, responses and failures),
+//!   `pacing` (rate per phone), `notify_message` (encoding, and the transport of large ones), `size` (limit of
+//!   documents), `routing`, `dns_cache` and `failover`.
+//! - Time and persistence: `wheel` (timers), `timers` (their handlers), `persist` and `record_description` (journal
+//!   records), `rollback` (changes that the journal refuses).
+//! - API and observation: `control`, `admin` (listing, reset, set), `listing` (pages of long lists), `drain`, `audit`,
+//!   `explain`, `history`, `metrics` (counters), `refusals`, `change_feed`, `trace`. `settings` has what the
+//!   configuration sets.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -65,7 +65,7 @@ pub(super) enum Grant {
 }
 
 impl Grant {
-    /// GrantedResponse lifetime in seconds; 0 ends the subscription.
+    /// Granted lifetime in seconds; 0 ends the subscription.
     pub(super) fn seconds(self) -> u32 {
         match self {
             Grant::New { seconds, .. } | Grant::Again { seconds, .. } => seconds,

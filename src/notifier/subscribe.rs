@@ -32,7 +32,7 @@ use crate::transport::Source;
 struct SubscribeRequest<'a> {
     package: PackageId,
     event: Event<'a>,
-    /// GrantedResponse lifetime in seconds; 0 ends a subscription, or fetches the state once.
+    /// Granted lifetime in seconds; 0 ends a subscription, or fetches the state once.
     granted: u32,
     /// Contact; a refresh may omit it.
     contact: Option<NameAddr<'a>>,

@@ -35,7 +35,7 @@ pub(super) struct ControlHandle {
     pub(super) clock: Clock,
     /// Channel to the I/O thread that sends. Each API call adds at most one slice of a fan-out, and waits while the
     /// channel is full.
-    pub(super) errands: mpsc::Sender<Outbox>,
+    pub(super) outbound: mpsc::Sender<Outbox>,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) shared: Arc<ConnectionTable>,
     pub(super) resolver: Arc<Resolver>,
@@ -71,7 +71,7 @@ impl ControlHandle {
             }
             self.notifier.attribute_change(now, account, user, request);
         }
-        self.hand_over(out)
+        self.commit_and_send(out)
     }
 
     /// Waits until the journal has committed the records (rule 5), then sends the messages. If the journal refuses, the
@@ -79,7 +79,7 @@ impl ControlHandle {
     ///
     /// # Errors
     /// [`ControlError::NotKept`] if the change could not be committed.
-    fn hand_over(&self, mut out: Outbox) -> Result<(), ControlError> {
+    fn commit_and_send(&self, mut out: Outbox) -> Result<(), ControlError> {
         let records = out.take_records();
         if let (Some(journal), false) = (&self.journal, records.is_empty()) {
             let (done, kept) = std::sync::mpsc::sync_channel(1);
@@ -111,7 +111,7 @@ impl ControlHandle {
     fn send(&self, out: Outbox) {
         if !out.is_empty() {
             // The receiver is gone only while the server stops.
-            let _ = tokio::task::block_in_place(|| self.errands.blocking_send(out).ok());
+            let _ = tokio::task::block_in_place(|| self.outbound.blocking_send(out).ok());
         }
     }
 }
@@ -160,7 +160,7 @@ impl Control for ControlHandle {
     }
 
     fn left(&self) -> DrainStatus {
-        DrainStatus { draining: !self.doors.are_open(), ..self.notifier.left() }
+        DrainStatus { draining: !self.doors.is_ready(), ..self.notifier.left() }
     }
 
     fn note_refusal(&self, refusal: &ApiRefusal<'_>) {
@@ -207,7 +207,7 @@ impl Explain for ControlHandle {
         if found {
             self.notifier.attribute_notify(now, id, request);
         }
-        self.hand_over(out).map(|()| found)
+        self.commit_and_send(out).map(|()| found)
     }
 
     fn end(&self, account: AccountNo, id: &str, request: &str) -> Result<bool, ControlError> {
@@ -217,7 +217,7 @@ impl Explain for ControlHandle {
         if found {
             self.notifier.attribute_notify(now, id, request);
         }
-        self.hand_over(out).map(|()| found)
+        self.commit_and_send(out).map(|()| found)
     }
 
     fn trace(&self, account: AccountNo, id: &str, seconds: u32) -> Result<bool, ControlError> {

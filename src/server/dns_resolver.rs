@@ -23,13 +23,13 @@ use crate::transport::Listener;
 use crate::util::counters::increment;
 
 /// Timeout of one query in total. NOTIFYs that wait for it fall back to the source address after three seconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of one DNS server, after which it or another is asked again.
-const SERVER_WITHIN: Duration = Duration::from_millis(600);
+const SERVER_TIMEOUT: Duration = Duration::from_millis(600);
 /// Time to live of an answer that is incomplete because of the timeout (seconds).
-const PART_FOR: u32 = 30;
+const PARTIAL_TTL: u32 = 30;
 /// Most queries under way ...
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 /// ... and most queries that wait.
 pub(super) const QUEUE: usize = 1_024;
 /// Most SRV targets of one name, and most addresses of each; the rest is not tried.
@@ -78,7 +78,7 @@ impl Resolver {
         };
         let dns = builder.and_then(|mut builder| {
             let options = builder.options_mut();
-            options.timeout = SERVER_WITHIN;
+            options.timeout = SERVER_TIMEOUT;
             options.attempts = 2;
             builder.build()
         });
@@ -92,7 +92,7 @@ impl Resolver {
             dns: dns.ok(),
             transports: [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|t| spoken(*t)).collect(),
             kinds: kinds.into_iter().filter(|(v4, _)| sends_to(*v4)).map(|(_, kind)| kind).collect(),
-            room: Arc::new(Semaphore::new(AT_ONCE)),
+            room: Arc::new(Semaphore::new(MAX_CONCURRENT)),
             counts: Default::default(),
         })
     }
@@ -119,14 +119,14 @@ impl Resolver {
 
     /// Number of queries under way, and number of finished ones by outcome (see [`LOOKUPS`]).
     pub(super) fn stats(&self) -> (usize, [u64; LOOKUPS.len()]) {
-        let under_way = AT_ONCE - self.room.available_permits();
+        let under_way = MAX_CONCURRENT - self.room.available_permits();
         (under_way, std::array::from_fn(|outcome| self.counts[outcome].load(Relaxed)))
     }
 
     async fn search(&self, question: &DnsQuery) -> Result<DnsAnswer, DnsError> {
         let dns = self.dns.as_ref().ok_or(DnsError::NoServer)?;
         let mut search = Search { dns, kinds: &self.kinds, found: Vec::new(), until: None };
-        let searched = tokio::time::timeout(ANSWER_WITHIN, search.run(question, &self.transports)).await;
+        let searched = tokio::time::timeout(QUERY_TIMEOUT, search.run(question, &self.transports)).await;
         let Search { found, until, .. } = search;
         let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         let left = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
@@ -135,7 +135,7 @@ impl Resolver {
             _ if found.is_empty() => Err(DnsError::Unknown),
             Ok(()) => Ok(DnsAnswer { candidates: found, ttl: left }),
             // One target did not answer in time; the others are used until the next query.
-            Err(_) => Ok(DnsAnswer { candidates: found, ttl: left.min(PART_FOR) }),
+            Err(_) => Ok(DnsAnswer { candidates: found, ttl: left.min(PARTIAL_TTL) }),
         }
     }
 }
@@ -163,12 +163,12 @@ impl Search<'_> {
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         let services = match transport {
-            Some(transport) => guessed(&absolute, &[*transport]),
+            Some(transport) => default_services(&absolute, &[*transport]),
             None => {
                 let usable = |t: &Transport| (*t == Transport::Tls) == *secure;
                 let spoken: Vec<_> = spoken.iter().copied().filter(usable).collect();
-                match self.offered(&absolute, &spoken).await {
-                    services if services.is_empty() => guessed(&absolute, &spoken),
+                match self.lookup_srv(&absolute, &spoken).await {
+                    services if services.is_empty() => default_services(&absolute, &spoken),
                     services => services,
                 }
             }
@@ -181,7 +181,7 @@ impl Search<'_> {
     }
 
     /// Services from NAPTR records whose transport the server supports (RFC 3263 section 4.1).
-    async fn offered(&mut self, name: &Name, spoken: &[Transport]) -> Vec<SrvName> {
+    async fn lookup_srv(&mut self, name: &Name, spoken: &[Transport]) -> Vec<SrvName> {
         let mut found: Vec<_> = self.records(name, RecordType::NAPTR).await;
         found.retain(|data| matches!(data, RData::NAPTR(naptr) if naptr.flags.eq_ignore_ascii_case(b"s")));
         found.sort_by_key(|data| match data {
@@ -252,7 +252,7 @@ impl Search<'_> {
 }
 
 /// Default SRV names of a domain without NAPTR records (RFC 3263 section 4.1).
-fn guessed(name: &Name, transports: &[Transport]) -> Vec<SrvName> {
+fn default_services(name: &Name, transports: &[Transport]) -> Vec<SrvName> {
     let service = |(rank, transport): (u16, &Transport)| {
         let prefix = match transport {
             Transport::Udp => "_sip._udp",

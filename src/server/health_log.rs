@@ -10,9 +10,9 @@ use crate::notifier::Notifier;
 use crate::transport::ConnectionTable;
 
 /// Interval of the summary.
-pub(super) const ROUND: Duration = Duration::from_secs(60);
+pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 /// Failure ratio (1 in N NOTIFYs) above which the network or a proxy is suspected rather than single phones.
-const MANY: u64 = 20;
+const FAILURE_RATIO: u64 = 20;
 
 /// Task that writes the health log.
 pub(super) struct HealthLog {
@@ -47,17 +47,17 @@ enum NotifyHealth {
 
 impl HealthLog {
     /// Logs a summary every minute, for ever.
-    pub(super) async fn walk(self) {
-        let mut before = self.look();
+    pub(super) async fn run(self) {
+        let mut before = self.snapshot();
         loop {
-            tokio::time::sleep(ROUND).await;
-            let now = self.look();
-            now.since(&before).tell();
+            tokio::time::sleep(INTERVAL).await;
+            let now = self.snapshot();
+            now.delta(&before).log();
             before = now;
         }
     }
 
-    fn look(&self) -> Totals {
+    fn snapshot(&self) -> Totals {
         let tally = self.notifier.tally();
         let outcome = |outcome: usize| tally.notifies.as_flattened().iter().map(|of| of[outcome]).sum::<u64>();
         let [acknowledged, refused, unanswered] = [0, 1, 2].map(outcome);
@@ -76,7 +76,7 @@ impl HealthLog {
 }
 
 impl Totals {
-    fn since(&self, before: &Totals) -> Totals {
+    fn delta(&self, before: &Totals) -> Totals {
         // Some counters come from the kernel and may fall, as when /proc cannot be read.
         let more = |now: u64, before: u64| now.saturating_sub(before);
         Totals {
@@ -95,12 +95,12 @@ impl Totals {
     fn phones(&self) -> NotifyHealth {
         match self.unanswered + self.refused {
             0 => NotifyHealth::Quiet,
-            failed if failed > 10 && failed * MANY > self.notifies => NotifyHealth::Many,
+            failed if failed > 10 && failed * FAILURE_RATIO > self.notifies => NotifyHealth::Many,
             _ => NotifyHealth::Single,
         }
     }
 
-    fn tell(&self) {
+    fn log(&self) {
         let Totals { notifies, unanswered, refused, .. } = *self;
         match self.phones() {
             NotifyHealth::Quiet => {}
@@ -164,6 +164,6 @@ mod tests {
     fn only_what_is_new_counts() {
         let before = Totals { notifies: 10, unanswered: 3, dropped: 5, ..Totals::default() };
         let now = Totals { notifies: 15, unanswered: 3, dropped: 0, captures_dropped: 2, ..Totals::default() };
-        assert_eq!(now.since(&before), Totals { notifies: 5, captures_dropped: 2, ..Totals::default() });
+        assert_eq!(now.delta(&before), Totals { notifies: 5, captures_dropped: 2, ..Totals::default() });
     }
 }

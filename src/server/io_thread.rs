@@ -28,9 +28,9 @@ use crate::transport::{
 use crate::util::log_limit::LogLimiter;
 
 /// Time that the journal has at the end to commit what waits for it.
-const KEEP_WITHIN: Duration = Duration::from_secs(1);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest sleep of the timer task (ms). A deadline that another thread sets meanwhile is met at most this late.
-const LONGEST_SLEEP: u64 = 50;
+const MAX_TIMER_SLEEP: u64 = 50;
 /// Longest time that a message on a stream waits for its rate limit; then it is rejected like a datagram.
 const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// Longest time between two checks of the rate limit (ms).
@@ -42,7 +42,7 @@ const TURN: Duration = Duration::from_millis(1);
 /// A disk that fails does so for every change.
 static UNKEPT: LogLimiter = LogLimiter::new();
 /// Interval at which the files of `[tls]` are checked.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
 pub(super) struct IoThread {
     pub(super) notifier: Arc<Notifier>,
@@ -157,7 +157,7 @@ impl IoThread {
                     waiting: Arc::default(),
                     questions: self.questions,
                 };
-                tokio::spawn(worker.clone().send_kept(keeping));
+                tokio::spawn(worker.clone().send_committed(keeping));
                 for socket in sockets.into_iter().flatten() {
                     tokio::spawn(worker.clone().serve_datagrams(socket));
                 }
@@ -170,19 +170,19 @@ impl IoThread {
                 tokio::spawn(worker.clone().serve_opened(connections));
                 if let Some(chores) = chores {
                     let SharedTasks { errands, undeliverable, questions, resolver, watchman } = chores;
-                    tokio::spawn(worker.clone().run_errands(errands, undeliverable));
-                    tokio::spawn(worker.clone().look_names_up(questions, resolver));
-                    tokio::spawn(worker.clone().keep_time());
-                    tokio::spawn(watchman.walk());
+                    tokio::spawn(worker.clone().forward_outbound(errands, undeliverable));
+                    tokio::spawn(worker.clone().resolve_names(questions, resolver));
+                    tokio::spawn(worker.clone().run_timers());
+                    tokio::spawn(watchman.run());
                     if let Some(tls) = self.tls {
-                        tokio::spawn(keep_fresh(tls));
+                        tokio::spawn(watch_certificates(tls));
                     }
                 }
                 // An error means that the server was dropped without `stop`; the thread stops as well.
                 let _ = stopping.wait_for(|stop| *stop).await;
                 // If the disk takes longer, the requests get no response; the clients retransmit them to the next
                 // server.
-                let _ = tokio::time::timeout(KEEP_WITHIN, worker.send_what_waits()).await;
+                let _ = tokio::time::timeout(COMMIT_TIMEOUT, worker.flush_pending()).await;
             });
             drop(ending);
         };
@@ -192,9 +192,9 @@ impl IoThread {
 
 /// Reloads certificates when their files change. The files are polled, because a file system need not report changes (a
 /// mounted secret does not).
-async fn keep_fresh(tls: Arc<Tls>) {
+async fn watch_certificates(tls: Arc<Tls>) {
     loop {
-        tokio::time::sleep(CERTIFICATE_LOOK).await;
+        tokio::time::sleep(CERTIFICATE_POLL).await;
         let tls = Arc::clone(&tls);
         // An error means that reading a file panicked; the next check tries again.
         let _ = tokio::task::spawn_blocking(move || tls.reload()).await;
@@ -215,7 +215,7 @@ impl Worker {
                     let mut datagrams = datagrams
                         .inspect(|(source, bytes)| {
                             taken += 1;
-                            self.hub.shared().came(*source, bytes);
+                            self.hub.shared().on_received(*source, bytes);
                         })
                         .filter(|(source, bytes)| {
                             let is_request = !bytes.starts_with(b"SIP/");
@@ -289,7 +289,7 @@ impl Worker {
     }
 
     /// Sends the messages of API calls, and reports failed deliveries to the notifier.
-    async fn run_errands(
+    async fn forward_outbound(
         self,
         mut errands: mpsc::Receiver<Outbox>,
         mut undeliverable: mpsc::UnboundedReceiver<DeliveryToken>,
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     /// Resolves host names, each in a task of its own, and passes the results to the notifier.
-    async fn look_names_up(self, mut questions: mpsc::Receiver<DnsQuery>, resolver: Arc<Resolver>) {
+    async fn resolve_names(self, mut questions: mpsc::Receiver<DnsQuery>, resolver: Arc<Resolver>) {
         while let Some(question) = questions.recv().await {
             let turn = resolver.turn().await;
             let (worker, resolver) = (self.clone(), Arc::clone(&resolver));
@@ -324,7 +324,7 @@ impl Worker {
     }
 
     /// Runs the notifier's timers, and starts compaction of the journal when it is due.
-    async fn keep_time(self) {
+    async fn run_timers(self) {
         let mut out = Outbox::default();
         loop {
             let now = self.clock.now();
@@ -339,8 +339,8 @@ impl Worker {
                 self.notifier.pass_time(now, &mut out);
                 self.send(&mut out).await;
             }
-            let wait = self.notifier.next_deadline().map_or(LONGEST_SLEEP, |at| at.0.saturating_sub(now.0));
-            tokio::time::sleep(Duration::from_millis(wait.clamp(1, LONGEST_SLEEP))).await;
+            let wait = self.notifier.next_deadline().map_or(MAX_TIMER_SLEEP, |at| at.0.saturating_sub(now.0));
+            tokio::time::sleep(Duration::from_millis(wait.clamp(1, MAX_TIMER_SLEEP))).await;
         }
     }
 
@@ -376,7 +376,7 @@ impl Worker {
     }
 
     /// Sends the outbox once the journal has committed its records (rule 5). It does not wait for the disk: the rest
-    /// happens in `send_kept`. The outbox is left empty, to be reused.
+    /// happens in `send_committed`. The outbox is left empty, to be reused.
     async fn send(&self, out: &mut Outbox) {
         for question in out.dns_queries.drain(..) {
             // If the queue is full this query is dropped, and its NOTIFYs are sent to the source address instead.
@@ -406,7 +406,7 @@ impl Worker {
     fn remark(&self, out: &mut Outbox) {
         if let Some(journal) = self.journal.as_ref().filter(|_| !out.deferred_records.is_empty()) {
             // If they are lost, a phone gets a NOTIFY after a restart with a state that it knows already.
-            let _ = journal.append_lazily(std::mem::take(&mut out.deferred_records));
+            let _ = journal.append_deferred(std::mem::take(&mut out.deferred_records));
         }
     }
 
@@ -417,7 +417,7 @@ impl Worker {
 
     /// Sends outboxes that the journal has committed. For a refused one it rolls the change back and sends what
     /// results.
-    async fn send_kept(self, mut kept: mpsc::UnboundedReceiver<Committed>) {
+    async fn send_committed(self, mut kept: mpsc::UnboundedReceiver<Committed>) {
         while let Some(Committed { mut out, own, result, held }) = kept.recv().await {
             let now = self.clock.now();
             match result {
@@ -439,7 +439,7 @@ impl Worker {
     }
 
     /// Waits until no outbox waits for the journal.
-    async fn send_what_waits(&self) {
+    async fn flush_pending(&self) {
         while self.waiting.count.load(Ordering::Relaxed) > 0 {
             self.waiting.left.notified().await;
         }

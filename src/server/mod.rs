@@ -39,15 +39,15 @@ use io_thread::IoThread;
 use readiness::Readiness;
 
 /// Time that phones have to answer NOTIFYs in flight when the server stops.
-const DRAIN_WITHIN: Duration = Duration::from_millis(2_500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Outboxes of API calls that may wait to be sent. Further calls wait; their number is limited.
 const ERRANDS: usize = 64;
 /// Interval at which NOTIFYs in flight are checked while the server stops.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// Time that the last captured messages have to be sent.
-const FLUSH_WITHIN: Duration = Duration::from_millis(300);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time that the threads have to stop after the drain.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Errors when the server starts.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,7 @@ impl Server {
             is_free(listener.address, listener.transport)
                 .map_err(|source| StartError::Listen { what: listen.to_string(), source })?;
         }
-        let tap = config.hep.as_ref().map(|hep| Capture::start(hep, heard_at(config))).transpose();
+        let tap = config.hep.as_ref().map(|hep| Capture::start(hep, local_endpoints(config))).transpose();
         let tap = tap.map_err(StartError::Capture)?;
         let (journal, recovered) = match config.data.durability {
             Durability::Memory => (None, Vec::new()),
@@ -184,7 +184,7 @@ impl Server {
         let desk = ControlHandle {
             notifier: Arc::clone(&notifier),
             clock,
-            errands,
+            outbound: errands,
             journal: journal.clone(),
             shared,
             resolver,
@@ -235,20 +235,20 @@ impl Server {
     /// NOTIFY again from the next server.
     pub fn stop(mut self) {
         self.drain();
-        let deadline = Instant::now() + DRAIN_WITHIN;
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.notifier.awaits_answers() && Instant::now() < deadline {
-            std::thread::sleep(DRAIN_LOOK);
+            std::thread::sleep(DRAIN_POLL);
         }
         // An error means that all threads have ended already.
         let _ = self.stop.send(true);
         // Every thread holds a sender; the wait ends when the last one is dropped.
-        let _ = self.ended.recv_timeout(STOP_WITHIN);
+        let _ = self.ended.recv_timeout(STOP_TIMEOUT);
         if let Some(journal) = &self.journal {
             journal.close();
             tracing::info!("the journal is closed");
         }
         if let Some(tap) = &self.tap {
-            tap.flush(FLUSH_WITHIN);
+            tap.flush(FLUSH_TIMEOUT);
         }
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             let _ = thread.join();
@@ -294,7 +294,7 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
 }
 
 /// Local sockets as they appear in captures.
-fn heard_at(config: &Config) -> Vec<LocalEndpoint> {
+fn local_endpoints(config: &Config) -> Vec<LocalEndpoint> {
     let advertised = config.sip.advertise.as_deref();
     let here = |listen: &crate::config::Listen| LocalEndpoint {
         address: seen_address(listen.address, advertised),

@@ -13,12 +13,12 @@ use crate::notifier::Notifier;
 pub(super) struct Readiness {
     notifier: Arc<Notifier>,
     ready: Arc<AtomicBool>,
-    stopping: Mutex<bool>,
+    shutting_down: Mutex<bool>,
 }
 
 impl Readiness {
     pub(super) fn new(notifier: Arc<Notifier>) -> Readiness {
-        Readiness { notifier, ready: Arc::new(AtomicBool::new(true)), stopping: Mutex::new(false) }
+        Readiness { notifier, ready: Arc::new(AtomicBool::new(true)), shutting_down: Mutex::new(false) }
     }
 
     /// Flag that the `/readyz` handler reads.
@@ -27,14 +27,14 @@ impl Readiness {
     }
 
     /// Returns true if the server is ready.
-    pub(super) fn are_open(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
     /// Starts a drain: not ready, and no new subscriptions. With `for_good`, because the server stops, it cannot be
     /// undone.
     pub(super) fn close(&self, for_good: bool) {
-        let mut stopping = self.stopping.lock();
+        let mut stopping = self.shutting_down.lock();
         *stopping |= for_good;
         self.ready.store(false, Ordering::Release);
         self.notifier.drain();
@@ -42,7 +42,7 @@ impl Readiness {
 
     /// Ends a drain. Returns false if the server is stopping.
     pub(super) fn open(&self) -> bool {
-        let stopping = self.stopping.lock();
+        let stopping = self.shutting_down.lock();
         if !*stopping {
             self.notifier.reopen();
             self.ready.store(true, Ordering::Release);

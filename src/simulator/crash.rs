@@ -20,7 +20,7 @@ impl Simulation {
         if self.options.crashes > 0.0 {
             let mean = (self.options.minutes as f64 * 60_000.0 / self.options.crashes) as u64;
             let wait = self.random.between(mean / 4, mean * 7 / 4 + 1);
-            self.in_ms(wait, Event::Crash);
+            self.schedule_in(wait, Event::Crash);
         }
     }
 
@@ -66,7 +66,7 @@ impl Simulation {
         self.journal = left.records;
         let down = self.random.between(100, LONGEST_DOWN);
         self.set_clock(self.now + down);
-        self.in_ms(down, Event::Restart);
+        self.schedule_in(down, Event::Restart);
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Simulation {
         self.truth.shift(self.now, start, step);
         self.laws.shift(self.now, start, step);
         for (at, presentity) in self.truth.expiries() {
-            self.in_ms(at.saturating_sub(self.now), Event::Expiry(presentity));
+            self.schedule_in(at.saturating_sub(self.now), Event::Expiry(presentity));
         }
         self.note(&format!("-- the server's clock goes on by {step} ms --"));
     }
@@ -99,7 +99,7 @@ impl Simulation {
                 self.phones[number].moved_at = self.now;
                 if self.random.chance(0.5) {
                     let wait = self.random.between(500, 40_000);
-                    self.in_ms(wait, Event::Reconnect(number));
+                    self.schedule_in(wait, Event::Reconnect(number));
                 }
             }
         }
@@ -108,12 +108,12 @@ impl Simulation {
     /// Starts the server again.
     pub(super) fn restart(&mut self) -> Result<(), Violation> {
         let mut records = std::mem::take(&mut self.journal);
-        self.spoil(&mut records);
+        self.corrupt(&mut records);
         let returns = std::mem::take(&mut self.away);
         if !returns && !self.calm && self.clock == self.clock_before && self.random.chance(0.15) {
             self.away = true;
             let back = self.random.between(1_000, LONGEST_AWAY);
-            self.in_ms(back, Event::TenantReturns(self.life));
+            self.schedule_in(back, Event::TenantReturns(self.life));
         }
         self.server = server::build(self.seed, self.life, self.away);
         let endless = self.options.sabotage == Some(Mutation::EndlessLease);
@@ -128,7 +128,7 @@ impl Simulation {
         if self.options.crashes > 0.0 && !self.calm && self.random.chance(0.2) {
             // The next crash comes while the server is still sending the NOTIFYs that are due after the restart.
             let wait = self.random.between(0, 2_000);
-            self.in_ms(wait, Event::CrashAt(self.life));
+            self.schedule_in(wait, Event::CrashAt(self.life));
         }
         self.note(&format!(
             "-- the server is back, with {} subscriptions, {} behind --",
@@ -167,7 +167,7 @@ impl Simulation {
     }
 
     /// Corrupts the records that a restart reads, as the mutation says.
-    fn spoil(&mut self, records: &mut Vec<(crate::journal::Key, bytes::Bytes)>) {
+    fn corrupt(&mut self, records: &mut Vec<(crate::journal::Key, bytes::Bytes)>) {
         // The notifier defines the meaning of the keys. The deferred records of acknowledged NOTIFYs have a bit set
         // here.
         let is_remark = |key: &crate::journal::Key| key.0 >> 32 != 0;
@@ -195,7 +195,7 @@ impl Simulation {
     pub(super) fn reconnect(&mut self, number: usize) {
         if !self.up {
             let wait = self.random.between(1_000, 10_000);
-            return self.in_ms(wait, Event::Reconnect(number));
+            return self.schedule_in(wait, Event::Reconnect(number));
         }
         if self.flow_of(number).is_some() {
             // It has already opened another one, to send a message.
@@ -209,12 +209,12 @@ impl Simulation {
 
     /// Checks every dialog and publication, independently of messages.
     pub(super) fn call_roll(&mut self, again: u64) -> Result<(), Violation> {
-        self.in_ms(again, Event::RollCall);
+        self.schedule_in(again, Event::RollCall);
         if !self.up {
             return Ok(());
         }
         let away = |presentity| self.is_away(presentity);
-        let called = self.laws.roll_call(self.now, self.up_since, &self.truth, away);
+        let called = self.laws.check_liveness(self.now, self.up_since, &self.truth, away);
         called.map_err(|(call_id, law)| self.fault_in(&call_id, law))
     }
 }

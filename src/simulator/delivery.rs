@@ -21,7 +21,7 @@ impl Simulation {
             self.laws.expect(call_id, expected);
         }
         for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Event::Phone(number, wake));
+            self.schedule_in(wait, Event::Phone(number, wake));
         }
         for (wait, bytes) in wishes.sends {
             self.post(Peer::Phone(number), wait, bytes.into());
@@ -35,7 +35,7 @@ impl Simulation {
     pub(super) fn grant_publisher(&mut self, number: usize, wishes: publisher::PublisherActions) {
         self.said.extend(wishes.said);
         for (wait, wake) in wishes.wakes {
-            self.in_ms(wait, Event::Publisher(number, wake));
+            self.schedule_in(wait, Event::Publisher(number, wake));
         }
         for bytes in wishes.sends {
             self.post(Peer::Publisher(number), 0, bytes.into());
@@ -63,7 +63,7 @@ impl Simulation {
         for delay in arrivals {
             let delay = wait + delay;
             match edge {
-                Some(edge) => self.in_ms(delay, Event::At(Peer::Edge(edge), Some(peer), bytes.clone())),
+                Some(edge) => self.schedule_in(delay, Event::At(Peer::Edge(edge), Some(peer), bytes.clone())),
                 None => self.arrive(delay, peer, flow, bytes.clone()),
             }
         }
@@ -77,7 +77,7 @@ impl Simulation {
         };
         let source = Source { transport, listener, peer, flow: flow.map(FlowId), certified: false };
         let bytes = self.with_other_branch(bytes);
-        self.in_ms(delay, Event::AtServer(source, bytes));
+        self.schedule_in(delay, Event::AtServer(source, bytes));
     }
 
     /// Returns the connection of a phone. If it has none, it opens one for a request, provided that the server is up.
@@ -129,7 +129,7 @@ impl Simulation {
         self.draw(false, &packet.bytes, &arrivals);
         let Some(who) = who else { return };
         for delay in arrivals {
-            self.in_ms(delay, Event::At(who, None, packet.bytes.clone()));
+            self.schedule_in(delay, Event::At(who, None, packet.bytes.clone()));
         }
     }
 
@@ -138,7 +138,7 @@ impl Simulation {
         let Ok(Some(m)) = wire::read(&packet.bytes) else { return };
         let dialog = (m.call_id.to_string(), m.from.tag().unwrap_or_default().to_string());
         if let Some(ticket) = packet.ticket {
-            self.in_ms(1, Event::Undeliverable(self.life, ticket, dialog, m.cseq.number));
+            self.schedule_in(1, Event::Undeliverable(self.life, ticket, dialog, m.cseq.number));
         }
     }
 

@@ -110,7 +110,7 @@ impl Simulation {
         for delay in arrivals {
             let bytes = Bytes::from(text.clone());
             match (who, source) {
-                (Some(who), _) if from.is_none() => self.in_ms(slow + delay, Event::At(who, None, bytes)),
+                (Some(who), _) if from.is_none() => self.schedule_in(slow + delay, Event::At(who, None, bytes)),
                 (_, Some(source)) => self.arrive(slow + delay, source, None, bytes),
                 _ => {}
             }

@@ -13,7 +13,7 @@ impl Simulation {
         }
         let often = (60_000 / self.phones.len().max(1) as u64).max(200);
         let wait = self.random.between(often / 2, often * 2);
-        self.in_ms(wait, Event::Trouble);
+        self.schedule_in(wait, Event::Trouble);
         let number = self.random.below(self.phones.len());
         let mut wishes = phone::Actions::default();
         match self.random.below(24) {
@@ -59,7 +59,7 @@ impl Simulation {
         let number = self.random.below(self.publishers.len());
         let until = self.now + self.random.between(5_000, 90_000);
         self.partitions[number] = until;
-        self.in_ms(until - self.now, Event::Reunion(number, until));
+        self.schedule_in(until - self.now, Event::Reunion(number, until));
     }
 
     fn trouble_edge(&mut self) {
@@ -76,7 +76,7 @@ impl Simulation {
     fn recover_later(&mut self, number: usize, longest: u64) {
         self.troubles[number] += 1;
         let wait = self.random.between(500, longest);
-        self.in_ms(wait, Event::Recovery(number, self.troubles[number]));
+        self.schedule_in(wait, Event::Recovery(number, self.troubles[number]));
     }
 
     /// Ends the fault of a phone.
@@ -95,7 +95,7 @@ impl Simulation {
             {
                 flow.broken = Some(self.now + notice);
                 self.phones[number].moved_at = self.now;
-                self.in_ms(back, Event::Reconnect(number));
+                self.schedule_in(back, Event::Reconnect(number));
             }
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::lamp::{Lamp, ParseCache};
 use super::monotonic::{Shown, went_back};
-use super::oracle::{COARSENESS, Oracle};
+use super::oracle::{CLOCK_TOLERANCE_MS, Oracle};
 use super::phone::version_of;
 use super::scenario::Scenario;
 use crate::package::{self, PackageId};
@@ -162,7 +162,7 @@ impl Dialog {
 
     /// Returns true if the server must know the dialog.
     fn stands(&self, now: u64) -> bool {
-        let lives = self.promised.min(self.until.0) > now + COARSENESS;
+        let lives = self.promised.min(self.until.0) > now + CLOCK_TOLERANCE_MS;
         lives && self.ended.is_none() && self.over.is_none() && !self.replaced
     }
 
@@ -232,7 +232,7 @@ impl Invariants {
     }
 
     /// Checks a 481 to a SUBSCRIBE: the server says that it does not know the subscription.
-    pub fn disowned(&self, now: u64, answer: &Message<'_>) -> Result<(), String> {
+    pub fn on_481(&self, now: u64, answer: &Message<'_>) -> Result<(), String> {
         let key = (answer.call_id.to_string(), answer.to.tag().unwrap_or_default().to_string());
         match self.dialogs.get(&key) {
             Some(dialog) if dialog.stands(now) => Err("an acknowledged subscription is not known to the server".into()),
@@ -305,7 +305,7 @@ impl Invariants {
             return Err(format!("a NOTIFY after {why}"));
         }
         let lamp = self.memo.read(package, m.body).map_err(|why| format!("a NOTIFY that cannot be read: {why}"))?;
-        walls(m, &lamp, plan, presentity)?;
+        realm_isolation(m, &lamp, plan, presentity)?;
         let state = m.first(Name::SubscriptionState).ok_or("a NOTIFY without Subscription-State")?;
         let is_final = state.starts_with("terminated");
         let since = now.saturating_sub(dialog.sent_at);
@@ -415,7 +415,7 @@ impl Invariants {
     }
 
     /// Withdraws a NOTIFY that will not leave, because the change in it was rolled back.
-    pub fn withdrawn(&mut self, key: &(String, String), cseq: u32) {
+    pub fn on_rollback(&mut self, key: &(String, String), cseq: u32) {
         if let Some(dialog) = self.dialogs.get_mut(key).filter(|dialog| dialog.cseq == cseq) {
             (dialog.answered, dialog.last_said) = (true, false);
             dialog.made.clear();
@@ -498,7 +498,7 @@ impl Invariants {
     }
 
     /// Checks liveness: a phone that answers receives every change in time, even while other phones are silent.
-    pub fn roll_call(
+    pub fn check_liveness(
         &self,
         now: u64,
         up_since: u64,
@@ -551,7 +551,7 @@ fn repeated(dialog: &Dialog, bytes: &[u8], since: u64, reliable: bool) -> Result
 }
 
 /// Checks that nothing crosses realms (rule 8).
-fn walls(m: &Message<'_>, lamp: &Lamp, plan: &Scenario, presentity: usize) -> Result<(), String> {
+fn realm_isolation(m: &Message<'_>, lamp: &Lamp, plan: &Scenario, presentity: usize) -> Result<(), String> {
     let (user, realm) = plan.name(presentity);
     let text = std::str::from_utf8(m.body).map_err(|_| "a body that is not UTF-8")?;
     if !text.contains(&format!("sip:{user}@{realm}")) {

@@ -192,7 +192,7 @@ impl Simulation {
         let decision = self.decision;
         if !remarks.is_empty() {
             if self.keeper.waiting.is_empty() {
-                self.in_ms(LAZY, Event::Journal(self.life, JournalStep::Lazy));
+                self.schedule_in(LAZY, Event::Journal(self.life, JournalStep::Lazy));
             }
             self.keeper.waiting.push_back(Entry { decision, records: remarks, parcel: None, end: 0 });
         }
@@ -236,9 +236,9 @@ impl Simulation {
         let wait = if busy { self.random.between(50, 1_500) } else { self.random.between(0, 5) };
         if std::mem::take(&mut self.keeper.doomed) && !self.calm {
             let moment = self.random.between(0, wait);
-            self.in_ms(moment, Event::CrashAt(self.life));
+            self.schedule_in(moment, Event::CrashAt(self.life));
         }
-        self.in_ms(wait, Event::Journal(self.life, JournalStep::Committed));
+        self.schedule_in(wait, Event::Journal(self.life, JournalStep::Committed));
         Ok(())
     }
 
@@ -262,13 +262,13 @@ impl Simulation {
                 self.keeper.imaged = self.decision;
                 let written = self.keeper.tape().and_then(|tape| tape.write_image(records));
                 let wait = self.random.between(0, 400);
-                self.in_ms(wait, Event::Journal(self.life, JournalStep::Finish));
+                self.schedule_in(wait, Event::Journal(self.life, JournalStep::Finish));
                 self.or_fault(written)
             }
             // A snapshot with changes that are not durable yet would make them survive a crash. The server may do
             // that, but the oracle could not tell then which changes survived.
             JournalStep::Finish if self.keeper.is_awaited() && self.keeper.kept < self.keeper.imaged => {
-                self.in_ms(5, Event::Journal(self.life, JournalStep::Finish));
+                self.schedule_in(5, Event::Journal(self.life, JournalStep::Finish));
                 Ok(())
             }
             JournalStep::Finish => {
@@ -314,7 +314,7 @@ impl Simulation {
             return self.commit();
         }
         if !self.keeper.waiting.is_empty() {
-            self.in_ms(LAZY, Event::Journal(self.life, JournalStep::Lazy));
+            self.schedule_in(LAZY, Event::Journal(self.life, JournalStep::Lazy));
         }
         Ok(())
     }
@@ -323,14 +323,14 @@ impl Simulation {
         self.keeper.rotate = false;
         let begun = self.keeper.tape().and_then(MemoryJournal::begin_image);
         let wait = self.random.between(0, 400);
-        self.in_ms(wait, Event::Journal(self.life, JournalStep::Image));
+        self.schedule_in(wait, Event::Journal(self.life, JournalStep::Image));
         self.or_fault(begun)
     }
 
     /// Schedules the next compaction of the journal.
     pub(super) fn begin_journal(&mut self) {
         let wait = self.random.between(10_000, 90_000);
-        self.in_ms(wait, Event::Journal(self.life, JournalStep::Rotate));
+        self.schedule_in(wait, Event::Journal(self.life, JournalStep::Rotate));
     }
 
     pub(super) fn send_off(&mut self, parcel: PendingOutput) -> Result<(), Violation> {
@@ -346,7 +346,7 @@ impl Simulation {
             self.deliver(packet);
         }
         for presentity in parcel.unfinished {
-            self.in_ms(0, Event::Continue(self.life, presentity));
+            self.schedule_in(0, Event::Continue(self.life, presentity));
         }
         Ok(())
     }

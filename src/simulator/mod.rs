@@ -64,9 +64,9 @@ pub struct Outcome {
 /// Runs the storm of a seed, and a second time with a ladder if it fails.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = Simulation::new(seed, options, None);
-    let failure = world.storm().err().map(|fault| {
+    let failure = world.run_scenario().err().map(|fault| {
         let mut again = Simulation::new(seed, options, Some(fault.topic.clone()));
-        let second = again.storm().err();
+        let second = again.run_scenario().err();
         let mut picture = again.ladder.draw();
         if second.as_ref() != Some(&fault) {
             picture.push_str(&format!("(the second run differs: {second:?})\n"));
@@ -78,14 +78,14 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 
 impl Simulation {
     /// Runs the storm, heals the network, and checks that all lamps converge.
-    fn storm(&mut self) -> Result<(), Violation> {
+    fn run_scenario(&mut self) -> Result<(), Violation> {
         self.run_until(self.options.minutes * 60_000)?;
         self.heal();
         let healed = self.now;
         self.run_until(healed + CONVERGED_AFTER)?;
-        self.reckon(false)?;
+        self.check_convergence(false)?;
         self.run_until(healed + ALL_WELL_AFTER)?;
-        self.reckon(true)?;
+        self.check_convergence(true)?;
         self.count_subscriptions()?;
         self.tally.close(self.now);
         self.tally.events = self.publishers.iter().map(|p| p.events).sum();
@@ -111,7 +111,7 @@ impl Simulation {
 
     /// Checks that lamps show the true state: those of all phones if `all`, else only of those whose subscription the
     /// server knows and can reach.
-    fn reckon(&self, all: bool) -> Result<(), Violation> {
+    fn check_convergence(&self, all: bool) -> Result<(), Violation> {
         let known = self.known_to_server();
         for phone in &self.phones {
             for watch in &phone.watches {

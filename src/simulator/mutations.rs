@@ -68,7 +68,7 @@ impl Simulation {
                 let peer = ([192, 0, 2, 1], 9).into();
                 let source =
                     Source { transport: Transport::Udp, listener: ListenerId(0), peer, flow: None, certified: false };
-                self.in_ms(1, Event::AtServer(source, answer.into()));
+                self.schedule_in(1, Event::AtServer(source, answer.into()));
                 let nowhere =
                     OutboundMessage { to: Destination::Datagram { listener: ListenerId(0), peer }, ..packet.clone() };
                 vec![nowhere]

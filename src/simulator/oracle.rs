@@ -15,7 +15,7 @@ use crate::presence::state::{CallState, Direction};
 /// Time for which an ended call stays ended (ms), as the server promises.
 const STAYS_ENDED: u64 = 300_000;
 /// Tolerance for the server's expiry timers (ms): it may notice an expiry this much late.
-pub const COARSENESS: u64 = 260;
+pub const CLOCK_TOLERANCE_MS: u64 = 260;
 
 /// Time after an expiry within which the journal may not know of it (ms). No NOTIFY about it has left before.
 pub const NOT_KEPT_YET: u64 = 3_000;
@@ -157,7 +157,7 @@ impl Oracle {
     /// Returns true if the server may still show what an expiry has just ended.
     pub fn is_uncertain(&self, now: u64, presentity: usize) -> bool {
         let person = &self.people[presentity].now;
-        person.expired_at.is_some_and(|at| now <= at + COARSENESS)
+        person.expired_at.is_some_and(|at| now <= at + CLOCK_TOLERANCE_MS)
     }
 
     /// Latest time at which the state of a presentity may have changed.
@@ -177,7 +177,7 @@ impl Oracle {
     /// Entity-tags that the server must know.
     pub fn etags(&self, now: u64, presentity: usize) -> impl Iterator<Item = &str> {
         let all = self.people[presentity].now.publications.iter();
-        all.filter(move |p| p.expires_at > now + COARSENESS).map(|p| p.etag.as_str())
+        all.filter(move |p| p.expires_at > now + CLOCK_TOLERANCE_MS).map(|p| p.etag.as_str())
     }
 
     /// Entity-tags that may return after a crash. They include those that expired after `since`, because the journal

@@ -45,7 +45,7 @@ impl Simulation {
                 })
             }
             ("SUBSCRIBE", Some(200)) => self.laws.accepted(self.now, self.decision, &m),
-            ("SUBSCRIBE", Some(481)) => self.laws.disowned(self.now, &m).map(|()| (0, Leaving::Other)),
+            ("SUBSCRIBE", Some(481)) => self.laws.on_481(self.now, &m).map(|()| (0, Leaving::Other)),
             ("PUBLISH", Some(status)) => {
                 let etag = message::header(&packet.bytes, "SIP-ETag").unwrap_or_default();
                 self.published(m.call_id, status, etag).map(|needs| (needs, Leaving::Other))
@@ -98,7 +98,7 @@ impl Simulation {
             200 => {
                 self.accepted.insert(call_id.into(), (etag.into(), self.decision));
                 self.truth.accepted(self.now, self.decision, &said, etag);
-                self.in_ms(u64::from(said.expires) * 1_000, Event::Expiry(said.presentity));
+                self.schedule_in(u64::from(said.expires) * 1_000, Event::Expiry(said.presentity));
                 self.look_at(said.presentity);
                 Ok(self.decision)
             }

@@ -68,7 +68,7 @@ impl Simulation {
         });
         for leaving in made.into_values().flatten() {
             if let Leaving::Notify(key, cseq, _) = leaving {
-                self.laws.withdrawn(&key, cseq);
+                self.laws.on_rollback(&key, cseq);
             }
         }
         for (leaving, packet) in leaves {
@@ -77,7 +77,7 @@ impl Simulation {
         }
         self.server.set_journal_acceptance(Acceptance::Failing);
         let wait = self.random.between(0, LONGEST_FAILURE);
-        self.in_ms(wait, Event::Journal(self.life, JournalStep::Recovered));
+        self.schedule_in(wait, Event::Journal(self.life, JournalStep::Recovered));
         self.decision += 1;
         self.dispatch(left)?;
         self.commit()

@@ -239,14 +239,14 @@ impl Simulation {
             let lines = (self.plan.presentities() / 8).max(1);
             for _ in 0..lines {
                 let wait = self.random.between(0, 8_000);
-                self.in_ms(wait, Event::Publisher(publisher.number, publisher::PublisherTimer::Busy));
+                self.schedule_in(wait, Event::Publisher(publisher.number, publisher::PublisherTimer::Busy));
             }
             self.publishers.push(publisher);
         }
-        self.in_ms(ROLL_CALL, Event::RollCall);
+        self.schedule_in(ROLL_CALL, Event::RollCall);
         self.begin_journal();
         if self.options.trouble {
-            self.in_ms(3_000, Event::Trouble);
+            self.schedule_in(3_000, Event::Trouble);
             self.expect_crash();
         }
     }
@@ -270,7 +270,7 @@ impl Simulation {
         self.flows.insert(self.count, Flow { phone, broken: None, busy_until: [0; 2] });
     }
 
-    pub(super) fn in_ms(&mut self, wait: u64, what: Event) {
+    pub(super) fn schedule_in(&mut self, wait: u64, what: Event) {
         self.count += 1;
         self.queue.push(Reverse((self.now + wait, self.count)));
         self.happenings.insert(self.count, what);
@@ -299,7 +299,7 @@ impl Simulation {
                 let Some(Reverse((at, number))) = self.queue.pop() else { continue };
                 self.now = at;
                 if let Some(what) = self.happenings.remove(&number) {
-                    self.happen(what)?;
+                    self.handle(what)?;
                 }
             } else {
                 self.now = due;
@@ -348,7 +348,7 @@ impl Simulation {
         self.away && self.plan.account(presentity) == AWAY
     }
 
-    fn happen(&mut self, what: Event) -> Result<(), Violation> {
+    fn handle(&mut self, what: Event) -> Result<(), Violation> {
         match what {
             Event::AtServer(source, bytes) => {
                 // A server without the tenant receives none of the tenant's messages.

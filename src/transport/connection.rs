@@ -16,7 +16,7 @@ use super::{FlowId, Source};
 use crate::sip::wire::{Frame, Framer, ParseError};
 
 /// Timeout of a partial message: the time from its first octet to its last, however often more of it arrives.
-const HALF_MESSAGE: Duration = Duration::from_secs(20);
+const PARTIAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval after which a silent WebSocket is sent a ping. Browsers cannot send keep-alives by themselves, and many
 /// NATs and proxies drop connections that are silent for a minute. If the peer stays silent for the same time again,
 /// the connection is closed. The interval is shorter if a third of the idle timeout is.
@@ -43,7 +43,7 @@ pub struct Connection {
     /// Queue of octets to write to this connection.
     queue: Arc<Queue>,
     /// Deadline of the message that has begun; further octets do not extend it.
-    whole_by: Option<Instant>,
+    message_deadline: Option<Instant>,
     idle_reads: TokenBucket,
     /// Keep-alives and short reads since the last event.
     found: IdleInput,
@@ -108,7 +108,7 @@ impl Connection {
             reading: passage.reading,
             cutter,
             queue,
-            whole_by: None,
+            message_deadline: None,
             idle_reads: TokenBucket::of(per_second, burst, Instant::now()),
             found: IdleInput::default(),
             taken: 0,
@@ -142,8 +142,8 @@ impl Connection {
             match self.cut() {
                 Cut::ConnectionEvent(arrival) => {
                     if let ConnectionEvent::Message(bytes) = &arrival {
-                        self.shared.passing(self.source.transport).message_came();
-                        self.shared.came(self.source, bytes);
+                        self.shared.passing(self.source.transport).record_received();
+                        self.shared.on_received(self.source, bytes);
                     }
                     return Some(arrival);
                 }
@@ -161,9 +161,9 @@ impl Connection {
                 now = Instant::now();
             }
             let until = match self.in_message() {
-                true => *self.whole_by.get_or_insert(now + HALF_MESSAGE.min(idle)),
+                true => *self.message_deadline.get_or_insert(now + PARTIAL_MESSAGE_TIMEOUT.min(idle)),
                 false => {
-                    self.whole_by = None;
+                    self.message_deadline = None;
                     now + idle
                 }
             };
@@ -230,7 +230,7 @@ impl Connection {
         self.answer_keep_alives();
         if let Cut::ConnectionEvent(_) = cut {
             self.found = IdleInput::default();
-            self.whole_by = None;
+            self.message_deadline = None;
         }
         cut
     }
@@ -244,7 +244,7 @@ impl Connection {
             Framing::WebSocketCodec(frames) => {
                 let mut replies = frames.take_replies().map(Vec::from).unwrap_or_default();
                 if !frames.is_closed() {
-                    let pong = WebSocketCodec::wrap(&Bytes::from_static(b"\r\n"));
+                    let pong = WebSocketCodec::encode(&Bytes::from_static(b"\r\n"));
                     (0..pongs).for_each(|_| replies.extend_from_slice(&pong));
                 }
                 if !replies.is_empty() {
@@ -266,9 +266,9 @@ enum Cut {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Framing::WebSocketCodec(frames) = &mut self.cutter
-            && let Some(farewell) = frames.farewell()
+            && let Some(close_frame) = frames.close_frame()
         {
-            self.shared.queue_octets(self.flow, &farewell);
+            self.shared.queue_octets(self.flow, &close_frame);
         }
         self.shared.close(self.flow);
     }

@@ -15,7 +15,7 @@ use super::websocket_handshake;
 use crate::sip::Transport;
 
 /// Timeout of TLS handshake and HTTP upgrade together.
-const PASS_WITHIN: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handshake settings of one listener.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct Handshaker {
 pub(super) trait BoxStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> BoxStream for T {}
 
-/// BoxWriter half of a connection.
+/// Writing half of a connection.
 pub(super) type BoxWriter = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Reading half of a connection after the handshake, and what the handshake found out.
@@ -61,7 +61,7 @@ impl Handshaker {
             return Ok(plain(stream));
         }
         let _passing = permit.handshake().map_err(|limit| io::Error::other(format!("a limit is reached: {limit}")))?;
-        tokio::time::timeout(PASS_WITHIN, self.negotiate(stream)).await?
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.negotiate(stream)).await?
     }
 
     async fn negotiate(&self, stream: TcpStream) -> io::Result<(ReadHalf, BoxWriter)> {

@@ -49,7 +49,7 @@ pub(super) struct StreamCounters {
 }
 
 impl StreamCounters {
-    pub(super) fn message_came(&self) {
+    pub(super) fn record_received(&self) {
         increment(&self.received);
     }
 

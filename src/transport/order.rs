@@ -1,4 +1,4 @@
-//! NotifyOrder of the NOTIFYs of one dialog across threads.
+//! Order of the NOTIFYs of one dialog across threads.
 //!
 //! A NOTIFY is created under the lock of its presentity and sent later: after the journal has committed, by another
 //! thread, or after the process was paused. By then a newer NOTIFY of the dialog may exist. So just before a NOTIFY
@@ -123,7 +123,7 @@ mod tests {
         Some(DeliveryToken(u128::from(slot) << 64 | u128::from(cseq) << 32))
     }
 
-    /// NotifyOrder for one dialog, in which `latest` holds the CSeq of the newest NOTIFY.
+    /// Order for one dialog, in which `latest` holds the CSeq of the newest NOTIFY.
     fn order_of(latest: &Arc<AtomicU32>) -> NotifyOrder {
         let latest = Arc::clone(latest);
         NotifyOrder::new(Box::new(move |ticket| (ticket.0 >> 32) as u32 >= latest.load(SeqCst)))

@@ -31,7 +31,7 @@ use crate::util::per_thread::PerThread;
 /// Log limiter: a network failure stops many peers at once.
 static NOT_READING: LogLimiter = LogLimiter::new();
 /// Timeout of connecting. It allows for two lost SYNs, which are repeated after 1 s and 3 s; a NOTIFY waits meanwhile.
-const OPEN_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// State that all threads share: open connections, counters, and the channel for failed deliveries.
 #[derive(Debug)]
 pub struct ConnectionTable {
@@ -98,9 +98,9 @@ impl ConnectionTable {
     }
 
     /// Records a received message: it is copied to the capture server, if one is configured.
-    pub fn came(&self, source: Source, bytes: &[u8]) {
+    pub fn on_received(&self, source: Source, bytes: &[u8]) {
         if let Some(tap) = &self.tap {
-            tap.came(source.listener.0, source.peer, bytes);
+            tap.on_received(source.listener.0, source.peer, bytes);
         }
     }
 
@@ -182,7 +182,7 @@ impl ConnectionTable {
         if let Some(tap) = &self.tap {
             tap.left(flow.listener.0, flow.peer, bytes);
         }
-        let bytes = if flow.is_framed() { &WebSocketCodec::wrap(bytes) } else { bytes };
+        let bytes = if flow.is_framed() { &WebSocketCodec::encode(bytes) } else { bytes };
         self.push(id, &flow, bytes, ticket)
     }
 
@@ -210,7 +210,7 @@ impl ConnectionTable {
     }
 }
 
-/// SipSender of one thread: sends messages over UDP sockets and connections.
+/// Sender of one thread: sends messages over UDP sockets and connections.
 #[derive(Clone, Debug)]
 pub struct SipSender {
     shared: Arc<ConnectionTable>,
@@ -302,7 +302,7 @@ impl SipSender {
         self.shared.queue(id, bytes, ticket);
         let (shared, connected) = (Arc::clone(&self.shared), self.connected.clone());
         tokio::spawn(async move {
-            let opened = tokio::time::timeout(OPEN_WITHIN, open(transport, &remote, shared.tls.as_deref())).await;
+            let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(transport, &remote, shared.tls.as_deref())).await;
             match opened.unwrap_or_else(|late| Err(late.into())) {
                 Ok((passage, writing)) => {
                     let source = Source { transport, listener, peer, flow: Some(id), certified: passage.certified };

@@ -1,4 +1,4 @@
-//! UDP sockets. BatchUdpSocket are received and sent in batches, because one system call costs as much as handling a
+//! UDP sockets. Datagrams are received and sent in batches, because one system call costs as much as handling a
 //! message.
 
 use std::cell::RefCell;
@@ -82,7 +82,7 @@ impl BatchUdpSocket {
         &self.counts
     }
 
-    /// Waits until something has been received, then passes the datagrams, at most a batch, to `take`. BatchUdpSocket that
+    /// Waits until something has been received, then passes the datagrams, at most a batch, to `take`. Datagrams that
     /// `take` does not consume are lost.
     ///
     /// Errors of earlier sends that the kernel reports here (ICMP) concern one peer. They are ignored; the

@@ -176,7 +176,7 @@ impl WebSocketCodec {
     }
 
     /// Close frame to send before the server closes the connection; none if one was sent already.
-    pub(super) fn farewell(&mut self) -> Option<Bytes> {
+    pub(super) fn close_frame(&mut self) -> Option<Bytes> {
         self.close(CloseCode::Away);
         self.take_replies()
     }
@@ -188,7 +188,7 @@ impl WebSocketCodec {
 
     /// Frame of a SIP message: a text frame if the message is valid UTF-8, else a binary one. Our own messages are text
     /// unless they quote other octets from a request.
-    pub(super) fn wrap(message: &Bytes) -> Bytes {
+    pub(super) fn encode(message: &Bytes) -> Bytes {
         let kind = if std::str::from_utf8(message).is_ok() { Data::Text } else { Data::Binary };
         format(Frame::message(message.clone(), OpCode::Data(kind), true))
     }
@@ -276,9 +276,9 @@ mod tests {
         assert_eq!((heard, replies), (vec![], b"\x88\x00".to_vec()));
         let mut frames = WebSocketCodec::after(b"\x81\x01x");
         assert_eq!(frames.next(), CodecEvent::End);
-        assert_eq!(frames.farewell().as_deref(), Some(&b"\x88\x02\x03\xea"[..]), "protocol error");
-        assert_eq!(frames.farewell(), None);
-        assert_eq!(WebSocketCodec::after(&[]).farewell().as_deref(), Some(&b"\x88\x02\x03\xe9"[..]), "going away");
+        assert_eq!(frames.close_frame().as_deref(), Some(&b"\x88\x02\x03\xea"[..]), "protocol error");
+        assert_eq!(frames.close_frame(), None);
+        assert_eq!(WebSocketCodec::after(&[]).close_frame().as_deref(), Some(&b"\x88\x02\x03\xe9"[..]), "going away");
     }
 
     #[test]
@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn a_message_is_wrapped_as_text_where_it_is_text() {
-        assert_eq!(WebSocketCodec::wrap(&Bytes::from_static(b"hi")), &b"\x81\x02hi"[..]);
-        assert_eq!(WebSocketCodec::wrap(&Bytes::from_static(b"\xff")), &b"\x82\x01\xff"[..]);
-        assert_eq!(WebSocketCodec::wrap(&Bytes::from(vec![b'x'; 300]))[..4], b"\x81\x7e\x01\x2c"[..]);
+        assert_eq!(WebSocketCodec::encode(&Bytes::from_static(b"hi")), &b"\x81\x02hi"[..]);
+        assert_eq!(WebSocketCodec::encode(&Bytes::from_static(b"\xff")), &b"\x82\x01\xff"[..]);
+        assert_eq!(WebSocketCodec::encode(&Bytes::from(vec![b'x'; 300]))[..4], b"\x81\x7e\x01\x2c"[..]);
     }
 }

@@ -159,7 +159,7 @@ impl Hub {
 
     /// Subscribes to an account, starting after the event with the id `last`. Returns true if the caller has to start
     /// the forwarding task. The caller has already checked the limit of streams.
-    pub(super) fn join(&self, account: AccountNo, last: Option<&str>) -> (Subscriber, bool) {
+    pub(super) fn subscribe(&self, account: AccountNo, last: Option<&str>) -> (Subscriber, bool) {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.listeners.retain(|listener| !listener.pieces.is_closed());
@@ -199,7 +199,7 @@ impl Hub {
 
     /// Removes subscribers that have gone and accounts without any. Returns false, which ends the forwarding task, if
     /// none is left.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(super) fn has_consumers(&self) -> bool {
         let mut state = self.state.lock();
         let State { listeners, accounts, pumping, .. } = &mut *state;
         listeners.retain(|listener| !listener.pieces.is_closed());
@@ -338,8 +338,8 @@ mod tests {
     #[test]
     fn everybody_hears_of_his_own_account_only() {
         let hub = Hub::new(false);
-        let (mut a, start) = hub.join(A, None);
-        let (mut b, again) = hub.join(B, None);
+        let (mut a, start) = hub.subscribe(A, None);
+        let (mut b, again) = hub.subscribe(B, None);
         assert_eq!((start, again), (true, false), "one pump");
         hub.say(vec![lamp(A, 1), lamp(B, 2), lamp(A, 3)]);
         let (text, over) = read(&mut a);
@@ -351,18 +351,18 @@ mod tests {
     #[test]
     fn who_comes_back_in_time_misses_nothing() {
         let hub = Hub::new(false);
-        let (mut one, _) = hub.join(A, None);
+        let (mut one, _) = hub.subscribe(A, None);
         hub.say(vec![lamp(A, 1)]);
         let id = last_id(&read(&mut one).0);
         drop(one);
         hub.say(vec![lamp(A, 2), lamp(B, 3)]);
-        let (mut two, _) = hub.join(A, Some(&id));
+        let (mut two, _) = hub.subscribe(A, Some(&id));
         let text = read(&mut two).0;
         assert!(text.contains("event: resumed") && text.contains("{\"n\":2}"), "{text}");
         assert!(!text.contains("{\"n\":1}") && !text.contains("{\"n\":3}"), "{text}");
         let stale = [format!("{:x}-1", hub.run + 1), "nonsense".into(), format!("{:x}-ffff", hub.run), String::new()];
         for id in stale {
-            drop(std::mem::replace(&mut two, hub.join(A, Some(&id)).0));
+            drop(std::mem::replace(&mut two, hub.subscribe(A, Some(&id)).0));
             assert!(read(&mut two).0.contains("event: reset"), "{id}");
         }
     }
@@ -370,28 +370,28 @@ mod tests {
     #[test]
     fn what_was_displaced_or_not_followed_is_told_by_a_reset() {
         let hub = Hub::new(false);
-        let (mut one, _) = hub.join(A, None);
+        let (mut one, _) = hub.subscribe(A, None);
         let id = last_id(&read(&mut one).0);
         for n in 0..=KEPT {
             hub.say(vec![lamp(A, n)]);
             read(&mut one);
         }
-        assert!(read(&mut hub.join(A, Some(&id)).0).0.contains("event: reset"));
-        let (mut b, _) = hub.join(B, Some(&id));
+        assert!(read(&mut hub.subscribe(A, Some(&id)).0).0.contains("event: reset"));
+        let (mut b, _) = hub.subscribe(B, Some(&id));
         assert!(read(&mut b).0.contains("event: reset"), "an id of another account's stream");
     }
 
     #[test]
     fn an_account_counts_for_itself_and_keeps_its_events_whatever_happens_in_others() {
         let hub = Hub::new(false);
-        let (mut b, _) = hub.join(B, None);
+        let (mut b, _) = hub.subscribe(B, None);
         let id = last_id(&read(&mut b).0);
         hub.say(vec![lamp(B, 1)]);
-        let others: Vec<_> = (2..8).map(|n| hub.join(AccountNo(n), None).0).collect();
+        let others: Vec<_> = (2..8).map(|n| hub.subscribe(AccountNo(n), None).0).collect();
         for n in 0..2 * KEPT {
             hub.say((2..8).map(|account| lamp(AccountNo(account), n)).collect());
         }
-        let text = read(&mut hub.join(B, Some(&id)).0).0;
+        let text = read(&mut hub.subscribe(B, Some(&id)).0).0;
         assert!(text.contains("event: resumed") && text.contains("{\"n\":1}"), "{text}");
         let number = |id: &str| hub.number(id).unwrap();
         assert_eq!(number(&last_id(&text)) - number(&id), 1, "the events of others are not counted");
@@ -405,8 +405,8 @@ mod tests {
     #[test]
     fn who_reads_too_slowly_is_dropped_and_told_so() {
         let hub = Hub::new(false);
-        let (mut slow, _) = hub.join(A, None);
-        let (mut quick, _) = hub.join(A, None);
+        let (mut slow, _) = hub.subscribe(A, None);
+        let (mut quick, _) = hub.subscribe(A, None);
         for n in 0..=QUEUE {
             hub.say(vec![lamp(A, n)]);
             assert!(!read(&mut quick).1);
@@ -417,6 +417,6 @@ mod tests {
         hub.close("test");
         let (text, over) = read(&mut quick);
         assert!(over && text.contains("event: bye"), "{text}");
-        assert!(!hub.is_wanted() && hub.is_idle());
+        assert!(!hub.has_consumers() && hub.is_idle());
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn places(limits: &Limits) -> Arc<QuotaPool> {
 }
 
 /// Opens a stream. `hold` keeps its share until it ends.
-pub(super) fn begin(
+pub(super) fn open_stream(
     api: &Arc<Api>,
     account: AccountNo,
     head: &Parts,
@@ -92,17 +92,17 @@ pub(super) fn begin(
 ) -> Result<Reply, ApiError> {
     let header = head.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let last = header.or_else(|| ask.query("last_event_id"));
-    let (listening, start) = api.hub.join(account, last);
+    let (listening, start) = api.hub.subscribe(account, last);
     if start {
         // Before the response is sent, so that no change after it is missed.
         api.state.control.listen(true);
-        tokio::spawn(pump(Arc::clone(api)));
+        tokio::spawn(forward_changes(Arc::clone(api)));
     }
     Ok(Reply::Stream(Body::new(Stream { listening, _hold: hold })))
 }
 
 /// Forwards changes until there are no more subscribers; with webhooks, until the server stops.
-pub(super) async fn pump(api: Arc<Api>) {
+pub(super) async fn forward_changes(api: Arc<Api>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: Vec<Changed> = Vec::new();
@@ -112,7 +112,7 @@ pub(super) async fn pump(api: Arc<Api>) {
         if !api.state.ready.load(Ordering::Acquire) {
             api.hub.close("the server stops");
         }
-        if !api.hub.is_wanted() {
+        if !api.hub.has_consumers() {
             api.state.control.listen(false);
             // A new subscriber may have come between these two lines; it has then started a task of its own.
             if !api.hub.is_idle() {

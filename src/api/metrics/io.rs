@@ -140,7 +140,7 @@ pub(super) fn capture(page: &mut Page<'_>, stats: &capture::Stats) -> fmt::Resul
         each(&[("outcome", "sent")], stats.sent)?;
         each(&[("outcome", "dropped")], stats.dropped)?;
         each(&[("outcome", "failed")], stats.failed)?;
-        each(&[("outcome", "filtered")], stats.left_out)
+        each(&[("outcome", "filtered")], stats.filtered)
     })?;
     page.gauge("hep_queue_packets", "Messages in the queue of the HEP export", None, stats.waiting as f64)
 }

@@ -190,7 +190,7 @@ pub(super) async fn run(api: Arc<Api>, mut stopping: watch::Receiver<bool>) {
     for hook in &api.webhooks.all {
         workers.spawn(work(Arc::clone(&api), Arc::clone(hook), words.clone()));
     }
-    let pump = tokio::spawn(events::pump(Arc::clone(&api)));
+    let pump = tokio::spawn(events::forward_changes(Arc::clone(&api)));
     drop(stopping.wait_for(|stopping| *stopping).await);
     pump.abort();
     events::feed_webhooks(&api);
@@ -264,7 +264,7 @@ impl Receiver {
             Err(failure) => {
                 *failures = failures.saturating_add(1);
                 match *failures {
-                    1 => tracing::warn!(%url, ?failure, "a webhook refused its delivery; it is retried"),
+                    1 => tracing::warn!(%url, ?failure, "a webhook delivery failed; it is retried"),
                     failures => tracing::debug!(%url, ?failure, failures, "a webhook still does not take its delivery"),
                 }
             }

@@ -198,7 +198,7 @@ fn person(picture: &ComposedState<'_>) -> PersonRow {
     }
 }
 
-/// RemoteParty party of a call, in a form for people.
+/// Remote party of a call, in a form for people.
 fn other(party: &Party) -> RemoteParty {
     let number = party.identity.as_deref().or(party.target.as_deref()).map(|uri| {
         let bare = uri.split_once(':').map_or(uri, |(_, rest)| rest);

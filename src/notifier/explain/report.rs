@@ -40,7 +40,7 @@ pub struct Lamp {
     pub state: LampState,
     /// Time of the last change; none if there was none.
     pub changed_at: Option<u64>,
-    /// RemoteParty party of the call that determines the lamp.
+    /// Remote party of the call that determines the lamp.
     pub with: Option<RemoteParty>,
     /// Number of live calls.
     pub calls: usize,
@@ -54,7 +54,7 @@ pub struct Lamp {
     pub failing: usize,
 }
 
-/// RemoteParty party of a call.
+/// Remote party of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemoteParty {
     /// Display name, if published.
@@ -106,7 +106,7 @@ pub struct CallRow {
     pub direction: Option<&'static str>,
     /// True if the call is on hold.
     pub held: bool,
-    /// RemoteParty party.
+    /// Remote party.
     pub with: RemoteParty,
     /// Time of the last publication that listed the call.
     pub said_at: u64,

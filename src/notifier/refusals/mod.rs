@@ -186,15 +186,15 @@ impl Counts {
 /// Counters of requests and refusals, as read at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestStats {
-    /// RequestCounters by [`METHODS`]. A request counts once, however often it is retransmitted.
+    /// Requests by [`METHODS`]. A request counts once, however often it is retransmitted.
     pub requests: [u64; METHODS.len()],
     /// Retransmissions.
     pub repeated: u64,
     /// Challenges: responses to requests without credentials, with wrong credentials, or with a stale nonce.
     pub challenged: u64,
-    /// RejectedRequests SIP requests.
+    /// Refused SIP requests.
     pub refused: Vec<RejectedRequests>,
-    /// RejectedRequests requests of the HTTP API.
+    /// Refused requests of the HTTP API.
     pub refused_by_api: Vec<RejectedRequests>,
 }
 
