@@ -213,7 +213,7 @@ impl Hub {
         *pumping
     }
 
-    /// Returns true if no forwarding task is needed, nor has been since [`Hub::is_wanted`] returned false.
+    /// Returns true if no forwarding task is needed, nor has been since [`Hub::has_consumers`] returned false.
     pub(super) fn is_idle(&self) -> bool {
         !self.state.lock().pumping
     }
