@@ -174,8 +174,8 @@ impl Notifier {
     }
 
     /// Counts requests that were not read because their source floods an overloaded socket.
-    pub fn count_crowded(&self, requests: u64) {
-        self.rate_limiter.count_crowded(requests);
+    pub fn count_dropped_of_loudest(&self, requests: u64) {
+        self.rate_limiter.count_dropped_of_loudest(requests);
     }
 
     /// Forgets the rate limit of a connection that has ended.

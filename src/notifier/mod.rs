@@ -151,7 +151,7 @@ impl Notifier {
         let gate = RateLimiter::new(settings.rate_limits, settings.secret);
         let history = history::History::new(settings.history);
         let refusals = refusals::Refusals::new(settings.directory.accounts().len(), settings.secret);
-        let nobody = Verifier::new("", "", &format!("{:?}", settings.secret));
+        let dummy_verifier = Verifier::new("", "", &format!("{:?}", settings.secret));
         let packages = settings.presence.packages.iter().map(|id| package::get(*id).name());
         let allow_events = packages.collect::<Vec<_>>().join(", ").into();
         Notifier {
@@ -163,7 +163,7 @@ impl Notifier {
             transactions,
             rate_limiter: gate,
             nonces,
-            dummy_verifier: nobody,
+            dummy_verifier,
             dns_cache: dns_cache::DnsCache::default(),
             wheel: wheel::Wheel::default(),
             counter: CachePadded(AtomicU64::new(1)),

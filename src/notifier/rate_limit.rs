@@ -243,7 +243,7 @@ impl RateLimiter {
     }
 
     /// Counts requests that were not processed because an overloaded socket has to serve other sources, too.
-    pub(super) fn count_crowded(&self, requests: u64) {
+    pub(super) fn count_dropped_of_loudest(&self, requests: u64) {
         self.count(5, requests);
     }
 

@@ -20,7 +20,6 @@ use bytes::Bytes;
 
 use super::history::Cause;
 use super::outbox::PendingResponse;
-use super::persist::Acknowledged;
 use super::request::take_live_responses;
 use super::response::CachedResponse;
 use super::wheel::TimerKind;
@@ -306,7 +305,7 @@ impl Notifier {
             let (known, told) = (views[s.package.0 as usize], now_told[s.package.0 as usize]);
             if s.acknowledged == known.revision && known.fingerprint == told.fingerprint {
                 s.acknowledged = told.revision;
-                self.journal_acknowledged(presentity, slot, Acknowledged(told.revision.0, told.fingerprint), out);
+                self.journal_acknowledged(presentity, slot, told.into(), out);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::authorization::SenderTrust;
 use super::dialog_filter::dialog_filter_of;
 use super::notify_message::is_sips;
-use super::persist::{Acknowledged, CSEQ_RESERVE};
+use super::persist::CSEQ_RESERVE;
 use super::response::{Grant, GrantedResponse, Response, ToTag};
 use super::retransmission::{is_subscribe_again, refresh_again};
 use super::rollback::{RemovedSubscription, Subscribed, SubscriptionBefore, Undo};
@@ -15,7 +15,7 @@ use super::wheel::TimerKind;
 use super::{MessageBuffer, Notifier, Outbox};
 use crate::package;
 use crate::presence::device::{Device, DeviceId, DeviceTable};
-use crate::presence::presentity::{NotifyEtag, Presentity, State};
+use crate::presence::presentity::{Presentity, State};
 use crate::presence::subscription::{
     Delivery, Doubts, MaxRate, NewSubscription, SubscribeOptions, Subscription, SubscriptionId, Suppressed,
 };
@@ -390,15 +390,15 @@ impl Notifier {
     /// state named in the header counts as acknowledged (RFC 5839 section 5.2).
     fn suppress_notify(&self, presentity: &Presentity, state: &mut State, slot: u32, out: &mut Outbox) -> bool {
         let Some(subscription) = state.watchers.get_mut(slot) else { return false };
-        let NotifyEtag { revision, fingerprint } = state.views[subscription.package.0 as usize].tag();
-        if !subscription.suppresses(revision) {
+        let tag = state.views[subscription.package.0 as usize].tag();
+        if !subscription.suppresses(tag.revision) {
             return false;
         }
         if subscription.ended {
             self.remove(presentity, state, slot, "ended without a last NOTIFY, as it asked for", out);
-        } else if subscription.suppressed() == Suppressed::State(revision) {
-            subscription.acknowledged = revision;
-            self.journal_acknowledged(presentity, slot, Acknowledged(revision.0, fingerprint), out);
+        } else if subscription.suppressed() == Suppressed::State(tag.revision) {
+            subscription.acknowledged = tag.revision;
+            self.journal_acknowledged(presentity, slot, tag.into(), out);
         }
         true
     }

@@ -121,43 +121,43 @@ mod tests {
     }
 
     /// Number of datagrams of a full batch that are read, by sender.
-    fn batch(crowd: &mut FloodGuard, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
-        let read = senders.take(BATCH).filter(|n| crowd.passes(peer(*n), true)).collect();
-        crowd.end_of_batch(at, BATCH);
+    fn batch(guard: &mut FloodGuard, at: Instant, senders: impl Iterator<Item = u16>) -> Vec<u16> {
+        let read = senders.take(BATCH).filter(|n| guard.passes(peer(*n), true)).collect();
+        guard.end_of_batch(at, BATCH);
         read
     }
 
     #[test]
     fn one_that_floods_gives_way_to_others_once_the_socket_is_overloaded() {
-        let (mut crowd, start) = (FloodGuard::default(), Instant::now());
+        let (mut guard, start) = (FloodGuard::default(), Instant::now());
         let flood = |n: usize| if n % 16 == 3 { 2 } else { 1 };
         for ms in 0..=20 {
-            let read = batch(&mut crowd, start + Duration::from_millis(ms), (0..).map(flood));
+            let read = batch(&mut guard, start + Duration::from_millis(ms), (0..).map(flood));
             assert_eq!(read.len(), BATCH, "a burst");
         }
-        let read = batch(&mut crowd, start + Duration::from_millis(21), (0..).map(flood));
+        let read = batch(&mut guard, start + Duration::from_millis(21), (0..).map(flood));
         let of = |who| read.iter().filter(|n| **n == who).count();
         assert_eq!((of(1), of(2)), (READ_OF_LOUDEST, 2), "all of the other are read");
-        assert!(crowd.passes(peer(1), false), "answers always are");
+        assert!(guard.passes(peer(1), false), "answers always are");
         // The queue has been emptied, which lasts only as long as the flood is not read.
-        crowd.end_of_batch(start + Duration::from_millis(22), 3);
-        let fill = |crowd: &mut FloodGuard, ms| batch(crowd, start + Duration::from_millis(ms), (0..).map(flood)).len();
-        assert_eq!(fill(&mut crowd, 23), READ_OF_LOUDEST + 2);
+        guard.end_of_batch(start + Duration::from_millis(22), 3);
+        let fill = |guard: &mut FloodGuard, ms| batch(guard, start + Duration::from_millis(ms), (0..).map(flood)).len();
+        assert_eq!(fill(&mut guard, 23), READ_OF_LOUDEST + 2);
         // It is not enough: the queue stays full.
-        (24..=43).for_each(|ms| _ = fill(&mut crowd, ms));
-        assert_eq!(fill(&mut crowd, 44), READ_OF_LOUDEST / 2 + 2);
+        (24..=43).for_each(|ms| _ = fill(&mut guard, ms));
+        assert_eq!(fill(&mut guard, 44), READ_OF_LOUDEST / 2 + 2);
         // The flood is over.
-        crowd.end_of_batch(start + Duration::from_millis(50), 3);
-        crowd.end_of_batch(start + Duration::from_millis(1_100), 3);
-        assert_eq!(fill(&mut crowd, 1_101), BATCH);
+        guard.end_of_batch(start + Duration::from_millis(50), 3);
+        guard.end_of_batch(start + Duration::from_millis(1_100), 3);
+        assert_eq!(fill(&mut guard, 1_101), BATCH);
     }
 
     #[test]
     fn proxies_that_send_bursts_in_turn_lose_nothing() {
-        let (mut crowd, start) = (FloodGuard::default(), Instant::now());
+        let (mut guard, start) = (FloodGuard::default(), Instant::now());
         for n in 0..2_000 {
             let at = start + Duration::from_micros(150 * n);
-            assert_eq!(batch(&mut crowd, at, std::iter::repeat(n as u16 % 64)).len(), BATCH, "batch {n}");
+            assert_eq!(batch(&mut guard, at, std::iter::repeat(n as u16 % 64)).len(), BATCH, "batch {n}");
         }
     }
 

@@ -204,7 +204,7 @@ async fn watch_certificates(tls: Arc<Tls>) {
 impl Worker {
     /// Receives datagrams for as long as the thread runs.
     async fn serve_datagrams(self, socket: Arc<BatchUdpSocket>) {
-        let (mut out, mut crowd, mut yielded_at) = (Outbox::default(), FloodGuard::default(), Instant::now());
+        let (mut out, mut flood_guard, mut yielded_at) = (Outbox::default(), FloodGuard::default(), Instant::now());
         loop {
             let (mut taken, mut turned_away) = (0, 0);
             let received = socket
@@ -221,7 +221,7 @@ impl Worker {
                             let is_request = !bytes.starts_with(b"SIP/");
                             let room = !full || !is_request;
                             turned_away += u64::from(!room);
-                            crowd.passes(source.peer, is_request) && room
+                            flood_guard.passes(source.peer, is_request) && room
                         });
                     self.notifier.receive_all(self.clock.now(), &mut datagrams, &mut out);
                 })
@@ -232,7 +232,7 @@ impl Worker {
             }
             self.notifier.count_overload(turned_away);
             let now = Instant::now();
-            self.notifier.count_crowded(crowd.end_of_batch(now, taken));
+            self.notifier.count_dropped_of_loudest(flood_guard.end_of_batch(now, taken));
             self.send(&mut out).await;
             // A yield asks the kernel about every socket, so not after each batch.
             if taken > MANY && now.duration_since(yielded_at) > TURN {

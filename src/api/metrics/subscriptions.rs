@@ -23,7 +23,7 @@ pub(super) fn write(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
 
 fn subscriptions(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
     // An empty server exports one series with value 0, so that a sum over all series finds a value.
-    let nobody = [SubscriptionGroup {
+    let none = [SubscriptionGroup {
         event: "dialog",
         transport: "udp",
         vendor: None,
@@ -31,7 +31,7 @@ fn subscriptions(page: &mut Page<'_>, n: &NotifierStats) -> fmt::Result {
         behind: 0,
         failing: 0,
     }];
-    let kinds = if n.subscriptions.is_empty() { &nobody[..] } else { &n.subscriptions };
+    let kinds = if n.subscriptions.is_empty() { &none[..] } else { &n.subscriptions };
     for (name, help, count) in [
         ("subscriptions", "Subscriptions", (|kind| kind.subscriptions) as fn(&SubscriptionGroup) -> usize),
         ("subscriptions_stale", "Subscriptions whose phone has not acknowledged the current state", |kind| kind.behind),

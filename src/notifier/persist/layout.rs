@@ -15,6 +15,7 @@ use crate::journal::Key;
 use crate::presence::calls::{Calls, EarlierCalls};
 use crate::presence::device::DeviceId;
 use crate::presence::dialog_filter::DialogFilter;
+use crate::presence::presentity::NotifyEtag;
 use crate::presence::publication::{Content, EntityTag, RemovedPublications, RequestLog};
 use crate::presence::state::CallState;
 use crate::presence::subscription::MaxRate;
@@ -316,6 +317,12 @@ impl From<FirstState> for PersistedState {
 /// Acknowledgement of a phone: the revision, and the fingerprint of the document with that revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Acknowledged(pub(in super::super) u64, pub(in super::super) u64);
+
+impl From<NotifyEtag> for Acknowledged {
+    fn from(tag: NotifyEtag) -> Acknowledged {
+        Acknowledged(tag.revision.0, tag.fingerprint)
+    }
+}
 
 /// Initial size of the buffer for a value (octets); few values are larger.
 const USUAL_VALUE: usize = 512;

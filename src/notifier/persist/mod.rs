@@ -42,7 +42,7 @@ pub(super) const CSEQ_RESERVE: u32 = 64;
 pub(super) const CSEQ_SKIP: u32 = 1 << 16;
 
 impl Notifier {
-    /// Appends the record of a subscription, as it is now.
+    /// Adds to the outbox the record of a subscription, as it is now.
     pub(super) fn journal_subscription(&self, presentity: &Presentity, s: &Subscription, out: &mut Outbox) {
         if self.settings.journal {
             let value = Some(self.subscription_value(presentity, s));
@@ -50,7 +50,7 @@ impl Notifier {
         }
     }
 
-    /// Appends the tombstones of a subscription and of its acknowledgement.
+    /// Adds to the outbox the tombstones of a subscription and of its acknowledgement.
     pub(super) fn journal_subscription_removed(&self, presentity: &Presentity, slot: u32, out: &mut Outbox) {
         if self.settings.journal {
             out.records.push(self.record(key_of(presentity.number, slot), None));
@@ -58,8 +58,8 @@ impl Notifier {
         }
     }
 
-    /// Appends the record of a subscription that its phone has ended. It replaces the subscription, and allows the
-    /// same response if that SUBSCRIBE is retransmitted after a restart.
+    /// Adds to the outbox the record of a subscription that its phone has ended. It replaces the subscription, and
+    /// allows the same response if that SUBSCRIBE is retransmitted after a restart.
     pub(super) fn journal_subscription_ended(
         &self,
         now: Tick,
@@ -83,7 +83,7 @@ impl Notifier {
         }
     }
 
-    /// Appends the acknowledgement of a phone as a deferred record.
+    /// Adds to the outbox the acknowledgement of a phone as a deferred record.
     pub(super) fn journal_acknowledged(
         &self,
         presentity: &Presentity,
@@ -97,7 +97,7 @@ impl Notifier {
         }
     }
 
-    /// Appends the state record of a presentity, as it is now; a tombstone if there is no state.
+    /// Adds to the outbox the state record of a presentity, as it is now; a tombstone if there is no state.
     pub(super) fn journal_presentity(&self, presentity: &Presentity, state: &State, out: &mut Outbox) {
         if self.settings.journal {
             let value = self.state_value(presentity, state);
@@ -105,7 +105,7 @@ impl Notifier {
         }
     }
 
-    /// Appends the record that holds now, under a key whose record the journal has refused.
+    /// Adds to the outbox the record that holds now, under a key whose record the journal has refused.
     pub(super) fn journal_current(&self, Key(number, slot): Key, out: &mut Outbox) {
         let kept = self.table.with_id(number as u32, |presentity, state| match slot {
             STATE_SLOT => self.journal_presentity(presentity, state, out),
@@ -115,7 +115,7 @@ impl Notifier {
                     // The refused change may have removed the acknowledgement as well.
                     let tag = state.views[subscription.package.0 as usize].tag();
                     if subscription.acknowledged == tag.revision {
-                        self.journal_acknowledged(presentity, slot, Acknowledged(tag.revision.0, tag.fingerprint), out);
+                        self.journal_acknowledged(presentity, slot, tag.into(), out);
                     }
                 }
                 None => self.journal_subscription_removed(presentity, slot, out),
@@ -219,7 +219,7 @@ impl Notifier {
             records.push((key_of(presentity.number, slot), self.subscription_value(presentity, s)));
             let view = &state.views[s.package.0 as usize];
             if s.acknowledged == view.revision {
-                let known = Acknowledged(view.revision.0, view.fingerprint);
+                let known = Acknowledged::from(view.tag());
                 records.push((acknowledged_key(presentity.number, slot), encode_known(&known)));
             }
         }

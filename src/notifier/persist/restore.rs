@@ -76,21 +76,21 @@ impl Notifier {
         let mut starts = 0;
         for (key @ Key(number, slot), value) in records {
             let presentity = number as u32;
-            let kept = PersistedRecord::read(key, &value);
-            if let Some(PersistedRecord::Starts(before)) = kept {
-                starts = before;
-                continue;
-            }
-            self.table.keep_away_from(presentity);
-            match kept {
+            match PersistedRecord::read(key, &value) {
+                // Its key has no presentity number.
+                Some(PersistedRecord::Starts(before)) => {
+                    starts = before;
+                    continue;
+                }
                 Some(PersistedRecord::Acknowledged(known)) => {
                     past.known.insert((presentity, slot), (known, value));
                 }
                 Some(PersistedRecord::State(kept)) => states.push((presentity, kept, value)),
                 Some(PersistedRecord::Subscription(kept)) => subscriptions.push((presentity, slot, kept, value)),
                 Some(PersistedRecord::EndedSubscription(ended)) => self.ended.restore(now, presentity, slot, ended),
-                Some(PersistedRecord::Starts(_)) | None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
+                None => past.lay_aside(key, DormantRecord::new(now, value, None, 0)),
             }
+            self.table.keep_away_from(presentity);
         }
         restored.starts = Some(self.count_start(starts));
         for (number, kept, value) in states {
